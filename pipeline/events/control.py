@@ -1,0 +1,163 @@
+"""The documents of the ``control`` topic: who exists, which keys, which limits. Validated once, on arrival.
+
+A document's version is its offset. The topic is the full history, so the documents in force at any version can be
+folded again. Secrets in it are wrapped by the keyring; plaintext never enters this module.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from pipeline.errors import ConfigError, Malformed
+
+Id = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
+Wrapped = Annotated[str, Field(max_length=4096, description="base64 of bytes wrapped by the keyring")]
+
+
+class Document(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Limit(Document):
+    """One ceiling. ``rate`` is GCRA with burst; ``window`` an exact sliding log (requests only, at most 1,000);
+    ``budget`` a calendar period in UTC; ``open`` what is reserved at one moment."""
+
+    id: Id
+    meter: Literal["rate", "window", "budget", "open"]
+    unit: Literal["requests", "tokens"] = "requests"
+    amount: Annotated[int, Field(ge=1, le=2**36 - 1)]
+    period_s: Annotated[int, Field(ge=1, le=366 * 86400)] = 60
+    burst: Annotated[int, Field(ge=0, le=2**36 - 1)] = 0
+    """rate only: most units at one instant; 0 means ``amount``."""
+
+
+class Plan(Document):
+    doc: Literal["plan"] = "plan"
+    id: Id
+    organisation: tuple[Limit, ...] = ()
+    tenant: tuple[Limit, ...] = ()
+    principal: tuple[Limit, ...] = ()
+    models: tuple[str, ...] = ()
+    max_tokens: int = 256
+    max_input_bytes: int = 16_384
+    block_severity: Annotated[int, Field(ge=1, le=5)] = 3
+    """Findings of at least this severity are refused; 5 refuses none (shadow mode)."""
+    keep_texts: Literal["none", "findings", "all"] = "findings"
+
+
+class Organisation(Document):
+    doc: Literal["organisation"] = "organisation"
+    id: Id
+    plan: Id | None = None
+
+
+class Tenant(Document):
+    doc: Literal["tenant"] = "tenant"
+    id: Id
+    organisation: Id
+    plan: Id
+    status: Literal["active", "suspended"] = "active"
+    data_key: Wrapped
+    hpke_public: Annotated[str, Field(max_length=64, description="base64 of 32 bytes")]
+    hpke_private: Wrapped
+    webhook: Annotated[str, Field(max_length=512)] = ""
+    webhook_secret: Wrapped = ""
+
+
+class Principal(Document):
+    doc: Literal["principal"] = "principal"
+    id: Id
+    tenant: Id
+
+
+class Key(Document):
+    doc: Literal["key"] = "key"
+    id: Id
+    principal: Id
+    secret: Wrapped
+    status: Literal["active", "revoked"] = "active"
+    expires: int = 0
+    """Unix ms; 0 never."""
+
+
+class Model(Document):
+    doc: Literal["model"] = "model"
+    id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,126}$")]
+    context: Annotated[int, Field(ge=16)]
+    version: str = "1"
+
+
+class Deployment(Document):
+    """Written once, when the topics are created."""
+
+    doc: Literal["deployment"] = "deployment"
+    id: Literal["deployment"] = "deployment"
+    generation: Id
+    partitions: Annotated[int, Field(ge=1, le=4096)]
+    log_keys: tuple[str, ...] = ()
+    """Verifier keys of the audit log in C2SP form: name+hash+base64."""
+    capacity_tokens: int = 2**30
+    """Open reserved tokens per partition before ``busy``."""
+
+
+AnyDocument = Annotated[
+    Plan | Organisation | Tenant | Principal | Key | Model | Deployment, Field(discriminator="doc")
+]
+_adapter: TypeAdapter[AnyDocument] = TypeAdapter(AnyDocument)
+
+
+def parse(raw: bytes) -> AnyDocument:
+    """One document. Raises Malformed, naming fields but no values."""
+    try:
+        return _adapter.validate_json(raw)
+    except ValidationError as error:
+        faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:5])
+        raise Malformed(f"control document: {faults}") from None
+
+
+class Control:
+    """The documents in force at ``version``."""
+
+    def __init__(self) -> None:
+        self.version = -1
+        self.deployment: Deployment | None = None
+        self.plans: dict[str, Plan] = {}
+        self.organisations: dict[str, Organisation] = {}
+        self.tenants: dict[str, Tenant] = {}
+        self.principals: dict[str, Principal] = {}
+        self.keys: dict[str, Key] = {}
+        self.models: dict[str, Model] = {}
+
+    def apply(self, version: int, document: AnyDocument) -> None:
+        """Fold one document in; ``version`` is its offset in ``control``."""
+        match document:
+            case Plan():
+                self.plans[document.id] = document
+            case Organisation():
+                self.organisations[document.id] = document
+            case Tenant():
+                self.tenants[document.id] = document
+            case Principal():
+                self.principals[document.id] = document
+            case Key():
+                self.keys[document.id] = document
+            case Model():
+                self.models[document.id] = document
+            case Deployment():
+                self.deployment = document
+        self.version = version
+
+    def skip(self, version: int) -> None:
+        """A record of ``control`` that carries no valid document still counts as a version."""
+        self.version = version
+
+    @property
+    def generation(self) -> str:
+        return self.require_deployment().generation
+
+    def require_deployment(self) -> Deployment:
+        if self.deployment is None:
+            raise ConfigError("control holds no deployment document; run: sluice topics apply")
+        return self.deployment

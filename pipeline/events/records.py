@@ -1,0 +1,307 @@
+"""The records of every topic behind the requests door.
+
+Encoded as JSON in declaration order by msgspec, which makes the bytes a function of the value. The stored bytes
+are what is hashed and signed; nothing downstream encodes a record again. Times are Unix milliseconds, token
+counts are tokens, digests are SHA-256.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from detectors.base import Finding
+
+DECIDER = 1
+"""Version of the rules in ``decide``; a verifier of another version cannot re-derive decisions."""
+
+Kind = Literal["inference", "cancel", "unknown"]
+Result = Literal["finished", "withheld", "failed", "expired", "cancelled"]
+
+
+class Charge(msgspec.Struct, frozen=True, array_like=True):
+    """A change of one quota cell; ``amount`` is negative when something is given back."""
+
+    cell: str
+    meter: Literal["rate", "window", "budget", "open"]
+    unit: Literal["requests", "tokens"]
+    amount: int
+    quantity: int
+    """rate: units per period; window, budget and open: the ceiling."""
+    period_ms: int
+
+
+class Sampling(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+
+
+class Facts(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Everything a decision about one record of ``requests`` depends on, the text excepted."""
+
+    offset: int
+    time: int
+    kind: Kind = "unknown"
+    fault: str = ""
+    """Reason found before any state was read (see ``reasons``), or empty."""
+    key: str = ""
+    client_request: str = ""
+    session: str = ""
+    counter: int = 0
+    sent: int = 0
+    lane: int = -1
+    idempotency: str = ""
+    target: str = ""
+    """cancel only: the client request id to be cancelled."""
+    model: str = ""
+    max_tokens: int = 0
+    input_bound: int = 0
+    """Proven upper bound of the prompt's tokens."""
+    deadline: int = 0
+    findings: tuple[Finding, ...] = ()
+    features: tuple[int, ...] = ()
+    """What the extraction account needs of the text, as integers."""
+    text_digest: bytes = b""
+    """SHA-256 of the sealed text as it was received."""
+    text: bytes = b""
+    """The sealed text itself, only where the tenant's policy keeps it."""
+
+
+class Decision(msgspec.Struct, frozen=True, omit_defaults=True, tag="decision", tag_field="kind"):
+    """The one answer to one record of ``requests``."""
+
+    request: str
+    facts: Facts
+    verdict: Literal["admit", "deny"]
+    control: int
+    decider: int = DECIDER
+    organisation: str = ""
+    tenant: str = ""
+    principal: str = ""
+    sequence: int = 0
+    """Dense per tenant within the partition, 1 for the first; 0 where no tenant was identified."""
+    reasons: tuple[str, ...] = ()
+    limit: str = ""
+    """The limit that refused."""
+    retry_after_ms: int = 0
+    charges: tuple[Charge, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    """Findings that needed state, on top of ``facts.findings``."""
+    first: str = ""
+    """duplicate: the request that holds the idempotency key; cancel: the request that is to stop."""
+
+
+class Outcome(msgspec.Struct, frozen=True, omit_defaults=True, tag="outcome", tag_field="kind"):
+    """What became of an admitted request; exactly one each."""
+
+    request: str
+    time: int
+    result: Result
+    organisation: str
+    tenant: str
+    principal: str
+    sequence: int
+    completion: int = -1
+    """Offset in ``completions`` of the report that was taken; -1 for expired."""
+    worker: str = ""
+    model: str = ""
+    finish: str = ""
+    input_tokens: int = 0
+    output_tokens: int = 0
+    latency_ms: int = 0
+    """From the request's record time to the completion's record time."""
+    first_token_ms: int = 0
+    charges: tuple[Charge, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    text_digest: bytes = b""
+    text: bytes = b""
+
+
+class ControlMark(msgspec.Struct, frozen=True, tag="policy", tag_field="kind"):
+    """From here on decisions use the control documents up to and including ``control``."""
+
+    time: int
+    control: int
+
+
+class Tick(msgspec.Struct, frozen=True, tag="tick", tag_field="kind"):
+    """Time, when idle and something falls due."""
+
+    time: int
+
+
+class SnapshotMark(msgspec.Struct, frozen=True, tag="snapshot", tag_field="kind"):
+    """A snapshot with this digest was stored; it holds the fold up to ``position`` (exclusive)."""
+
+    time: int
+    position: int
+    digest: bytes
+    slot: int
+    chunks: int
+
+
+LogRecord = Decision | Outcome | ControlMark | Tick | SnapshotMark
+
+
+class Work(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One admitted request to run, or (``cancel``) one to stop."""
+
+    request: str
+    partition: int
+    organisation: str
+    tenant: str
+    principal: str
+    client_request: str
+    lane: int
+    deadline: int
+    cancel: bool = False
+    model: str = ""
+    max_tokens: int = 0
+    input_bound: int = 0
+    sampling: Sampling = Sampling()
+    sealed: bytes = b""
+    wrap: bytes = b""
+    keep_text: bool = False
+
+
+class Completion(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A worker's report on one run."""
+
+    request: str
+    organisation: str
+    tenant: str
+    result: Result
+    worker: str
+    attempt: str
+    model: str = ""
+    finish: str = ""
+    input_tokens: int = 0
+    output_tokens: int = 0
+    first_token_ms: int = 0
+    findings: tuple[Finding, ...] = ()
+    text_digest: bytes = b""
+    """SHA-256 of the delivered text."""
+    text: bytes = b""
+    """The delivered text, sealed, where policy keeps it."""
+
+
+class Response(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A chunk, the end, or a refusal, for whoever waits."""
+
+    request: str
+    client_request: str
+    tenant: str
+    event: Literal["chunk", "end", "refusal"]
+    attempt: str = ""
+    position: int = 0
+    """Tokens before this chunk."""
+    sealed: bytes = b""
+    prefix: bytes = b""
+    """SHA-256 of the delivered text up to and including this chunk."""
+    result: str = ""
+    finish: str = ""
+    input_tokens: int = 0
+    output_tokens: int = 0
+    reason: str = ""
+    limit: str = ""
+    retry_after_ms: int = 0
+    completion: bytes = b""
+    """end: SHA-256 of the acknowledged completion's bytes."""
+
+
+class FindingEvent(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A request that had findings, or a refusal worth correlating."""
+
+    request: str
+    time: int
+    organisation: str
+    tenant: str
+    principal: str
+    stage: Literal["admit", "generate"]
+    verdict: str
+    reasons: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = ()
+
+
+class Alert(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A change of an alert. ``alert`` is deterministic, so a repeat changes nothing."""
+
+    alert: str
+    time: int
+    rule: str
+    severity: int
+    organisation: str
+    tenant: str
+    principal: str
+    title: str
+    count: int
+    first_time: int
+    requests: tuple[str, ...] = ()
+
+
+class Delivery(msgspec.Struct, frozen=True, omit_defaults=True):
+    """An attempt to deliver an alert to one target."""
+
+    alert: str
+    tenant: str
+    target: str
+    time: int
+    attempt: int
+    status: Literal["delivered", "retry", "dead"]
+    http_status: int = 0
+    next_time: int = 0
+
+
+class Access(msgspec.Struct, frozen=True, omit_defaults=True):
+    """An act of a person or operator, or refusals at the gateway aggregated by minute."""
+
+    time: int
+    actor: str
+    act: str
+    tenant: str = ""
+    target: str = ""
+    count: int = 1
+
+
+class Manifest(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One sealed batch of one origin."""
+
+    generation: str
+    origin: str
+    index: int
+    """Batches of this origin before this one."""
+    topic: str
+    partition: int
+    first: int
+    """Offset in the source of the first record read for this batch, valid or not."""
+    last: int
+    chain: bytes
+    """The source's chain digest after ``last``; empty for topics without one."""
+    rows: int
+    skipped: int
+    size: int
+    """Leaves in the tree with this batch included."""
+    root: bytes
+    frontier: tuple[bytes, ...]
+    """Right edge of the tree, largest subtree first: enough to append, proven by ``root``."""
+    previous: bytes
+    """SHA-256 of the previous checkpoint of this origin; empty for the first."""
+    time: int
+    checkpoint: str
+    """C2SP signed note over origin, size and root."""
+
+
+class DeadLetter(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Bytes that could not be understood, with the reason. The bytes themselves stay in the source topic."""
+
+    topic: str
+    partition: int
+    offset: int
+    time: int
+    reason: str
+    size: int
+    digest: bytes

@@ -1,0 +1,174 @@
+"""The door: what a record of ``requests`` looks like and how it is signed. WIRE.md is the same for other languages.
+
+The signature is HMAC-SHA256 (RFC 2104) over the length-prefixed header values in the order of SIGNED and the value's
+exact bytes, so nothing is parsed before it is known to be genuine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+import msgspec
+
+from pipeline.errors import Malformed
+from pipeline.events.records import Sampling
+
+PREFIX = b"sluice-request-v1"
+SIGNATURE = "sluice-signature"
+SIGNED = (
+    "sluice-key", "sluice-time", "sluice-session", "sluice-counter",
+    "sluice-request", "sluice-kind", "sluice-lane", "sluice-wrap",
+)
+MAX_VALUE_BYTES = 1024 * 1024
+MAX_HEADER_BYTES = 2048
+SKEW_MS = 60_000
+
+ShortText = Annotated[str, msgspec.Meta(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9._:/-]+$")]
+_ID_BYTES = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._:-")
+
+
+class InferenceBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Value of an ``inference`` record. ``sealed`` is the JSON list of messages, sealed (see texts)."""
+
+    model: ShortText
+    max_tokens: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
+    sealed: bytes
+    temperature: Annotated[float, msgspec.Meta(ge=0.0, le=2.0)] = 0.0
+    top_p: Annotated[float, msgspec.Meta(gt=0.0, le=1.0)] = 1.0
+    top_k: Annotated[int, msgspec.Meta(ge=0, le=1000)] = 0
+    seed: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)] | None = None
+    stop: Annotated[
+        tuple[Annotated[str, msgspec.Meta(min_length=1, max_length=64)], ...], msgspec.Meta(max_length=4)
+    ] = ()
+    timeout_ms: Annotated[int, msgspec.Meta(ge=100, le=600_000)] = 60_000
+    idempotency: Annotated[str, msgspec.Meta(max_length=128)] = ""
+
+    @property
+    def sampling(self) -> Sampling:
+        return Sampling(self.temperature, self.top_p, self.top_k, self.seed, self.stop)
+
+
+class CancelBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Value of a ``cancel`` record."""
+
+    target: ShortText
+
+
+class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One turn of the sealed text."""
+
+    role: Annotated[str, msgspec.Meta(pattern="^(system|user|assistant|document)$")]
+    content: str
+
+
+_inference = msgspec.json.Decoder(InferenceBody)
+_cancel = msgspec.json.Decoder(CancelBody)
+_messages = msgspec.json.Decoder(tuple[Message, ...])
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """The headers of a record, parsed but not yet believed."""
+
+    key: str
+    time: int
+    session: str
+    counter: int
+    request: str
+    kind: str
+    lane: int
+    wrap: bytes
+    signature: bytes
+    signed: tuple[bytes, ...]
+
+    def genuine(self, secret: bytes, value: bytes) -> bool:
+        """True iff the signature is that of ``secret`` over these headers and ``value``."""
+        return hmac.compare_digest(self.signature, _mac(secret, self.signed, value))
+
+
+def sign(
+    secret: bytes, key: str, request: str, kind: str, value: bytes, *,
+    time: int, session: str, counter: int, lane: int = -1, wrap: bytes = b"",
+) -> list[tuple[str, bytes]]:
+    """The Kafka headers of a record that ``secret`` vouches for. ``time`` in Unix ms."""
+    text = (key, str(time), session, str(counter), request, kind, str(lane))
+    signed = (*(t.encode() for t in text), wrap)
+    return [*zip(SIGNED, signed, strict=True), (SIGNATURE, _mac(secret, signed, value))]
+
+
+def open_envelope(headers: Sequence[tuple[str, bytes]]) -> Envelope:
+    """The envelope of a record. Raises Malformed naming the header that is absent, double or not as specified."""
+    found = dict(headers)
+    if len(found) != len(headers):
+        raise Malformed("a header occurs twice")
+    signature = found.get(SIGNATURE, b"")
+    if len(signature) != 32:
+        raise Malformed(f"{SIGNATURE}: expected 32 bytes, came {len(signature)}")
+    signed = tuple(_header(found, name) for name in SIGNED)
+    key, time, session, counter, request, kind, lane, wrap = signed
+    return Envelope(
+        _identifier("sluice-key", key), _number("sluice-time", time), _identifier("sluice-session", session),
+        _number("sluice-counter", counter), _identifier("sluice-request", request),
+        _identifier("sluice-kind", kind), _number("sluice-lane", lane), wrap, signature, signed,
+    )
+
+
+def decode_inference(value: bytes) -> InferenceBody:
+    """The body of an ``inference`` record. Raises Malformed."""
+    try:
+        return _inference.decode(value)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Malformed(f"not an inference body: {error}") from error
+
+
+def decode_cancel(value: bytes) -> CancelBody:
+    """The body of a ``cancel`` record. Raises Malformed."""
+    try:
+        return _cancel.decode(value)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Malformed(f"not a cancel body: {error}") from error
+
+
+def decode_messages(text: bytes) -> tuple[Message, ...]:
+    """The opened text: 1 to 256 turns, the last one not the assistant's. Raises Malformed without content."""
+    try:
+        messages = _messages.decode(text)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Malformed(f"not a list of messages: {error}") from error
+    if not 1 <= len(messages) <= 256 or not any(m.content for m in messages):
+        raise Malformed(f"expected 1 to 256 messages with content, came {len(messages)}")
+    return messages
+
+
+def _mac(secret: bytes, signed: Sequence[bytes], value: bytes) -> bytes:
+    parts = [PREFIX]
+    for field in (*signed, hashlib.sha256(value).digest()):
+        parts += (struct.pack(">I", len(field)), field)
+    return hmac.digest(secret, b"".join(parts), "sha256")
+
+
+def _header(found: dict[str, bytes], name: str) -> bytes:
+    value = found.get(name)
+    if value is None:
+        raise Malformed(f"header {name} is missing")
+    if len(value) > MAX_HEADER_BYTES:
+        raise Malformed(f"header {name}: expected at most {MAX_HEADER_BYTES} bytes, came {len(value)}")
+    return value
+
+
+def _identifier(name: str, raw: bytes) -> str:
+    if not 1 <= len(raw) <= 128 or not _ID_BYTES.issuperset(raw):
+        raise Malformed(f"header {name}: expected 1 to 128 letters, digits and ._:-")
+    return raw.decode("ascii")
+
+
+def _number(name: str, raw: bytes) -> int:
+    text = raw[1:] if raw[:1] == b"-" else raw
+    if not text.isdigit() or len(text) > 15:
+        raise Malformed(f"header {name}: expected a whole number of at most 15 digits")
+    return int(raw)

@@ -1,0 +1,1 @@
+"""One file per stage: a pure core driven over batches."""

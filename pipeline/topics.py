@@ -1,0 +1,72 @@
+"""Every Kafka topic: what one record is, its key and why, how long it is kept. Walked by a test and by ``topics check``."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+DAY_MS = 24 * 3600 * 1000
+
+
+class Topic(NamedTuple):
+    name: str
+    key: str
+    why: str
+    partitions: Literal["main", "one"] = "main"
+    cleanup: Literal["delete", "compact"] = "delete"
+    retention_ms: int = 7 * DAY_MS
+    single_writer: bool = False
+
+    def config(self, replication: int) -> dict[str, str]:
+        """Broker-side settings; the append time is the broker's, so no client can write history."""
+        settings = {
+            "cleanup.policy": self.cleanup,
+            "message.timestamp.type": "LogAppendTime",
+            "unclean.leader.election.enable": "false",
+            "max.message.bytes": str(2 * 1024 * 1024),
+            "min.insync.replicas": "2" if replication >= 3 else "1",
+        }
+        if self.cleanup == "delete":
+            settings["retention.ms"] = str(self.retention_ms)
+        return settings
+
+
+FOREVER = -1
+
+TOPICS: tuple[Topic, ...] = (
+    Topic("requests", "organisation", "the root of the quota tree, so each hard limit lives in one partition"),
+    Topic("decisions", "organisation", "the history of the same partition", single_writer=True),
+    Topic("work", "request", "one big tenant can use every worker"),
+    Topic("completions", "organisation", "back to the partition that holds the reservation"),
+    Topic("responses", "lane", "each gateway reads the lanes it owns", retention_ms=DAY_MS // 24),
+    Topic("findings", "organisation", "correlation by tenant and principal"),
+    Topic("alerts", "tenant", "delivered in order per tenant"),
+    Topic("deliveries", "target", "attempts in order per target"),
+    Topic("access", "tenant", "who did what to whose data"),
+    Topic("control", "document", "one order for all documents", "one", retention_ms=FOREVER),
+    Topic("snapshots", "partition", "the newest chunks of each partition's ledger", cleanup="compact"),
+    Topic("audit", "origin", "manifests of one log in order", retention_ms=FOREVER, single_writer=True),
+    Topic("dead_letters", "none", "bytes that could not be understood"),
+)
+BY_NAME: dict[str, Topic] = {topic.name: topic for topic in TOPICS}
+
+_MURMUR_SEED, _M, _MASK = 0x9747B28C, 0x5BD1E995, 0xFFFFFFFF
+
+
+def partition_of(key: bytes, partitions: int) -> int:
+    """Kafka's default placement: murmur2 of the key, made positive, modulo the count (as the Java client does)."""
+    return (_murmur2(key) & 0x7FFFFFFF) % partitions
+
+
+def _murmur2(key: bytes) -> int:
+    length = len(key)
+    h = (_MURMUR_SEED ^ length) & _MASK
+    whole = length & ~3
+    for at in range(0, whole, 4):
+        k = (int.from_bytes(key[at : at + 4], "little") * _M) & _MASK
+        k = ((k ^ (k >> 24)) * _M) & _MASK
+        h = ((h * _M) & _MASK) ^ k
+    rest = key[whole:]
+    if rest:
+        h = ((h ^ int.from_bytes(rest, "little")) * _M) & _MASK
+    h = ((h ^ (h >> 13)) * _M) & _MASK
+    return h ^ (h >> 15)

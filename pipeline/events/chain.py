@@ -98,6 +98,11 @@ class ChainReader:
         self.at = Position(entry.offset + 1, digest)
         return batch
 
+    def advance(self, values: Sequence[bytes]) -> None:
+        """The batch of ``values`` is known to be valid at the position: take it as read."""
+        digest = batch_digest(self.at.digest, self.at.offset, values)
+        self.at = Position(self.at.offset + len(values), digest)
+
     def _fits(self, link: Link, entry: Entry) -> bool:
         placed = entry.offset == link.base + link.index and link.index == len(self._open)
         known = link.prev == self.at.digest or self._trust_first

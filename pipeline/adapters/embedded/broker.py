@@ -35,8 +35,6 @@ STOP_GRACE_S = 20.0
 MAX_MESSAGE_BYTES = 2 << 20
 
 _LOG4J = """\
-rootLogger:
-  level: WARN
 Configuration:
   Appenders:
     Console:
@@ -51,8 +49,6 @@ Configuration:
     Logger:
       - name: kafka.server.KafkaRaftServer
         level: INFO
-      - name: org.apache.kafka.common.utils.AppInfoParser
-        level: ERROR
 """
 
 
@@ -105,11 +101,16 @@ class EmbeddedBroker:
         A cluster needs all its voters launched before any can answer; then `await_ready` each.
         """
         if self._child is not None and self._child.alive():
-            raise ConfigError(f"the broker already runs (pid {self._child.pid}); stop it first")
+            raise ConfigError(
+                f"the broker already runs (pid {self._child.pid}); stop it first"
+            )
         s = self._settings
         require_port(LOOPBACK, s.port, "--kafka-port", "the Kafka broker")
         require_port(
-            LOOPBACK, s.controller_port, "--kafka-controller-port", "the Kafka controller"
+            LOOPBACK,
+            s.controller_port,
+            "--kafka-controller-port",
+            "the Kafka controller",
         )
         self._write_config()
         java = self._java(fetch_jars(s.cache))
@@ -183,6 +184,8 @@ class EmbeddedBroker:
             "-XX:MaxDirectMemorySize=64m",
             "-XX:+ExitOnOutOfMemoryError",
             "-XX:-UsePerfData",
+            "--sun-misc-unsafe-memory-access=allow",
+            "--enable-native-access=ALL-UNNAMED",
             "-Djava.awt.headless=true",
             f"-Dlog4j2.configurationFile={s.home / 'log4j2.yaml'}",
             "-cp",
@@ -192,7 +195,9 @@ class EmbeddedBroker:
     def _write_config(self) -> None:
         home = self._settings.home
         home.mkdir(parents=True, exist_ok=True)
-        lines = (f"{key}={value}\n" for key, value in broker_config(self._settings).items())
+        lines = (
+            f"{key}={value}\n" for key, value in broker_config(self._settings).items()
+        )
         (home / "server.properties").write_text("".join(lines), "utf-8")
         (home / "log4j2.yaml").write_text(_LOG4J, "utf-8")
 
@@ -204,10 +209,16 @@ class EmbeddedBroker:
         argv += ["-t", _cluster_id(s), "-c", str(s.home / "server.properties")]
         try:
             done = subprocess.run(
-                argv, capture_output=True, text=True, timeout=FORMAT_TIMEOUT_S, check=False
+                argv,
+                capture_output=True,
+                text=True,
+                timeout=FORMAT_TIMEOUT_S,
+                check=False,
             )
         except (OSError, subprocess.TimeoutExpired) as error:
-            raise ConfigError(f"could not format the broker's storage {s.home}: {error}") from error
+            raise ConfigError(
+                f"could not format the broker's storage {s.home}: {error}"
+            ) from error
         if done.returncode != 0:
             raise ConfigError(
                 f"formatting the broker's storage {s.home} ended with status {done.returncode}:\n"
@@ -249,7 +260,11 @@ def broker_config(settings: BrokerSettings) -> dict[str, str]:
         "num.io.threads": 4,
         "background.threads": 2,
     }
-    for topic in ("offsets.topic", "transaction.state.log", "share.coordinator.state.topic"):
+    for topic in (
+        "offsets.topic",
+        "transaction.state.log",
+        "share.coordinator.state.topic",
+    ):
         config[f"{topic}.num.partitions"] = 4
         config[f"{topic}.replication.factor"] = replicas
     for log in ("transaction.state.log", "share.coordinator.state.topic"):

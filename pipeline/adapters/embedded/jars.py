@@ -15,8 +15,10 @@ from pipeline.errors import ConfigError
 
 KAFKA_VERSION = "4.4.0"
 # Kafka 4.x logs through slf4j 1.7 and log4j 2; without this binding the broker logs nothing.
-LOG_BINDING = "org.apache.logging.log4j:log4j-slf4j-impl:2.25.5"
+# The "!" keeps the versions that log4j's own build manages from replacing Kafka's.
+LOG_BINDING = "org.apache.logging.log4j:log4j-slf4j-impl:2.25.5!"
 ENDPOINT = f"org.apache.kafka:kafka_2.13:{KAFKA_VERSION}+{LOG_BINDING}"
+_NEEDED = {f"kafka_2.13-{KAFKA_VERSION}.jar", f"kafka-clients-{KAFKA_VERSION}.jar"}
 LISTING = f"kafka-{KAFKA_VERSION}.classpath"
 
 
@@ -30,7 +32,9 @@ def cached_jars(cache: Path) -> list[Path]:
     return jars if all(jar.is_file() for jar in jars) else []
 
 
-def fetch_jars(cache: Path, progress: Callable[[str], None] | None = None) -> list[Path]:
+def fetch_jars(
+    cache: Path, progress: Callable[[str], None] | None = None
+) -> list[Path]:
     """Jars of Kafka and all it needs, fetched unless cached; ConfigError when that fails."""
     say = progress or (lambda text: None)
     jars = cached_jars(cache)
@@ -38,7 +42,9 @@ def fetch_jars(cache: Path, progress: Callable[[str], None] | None = None) -> li
         return jars
     cache.mkdir(parents=True, exist_ok=True)
     with (cache / "fetch.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # a second fetcher waits here and then finds the listing
+        fcntl.flock(
+            lock, fcntl.LOCK_EX
+        )  # a second fetcher waits here and then finds the listing
         jars = cached_jars(cache)
         if jars:
             return jars
@@ -66,9 +72,11 @@ def _resolve(cache: Path) -> list[Path]:
             f"could not fetch {ENDPOINT}: {type(error).__name__}: {error}; a first start needs "
             f"the Maven registry, later ones only the cache folder {cache}"
         ) from error
-    names = " ".join(jar.name for jar in found)
-    if f"kafka_2.13-{KAFKA_VERSION}.jar" not in names or "log4j-slf4j-impl" not in names:
-        raise ConfigError(f"the fetch of {ENDPOINT} was incomplete; remove {cache} and try again")
+    missing = _NEEDED - {jar.name for jar in found}
+    if missing:
+        raise ConfigError(
+            f"the fetch of {ENDPOINT} lacks {sorted(missing)}; remove {cache} and try again"
+        )
     return sorted(jar.absolute() for jar in found)
 
 

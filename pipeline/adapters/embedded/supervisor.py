@@ -53,7 +53,9 @@ os.execvp(sys.argv[3], sys.argv[3:])
 class Child:
     """One running program, tied to this process; made by `spawn`."""
 
-    def __init__(self, process: subprocess.Popen[bytes], name: str, log: Path, tie: int) -> None:
+    def __init__(
+        self, process: subprocess.Popen[bytes], name: str, log: Path, tie: int
+    ) -> None:
         self._process = process
         self._tie = tie
         self.name = name
@@ -152,12 +154,24 @@ def spawn(
     `env` is added to the inherited environment. Raises ConfigError when the launcher cannot run.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
-    return _on_spawner(lambda: _fork(list(argv), name, log, dict(env or {}), watch_pipe))
+    return _on_spawner(
+        lambda: _fork(list(argv), name, log, dict(env or {}), watch_pipe)
+    )
 
 
-def _fork(argv: list[str], name: str, log: Path, env: dict[str, str], watch_pipe: bool) -> Child:
+def _fork(
+    argv: list[str], name: str, log: Path, env: dict[str, str], watch_pipe: bool
+) -> Child:
     reading, writing = os.pipe() if watch_pipe else (-1, -1)
-    launcher = [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(os.getpid()), str(reading)]
+    launcher = [
+        sys.executable,
+        "-I",
+        "-S",
+        "-c",
+        _LAUNCHER,
+        str(os.getpid()),
+        str(reading),
+    ]
     try:
         with log.open("ab") as sink:
             process = subprocess.Popen(
@@ -172,14 +186,18 @@ def _fork(argv: list[str], name: str, log: Path, env: dict[str, str], watch_pipe
     except OSError as error:
         if watch_pipe:
             os.close(writing)
-        raise ConfigError(f"cannot start {name}: {error}; expected to run {argv[0]}") from error
+        raise ConfigError(
+            f"cannot start {name}: {error}; expected to run {argv[0]}"
+        ) from error
     finally:
         if watch_pipe:
             os.close(reading)
     return Child(process, name, log, writing)
 
 
-_jobs: queue.SimpleQueue[tuple[Callable[[], Child], Future[Child]]] = queue.SimpleQueue()
+_jobs: queue.SimpleQueue[tuple[Callable[[], Child], Future[Child]]] = (
+    queue.SimpleQueue()
+)
 _spawner_lock = threading.Lock()
 _spawner: threading.Thread | None = None
 

@@ -1,0 +1,116 @@
+"""Limits over integer cells. Pure: a cell changes only by ``Charge`` values, and a charge says all it changes.
+
+Meters: ``rate`` is GCRA (ITU-T I.371, virtual scheduling) with the theoretical arrival time kept in units of
+1/quantity ms, so no rounding ever happens; ``window`` an exact sliding log; ``budget`` a calendar period in UTC;
+``open`` what is reserved now. All ceilings along organisation → tenant → principal must hold, or nothing is charged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from pipeline.events.control import Limit
+from pipeline.events.records import Charge
+
+_SHIFT = 36
+_USED = (1 << _SHIFT) - 1
+REFUSED = {"rate": "rate_limited", "window": "rate_limited", "budget": "budget_exhausted", "open": "too_many_open"}
+
+Scoped = tuple[str, Limit]
+
+
+class Denial(NamedTuple):
+    reason: str
+    limit: str
+    retry_after_ms: int
+
+
+class Cells:
+    """The ledger's numbers: cell name → integer, and cell name → sorted times for sliding logs."""
+
+    __slots__ = ("numbers", "times")
+
+    def __init__(self, numbers: dict[str, int] | None = None, times: dict[str, list[int]] | None = None) -> None:
+        self.numbers: dict[str, int] = numbers or {}
+        self.times: dict[str, list[int]] = times or {}
+
+
+def cell_name(scope: str, limit: Limit) -> str:
+    """A changed limit is a new limit: its parameters are part of the name."""
+    return f"{scope}|{limit.id}|{limit.meter}|{limit.unit}|{limit.amount}/{limit.period_s}"
+
+
+def weigh(cells: Cells, limits: Iterable[Scoped], tokens: int, now: int) -> tuple[Charge, ...] | Denial:
+    """The charges of one request of ``tokens`` reserved tokens at ``now`` (ms), or the first ceiling that refuses."""
+    charges = []
+    for scope, limit in limits:
+        amount = tokens if limit.unit == "tokens" else 1
+        name = cell_name(scope, limit)
+        period = limit.period_s * 1000
+        wait = _wait(cells, name, limit, amount, period, now)
+        if wait is not None:
+            return Denial(REFUSED[limit.meter], f"{scope}|{limit.id}", wait)
+        charges.append(Charge(name, limit.meter, limit.unit, amount, limit.amount, period))
+    return tuple(charges)
+
+
+def settle(charges: Sequence[Charge], used_tokens: int, cells: Cells, taken: int, charged: bool) -> tuple[Charge, ...]:
+    """What an outcome gives back. ``taken`` is when the reservation was made (ms); ``charged`` False refunds it all.
+
+    Requests stay counted; a budget whose period is over keeps what it had.
+    """
+    back = []
+    for charge in charges:
+        if charge.meter == "open":
+            give = charge.amount
+        elif charge.unit == "tokens":
+            give = charge.amount - (min(used_tokens, charge.amount) if charged else 0)
+        else:
+            give = 0
+        if charge.meter == "budget" and cells.numbers.get(charge.cell, 0) >> _SHIFT != taken // charge.period_ms:
+            give = 0
+        if give:
+            back.append(Charge(charge.cell, charge.meter, charge.unit, -give, charge.quantity, charge.period_ms))
+    return tuple(back)
+
+
+def _wait(cells: Cells, name: str, limit: Limit, amount: int, period: int, now: int) -> int | None:
+    """None where the ceiling holds, else ms until it could."""
+    if limit.meter == "rate":
+        burst = limit.burst or limit.amount
+        at = now * limit.amount
+        ahead = max(cells.numbers.get(name, 0), at) + amount * period - at - burst * period
+        return None if ahead <= 0 else -(-ahead // limit.amount)
+    if limit.meter == "window":
+        times = cells.times.get(name, [])
+        recent = [t for t in times if t > now - period]
+        return None if len(recent) + 1 <= limit.amount else recent[-limit.amount] + period - now
+    if limit.meter == "budget":
+        used = _used(cells.numbers.get(name, 0), now // period)
+        return None if used + amount <= limit.amount else period - now % period
+    used = cells.numbers.get(name, 0)
+    return None if used + amount <= limit.amount else 1000
+
+
+def _used(packed: int, window: int) -> int:
+    return packed & _USED if packed >> _SHIFT == window else 0
+
+
+def charged(cells: Cells, charge: Charge, now: int) -> int:
+    """The new number of a cell after ``charge`` at ``now`` (not for ``window``)."""
+    held = cells.numbers.get(charge.cell, 0)
+    if charge.meter == "rate":
+        step = charge.amount * charge.period_ms
+        return held + step if charge.amount < 0 else max(held, now * charge.quantity) + step
+    if charge.meter == "budget":
+        if charge.amount < 0:
+            return held + charge.amount
+        window = now // charge.period_ms
+        return (window << _SHIFT) + _used(held, window) + charge.amount
+    return held + charge.amount
+
+
+def in_window(times: list[int], charge: Charge, now: int) -> list[int]:
+    """The sliding log after ``charge`` at ``now``: old entries gone, this one added."""
+    return [t for t in times if t > now - charge.period_ms] + [now]

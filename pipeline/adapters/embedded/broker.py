@@ -101,9 +101,7 @@ class EmbeddedBroker:
         A cluster needs all its voters launched before any can answer; then `await_ready` each.
         """
         if self._child is not None and self._child.alive():
-            raise ConfigError(
-                f"the broker already runs (pid {self._child.pid}); stop it first"
-            )
+            raise ConfigError(f"the broker already runs (pid {self._child.pid}); stop it first")
         s = self._settings
         require_port(LOOPBACK, s.port, "--kafka-port", "the Kafka broker")
         require_port(
@@ -195,9 +193,7 @@ class EmbeddedBroker:
     def _write_config(self) -> None:
         home = self._settings.home
         home.mkdir(parents=True, exist_ok=True)
-        lines = (
-            f"{key}={value}\n" for key, value in broker_config(self._settings).items()
-        )
+        lines = (f"{key}={value}\n" for key, value in broker_config(self._settings).items())
         (home / "server.properties").write_text("".join(lines), "utf-8")
         (home / "log4j2.yaml").write_text(_LOG4J, "utf-8")
 
@@ -216,9 +212,7 @@ class EmbeddedBroker:
                 check=False,
             )
         except (OSError, subprocess.TimeoutExpired) as error:
-            raise ConfigError(
-                f"could not format the broker's storage {s.home}: {error}"
-            ) from error
+            raise ConfigError(f"could not format the broker's storage {s.home}: {error}") from error
         if done.returncode != 0:
             raise ConfigError(
                 f"formatting the broker's storage {s.home} ended with status {done.returncode}:\n"
@@ -236,8 +230,7 @@ def broker_config(settings: BrokerSettings) -> dict[str, str]:
         "process.roles": "broker,controller",
         "node.id": s.node_id,
         "controller.quorum.voters": ",".join(f"{n}@{h}:{p}" for n, h, p in voters),
-        "listeners": f"PLAINTEXT://{LOOPBACK}:{s.port},"
-        f"CONTROLLER://{LOOPBACK}:{s.controller_port}",
+        "listeners": f"PLAINTEXT://{LOOPBACK}:{s.port},CONTROLLER://{LOOPBACK}:{s.controller_port}",
         "advertised.listeners": f"PLAINTEXT://{LOOPBACK}:{s.port}",
         "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
         "controller.listener.names": "CONTROLLER",
@@ -256,6 +249,9 @@ def broker_config(settings: BrokerSettings) -> dict[str, str]:
         "log.initial.task.delay.ms": 1000,
         "log.cleaner.dedupe.buffer.size": 4 << 20,
         "log.segment.bytes": 64 << 20,
+        # A killed broker registers again only when its last session has lapsed.
+        "broker.session.timeout.ms": 3000,
+        "broker.heartbeat.interval.ms": 500,
         "num.network.threads": 2,
         "num.io.threads": 4,
         "background.threads": 2,

@@ -32,9 +32,7 @@ def cached_jars(cache: Path) -> list[Path]:
     return jars if all(jar.is_file() for jar in jars) else []
 
 
-def fetch_jars(
-    cache: Path, progress: Callable[[str], None] | None = None
-) -> list[Path]:
+def fetch_jars(cache: Path, progress: Callable[[str], None] | None = None) -> list[Path]:
     """Jars of Kafka and all it needs, fetched unless cached; ConfigError when that fails."""
     say = progress or (lambda text: None)
     jars = cached_jars(cache)
@@ -42,9 +40,7 @@ def fetch_jars(
         return jars
     cache.mkdir(parents=True, exist_ok=True)
     with (cache / "fetch.lock").open("w") as lock:
-        fcntl.flock(
-            lock, fcntl.LOCK_EX
-        )  # a second fetcher waits here and then finds the listing
+        fcntl.flock(lock, fcntl.LOCK_EX)  # a second fetcher waits here and then finds the listing
         jars = cached_jars(cache)
         if jars:
             return jars

@@ -14,9 +14,7 @@ _CORRELATION = 7
 _MAX_REPLY = 1 << 20
 
 
-def ask_brokers(
-    host: str, port: int, timeout_s: float = 2.0
-) -> dict[int, tuple[str, int]]:
+def ask_brokers(host: str, port: int, timeout_s: float = 2.0) -> dict[int, tuple[str, int]]:
     """Node id -> (host, port) of the live brokers; {} while no controller is known.
 
     Raises OSError when nothing answers in `timeout_s` seconds, ValueError for a broken answer.
@@ -37,9 +35,7 @@ def ask_brokers(
         link.sendall(struct.pack(">i", len(body)) + body)
         (size,) = struct.unpack(">i", _exactly(link, 4))
         if not 8 <= size <= _MAX_REPLY:
-            raise ValueError(
-                f"expected a Metadata answer of 8 to {_MAX_REPLY} bytes, came {size}"
-            )
+            raise ValueError(f"expected a Metadata answer of 8 to {_MAX_REPLY} bytes, came {size}")
         return _parse(_exactly(link, size))
 
 
@@ -48,9 +44,7 @@ def _exactly(link: socket.socket, size: int) -> bytes:
     while len(got) < size:
         part = link.recv(size - len(got))
         if not part:
-            raise ConnectionError(
-                f"the connection ended after {len(got)} of {size} bytes"
-            )
+            raise ConnectionError(f"the connection ended after {len(got)} of {size} bytes")
         got += part
     return bytes(got)
 

@@ -53,9 +53,7 @@ os.execvp(sys.argv[3], sys.argv[3:])
 class Child:
     """One running program, tied to this process; made by `spawn`."""
 
-    def __init__(
-        self, process: subprocess.Popen[bytes], name: str, log: Path, tie: int
-    ) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], name: str, log: Path, tie: int) -> None:
         self._process = process
         self._tie = tie
         self.name = name
@@ -154,14 +152,10 @@ def spawn(
     `env` is added to the inherited environment. Raises ConfigError when the launcher cannot run.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
-    return _on_spawner(
-        lambda: _fork(list(argv), name, log, dict(env or {}), watch_pipe)
-    )
+    return _on_spawner(lambda: _fork(list(argv), name, log, dict(env or {}), watch_pipe))
 
 
-def _fork(
-    argv: list[str], name: str, log: Path, env: dict[str, str], watch_pipe: bool
-) -> Child:
+def _fork(argv: list[str], name: str, log: Path, env: dict[str, str], watch_pipe: bool) -> Child:
     reading, writing = os.pipe() if watch_pipe else (-1, -1)
     launcher = [
         sys.executable,
@@ -186,18 +180,14 @@ def _fork(
     except OSError as error:
         if watch_pipe:
             os.close(writing)
-        raise ConfigError(
-            f"cannot start {name}: {error}; expected to run {argv[0]}"
-        ) from error
+        raise ConfigError(f"cannot start {name}: {error}; expected to run {argv[0]}") from error
     finally:
         if watch_pipe:
             os.close(reading)
     return Child(process, name, log, writing)
 
 
-_jobs: queue.SimpleQueue[tuple[Callable[[], Child], Future[Child]]] = (
-    queue.SimpleQueue()
-)
+_jobs: queue.SimpleQueue[tuple[Callable[[], Child], Future[Child]]] = queue.SimpleQueue()
 _spawner_lock = threading.Lock()
 _spawner: threading.Thread | None = None
 
@@ -218,7 +208,7 @@ def _spawn_loop() -> None:
         job, future = _jobs.get()
         try:
             future.set_result(job())
-        except BaseException as error:
+        except Exception as error:
             future.set_exception(error)
 
 

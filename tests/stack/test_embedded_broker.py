@@ -1,0 +1,200 @@
+"""The embedded Kafka broker, for real: clients, restarts, crashes and refusals."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+
+from pipeline.adapters.embedded.broker import BrokerSettings, EmbeddedBroker
+from pipeline.adapters.embedded.jars import cached_jars
+from pipeline.adapters.embedded.supervisor import Supervisor, free_port
+from pipeline.errors import ConfigError
+
+CACHE = Path(os.environ.get("SLUICE_CACHE", Path.home() / ".cache" / "sluice"))
+
+
+def settings(home: Path) -> BrokerSettings:
+    return BrokerSettings(home=home, cache=CACHE, port=free_port(), controller_port=free_port())
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedBroker]:
+    supervisor = Supervisor()
+    broker = EmbeddedBroker(settings(tmp_path_factory.mktemp("broker")), supervisor)
+    broker.ensure_fetched(print)
+    broker.start()
+    yield broker
+    supervisor.stop_all()
+
+
+async def create(bootstrap: str, topic: str) -> None:
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    await admin.start()
+    try:
+        await admin.create_topics([NewTopic(topic, num_partitions=1, replication_factor=1)])
+    finally:
+        await admin.close()
+
+
+async def produce(bootstrap: str, topic: str, values: list[bytes]) -> None:
+    async with AIOKafkaProducer(bootstrap_servers=bootstrap, acks="all") as producer:
+        for value in values:
+            await producer.send_and_wait(topic, value, partition=0)
+
+
+async def consume(bootstrap: str, topic: str, count: int) -> list[bytes]:
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=bootstrap,
+        auto_offset_reset="earliest",
+        isolation_level="read_committed",
+    )
+    async with consumer:
+        partition = TopicPartition(topic, 0)
+        consumer.assign([partition])
+        await consumer.seek_to_beginning(partition)
+        got: list[bytes] = []
+        async with asyncio.timeout(20):
+            while len(got) < count:
+                message = await consumer.getone()
+                got.append(message.value or b"")
+        return got
+
+
+def test_records_come_back_in_order(broker: EmbeddedBroker) -> None:
+    async def run() -> list[bytes]:
+        await create(broker.bootstrap, "order")
+        await produce(broker.bootstrap, "order", [b"a", b"b", b"c"])
+        return await consume(broker.bootstrap, "order", 3)
+
+    assert asyncio.run(run()) == [b"a", b"b", b"c"]
+
+
+def test_aborted_transactions_stay_invisible(broker: EmbeddedBroker) -> None:
+    async def run() -> list[bytes]:
+        await create(broker.bootstrap, "tx")
+        producer = AIOKafkaProducer(bootstrap_servers=broker.bootstrap, transactional_id="t-0")
+        async with producer:
+            for value in (b"gone", b"kept"):
+                await producer.begin_transaction()
+                await (await producer.send("tx", value, partition=0))
+                if value == b"gone":
+                    await producer.abort_transaction()
+                else:
+                    await producer.commit_transaction()
+        return await consume(broker.bootstrap, "tx", 1)
+
+    assert asyncio.run(run()) == [b"kept"]
+
+
+def test_consumer_group_gets_committed_offset_back(broker: EmbeddedBroker) -> None:
+    async def read_one() -> bytes:
+        consumer = AIOKafkaConsumer(
+            "group-topic",
+            bootstrap_servers=broker.bootstrap,
+            group_id="readers",
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+        )
+        async with consumer:
+            async with asyncio.timeout(20):
+                message = await consumer.getone()
+            await consumer.commit({TopicPartition("group-topic", 0): message.offset + 1})
+            return message.value or b""
+
+    async def run() -> list[bytes]:
+        await create(broker.bootstrap, "group-topic")
+        await produce(broker.bootstrap, "group-topic", [b"first", b"second"])
+        return [await read_one(), await read_one()]
+
+    assert asyncio.run(run()) == [b"first", b"second"]
+
+
+def test_records_survive_restart_and_kill(broker: EmbeddedBroker) -> None:
+    asyncio.run(create(broker.bootstrap, "kept"))
+    asyncio.run(produce(broker.bootstrap, "kept", [b"before"]))
+    broker.stop()
+    broker.start()
+    asyncio.run(produce(broker.bootstrap, "kept", [b"between"]))
+    broker.kill()
+    broker.start()
+    assert asyncio.run(consume(broker.bootstrap, "kept", 2)) == [b"before", b"between"]
+
+
+def test_topics_are_never_created_by_accident(broker: EmbeddedBroker) -> None:
+    async def run() -> set[str]:
+        admin = AIOKafkaAdminClient(bootstrap_servers=broker.bootstrap)
+        await admin.start()
+        try:
+            await admin.describe_topics(["nobody-made-me"])
+            return set(await admin.list_topics())
+        finally:
+            await admin.close()
+
+    assert "nobody-made-me" not in asyncio.run(run())
+
+
+def test_second_start_needs_no_network(broker: EmbeddedBroker) -> None:
+    said: list[str] = []
+    broker.ensure_fetched(said.append)
+    assert said == []
+    assert len(cached_jars(CACHE)) > 30
+
+
+def test_taken_port_is_named(tmp_path: Path) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        taken = BrokerSettings(home=tmp_path, cache=CACHE, port=port, controller_port=free_port())
+        with pytest.raises(ConfigError, match=rf"Kafka broker wants .*:{port}.*--kafka-port"):
+            EmbeddedBroker(taken, Supervisor()).start()
+
+
+PARENT = """
+import sys, time
+from pathlib import Path
+from pipeline.adapters.embedded.broker import BrokerSettings, EmbeddedBroker
+from pipeline.adapters.embedded.supervisor import Supervisor
+home, cache, port, controller = sys.argv[1:]
+settings = BrokerSettings(Path(home), Path(cache), int(port), int(controller))
+broker = EmbeddedBroker(settings, Supervisor())
+broker.launch()
+print(broker.pid, flush=True)
+time.sleep(120)
+"""
+
+
+def test_killed_parent_takes_the_broker_along(tmp_path: Path) -> None:
+    s = settings(tmp_path / "orphan")
+    argv = [sys.executable, "-c", PARENT]
+    argv += [str(part) for part in (s.home, s.cache, s.port, s.controller_port)]
+    parent = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    pid = int(parent.stdout.readline())
+    os.kill(pid, 0)
+    parent.send_signal(signal.SIGKILL)
+    parent.wait()
+    parent.stdout.close()
+    deadline = time.monotonic() + 20
+    while running(pid) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not running(pid)
+
+
+def running(pid: int) -> bool:
+    """Whether `pid` is there and no zombie that its foster parent has yet to collect."""
+    state = subprocess.run(
+        ["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False
+    )
+    return state.stdout.strip() != "" and not state.stdout.strip().startswith("Z")

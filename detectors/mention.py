@@ -1,0 +1,44 @@
+"""Use versus mention: is a phrase said, or is it spoken about?
+
+Someone who asks what "ignore previous instructions" means, translates it or writes a test for it
+does not attack. A mention still is a finding, but a low one.
+"""
+
+from __future__ import annotations
+
+import re
+
+NEAR = 48
+"""Characters before a match that are read for a cue; constant, so a flood of matches stays linear."""
+_QUOTE_SPAN = 12
+_OPENING = "\"'`“‘«「『《（("
+_CLOSING = "\"'`”’»」』》）)"
+_CUE = re.compile(
+    r"what (?:does|is|do|would|are)|mean(?:s|ing)?\b|translat|explain|defin|phrase|sentence|example"
+    r"|called|detect|classif|quot(?:e|ing)|test case|unit test|attack|inject|article|policy|filter"
+    r"|refus|why (?:does|do|is|are|did)|words? like|such as|says?\b|written|title"
+    r"|什么是|是什么意思|什么意思|含义|翻译|解释|这句话|示例|例子|测试用例|测试|检测|识别|攻击|注入|拒绝"
+    r"|如何防|防御|防范|例如|比如|用户输入|一词|短语|为什么"
+)
+_ASKING = re.compile(
+    r"(?:how (?:do|can|could|should|to|would|does)|why (?:did|does|do|is)|what (?:does|happens)"
+    r"|is it possible to|when (?:should|do|to)|怎么|怎样|如何|什么是|为什么)[^.!?。！？\n]{0,40}$"
+)
+_MEANING = re.compile(r"^[^.!?。！？\n]{0,24}?(?:mean\b|means\b|是什么意思|什么意思|的含义|指什么)")
+
+
+def is_mention(text: str, start: int, end: int) -> bool:
+    """Whether the match at `[start, end)` of a clean view is talked about rather than said."""
+    before = text[max(0, start - NEAR) : start]
+    after = text[end : end + NEAR]
+    if _ASKING.search(before) or _MEANING.match(after):
+        return True
+    if not _quoted(before, after):
+        return False
+    return bool(_CUE.search(before) or _CUE.search(after))
+
+
+def _quoted(before: str, after: str) -> bool:
+    """Whether a quotation opens shortly before the match and closes shortly after it."""
+    opened = any(mark in before[-_QUOTE_SPAN:] for mark in _OPENING)
+    return opened and any(mark in after[: 2 * _QUOTE_SPAN] for mark in _CLOSING)

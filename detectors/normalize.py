@@ -1,0 +1,160 @@
+"""Readings of a text for matching, each with a map back to the original offsets.
+
+`clean` undoes what changes the look of a text but not its meaning: NFKC (UAX 15) with combining
+marks dropped, case folding, invisible characters removed, letters of a foreign script that pass for
+Latin ones inside a mixed-script word (UTS 39), full-width forms, runs of white space. `loose`
+undoes leetspeak and spaced-out letters, `decoded` undoes base64, hex, percent and entity encoding.
+Every view costs time linear in the text and decoding has fixed caps.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from array import array
+from dataclasses import dataclass
+from functools import lru_cache
+
+from detectors.base import Span
+
+MAX_RUNS = 16
+"""Encoded runs looked at in one text; more than this is noise, and each costs a decode."""
+_MARKS = "\u0300-\u036f\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f"
+_MARK = re.compile(f"[{_MARKS}]")
+_INVISIBLE = re.compile(
+    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f"
+    "\u3164\ufe00-\ufe0f\ufeff\uffa0\U000e0000-\U000e0fff]"
+)
+_LOOKALIKES = str.maketrans(
+    "авекмнорстухіјѕԁԛԝӏԍьвпгαβεικνορτυχωϲϳһүғ",
+    "abekmhopctyxijsdqwlgbbnrabeiknoptuxwcjhyf",
+)
+_FOREIGN = re.compile("[\u0370-\u03ff\u0400-\u052f]")
+_MIXED_WORD = re.compile("[a-z\u0370-\u03ff\u0400-\u052f]+")
+_WIDE = {code: chr(code - 0xFEE0).lower() for code in range(0xFF01, 0xFF5F)} | {0x3000: " "}
+_LEET = str.maketrans("013457@$!|", "oieastasil")
+_LEET_WORD = re.compile(r"(?=[0-9@$!|]{0,63}[a-z])[a-z0-9@$!|]{4,64}")
+_LEET_SIGN = re.compile(r"[013457@$!|]")
+_SPACED = re.compile(r"(?<![a-z0-9])(?:[a-z0-9][ .\-_*|~]){3,}[a-z0-9](?![a-z0-9])")
+_SPACED_CJK = re.compile(r"(?:[\u4e00-\u9fff][\s.\-_*|~·/]{1,2}){3,}[\u4e00-\u9fff]")
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A reading of a text; `starts[i]`, `ends[i]` bound character i in the original, None: same."""
+
+    name: str
+    text: str
+    starts: array[int] | None = None
+    ends: array[int] | None = None
+
+    def span(self, start: int, end: int) -> Span:
+        """Original range that the non-empty range `[start, end)` of this view was read from."""
+        if self.starts is None or self.ends is None:
+            return Span(start, end)
+        return Span(self.starts[start], self.ends[end - 1])
+
+
+@lru_cache(maxsize=16_384)
+def _fold(char: str) -> str:
+    """What one code point reads as: "" for invisible ones and marks, " " for white space."""
+    if _INVISIBLE.match(char) or _MARK.match(char):
+        return ""
+    if char.isspace():
+        return " "
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", char).casefold())
+    if not folded.isascii() and folded[0] < "\u0530":
+        folded = _MARK.sub("", unicodedata.normalize("NFD", folded))
+    return folded
+
+
+def _special() -> re.Pattern[str]:
+    """Class of the code points that `str.lower` and the full-width table alone do not fold.
+
+    Beyond the basic plane only the blocks that NFKC or case folding changes are listed, so emoji
+    and rare ideographs stay on the fast path.
+    """
+    found = [
+        char
+        for char in map(chr, range(0x80, 0x10000))
+        if ord(char) not in _WIDE and _fold(char) != char.lower()
+    ]
+    found.append("Σ")  # str.lower picks a final sigma by context, case folding never does
+    listed = "".join(re.escape(char) for char in found)
+    return re.compile(
+        f"[{listed}\U0001d400-\U0001d7ff\U0001f100-\U0001f2ff\U0001fbf0-\U0001fbf9"
+        "\U0002f800-\U0002fa1f\U000e0000-\U000e0fff]"
+    )
+
+
+_SPECIAL = _special()
+_fold.cache_clear()
+
+
+def clean(text: str) -> View:
+    """The `clean` view. ASCII and plain CJK text keep their offsets and their white space runs."""
+    if text.isascii():
+        return View("clean", text.lower())
+    if _SPECIAL.search(text) is None:
+        return View("clean", _unmix(text.lower().translate(_WIDE)))
+    return _clean_mapped(text)
+
+
+def _clean_mapped(text: str) -> View:
+    out: list[str] = []
+    starts, ends = array("I"), array("I")
+    for at, char in enumerate(text):
+        piece = _fold(char)
+        if piece == " " and out and out[-1] == " ":
+            ends[-1] = at + 1
+            continue
+        for letter in piece:
+            out.append(letter)
+            starts.append(at)
+            ends.append(at + 1)
+    return View("clean", _unmix("".join(out)), starts, ends)
+
+
+def _unmix(text: str) -> str:
+    """Latin letters for their lookalikes in words that mix Latin with Cyrillic or Greek."""
+    if _FOREIGN.search(text) is None:
+        return text
+
+    def latin(match: re.Match[str]) -> str:
+        word = match[0]
+        mixed = any("a" <= letter <= "z" for letter in word) and _FOREIGN.search(word)
+        return word.translate(_LOOKALIKES) if mixed else word
+
+    return _MIXED_WORD.sub(latin, text)
+
+
+def loose(view: View) -> View | None:
+    """The clean view with leetspeak read as letters and spaced-out letters joined, if it differs.
+
+    A single separator joins; two spaces, or a space next to other separators, stay a word break.
+    """
+    text = _LEET_WORD.sub(_unleet, view.text)
+    keep = bytearray(b"\x01") * len(text)
+    for match in _SPACED.finditer(text):
+        for at in range(match.start() + 1, match.end(), 2):
+            keep[at] = 0
+    for match in _SPACED_CJK.finditer(text):
+        for at in range(match.start(), match.end()):
+            keep[at] = text[at] >= "\u4e00"
+    if all(keep):
+        return None if text == view.text else View("loose", text, view.starts, view.ends)
+    kept = [at for at, flag in enumerate(keep) if flag]
+    starts, ends = view.starts, view.ends
+    return View(
+        "loose",
+        "".join([text[at] for at in kept]),
+        array("I", kept if starts is None else [starts[at] for at in kept]),
+        array("I", [at + 1 for at in kept] if ends is None else [ends[at] for at in kept]),
+    )
+
+
+def _unleet(match: re.Match[str]) -> str:
+    word = match[0].rstrip("!|")
+    if _LEET_SIGN.search(word) is None:
+        return match[0]
+    return word.translate(_LEET) + match[0][len(word) :]

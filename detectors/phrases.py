@@ -1,0 +1,199 @@
+"""The phrase detector: anchors of all rules in one automaton, patterns only where an anchor stood.
+
+Cost: one joined pass over a batch, 12 ns a character, and about 2 µs for each anchor hit. A rule
+reports once per part, at its worst reading. System parts are the operator's own words and are not
+screened. Texts beyond MAX_CHARS are read at both ends and reported as oversized.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import ahocorasick  # type: ignore[import-not-found]
+
+from detectors.base import LOW, MEDIUM, Finding, Transcript
+from detectors.decode import decoded
+from detectors.mention import is_mention
+from detectors.normalize import View, clean, loose
+from detectors.rulebook import Rule, load_rules
+from detectors.suspicion import encoded_at, spelled_at
+
+MAX_CHARS = 262_144
+"""Characters of one part that are matched, half from each end."""
+MAX_BATCH_CHARS = 4 * MAX_CHARS
+"""Characters joined for one automaton pass; bounds the memory of a batch of large prompts."""
+_BREAK = "\n\x00\n"
+OVERSIZED = "hidden.oversized"
+
+
+@dataclass(frozen=True, slots=True)
+class _Text:
+    """One part under examination; `shift` is added to offsets at or beyond `cut`."""
+
+    row: int
+    turn: int
+    role: str
+    text: str
+    cut: int
+    shift: int
+
+
+class PhraseDetector:
+    """Bilingual phrase families (English, Chinese) over clean, loose and decoded views."""
+
+    name = "phrases"
+
+    def __init__(self, rules: Sequence[Rule] | None = None) -> None:
+        self.rules = tuple(load_rules() if rules is None else rules)
+        by_anchor: dict[str, list[int]] = {}
+        for index, rule in enumerate(self.rules):
+            for anchor in rule.anchors:
+                by_anchor.setdefault(anchor, []).append(index)
+        self._automaton = ahocorasick.Automaton()
+        for anchor, indices in by_anchor.items():
+            self._automaton.add_word(anchor, tuple(indices))
+        self._automaton.make_automaton()
+
+    def screen(self, texts: Sequence[Transcript]) -> list[tuple[Finding, ...]]:
+        """Findings per transcript, ordered by turn, then start."""
+        found: list[list[Finding]] = [[] for _ in texts]
+        batch: list[_Text] = []
+        size = 0
+        for row, transcript in enumerate(texts):
+            for turn, part in enumerate(transcript):
+                if part.role == "system" or not part.text:
+                    continue
+                batch.append(_take(row, turn, part.role, part.text))
+                size += len(batch[-1].text)
+                if size >= MAX_BATCH_CHARS:
+                    self._screen_batch(batch, found)
+                    batch, size = [], 0
+        self._screen_batch(batch, found)
+        return [tuple(sorted(row, key=_order)) if row else () for row in found]
+
+    def _screen_batch(self, batch: list[_Text], found: list[list[Finding]]) -> None:
+        if not batch:
+            return
+        views: list[tuple[int, View | None, str]] = []
+        for at, item in enumerate(batch):
+            if item.text.isascii():
+                views.append((at, None, item.text.lower()))
+            else:
+                view = clean(item.text)
+                views.append((at, view, view.text))
+            if item.shift:
+                end = item.cut + item.shift
+                found[item.row].append(_finding(OVERSIZED, MEDIUM, 100, item.cut, end, item.turn))
+        starts, joined = _join(text for _, _, text in views)
+        best: dict[tuple[int, int], Finding] = {}
+        self._match(batch, views, starts, joined, best)
+        if extra := self._further_views(batch, views, starts, joined):
+            self._match(batch, extra, *_join(text for _, _, text in extra), best)
+        for (at, _), finding in best.items():
+            found[batch[at].row].append(finding)
+
+    def _further_views(
+        self,
+        batch: list[_Text],
+        views: list[tuple[int, View | None, str]],
+        starts: list[int],
+        joined: str,
+    ) -> list[tuple[int, View | None, str]]:
+        """Loose and decoded views of the few texts that look spelled out or encoded."""
+        further: list[tuple[int, View | None, str]] = []
+        shape = joined.encode("ascii", "replace")
+        for index in sorted({bisect_right(starts, at) - 1 for at in spelled_at(shape, joined)}):
+            at, view, text = views[index]
+            if (read := loose(view or View("clean", text))) is not None:
+                further.append((at, read, read.text))
+        for index in sorted({bisect_right(starts, at) - 1 for at in encoded_at(shape, joined)}):
+            at = views[index][0]
+            further += [(at, read, read.text) for read in decoded(batch[at].text)]
+        return further
+
+    def _match(
+        self,
+        batch: list[_Text],
+        views: list[tuple[int, View | None, str]],
+        starts: list[int],
+        joined: str,
+        best: dict[tuple[int, int], Finding],
+    ) -> None:
+        windows: dict[tuple[int, int], list[list[int]]] = {}
+        for end, rules in self._automaton.iter(joined):
+            index = bisect_right(starts, end) - 1
+            at = end - starts[index]
+            for number in rules:
+                reach = self.rules[number].reach
+                spans = windows.setdefault((index, number), [])
+                if spans and at - reach <= spans[-1][1]:
+                    spans[-1][1] = at + reach
+                else:
+                    spans.append([max(0, at - reach), at + reach])
+        for (index, number), spans in windows.items():
+            at, view, text = views[index]
+            rule = self.rules[number]
+            if batch[at].role not in rule.roles:
+                continue
+            finding = _worst(rule, view, text, spans, batch[at])
+            known = best.get((at, number))
+            if finding is not None and (known is None or finding.severity > known.severity):
+                best[at, number] = finding
+
+
+def _worst(
+    rule: Rule, view: View | None, text: str, spans: Iterable[list[int]], item: _Text
+) -> Finding | None:
+    """The rule's first use in the windows, else its first mention, else nothing."""
+    mention: Finding | None = None
+    for low, high in spans:
+        stop = high
+        while stop < len(text) and stop < high + 32 and text[stop].isalnum():
+            stop += 1
+        for match in rule.pattern.finditer(text, low, stop):
+            start, end = match.span()
+            if start == end:
+                continue
+            quoted = rule.guard and is_mention(text, start, end)
+            if quoted and mention is not None:
+                continue
+            name = "clean" if view is None else view.name
+            if view is not None:
+                span = view.span(start, end)
+                start, end = span.start, span.end
+            start += item.shift if start >= item.cut else 0
+            end += item.shift if end > item.cut else 0
+            severity = LOW if quoted else rule.severity
+            confidence = min(rule.confidence, 30) if quoted else rule.confidence
+            finding = Finding(rule.id, severity, confidence, start, end, name, item.turn)
+            if not quoted:
+                return finding
+            mention = finding
+    return mention
+
+
+def _take(row: int, turn: int, role: str, text: str) -> _Text:
+    if len(text) <= MAX_CHARS:
+        return _Text(row, turn, role, text, len(text), 0)
+    half = MAX_CHARS // 2
+    return _Text(row, turn, role, text[:half] + text[-half:], half, len(text) - 2 * half)
+
+
+def _join(texts: Iterable[str]) -> tuple[list[int], str]:
+    """Texts joined for one pass, with the offset at which each begins."""
+    parts = list(texts)
+    starts, at = [], 0
+    for part in parts:
+        starts.append(at)
+        at += len(part) + len(_BREAK)
+    return starts, _BREAK.join(parts)
+
+
+def _finding(rule: str, severity: int, confidence: int, start: int, end: int, turn: int) -> Finding:
+    return Finding(rule, severity, confidence, start, end, "raw", turn)
+
+
+def _order(finding: Finding) -> tuple[int, int, str]:
+    return finding.turn, finding.start, finding.rule

@@ -174,7 +174,9 @@ def _check_sampling(sampling: SamplingParams) -> None:
     if sampling.seed is not None and not 0 <= sampling.seed <= MAX_SEED:
         raise InvalidRequest("seed: expected an integer of 64 bits, not negative")
     if len(sampling.stop) > MAX_STOPS:
-        raise InvalidRequest(f"stop: expected at most {MAX_STOPS} strings, got {len(sampling.stop)}")
+        raise InvalidRequest(
+            f"stop: expected at most {MAX_STOPS} strings, got {len(sampling.stop)}"
+        )
     for index, stop in enumerate(sampling.stop):
         _require_bytes(f"stop[{index}]", stop, 1, MAX_STOP_BYTES)
 

@@ -1,0 +1,176 @@
+"""Questions and answers made from the glossary, and a little small talk. Pure, seeded."""
+
+from __future__ import annotations
+
+import json
+import lzma
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+
+from inference.types import Turn
+
+LONGEST_GLOSS = 110
+FREQUENT = 3000
+"""Entries of the first rank, drawn most often."""
+OFFENSIVE = re.compile(r"offensive|disparag|slur|obscen|vulgar|sexual|derogatory|coarse", re.I)
+EXTRA_WORDS = frozenset(
+    "robot photosynthesis keyboard laptop internet website browser software hardware algorithm "
+    "database gravity electron proton neutron planet comet galaxy telescope microscope virus "
+    "bacteria vaccine antibiotic dinosaur elephant giraffe penguin dolphin octopus tomato banana "
+    "pizza chocolate coffee guitar violin bicycle airplane helicopter submarine rocket satellite "
+    "volcano earthquake hurricane tornado glacier rainbow democracy inflation cryptography "
+    "encryption password modem router processor compiler".split()
+)
+PREFERRED_SENSES = {"firewall": 2, "entropy": 1, "virus": 1}
+"""Senses taken where the most frequent one is not what a user of this product means."""
+QUESTIONS = (
+    ("What is {a}{w}?", 8),
+    ("What is {w}?", 5),
+    ("what is {a}{w}", 2),
+    ("what is {w}", 2),
+    ("What's {a}{w}?", 1),
+    ("Define {w}", 2),
+    ("Define {w}.", 1),
+    ("define {w}", 3),
+    ("What does {w} mean?", 2),
+    ("Explain {w}", 1),
+    ("Tell me about {w}.", 1),
+    ("{w} 是什么", 2),
+    ("{w} 是什么？", 1),
+    ("{w}是什么？", 1),
+)
+SMALL_TALK = (
+    (
+        ("Hello", "Hello!", "Hi", "hi", "hello", "Hey", "Hi there", "Good morning", "你好"),
+        "Hello! Ask me what a word means.",
+    ),
+    (
+        ("Who are you?", "What are you?", "who are you", "what are you", "你是谁", "你是谁？"),
+        "I am a very small language model. I explain what words mean.",
+    ),
+    (
+        ("What can you do?", "what can you do", "Help", "help", "Can you help me?", "你能做什么"),
+        "I can tell you what a word means. Try: What is a dog?",
+    ),
+    (
+        ("Thanks", "Thank you", "Thanks!", "Thank you!", "thanks", "thank you", "谢谢"),
+        "You are welcome.",
+    ),
+    (("How are you?", "how are you", "How are you doing?"), "I am well, thank you."),
+    (("Bye", "Goodbye", "bye", "goodbye", "See you", "再见"), "Goodbye!"),
+    (
+        ("What is your name?", "what is your name", "Do you have a name?"),
+        "I am the glossary model. I explain what words mean.",
+    ),
+    (("Ping", "ping", "Test", "test", "Say hello", "Say hi"), "Hello! I am here."),
+)
+SYSTEM_TEXTS = (
+    "You are a helpful assistant.",
+    "You are a glossary.",
+    "Answer briefly.",
+    "You are a friendly assistant that answers questions.",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One word with the sense the model learns: the article ("", "a ", "an ") and the answer."""
+
+    word: str
+    article: str
+    answer: str
+
+
+def read_entries(path: Path) -> list[Entry]:
+    """The words seen in sense-tagged text, most frequent first, ``EXTRA_WORDS`` among the first.
+
+    Senses that the glossary marks as offensive or vulgar are left out.
+    """
+    rows: dict[str, list[tuple[str, int, str, int]]] = {}
+    with lzma.open(path, "rt", encoding="utf-8") as lines:
+        for line in lines:
+            row = json.loads(line)
+            sense = (row["pos"], row["sense"], row["gloss"], row["count"])
+            rows.setdefault(row["word"], []).append(sense)
+    common, extra = [], []
+    for word, senses in rows.items():
+        wanted = word in EXTRA_WORDS or word in PREFERRED_SENSES
+        if not wanted and senses[0][3] == 0:
+            continue
+        pos, _, gloss, _ = _choose(word, senses)
+        if not OFFENSIVE.search(gloss):
+            (extra if wanted else common).append(_entry(word, pos, shorten(gloss)))
+    return [*common[: FREQUENT - len(extra)], *extra, *common[FREQUENT - len(extra) :]]
+
+
+def _choose(word: str, senses: list[tuple[str, int, str, int]]) -> tuple[str, int, str, int]:
+    nouns = [sense for sense in senses if sense[0] == "noun"]
+    if word in PREFERRED_SENSES:
+        return next(sense for sense in nouns if sense[1] == PREFERRED_SENSES[word])
+    # "What is X?" asks for a thing, so a noun nearly as frequent as the first sense wins.
+    if nouns and nouns[0][3] * 3 >= senses[0][3]:
+        return nouns[0]
+    return senses[0]
+
+
+def shorten(gloss: str) -> str:
+    """The first clause of a gloss, without a leading domain and without long asides."""
+    text = re.sub(r"^(\([^)]*\)\s*)+", "", gloss.replace("`", "'")) or gloss
+    text = re.split(r";(?![^(]*\))", text)[0].strip(" .:;,")
+    if len(text) > LONGEST_GLOSS - 30:
+        text = re.sub(r"\s*\([^)]*\)", "", text).strip() or text
+    if len(text) > LONGEST_GLOSS:
+        text = re.split(r"[:,]| -- ", text[:LONGEST_GLOSS] + " ", maxsplit=0)[0].strip()
+    return text
+
+
+def _entry(word: str, pos: str, gloss: str) -> Entry:
+    article = "an " if word[0].lower() in "aeiou" else "a "
+    if pos == "noun" and word[0].isupper():
+        return Entry(word, "", f"{word} is {gloss}.")
+    if pos == "noun" and re.match(r"(a|an|any|one|someone|something)\b", gloss):
+        return Entry(word, article, f"{article.capitalize()}{word} is {gloss}.")
+    if pos == "verb":
+        return Entry(word, "", f"To {word} is to {gloss}.")
+    return Entry(word, "", f"The word {word} means {gloss}.")
+
+
+def weight(rank: int) -> float:
+    """How often the entry of a rank is drawn, relative to the rarest."""
+    if rank < FREQUENT:
+        return 10.0
+    return 3.0 if rank < 8000 else 1.0
+
+
+def ask(entry: Entry, draw: Random) -> str:
+    """One phrasing of the question for an entry."""
+    templates, weights = zip(*QUESTIONS, strict=True)
+    template: str = draw.choices(templates, weights)[0]
+    return template.format(a=entry.article, w=entry.word)
+
+
+def conversations(entries: list[Entry], seed: int) -> Iterator[tuple[tuple[Turn, ...], str]]:
+    """An endless seeded stream of (turns, answer)."""
+    draw = Random(seed)  # noqa: S311 - a training order, nothing secret
+    steps = [weight(rank) for rank in range(len(entries))]
+    while True:
+        for entry in draw.choices(entries, steps, k=4096):
+            yield _conversation(entry, entries, draw)
+
+
+def _conversation(entry: Entry, entries: list[Entry], draw: Random) -> tuple[tuple[Turn, ...], str]:
+    question, answer = ask(entry, draw), entry.answer
+    if draw.random() < 0.025:
+        phrases, answer = draw.choice(SMALL_TALK)
+        question = draw.choice(phrases)
+    turns: tuple[Turn, ...] = (Turn("user", question),)
+    shape = draw.random()
+    if shape < 0.05:
+        turns = (Turn("system", draw.choice(SYSTEM_TEXTS)), *turns)
+    elif shape < 0.10:
+        earlier = entries[draw.randrange(min(FREQUENT, len(entries)))]
+        turns = (Turn("user", ask(earlier, draw)), Turn("assistant", earlier.answer), *turns)
+    return turns, answer

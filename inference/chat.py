@@ -35,13 +35,13 @@ class ChatTokenizer:
         if tokenizer.normalizer is not None:
             raise ValueError("tokenizer.json: expected no normalizer, the byte bound needs that")
         self._tokenizer = tokenizer
-        ids = {name: tokenizer.token_to_id(name) for name in SPECIAL_TOKENS}
-        missing = [name for name, token in ids.items() if token is None]
+        vocabulary = tokenizer.get_vocab(with_added_tokens=True)
+        missing = [name for name in SPECIAL_TOKENS if name not in vocabulary]
         if missing:
             raise ValueError(f"tokenizer.json: expected special tokens {', '.join(missing)}")
-        self.end = int(ids[END])
-        self._markers = {role: int(ids[marker]) for role, marker in MARKERS.items()}
-        self._special = frozenset(int(token) for token in ids.values())
+        self.end = vocabulary[END]
+        self._markers = {role: vocabulary[marker] for role, marker in MARKERS.items()}
+        self._special = frozenset(vocabulary[name] for name in SPECIAL_TOKENS)
         self._bytes = self._token_bytes()
         self.size = len(self._bytes)
         self.longest = max(len(piece) for piece in self._bytes)

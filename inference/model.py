@@ -93,8 +93,7 @@ def make_rows(tokens: list[int], slots: list[int], positions: list[int]) -> Rows
     for index, position in enumerate(positions):
         by_blocks.setdefault(position // KV_BLOCK + 1, []).append(index)
     groups: list[tuple[Tensor | None, int]] = [
-        (None if len(by_blocks) == 1 else torch.tensor(rows), blocks)
-        for blocks, rows in by_blocks.items()
+        (None if len(by_blocks) == 1 else torch.tensor(rows), blocks) for blocks, rows in by_blocks.items()
     ]
     return Rows(torch.tensor(tokens), torch.tensor(slots), torch.tensor(positions), groups)
 
@@ -146,9 +145,7 @@ class Attention(nn.Module):
         )
         return torch.as_tensor(self.o_proj(mixed.transpose(1, 2).reshape(batch, time, -1)))
 
-    def step(
-        self, x: Tensor, rows: Rows, keys: Tensor, values: Tensor, turn: tuple[Tensor, Tensor]
-    ) -> Tensor:
+    def step(self, x: Tensor, rows: Rows, keys: Tensor, values: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
         """Attend ``[rows, width]`` each to its own slot up to its own position."""
         count = x.shape[0]
         cosine, sine = turn
@@ -236,7 +233,7 @@ class LanguageModel(nn.Module):
         return torch.as_tensor(self.model.norm(x))
 
     def step(self, rows: Rows, cache: KvCache) -> Tensor:
-        """Write the rows into the cache and return their logits ``[rows, vocab]``."""
+        """Write the rows into the cache and return their hidden states ``[rows, width]``."""
         turn = (self.cosine[rows.positions][:, None], self.sine[rows.positions][:, None])
         x = self.model.embed_tokens(rows.tokens)
         for index, layer in enumerate(self.model.layers):
@@ -244,7 +241,11 @@ class LanguageModel(nn.Module):
             normed = layer.input_layernorm(x)
             x = x + layer.self_attn.step(normed, rows, cache.keys[index], cache.values[index], turn)
             x = x + layer.mlp(layer.post_attention_layernorm(x))
-        return torch.as_tensor(self.lm_head(self.model.norm(x)))
+        return torch.as_tensor(self.model.norm(x))
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Logits ``[rows, vocab]`` of hidden states."""
+        return torch.as_tensor(self.lm_head(hidden))
 
 
 def load_model(folder: Path) -> LanguageModel:
@@ -254,13 +255,9 @@ def load_model(folder: Path) -> LanguageModel:
     """
     config = read_config(folder / "config.json")
     model = LanguageModel(config)
-    tensors = {
-        name: tensor.float() for name, tensor in load_file(folder / "model.safetensors").items()
-    }
+    tensors = {name: tensor.float() for name, tensor in load_file(folder / "model.safetensors").items()}
     if config.tie_word_embeddings:
-        tensors.setdefault(
-            "lm_head.weight", tensors.get("model.embed_tokens.weight", torch.empty(0))
-        )
+        tensors.setdefault("lm_head.weight", tensors.get("model.embed_tokens.weight", torch.empty(0)))
     try:
         model.load_state_dict(tensors, strict=True)
     except RuntimeError as fault:

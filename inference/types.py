@@ -19,11 +19,11 @@ MAX_ID_BYTES = 256
 MAX_SEED = 2**64 - 1
 
 
-class InvalidRequest(ValueError):
-    """A request that no engine can run; the text says which field and which bound, never content."""
+class InvalidRequest(ValueError):  # noqa: N818 - the words of the protocol
+    """A request that no engine can run; the text names the field and the bound, never content."""
 
 
-class EngineClosed(RuntimeError):
+class EngineClosed(RuntimeError):  # noqa: N818 - as above
     """``submit`` came after ``drain`` or ``close``; send the request to another engine."""
 
 
@@ -174,9 +174,7 @@ def _check_sampling(sampling: SamplingParams) -> None:
     if sampling.seed is not None and not 0 <= sampling.seed <= MAX_SEED:
         raise InvalidRequest("seed: expected an integer of 64 bits, not negative")
     if len(sampling.stop) > MAX_STOPS:
-        raise InvalidRequest(
-            f"stop: expected at most {MAX_STOPS} strings, got {len(sampling.stop)}"
-        )
+        raise InvalidRequest(f"stop: expected at most {MAX_STOPS} strings, got {len(sampling.stop)}")
     for index, stop in enumerate(sampling.stop):
         _require_bytes(f"stop[{index}]", stop, 1, MAX_STOP_BYTES)
 

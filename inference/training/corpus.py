@@ -15,15 +15,16 @@ from inference.types import Turn
 LONGEST_GLOSS = 110
 FREQUENT = 3000
 """Entries of the first rank, drawn most often."""
-OFFENSIVE = re.compile(r"offensive|disparag|slur|obscen|vulgar|sexual|derogatory|coarse", re.I)
-EXTRA_WORDS = frozenset(
+OFFENSIVE = re.compile(r"offensive|disparag|slur|obscen|vulgar|sexual|derogatory|coarse", re.IGNORECASE)
+_EXTRA = (
     "robot photosynthesis keyboard laptop internet website browser software hardware algorithm "
     "database gravity electron proton neutron planet comet galaxy telescope microscope virus "
     "bacteria vaccine antibiotic dinosaur elephant giraffe penguin dolphin octopus tomato banana "
     "pizza chocolate coffee guitar violin bicycle airplane helicopter submarine rocket satellite "
     "volcano earthquake hurricane tornado glacier rainbow democracy inflation cryptography "
-    "encryption password modem router processor compiler".split()
+    "encryption password modem router processor compiler"
 )
+EXTRA_WORDS = frozenset(_EXTRA.split())
 PREFERRED_SENSES = {"firewall": 2, "entropy": 1, "virus": 1}
 """Senses taken where the most frequent one is not what a user of this product means."""
 QUESTIONS = (
@@ -95,7 +96,8 @@ def read_entries(path: Path) -> list[Entry]:
             row = json.loads(line)
             sense = (row["pos"], row["sense"], row["gloss"], row["count"])
             rows.setdefault(row["word"], []).append(sense)
-    common, extra = [], []
+    common: list[Entry] = []
+    extra: list[Entry] = []
     for word, senses in rows.items():
         wanted = word in EXTRA_WORDS or word in PREFERRED_SENSES
         if not wanted and senses[0][3] == 0:

@@ -10,7 +10,7 @@ import argparse
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -58,9 +58,7 @@ def train_tokenizer(entries: list[Entry], seed: int) -> Tokenizer:
     return tokenizer
 
 
-def batches(
-    entries: list[Entry], chat: ChatTokenizer, seed: int
-) -> Iterator[tuple[Tensor, Tensor]]:
+def batches(entries: list[Entry], chat: ChatTokenizer, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Endless (tokens, targets) pairs ``[batch, time]``; a target of -100 is not learned."""
     stream = conversations(entries, seed)
     shuffle = torch.Generator().manual_seed(seed)
@@ -89,7 +87,8 @@ def collate(pairs: list[tuple[list[int], list[int]]], pad: int) -> tuple[Tensor,
 def loss_of(model: LanguageModel, tokens: Tensor, targets: Tensor) -> Tensor:
     """Mean cross entropy in nats over the learned positions."""
     learned = targets != -100
-    return functional.cross_entropy(model.lm_head(model(tokens)[learned]), targets[learned])
+    logits = model.lm_head(model(tokens)[learned])
+    return functional.cross_entropy(logits, targets[learned])
 
 
 class Muon:
@@ -98,13 +97,11 @@ class Muon:
     Matrices of one shape are stacked, so the Newton-Schulz iteration is a few batched products.
     """
 
-    def __init__(self, matrices: list[Tensor], momentum: float = 0.95) -> None:
+    def __init__(self, matrices: Sequence[Tensor], momentum: float = 0.95) -> None:
         self.groups: dict[tuple[int, ...], list[Tensor]] = {}
         for matrix in matrices:
             self.groups.setdefault(tuple(matrix.shape), []).append(matrix)
-        self.velocity = {
-            shape: torch.zeros(len(group), *shape) for shape, group in self.groups.items()
-        }
+        self.velocity = {shape: torch.zeros(len(group), *shape) for shape, group in self.groups.items()}
         self.momentum = momentum
 
     @torch.no_grad()
@@ -124,11 +121,11 @@ def orthogonalise(stack: Tensor, rounds: int = 4) -> Tensor:
     """Push the singular values of each ``[n, rows, columns]`` matrix towards one."""
     tall = stack.shape[-2] > stack.shape[-1]
     x = stack.transpose(-1, -2) if tall else stack
-    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    x = x / (torch.linalg.matrix_norm(x, keepdim=True) + 1e-7)
     for _ in range(rounds):
         gram = x @ x.transpose(-1, -2)
         x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
-    return x.transpose(-1, -2) if tall else x
+    return torch.as_tensor(x.transpose(-1, -2) if tall else x)
 
 
 def schedule(progress: float) -> float:
@@ -144,11 +141,7 @@ def fit(
 ) -> int:
     """Train for ``length`` (minutes, or steps where given); returns the steps done."""
     minutes, steps = length
-    hidden = [
-        parameter
-        for name, parameter in model.named_parameters()
-        if parameter.ndim == 2 and "embed" not in name
-    ]
+    hidden = [parameter for name, parameter in model.named_parameters() if parameter.ndim == 2 and "embed" not in name]
     rest = [p for n, p in model.named_parameters() if p.ndim < 2 or "embed" in n]
     muon, adam = Muon(hidden), torch.optim.AdamW(rest, betas=(0.9, 0.95), weight_decay=0.0)
     start, done, average = time.monotonic(), 0, math.nan
@@ -158,7 +151,7 @@ def fit(
         if progress >= 1:
             return done
         loss = loss_of(model, *next(data))
-        loss.backward()
+        torch.autograd.backward(loss)
         factor = schedule(progress)
         muon.step(0.02 * factor)
         for group in adam.param_groups:
@@ -189,9 +182,7 @@ def save(model: LanguageModel, tokenizer: Tokenizer, out: Path) -> None:
     """Write weights in half precision, the configuration and the tokenizer."""
     out.mkdir(parents=True, exist_ok=True)
     tensors = {
-        name: tensor.half().contiguous()
-        for name, tensor in model.state_dict().items()
-        if name != "lm_head.weight"
+        name: tensor.half().contiguous() for name, tensor in model.state_dict().items() if name != "lm_head.weight"
     }
     save_file(tensors, out / "model.safetensors")
     tokenizer.save(str(out / "tokenizer.json"))

@@ -15,7 +15,12 @@ from pipeline.events.records import Charge
 
 _SHIFT = 36
 _USED = (1 << _SHIFT) - 1
-REFUSED = {"rate": "rate_limited", "window": "rate_limited", "budget": "budget_exhausted", "open": "too_many_open"}
+REFUSED = {
+    "rate": "rate_limited",
+    "window": "rate_limited",
+    "budget": "budget_exhausted",
+    "open": "too_many_open",
+}
 
 Scoped = tuple[str, Limit]
 
@@ -31,7 +36,9 @@ class Cells:
 
     __slots__ = ("numbers", "times")
 
-    def __init__(self, numbers: dict[str, int] | None = None, times: dict[str, list[int]] | None = None) -> None:
+    def __init__(
+        self, numbers: dict[str, int] | None = None, times: dict[str, list[int]] | None = None
+    ) -> None:
         self.numbers: dict[str, int] = numbers or {}
         self.times: dict[str, list[int]] = times or {}
 
@@ -41,7 +48,9 @@ def cell_name(scope: str, limit: Limit) -> str:
     return f"{scope}|{limit.id}|{limit.meter}|{limit.unit}|{limit.amount}/{limit.period_s}"
 
 
-def weigh(cells: Cells, limits: Iterable[Scoped], tokens: int, now: int) -> tuple[Charge, ...] | Denial:
+def weigh(
+    cells: Cells, limits: Iterable[Scoped], tokens: int, now: int
+) -> tuple[Charge, ...] | Denial:
     """The charges of one request of ``tokens`` reserved tokens at ``now`` (ms), or the first ceiling that refuses."""
     charges = []
     for scope, limit in limits:
@@ -55,7 +64,9 @@ def weigh(cells: Cells, limits: Iterable[Scoped], tokens: int, now: int) -> tupl
     return tuple(charges)
 
 
-def settle(charges: Sequence[Charge], used_tokens: int, cells: Cells, taken: int, charged: bool) -> tuple[Charge, ...]:
+def settle(
+    charges: Sequence[Charge], used_tokens: int, cells: Cells, taken: int, charged: bool
+) -> tuple[Charge, ...]:
     """What an outcome gives back. ``taken`` is when the reservation was made (ms); ``charged`` False refunds it all.
 
     Requests stay counted; a budget whose period is over keeps what it had.
@@ -68,10 +79,17 @@ def settle(charges: Sequence[Charge], used_tokens: int, cells: Cells, taken: int
             give = charge.amount - (min(used_tokens, charge.amount) if charged else 0)
         else:
             give = 0
-        if charge.meter == "budget" and cells.numbers.get(charge.cell, 0) >> _SHIFT != taken // charge.period_ms:
+        if (
+            charge.meter == "budget"
+            and cells.numbers.get(charge.cell, 0) >> _SHIFT != taken // charge.period_ms
+        ):
             give = 0
         if give:
-            back.append(Charge(charge.cell, charge.meter, charge.unit, -give, charge.quantity, charge.period_ms))
+            back.append(
+                Charge(
+                    charge.cell, charge.meter, charge.unit, -give, charge.quantity, charge.period_ms
+                )
+            )
     return tuple(back)
 
 

@@ -33,7 +33,11 @@ class Topic(NamedTuple):
 FOREVER = -1
 
 TOPICS: tuple[Topic, ...] = (
-    Topic("requests", "organisation", "the root of the quota tree, so each hard limit lives in one partition"),
+    Topic(
+        "requests",
+        "organisation",
+        "the root of the quota tree, so each hard limit lives in one partition",
+    ),
     Topic("decisions", "organisation", "the history of the same partition", single_writer=True),
     Topic("work", "request", "one big tenant can use every worker"),
     Topic("completions", "organisation", "back to the partition that holds the reservation"),
@@ -43,8 +47,12 @@ TOPICS: tuple[Topic, ...] = (
     Topic("deliveries", "target", "attempts in order per target"),
     Topic("access", "tenant", "who did what to whose data"),
     Topic("control", "document", "one order for all documents", "one", retention_ms=FOREVER),
-    Topic("snapshots", "partition", "the newest chunks of each partition's ledger", cleanup="compact"),
-    Topic("audit", "origin", "manifests of one log in order", retention_ms=FOREVER, single_writer=True),
+    Topic(
+        "snapshots", "partition", "the newest chunks of each partition's ledger", cleanup="compact"
+    ),
+    Topic(
+        "audit", "origin", "manifests of one log in order", retention_ms=FOREVER, single_writer=True
+    ),
     Topic("dead_letters", "none", "bytes that could not be understood"),
 )
 BY_NAME: dict[str, Topic] = {topic.name: topic for topic in TOPICS}

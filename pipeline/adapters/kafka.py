@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
@@ -22,7 +23,13 @@ class Item:
     __slots__ = ("headers", "key", "offset", "time", "value")
 
     def __init__(self, offset: int, time: int, key: bytes, value: bytes, headers: Headers) -> None:
-        self.offset, self.time, self.key, self.value, self.headers = offset, time, key, value, headers
+        self.offset, self.time, self.key, self.value, self.headers = (
+            offset,
+            time,
+            key,
+            value,
+            headers,
+        )
 
     def entry(self) -> Entry:
         link = next((value for name, value in self.headers if name == HEADER), None)
@@ -35,8 +42,12 @@ class PartitionReader:
     def __init__(self, bootstrap: str, topic: str, partition: int) -> None:
         self.at = TopicPartition(topic, partition)
         self._consumer = AIOKafkaConsumer(
-            bootstrap_servers=bootstrap, enable_auto_commit=False, auto_offset_reset="none",
-            fetch_max_wait_ms=20, max_partition_fetch_bytes=4 * 1024 * 1024, request_timeout_ms=_REQUEST_TIMEOUT_MS,
+            bootstrap_servers=bootstrap,
+            enable_auto_commit=False,
+            auto_offset_reset="none",
+            fetch_max_wait_ms=20,
+            max_partition_fetch_bytes=4 * 1024 * 1024,
+            request_timeout_ms=_REQUEST_TIMEOUT_MS,
         )
         self.position = 0
 
@@ -69,7 +80,8 @@ class PartitionReader:
         except KafkaError as error:
             raise await self._gone(error) from error
         found = [
-            Item(r.offset, r.timestamp, r.key or b"", r.value or b"", r.headers) for r in got.get(self.at, ())
+            Item(r.offset, r.timestamp, r.key or b"", r.value or b"", r.headers)
+            for r in got.get(self.at, ())
         ]
         if found:
             self.position = found[-1].offset + 1
@@ -109,8 +121,12 @@ class PartitionReader:
 
 def _producer(bootstrap: str) -> AIOKafkaProducer:
     return AIOKafkaProducer(
-        bootstrap_servers=bootstrap, enable_idempotence=True, acks="all", linger_ms=0,
-        max_batch_size=MAX_BATCH_BYTES + 65_536, max_request_size=2 * 1024 * 1024,
+        bootstrap_servers=bootstrap,
+        enable_idempotence=True,
+        acks="all",
+        linger_ms=0,
+        max_batch_size=MAX_BATCH_BYTES + 65_536,
+        max_request_size=2 * 1024 * 1024,
         request_timeout_ms=_REQUEST_TIMEOUT_MS,
     )
 
@@ -165,8 +181,13 @@ class ChainedLog:
                 await self._writer.start()
             builder = self._writer.create_batch()
             for value, link in zip(values, links(at, len(values)), strict=True):
-                if builder.append(timestamp=None, key=key, value=value, headers=[(HEADER, link)]) is None:
-                    raise Fatal(f"{self.topic}: a step of {len(values)} records does not fit one batch")
+                if (
+                    builder.append(timestamp=None, key=key, value=value, headers=[(HEADER, link)])
+                    is None
+                ):
+                    raise Fatal(
+                        f"{self.topic}: a step of {len(values)} records does not fit one batch"
+                    )
             sent = await self._writer.send_batch(builder, self.topic, partition=self.partition)
             landed = (await asyncio.wait_for(sent, 2 * _REQUEST_TIMEOUT_MS / 1000)).offset
         except (KafkaError, TimeoutError):
@@ -184,10 +205,9 @@ class ChainedLog:
     async def _drop_writer(self) -> None:
         writer, self._writer = self._writer, None
         if writer is not None:
-            try:
+            # the object is gone either way; the log says what became of its batch
+            with contextlib.suppress(KafkaError, TimeoutError):
                 await asyncio.wait_for(writer.stop(), 5)
-            except (KafkaError, TimeoutError):
-                pass  # the object is gone either way; the log says what became of its batch
 
 
 class Publisher:
@@ -207,14 +227,18 @@ class Publisher:
         """Write one record and give (partition, offset). Raises Retryable where the result is unknown."""
         return (await self.send_all([(topic, partition, key, value, headers)]))[0]
 
-    async def send_all(self, records: Sequence[tuple[str, int, bytes, bytes, Headers]]) -> list[tuple[int, int]]:
+    async def send_all(
+        self, records: Sequence[tuple[str, int, bytes, bytes, Headers]]
+    ) -> list[tuple[int, int]]:
         """Write all and wait for every acknowledgement."""
         if self._producer is None:
             await self.start()
         assert self._producer is not None
         try:
             futures = [
-                await self._producer.send(topic, value=value, key=key or None, partition=partition, headers=list(headers))
+                await self._producer.send(
+                    topic, value=value, key=key or None, partition=partition, headers=list(headers)
+                )
                 for topic, partition, key, value, headers in records
             ]
             sent = await asyncio.gather(*futures)

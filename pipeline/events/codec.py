@@ -12,7 +12,7 @@ from pipeline.events.records import LogRecord
 T = TypeVar("T")
 
 _encoder = msgspec.json.Encoder()
-_log_decoder = msgspec.json.Decoder(LogRecord)
+_log_decoder: msgspec.json.Decoder[LogRecord] = msgspec.json.Decoder(LogRecord)
 _decoders: dict[object, msgspec.json.Decoder[object]] = {}
 
 encode = _encoder.encode

@@ -21,14 +21,22 @@ from pipeline.events.records import Sampling
 PREFIX = b"sluice-request-v1"
 SIGNATURE = "sluice-signature"
 SIGNED = (
-    "sluice-key", "sluice-time", "sluice-session", "sluice-counter",
-    "sluice-request", "sluice-kind", "sluice-lane", "sluice-wrap",
+    "sluice-key",
+    "sluice-time",
+    "sluice-session",
+    "sluice-counter",
+    "sluice-request",
+    "sluice-kind",
+    "sluice-lane",
+    "sluice-wrap",
 )
 MAX_VALUE_BYTES = 1024 * 1024
 MAX_HEADER_BYTES = 2048
 SKEW_MS = 60_000
 
-ShortText = Annotated[str, msgspec.Meta(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9._:/-]+$")]
+ShortText = Annotated[
+    str, msgspec.Meta(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9._:/-]+$")
+]
 _ID_BYTES = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._:-")
 
 
@@ -43,7 +51,8 @@ class InferenceBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omi
     top_k: Annotated[int, msgspec.Meta(ge=0, le=1000)] = 0
     seed: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)] | None = None
     stop: Annotated[
-        tuple[Annotated[str, msgspec.Meta(min_length=1, max_length=64)], ...], msgspec.Meta(max_length=4)
+        tuple[Annotated[str, msgspec.Meta(min_length=1, max_length=64)], ...],
+        msgspec.Meta(max_length=4),
     ] = ()
     timeout_ms: Annotated[int, msgspec.Meta(ge=100, le=600_000)] = 60_000
     idempotency: Annotated[str, msgspec.Meta(max_length=128)] = ""
@@ -92,8 +101,17 @@ class Envelope:
 
 
 def sign(
-    secret: bytes, key: str, request: str, kind: str, value: bytes, *,
-    time: int, session: str, counter: int, lane: int = -1, wrap: bytes = b"",
+    secret: bytes,
+    key: str,
+    request: str,
+    kind: str,
+    value: bytes,
+    *,
+    time: int,
+    session: str,
+    counter: int,
+    lane: int = -1,
+    wrap: bytes = b"",
 ) -> list[tuple[str, bytes]]:
     """The Kafka headers of a record that ``secret`` vouches for. ``time`` in Unix ms."""
     text = (key, str(time), session, str(counter), request, kind, str(lane))
@@ -112,9 +130,16 @@ def open_envelope(headers: Sequence[tuple[str, bytes]]) -> Envelope:
     signed = tuple(_header(found, name) for name in SIGNED)
     key, time, session, counter, request, kind, lane, wrap = signed
     return Envelope(
-        _identifier("sluice-key", key), _number("sluice-time", time), _identifier("sluice-session", session),
-        _number("sluice-counter", counter), _identifier("sluice-request", request),
-        _identifier("sluice-kind", kind), _number("sluice-lane", lane), wrap, signature, signed,
+        _identifier("sluice-key", key),
+        _number("sluice-time", time),
+        _identifier("sluice-session", session),
+        _number("sluice-counter", counter),
+        _identifier("sluice-request", request),
+        _identifier("sluice-kind", kind),
+        _number("sluice-lane", lane),
+        wrap,
+        signature,
+        signed,
     )
 
 
@@ -157,7 +182,9 @@ def _header(found: dict[str, bytes], name: str) -> bytes:
     if value is None:
         raise Malformed(f"header {name} is missing")
     if len(value) > MAX_HEADER_BYTES:
-        raise Malformed(f"header {name}: expected at most {MAX_HEADER_BYTES} bytes, came {len(value)}")
+        raise Malformed(
+            f"header {name}: expected at most {MAX_HEADER_BYTES} bytes, came {len(value)}"
+        )
     return value
 
 

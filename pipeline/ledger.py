@@ -1,0 +1,258 @@
+"""The state of one partition: a fold of its ``decisions`` and of nothing else. ``apply`` is the only mutation.
+
+Between ``begin`` and ``commit`` every change is journaled, so a batch that lost the race for the log is undone by
+``rollback``. Pruning happens at snapshot marks alone, which makes it a function of the log as well.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from detectors.extraction import AccountState, update
+from pipeline.events.records import (
+    Charge,
+    ControlMark,
+    Decision,
+    LogRecord,
+    Outcome,
+    SnapshotMark,
+    Tick,
+)
+from pipeline.events.wire import SKEW_MS
+from pipeline.quota import Cells, charged, in_window
+
+IDEMPOTENCY_MS = 24 * 3600 * 1000
+REPLAY_WINDOW = 60
+"""Counters below the highest by this much or more count as used."""
+_ABSENT: Any = object()
+
+
+class Reservation(msgspec.Struct, frozen=True):
+    """An admitted request without an outcome."""
+
+    request: str
+    offset: int
+    time: int
+    deadline: int
+    organisation: str
+    tenant: str
+    principal: str
+    client_request: str
+    charges: tuple[Charge, ...]
+
+
+class Session(msgspec.Struct, frozen=True, array_like=True):
+    """Replay window of one key and client session: bit ``i`` of ``seen`` is counter ``highest - i``."""
+
+    highest: int
+    seen: int
+    time: int
+
+    def fresh(self, counter: int) -> bool:
+        behind = self.highest - counter
+        return behind < 0 or (behind < REPLAY_WINDOW and not self.seen >> behind & 1)
+
+    def with_counter(self, counter: int, time: int) -> Session:
+        behind = self.highest - counter
+        if behind >= 0:
+            return Session(self.highest, self.seen | 1 << behind, time)
+        mask = (1 << REPLAY_WINDOW) - 1
+        return Session(counter, (self.seen << min(-behind, REPLAY_WINDOW) | 1) & mask, time)
+
+
+class Ledger:
+    """Positions in the sources, quota cells, open reservations, replay windows, idempotency keys, accounts."""
+
+    def __init__(self) -> None:
+        self.marks: dict[str, int] = {"requests": 0, "completions": 0, "time": 0, "control": -1}
+        self.cells = Cells()
+        self.sequences: dict[str, int] = {}
+        self.open: dict[str, Reservation] = {}
+        self.clients: dict[str, str] = {}
+        self.sessions: dict[str, Session] = {}
+        self.idempotent: dict[str, tuple[str, int]] = {}
+        self.accounts: dict[str, AccountState] = {}
+        self._journal: list[tuple[dict[Any, Any], Any, Any]] | None = None
+
+    @property
+    def time(self) -> int:
+        return self.marks["time"]
+
+    def begin(self) -> None:
+        self._journal = []
+
+    def commit(self) -> None:
+        self._journal = None
+
+    def rollback(self) -> None:
+        """Back to where ``begin`` was called."""
+        journal, self._journal = self._journal or [], None
+        for table, key, old in reversed(journal):
+            if old is _ABSENT:
+                table.pop(key, None)
+            else:
+                table[key] = old
+
+    def apply(self, record: LogRecord) -> None:
+        """Fold one valid record in."""
+        match record:
+            case Decision():
+                self._decision(record)
+            case Outcome():
+                self._outcome(record)
+            case ControlMark():
+                self._set(self.marks, "control", record.control)
+                self._advance(record.time)
+            case Tick():
+                self._advance(record.time)
+            case SnapshotMark():
+                self._advance(record.time)
+                self._prune()
+
+    def _decision(self, record: Decision) -> None:
+        facts = record.facts
+        self._set(self.marks, "requests", facts.offset + 1)
+        self._advance(facts.time)
+        if facts.session:
+            name = f"{facts.key}/{facts.session}"
+            known = self.sessions.get(name)
+            if known is None:
+                self._set(self.sessions, name, Session(facts.counter, 1, facts.time))
+            elif "replayed" not in record.reasons:
+                self._set(self.sessions, name, known.with_counter(facts.counter, facts.time))
+        if record.sequence:
+            self._set(self.sequences, record.tenant, record.sequence)
+        self._charge(record.charges, facts.time)
+        if facts.features and (record.verdict == "admit" or record.charges):
+            state = self.accounts.get(record.principal, AccountState())
+            self._set(self.accounts, record.principal, update(state, facts.features, facts.time)[0])
+        if record.verdict == "admit" and facts.kind == "inference":
+            self._reserve(record)
+
+    def _reserve(self, record: Decision) -> None:
+        facts = record.facts
+        self._set(
+            self.open,
+            record.request,
+            Reservation(
+                record.request,
+                facts.offset,
+                facts.time,
+                facts.deadline,
+                record.organisation,
+                record.tenant,
+                record.principal,
+                facts.client_request,
+                record.charges,
+            ),
+        )
+        self._set(self.clients, client_name(record.principal, facts.client_request), record.request)
+        if facts.idempotency:
+            self._set(
+                self.idempotent,
+                f"{record.principal}/{facts.idempotency}",
+                (record.request, facts.time),
+            )
+
+    def _outcome(self, record: Outcome) -> None:
+        self._advance(record.time)
+        held = self.open[record.request]
+        self._set(self.sequences, record.tenant, record.sequence)
+        if record.completion >= 0:
+            self._set(
+                self.marks, "completions", max(self.marks["completions"], record.completion + 1)
+            )
+        self._charge(record.charges, record.time)
+        self._drop(self.open, record.request)
+        self._drop(self.clients, client_name(held.principal, held.client_request))
+
+    def _charge(self, charges: tuple[Charge, ...], now: int) -> None:
+        for charge in charges:
+            if charge.meter == "window":
+                times = in_window(self.cells.times.get(charge.cell, []), charge, now)
+                self._set(self.cells.times, charge.cell, times)
+            else:
+                self._set(self.cells.numbers, charge.cell, charged(self.cells, charge, now))
+
+    def _advance(self, time: int) -> None:
+        if time > self.marks["time"]:
+            self._set(self.marks, "time", time)
+
+    def _prune(self) -> None:
+        now = self.time
+        _keep(self, self.sessions, lambda s: s.time > now - 4 * SKEW_MS)
+        _keep(self, self.idempotent, lambda held: held[1] > now - IDEMPOTENCY_MS)
+
+    def _set(self, table: dict[Any, Any], key: Any, value: Any) -> None:
+        if self._journal is not None:
+            self._journal.append((table, key, table.get(key, _ABSENT)))
+        table[key] = value
+
+    def _drop(self, table: dict[Any, Any], key: Any) -> None:
+        if self._journal is not None and key in table:
+            self._journal.append((table, key, table[key]))
+        table.pop(key, None)
+
+    def dump(self) -> bytes:
+        """Canonical bytes of the whole state."""
+        return msgspec.json.encode(
+            _Image(
+                self.marks,
+                self.cells.numbers,
+                self.cells.times,
+                self.sequences,
+                self.open,
+                self.sessions,
+                self.idempotent,
+                self.accounts,
+            ),
+            order="sorted",
+        )
+
+    @classmethod
+    def load(cls, raw: bytes) -> Ledger:
+        """The state that ``dump`` wrote."""
+        image = msgspec.json.decode(raw, type=_Image)
+        ledger = cls()
+        ledger.marks, ledger.sequences, ledger.open = image.marks, image.sequences, image.open
+        ledger.cells = Cells(image.numbers, image.times)
+        ledger.sessions, ledger.idempotent, ledger.accounts = (
+            image.sessions,
+            image.idempotent,
+            image.accounts,
+        )
+        ledger.clients = {
+            client_name(r.principal, r.client_request): r.request for r in image.open.values()
+        }
+        return ledger
+
+    def digest(self) -> bytes:
+        return hashlib.sha256(self.dump()).digest()
+
+    def due(self, now: int, grace_ms: int) -> Iterator[Reservation]:
+        """Reservations whose deadline and grace are over at ``now``."""
+        return (held for held in self.open.values() if held.deadline + grace_ms <= now)
+
+
+def client_name(principal: str, client_request: str) -> str:
+    return f"{principal}/{client_request}"
+
+
+def _keep(ledger: Ledger, table: dict[str, Any], wanted: Any) -> None:
+    for key in [key for key, value in table.items() if not wanted(value)]:
+        ledger._drop(table, key)
+
+
+class _Image(msgspec.Struct):
+    marks: dict[str, int]
+    numbers: dict[str, int]
+    times: dict[str, list[int]]
+    sequences: dict[str, int]
+    open: dict[str, Reservation]
+    sessions: dict[str, Session]
+    idempotent: dict[str, tuple[str, int]]
+    accounts: dict[str, AccountState]

@@ -1,0 +1,221 @@
+"""ADMIT: the one answer to each request, and the one outcome of each admitted request.
+
+Reads ``requests``, ``completions``, ``control``; writes ``decisions``; owns the ledger of one partition. Everything here
+is pure: a decision is a function of the ledger (a fold of ``decisions``), the control documents and the facts that it carries
+itself, so it can be derived again offline, byte for byte.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from detectors.base import Finding
+from detectors.extraction import AccountState, update
+from pipeline.events.control import Control, Limit, Plan, Principal, Tenant
+from pipeline.events.records import Charge, Completion, Decision, Facts, Outcome
+from pipeline.ledger import Ledger, Reservation, client_name
+from pipeline.quota import Denial, Scoped, settle, weigh
+
+GRACE_MS = 5_000
+"""After its deadline a run has this long to be reported before it counts as expired."""
+UNCHARGED = frozenset({"failed", "expired"})
+
+
+class Caller(NamedTuple):
+    tenant: Tenant
+    principal: Principal
+    plan: Plan
+
+
+@dataclass(frozen=True, slots=True)
+class Denied:
+    reason: str
+    limit: str = ""
+    retry_after_ms: int = 0
+    charges: tuple[Charge, ...] = ()
+    findings: tuple[Finding, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    charges: tuple[Charge, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    first: str = ""
+
+
+def request_id(generation: str, partition: int, offset: int) -> str:
+    """Derived from where the request lies, so every replay gives the same id."""
+    return f"{generation}-{partition}-{offset}"
+
+
+def decide(ledger: Ledger, control: Control, partition: int, facts: Facts) -> Decision:
+    """The answer to the request that ``facts`` describe. Changes nothing; ``Ledger.apply`` does."""
+    caller = identify(control, facts.key)
+    answer = _judge(ledger, control, caller, facts)
+    tenant = caller.tenant.id if caller else ""
+    denied = answer if isinstance(answer, Denied) else None
+    return Decision(
+        request=request_id(control.generation, partition, facts.offset),
+        facts=facts,
+        verdict="deny" if denied else "admit",
+        control=control.version,
+        organisation=caller.tenant.organisation if caller else "",
+        tenant=tenant,
+        principal=caller.principal.id if caller else "",
+        sequence=ledger.sequences.get(tenant, 0) + 1 if caller else 0,
+        reasons=(denied.reason,) if denied else (),
+        limit=denied.limit if denied else "",
+        retry_after_ms=denied.retry_after_ms if denied else 0,
+        charges=answer.charges,
+        findings=answer.findings,
+        first=_first(ledger, caller, facts, answer),
+    )
+
+
+def identify(control: Control, key: str) -> Caller | None:
+    """Who holds ``key``, which is set only where the signature was genuine; None where control knows no such chain."""
+    held = control.keys.get(key)
+    principal = control.principals.get(held.principal) if held else None
+    tenant = control.tenants.get(principal.tenant) if principal else None
+    plan = control.plans.get(tenant.plan) if tenant else None
+    if principal is None or tenant is None or plan is None:
+        return None
+    return Caller(tenant, principal, plan)
+
+
+def outcome(ledger: Ledger, offset: int, time: int, report: Completion) -> Outcome | None:
+    """The outcome that ``report`` at ``offset`` of ``completions`` gives, or None where nothing waits for it."""
+    held = ledger.open.get(report.request)
+    if held is None:
+        return None
+    now = max(time, ledger.time)
+    used = report.input_tokens + report.output_tokens
+    return Outcome(
+        request=held.request,
+        time=now,
+        result=report.result,
+        organisation=held.organisation,
+        tenant=held.tenant,
+        principal=held.principal,
+        sequence=ledger.sequences.get(held.tenant, 0) + 1,
+        completion=offset,
+        worker=report.worker,
+        model=report.model,
+        finish=report.finish,
+        input_tokens=report.input_tokens,
+        output_tokens=report.output_tokens,
+        latency_ms=now - held.time,
+        first_token_ms=report.first_token_ms,
+        charges=settle(held.charges, used, ledger.cells, held.time, report.result not in UNCHARGED),
+        findings=report.findings,
+        text_digest=report.text_digest,
+        text=report.text,
+    )
+
+
+def expired(ledger: Ledger, held: Reservation, time: int) -> Outcome:
+    """The outcome of a reservation whose deadline and grace are over: zero charge."""
+    now = max(time, ledger.time)
+    return Outcome(
+        request=held.request,
+        time=now,
+        result="expired",
+        organisation=held.organisation,
+        tenant=held.tenant,
+        principal=held.principal,
+        sequence=ledger.sequences.get(held.tenant, 0) + 1,
+        latency_ms=now - held.time,
+        charges=settle(held.charges, 0, ledger.cells, held.time, charged=False),
+    )
+
+
+def limits_of(control: Control, caller: Caller) -> Iterator[Scoped]:
+    """Every ceiling over one caller, from the partition's capacity down to the principal."""
+    deployment = control.require_deployment()
+    yield "*", Limit(id="capacity", meter="open", unit="tokens", amount=deployment.capacity_tokens)
+    organisation = control.organisations.get(caller.tenant.organisation)
+    shared = control.plans.get(organisation.plan) if organisation and organisation.plan else None
+    for limit in shared.organisation if shared else ():
+        yield f"o:{caller.tenant.organisation}", limit
+    for limit in caller.plan.tenant:
+        yield f"t:{caller.tenant.id}", limit
+    for limit in caller.plan.principal:
+        yield f"p:{caller.principal.id}", limit
+
+
+def _judge(
+    ledger: Ledger, control: Control, caller: Caller | None, facts: Facts
+) -> Admitted | Denied:
+    """The checks in their order; the first that refuses is the answer."""
+    if caller is None:
+        return Denied(facts.fault or "unknown_key")
+    refusal = facts.fault or _standing(control, caller, facts) or _repeated(ledger, caller, facts)
+    if refusal:
+        return Denied(refusal)
+    if facts.kind == "cancel":
+        target = ledger.clients.get(client_name(caller.principal.id, facts.target), "")
+        return Admitted(first=target) if target else Denied("no_such_request")
+    refusal = _unfit(control, caller, facts)
+    if refusal:
+        return Denied(refusal)
+    return _meter(ledger, control, caller, facts)
+
+
+def _standing(control: Control, caller: Caller, facts: Facts) -> str:
+    key = control.keys[facts.key]
+    if key.status == "revoked":
+        return "revoked_key"
+    if key.expires and key.expires <= facts.time:
+        return "expired_key"
+    return "suspended" if caller.tenant.status == "suspended" else ""
+
+
+def _repeated(ledger: Ledger, caller: Caller, facts: Facts) -> str:
+    session = ledger.sessions.get(f"{facts.key}/{facts.session}")
+    if session is not None and not session.fresh(facts.counter):
+        return "replayed"
+    if facts.idempotency and f"{caller.principal.id}/{facts.idempotency}" in ledger.idempotent:
+        return "duplicate"
+    return ""
+
+
+def _unfit(control: Control, caller: Caller, facts: Facts) -> str:
+    model = control.models.get(facts.model)
+    if model is None:
+        return "unknown_model"
+    if facts.model not in caller.plan.models:
+        return "model_not_allowed"
+    if facts.max_tokens > min(caller.plan.max_tokens, model.context):
+        return "max_tokens_exceeded"
+    if facts.input_bound > caller.plan.max_input_bytes:
+        return "input_too_long"
+    return "deadline_passed" if facts.deadline <= facts.time else ""
+
+
+def _meter(ledger: Ledger, control: Control, caller: Caller, facts: Facts) -> Admitted | Denied:
+    """Ceilings first, then findings: a refused attack still counts as a request, so it cannot be repeated for free."""
+    weighed = weigh(
+        ledger.cells, limits_of(control, caller), facts.input_bound + facts.max_tokens, facts.time
+    )
+    if isinstance(weighed, Denial):
+        reason = "busy" if weighed.limit.startswith("*|") else weighed.reason
+        return Denied(reason, weighed.limit, weighed.retry_after_ms)
+    counted = tuple(c for c in weighed if c.unit == "requests" and c.meter != "open")
+    account = ledger.accounts.get(caller.principal.id, AccountState())
+    found = update(account, facts.features, facts.time)[1]
+    ceiling = caller.plan.block_severity
+    if any(f.severity >= ceiling for f in facts.findings):
+        return Denied("injection", charges=counted, findings=found)
+    if any(f.severity >= ceiling for f in found):
+        return Denied("extraction", charges=counted, findings=found)
+    return Admitted(weighed, found)
+
+
+def _first(ledger: Ledger, caller: Caller | None, facts: Facts, answer: Admitted | Denied) -> str:
+    if isinstance(answer, Admitted):
+        return answer.first
+    if answer.reason == "duplicate" and caller is not None:
+        return ledger.idempotent[f"{caller.principal.id}/{facts.idempotency}"][0]
+    return ""

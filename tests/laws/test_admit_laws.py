@@ -1,0 +1,203 @@
+"""The laws of DESIGN over ADMIT: accounting, determinism, live = folded, split invariance, tenant non-interference,
+closed world, legal life cycle. Histories are drawn; every record passes through its stored bytes."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import msgspec
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from detectors.base import Finding
+from pipeline.events.codec import decode_log, encode
+from pipeline.events.control import Control, Deployment, Key, Limit, Model, Organisation, Plan, Principal, Tenant
+from pipeline.events.reasons import REASONS
+from pipeline.events.records import Completion, Decision, Facts, LogRecord, Outcome, SnapshotMark, Tick
+from pipeline.ledger import Ledger
+from pipeline.stages.admit import GRACE_MS, decide, expired, outcome
+
+START = 1_790_000_000_000
+TENANTS = ("acme", "beta")
+CEILING = 40
+
+
+def documents() -> Control:
+    plan = Plan(
+        id="small", models=("glossary",), max_tokens=64, max_input_bytes=100,
+        tenant=(
+            Limit(id="rpm", meter="rate", amount=6, period_s=60, burst=3),
+            Limit(id="day", meter="budget", unit="tokens", amount=600, period_s=86_400),
+        ),
+        principal=(
+            Limit(id="minute", meter="window", amount=4, period_s=60),
+            Limit(id="open", meter="open", unit="tokens", amount=CEILING),
+        ),
+    )
+    control = Control()
+    found = [Deployment(generation="g1", partitions=4), plan, Model(id="glossary", context=256)]
+    for name in TENANTS:
+        found.append(Organisation(id=name))
+        found.append(Tenant(id=name, organisation=name, plan="small", data_key="-", hpke_public="-", hpke_private="-"))
+        found.append(Principal(id=f"{name}-1", tenant=name))
+        found.append(Key(id=f"{name}-key", principal=f"{name}-1", secret="-"))
+    for version, document in enumerate(found):
+        control.apply(version, document)
+    return control
+
+
+CONTROL = documents()
+INJECTION = Finding("injection.override", 3, 90, 0, 5, "clean", 0)
+
+requests = st.builds(
+    lambda tenant, pause, counter, size, fault, finding, idempotency, sketch: {
+        "pause": pause, "fault": fault, "findings": (INJECTION,) if finding else (),
+        "key": "" if fault == "unsigned" else f"{tenant}-key", "session": "" if fault == "unsigned" else "s",
+        "counter": counter, "input_bound": size, "idempotency": idempotency, "features": (sketch,),
+    },
+    st.sampled_from(TENANTS), st.integers(0, 20_000), st.integers(1, 60), st.integers(1, 120),
+    st.sampled_from(("", "", "", "unsigned", "malformed")), st.integers(0, 5).map(lambda n: n == 0),
+    st.sampled_from(("", "", "once")), st.integers(0, 3),
+)
+reports = st.tuples(st.integers(0, 30), st.integers(0, 40), st.sampled_from(("finished", "failed", "withheld")))
+steps = st.lists(st.one_of(requests, reports, st.just("wait")), min_size=1, max_size=40)
+
+
+def run(history: list[object], only: str = "") -> tuple[list[LogRecord], Ledger]:
+    """Live: each record is decided on the current state, applied, and goes through its bytes."""
+    ledger, records, now, completions = Ledger(), [], START, 0
+    for offset, step in enumerate(history):
+        if isinstance(step, dict):
+            now += step["pause"]
+            if only and step["key"] and not step["key"].startswith(only):
+                continue
+            rest = {name: value for name, value in step.items() if name != "pause"}
+            facts = Facts(
+                offset=offset, time=now, kind="inference", client_request=f"r{offset}", model="glossary",
+                max_tokens=10, deadline=now + 30_000, **rest,
+            )
+            written: list[LogRecord] = [decide(ledger, CONTROL, 0, facts)]
+        elif step == "wait":
+            now += 40_000
+            written = [Tick(now)]
+            due = list(ledger.due(now, GRACE_MS))
+            for held in due:
+                ledger_time = [w for w in written if isinstance(w, Outcome)]
+                made = expired(ledger, held, now)
+                shift = sum(1 for w in ledger_time if w.tenant == held.tenant)
+                written.append(msgspec.structs.replace(made, sequence=made.sequence + shift))
+        else:
+            written = []
+            if ledger.open:
+                nth, used, result = step
+                held = list(ledger.open.values())[nth % len(ledger.open)]
+                report = Completion(held.request, held.organisation, held.tenant, result, "w", "a", input_tokens=used)
+                made_outcome = outcome(ledger, completions, now, report)
+                assert made_outcome is not None
+                completions += 1
+                written = [made_outcome]
+        for record in written:
+            stored = decode_log(encode(record))
+            assert stored == record
+            ledger.apply(stored)
+            records.append(stored)
+    return records, ledger
+
+
+def decisions(records: list[LogRecord]) -> list[Decision]:
+    return [record for record in records if isinstance(record, Decision)]
+
+
+@settings(max_examples=150, deadline=None)
+@given(steps)
+def test_accounting_and_life_cycle(history: list[object]) -> None:
+    records, ledger = run(history)
+    asked = sum(1 for step in history if isinstance(step, dict))
+    made = decisions(records)
+    assert len(made) == len({d.request for d in made}) == asked
+    admitted = {d.request for d in made if d.verdict == "admit"}
+    ended = Counter(r.request for r in records if isinstance(r, Outcome))
+    assert set(ended.values()) <= {1}
+    assert set(ended) | set(ledger.open) == admitted
+    assert not set(ended) & set(ledger.open)
+    assert all(reason in REASONS for d in made for reason in d.reasons)
+    assert all(bool(d.reasons) == (d.verdict == "deny") for d in made)
+
+
+@settings(max_examples=100, deadline=None)
+@given(steps, st.data())
+def test_folded_state_equals_live_state_at_every_cut(history: list[object], data: st.DataObject) -> None:
+    records, live = run(history)
+    cut = data.draw(st.integers(0, len(records)))
+    folded = Ledger()
+    for record in records[:cut]:
+        folded.apply(record)
+    folded = Ledger.load(folded.dump())
+    for record in records[cut:]:
+        folded.apply(record)
+    assert folded.dump() == live.dump()
+
+
+@settings(max_examples=100, deadline=None)
+@given(steps)
+def test_every_decision_derives_again_byte_for_byte(history: list[object]) -> None:
+    records, _ = run(history)
+    ledger = Ledger()
+    for record in records:
+        if isinstance(record, Decision):
+            assert encode(decide(ledger, CONTROL, 0, record.facts)) == encode(record)
+        ledger.apply(record)
+
+
+@settings(max_examples=100, deadline=None)
+@given(steps)
+def test_rollback_leaves_no_trace(history: list[object]) -> None:
+    records, _ = run(history)
+    half = len(records) // 2
+    ledger = Ledger()
+    for record in records[:half]:
+        ledger.apply(record)
+    before = ledger.dump()
+    ledger.begin()
+    for record in records[half:]:
+        ledger.apply(record)
+    ledger.apply(SnapshotMark(START * 2, 0, b"", 0, 0))
+    ledger.rollback()
+    assert ledger.dump() == before
+    assert set(ledger.clients.values()) == set(ledger.open)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(requests, min_size=1, max_size=40))
+def test_another_tenant_changes_nothing_of_mine(history: list[object]) -> None:
+    together = [encode(d) for d in decisions(run(history)[0]) if d.tenant == "acme"]
+    alone = [encode(d) for d in decisions(run(history, only="acme")[0]) if d.tenant == "acme"]
+    assert together == alone
+
+
+@settings(max_examples=100, deadline=None)
+@given(steps)
+def test_what_is_open_never_exceeds_its_ceiling_and_ends_at_zero(history: list[object]) -> None:
+    records, _ = run([*history, "wait"])
+    ledger = Ledger()
+    for record in records:
+        ledger.apply(record)
+        held = {name: n for name, n in ledger.cells.numbers.items() if "|open|" in name and name.startswith("p:")}
+        assert all(0 <= n <= CEILING for n in held.values())
+    assert not ledger.open
+    assert all(n == 0 for name, n in ledger.cells.numbers.items() if "|open|" in name)
+
+
+def test_a_cancel_names_the_open_request_and_only_its_own() -> None:
+    ledger = Ledger()
+    ask = Facts(
+        offset=0, time=START, kind="inference", key="acme-key", session="s", counter=1, client_request="mine",
+        model="glossary", max_tokens=5, input_bound=5, deadline=START + 1000,
+    )
+    admitted = decide(ledger, CONTROL, 0, ask)
+    assert admitted.verdict == "admit"
+    ledger.apply(admitted)
+    stop = Facts(offset=1, time=START, kind="cancel", key="acme-key", session="s", counter=2, target="mine")
+    assert decide(ledger, CONTROL, 0, stop).first == admitted.request
+    foreign = msgspec.structs.replace(stop, key="beta-key")
+    assert decide(ledger, CONTROL, 0, foreign).reasons == ("no_such_request",)

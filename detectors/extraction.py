@@ -40,9 +40,7 @@ def features(transcript: Transcript) -> tuple[int, ...]:
     return (_simhash(words),)
 
 
-def update(
-    state: AccountState, sketch: Sequence[int], time: int
-) -> tuple[AccountState, tuple[Finding, ...]]:
+def update(state: AccountState, sketch: Sequence[int], time: int) -> tuple[AccountState, tuple[Finding, ...]]:
     """The state after one request at ``time`` (ms), and what it gives rise to. Pure."""
     if not sketch:
         return state, ()

@@ -74,11 +74,7 @@ def _special() -> re.Pattern[str]:
     Beyond the basic plane only the blocks that NFKC or case folding changes are listed, so emoji
     and rare ideographs stay on the fast path.
     """
-    found = [
-        char
-        for char in map(chr, range(0x80, 0x10000))
-        if ord(char) not in _WIDE and _fold(char) != char.lower()
-    ]
+    found = [char for char in map(chr, range(0x80, 0x10000)) if ord(char) not in _WIDE and _fold(char) != char.lower()]
     found.append("Σ")  # str.lower picks a final sigma by context, case folding never does
     listed = "".join(re.escape(char) for char in found)
     return re.compile(

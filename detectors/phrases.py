@@ -11,7 +11,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-import ahocorasick  # type: ignore[import-not-found]
+import ahocorasick
 
 from detectors.base import LOW, MEDIUM, Finding, Transcript
 from detectors.decode import decoded
@@ -143,9 +143,7 @@ class PhraseDetector:
                 best[at, number] = finding
 
 
-def _worst(
-    rule: Rule, view: View | None, text: str, spans: Iterable[list[int]], item: _Text
-) -> Finding | None:
+def _worst(rule: Rule, view: View | None, text: str, spans: Iterable[list[int]], item: _Text) -> Finding | None:
     """The rule's first use in the windows, else its first mention, else nothing."""
     mention: Finding | None = None
     for low, high in spans:

@@ -95,10 +95,7 @@ def _compile(rule: _RuleText, family: _FamilyText) -> Rule:
     anchors = tuple(_expand(rule.anchors, family, rule.id))
     sources, reach = [], 0
     for sequence in rule.sequences:
-        groups = [
-            _expand([group] if isinstance(group, str) else group, family, rule.id)
-            for group in sequence
-        ]
+        groups = [_expand([group] if isinstance(group, str) else group, family, rule.id) for group in sequence]
         _require_anchor(groups, anchors, rule.id)
         gap = f"{_SENTENCE_GAP}{{0,{rule.gap}}}?"
         sources.append(gap.join(f"(?:{'|'.join(map(_phrase, group))})" for group in groups))

@@ -13,18 +13,10 @@ _LETTERS = b"abcdefghijklmnopqrstuvwxyz"
 _LEET = b"013457@$!|"
 _SEPARATORS = b" .-_*|~"
 _SHAPE = bytes(
-    97
-    if byte in _LETTERS
-    else 48
-    if byte in _LEET
-    else 32
-    if byte in _SEPARATORS or byte in b"\n\t\r"
-    else byte
+    97 if byte in _LETTERS else 48 if byte in _LEET else 32 if byte in _SEPARATORS or byte in b"\n\t\r" else byte
     for byte in range(256)
 )
-_RUN = bytes(119 if chr(byte).isalnum() or byte in b"+/_-:" else 32 for byte in range(128)) + bytes(
-    128
-)
+_RUN = bytes(119 if chr(byte).isalnum() or byte in b"+/_-:" else 32 for byte in range(128)) + bytes(128)
 _SPELLED = (b"a a a a", b"a0a", b" 0aaa")
 _ENCODED_RUN = b"w" * 20
 _SPACED_CJK = re.compile(r"[\u4e00-\u9fff][\s.\-_*|~·/]{1,2}[\u4e00-\u9fff][\s.\-_*|~·/]")

@@ -38,7 +38,7 @@ class _Job:
     slot: int = -1
 
 
-class QueueFull(Exception):  # noqa: N818 - a state, as in queue.Full
+class QueueFull(Exception):
     """The waiting queue is at its bound; try later or elsewhere."""
 
 

@@ -19,11 +19,11 @@ MAX_ID_BYTES = 256
 MAX_SEED = 2**64 - 1
 
 
-class InvalidRequest(ValueError):  # noqa: N818 - the words of the protocol
+class InvalidRequest(ValueError):
     """A request that no engine can run; the text names the field and the bound, never content."""
 
 
-class EngineClosed(RuntimeError):  # noqa: N818 - as above
+class EngineClosed(RuntimeError):
     """``submit`` came after ``drain`` or ``close``; send the request to another engine."""
 
 

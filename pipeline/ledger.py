@@ -163,9 +163,7 @@ class Ledger:
         held = self.open[record.request]
         self._set(self.sequences, record.tenant, record.sequence)
         if record.completion >= 0:
-            self._set(
-                self.marks, "completions", max(self.marks["completions"], record.completion + 1)
-            )
+            self._set(self.marks, "completions", max(self.marks["completions"], record.completion + 1))
         self._charge(record.charges, record.time)
         self._drop(self.open, record.request)
         self._drop(self.clients, client_name(held.principal, held.client_request))
@@ -225,9 +223,7 @@ class Ledger:
             image.idempotent,
             image.accounts,
         )
-        ledger.clients = {
-            client_name(r.principal, r.client_request): r.request for r in image.open.values()
-        }
+        ledger.clients = {client_name(r.principal, r.client_request): r.request for r in image.open.values()}
         return ledger
 
     def digest(self) -> bytes:

@@ -36,9 +36,7 @@ class Cells:
 
     __slots__ = ("numbers", "times")
 
-    def __init__(
-        self, numbers: dict[str, int] | None = None, times: dict[str, list[int]] | None = None
-    ) -> None:
+    def __init__(self, numbers: dict[str, int] | None = None, times: dict[str, list[int]] | None = None) -> None:
         self.numbers: dict[str, int] = numbers or {}
         self.times: dict[str, list[int]] = times or {}
 
@@ -48,9 +46,7 @@ def cell_name(scope: str, limit: Limit) -> str:
     return f"{scope}|{limit.id}|{limit.meter}|{limit.unit}|{limit.amount}/{limit.period_s}"
 
 
-def weigh(
-    cells: Cells, limits: Iterable[Scoped], tokens: int, now: int
-) -> tuple[Charge, ...] | Denial:
+def weigh(cells: Cells, limits: Iterable[Scoped], tokens: int, now: int) -> tuple[Charge, ...] | Denial:
     """The charges of one request of ``tokens`` reserved tokens at ``now`` (ms), or the first ceiling that refuses."""
     charges = []
     for scope, limit in limits:
@@ -64,9 +60,7 @@ def weigh(
     return tuple(charges)
 
 
-def settle(
-    charges: Sequence[Charge], used_tokens: int, cells: Cells, taken: int, charged: bool
-) -> tuple[Charge, ...]:
+def settle(charges: Sequence[Charge], used_tokens: int, cells: Cells, taken: int, charged: bool) -> tuple[Charge, ...]:
     """What an outcome gives back. ``taken`` is when the reservation was made (ms); ``charged`` False refunds it all.
 
     Requests stay counted; a budget whose period is over keeps what it had.
@@ -79,17 +73,10 @@ def settle(
             give = charge.amount - (min(used_tokens, charge.amount) if charged else 0)
         else:
             give = 0
-        if (
-            charge.meter == "budget"
-            and cells.numbers.get(charge.cell, 0) >> _SHIFT != taken // charge.period_ms
-        ):
+        if charge.meter == "budget" and cells.numbers.get(charge.cell, 0) >> _SHIFT != taken // charge.period_ms:
             give = 0
         if give:
-            back.append(
-                Charge(
-                    charge.cell, charge.meter, charge.unit, -give, charge.quantity, charge.period_ms
-                )
-            )
+            back.append(Charge(charge.cell, charge.meter, charge.unit, -give, charge.quantity, charge.period_ms))
     return tuple(back)
 
 

@@ -26,9 +26,7 @@ OVERHEAD = 1 + _SALT + _NONCE + _TAG
 Entropy = Callable[[int], bytes]
 
 
-def associated_data(
-    generation: str, tenant: str, kind: str, field: str, client_request: str
-) -> bytes:
+def associated_data(generation: str, tenant: str, kind: str, field: str, client_request: str) -> bytes:
     """What a sealed text is bound to: it opens nowhere else."""
     return "\x1f".join((generation, tenant, kind, field, client_request)).encode()
 
@@ -43,16 +41,12 @@ def seal(key: bytes, bound_to: bytes, text: bytes, entropy: Entropy) -> bytes:
 def unseal(key: bytes, bound_to: bytes, sealed: bytes) -> bytes:
     """The text. Raises Malformed where the key, the binding or a byte differs."""
     if len(sealed) < OVERHEAD or sealed[0] != SUITE:
-        raise Malformed(
-            f"sealed text: expected suite {SUITE} and at least {OVERHEAD} bytes, came {len(sealed)}"
-        )
+        raise Malformed(f"sealed text: expected suite {SUITE} and at least {OVERHEAD} bytes, came {len(sealed)}")
     salt, nonce = sealed[1 : 1 + _SALT], sealed[1 + _SALT : 1 + _SALT + _NONCE]
     try:
         return AESGCM(_derive(key, salt)).decrypt(nonce, sealed[1 + _SALT + _NONCE :], bound_to)
     except InvalidTag:
-        raise Malformed(
-            "sealed text does not open: other key, other request, or altered bytes"
-        ) from None
+        raise Malformed("sealed text does not open: other key, other request, or altered bytes") from None
 
 
 def wrap_content_key(public: bytes, content_key: bytes) -> bytes:
@@ -63,9 +57,7 @@ def wrap_content_key(public: bytes, content_key: bytes) -> bytes:
 def unwrap_content_key(private: bytes, wrap: bytes) -> bytes:
     """The 32-byte content key. Raises Malformed."""
     try:
-        content_key = _SUITE.decrypt(
-            wrap, X25519PrivateKey.from_private_bytes(private), _WRAP_CONTEXT
-        )
+        content_key = _SUITE.decrypt(wrap, X25519PrivateKey.from_private_bytes(private), _WRAP_CONTEXT)
     except (InvalidTag, ValueError):
         raise Malformed("wrapped content key does not open with the tenant's key") from None
     if len(content_key) != 32:

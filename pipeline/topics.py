@@ -1,4 +1,4 @@
-"""Every Kafka topic: what one record is, its key and why, how long it is kept. Walked by a test and by ``topics check``."""
+"""Every Kafka topic: its key and why, how it is written, how long it is kept. Walked by ``topics check``."""
 
 from __future__ import annotations
 
@@ -47,12 +47,8 @@ TOPICS: tuple[Topic, ...] = (
     Topic("deliveries", "target", "attempts in order per target"),
     Topic("access", "tenant", "who did what to whose data"),
     Topic("control", "document", "one order for all documents", "one", retention_ms=FOREVER),
-    Topic(
-        "snapshots", "partition", "the newest chunks of each partition's ledger", cleanup="compact"
-    ),
-    Topic(
-        "audit", "origin", "manifests of one log in order", retention_ms=FOREVER, single_writer=True
-    ),
+    Topic("snapshots", "partition", "the newest chunks of each partition's ledger", cleanup="compact"),
+    Topic("audit", "origin", "manifests of one log in order", retention_ms=FOREVER, single_writer=True),
     Topic("dead_letters", "none", "bytes that could not be understood"),
 )
 BY_NAME: dict[str, Topic] = {topic.name: topic for topic in TOPICS}

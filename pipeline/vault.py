@@ -36,9 +36,7 @@ class FileKeyring:
 
     def __init__(self, path: Path) -> None:
         if not path.exists():
-            raise ConfigError(
-                f"keyring {path} does not exist; create it with: sluice up (or set keys.keyring)"
-            )
+            raise ConfigError(f"keyring {path} does not exist; create it with: sluice up (or set keys.keyring)")
         document = json.loads(path.read_text())
         self._keys = {name: base64.b64decode(key) for name, key in document["keys"].items()}
         self._current: str = document["current"]
@@ -48,9 +46,7 @@ class FileKeyring:
         """The keyring at ``path``, made first where there is none."""
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            text = json.dumps(
-                {"current": "k1", "keys": {"k1": base64.b64encode(os.urandom(32)).decode()}}
-            )
+            text = json.dumps({"current": "k1", "keys": {"k1": base64.b64encode(os.urandom(32)).decode()}})
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(descriptor, "w") as file:
                 file.write(text)
@@ -67,24 +63,18 @@ class FileKeyring:
         name, _, body = wrapped.partition(":")
         key = self._keys.get(name)
         if key is None:
-            raise ConfigError(
-                f"keyring has no key {name!r}: this keyring is not the one that wrapped {context}"
-            )
+            raise ConfigError(f"keyring has no key {name!r}: this keyring is not the one that wrapped {context}")
         raw = base64.b64decode(body)
         try:
             return AESGCM(key).decrypt(raw[:12], raw[12:], context.encode())
         except InvalidTag:
-            raise ConfigError(
-                f"keyring key {name!r} does not open {context}: other keyring or altered bytes"
-            ) from None
+            raise ConfigError(f"keyring key {name!r} does not open {context}: other keyring or altered bytes") from None
 
 
 class Vault:
     """The secrets of tenants and keys, unwrapped on first use and kept by version of their wrapping."""
 
-    def __init__(
-        self, kms: Kms, control: Control, entropy: Callable[[int], bytes] = os.urandom
-    ) -> None:
+    def __init__(self, kms: Kms, control: Control, entropy: Callable[[int], bytes] = os.urandom) -> None:
         self._kms = kms
         self._control = control
         self._entropy = entropy

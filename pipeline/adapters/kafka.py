@@ -58,8 +58,8 @@ class PartitionReader:
         begin = await self.begin()
         if offset is not None and offset < begin:
             raise Fatal(
-                f"{self.at.topic}[{self.at.partition}] starts at {begin}, but {offset} is needed: retention took records "
-                "that were not folded yet. Restore the topic or start a new generation."
+                f"{self.at.topic}[{self.at.partition}] starts at {begin}, but {offset} is needed: retention took "
+                "records that were not folded yet. Restore the topic or start a new generation."
             )
         self.seek(await self.end() if offset is None else offset)
 
@@ -79,10 +79,7 @@ class PartitionReader:
             got = await self._consumer.getmany(self.at, timeout_ms=wait_ms, max_records=limit)
         except KafkaError as error:
             raise await self._gone(error) from error
-        found = [
-            Item(r.offset, r.timestamp, r.key or b"", r.value or b"", r.headers)
-            for r in got.get(self.at, ())
-        ]
+        found = [Item(r.offset, r.timestamp, r.key or b"", r.value or b"", r.headers) for r in got.get(self.at, ())]
         if found:
             self.position = found[-1].offset + 1
         return found
@@ -181,13 +178,8 @@ class ChainedLog:
                 await self._writer.start()
             builder = self._writer.create_batch()
             for value, link in zip(values, links(at, len(values)), strict=True):
-                if (
-                    builder.append(timestamp=None, key=key, value=value, headers=[(HEADER, link)])
-                    is None
-                ):
-                    raise Fatal(
-                        f"{self.topic}: a step of {len(values)} records does not fit one batch"
-                    )
+                if builder.append(timestamp=None, key=key, value=value, headers=[(HEADER, link)]) is None:
+                    raise Fatal(f"{self.topic}: a step of {len(values)} records does not fit one batch")
             sent = await self._writer.send_batch(builder, self.topic, partition=self.partition)
             landed = (await asyncio.wait_for(sent, 2 * _REQUEST_TIMEOUT_MS / 1000)).offset
         except (KafkaError, TimeoutError):
@@ -227,9 +219,7 @@ class Publisher:
         """Write one record and give (partition, offset). Raises Retryable where the result is unknown."""
         return (await self.send_all([(topic, partition, key, value, headers)]))[0]
 
-    async def send_all(
-        self, records: Sequence[tuple[str, int, bytes, bytes, Headers]]
-    ) -> list[tuple[int, int]]:
+    async def send_all(self, records: Sequence[tuple[str, int, bytes, bytes, Headers]]) -> list[tuple[int, int]]:
         """Write all and wait for every acknowledgement."""
         if self._producer is None:
             await self.start()

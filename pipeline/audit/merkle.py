@@ -107,9 +107,7 @@ def inclusion_proof(leaves: Sequence[bytes], index: int) -> list[bytes]:
     return path[::-1]
 
 
-def verify_inclusion(
-    leaf: bytes, index: int, size: int, proof: Sequence[bytes], expected: bytes
-) -> bool:
+def verify_inclusion(leaf: bytes, index: int, size: int, proof: Sequence[bytes], expected: bytes) -> bool:
     """True iff ``leaf`` is number ``index`` of the tree of ``size`` leaves whose root is ``expected``."""
     if not 0 <= index < size:
         return False
@@ -148,9 +146,7 @@ def consistency_proof(leaves: Sequence[bytes], first: int) -> list[bytes]:
     return path[::-1]
 
 
-def verify_consistency(
-    first: int, size: int, first_root: bytes, expected: bytes, proof: Sequence[bytes]
-) -> bool:
+def verify_consistency(first: int, size: int, first_root: bytes, expected: bytes, proof: Sequence[bytes]) -> bool:
     """True iff the tree of ``first`` leaves is the start of the tree of ``size`` leaves. Anything extends nothing."""
     if not 0 <= first <= size:
         return False

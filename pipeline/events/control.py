@@ -13,9 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from pipeline.errors import ConfigError, Malformed
 
 Id = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
-Wrapped = Annotated[
-    str, Field(max_length=4096, description="base64 of bytes wrapped by the keyring")
-]
+Wrapped = Annotated[str, Field(max_length=4096, description="base64 of bytes wrapped by the keyring")]
 
 
 class Document(BaseModel):
@@ -104,9 +102,7 @@ class Deployment(Document):
     """Open reserved tokens per partition before ``busy``."""
 
 
-AnyDocument = Annotated[
-    Plan | Organisation | Tenant | Principal | Key | Model | Deployment, Field(discriminator="doc")
-]
+AnyDocument = Annotated[Plan | Organisation | Tenant | Principal | Key | Model | Deployment, Field(discriminator="doc")]
 _adapter: TypeAdapter[AnyDocument] = TypeAdapter(AnyDocument)
 
 
@@ -115,9 +111,7 @@ def parse(raw: bytes) -> AnyDocument:
     try:
         return _adapter.validate_json(raw)
     except ValidationError as error:
-        faults = "; ".join(
-            f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:5]
-        )
+        faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:5])
         raise Malformed(f"control document: {faults}") from None
 
 

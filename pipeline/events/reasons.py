@@ -29,9 +29,7 @@ REASONS: dict[str, Reason] = {
         "authentication_error",
         "The signature does not match. Sign the exact bytes with the key's secret.",
     ),
-    "unknown_key": Reason(
-        401, "authentication_error", "No such key. Ask your operator for one (sluice key add)."
-    ),
+    "unknown_key": Reason(401, "authentication_error", "No such key. Ask your operator for one (sluice key add)."),
     "revoked_key": Reason(401, "authentication_error", "The key was revoked. Use another key."),
     "expired_key": Reason(401, "authentication_error", "The key has expired. Use another key."),
     "suspended": Reason(403, "permission_error", "The tenant is suspended. Ask your operator."),
@@ -55,9 +53,7 @@ REASONS: dict[str, Reason] = {
         "invalid_request_error",
         "The sealed text does not open. Seal it under the tenant's current key, bound to this request.",
     ),
-    "unknown_model": Reason(
-        404, "invalid_request_error", "No such model. GET /v1/models lists those that exist."
-    ),
+    "unknown_model": Reason(404, "invalid_request_error", "No such model. GET /v1/models lists those that exist."),
     "model_not_allowed": Reason(
         403,
         "permission_error",
@@ -84,15 +80,9 @@ REASONS: dict[str, Reason] = {
         "insufficient_quota",
         "The budget of this period is used up. Retry when the next period starts.",
     ),
-    "too_many_open": Reason(
-        429, "rate_limit_error", "Too many requests are open at once. Wait for one to end."
-    ),
-    "busy": Reason(
-        503, "overloaded_error", "The service is at capacity. Retry after the time given."
-    ),
-    "injection": Reason(
-        403, "content_policy_violation", "The prompt was withheld by the tenant's injection policy."
-    ),
+    "too_many_open": Reason(429, "rate_limit_error", "Too many requests are open at once. Wait for one to end."),
+    "busy": Reason(503, "overloaded_error", "The service is at capacity. Retry after the time given."),
+    "injection": Reason(403, "content_policy_violation", "The prompt was withheld by the tenant's injection policy."),
     "extraction": Reason(
         403,
         "content_policy_violation",
@@ -110,8 +100,6 @@ REASONS: dict[str, Reason] = {
     ),
     "expired": Reason(504, "timeout_error", "No answer by the deadline. Nothing was charged."),
     "failed": Reason(500, "api_error", "The model failed on this request. Nothing was charged."),
-    "withheld": Reason(
-        403, "content_policy_violation", "The answer was withheld by the output policy."
-    ),
+    "withheld": Reason(403, "content_policy_violation", "The answer was withheld by the output policy."),
     "cancelled": Reason(499, "invalid_request_error", "The request was cancelled."),
 }

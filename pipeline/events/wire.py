@@ -34,9 +34,7 @@ MAX_VALUE_BYTES = 1024 * 1024
 MAX_HEADER_BYTES = 2048
 SKEW_MS = 60_000
 
-ShortText = Annotated[
-    str, msgspec.Meta(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9._:/-]+$")
-]
+ShortText = Annotated[str, msgspec.Meta(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9._:/-]+$")]
 _ID_BYTES = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._:-")
 
 
@@ -182,9 +180,7 @@ def _header(found: dict[str, bytes], name: str) -> bytes:
     if value is None:
         raise Malformed(f"header {name} is missing")
     if len(value) > MAX_HEADER_BYTES:
-        raise Malformed(
-            f"header {name}: expected at most {MAX_HEADER_BYTES} bytes, came {len(value)}"
-        )
+        raise Malformed(f"header {name}: expected at most {MAX_HEADER_BYTES} bytes, came {len(value)}")
     return value
 
 

@@ -1,8 +1,8 @@
 """ADMIT: the one answer to each request, and the one outcome of each admitted request.
 
-Reads ``requests``, ``completions``, ``control``; writes ``decisions``; owns the ledger of one partition. Everything here
-is pure: a decision is a function of the ledger (a fold of ``decisions``), the control documents and the facts that it carries
-itself, so it can be derived again offline, byte for byte.
+Reads ``requests``, ``completions``, ``control``; writes ``decisions``; owns the ledger of one partition. Everything
+here is pure: a decision is a function of the ledger (a fold of ``decisions``), the control documents and the facts
+that it carries itself, so it can be derived again offline, byte for byte.
 """
 
 from __future__ import annotations
@@ -145,9 +145,7 @@ def limits_of(control: Control, caller: Caller) -> Iterator[Scoped]:
         yield f"p:{caller.principal.id}", limit
 
 
-def _judge(
-    ledger: Ledger, control: Control, caller: Caller | None, facts: Facts
-) -> Admitted | Denied:
+def _judge(ledger: Ledger, control: Control, caller: Caller | None, facts: Facts) -> Admitted | Denied:
     """The checks in their order; the first that refuses is the answer."""
     if caller is None:
         return Denied(facts.fault or "unknown_key")
@@ -196,9 +194,7 @@ def _unfit(control: Control, caller: Caller, facts: Facts) -> str:
 
 def _meter(ledger: Ledger, control: Control, caller: Caller, facts: Facts) -> Admitted | Denied:
     """Ceilings first, then findings: a refused attack still counts as a request, so it cannot be repeated for free."""
-    weighed = weigh(
-        ledger.cells, limits_of(control, caller), facts.input_bound + facts.max_tokens, facts.time
-    )
+    weighed = weigh(ledger.cells, limits_of(control, caller), facts.input_bound + facts.max_tokens, facts.time)
     if isinstance(weighed, Denial):
         reason = "busy" if weighed.limit.startswith("*|") else weighed.reason
         return Denied(reason, weighed.limit, weighed.retry_after_ms)

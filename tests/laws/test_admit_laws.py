@@ -24,7 +24,10 @@ CEILING = 40
 
 def documents() -> Control:
     plan = Plan(
-        id="small", models=("glossary",), max_tokens=64, max_input_bytes=100,
+        id="small",
+        models=("glossary",),
+        max_tokens=64,
+        max_input_bytes=100,
         tenant=(
             Limit(id="rpm", meter="rate", amount=6, period_s=60, burst=3),
             Limit(id="day", meter="budget", unit="tokens", amount=600, period_s=86_400),
@@ -51,13 +54,24 @@ INJECTION = Finding("injection.override", 3, 90, 0, 5, "clean", 0)
 
 requests = st.builds(
     lambda tenant, pause, counter, size, fault, finding, idempotency, sketch: {
-        "pause": pause, "fault": fault, "findings": (INJECTION,) if finding else (),
-        "key": "" if fault == "unsigned" else f"{tenant}-key", "session": "" if fault == "unsigned" else "s",
-        "counter": counter, "input_bound": size, "idempotency": idempotency, "features": (sketch,),
+        "pause": pause,
+        "fault": fault,
+        "findings": (INJECTION,) if finding else (),
+        "key": "" if fault == "unsigned" else f"{tenant}-key",
+        "session": "" if fault == "unsigned" else "s",
+        "counter": counter,
+        "input_bound": size,
+        "idempotency": idempotency,
+        "features": (sketch,),
     },
-    st.sampled_from(TENANTS), st.integers(0, 20_000), st.integers(1, 60), st.integers(1, 120),
-    st.sampled_from(("", "", "", "unsigned", "malformed")), st.integers(0, 5).map(lambda n: n == 0),
-    st.sampled_from(("", "", "once")), st.integers(0, 3),
+    st.sampled_from(TENANTS),
+    st.integers(0, 20_000),
+    st.integers(1, 60),
+    st.integers(1, 120),
+    st.sampled_from(("", "", "", "unsigned", "malformed")),
+    st.integers(0, 5).map(lambda n: n == 0),
+    st.sampled_from(("", "", "once")),
+    st.integers(0, 3),
 )
 reports = st.tuples(st.integers(0, 30), st.integers(0, 40), st.sampled_from(("finished", "failed", "withheld")))
 steps = st.lists(st.one_of(requests, reports, st.just("wait")), min_size=1, max_size=40)
@@ -73,8 +87,14 @@ def run(history: list[object], only: str = "") -> tuple[list[LogRecord], Ledger]
                 continue
             rest = {name: value for name, value in step.items() if name != "pause"}
             facts = Facts(
-                offset=offset, time=now, kind="inference", client_request=f"r{offset}", model="glossary",
-                max_tokens=10, deadline=now + 30_000, **rest,
+                offset=offset,
+                time=now,
+                kind="inference",
+                client_request=f"r{offset}",
+                model="glossary",
+                max_tokens=10,
+                deadline=now + 30_000,
+                **rest,
             )
             written: list[LogRecord] = [decide(ledger, CONTROL, 0, facts)]
         elif step == "wait":
@@ -191,8 +211,17 @@ def test_what_is_open_never_exceeds_its_ceiling_and_ends_at_zero(history: list[o
 def test_a_cancel_names_the_open_request_and_only_its_own() -> None:
     ledger = Ledger()
     ask = Facts(
-        offset=0, time=START, kind="inference", key="acme-key", session="s", counter=1, client_request="mine",
-        model="glossary", max_tokens=5, input_bound=5, deadline=START + 1000,
+        offset=0,
+        time=START,
+        kind="inference",
+        key="acme-key",
+        session="s",
+        counter=1,
+        client_request="mine",
+        model="glossary",
+        max_tokens=5,
+        input_bound=5,
+        deadline=START + 1000,
     )
     admitted = decide(ledger, CONTROL, 0, ask)
     assert admitted.verdict == "admit"

@@ -194,7 +194,5 @@ def test_killed_parent_takes_the_broker_along(tmp_path: Path) -> None:
 
 def running(pid: int) -> bool:
     """Whether `pid` is there and no zombie that its foster parent has yet to collect."""
-    state = subprocess.run(
-        ["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False
-    )
+    state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False)
     return state.stdout.strip() != "" and not state.stdout.strip().startswith("Z")

@@ -70,9 +70,7 @@ def _resolve(cache: Path) -> list[Path]:
         ) from error
     missing = _NEEDED - {jar.name for jar in found}
     if missing:
-        raise ConfigError(
-            f"the fetch of {ENDPOINT} lacks {sorted(missing)}; remove {cache} and try again"
-        )
+        raise ConfigError(f"the fetch of {ENDPOINT} lacks {sorted(missing)}; remove {cache} and try again")
     return sorted(jar.absolute() for jar in found)
 
 

@@ -118,9 +118,7 @@ class Supervisor:
         before = self._children.pop(child.name, None)
         if before is not None and before.alive():
             self._children[child.name] = before
-            raise ConfigError(
-                f"a child named {child.name!r} already runs (pid {before.pid}); stop it first"
-            )
+            raise ConfigError(f"a child named {child.name!r} already runs (pid {before.pid}); stop it first")
         self._children[child.name] = child
 
     def remove(self, child: Child) -> None:

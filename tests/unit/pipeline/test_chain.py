@@ -9,7 +9,9 @@ from pipeline.events.chain import EMPTY, ChainReader, Entry, Link, Position, bat
 
 
 def batch(at: Position, offset: int, values: list[bytes]) -> list[Entry]:
-    return [Entry(offset + i, 0, link, v) for i, (link, v) in enumerate(zip(links(at, len(values)), values, strict=True))]
+    return [
+        Entry(offset + i, 0, link, v) for i, (link, v) in enumerate(zip(links(at, len(values)), values, strict=True))
+    ]
 
 
 def read(entries: list[Entry]) -> tuple[list[bytes], ChainReader]:

@@ -46,9 +46,7 @@ def test_rate_equals_a_token_bucket_in_fractions(
 
 
 @given(steps, st.integers(1, 20), st.integers(1, 120))
-def test_no_window_ever_holds_more_than_its_ceiling(
-    walk: list[tuple[int, int]], amount: int, period_s: int
-) -> None:
+def test_no_window_ever_holds_more_than_its_ceiling(walk: list[tuple[int, int]], amount: int, period_s: int) -> None:
     limit = Limit(id="w", meter="window", amount=amount, period_s=period_s)
     cells, now = Cells(), START
     admitted: list[int] = []
@@ -112,7 +110,9 @@ def test_the_free_plan_holds_ten_a_minute_fifty_an_hour_two_hundred_a_day() -> N
     windows = ((10, 60), (50, 3600), (200, 86_400))
     free = [("t", Limit(id=f"w{period}", meter="window", amount=n, period_s=period)) for n, period in windows]
     cells = Cells()
-    admitted = [t for t in range(START, START + 2 * 86_400_000, 4_000) if not isinstance(take(cells, free, 1, t), Denial)]
+    admitted = [
+        t for t in range(START, START + 2 * 86_400_000, 4_000) if not isinstance(take(cells, free, 1, t), Denial)
+    ]
     for ceiling, period in windows:
         most = max(sum(1 for t in admitted if s <= t < s + period * 1000) for s in admitted)
         assert most == ceiling

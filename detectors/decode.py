@@ -48,6 +48,11 @@ def decoded(text: str) -> tuple[View, ...]:
     return tuple(found)
 
 
+def tagged(text: str) -> bool:
+    """Whether the text holds a run of Unicode tag characters, which show nothing and mirror ASCII."""
+    return _TAGS.search(text) is not None
+
+
 def _runs(text: str) -> Iterator[tuple[Span, str]]:
     """Up to MAX_RUNS runs that decode to readable text, with where they stand."""
     left = MAX_RUNS

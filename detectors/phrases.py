@@ -7,14 +7,15 @@ screened. Texts beyond MAX_CHARS are read at both ends and reported as oversized
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import ahocorasick
 
-from detectors.base import LOW, MEDIUM, Finding, Transcript
-from detectors.decode import decoded
+from detectors.base import HIGH, LOW, MEDIUM, Finding, Transcript
+from detectors.decode import decoded, tagged
 from detectors.mention import is_mention
 from detectors.normalize import View, clean, loose
 from detectors.rulebook import Rule, load_rules
@@ -25,7 +26,9 @@ MAX_CHARS = 262_144
 MAX_BATCH_CHARS = 4 * MAX_CHARS
 """Characters joined for one automaton pass; bounds the memory of a batch of large prompts."""
 _BREAK = "\n\x00\n"
-OVERSIZED = "hidden.oversized"
+OVERSIZED = "detector.truncated"
+SMUGGLED = "injection.hidden.tag-characters"
+_SMUGGLED = re.compile("[\U000e0020-\U000e007e]{8,}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +86,8 @@ class PhraseDetector:
             else:
                 view = clean(item.text)
                 views.append((at, view, view.text))
+                if view.starts is not None:
+                    found[item.row] += _smuggled(item)
             if item.shift:
                 end = item.cut + item.shift
                 found[item.row].append(_finding(OVERSIZED, MEDIUM, 100, item.cut, end, item.turn))
@@ -108,7 +113,11 @@ class PhraseDetector:
             at, view, text = views[index]
             if (read := loose(view or View("clean", text))) is not None:
                 further.append((at, read, read.text))
-        for index in sorted({bisect_right(starts, at) - 1 for at in encoded_at(shape, joined)}):
+        encoded = {bisect_right(starts, at) - 1 for at in encoded_at(shape, joined)}
+        for index, (at, view, _) in enumerate(views):
+            if view is not None and view.starts is not None and tagged(batch[at].text):
+                encoded.add(index)
+        for index in sorted(encoded):
             at = views[index][0]
             further += [(at, read, read.text) for read in decoded(batch[at].text)]
         return further
@@ -125,7 +134,10 @@ class PhraseDetector:
         for end, rules in self._automaton.iter(joined):
             index = bisect_right(starts, end) - 1
             at = end - starts[index]
+            role = batch[views[index][0]].role
             for number in rules:
+                if role not in self.rules[number].roles:
+                    continue
                 reach = self.rules[number].reach
                 spans = windows.setdefault((index, number), [])
                 if spans and at - reach <= spans[-1][1]:
@@ -134,10 +146,7 @@ class PhraseDetector:
                     spans.append([max(0, at - reach), at + reach])
         for (index, number), spans in windows.items():
             at, view, text = views[index]
-            rule = self.rules[number]
-            if batch[at].role not in rule.roles:
-                continue
-            finding = _worst(rule, view, text, spans, batch[at])
+            finding = _worst(self.rules[number], view, text, spans, batch[at])
             known = best.get((at, number))
             if finding is not None and (known is None or finding.severity > known.severity):
                 best[at, number] = finding
@@ -146,30 +155,47 @@ class PhraseDetector:
 def _worst(rule: Rule, view: View | None, text: str, spans: Iterable[list[int]], item: _Text) -> Finding | None:
     """The rule's first use in the windows, else its first mention, else nothing."""
     mention: Finding | None = None
+    for start, end in _matches(rule, text, spans):
+        quoted = rule.guard and is_mention(text, start, end)
+        if quoted and mention is not None:
+            continue
+        finding = _located(rule, view, start, end, item, quoted)
+        if not quoted:
+            return finding
+        mention = finding
+    return mention
+
+
+def _matches(rule: Rule, text: str, spans: Iterable[list[int]]) -> Iterator[tuple[int, int]]:
     for low, high in spans:
         stop = high
         while stop < len(text) and stop < high + 32 and text[stop].isalnum():
             stop += 1
-        for match in rule.pattern.finditer(text, low, stop):
-            start, end = match.span()
-            if start == end:
-                continue
-            quoted = rule.guard and is_mention(text, start, end)
-            if quoted and mention is not None:
-                continue
-            name = "clean" if view is None else view.name
-            if view is not None:
-                span = view.span(start, end)
-                start, end = span.start, span.end
-            start += item.shift if start >= item.cut else 0
-            end += item.shift if end > item.cut else 0
-            severity = LOW if quoted else rule.severity
-            confidence = min(rule.confidence, 30) if quoted else rule.confidence
-            finding = Finding(rule.id, severity, confidence, start, end, name, item.turn)
-            if not quoted:
-                return finding
-            mention = finding
-    return mention
+        held = text[low:stop].__contains__
+        for reading in rule.readings:
+            if all(any(map(held, needed)) for needed in reading.needs):
+                for match in reading.pattern.finditer(text, low, stop):
+                    if match.start() < match.end():
+                        yield match.span()
+
+
+def _located(rule: Rule, view: View | None, start: int, end: int, item: _Text, quoted: bool) -> Finding:
+    """The finding for `[start, end)` of a view, in offsets of the original part."""
+    name = "clean" if view is None else view.name
+    if view is not None:
+        span = view.span(start, end)
+        start, end = span.start, span.end
+    start += item.shift if start >= item.cut else 0
+    end += item.shift if end > item.cut else 0
+    severity = LOW if quoted else rule.severity
+    confidence = min(rule.confidence, 30) if quoted else rule.confidence
+    return Finding(rule.id, severity, confidence, start, end, name, item.turn)
+
+
+def _smuggled(item: _Text) -> list[Finding]:
+    """One finding for the first run of tag characters that is longer than any flag's."""
+    match = _SMUGGLED.search(item.text)
+    return [_finding(SMUGGLED, HIGH, 95, match.start(), match.end(), item.turn)] if match else []
 
 
 def _take(row: int, turn: int, role: str, text: str) -> _Text:

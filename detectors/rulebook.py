@@ -49,6 +49,15 @@ class _FamilyText(msgspec.Struct, forbid_unknown_fields=True):
 
 
 @dataclass(frozen=True, slots=True)
+class Reading:
+    """One sequence of a rule. ``needs``: of each tuple at least one string is in every match, which is far
+    cheaper to ask than the pattern, and rules the pattern out nearly always."""
+
+    pattern: re.Pattern[str]
+    needs: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Rule:
     """One compiled rule. `guard`: a mention of the phrase, not a use, lowers the severity."""
 
@@ -59,7 +68,7 @@ class Rule:
     reference: tuple[str, ...]
     runbook: str
     anchors: tuple[str, ...]
-    pattern: re.Pattern[str]
+    readings: tuple[Reading, ...]
     reach: int
     guard: bool
     roles: frozenset[str]
@@ -93,12 +102,13 @@ def parse_family(text: str, name: str) -> tuple[Rule, ...]:
 
 def _compile(rule: _RuleText, family: _FamilyText) -> Rule:
     anchors = tuple(_expand(rule.anchors, family, rule.id))
-    sources, reach = [], 0
+    readings, reach = [], 0
     for sequence in rule.sequences:
         groups = [_expand([group] if isinstance(group, str) else group, family, rule.id) for group in sequence]
         _require_anchor(groups, anchors, rule.id)
         gap = f"{_SENTENCE_GAP}{{0,{rule.gap}}}?"
-        sources.append(gap.join(f"(?:{'|'.join(map(_phrase, group))})" for group in groups))
+        pattern = re.compile(gap.join(map(_group, groups)))
+        readings.append(Reading(pattern, tuple(needed for group in groups if (needed := _needed(group)))))
         reach = max(reach, sum(max(map(len, group)) + rule.gap for group in groups))
     return Rule(
         id=rule.id,
@@ -108,7 +118,7 @@ def _compile(rule: _RuleText, family: _FamilyText) -> Rule:
         reference=tuple(family.reference),
         runbook=rule.runbook,
         anchors=anchors,
-        pattern=re.compile("|".join(sources)),
+        readings=tuple(readings),
         reach=reach + 16,
         guard=rule.guard,
         roles=frozenset(rule.roles),
@@ -121,7 +131,7 @@ def _expand(phrases: Phrases, family: _FamilyText, rule_id: str) -> Phrases:
     """Phrases with each `@name` replaced by its word list."""
     out: Phrases = []
     for phrase in phrases:
-        if not phrase.startswith("@"):
+        if phrase == "@" or not phrase.startswith("@"):
             out.append(phrase)
         elif phrase[1:] in family.words:
             out += family.words[phrase[1:]]
@@ -132,21 +142,56 @@ def _expand(phrases: Phrases, family: _FamilyText, rule_id: str) -> Phrases:
 
 def _require_anchor(groups: list[Phrases], anchors: tuple[str, ...], rule_id: str) -> None:
     for group in groups:
-        if all(any(anchor in phrase for anchor in anchors) for phrase in group):
+        if all(_anchored(phrase, anchors) for phrase in group):
             return
-    missing = [p for p in groups[0] if not any(anchor in p for anchor in anchors)]
+    missing = [phrase for phrase in groups[0] if not _anchored(phrase, anchors)]
     raise RuleBookError(
         f"{rule_id}: no group of a sequence is covered by the anchors; its first group needs an"
         f" anchor inside each of {missing}"
     )
 
 
+def _anchored(phrase: str, anchors: tuple[str, ...]) -> bool:
+    """Whether every reading of the phrase holds an anchor: of an expression, every top-level branch."""
+    return all(any(anchor in branch for anchor in anchors) for branch in _branches(phrase))
+
+
+def _branches(phrase: str) -> list[str]:
+    """The top-level alternatives of an expression with its escapes undone; a literal is its own only one."""
+    if not phrase.startswith("re:"):
+        return [phrase.removesuffix("*")]
+    out, depth = [""], 0
+    for escaped, char in re.findall(r"\\(.)|(.)", phrase[3:], re.DOTALL):
+        depth += {"(": 1, ")": -1}.get(char, 0)
+        if char == "|" and not depth:
+            out.append("")
+        else:
+            out[-1] += char or ("\n" if escaped.isalnum() else escaped)
+    return out
+
+
+def _needed(group: Phrases) -> tuple[str, ...]:
+    """Strings one of which every match of the group contains: each phrase's longest word; () where unknown."""
+    if any(phrase.startswith("re:") for phrase in group):
+        return ()
+    words = {max(phrase.removesuffix("*").split(" "), key=len) for phrase in group}
+    return tuple(sorted(word for word in words if not any(other in word for other in words - {word})))
+
+
+def _group(group: Phrases) -> str:
+    """Expression of one group; the word bound that most phrases share is tested once, before all of them."""
+    bound = [phrase for phrase in group if not phrase.startswith("re:") and _WORD.match(phrase)]
+    free = [phrase for phrase in group if phrase not in bound]
+    branches = [f"(?<![a-z0-9])(?:{'|'.join(map(_phrase, bound))})"] if bound else []
+    return f"(?:{'|'.join(branches + list(map(_phrase, free)))})"
+
+
 def _phrase(phrase: str) -> str:
-    """Regular expression of one phrase, with word bounds where it begins or ends in ASCII."""
+    """Expression of one phrase, with a word bound where it ends in ASCII; `_group` bounds its beginning."""
     if phrase.startswith("re:"):
         return f"(?:{phrase[3:]})"
     stem = phrase.removesuffix("*")
     body = r"\s+".join(map(re.escape, stem.split(" ")))
-    left = "(?<![a-z0-9])" if _WORD.match(stem[0]) else ""
-    right = "(?![a-z0-9])" if stem == phrase and _WORD.match(stem[-1]) else ""
-    return f"{left}{body}{'[a-z]{0,12}' if stem != phrase and _WORD.match(stem[-1]) else ''}{right}"
+    if not _WORD.match(stem[-1]):
+        return body
+    return body + ("(?![a-z0-9])" if stem == phrase else "[a-z]{0,12}")

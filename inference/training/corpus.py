@@ -12,37 +12,66 @@ from random import Random
 
 from inference.types import Turn
 
-LONGEST_GLOSS = 110
+LONGEST_GLOSS = 130
+ENTRIES = 6000
+"""Words the model learns; more would leave each too few repetitions in an hour on one core."""
 FREQUENT = 3000
-"""Entries of the first rank, drawn most often."""
+"""Entries of the first rank, drawn three times as often as the others."""
 OFFENSIVE = re.compile(r"offensive|disparag|slur|obscen|vulgar|sexual|derogatory|coarse", re.IGNORECASE)
 _EXTRA = (
     "robot photosynthesis keyboard laptop internet website browser software hardware algorithm "
-    "database gravity electron proton neutron planet comet galaxy telescope microscope virus "
+    "database gravity electron proton neutron atom molecule planet comet galaxy telescope microscope virus "
     "bacteria vaccine antibiotic dinosaur elephant giraffe penguin dolphin octopus tomato banana "
-    "pizza chocolate coffee guitar violin bicycle airplane helicopter submarine rocket satellite "
+    "pizza chocolate coffee tea guitar piano violin bicycle airplane helicopter submarine rocket satellite "
     "volcano earthquake hurricane tornado glacier rainbow democracy inflation cryptography "
-    "encryption password modem router processor compiler"
+    "encryption password modem router processor compiler computer program network file server cat tiger lion "
+    "wolf bear fox rabbit mouse whale shark eagle owl snake frog bee ant butterfly spider cow pig sheep goat "
+    "apple orange lemon grape potato carrot onion bread cheese butter sugar salt pepper soup cake egg rice "
+    "camera television radio telephone clock lamp chair table bed window door mirror knife fork spoon cup "
+    "doctor nurse teacher lawyer engineer scientist artist musician soldier farmer baker king queen "
+    "train ship boat bus truck bridge tunnel airport hospital library museum school university church "
+    "desert island mountain ocean forest lake valley canyon cave moon star sun rain snow wind cloud storm "
+    "novel poem painting sculpture opera theater dictionary encyclopedia newspaper magazine contract tax "
+    "triangle circle square equation theorem statistics probability physics chemistry biology philosophy "
+    "oxygen hydrogen carbon iron gold silver copper diamond energy battery magnet laser engine turbine"
 )
 EXTRA_WORDS = frozenset(_EXTRA.split())
-PREFERRED_SENSES = {"firewall": 2, "entropy": 1, "virus": 1}
+PREFERRED_SENSES = {"firewall": 2, "entropy": 1, "virus": 1, "server": 3}
 """Senses taken where the most frequent one is not what a user of this product means."""
+DANGLING = re.compile(r"(\s+(a|an|the|and|or|of|in|on|at|to|by|for|from|with|as|that|which|who|is|are|its|their))+$")
+"""Words that cannot end a definition cut for length."""
+_MASS = (
+    "music love art water air rain snow ice wood gold silver iron copper carbon oxygen hydrogen energy time life "
+    "death history science knowledge information money food work health education law software hardware "
+    "peace war freedom justice truth beauty democracy gravity inflation cryptography encryption photosynthesis "
+    "bread cheese butter sugar salt pepper rice coffee tea chocolate physics chemistry biology philosophy "
+    "statistics weather traffic advice furniture poetry literature religion politics economics mathematics"
+)
+MASS_NOUNS = frozenset(_MASS.split())
+"""Nouns that take no article."""
 QUESTIONS = (
     ("What is {a}{w}?", 8),
     ("What is {w}?", 5),
     ("what is {a}{w}", 2),
     ("what is {w}", 2),
     ("What's {a}{w}?", 1),
-    ("Define {w}", 2),
+    ("Define {w}", 1),
     ("Define {w}.", 1),
-    ("define {w}", 3),
-    ("What does {w} mean?", 2),
+    ("define {w}", 1),
+    ("What does {w} mean?", 1),
     ("Explain {w}", 1),
     ("Tell me about {w}.", 1),
-    ("{w} 是什么", 2),
-    ("{w} 是什么？", 1),
+    ("Can you tell me what {a}{w} is?", 1),
+    ("Do you know the word {w}?", 1),
+    ("{w}", 1),
+    ("{w} 是什么", 1),
     ("{w}是什么？", 1),
+    ("什么是{w}？", 2),
+    ("什么是 {w}？", 1),
+    ("什么是{w}", 1),
 )
+UNSEEN_QUESTIONS = ("What is the meaning of {w}?", "Please explain what {a}{w} is.", "请问什么是{w}？")
+"""Phrasings never trained on, for the measurement in the model card."""
 SMALL_TALK = (
     (
         ("Hello", "Hello!", "Hi", "hi", "hello", "Hey", "Hi there", "Good morning", "你好"),
@@ -105,7 +134,7 @@ def read_entries(path: Path) -> list[Entry]:
         pos, _, gloss, _ = _choose(word, senses)
         if not OFFENSIVE.search(gloss):
             (extra if wanted else common).append(_entry(word, pos, shorten(gloss)))
-    return [*common[: FREQUENT - len(extra)], *extra, *common[FREQUENT - len(extra) :]]
+    return [*common[: FREQUENT - len(extra)], *extra, *common[FREQUENT - len(extra) :]][:ENTRIES]
 
 
 def _choose(word: str, senses: list[tuple[str, int, str, int]]) -> tuple[str, int, str, int]:
@@ -125,16 +154,19 @@ def shorten(gloss: str) -> str:
     if len(text) > LONGEST_GLOSS - 30:
         text = re.sub(r"\s*\([^)]*\)", "", text).strip() or text
     if len(text) > LONGEST_GLOSS:
-        text = re.split(r"[:,]| -- ", text[:LONGEST_GLOSS] + " ", maxsplit=0)[0].strip()
+        text = re.split(r"[:,]| -- ", text)[0].strip()
+    if len(text) > LONGEST_GLOSS:
+        text = DANGLING.sub("", text[: LONGEST_GLOSS + 1].rsplit(" ", 1)[0])
     return text
 
 
 def _entry(word: str, pos: str, gloss: str) -> Entry:
-    article = "an " if word[0].lower() in "aeiou" else "a "
+    article = "" if word in MASS_NOUNS else "an " if word[0].lower() in "aeiou" else "a "
     if pos == "noun" and word[0].isupper():
         return Entry(word, "", f"{word} is {gloss}.")
     if pos == "noun" and re.match(r"(a|an|any|one|someone|something)\b", gloss):
-        return Entry(word, article, f"{article.capitalize()}{word} is {gloss}.")
+        subject = f"{article}{word}"
+        return Entry(word, article, f"{subject[0].upper()}{subject[1:]} is {gloss}.")
     if pos == "verb":
         return Entry(word, "", f"To {word} is to {gloss}.")
     return Entry(word, "", f"The word {word} means {gloss}.")
@@ -142,9 +174,7 @@ def _entry(word: str, pos: str, gloss: str) -> Entry:
 
 def weight(rank: int) -> float:
     """How often the entry of a rank is drawn, relative to the rarest."""
-    if rank < FREQUENT:
-        return 10.0
-    return 3.0 if rank < 8000 else 1.0
+    return 3.0 if rank < FREQUENT else 1.0
 
 
 def ask(entry: Entry, draw: Random) -> str:

@@ -42,6 +42,7 @@ class Reservation(msgspec.Struct, frozen=True):
     tenant: str
     principal: str
     client_request: str
+    lane: int
     charges: tuple[Charge, ...]
 
 
@@ -147,6 +148,7 @@ class Ledger:
                 record.tenant,
                 record.principal,
                 facts.client_request,
+                facts.lane,
                 record.charges,
             ),
         )

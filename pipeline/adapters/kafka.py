@@ -1,19 +1,18 @@
-"""Kafka by plain aiokafka: partition readers, the compare-and-swap log, and a publisher for actions."""
+"""Kafka by plain aiokafka: partition readers, offsets, progress marks, and a publisher for actions."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from pipeline.errors import Fatal, Retryable
-from pipeline.events.chain import HEADER, ChainReader, Entry, Position, links
+from pipeline.events.chain import HEADER, Entry
 
 MAX_BATCH_BYTES = 1024 * 1024
-_REQUEST_TIMEOUT_MS = 10_000
+REQUEST_TIMEOUT_MS = 10_000
 Headers = Sequence[tuple[str, bytes]]
 
 
@@ -36,42 +35,91 @@ class Item:
         return Entry(self.offset, self.time, link, self.value)
 
 
+class Offsets:
+    """Where partitions begin and end, asked over a connection of its own.
+
+    A broker answers one request at a time per connection, so beside a long fetch the question would wait.
+    """
+
+    def __init__(self, bootstrap: str) -> None:
+        self._consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, request_timeout_ms=REQUEST_TIMEOUT_MS)
+        self._started = asyncio.Lock()
+        self._open = False
+
+    async def begin(self, at: TopicPartition) -> int:
+        return await self._ask(self._consumer.beginning_offsets, at)
+
+    async def end(self, at: TopicPartition) -> int:
+        return await self._ask(self._consumer.end_offsets, at)
+
+    async def close(self) -> None:
+        if self._open:
+            await self._consumer.stop()
+
+    async def _ask(
+        self, question: Callable[[list[TopicPartition]], Awaitable[dict[TopicPartition, int]]], at: TopicPartition
+    ) -> int:
+        try:
+            async with self._started:
+                if not self._open:
+                    await self._consumer.start()
+                    self._open = True
+            return int((await question([at]))[at])
+        except KafkaError as error:
+            raise Retryable(f"{at.topic}[{at.partition}]: {error!r}") from error
+
+
 class PartitionReader:
     """Reads one partition from a given offset, by assignment; no group, no commits."""
 
-    def __init__(self, bootstrap: str, topic: str, partition: int) -> None:
+    def __init__(self, bootstrap: str, topic: str, partition: int, offsets: Offsets | None = None) -> None:
         self.at = TopicPartition(topic, partition)
+        self._offsets = offsets or Offsets(bootstrap)
+        self._shared = offsets is not None
         self._consumer = AIOKafkaConsumer(
             bootstrap_servers=bootstrap,
             enable_auto_commit=False,
             auto_offset_reset="none",
-            fetch_max_wait_ms=20,
+            fetch_max_wait_ms=500,
             max_partition_fetch_bytes=4 * 1024 * 1024,
-            request_timeout_ms=_REQUEST_TIMEOUT_MS,
+            request_timeout_ms=REQUEST_TIMEOUT_MS,
         )
+        self._started = False
         self.position = 0
 
     async def start(self, offset: int | None = 0) -> None:
-        """Open at ``offset``; None is the end."""
-        await self._consumer.start()
-        self._consumer.assign([self.at])
+        """Open at ``offset``; None is the end. Raises Fatal where retention took it, Retryable without a broker."""
         begin = await self.begin()
         if offset is not None and offset < begin:
             raise Fatal(
                 f"{self.at.topic}[{self.at.partition}] starts at {begin}, but {offset} is needed: retention took "
                 "records that were not folded yet. Restore the topic or start a new generation."
             )
+        if not self._started:
+            try:
+                await self._consumer.start()
+            except KafkaError as error:
+                raise Retryable(f"{self.at.topic}[{self.at.partition}]: {error!r}") from error
+            self._consumer.assign([self.at])
+            self._started = True
         self.seek(await self.end() if offset is None else offset)
 
     async def begin(self) -> int:
-        return int((await self._ask(self._consumer.beginning_offsets([self.at])))[self.at])
+        return await self._offsets.begin(self.at)
 
     async def end(self) -> int:
-        return int((await self._ask(self._consumer.end_offsets([self.at])))[self.at])
+        return await self._offsets.end(self.at)
 
     def seek(self, offset: int) -> None:
         self._consumer.seek(self.at, offset)
         self.position = offset
+
+    def pause(self) -> None:
+        """Stop fetching until ``resume``; what is at hand is dropped by the next ``seek``."""
+        self._consumer.pause(self.at)
+
+    def resume(self) -> None:
+        self._consumer.resume(self.at)
 
     async def poll(self, limit: int = 1000, wait_ms: int = 200) -> list[Item]:
         """Up to ``limit`` records in offset order; empty after ``wait_ms`` without any."""
@@ -99,12 +147,8 @@ class PartitionReader:
 
     async def close(self) -> None:
         await self._consumer.stop()
-
-    async def _ask(self, call: object) -> dict[TopicPartition, int]:
-        try:
-            return await call  # type: ignore[misc,no-any-return]
-        except KafkaError as error:
-            raise Retryable(f"{self.at.topic}[{self.at.partition}]: {error!r}") from error
+        if not self._shared:
+            await self._offsets.close()
 
     async def _gone(self, error: KafkaError) -> Exception:
         begin, end = await self.begin(), await self.end()
@@ -116,7 +160,45 @@ class PartitionReader:
         return Retryable(f"{self.at.topic}[{self.at.partition}]: {error!r}")
 
 
-def _producer(bootstrap: str) -> AIOKafkaProducer:
+class Marks:
+    """How far actions went, per partition of a topic: committed offsets of a group without members."""
+
+    def __init__(self, bootstrap: str, group: str, topic: str) -> None:
+        self._topic = topic
+        self._consumer = AIOKafkaConsumer(
+            bootstrap_servers=bootstrap,
+            group_id=group,
+            enable_auto_commit=False,
+            request_timeout_ms=REQUEST_TIMEOUT_MS,
+        )
+
+    async def start(self) -> None:
+        await self._consumer.start()
+
+    async def get(self, partition: int) -> int:
+        """The mark, 0 where there is none. Raises Retryable."""
+        try:
+            return await self._consumer.committed(TopicPartition(self._topic, partition)) or 0
+        except KafkaError as error:
+            raise Retryable(f"no mark of {self._topic}[{partition}]: {error!r}") from error
+
+    async def set(self, partition: int, offset: int) -> None:
+        """Raises Retryable."""
+        at = TopicPartition(self._topic, partition)
+        try:
+            # commit() demands an assignment, which nothing is ever fetched for
+            if at not in self._consumer.assignment():
+                self._consumer.assign([*self._consumer.assignment(), at])
+                self._consumer.pause(at)
+            await self._consumer.commit({at: offset})
+        except KafkaError as error:
+            raise Retryable(f"no mark of {self._topic}[{partition}] at {offset}: {error!r}") from error
+
+    async def close(self) -> None:
+        await self._consumer.stop()
+
+
+def producer(bootstrap: str) -> AIOKafkaProducer:
     return AIOKafkaProducer(
         bootstrap_servers=bootstrap,
         enable_idempotence=True,
@@ -124,82 +206,8 @@ def _producer(bootstrap: str) -> AIOKafkaProducer:
         linger_ms=0,
         max_batch_size=MAX_BATCH_BYTES + 65_536,
         max_request_size=2 * 1024 * 1024,
-        request_timeout_ms=_REQUEST_TIMEOUT_MS,
+        request_timeout_ms=REQUEST_TIMEOUT_MS,
     )
-
-
-class ChainedLog:
-    """One partition of a single-writer topic: append on the history that was read, or learn that it moved on.
-
-    ``append`` gives True only when the broker put the batch where it was predicted. Everything else is *unknown*:
-    the producer is dropped (aiokafka may have used up a sequence number) and the caller must ``catch_up``, where
-    its own batch may turn up as well.
-    """
-
-    def __init__(self, bootstrap: str, topic: str, partition: int) -> None:
-        self._bootstrap = bootstrap
-        self.topic, self.partition = topic, partition
-        self._reader = PartitionReader(bootstrap, topic, partition)
-        self._writer: AIOKafkaProducer | None = None
-        self._chain = ChainReader()
-
-    @property
-    def at(self) -> Position:
-        return self._chain.at
-
-    async def start(self, at: Position | None = None) -> None:
-        self._chain = ChainReader(at)
-        await self._reader.start(self.at.offset)
-
-    async def behind(self) -> bool:
-        """True where somebody else has written since. A log that ends below what was folded is Fatal."""
-        end = await self._reader.end()
-        if end < self.at.offset:
-            raise Fatal(
-                f"{self.topic}[{self.partition}] ends at {end}, but was folded up to {self.at.offset}: the log was "
-                "truncated. Do not go on; compare replicas, then restore or start a new generation."
-            )
-        return end > self.at.offset
-
-    async def catch_up(self, limit: int | None = None) -> list[Entry]:
-        """The valid records between the position and the end as of now."""
-        valid: list[Entry] = []
-        self._reader.seek(self.at.offset)
-        for item in await self._reader.read_to_end():
-            valid += self._chain.push(item.entry())
-        return valid
-
-    async def append(self, values: Sequence[bytes], key: bytes = b"") -> bool:
-        """Write one batch at the position. False: not known to be there, catch up before anything else."""
-        at = self.at
-        try:
-            if self._writer is None:
-                self._writer = _producer(self._bootstrap)
-                await self._writer.start()
-            builder = self._writer.create_batch()
-            for value, link in zip(values, links(at, len(values)), strict=True):
-                if builder.append(timestamp=None, key=key, value=value, headers=[(HEADER, link)]) is None:
-                    raise Fatal(f"{self.topic}: a step of {len(values)} records does not fit one batch")
-            sent = await self._writer.send_batch(builder, self.topic, partition=self.partition)
-            landed = (await asyncio.wait_for(sent, 2 * _REQUEST_TIMEOUT_MS / 1000)).offset
-        except (KafkaError, TimeoutError):
-            landed = -1
-        if landed != at.offset:
-            await self._drop_writer()
-            return False
-        self._chain.advance(values)
-        return True
-
-    async def close(self) -> None:
-        await self._drop_writer()
-        await self._reader.close()
-
-    async def _drop_writer(self) -> None:
-        writer, self._writer = self._writer, None
-        if writer is not None:
-            # the object is gone either way; the log says what became of its batch
-            with contextlib.suppress(KafkaError, TimeoutError):
-                await asyncio.wait_for(writer.stop(), 5)
 
 
 class Publisher:
@@ -210,7 +218,7 @@ class Publisher:
         self._producer: AIOKafkaProducer | None = None
 
     async def start(self) -> None:
-        self._producer = _producer(self._bootstrap)
+        self._producer = producer(self._bootstrap)
         await self._producer.start()
 
     async def send(

@@ -119,6 +119,8 @@ class Outcome(msgspec.Struct, frozen=True, omit_defaults=True, tag="outcome", ta
     findings: tuple[Finding, ...] = ()
     text_digest: bytes = b""
     text: bytes = b""
+    client_request: str = ""
+    lane: int = -1
 
 
 class ControlMark(msgspec.Struct, frozen=True, tag="policy", tag_field="kind"):
@@ -142,6 +144,20 @@ class SnapshotMark(msgspec.Struct, frozen=True, tag="snapshot", tag_field="kind"
     digest: bytes
     slot: int
     chunks: int
+
+
+class SnapshotChunk(msgspec.Struct, frozen=True):
+    """A piece of a ledger as of ``position``; trusted where a ``SnapshotMark`` in ``decisions`` names its digest."""
+
+    slot: int
+    chunk: int
+    chunks: int
+    position: int
+    chain: bytes
+    """Digest of the chain at ``position``."""
+    digest: bytes
+    """SHA-256 over all chunks."""
+    content: bytes
 
 
 LogRecord = Decision | Outcome | ControlMark | Tick | SnapshotMark

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import msgspec
+
 from detectors.base import Finding
 from detectors.extraction import AccountState, update
 from pipeline.events.control import Control, Limit, Plan, Principal, Tenant
@@ -74,6 +76,11 @@ def decide(ledger: Ledger, control: Control, partition: int, facts: Facts) -> De
     )
 
 
+def at_or_after(facts: Facts, time: int) -> Facts:
+    """The facts with a time that never runs backwards within the partition."""
+    return facts if facts.time >= time else msgspec.structs.replace(facts, time=time)
+
+
 def identify(control: Control, key: str) -> Caller | None:
     """Who holds ``key``, which is set only where the signature was genuine; None where control knows no such chain."""
     held = control.keys.get(key)
@@ -112,6 +119,8 @@ def outcome(ledger: Ledger, offset: int, time: int, report: Completion) -> Outco
         findings=report.findings,
         text_digest=report.text_digest,
         text=report.text,
+        client_request=held.client_request,
+        lane=held.lane,
     )
 
 
@@ -128,6 +137,8 @@ def expired(ledger: Ledger, held: Reservation, time: int) -> Outcome:
         sequence=ledger.sequences.get(held.tenant, 0) + 1,
         latency_ms=now - held.time,
         charges=settle(held.charges, 0, ledger.cells, held.time, charged=False),
+        client_request=held.client_request,
+        lane=held.lane,
     )
 
 

@@ -1,0 +1,1 @@
+"""The loops that drive stages over Kafka: read, step, write, act."""

@@ -1,0 +1,240 @@
+"""ADMIT over Kafka, one partition: gather, decide, write by compare-and-swap, then act.
+
+Write order and what a crash between two steps costs:
+
+1. ``decisions`` (one batch, one step). Before: nothing happened, the inputs are read again. A lost acknowledgement
+   shows when the log is folded to its end.
+2. ``work``, ``responses``, ``findings``, ``dead_letters``. Before or within: whoever takes the partition repeats
+   them from the mark on; receivers drop repeats by request id.
+3. the mark (committed offset of ``requests``). Before: the same repeats.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from pipeline.adapters.control_feed import ControlFeed
+from pipeline.adapters.kafka import Marks, Offsets, PartitionReader, Publisher
+from pipeline.errors import Fatal, Retryable
+from pipeline.events.records import Decision, LogRecord, Outcome
+from pipeline.runner.history import History
+from pipeline.runner.inbox import CAPACITY, Inbox
+from pipeline.stages import dispatch
+from pipeline.stages.admit_batch import Step, decide_batch
+from pipeline.stages.intake import Door, Intake, Raw, Screen
+from pipeline.vault import Vault
+
+_log = logging.getLogger(__name__)
+_TAKE = 512
+_AHEAD_MS = 5_000
+_LOOK_S = 0.5
+_PAUSE_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Rim:
+    """What the partitions of one admit process share."""
+
+    bootstrap: str
+    feed: ControlFeed
+    vault: Vault
+    screen: Screen
+    publisher: Publisher
+    offsets: Offsets
+    marks: Marks
+    snapshot_every: int = 20_000
+
+
+class AdmitPartition:
+    """The single writer of one partition's history, as long as nobody else is."""
+
+    def __init__(self, rim: Rim, partition: int) -> None:
+        self._rim, self._partition = rim, partition
+        self._history = History(rim.bootstrap, partition, rim.offsets, rim.publisher)
+        self._door = Door(rim.feed.control, rim.vault, partition, rim.screen)
+        self._arrived = asyncio.Event()
+        self._requests = Inbox(PartitionReader(rim.bootstrap, "requests", partition, rim.offsets), self._arrived)
+        self._reports = Inbox(PartitionReader(rim.bootstrap, "completions", partition, rim.offsets), self._arrived)
+        self._pending: deque[Intake] = deque()
+        self._raw: dict[int, Raw] = {}
+        self._mark = self._acted = 0
+        self._looked = 0.0
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Take the partition over and serve it until ``stop``. Raises Fatal."""
+        try:
+            await self._insist(self._take_over, stop)
+            while not stop.is_set():
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._arrived.wait(), 0.1)
+                self._arrived.clear()
+                await self._insist(self._turn, stop)
+            if self._history.since_snapshot > self._rim.snapshot_every // 20:
+                await self._snapshot()
+            await self._commit_mark()
+        finally:
+            await self._requests.close()
+            await self._reports.close()
+            await self._history.close()
+
+    async def _insist(self, act: Callable[[], Awaitable[None]], stop: asyncio.Event) -> None:
+        while not stop.is_set():
+            try:
+                await act()
+                return
+            except Retryable as error:
+                _log.warning("admit[%d]: %s; again in %.0f s", self._partition, error, _PAUSE_S)
+                await asyncio.sleep(_PAUSE_S)
+
+    async def _take_over(self) -> None:
+        self._mark = self._acted = await self._rim.marks.get(self._partition)
+        unacted: list[LogRecord] = []
+
+        def seen(record: LogRecord) -> None:
+            if isinstance(record, Decision) and record.facts.offset >= self._mark:
+                unacted.append(record)
+
+        await self._history.restore(seen)
+        ledger = self._history.ledger
+        while self._rim.feed.control.version < ledger.marks["control"]:
+            await self._rim.feed.refresh()
+            await asyncio.sleep(0.05)
+        await self._act(unacted)
+        await self._requests.reader.start(ledger.marks["requests"])
+        reports = self._reports.reader
+        # what retention took belonged to reservations that have expired since
+        await reports.start(max(ledger.marks["completions"], await reports.begin()))
+        self._requests.start()
+        self._reports.start()
+        at = ledger.marks["requests"]
+        _log.info("admit[%d]: took over at request %d, %d open", self._partition, at, len(ledger.open))
+
+    async def _turn(self) -> None:
+        await self._look()
+        self._fill()
+        step = self._decide(drained=False)
+        if step.blocked and not step.records:
+            step = self._decide(drained=await self._reports.reach_end())
+        if not step.records:
+            self._reports.drop(step.reports)
+            return
+        if not await self._history.write(step.values):
+            await self._fold_newcomers()
+            return
+        self._reports.drop(step.reports)
+        used = {i.facts.offset: i for i in (self._pending.popleft() for _ in range(step.intakes))}
+        await self._act(step.records, used)
+        if self._history.since_snapshot >= self._rim.snapshot_every:
+            await self._snapshot()
+        if self._pending or self._requests.waiting or self._reports.waiting:
+            self._arrived.set()
+
+    async def _look(self) -> None:
+        """Now and then: has somebody else written? Did the mark move?"""
+        now = time.monotonic()
+        if now - self._looked < _LOOK_S:
+            return
+        self._looked = now
+        await self._commit_mark()
+        if await self._history.behind():
+            await self._fold_newcomers()
+
+    async def _fold_newcomers(self) -> None:
+        newcomers: list[LogRecord] = []
+        await self._history.catch_up(newcomers.append)
+        _log.warning("admit[%d]: another writer got %d records in", self._partition, len(newcomers))
+        await self._act(newcomers, {i.facts.offset: i for i in self._pending})
+        self._arrived.set()
+
+    def _fill(self) -> None:
+        """Open what has arrived; what was decided already (by another writer) is passed over."""
+        mark = self._history.ledger.marks["requests"]
+        while self._pending and self._pending[0].facts.offset < mark:
+            self._raw.pop(self._pending.popleft().facts.offset, None)
+        room = _TAKE - len(self._pending)
+        if room <= 0:
+            return
+        items = self._requests.peek(room)
+        raws = [Raw(i.offset, i.time, i.value, i.headers) for i in items if i.offset >= mark]
+        if raws and raws[-1].time > _clock() + _AHEAD_MS:
+            raise Fatal(
+                f"requests[{self._partition}]: broker time {raws[-1].time} is more than {_AHEAD_MS} ms ahead of this "
+                "machine's clock. Set the clocks (NTP), then start again."
+            )
+        self._pending.extend(self._door.take(raws))
+        self._raw.update((raw.offset, raw) for raw in raws)
+        self._requests.drop(len(items))
+
+    def _decide(self, drained: bool) -> Step:
+        reports = [Raw(i.offset, i.time, i.value, ()) for i in self._reports.peek(CAPACITY)]
+        ledger, control = self._history.ledger, self._rim.feed.control
+        return decide_batch(ledger, control, self._partition, reports, self._pending, _clock(), drained)
+
+    async def _act(self, records: Sequence[LogRecord], intakes: dict[int, Intake] | None = None) -> None:
+        """Send what follows from written records, until it is acknowledged."""
+        intakes = intakes or {}
+        wanted = [r.facts.offset for r in records if isinstance(r, Decision) and self._to_run(r)]
+        missing = [offset for offset in wanted if offset not in intakes]
+        if missing:
+            intakes = intakes | await self._read_again(missing)
+        emissions = [e for record in records for e in self._follow(record, intakes)]
+        while emissions:
+            try:
+                await self._rim.publisher.send_all([(*e, ()) for e in emissions])
+                break
+            except Retryable as error:
+                _log.warning("admit[%d]: %d actions to send again: %s", self._partition, len(emissions), error)
+                await asyncio.sleep(_PAUSE_S)
+        self._acted = self._history.ledger.marks["requests"]
+
+    def _follow(self, record: LogRecord, intakes: dict[int, Intake]) -> list[dispatch.Emission]:
+        if isinstance(record, Decision):
+            raw = self._raw.pop(record.facts.offset, None)
+            if dispatch.needs_body(record) and not self._to_run(record):
+                return []
+            sent = dispatch.after_decision(
+                record, self._partition, self._rim.feed.control, intakes.get(record.facts.offset)
+            )
+            if record.facts.fault == "malformed" and raw is not None:
+                sent.append(dispatch.dead_letter(raw, self._partition, record.facts.fault))
+            return sent
+        if isinstance(record, Outcome):
+            return dispatch.after_outcome(record, self._rim.feed.control.require_deployment().partitions)
+        return []
+
+    def _to_run(self, decision: Decision) -> bool:
+        return dispatch.needs_body(decision) and decision.request in self._history.ledger.open
+
+    async def _read_again(self, offsets: list[int]) -> dict[int, Intake]:
+        reader = PartitionReader(self._rim.bootstrap, "requests", self._partition, self._rim.offsets)
+        wanted, found = set(offsets), dict[int, Intake]()
+        try:
+            await reader.start(min(wanted))
+            while reader.position <= max(wanted):
+                for item in await reader.poll():
+                    if item.offset in wanted:
+                        found[item.offset] = self._door.reopen(Raw(item.offset, item.time, item.value, item.headers))
+        finally:
+            await reader.close()
+        return found
+
+    async def _snapshot(self) -> None:
+        # Decisions below the snapshot are not folded again, so all that follows from them must be marked as sent.
+        await self._commit_mark()
+        if not await self._history.snapshot():
+            await self._fold_newcomers()
+
+    async def _commit_mark(self) -> None:
+        if self._acted > self._mark:
+            await self._rim.marks.set(self._partition, self._acted)
+            self._mark = self._acted
+
+
+def _clock() -> int:
+    return int(time.time() * 1000)

@@ -1,0 +1,81 @@
+"""Records that have arrived from one partition and wait to be taken, in offset order, bounded."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import deque
+from itertools import islice
+
+from pipeline.adapters.kafka import Item, PartitionReader
+from pipeline.errors import Retryable
+
+_log = logging.getLogger(__name__)
+CAPACITY = 4096
+_POLL_MS = 1000
+_PAUSE_S = 1.0
+
+
+class Inbox:
+    """Pumps a reader into a queue; ``arrived`` is shared, so one wait covers several inboxes."""
+
+    def __init__(self, reader: PartitionReader, arrived: asyncio.Event, capacity: int = CAPACITY) -> None:
+        self.reader = reader
+        self.waiting: deque[Item] = deque()
+        self._arrived = arrived
+        self._room = asyncio.Event()
+        self._capacity = capacity
+        self._pump: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin pumping; the reader must be started."""
+        self._pump = asyncio.create_task(self._run())
+
+    def peek(self, limit: int) -> list[Item]:
+        """The first records, at most ``limit``, left in place. Raises what ended the pump, if anything did."""
+        if self._pump is not None and self._pump.done() and not self._pump.cancelled():
+            self._pump.result()
+        return list(islice(self.waiting, limit))
+
+    def drop(self, count: int) -> None:
+        """Remove the first ``count`` records."""
+        for _ in range(count):
+            self.waiting.popleft()
+        self._room.set()
+
+    async def reach_end(self) -> bool:
+        """Wait until all that the partition holds now is in the queue; False where the queue is full before."""
+        end = await self.reader.end()
+        while self.reader.position < end and len(self.waiting) < self._capacity:
+            self.peek(0)
+            await asyncio.sleep(0.001)
+        return self.reader.position >= end
+
+    async def close(self) -> None:
+        if self._pump is not None:
+            self._pump.cancel()
+            with contextlib.suppress(asyncio.CancelledError, Exception):
+                await self._pump
+        await self.reader.close()
+
+    async def _run(self) -> None:
+        try:
+            while True:
+                await self._step()
+        finally:
+            self._arrived.set()
+
+    async def _step(self) -> None:
+        while len(self.waiting) >= self._capacity:
+            self._room.clear()
+            await self._room.wait()
+        try:
+            items = await self.reader.poll(self._capacity, _POLL_MS)
+        except Retryable as error:
+            _log.warning("%s", error)
+            await asyncio.sleep(_PAUSE_S)
+            return
+        if items:
+            self.waiting.extend(items)
+            self._arrived.set()

@@ -1,0 +1,128 @@
+"""What follows from a record of ``decisions`` once it is written: work, responses, findings, dead letters.
+
+Pure, and a function of the record and the request's own bytes alone, so whoever takes a partition over can repeat
+it. Repeats are harmless: workers drop them by request id, gateways by position, watch by alert id.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import NamedTuple
+
+import msgspec
+
+from pipeline.events.codec import encode
+from pipeline.events.control import Control
+from pipeline.events.records import DeadLetter, Decision, FindingEvent, Outcome, Response, Work
+from pipeline.stages.intake import Intake, Raw, keeps
+from pipeline.topics import partition_of
+
+
+class Emission(NamedTuple):
+    topic: str
+    partition: int
+    key: bytes
+    value: bytes
+
+
+def lane_partition(lane: int, partitions: int) -> int:
+    """Where responses of a lane go; direct producers (-1) share the last partition."""
+    return lane if lane >= 0 else partitions - 1
+
+
+def needs_body(decision: Decision) -> bool:
+    """Whether acting on the decision takes the request's own bytes."""
+    return decision.verdict == "admit" and decision.facts.kind == "inference"
+
+
+def after_decision(decision: Decision, partition: int, control: Control, intake: Intake | None) -> list[Emission]:
+    """Emissions of one decision; ``intake`` is needed where ``needs_body`` says so."""
+    partitions = control.require_deployment().partitions
+    sent = []
+    if decision.verdict == "admit":
+        work = _work(decision, partition, control, intake)
+        key = work.request.encode()
+        sent.append(Emission("work", partition_of(key, partitions), key, encode(work)))
+    elif decision.facts.client_request and decision.tenant:
+        sent.append(_refusal(decision, partitions))
+    event = _finding(decision)
+    if event is not None:
+        sent.append(Emission("findings", partition, decision.organisation.encode(), encode(event)))
+    return sent
+
+
+def after_outcome(outcome: Outcome, partitions: int) -> list[Emission]:
+    """An outcome that no worker reported must be told to whoever waits."""
+    if outcome.result != "expired" or outcome.completion >= 0:
+        return []
+    response = Response(outcome.request, outcome.client_request, outcome.tenant, "refusal", reason="expired")
+    where = lane_partition(outcome.lane, partitions)
+    return [Emission("responses", where, outcome.request.encode(), encode(response))]
+
+
+def dead_letter(raw: Raw, partition: int, reason: str) -> Emission:
+    """The trace of bytes that could not be understood; they stay in ``requests``."""
+    letter = DeadLetter(
+        "requests", partition, raw.offset, raw.time, reason, len(raw.value), hashlib.sha256(raw.value).digest()
+    )
+    return Emission("dead_letters", partition, b"", encode(letter))
+
+
+def _work(decision: Decision, partition: int, control: Control, intake: Intake | None) -> Work:
+    facts = decision.facts
+    work = Work(
+        request=decision.request,
+        partition=partition,
+        organisation=decision.organisation,
+        tenant=decision.tenant,
+        principal=decision.principal,
+        client_request=facts.client_request,
+        lane=facts.lane,
+        deadline=facts.deadline,
+    )
+    if facts.kind == "cancel":
+        return msgspec.structs.replace(work, request=decision.first, cancel=True)
+    assert intake is not None
+    assert intake.body is not None
+    plan = control.plans[control.tenants[decision.tenant].plan]
+    return msgspec.structs.replace(
+        work,
+        model=facts.model,
+        max_tokens=facts.max_tokens,
+        input_bound=facts.input_bound,
+        sampling=intake.body.sampling,
+        sealed=intake.body.sealed,
+        wrap=intake.wrap,
+        keep_text=keeps(plan, (*facts.findings, *decision.findings)),
+    )
+
+
+def _refusal(decision: Decision, partitions: int) -> Emission:
+    response = Response(
+        decision.request,
+        decision.facts.client_request,
+        decision.tenant,
+        "refusal",
+        reason=decision.reasons[0],
+        limit=decision.limit,
+        retry_after_ms=decision.retry_after_ms,
+    )
+    where = lane_partition(decision.facts.lane, partitions)
+    return Emission("responses", where, decision.request.encode(), encode(response))
+
+
+def _finding(decision: Decision) -> FindingEvent | None:
+    findings = (*decision.facts.findings, *decision.findings)
+    if not decision.tenant or (not findings and decision.verdict == "admit"):
+        return None
+    return FindingEvent(
+        decision.request,
+        decision.facts.time,
+        decision.organisation,
+        decision.tenant,
+        decision.principal,
+        "admit",
+        decision.verdict,
+        decision.reasons,
+        findings,
+    )

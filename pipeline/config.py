@@ -1,0 +1,148 @@
+"""Settings of every process: one frozen tree from a TOML file and the environment, unknown keys refused.
+
+``SLUICE_SECTION__FIELD`` overrides ``[section] field`` of the file. Only this module reads the environment.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+
+from pipeline.errors import ConfigError
+
+PREFIX = "SLUICE_"
+Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Kafka(Section):
+    bootstrap: str = Field("127.0.0.1:9092", description="host:port of one or more brokers, by comma")
+    partitions: int = Field(4, ge=1, le=4096, description="partition count of a new deployment; pinned afterwards")
+    replication: int = Field(1, ge=1, le=9, description="copies of each partition; 3 in production")
+
+
+class ClickHouse(Section):
+    url: str = Field("http://127.0.0.1:8123", description="HTTP endpoint")
+    user: str = "sluice"
+    password: SecretStr = Field(SecretStr(""), description="secret; from the environment, not the file")
+    database: str = "sluice"
+
+
+class Keys(Section):
+    home: Path = Field(Path(".sluice/keys"), description="folder of keyring.json and log-key.json, mode 0700")
+
+    @property
+    def keyring(self) -> Path:
+        return self.home / "keyring.json"
+
+    @property
+    def log_key(self) -> Path:
+        return self.home / "log-key.json"
+
+
+class Gateway(Section):
+    host: str = "127.0.0.1"
+    port: Port = 8080
+    lane: int = Field(0, ge=0, description="partition of responses that this gateway reads; one each")
+    advertised_bootstrap: str = Field("", description="bootstrap servers told to direct producers; empty: kafka's")
+
+
+class Admit(Section):
+    snapshot_every: int = Field(20_000, ge=100, description="records of decisions between two snapshots")
+
+
+class Generate(Section):
+    model: str = Field("glossary", description="'glossary' (ships with the project), 'echo', or a model folder")
+    threads: int = Field(1, ge=1, le=256, description="threads of the arithmetic")
+    batch: int = Field(16, ge=1, le=1024, description="requests that run together")
+    echo_delay_ms: int = Field(0, ge=0, le=10_000, description="time per token of the echo engine")
+
+
+class Seal(Section):
+    batch: int = Field(4096, ge=1, le=4096, description="most records of one sealed batch")
+    interval_ms: int = Field(1000, ge=10, le=60_000, description="a batch closes after this long at the latest")
+
+
+class Notify(Section):
+    allow_private: bool = Field(False, description="deliver to loopback and private addresses (development)")
+    timeout_s: float = Field(15.0, gt=0, le=60)
+
+
+class Settings(Section):
+    kafka: Kafka = Kafka()
+    clickhouse: ClickHouse = ClickHouse()
+    keys: Keys = Keys()
+    gateway: Gateway = Gateway()
+    admit: Admit = Admit()
+    generate: Generate = Generate()
+    seal: Seal = Seal()
+    notify: Notify = Notify()
+
+
+def load(path: Path | None = None, environ: Mapping[str, str] | None = None) -> Settings:
+    """The settings of this process. Raises ConfigError naming file and line, or the variable, with what was expected."""
+    environ = os.environ if environ is None else environ
+    text, tree = "", dict[str, Any]()
+    if path is not None:
+        try:
+            text = path.read_text("utf-8")
+            tree = tomllib.loads(text)
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise ConfigError(f"{path}: {error}") from error
+    known, variables = known_environment(), dict[str, str]()
+    for name, value in environ.items():
+        if name.startswith(PREFIX) and "__" in name:
+            if name not in known:
+                raise ConfigError(f"environment variable {name}: no such setting; known ones: sluice config")
+            section, field = known[name].split(".")
+            variables[known[name]] = name
+            tree.setdefault(section, {})[field] = value
+    try:
+        return Settings.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError("; ".join(_fault(e, path, text, variables) for e in error.errors()[:5])) from None
+
+
+def known_environment() -> dict[str, str]:
+    """Variable name → ``section.field``."""
+    return {f"{PREFIX}{section}__{field}".upper(): f"{section}.{field}" for section, field, _, _ in table()}
+
+
+def table() -> list[tuple[str, str, str, str]]:
+    """Section, field, default and meaning of every setting, in order."""
+    rows = []
+    for section, outer in Settings.model_fields.items():
+        kind: Any = outer.annotation
+        for name, field in kind.model_fields.items():
+            rows.append((section, name, str(field.get_default(call_default_factory=True)), field.description or ""))
+    return rows
+
+
+def _fault(error: Any, path: Path | None, text: str, variables: Mapping[str, str]) -> str:
+    key = ".".join(map(str, error["loc"]))
+    where = variables.get(key) or f"{path}:{_line(text, [str(part) for part in error['loc']])}: {key}"
+    if error["type"] == "extra_forbidden":
+        return f"{where}: no such setting; known ones: sluice config"
+    return f"{where}: {error['msg']}"
+
+
+def _line(text: str, keys: list[str]) -> int:
+    """The line of a key in its table; 1 where it cannot be found."""
+    section, lines = "", text.splitlines()
+    for number, line in enumerate(lines, 1):
+        header = re.match(r"\s*\[([^\]]+)\]", line)
+        section = header.group(1).strip() if header else section
+        if len(keys) == 1 and header and section == keys[0]:
+            return number
+        if len(keys) > 1 and section == keys[0] and re.match(rf"\s*{re.escape(keys[-1])}\s*=", line):
+            return number
+    return 1

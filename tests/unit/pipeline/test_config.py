@@ -1,0 +1,44 @@
+"""Settings: defaults, overrides, and refusals that name the place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipeline import config
+from pipeline.errors import ConfigError
+
+
+def test_the_environment_overrides_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "sluice.toml"
+    file.write_text('[gateway]\nport = 9000\nhost = "0.0.0.0"\n')
+    settings = config.load(file, {"SLUICE_GATEWAY__PORT": "9001", "SLUICE_HOME": "ignored"})
+    assert (settings.gateway.port, settings.gateway.host) == (9001, "0.0.0.0")
+
+
+@pytest.mark.parametrize(
+    ("text", "environ", "expected"),
+    [
+        ("[gateway]\nhost = 'x'\nprot = 1\n", {}, "sluice.toml:3: gateway.prot: no such setting"),
+        ("[gatway]\nhost = 'x'\n", {}, "sluice.toml:1: gatway: no such setting"),
+        ("[gateway]\nport = 'many'\n", {}, "sluice.toml:2: gateway.port: Input should be a valid integer"),
+        ("[gateway\n", {}, "sluice.toml: "),
+        ("", {"SLUICE_GATEWAY__PROT": "1"}, "SLUICE_GATEWAY__PROT: no such setting"),
+        ("", {"SLUICE_GATEWAY__PORT": "0"}, "SLUICE_GATEWAY__PORT: Input should be greater"),
+    ],
+)
+def test_a_wrong_setting_is_named_with_its_place(
+    tmp_path: Path, text: str, environ: dict[str, str], expected: str
+) -> None:
+    file = tmp_path / "sluice.toml"
+    file.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        config.load(file, environ)
+    assert expected in str(caught.value)
+
+
+def test_the_password_never_shows() -> None:
+    settings = config.load(None, {"SLUICE_CLICKHOUSE__PASSWORD": "hunter2-canary"})
+    assert "hunter2-canary" not in repr(settings)
+    assert settings.clickhouse.password.get_secret_value() == "hunter2-canary"

@@ -89,7 +89,7 @@ class Settings(Section):
 
 
 def load(path: Path | None = None, environ: Mapping[str, str] | None = None) -> Settings:
-    """The settings of this process. Raises ConfigError naming file and line, or the variable, with what was expected."""
+    """The settings of this process. Raises ConfigError naming file and line, or the variable."""
     environ = os.environ if environ is None else environ
     text, tree = "", dict[str, Any]()
     if path is not None:

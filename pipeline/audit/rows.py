@@ -77,6 +77,14 @@ def leaf_value(offset: int, time: int, value: bytes) -> bytes:
     return _FRAME.pack(offset, time) + value
 
 
+def read_leaf(framed: bytes) -> tuple[int, int, bytes]:
+    """Offset, time and value of ``leaf_value``. Raises Malformed."""
+    if len(framed) < _FRAME.size:
+        raise Malformed(f"leaf: expected at least {_FRAME.size} bytes, came {len(framed)}")
+    offset, time = _FRAME.unpack_from(framed)
+    return offset, time, framed[_FRAME.size :]
+
+
 def leaf_digests(offsets: Sequence[int], times: Sequence[int], values: Sequence[bytes]) -> list[bytes]:
     """``merkle.leaf_hash`` of many framed records."""
     sha256, pack = hashlib.sha256, _FRAME.pack

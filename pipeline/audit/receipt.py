@@ -1,0 +1,68 @@
+"""Inclusion receipts: one record, its place in the log, and a signed checkpoint, checkable without the operator.
+
+The proof is a c2sp.org/tlog-proof text. Its ``extra`` line carries the framed record (see rows.leaf_value), so the
+receipt alone suffices; a checker believes nothing of it before the path leads to the signed root.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pipeline.audit.checkpoint import MAX_NOTE_BYTES, Checkpoint, Verifiers, open_checkpoint
+from pipeline.audit.merkle import leaf_hash, verify_inclusion
+from pipeline.audit.rows import leaf_value, read_leaf
+from pipeline.errors import Malformed
+
+VERSION = "c2sp.org/tlog-proof@v1"
+MAX_RECORD_BYTES = 2 * 1024 * 1024
+_INDEX = re.compile(r"index (0|[1-9][0-9]{0,18})")
+_MAX_PATH = 63
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """A record that is in the log: its leaf index, source offset, time (Unix ms) and stored bytes."""
+
+    checkpoint: Checkpoint
+    leaf: int
+    offset: int
+    time: int
+    value: bytes
+
+
+def write_receipt(offset: int, time: int, value: bytes, leaf: int, proof: Sequence[bytes], note: str) -> str:
+    """The receipt of one record; ``proof`` from merkle.inclusion_proof over the leaves under ``note``."""
+    framed = base64.b64encode(leaf_value(offset, time, value)).decode("ascii")
+    path = "".join(base64.b64encode(node).decode("ascii") + "\n" for node in proof)
+    return f"{VERSION}\nextra {framed}\nindex {leaf}\n{path}\n{note}"
+
+
+def check_receipt(text: str, verifiers: Verifiers) -> Receipt:
+    """What the receipt proves. Raises Malformed where a signature, the path or a byte is not as signed."""
+    if len(text) > 2 * MAX_RECORD_BYTES + MAX_NOTE_BYTES:
+        raise Malformed(f"receipt: expected at most {2 * MAX_RECORD_BYTES + MAX_NOTE_BYTES} characters")
+    head, gap, note = text.partition("\n\n")
+    lines = head.split("\n")
+    if not gap or len(lines) < 3 or lines[0] != VERSION or not lines[1].startswith("extra "):
+        raise Malformed(f"receipt: expected {VERSION}, a line extra, a line index, a path, and a checkpoint")
+    index = _INDEX.fullmatch(lines[2])
+    if index is None or len(lines) - 3 > _MAX_PATH:
+        raise Malformed(f"receipt: expected index and a path of at most {_MAX_PATH} hashes")
+    framed, path = _raw(lines[1].removeprefix("extra ")), [_raw(line) for line in lines[3:]]
+    offset, time, value = read_leaf(framed)
+    checkpoint = open_checkpoint(note, verifiers)
+    leaf = int(index[1])
+    if not verify_inclusion(leaf_hash(framed), leaf, checkpoint.size, path, checkpoint.root):
+        raise Malformed(f"receipt: the record is not leaf {leaf} of the {checkpoint.size} under the checkpoint")
+    return Receipt(checkpoint, leaf, offset, time, value)
+
+
+def _raw(text: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        raise Malformed("receipt: expected standard base64") from None

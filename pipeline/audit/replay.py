@@ -1,0 +1,162 @@
+"""Deriving a partition's history again: each decision byte for byte, each outcome from what it reports.
+
+The rules are handed in, since deciding lies above the log. Folding goes on after a fault, so one bad record is one
+fault and not a thousand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from pipeline.errors import Malformed
+from pipeline.events.codec import encode
+from pipeline.events.control import Control, parse
+from pipeline.events.records import DECIDER, Completion, ControlMark, Decision, Facts, LogRecord, Outcome
+
+
+class Reserved(Protocol):
+    """An admitted request that waits for its outcome."""
+
+    @property
+    def deadline(self) -> int: ...
+
+
+class Fold(Protocol):
+    """The state of one partition; ``pipeline.ledger.Ledger`` is one."""
+
+    marks: dict[str, int]
+
+    @property
+    def open(self) -> Any: ...
+    @property
+    def time(self) -> int: ...
+    def apply(self, record: LogRecord) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """How history is made: ``Rules(Ledger, admit.decide, admit.outcome, admit.expired, admit.GRACE_MS)``."""
+
+    ledger: Callable[[], Fold]
+    decide: Callable[[Any, Control, int, Facts], Decision]
+    outcome: Callable[[Any, int, int, Completion], Outcome | None]
+    expired: Callable[[Any, Any, int], Outcome]
+    grace_ms: int
+    decider: int = DECIDER
+
+
+class Replay:
+    """Folds the records of ``decisions[partition]`` from the first one, deriving each again.
+
+    ``control`` gives (offset, stored bytes) of the control documents in offset order, from the sealed log of
+    ``control``.
+    """
+
+    def __init__(self, rules: Rules, partition: int, control: Iterable[tuple[int, bytes]]) -> None:
+        self.derived = self.foreign = self.settled = self.admitted = self.denied = self.ended = self.overshoot = 0
+        self._rules = rules
+        self._partition = partition
+        self._ledger = rules.ledger()
+        self._control = Control()
+        self._documents = iter(control)
+        self._next: tuple[int, bytes] | None = next(self._documents, None)
+
+    @property
+    def open(self) -> int:
+        """Admitted requests without an outcome so far."""
+        return len(self._ledger.open)
+
+    def push(self, record: LogRecord, body: bytes) -> list[str]:
+        """What is wrong with the next record; empty where it is as the rules give it."""
+        faults: list[str] = []
+        try:
+            if isinstance(record, Decision):
+                faults += self._decision(record, body)
+            elif isinstance(record, Outcome):
+                faults += self._outcome(record, body)
+            elif record.time < self._ledger.time:
+                faults.append(f"time goes back by {self._ledger.time - record.time} ms")
+            if isinstance(record, ControlMark):
+                faults += self._load(record.control)
+            if not isinstance(record, Outcome) or record.request in self._ledger.open:
+                self._ledger.apply(record)
+        except Exception as error:  # whatever a forged record makes the rules trip over is a fault of the record
+            faults.append(f"cannot be derived: {type(error).__name__}")
+        return faults
+
+    def _decision(self, record: Decision, body: bytes) -> list[str]:
+        faults = self._load(record.control)
+        asked, facts = self._ledger.marks["requests"], record.facts
+        if facts.offset > asked:
+            faults.append(f"requests {asked} to {facts.offset - 1} have no decision")
+        elif facts.offset < asked:
+            faults.append(f"a second decision for request {facts.offset}")
+        if facts.time < self._ledger.time:
+            faults.append(f"time goes back by {self._ledger.time - facts.time} ms")
+        if record.verdict == "admit" and facts.kind == "inference":
+            self.admitted += 1
+        elif record.verdict == "deny":
+            self.denied += 1
+        if record.decider != self._rules.decider:
+            self.foreign += 1
+            return faults
+        self.derived += 1
+        if encode(self._rules.decide(self._ledger, self._control, self._partition, facts)) != body:
+            faults.append("the decision is not what the rules give for its facts")
+        return faults
+
+    def _outcome(self, record: Outcome, body: bytes) -> list[str]:
+        held = self._ledger.open.get(record.request)
+        if held is None:
+            return ["an outcome without an open admitted request"]
+        self.ended += 1
+        faults = []
+        if record.completion < 0:
+            if record.time < held.deadline + self._rules.grace_ms:
+                faults.append("expired before deadline and grace were over")
+            made: Outcome | None = self._rules.expired(self._ledger, held, record.time)
+        else:
+            made = self._rules.outcome(self._ledger, record.completion, record.time, _reported(record))
+            used = record.input_tokens + record.output_tokens
+            self.overshoot += any(c.unit == "tokens" and c.amount < used for c in held.charges)
+        self.settled += 1
+        if made is None or encode(made) != body:
+            faults.append("the outcome is not what the rules settle")
+        return faults
+
+    def _load(self, version: int) -> list[str]:
+        """Bring the control documents to ``version``."""
+        if version < self._control.version:
+            return [f"control version goes back from {self._control.version} to {version}"]
+        while self._next is not None and self._next[0] <= version:
+            offset, raw = self._next
+            try:
+                self._control.apply(offset, parse(raw))
+            except Malformed:
+                self._control.skip(offset)
+            self._next = next(self._documents, None)
+        if self._control.version != version:
+            return [f"control version {version} is not in the log, which ends at {self._control.version}"]
+        return []
+
+
+def _reported(record: Outcome) -> Completion:
+    """The completion as far as the outcome repeats it; attempt is not part of the history."""
+    return Completion(
+        request=record.request,
+        organisation=record.organisation,
+        tenant=record.tenant,
+        result=record.result,
+        worker=record.worker,
+        attempt="",
+        model=record.model,
+        finish=record.finish,
+        input_tokens=record.input_tokens,
+        output_tokens=record.output_tokens,
+        first_token_ms=record.first_token_ms,
+        findings=record.findings,
+        text_digest=record.text_digest,
+        text=record.text,
+    )

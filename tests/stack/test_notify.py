@@ -1,0 +1,262 @@
+"""Notify on a real broker with a real receiver: retries, recovery after SIGKILL, and nothing lost or altered."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from standardwebhooks.webhooks import Webhook
+
+from pipeline.adapters.embedded.broker import BrokerSettings, EmbeddedBroker
+from pipeline.adapters.embedded.supervisor import Supervisor, free_port
+from pipeline.adapters.kafka import PartitionReader, Publisher
+from pipeline.adapters.webhook import secret_text
+from pipeline.events.codec import decode, encode
+from pipeline.events.control import Tenant
+from pipeline.events.records import Alert, Delivery
+from pipeline.topics import BY_NAME
+from pipeline.vault import FileKeyring, tenant_keys
+
+CACHE = Path(os.environ.get("SLUICE_CACHE", Path.home() / ".cache" / "sluice"))
+WORKER = """
+import asyncio, signal, sys
+from pathlib import Path
+from pipeline.adapters.control_feed import ControlFeed
+from pipeline.runner.notify import NotifySettings, run
+from pipeline.stages.notify import Schedule
+from pipeline.vault import FileKeyring, Vault
+
+async def main(bootstrap, keyring):
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    feed = ControlFeed(bootstrap)
+    await feed.start()
+    settings = NotifySettings(True, 5.0, schedule=Schedule(200, 1000, 6), instance="notify-0")
+    following = asyncio.create_task(feed.follow(stop))
+    await run(bootstrap, feed, Vault(FileKeyring(Path(keyring)), feed.control), settings, stop)
+    await following
+    await feed.close()
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+class Receiver:
+    """An HTTP server in a thread: answers as told by path, and keeps what came."""
+
+    def __init__(self) -> None:
+        self.came: list[tuple[str, dict[str, str], bytes]] = []
+        self.answer: Callable[[str, int], int] = lambda tenant, nth: 200
+        self.gate = threading.Event()
+        self.gate.set()
+        self._ready = threading.Event()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+
+    def __enter__(self) -> Receiver:
+        self._thread.start()
+        assert self._ready.wait(10)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.gate.set()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+
+    def url(self, tenant: str) -> str:
+        return f"http://127.0.0.1:{self.port}/{tenant}"
+
+    def of(self, tenant: str) -> list[tuple[dict[str, str], bytes]]:
+        return [(headers, body) for path, headers, body in list(self.came) if path == tenant]
+
+    def _serve(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        app = web.Application()
+        app.router.add_post("/{tenant}", self._take)
+        runner = web.AppRunner(app)
+        self._loop.run_until_complete(runner.setup())
+        self._loop.run_until_complete(web.TCPSite(runner, "127.0.0.1", 0).start())
+        self.port = runner.addresses[0][1]
+        self._ready.set()
+        self._loop.run_forever()
+        self._loop.run_until_complete(runner.cleanup())
+
+    async def _take(self, request: web.Request) -> web.Response:
+        tenant, body = request.match_info["tenant"], await request.read()
+        self.came.append((tenant, {k.lower(): v for k, v in request.headers.items()}, body))
+        nth = len(self.of(tenant))
+        await self._loop.run_in_executor(None, self.gate.wait, 30)
+        return web.Response(status=self.answer(tenant, nth))
+
+
+class Stack:
+    """A broker with two partitions, a keyring, and a worker to be killed."""
+
+    def __init__(self, bootstrap: str, keyring: Path) -> None:
+        self.bootstrap, self._keyring = bootstrap, keyring
+        self._kms = FileKeyring.create(keyring)
+        self.secrets: dict[str, bytes] = {}
+
+    def worker(self) -> subprocess.Popen[bytes]:
+        return subprocess.Popen([sys.executable, "-c", WORKER, self.bootstrap, str(self._keyring)])
+
+    def tenant(self, name: str, url: str) -> None:
+        keys = tenant_keys(self._kms, name)
+        self.secrets[name] = self._kms.unwrap(keys["webhook_secret"], f"webhook/{name}")
+        document = Tenant(id=name, organisation="org", plan="free", webhook=url, **keys)
+        self.send("control", 0, [document.model_dump_json().encode()])
+
+    def alerts(self, tenant: str, numbers: range, partition: int = 0) -> list[str]:
+        now = int(time.time() * 1000)
+        made = [Alert(f"{tenant}-{n:032d}", now, "rule-a", 3, "org", tenant, "", "A title", 3, now) for n in numbers]
+        self.send("alerts", partition, [encode(alert) for alert in made])
+        return [alert.alert for alert in made]
+
+    def send(self, topic: str, partition: int, values: list[bytes]) -> None:
+        async def run() -> None:
+            publisher = Publisher(self.bootstrap)
+            await publisher.start()
+            await publisher.send_all([(topic, partition, b"k", value, ()) for value in values])
+            await publisher.close()
+
+        asyncio.run(run())
+
+    def deliveries(self) -> list[Delivery]:
+        async def run() -> list[Delivery]:
+            found = []
+            for partition in (0, 1):
+                reader = PartitionReader(self.bootstrap, "deliveries", partition)
+                await reader.start(0)
+                found += [decode(Delivery, item.value) for item in await reader.read_to_end()]
+                await reader.close()
+            return found
+
+        return asyncio.run(run())
+
+
+@pytest.fixture
+def stack(tmp_path: Path) -> Iterator[Stack]:
+    supervisor = Supervisor()
+    broker = EmbeddedBroker(BrokerSettings(tmp_path / "kafka", CACHE, free_port(), free_port()), supervisor)
+    broker.ensure_fetched(print)
+    broker.start()
+    asyncio.run(_create(broker.bootstrap))
+    yield Stack(broker.bootstrap, tmp_path / "keyring.json")
+    supervisor.stop_all()
+
+
+async def _create(bootstrap: str) -> None:
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    await admin.start()
+    try:
+        wanted = [("control", 1), ("alerts", 2), ("deliveries", 2)]
+        await admin.create_topics([NewTopic(n, p, 1, topic_configs=BY_NAME[n].config(1)) for n, p in wanted])
+    finally:
+        await admin.close()
+
+
+def wait_until(holds: Callable[[], bool], what: str, timeout_s: float = 60) -> None:
+    end = time.monotonic() + timeout_s
+    while not holds():
+        assert time.monotonic() < end, f"waited {timeout_s} s for {what}"
+        time.sleep(0.1)
+
+
+def stop(process: subprocess.Popen[bytes], how: int) -> int:
+    process.send_signal(how)
+    return process.wait(timeout=60)
+
+
+def ids(came: list[tuple[dict[str, str], bytes]]) -> list[str]:
+    return [headers["webhook-id"] for headers, _ in came]
+
+
+def test_failures_are_retried_until_the_target_takes_it(stack: Stack) -> None:
+    with Receiver() as receiver:
+        receiver.answer = lambda tenant, nth: {"bad-then-good": 500 if nth < 3 else 200, "never": 503}.get(tenant, 200)
+        for tenant in ("bad-then-good", "never", "good"):
+            stack.tenant(tenant, receiver.url(tenant))
+        stack.tenant("silent", "")
+        worker = stack.worker()
+        try:
+            wanted = [stack.alerts(tenant, range(1), p) for tenant, p in (("bad-then-good", 0), ("never", 1))]
+            good, _ = stack.alerts("good", range(3)), stack.alerts("silent", range(2))
+            wait_until(lambda: sum(d.status == "dead" for d in stack.deliveries()) == 1, "the dead letter")
+            wait_until(lambda: sum(d.status == "delivered" for d in stack.deliveries()) == 4, "four deliveries")
+        finally:
+            assert stop(worker, signal.SIGTERM) == 0
+        for tenant, tries in (("bad-then-good", 3), ("never", 6), ("good", 3)):
+            came = receiver.of(tenant)
+            assert len(came) == tries
+            for headers, body in came:
+                said = Webhook(secret_text(stack.secrets[tenant])).verify(body, headers)
+                assert said["data"]["finding_info"]["uid"] == headers["webhook-id"]
+        assert len({receiver.of("never")[n][1] for n in range(6)}) == 1
+        assert ids(receiver.of("bad-then-good")) == wanted[0] * 3
+        assert ids(receiver.of("good")) == good
+        told = [(d.attempt, d.status, d.http_status) for d in stack.deliveries() if d.tenant == "never"]
+        assert told == [(n, "retry", 503) for n in range(1, 6)] + [(6, "dead", 503)]
+        assert not any("127.0.0.1" in encode(d).decode() for d in stack.deliveries())
+
+
+def test_a_worker_killed_between_post_and_record_posts_the_same_again(stack: Stack) -> None:
+    with Receiver() as receiver:
+        stack.tenant("t1", receiver.url("t1"))
+        receiver.gate.clear()
+        worker = stack.worker()
+        try:
+            (alert,) = stack.alerts("t1", range(1))
+            wait_until(lambda: len(receiver.of("t1")) == 1, "the first post")
+        finally:
+            stop(worker, signal.SIGKILL)
+        receiver.gate.set()
+        assert stack.deliveries() == []
+        worker = stack.worker()
+        try:
+            wait_until(lambda: len(stack.deliveries()) == 1, "the record")
+        finally:
+            stop(worker, signal.SIGTERM)
+        (first, again) = receiver.of("t1")
+        assert ids([first, again]) == [alert, alert]
+        assert first[1] == again[1]
+        worker = stack.worker()
+        try:
+            (marker,) = stack.alerts("t1", range(9, 10))
+            wait_until(lambda: ids(receiver.of("t1"))[-1] == marker, "a later alert")
+        finally:
+            stop(worker, signal.SIGTERM)
+        assert ids(receiver.of("t1")) == [alert, alert, marker]
+
+
+def test_kills_at_any_moment_lose_no_alert_and_no_attempt_on_record(stack: Stack) -> None:
+    tenants = [f"t{n}" for n in range(6)]
+    with Receiver() as receiver:
+        receiver.answer = lambda tenant, nth: 500 if tenant == "t5" and nth <= 3 else 200
+        for tenant in tenants:
+            stack.tenant(tenant, receiver.url(tenant))
+        wanted: dict[str, list[str]] = {tenant: [] for tenant in tenants}
+        for step in range(4):
+            worker = stack.worker()
+            for n, tenant in enumerate(tenants):
+                wanted[tenant] += stack.alerts(tenant, range(step * 3, step * 3 + 3), n % 2)
+            time.sleep(1.0 + 0.7 * step)
+            stop(worker, signal.SIGKILL)
+        worker = stack.worker()
+        try:
+            wait_until(lambda: sum(d.status == "delivered" for d in stack.deliveries()) >= 72, "all deliveries")
+        finally:
+            assert stop(worker, signal.SIGTERM) == 0
+        for tenant in tenants:
+            assert set(ids(receiver.of(tenant))) == set(wanted[tenant])
+        finished = [d.alert for d in stack.deliveries() if d.status == "delivered"]
+        assert sorted(finished) == sorted(alert for made in wanted.values() for alert in made)

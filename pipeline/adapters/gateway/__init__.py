@@ -1,0 +1,1 @@
+"""The HTTP door: OpenAI-compatible requests become signed records, response records become answers."""

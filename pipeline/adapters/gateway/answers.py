@@ -1,0 +1,105 @@
+"""The JSON that callers get: OpenAI's completion and chunk objects, and the simple answer."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import msgspec
+
+from pipeline.adapters.gateway.door import Pending
+from pipeline.adapters.gateway.refusals import Refusal
+from pipeline.adapters.gateway.replies import Reply
+from pipeline.events.records import Response
+
+DONE = b"data: [DONE]\n\n"
+KEEP_ALIVE = b": keep-alive\n\n"
+_FINISH = {"length": "length", "content_filter": "content_filter"}
+
+
+def event(value: Any) -> bytes:
+    """One server-sent event."""
+    return b"data: " + msgspec.json.encode(value) + b"\n\n"
+
+
+def error_event(refusal: Refusal) -> bytes:
+    return b"data: " + refusal.body() + b"\n\n"
+
+
+def usage(end: Response) -> dict[str, int]:
+    return {
+        "prompt_tokens": end.input_tokens,
+        "completion_tokens": end.output_tokens,
+        "total_tokens": end.input_tokens + end.output_tokens,
+    }
+
+
+class ChatShape:
+    """``chat.completion`` and ``chat.completion.chunk`` objects of one request."""
+
+    def __init__(self, pending: Pending, model: str, include_usage: bool) -> None:
+        self._id = f"chatcmpl-{pending.client_request}"
+        self._model, self._include_usage = model, include_usage
+        self._created = int(time.time())
+
+    def first(self) -> bytes:
+        return self._delta({"role": "assistant", "content": ""})
+
+    def piece(self, text: str) -> bytes:
+        return self._delta({"content": text})
+
+    def last(self, end: Response) -> bytes:
+        """Finish reason, usage where asked for, and the end mark. An answer cut by policy ends as content_filter."""
+        finish = "content_filter" if end.result == "withheld" else _FINISH.get(end.finish, "stop")
+        closing = self._delta({}, finish)
+        if self._include_usage:
+            closing += event({**self._head("chat.completion.chunk"), "choices": [], "usage": usage(end)})
+        return closing + DONE
+
+    def whole(self, text: str, end: Response) -> dict[str, Any]:
+        message = {"role": "assistant", "content": text, "refusal": None}
+        finish = _FINISH.get(end.finish, "stop")
+        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": finish}
+        return {**self._head("chat.completion"), "choices": [choice], "usage": usage(end)}
+
+    def _delta(self, delta: dict[str, str], finish: str | None = None) -> bytes:
+        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
+        found = {**self._head("chat.completion.chunk"), "choices": [choice]}
+        return event({**found, "usage": None} if self._include_usage else found)
+
+    def _head(self, kind: str) -> dict[str, Any]:
+        return {"id": self._id, "object": kind, "created": self._created, "model": self._model}
+
+
+class SimpleShape:
+    """The answer of ``POST /inference`` and of ``GET /v1/requests/{id}``."""
+
+    def __init__(self, pending: Pending, model: str) -> None:
+        self._client_request, self._model = pending.client_request, model
+
+    def first(self) -> bytes:
+        return event({"client_request": self._client_request})
+
+    def piece(self, text: str) -> bytes:
+        return event({"text": text})
+
+    def last(self, end: Response) -> bytes:
+        return event({**_ended(end), "model": self._model}) + DONE
+
+    def whole(self, text: str, end: Response) -> dict[str, Any]:
+        return {"client_request": self._client_request, "text": text, "model": self._model, **_ended(end)}
+
+
+def collected(client_request: str, reply: Reply | None) -> dict[str, Any]:
+    """What is known of a request that was written elsewhere: ``open`` until its end came by."""
+    if reply is None or reply.end is None:
+        text = bytes(reply.text).decode("utf-8", "replace") if reply else ""
+        return {"client_request": client_request, "result": "open", "text": text}
+    text = (reply.whole or b"").decode("utf-8", "replace")
+    return {"client_request": client_request, "text": text, **_ended(reply.end)}
+
+
+def _ended(end: Response) -> dict[str, Any]:
+    counted = {"input_tokens": end.input_tokens, "output_tokens": end.output_tokens}
+    total = {**counted, "total_tokens": end.input_tokens + end.output_tokens}
+    return {"request": end.request, "result": end.result, "finish": end.finish, "usage": total}

@@ -1,0 +1,249 @@
+"""The gateway on a real broker, through the stock OpenAI client; a small worker plays admit and generate."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Iterator
+
+import aiohttp
+import openai
+import pytest
+from doors_site import KEY, SECRET, Site, Worker, opened_site, serving
+
+from pipeline.adapters.gateway.auth import bearer
+from pipeline.adapters.kafka import PartitionReader
+from pipeline.events.codec import decode
+from pipeline.events.records import Access
+from pipeline.topics import partition_of
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    with opened_site(tmp_path_factory.mktemp("site")) as found:
+        yield found
+
+
+def client(site: Site, key: str = KEY) -> openai.AsyncOpenAI:
+    return openai.AsyncOpenAI(api_key=key, base_url=f"{site.url}/v1", max_retries=0)
+
+
+def play(site: Site, test: Callable[[openai.AsyncOpenAI, Worker], Awaitable[None]], **bounds: int | float) -> None:
+    async def job() -> None:
+        async with asyncio.timeout(60), serving(site, **bounds), Worker(site) as worker, client(site) as stock:
+            await test(stock, worker)
+
+    asyncio.run(job())
+
+
+def said(text: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": text}]
+
+
+def test_the_stock_client_gets_whole_answers_and_streams(site: Site) -> None:
+    async def test(stock: openai.AsyncOpenAI, worker: Worker) -> None:
+        whole = await stock.chat.completions.create(
+            model="glossary",
+            max_tokens=9,
+            temperature=0.5,
+            seed=3,
+            stop=["x"],
+            messages=[{"role": "developer", "content": "be brief"}, *said("alpha béta 漢字")],  # type: ignore[list-item]
+            extra_headers={"Idempotency-Key": "once"},
+        )
+        assert whole.choices[0].message.content == "alpha béta 漢字 "
+        assert whole.choices[0].finish_reason == "stop"
+        assert whole.usage is not None
+        assert (whole.usage.prompt_tokens, whole.usage.completion_tokens, whole.usage.total_tokens) == (5, 3, 8)
+        body = worker.bodies[0]
+        assert (body.max_tokens, body.temperature, body.seed, body.stop) == (9, 0.5, 3, ("x",))
+        assert body.idempotency == "once"
+        assert [m.role for m in worker.messages[0]] == ["system", "user"]
+
+        stream = await stock.chat.completions.create(
+            model="glossary", messages=said("one two three"), stream=True, stream_options={"include_usage": True}
+        )
+        chunks = [chunk async for chunk in stream]
+        assert "".join(c.choices[0].delta.content or "" for c in chunks if c.choices) == "one two three "
+        assert chunks[0].choices[0].delta.role == "assistant"
+        assert chunks[-2].choices[0].finish_reason == "stop"
+        assert chunks[-1].choices == []
+        assert chunks[-1].usage is not None
+        assert chunks[-1].usage.total_tokens == 8
+        assert [m.id async for m in stock.models.list()] == ["glossary"]
+
+    play(site, test)
+
+
+def test_records_lie_on_the_organisations_partition_with_rising_counters(site: Site) -> None:
+    async def test(stock: openai.AsyncOpenAI, worker: Worker) -> None:
+        async def one(number: int) -> str:
+            answer = await stock.chat.completions.create(model="glossary", messages=said(f"number {number}"))
+            return answer.choices[0].message.content or ""
+
+        texts = await asyncio.gather(*(one(n) for n in range(40)))
+        assert texts == [f"number {n} " for n in range(40)]
+        counters = [envelope.counter for envelope, _ in worker.seen]
+        assert counters == sorted(set(counters))
+        assert len({envelope.session for envelope, _ in worker.seen}) == 1
+        assert {item.key for _, item in worker.seen} == {b"acme"}
+
+    play(site, test)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_refusals_become_the_right_exception(site: Site, stream: bool) -> None:
+    async def test(stock: openai.AsyncOpenAI, worker: Worker) -> None:
+        async def refused(text: str) -> openai.APIStatusError:
+            with pytest.raises(openai.APIStatusError) as caught:
+                await stock.chat.completions.create(model="glossary", messages=said(text), stream=stream)
+            return caught.value
+
+        slow = await refused("refuse rate_limited 1500")
+        assert isinstance(slow, openai.RateLimitError)
+        assert slow.code == "rate_limited"
+        assert slow.type == "rate_limit_error"
+        assert slow.response.headers["retry-after"] == "2"
+        assert slow.response.headers["retry-after-ms"] == "1500"
+        assert slow.response.headers["x-sluice-request"].startswith("g1-")
+        assert "t:acme|rpm" in slow.message
+        spent = await refused("refuse budget_exhausted 7200000")
+        assert spent.response.headers["x-should-retry"] == "false"
+        assert isinstance(await refused("refuse injection 0"), openai.PermissionDeniedError)
+        assert isinstance(await refused("refuse unknown_model 0"), openai.NotFoundError)
+        assert isinstance(await refused("refuse duplicate 0"), openai.ConflictError)
+        assert (await refused("refuse busy 100")).status_code == 503
+        if not stream:
+            assert (await refused("end failed")).code == "failed"
+            assert (await refused("end withheld")).code == "withheld"
+            assert (await refused("end cancelled")).status_code == 499
+
+    play(site, test)
+
+
+def test_a_stream_that_breaks_off_says_so(site: Site) -> None:
+    async def test(stock: openai.AsyncOpenAI, worker: Worker) -> None:
+        stream = await stock.chat.completions.create(model="glossary", messages=said("end failed"), stream=True)
+        with pytest.raises(openai.APIError, match="model failed"):
+            [chunk async for chunk in stream]
+        stream = await stock.chat.completions.create(model="glossary", messages=said("end withheld"), stream=True)
+        chunks = [chunk async for chunk in stream]
+        assert chunks[-1].choices[0].finish_reason == "content_filter"
+
+    play(site, test)
+
+
+def test_another_attempt_takes_over_without_repeating_text(site: Site) -> None:
+    async def test(stock: openai.AsyncOpenAI, worker: Worker) -> None:
+        stream = await stock.chat.completions.create(model="glossary", messages=said("two attempts"), stream=True)
+        assert "".join([c.choices[0].delta.content or "" async for c in stream]) == "one two three"
+
+    play(site, test)
+
+
+def test_a_replayed_copy_does_not_end_the_request(site: Site) -> None:
+    async def test(stock: openai.AsyncOpenAI, worker: Worker) -> None:
+        answer = await stock.chat.completions.create(model="glossary", messages=said("replayed copy"))
+        assert answer.choices[0].message.content == "fine"
+
+    play(site, test)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_client_that_goes_away_is_cancelled(site: Site, stream: bool) -> None:
+    async def test(stock: openai.AsyncOpenAI, worker: Worker) -> None:
+        if stream:
+            found = await stock.chat.completions.create(model="glossary", messages=said("hang"), stream=True)
+            async for chunk in found:
+                if chunk.choices[0].delta.content:
+                    break
+            await found.close()
+        else:
+            asking = asyncio.create_task(stock.chat.completions.create(model="glossary", messages=said("silence")))
+            await worker.until(lambda: worker.seen)
+            asking.cancel()
+        await worker.until(lambda: worker.cancelled)
+        assert worker.cancelled == [worker.seen[0][0].request]
+
+    play(site, test)
+
+
+def test_no_answer_by_the_deadline_is_a_504(site: Site) -> None:
+    async def test(stock: openai.AsyncOpenAI, worker: Worker) -> None:
+        with pytest.raises(openai.APIStatusError) as caught:
+            await stock.chat.completions.create(
+                model="glossary", messages=said("silence"), extra_body={"timeout_ms": 100}
+            )
+        assert caught.value.status_code == 504
+
+    play(site, test, grace_ms=50)
+
+
+def test_the_simple_route_and_the_plain_ones(site: Site) -> None:
+    async def test(stock: openai.AsyncOpenAI, worker: Worker) -> None:
+        async with aiohttp.ClientSession(site.url, headers={"Authorization": f"Bearer {KEY}"}) as http:
+            async with http.post("/inference", json={"prompt": "simple words"}) as answer:
+                found = await answer.json()
+                assert answer.headers["x-sluice-request"] == found["request"]
+            assert (found["text"], found["result"], found["finish"]) == ("simple words ", "finished", "stop")
+            assert found["usage"] == {"input_tokens": 5, "output_tokens": 2, "total_tokens": 7}
+            async with http.post("/inference", json={"prompt": "a b", "stream": True}) as answer:
+                lines = (await answer.text()).strip().split("\n\n")
+            events = [json.loads(line.removeprefix("data: ")) for line in lines[:-1]]
+            assert "".join(e.get("text", "") for e in events) == "a b "
+            assert events[-1]["result"] == "finished"
+            assert lines[-1] == "data: [DONE]"
+            async with http.get("/v1/wire") as answer:
+                document = await answer.json()
+            assert (document["organisation"], document["partitions"], document["lane"]) == ("acme", 4, -1)
+            async with http.get("/metrics") as answer:
+                assert 'route="/inference",status="200"} 2.0' in await answer.text()
+            async with http.get("/nowhere") as answer:
+                assert (answer.status, (await answer.json())["error"]["code"]) == (404, "not_found")
+
+    play(site, test)
+
+
+def test_refused_keys_are_counted_in_access(site: Site) -> None:
+    async def test(stock: openai.AsyncOpenAI, worker: Worker) -> None:
+        for key in ("sk-other", bearer("k-acme", b"\x08" * 32), bearer("k-revoked", SECRET), bearer("k-none", SECRET)):
+            async with client(site, key) as wrong:
+                for _ in range(2):
+                    with pytest.raises(openai.AuthenticationError):
+                        await wrong.models.list()
+
+    play(site, test)
+    rows = asyncio.run(access_rows(site))
+    found = {(r.actor, r.tenant, r.target): r.count for r in rows if r.target in ("unknown_key", "revoked_key")}
+    assert found == {
+        ("unknown", "", "unknown_key"): 4,
+        ("k-acme", "acme", "unknown_key"): 2,
+        ("k-revoked", "acme", "revoked_key"): 2,
+    }
+
+
+async def access_rows(site: Site) -> list[Access]:
+    rows = []
+    for key in (b"acme", b"unknown"):
+        reader = PartitionReader(site.bootstrap, "access", partition_of(key, 4))
+        await reader.start()
+        rows += [decode(Access, item.value) for item in await reader.read_to_end()]
+        await reader.close()
+    return rows
+
+
+def test_an_open_answer_ends_before_the_gateway_does(site: Site) -> None:
+    async def job() -> None:
+        async with (
+            asyncio.timeout(60),
+            Worker(site) as worker,
+            serving(site, drain_s=20.0) as stop,
+            client(site) as stock,
+        ):
+            asking = asyncio.create_task(stock.chat.completions.create(model="glossary", messages=said("late one")))
+            await worker.until(lambda: worker.seen)
+            stop.set()
+            answer = await asking
+            assert answer.choices[0].message.content == "late one "
+
+    asyncio.run(job())

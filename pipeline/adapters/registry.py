@@ -1,0 +1,147 @@
+"""Operator's acts on ``control``: plans, tenants, principals, keys. Each is also recorded in ``access``."""
+
+from __future__ import annotations
+
+import base64
+import os
+import time
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from pipeline.adapters.control_feed import ControlFeed
+from pipeline.adapters.kafka import Publisher
+from pipeline.errors import ConfigError, Malformed
+from pipeline.events.codec import encode
+from pipeline.events.control import AnyDocument, Key, Model, Organisation, Plan, Principal, Tenant, parse
+from pipeline.events.records import Access
+from pipeline.topics import partition_of
+from pipeline.vault import Kms, tenant_keys
+
+KEY_PREFIX = "sk-sluice-"
+_KINDS = {"plan": Plan, "organisation": Organisation, "model": Model}
+
+
+def read_policies(path: Path) -> list[AnyDocument]:
+    """Plans, organisations and models of a TOML file. Raises ConfigError with the entry and the field."""
+    try:
+        tree = tomllib.loads(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{path}: {error}") from error
+    unknown = set(tree) - set(_KINDS)
+    if unknown:
+        raise ConfigError(f"{path}: unknown tables {sorted(unknown)}; expected {sorted(_KINDS)}")
+    documents = []
+    for kind in _KINDS:
+        for entry in tree.get(kind, []):
+            try:
+                documents.append(parse(encode({"doc": kind, **entry})))
+            except Malformed as error:
+                raise ConfigError(f"{path}: [[{kind}]] {entry.get('id', '?')}: {error}") from error
+    _require_known(documents, path)
+    return documents
+
+
+def _require_known(documents: list[AnyDocument], path: Path) -> None:
+    models = {d.id for d in documents if isinstance(d, Model)}
+    for plan in documents:
+        missing = [m for m in plan.models if m not in models] if isinstance(plan, Plan) else []
+        if missing:
+            raise ConfigError(f"{path}: plan {plan.id} names models that are not in the file: {missing}")
+
+
+class Registry:
+    """Writes documents once they fit what is there; the feed is read to its end before and after."""
+
+    def __init__(self, bootstrap: str, feed: ControlFeed, kms: Kms, actor: str = "operator") -> None:
+        self._publisher = Publisher(bootstrap)
+        self._feed, self._kms, self._actor = feed, kms, actor
+
+    async def close(self) -> None:
+        await self._publisher.close()
+
+    async def apply_policies(self, documents: list[AnyDocument]) -> list[str]:
+        """Write those that differ from what is in force; gives their names."""
+        await self._feed.refresh()
+        control = self._feed.control
+        held: dict[type[Any], Any] = {
+            Plan: control.plans,
+            Organisation: control.organisations,
+            Model: control.models,
+        }
+        changed = [d for d in documents if held[type(d)].get(d.id) != d]
+        for document in changed:
+            await self._write(document, f"policy.{document.doc}")
+        await self._feed.refresh()
+        return [f"{document.doc} {document.id}" for document in changed]
+
+    async def add_tenant(self, tenant: str, plan: str, organisation: str = "", webhook: str = "") -> None:
+        """Raises ConfigError where it exists or the plan does not."""
+        await self._feed.refresh()
+        control = self._feed.control
+        if tenant in control.tenants:
+            raise ConfigError(f"tenant {tenant!r} exists; choose another id")
+        if plan not in control.plans:
+            raise ConfigError(f"no plan {plan!r}; known: {', '.join(sorted(control.plans)) or 'none (policy apply)'}")
+        organisation = organisation or tenant
+        if organisation not in control.organisations:
+            await self._write(_made(Organisation, id=organisation), "organisation.add")
+        keys = tenant_keys(self._kms, tenant)
+        document = _made(Tenant, id=tenant, organisation=organisation, plan=plan, webhook=webhook, **keys)
+        await self._write(document, "tenant.add")
+        await self._feed.refresh()
+
+    async def change_tenant(self, tenant: str, **changes: Any) -> None:
+        """Suspend or resume, another plan, another webhook."""
+        await self._feed.refresh()
+        await self._write(self._tenant(tenant).model_copy(update=changes), "tenant.change")
+        await self._feed.refresh()
+
+    async def add_key(self, tenant: str, principal: str, days: int = 0) -> str:
+        """The text of a new key, shown once and never stored. The principal is made where it does not exist."""
+        await self._feed.refresh()
+        self._tenant(tenant)
+        held = self._feed.control.principals.get(principal)
+        if held is not None and held.tenant != tenant:
+            raise ConfigError(f"principal {principal!r} belongs to another tenant; choose another id")
+        if held is None:
+            await self._write(_made(Principal, id=principal, tenant=tenant), "principal.add")
+        key, secret = f"k{os.urandom(6).hex()}", os.urandom(32)
+        expires = int((time.time() + days * 86_400) * 1000) if days else 0
+        wrapped = self._kms.wrap(secret, f"key/{key}")
+        await self._write(_made(Key, id=key, principal=principal, secret=wrapped, expires=expires), "key.add")
+        await self._feed.refresh()
+        return f"{KEY_PREFIX}{key}.{base64.urlsafe_b64encode(secret).decode().rstrip('=')}"
+
+    async def revoke_key(self, key: str) -> None:
+        """In force for every request decided after the stages have read it."""
+        await self._feed.refresh()
+        held = self._feed.control.keys.get(key.removeprefix(KEY_PREFIX).split(".")[0])
+        if held is None:
+            raise ConfigError(f"no key {key.split('.')[0]!r}; list them with: sluice key list")
+        await self._write(held.model_copy(update={"status": "revoked"}), "key.revoke")
+        await self._feed.refresh()
+
+    def _tenant(self, tenant: str) -> Tenant:
+        held = self._feed.control.tenants.get(tenant)
+        if held is None:
+            raise ConfigError(f"no tenant {tenant!r}; list them with: sluice tenant list")
+        return held
+
+    async def _write(self, document: AnyDocument, act: str) -> None:
+        await self._publisher.send(
+            "control", 0, f"{document.doc}/{document.id}".encode(), document.model_dump_json().encode()
+        )
+        tenant = document.id if isinstance(document, Tenant) else ""
+        record = Access(int(time.time() * 1000), self._actor, act, tenant, f"{document.doc}/{document.id}")
+        partitions = self._feed.control.require_deployment().partitions
+        await self._publisher.send("access", partition_of(tenant.encode(), partitions), tenant.encode(), encode(record))
+
+
+def _made(kind: type[Any], **fields: Any) -> Any:
+    """A document from an operator's words. Raises ConfigError naming the field."""
+    doc = kind.model_fields["doc"].default
+    try:
+        return parse(encode({"doc": doc, **fields}))
+    except Malformed as error:
+        raise ConfigError(str(error)) from error

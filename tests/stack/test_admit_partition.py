@@ -1,0 +1,220 @@
+"""ADMIT on a real broker: two writers, lost acknowledgements, take-over from a snapshot, and every input answered once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from detectors.base import Finding, Transcript
+from pipeline.adapters.control_feed import ControlFeed
+from pipeline.adapters.kafka import Marks, Offsets, PartitionReader, Publisher
+from pipeline.errors import Fatal
+from pipeline.events.chain import ChainReader
+from pipeline.events.codec import decode, decode_log, encode
+from pipeline.events.records import Completion, Decision, LogRecord, Outcome, Response, SnapshotMark, Work
+from pipeline.ledger import Ledger
+from pipeline.runner.admit import AdmitPartition, Rim
+from pipeline.vault import Vault
+
+
+def no_findings(texts: Sequence[Transcript]) -> list[tuple[Finding, ...]]:
+    return [() for _ in texts]
+
+
+class Writers:
+    """Admit workers on partition 0, all in this process and none aware of the others."""
+
+    def __init__(self, deployment: Any, snapshot_every: int = 20_000) -> None:
+        self.deployment, self.snapshot_every = deployment, snapshot_every
+        self.tasks: list[asyncio.Task[None]] = []
+        self.stop = asyncio.Event()
+        self.publisher = Publisher(deployment.bootstrap)
+        self.offsets = Offsets(deployment.bootstrap)
+        self.feed = ControlFeed(deployment.bootstrap)
+        self.marks = Marks(deployment.bootstrap, "sluice-admit", "requests")
+        self.workers: list[AdmitPartition] = []
+
+    async def __aenter__(self) -> Writers:
+        await self.feed.start()
+        await self.marks.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.stop.set()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+        await self.publisher.close()
+        await self.offsets.close()
+        await self.marks.close()
+        await self.feed.close()
+
+    def start(self) -> AdmitPartition:
+        rim = Rim(
+            self.deployment.bootstrap,
+            self.feed,
+            Vault(self.deployment.keyring, self.feed.control),
+            no_findings,
+            self.publisher,
+            self.offsets,
+            self.marks,
+            self.snapshot_every,
+        )
+        worker = AdmitPartition(rim, 0)
+        self.workers.append(worker)
+        self.tasks.append(asyncio.create_task(worker.run(self.stop)))
+        return worker
+
+    async def produce(self, tenant: str, names: list[str], first: int, **fields: object) -> None:
+        records = []
+        for index, name in enumerate(names):
+            value, headers = self.deployment.request(tenant, name, counter=first + index, **fields)
+            records.append(("requests", 0, b"o", value, headers))
+        await self.publisher.send_all(records)
+
+
+async def read(bootstrap: str, topic: str) -> list[Any]:
+    reader = PartitionReader(bootstrap, topic, 0)
+    await reader.start(await reader.begin())
+    items = await reader.read_to_end()
+    await reader.close()
+    return items
+
+
+async def history(bootstrap: str) -> list[LogRecord]:
+    chain = ChainReader()
+    return [decode_log(e.value) for item in await read(bootstrap, "decisions") for e in chain.push(item.entry())]
+
+
+async def until_answered(bootstrap: str, count: int) -> list[LogRecord]:
+    for _ in range(300):
+        records = await history(bootstrap)
+        if sum(isinstance(r, Decision) for r in records) >= count:
+            return records
+        await asyncio.sleep(0.1)
+    raise AssertionError(f"{sum(isinstance(r, Decision) for r in records)} of {count} requests were decided")
+
+
+async def report(bootstrap: str, publisher: Publisher, records: Sequence[LogRecord]) -> int:
+    """Completions for every admitted request without an outcome; gives their number."""
+    done = {r.request for r in records if isinstance(r, Outcome)}
+    waiting = [r for r in records if isinstance(r, Decision) and r.verdict == "admit" and r.request not in done]
+    reports = [
+        Completion(d.request, d.organisation, d.tenant, "finished", "w", "a1", "echo", "stop", 5, 7) for d in waiting
+    ]
+    await publisher.send_all([("completions", 0, b"o", encode(c), ()) for c in reports])
+    return len(reports)
+
+
+def test_three_writers_answer_every_request_exactly_once(deployment: Any) -> None:
+    async def scene() -> None:
+        async with Writers(deployment) as writers:
+            for _ in range(3):
+                writers.start()
+            names = [f"race-{n}" for n in range(300)]
+            for at in range(0, 300, 20):
+                await writers.produce("acme", names[at : at + 20], at + 1, session="race")
+                await asyncio.sleep(0.02)
+            records = await until_answered(deployment.bootstrap, 300)
+            decided = [r for r in records if isinstance(r, Decision)]
+            assert [d.facts.offset for d in decided] == list(range(300))
+            assert [d.sequence for d in decided] == list(range(1, 301))
+            assert {d.verdict for d in decided} == {"admit"}
+            work = {decode(Work, item.value).request for item in await read(deployment.bootstrap, "work")}
+            assert work == {d.request for d in decided}
+            await report(deployment.bootstrap, writers.publisher, records)
+            for _ in range(100):
+                records = await history(deployment.bootstrap)
+                if sum(isinstance(r, Outcome) for r in records) == 300:
+                    break
+                await asyncio.sleep(0.1)
+            outcomes = [r.request for r in records if isinstance(r, Outcome)]
+            assert len(outcomes) == len(set(outcomes)) == 300
+            ledgers = [w._history.ledger for w in writers.workers]
+            for worker in writers.workers:
+                await worker._history.catch_up(lambda _: None)
+            assert len({ledger.digest() for ledger in ledgers}) == 1
+            lost = len(await read(deployment.bootstrap, "decisions")) - len(await history(deployment.bootstrap))
+            assert lost > 0, "the writers never met, so this showed nothing"
+
+    asyncio.run(scene())
+
+
+def test_a_free_tenant_gets_ten_and_the_rest_hears_when_to_come_back(deployment: Any) -> None:
+    async def scene() -> None:
+        before = sum(isinstance(r, Decision) for r in await history(deployment.bootstrap))
+        async with Writers(deployment) as writers:
+            writers.start()
+            for n in range(14):
+                await writers.produce("initech", [f"free-{n}"], n + 1, session="free")
+                records = await until_answered(deployment.bootstrap, before + n + 1)
+                await report(deployment.bootstrap, writers.publisher, records)
+        mine = [r for r in records if isinstance(r, Decision)][before:]
+        assert [d.verdict for d in mine] == ["admit"] * 10 + ["deny"] * 4
+        assert {d.reasons for d in mine[10:]} == {("rate_limited",)}
+        refusals = [decode(Response, i.value) for i in await read(deployment.bootstrap, "responses")]
+        told = {r.client_request: r for r in refusals if r.event == "refusal"}
+        assert all(0 < told[f"free-{n}"].retry_after_ms <= 60_000 for n in range(10, 14))
+
+    asyncio.run(scene())
+
+
+def test_a_replay_a_forgery_and_garbage_are_each_refused_and_recorded(deployment: Any) -> None:
+    async def scene() -> None:
+        before = sum(isinstance(r, Decision) for r in await history(deployment.bootstrap))
+        value, headers = deployment.request("globex", "genuine", counter=1, session="bad")
+        forged = [(n, b"tampered" if n == "sluice-request" else v) for n, v in headers]
+        records = [
+            ("requests", 0, b"o", value, headers),
+            ("requests", 0, b"o", value, headers),
+            ("requests", 0, b"o", value, forged),
+            ("requests", 0, b"o", b"\xff{", [("x", b"y")]),
+        ]
+        async with Writers(deployment) as writers:
+            writers.start()
+            await writers.publisher.send_all(records)
+            found = await until_answered(deployment.bootstrap, before + 4)
+        mine = [r for r in found if isinstance(r, Decision)][before:]
+        assert [d.reasons for d in mine] == [(), ("replayed",), ("unsigned",), ("malformed",)]
+        assert [d.tenant for d in mine] == ["globex", "globex", "", ""]
+        assert len(await read(deployment.bootstrap, "dead_letters")) == 1
+
+    asyncio.run(scene())
+
+
+def test_take_over_from_a_snapshot_gives_the_ledger_of_the_whole_log(deployment: Any) -> None:
+    async def scene() -> None:
+        before = sum(isinstance(r, Decision) for r in await history(deployment.bootstrap))
+        async with Writers(deployment, snapshot_every=100) as writers:
+            writers.start()
+            for at in range(0, 240, 40):
+                await writers.produce("acme", [f"snap-{n}" for n in range(at, at + 40)], at + 1, session="snap")
+                await until_answered(deployment.bootstrap, before + at + 40)
+        records = await history(deployment.bootstrap)
+        assert sum(isinstance(r, SnapshotMark) for r in records) >= 2
+        whole = Ledger()
+        for record in records:
+            whole.apply(record)
+        async with Writers(deployment) as writers:
+            taken: list[LogRecord] = []
+            worker = AdmitPartition(writers.start()._rim, 0)
+            await worker._history.restore(taken.append)
+            assert worker._history.ledger.digest() == whole.digest()
+            assert len(taken) < len(records)
+            await worker._history.close()
+
+    asyncio.run(scene())
+
+
+def test_a_log_that_was_cut_below_what_was_folded_stops_the_partition(deployment: Any) -> None:
+    async def scene() -> None:
+        async with Writers(deployment) as writers:
+            worker = writers.start()
+            await asyncio.sleep(1)
+            log = worker._history._log
+            log._chain.at = type(log.at)(log.at.offset + 5, log.at.digest)
+            with pytest.raises(Fatal, match="truncated"):
+                await asyncio.wait_for(writers.tasks[0], 20)
+
+    asyncio.run(scene())

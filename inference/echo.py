@@ -106,8 +106,7 @@ class EchoEngine:
         for word in _words(users[-1] if users else ""):
             await asyncio.sleep(self._delay)
             if self._open[request.request_id]:
-                yield sequence.end(FinishReason.CANCELLED)
-                return
+                break
             self._tokens += 1
             self._steps += 1
             chunk = sequence.accept(0, word.encode())
@@ -115,7 +114,8 @@ class EchoEngine:
                 yield chunk
                 if chunk.finish is not None:
                     return
-        yield sequence.end(FinishReason.STOP)
+        cancelled = self._open[request.request_id]
+        yield sequence.end(FinishReason.CANCELLED if cancelled else FinishReason.STOP)
 
 
 def _words(text: str) -> list[str]:

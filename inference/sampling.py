@@ -34,14 +34,21 @@ def choose(logits: NDArray[np.float32], sampling: SamplingParams, draw: float) -
         return int(np.argmax(logits))
     scaled = logits.astype(np.float64)
     # Shift before dividing: a tiny temperature would otherwise overflow to inf - inf.
-    scaled = (scaled - scaled.max()) / sampling.temperature
-    order = np.argsort(-scaled, kind="stable")
-    if sampling.top_k:
-        order = order[: sampling.top_k]
-    share = np.cumsum(np.exp(scaled[order]))
-    kept = len(order)
+    with np.errstate(over="ignore"):
+        weights = np.exp((scaled - scaled.max()) / sampling.temperature)
+    ids = np.flatnonzero(weights)
+    if 0 < sampling.top_k < len(ids):
+        least = np.partition(weights[ids], -sampling.top_k)[-sampling.top_k]
+        ids = _likeliest_first(ids[weights[ids] >= least], weights)[: sampling.top_k]
     if sampling.top_p < 1.0:
-        kept = int(np.searchsorted(share, sampling.top_p * share[-1])) + 1
-    share = share[:kept]
+        total = weights[ids].sum()
+        # All that is below this together stays under 1 - top_p, so it need not be sorted.
+        ids = _likeliest_first(ids[weights[ids] >= (1.0 - sampling.top_p) * total / len(ids)], weights)
+        ids = ids[: int(np.searchsorted(np.cumsum(weights[ids]), sampling.top_p * total)) + 1]
+    share = np.cumsum(weights[ids])
     index = int(np.searchsorted(share, draw * share[-1], side="right"))
-    return int(order[min(index, len(share) - 1)])
+    return int(ids[min(index, len(ids) - 1)])
+
+
+def _likeliest_first(ids: NDArray[np.intp], weights: NDArray[np.float64]) -> NDArray[np.intp]:
+    return ids[np.argsort(-weights[ids], kind="stable")]

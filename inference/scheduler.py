@@ -8,7 +8,7 @@ after idling is lifted to the smallest active counter, so credit cannot be hoard
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import deque
 from dataclasses import dataclass
 
 INPUT_WEIGHT = 1
@@ -57,7 +57,7 @@ class Scheduler:
         self._free = list(range(slots - 1, -1, -1))
         self._waiting: dict[str, deque[str]] = {}
         self._jobs: dict[str, _Job] = {}
-        self._running: OrderedDict[str, None] = OrderedDict()
+        self._running: dict[str, None] = {}
         self._counters: dict[str, int] = {}
         self._active: dict[str, int] = {}
 

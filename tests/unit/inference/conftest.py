@@ -1,0 +1,61 @@
+"""Engines for the tests of this folder; the model is read once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+
+from inference.chat import ChatTokenizer
+from inference.echo import EchoEngine
+from inference.engine import TorchEngine, TorchForward, shipped_model
+from inference.loop import BatchingEngine
+from inference.model import load_model
+from inference.types import InferenceEngine
+
+
+@pytest.fixture(scope="session")
+def torch_forward() -> Iterator[Callable[[], TorchForward]]:
+    """Makes forwards over the shipped weights: eight slots, one thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    model, chat = load_model(shipped_model()), ChatTokenizer.load(shipped_model() / "tokenizer.json")
+    yield lambda: TorchForward(model, chat, 8)
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def torch_engine() -> Iterator[TorchEngine]:
+    """One engine for all tests that leave it open."""
+    engine = TorchEngine(shipped_model(), max_batch=8, threads=1)
+    yield engine
+    asyncio.run(engine.close())
+
+
+@pytest.fixture(params=["echo", "torch"])
+def engine(request: pytest.FixtureRequest) -> InferenceEngine:
+    """An engine of each kind, to be left open."""
+    if request.param == "echo":
+        return EchoEngine()
+    engine: TorchEngine = request.getfixturevalue("torch_engine")
+    return engine
+
+
+@pytest.fixture(params=["echo", "torch"])
+def fresh_engine(
+    request: pytest.FixtureRequest, torch_forward: Callable[[], TorchForward]
+) -> Iterator[Callable[[], InferenceEngine]]:
+    """Makes engines of each kind that a test may drain and close."""
+    made: list[BatchingEngine] = []
+
+    def make() -> InferenceEngine:
+        if request.param == "echo":
+            return EchoEngine()
+        made.append(BatchingEngine(torch_forward(), models=("glossary",)))
+        return made[-1]
+
+    yield make
+    for engine in made:
+        asyncio.run(engine.close())

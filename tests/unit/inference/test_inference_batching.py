@@ -1,0 +1,213 @@
+"""Batches on a model without weights: joining, leaving, faults and the thread around them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence as Items
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from inference_doubles import HashForward, check_answer, collect, request
+
+from inference.batch import Batch
+from inference.loop import BatchingEngine
+from inference.ports import FeedTokens, Row
+from inference.sequence import Sequence
+from inference.types import Chunk, EngineClosed, FinishReason, GenerationRequest, SamplingParams, Turn
+
+
+def run_batch(arrivals: list[tuple[int, GenerationRequest]], forward: HashForward) -> dict[str, list[Chunk]]:
+    """Each request's chunks where requests join before the step given."""
+    batch = Batch(forward, max_waiting=1000)
+    answers: dict[str, list[Chunk]] = {asked.request_id: [] for _, asked in arrivals}
+    pending, step = list(arrivals), 0
+    while pending or batch.stats().running or batch.stats().waiting:
+        for _, asked in [one for one in pending if one[0] <= step]:
+            assert batch.join(Sequence(asked, forward.encode(asked.turns))) is None
+        pending = [one for one in pending if one[0] > step]
+        for chunk in batch.step():
+            answers[chunk.request_id].append(chunk)
+        step += 1
+    assert forward.faults == []
+    assert not any(forward.cache)
+    assert forward.largest <= forward.budget
+    return answers
+
+
+TEXTS = st.sampled_from(["", "boom", "nan "]).flatmap(
+    lambda start: st.text("xyz", min_size=1, max_size=40).map(lambda rest: start + rest)
+)
+REQUESTS = st.lists(
+    st.tuples(
+        st.integers(0, 12),
+        TEXTS,
+        st.sampled_from("abc"),
+        st.integers(1, 12),
+        st.sampled_from([0.0, 1.0]),
+    ),
+    min_size=1,
+    max_size=10,
+)
+
+
+@settings(max_examples=80, deadline=None)
+@given(REQUESTS, st.integers(1, 4))
+def test_an_answer_is_the_same_in_any_company(drawn: list, slots: int) -> None:
+    arrivals = [
+        (step, request(f"r{n}", text, tenant=tenant, limit=limit, sampling=SamplingParams(heat, seed=n)))
+        for n, (step, text, tenant, limit, heat) in enumerate(drawn)
+    ]
+    together = run_batch(arrivals, HashForward(slots=slots, budget=slots + 6))
+    for _, asked in arrivals:
+        chunks = together[asked.request_id]
+        check_answer(chunks, asked)
+        assert chunks == run_batch([(0, asked)], HashForward(slots=1, budget=50))[asked.request_id]
+        poisoned = asked.turns[0].text.startswith(("boom", "nan"))
+        assert (chunks[-1].finish is FinishReason.ERROR) == poisoned
+
+
+@pytest.mark.parametrize(("start", "named"), [("boom", "Poison"), ("nan", "not a number")])
+def test_a_poisoned_request_fails_alone_and_says_why_without_its_text(start: str, named: str) -> None:
+    async def run() -> None:
+        forward = HashForward(slots=4)
+        engine = BatchingEngine(forward, models=("m",))
+        asked = [request(f"r{n}", f"{start} secret" if n == 2 else f"text {n}", limit=8) for n in range(8)]
+        answers = await asyncio.gather(*(collect(engine.submit(one)) for one in asked))
+        for number, (one, chunks) in enumerate(zip(asked, answers, strict=True)):
+            check_answer(chunks, one)
+            assert (chunks[-1].finish is FinishReason.ERROR) == (number == 2)
+        assert named in str(answers[2][-1].error)
+        assert "secret" not in str(answers[2][-1].error)
+        await engine.close()
+        assert forward.faults == []
+
+    asyncio.run(run())
+
+
+def test_leaving_frees_the_slot_and_empties_it() -> None:
+    forward = HashForward(slots=1)
+    batch = Batch(forward, max_waiting=5)
+    for name in ("first", "second"):
+        batch.join(Sequence(request(name, "nothing special", limit=100), list(b"nothing special")))
+    batch.step()
+    assert forward.cache[0]
+    last = batch.leave("second")
+    assert last is not None
+    assert (last.finish, last.tokens) == (FinishReason.CANCELLED, 0)
+    assert forward.cache[0], "the one that waited held no slot"
+    assert batch.leave("first") is not None
+    assert forward.cache == [[]]
+    assert batch.leave("first") is None
+    assert batch.stats().running == batch.stats().waiting == 0
+    assert batch.step() == []
+
+
+def test_a_full_queue_ends_the_newcomer() -> None:
+    forward = HashForward(slots=1)
+    batch = Batch(forward, max_waiting=1)
+    names = ["a", "b", "c"]
+    ends = [batch.join(Sequence(request(name), [1])) for name in names]
+    assert ends[:2] == [None, None]
+    assert ends[2] is not None
+    assert ends[2].finish is FinishReason.ERROR
+    assert "full" in str(ends[2].error)
+
+
+def test_a_full_engine_refuses_and_serves_on() -> None:
+    async def run() -> None:
+        engine = BatchingEngine(HashForward(slots=1), models=("m",), max_waiting=0)
+        asked = [request(f"r{n}", f"text {n}", limit=20) for n in range(6)]
+        answers = await asyncio.gather(*(collect(engine.submit(one)) for one in asked))
+        failed = [chunks for chunks in answers if chunks[-1].finish is FinishReason.ERROR]
+        assert 0 < len(failed) < 6
+        assert all("full" in str(chunks[-1].error) for chunks in failed)
+        again = request("again", limit=2)
+        check_answer(await collect(engine.submit(again)), again)
+        await engine.close()
+
+    asyncio.run(run())
+
+
+class Broken(HashForward):
+    """Fails where no single request is to blame."""
+
+    def release(self, slot: int, length: int) -> None:
+        raise MemoryError("secret")
+
+
+def test_an_engine_that_cannot_go_on_tells_everyone() -> None:
+    async def run() -> None:
+        engine = BatchingEngine(Broken(slots=2), models=("m",))
+        asked = [request(f"r{n}", f"text {n}", limit=5) for n in range(4)]
+        answers = await asyncio.gather(*(collect(engine.submit(one)) for one in asked))
+        assert {chunks[-1].error for chunks in answers} == {"the engine stopped on MemoryError; start a new one"}
+        with pytest.raises(EngineClosed):
+            await collect(engine.submit(request("late")))
+        await engine.drain()
+        await engine.close()
+
+    asyncio.run(run())
+
+
+def test_a_caller_whose_loop_is_gone_does_not_hold_its_slot() -> None:
+    forward = HashForward(slots=1, max_context=100_000)
+    engine = BatchingEngine(forward, models=("m",))
+
+    async def begin() -> None:
+        endless = request("orphan", "x", limit=50_000, sampling=SamplingParams(temperature=100.0))
+        held.append(engine.submit(endless))
+        await anext(held[0])
+
+    held: list = []
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(begin())
+    loop.close()
+    asked = request("next", limit=3)
+    chunks = asyncio.run(collect(engine.submit(asked)))
+    check_answer(chunks, asked)
+    asyncio.run(engine.close())
+    assert forward.faults == []
+
+
+class Short(HashForward):
+    """Gives fewer rows than asked for."""
+
+    def logits(self, feeds: Items[FeedTokens]) -> list[Row]:
+        super().logits(feeds)
+        return []
+
+
+def test_missing_rows_are_a_fault_and_no_hang() -> None:
+    asked = request("r", limit=5)
+    chunks = run_batch([(0, asked)], Short())["r"]
+    assert chunks[-1].finish is FinishReason.ERROR
+
+
+def test_one_loop_per_caller() -> None:
+    """Callers on different event loops share one engine."""
+    engine = BatchingEngine(HashForward(), models=("m",))
+
+    async def one(name: str) -> str:
+        asked = request(name, "same text", limit=9)
+        return check_answer(await collect(engine.submit(asked)), asked)
+
+    async def run() -> None:
+        texts = await asyncio.gather(*(asyncio.to_thread(asyncio.run, one(f"r{n}")) for n in range(6)))
+        assert len(set(texts)) == 1
+        await engine.close()
+
+    asyncio.run(run())
+
+
+def test_the_prompt_and_the_answer_must_fit_together() -> None:
+    async def run() -> None:
+        engine = BatchingEngine(HashForward(max_context=10), models=("m",))
+        fits = request("fits", "12345", limit=5)
+        check_answer(await collect(engine.submit(fits)), fits)
+        over = GenerationRequest("over", "t", (Turn("user", "123456"),), 5)
+        chunks = await collect(engine.submit(over))
+        assert "at most 10 tokens" in str(chunks[-1].error)
+        await engine.close()
+
+    asyncio.run(run())

@@ -1,0 +1,74 @@
+"""Which token is drawn for which number."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from inference.sampling import choose, uniform
+from inference.types import SamplingParams
+
+LOGITS = arrays(np.float32, st.integers(1, 30), elements=st.floats(-20, 20, width=32))
+DRAW = st.floats(0, 1, exclude_max=True)
+
+
+def allowed(logits: np.ndarray, sampling: SamplingParams) -> list[int]:
+    """The definition, by sorting everything: the ids that may be drawn."""
+    share = np.exp((logits.astype(np.float64) - logits.max()) / sampling.temperature)
+    order = sorted(range(len(logits)), key=lambda token: (-share[token], token))
+    if sampling.top_k:
+        order = order[: sampling.top_k]
+    reached, total = 0.0, share[order].sum()
+    for count, token in enumerate(order, 1):
+        reached += share[token]
+        # The slack forgives sums that differ in their last bits at the very edge.
+        if reached >= sampling.top_p * total * (1 + 1e-9) and sampling.top_p < 1:
+            return order[:count]
+    return order
+
+
+@settings(max_examples=300, deadline=None)
+@given(LOGITS, st.floats(0.05, 5), st.integers(0, 8), st.floats(0.05, 1), DRAW)
+def test_only_likely_enough_tokens_are_drawn(
+    logits: np.ndarray, temperature: float, top_k: int, top_p: float, draw: float
+) -> None:
+    sampling = SamplingParams(temperature, top_p, top_k)
+    assert choose(logits, sampling, draw) in allowed(logits, sampling)
+
+
+@settings(max_examples=100, deadline=None)
+@given(LOGITS, DRAW)
+def test_greedy_takes_the_first_of_the_most_likely(logits: np.ndarray, draw: float) -> None:
+    assert choose(logits, SamplingParams(), draw) == int(np.argmax(logits))
+    assert choose(logits, SamplingParams(2.0, top_k=1), draw) == int(np.argmax(logits))
+
+
+@pytest.mark.parametrize("sampling", [SamplingParams(1.0), SamplingParams(1.0, 0.999999), SamplingParams(1.0, top_k=3)])
+def test_shares_follow_the_logits(sampling: SamplingParams) -> None:
+    logits = np.log(np.array([0.2, 0.5, 0.3], dtype=np.float32))
+    drawn = [choose(logits, sampling, (step + 0.5) / 1000) for step in range(1000)]
+    assert [drawn.count(token) for token in range(3)] == pytest.approx([200, 500, 300], abs=2)
+
+
+@pytest.mark.parametrize("temperature", [1e-300, 1e-9, 100.0])
+@pytest.mark.parametrize("draw", [0.0, 0.5, 1.0 - 2.0**-53])
+def test_extreme_temperatures_and_banned_tokens(temperature: float, draw: float) -> None:
+    logits = np.array([-np.inf, 1.0, 3e38, -np.inf], dtype=np.float32)
+    assert choose(logits, SamplingParams(temperature), draw) == 2
+    assert choose(np.array([-np.inf, 0, 0, -np.inf], dtype=np.float32), SamplingParams(temperature), draw) in (1, 2)
+
+
+def test_numbers_depend_on_id_seed_and_position_only() -> None:
+    base = uniform("r", 1, 0)
+    assert base == uniform("r", 1, 0)
+    others = [("r", 2, 0), ("r", None, 0), ("s", 1, 0), ("r", 1, 1), ("r|1", None, 0), ("r", 11, 1), ("r", 1, 11)]
+    assert len({uniform(*other) for other in others} | {base}) == 8
+
+
+def test_numbers_are_even() -> None:
+    drawn = [uniform("r", None, position) for position in range(4000)]
+    assert 0 <= min(drawn) < max(drawn) < 1
+    assert np.histogram(drawn, bins=4, range=(0, 1))[0] == pytest.approx([1000] * 4, abs=150)

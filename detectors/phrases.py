@@ -2,7 +2,7 @@
 
 Cost: one joined pass over a batch, 12 ns a character, and about 2 µs for each anchor hit. A rule
 reports once per part, at its worst reading. System parts are the operator's own words and are not
-screened. Texts beyond MAX_CHARS are read at both ends and reported as oversized.
+screened. The catalogue bounds what comes in.
 """
 
 from __future__ import annotations
@@ -14,33 +14,28 @@ from dataclasses import dataclass
 
 import ahocorasick
 
-from detectors.base import HIGH, LOW, MEDIUM, Finding, Transcript
+from detectors.base import HIGH, LOW, Finding, Transcript
 from detectors.decode import decoded, tagged
 from detectors.mention import is_mention
 from detectors.normalize import View, clean, loose
 from detectors.rulebook import Rule, load_rules
 from detectors.suspicion import encoded_at, spelled_at
 
-MAX_CHARS = 262_144
-"""Characters of one part that are matched, half from each end."""
-MAX_BATCH_CHARS = 4 * MAX_CHARS
+MAX_BATCH_CHARS = 1_048_576
 """Characters joined for one automaton pass; bounds the memory of a batch of large prompts."""
 _BREAK = "\n\x00\n"
-OVERSIZED = "detector.truncated"
 SMUGGLED = "injection.hidden.tag-characters"
 _SMUGGLED = re.compile("[\U000e0020-\U000e007e]{8,}")
 
 
 @dataclass(frozen=True, slots=True)
 class _Text:
-    """One part under examination; `shift` is added to offsets at or beyond `cut`."""
+    """One part under examination."""
 
     row: int
     turn: int
     role: str
     text: str
-    cut: int
-    shift: int
 
 
 class PhraseDetector:
@@ -68,7 +63,7 @@ class PhraseDetector:
             for turn, part in enumerate(transcript):
                 if part.role == "system" or not part.text:
                     continue
-                batch.append(_take(row, turn, part.role, part.text))
+                batch.append(_Text(row, turn, part.role, part.text))
                 size += len(batch[-1].text)
                 if size >= MAX_BATCH_CHARS:
                     self._screen_batch(batch, found)
@@ -88,9 +83,6 @@ class PhraseDetector:
                 views.append((at, view, view.text))
                 if view.starts is not None:
                     found[item.row] += _smuggled(item)
-            if item.shift:
-                end = item.cut + item.shift
-                found[item.row].append(_finding(OVERSIZED, MEDIUM, 100, item.cut, end, item.turn))
         starts, joined = _join(text for _, _, text in views)
         best: dict[tuple[int, int], Finding] = {}
         self._match(batch, views, starts, joined, best)
@@ -185,8 +177,6 @@ def _located(rule: Rule, view: View | None, start: int, end: int, item: _Text, q
     if view is not None:
         span = view.span(start, end)
         start, end = span.start, span.end
-    start += item.shift if start >= item.cut else 0
-    end += item.shift if end > item.cut else 0
     severity = LOW if quoted else rule.severity
     confidence = min(rule.confidence, 30) if quoted else rule.confidence
     return Finding(rule.id, severity, confidence, start, end, name, item.turn)
@@ -195,14 +185,7 @@ def _located(rule: Rule, view: View | None, start: int, end: int, item: _Text, q
 def _smuggled(item: _Text) -> list[Finding]:
     """One finding for the first run of tag characters that is longer than any flag's."""
     match = _SMUGGLED.search(item.text)
-    return [_finding(SMUGGLED, HIGH, 95, match.start(), match.end(), item.turn)] if match else []
-
-
-def _take(row: int, turn: int, role: str, text: str) -> _Text:
-    if len(text) <= MAX_CHARS:
-        return _Text(row, turn, role, text, len(text), 0)
-    half = MAX_CHARS // 2
-    return _Text(row, turn, role, text[:half] + text[-half:], half, len(text) - 2 * half)
+    return [Finding(SMUGGLED, HIGH, 95, match.start(), match.end(), "raw", item.turn)] if match else []
 
 
 def _join(texts: Iterable[str]) -> tuple[list[int], str]:
@@ -213,10 +196,6 @@ def _join(texts: Iterable[str]) -> tuple[list[int], str]:
         starts.append(at)
         at += len(part) + len(_BREAK)
     return starts, _BREAK.join(parts)
-
-
-def _finding(rule: str, severity: int, confidence: int, start: int, end: int, turn: int) -> Finding:
-    return Finding(rule, severity, confidence, start, end, "raw", turn)
 
 
 def _order(finding: Finding) -> tuple[int, int, str]:

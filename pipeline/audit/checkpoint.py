@@ -30,6 +30,7 @@ _MARK = "\u2014 "
 _LABEL = b"subtree/v1\n\x00"
 _PUBLIC_BYTES = {ED25519: 32, ML_DSA_44: 1312}
 _SIGNATURE_BYTES = {ED25519: 64, ML_DSA_44: 8 + 2420}
+_FORBIDDEN = re.compile("[\x00-\x09\x0b-\x1f\ud800-\udfff]")
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,18}")
 _KEY_HASH = re.compile(r"[0-9a-f]{8}")
 _NAME = re.compile(r"[^\s+\x00-\x20]{1,255}")
@@ -191,8 +192,8 @@ def parse_note(text: str) -> tuple[Checkpoint, Sequence[str]]:
     """Body and signature lines, none of them believed yet. Raises Malformed."""
     if len(text) > MAX_NOTE_BYTES:
         raise Malformed(f"checkpoint: expected at most {MAX_NOTE_BYTES} characters, came {len(text)}")
-    if any(sign < " " and sign != "\n" for sign in text):
-        raise Malformed("checkpoint: control character")
+    if _FORBIDDEN.search(text):
+        raise Malformed("checkpoint: expected no control characters and no half surrogates")
     body, gap, signed = text.rpartition("\n\n")
     if not gap or not signed.endswith("\n"):
         raise Malformed("checkpoint: expected a body, an empty line, and signature lines that end in a newline")
@@ -201,7 +202,7 @@ def parse_note(text: str) -> tuple[Checkpoint, Sequence[str]]:
         raise Malformed(f"checkpoint: expected 3 to {3 + MAX_EXTENSIONS} lines with content, came {len(lines)}")
     if len(signatures) > MAX_SIGNATURES:
         raise Malformed(f"checkpoint: expected at most {MAX_SIGNATURES} signatures, came {len(signatures)}")
-    if len(lines[0].encode(errors="replace")) > 255:
+    if len(lines[0].encode()) > 255:
         raise Malformed("checkpoint: expected an origin of at most 255 bytes")
     if not _NUMBER.fullmatch(lines[1]):
         raise Malformed("checkpoint: expected a decimal size without leading zeros")

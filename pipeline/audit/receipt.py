@@ -63,6 +63,9 @@ def check_receipt(text: str, verifiers: Verifiers) -> Receipt:
 
 def _raw(text: str) -> bytes:
     try:
-        return base64.b64decode(text, validate=True)
+        raw = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
         raise Malformed("receipt: expected standard base64") from None
+    if base64.b64encode(raw).decode("ascii") != text:
+        raise Malformed("receipt: expected canonical base64")
+    return raw

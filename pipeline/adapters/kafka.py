@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
 from pipeline.errors import Fatal, Retryable
@@ -164,7 +165,7 @@ class Marks:
     """How far actions went, per partition of a topic: committed offsets of a group without members."""
 
     def __init__(self, bootstrap: str, group: str, topic: str) -> None:
-        self._topic = topic
+        self._bootstrap, self._group, self._topic = bootstrap, group, topic
         self._consumer = AIOKafkaConsumer(
             bootstrap_servers=bootstrap,
             group_id=group,
@@ -182,7 +183,19 @@ class Marks:
         except KafkaError as error:
             raise Retryable(f"no mark of {self._topic}[{partition}]: {error!r}") from error
 
-    async def set(self, partition: int, offset: int) -> None:
+    async def get_with_note(self, partition: int) -> tuple[int, str]:
+        """The mark and the note that was set with it. Raises Retryable."""
+        at, admin = TopicPartition(self._topic, partition), AIOKafkaAdminClient(bootstrap_servers=self._bootstrap)
+        try:
+            await admin.start()
+            found = (await admin.list_consumer_group_offsets(self._group, partitions=[at])).get(at)
+        except KafkaError as error:
+            raise Retryable(f"no mark of {self._topic}[{partition}]: {error!r}") from error
+        finally:
+            await admin.close()
+        return (0, "") if found is None or found.offset < 0 else (found.offset, found.metadata or "")
+
+    async def set(self, partition: int, offset: int, note: str = "") -> None:
         """Raises Retryable."""
         at = TopicPartition(self._topic, partition)
         try:
@@ -190,7 +203,7 @@ class Marks:
             if at not in self._consumer.assignment():
                 self._consumer.assign([*self._consumer.assignment(), at])
                 self._consumer.pause(at)
-            await self._consumer.commit({at: offset})
+            await self._consumer.commit({at: (offset, note)})
         except KafkaError as error:
             raise Retryable(f"no mark of {self._topic}[{partition}] at {offset}: {error!r}") from error
 

@@ -45,6 +45,8 @@ class Plan(Document):
     block_severity: Annotated[int, Field(ge=1, le=5)] = 3
     """Findings of at least this severity are refused; 5 refuses none (shadow mode)."""
     keep_texts: Literal["none", "findings", "all"] = "findings"
+    redact_output: bool = True
+    """Personal data and secrets in answers are redacted as they stream."""
 
 
 class Organisation(Document):

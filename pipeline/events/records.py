@@ -181,7 +181,10 @@ class Work(msgspec.Struct, frozen=True, omit_defaults=True):
     sampling: Sampling = Sampling()
     sealed: bytes = b""
     wrap: bytes = b""
-    keep_text: bool = False
+    keep: Literal["none", "findings", "all"] = "none"
+    """When the completion carries the sealed text."""
+    redact: bool = True
+    """Personal data and secrets in the output are redacted before they leave the worker."""
 
 
 class Completion(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -93,7 +93,8 @@ def _work(decision: Decision, partition: int, control: Control, intake: Intake |
         sampling=intake.body.sampling,
         sealed=intake.body.sealed,
         wrap=intake.wrap,
-        keep_text=keeps(plan, (*facts.findings, *decision.findings)),
+        keep="all" if keeps(plan, (*facts.findings, *decision.findings)) else plan.keep_texts,
+        redact=plan.redact_output,
     )
 
 

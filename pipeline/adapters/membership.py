@@ -1,0 +1,112 @@
+"""Shares the partitions of a topic among the workers of a group. The group says who should serve, nothing more.
+
+A rebalance stops only what moved away. Old and new owner may overlap for a moment; what a partition writes must be
+safe under two writers anyway.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener
+from aiokafka.errors import KafkaError
+
+from pipeline.errors import Retryable
+
+_log = logging.getLogger(__name__)
+Serve = Callable[[int, asyncio.Event], Awaitable[None]]
+
+
+class Partitions:
+    """The partitions held by this process, one task each."""
+
+    def __init__(self, serve: Serve) -> None:
+        self._serve = serve
+        self._held: dict[int, tuple[asyncio.Event, asyncio.Task[None]]] = {}
+        self.failed = asyncio.Event()
+        self._errors: list[BaseException] = []
+
+    def keep(self, partitions: Iterable[int]) -> None:
+        """Hold exactly these: start the newcomers, tell the others to stop."""
+        wanted = set(partitions)
+        for partition in wanted - self._held.keys():
+            stop = asyncio.Event()
+            task = asyncio.create_task(self._run(partition, stop))
+            self._held[partition] = (stop, task)
+        for partition in self._held.keys() - wanted:
+            stop, task = self._held.pop(partition)
+            stop.set()
+            task.add_done_callback(lambda _: None)
+
+    async def close(self) -> None:
+        """Stop all and wait. Raises the first error that ended a partition."""
+        held, self._held = list(self._held.values()), {}
+        for stop, _ in held:
+            stop.set()
+        await asyncio.gather(*(task for _, task in held))
+        if self._errors:
+            raise self._errors[0]
+
+    async def _run(self, partition: int, stop: asyncio.Event) -> None:
+        try:
+            await self._serve(partition, stop)
+        except Exception as error:
+            # the others go on; a partition whose log broke must not take them along
+            _log.exception("partition %d has stopped", partition)
+            self._errors.append(error)
+            if all(task.done() or task is asyncio.current_task() for _, task in self._held.values()):
+                self.failed.set()
+
+
+class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
+    def __init__(self, consumer: AIOKafkaConsumer, partitions: Partitions) -> None:
+        self._consumer, self._partitions = consumer, partitions
+
+    def on_partitions_revoked(self, revoked: Any) -> None:
+        pass
+
+    def on_partitions_assigned(self, assigned: Any) -> None:
+        if assigned:
+            self._consumer.pause(*assigned)
+        self._partitions.keep(at.partition for at in assigned)
+
+
+async def share(
+    bootstrap: str, group: str, topic: str, serve: Serve, stop: asyncio.Event, assign: tuple[int, ...] = ()
+) -> None:
+    """Serve the partitions that the group gives us (or just ``assign``) until ``stop``. Raises what ended them all."""
+    partitions = Partitions(serve)
+    if assign:
+        partitions.keep(assign)
+        await _first(stop, partitions.failed)
+        await partitions.close()
+        return
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=bootstrap,
+        group_id=group,
+        enable_auto_commit=False,
+        session_timeout_ms=6_000,
+        heartbeat_interval_ms=1_000,
+        rebalance_timeout_ms=10_000,
+    )
+    try:
+        await consumer.start()
+        consumer.subscribe([topic], listener=_Listener(consumer, partitions))
+        while not stop.is_set() and not partitions.failed.is_set():
+            # nothing is fetched, everything is paused: this keeps the membership alive
+            await consumer.getmany(timeout_ms=200)
+    except KafkaError as error:
+        raise Retryable(f"group {group}: {error!r}") from error
+    finally:
+        await partitions.close()
+        await consumer.stop()
+
+
+async def _first(*events: asyncio.Event) -> None:
+    waiting = [asyncio.create_task(event.wait()) for event in events]
+    await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    for task in waiting:
+        task.cancel()

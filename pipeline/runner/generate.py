@@ -1,0 +1,209 @@
+"""GENERATE over Kafka, one partition of ``work``: run what is admitted, report, then say that it ended.
+
+Write order of one run: chunks as they come, the completion, its acknowledgement, the end. A crash before the
+completion runs the request again under another attempt; a crash after it at most repeats a completion, which admit
+drops. The mark is the lowest unfinished offset, with a bitmap of the finished ones above it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from inference.types import EngineClosed, FinishReason, InferenceEngine
+from pipeline.adapters.control_feed import ControlFeed
+from pipeline.adapters.kafka import Item, Marks, Offsets, PartitionReader
+from pipeline.errors import Malformed, Retryable
+from pipeline.events.codec import decode, encode
+from pipeline.events.records import Completion, Work
+from pipeline.events.wire import Message, decode_messages
+from pipeline.runner.inbox import Inbox
+from pipeline.runner.progress import Progress
+from pipeline.runner.sender import Sender
+from pipeline.stages import generate
+from pipeline.stages.dispatch import Emission, lane_partition
+from pipeline.vault import Vault
+
+_log = logging.getLogger(__name__)
+_MARK_S = 0.5
+_PAUSE_S = 1.0
+
+
+@dataclass(slots=True)
+class Rim:
+    """What the partitions of one worker share."""
+
+    bootstrap: str
+    worker: str
+    engine: InferenceEngine
+    feed: ControlFeed
+    vault: Vault
+    sender: Sender
+    offsets: Offsets
+    marks: Marks
+    guard: Callable[[Work], generate.Guard]
+    most: int = 256
+    """Requests under way at once, over all partitions."""
+    slots: asyncio.Semaphore = field(init=False)
+    attempts: int = 0
+
+    def __post_init__(self) -> None:
+        self.slots = asyncio.Semaphore(self.most)
+
+
+class GeneratePartition:
+    """Runs the work of one partition, each request once per life of this object."""
+
+    def __init__(self, rim: Rim, partition: int) -> None:
+        self._rim, self._partition = rim, partition
+        self._arrived = asyncio.Event()
+        self._inbox = Inbox(PartitionReader(rim.bootstrap, "work", partition, rim.offsets), self._arrived, 256)
+        self._progress = Progress()
+        self._known: dict[str, int] = {}
+        self._cancelled: dict[str, int] = {}
+        self._runs: set[asyncio.Task[None]] = set()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Serve until ``stop``; runs under way then are left for whoever comes next."""
+        marking = asyncio.create_task(self._keep_mark())
+        try:
+            await self._start(stop)
+            while not stop.is_set():
+                items = self._inbox.peek(1)
+                if items:
+                    self._inbox.drop(1)
+                    await self._take(items[0], stop)
+                    continue
+                self._arrived.clear()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._arrived.wait(), 0.2)
+        finally:
+            marking.cancel()
+            for run in self._runs:
+                run.cancel()
+            await asyncio.gather(*self._runs, return_exceptions=True)
+            with contextlib.suppress(Retryable):
+                await self._set_mark()
+            await self._inbox.close()
+
+    async def _start(self, stop: asyncio.Event) -> None:
+        while not stop.is_set():
+            try:
+                mark, note = await self._rim.marks.get_with_note(self._partition)
+                reader = self._inbox.reader
+                self._progress = Progress.load(max(mark, await reader.begin()), note)
+                await reader.start(self._progress.low)
+                self._inbox.start()
+                return
+            except Retryable as error:
+                _log.warning("generate[%d]: %s", self._partition, error)
+                await asyncio.sleep(_PAUSE_S)
+
+    async def _take(self, item: Item, stop: asyncio.Event) -> None:
+        """Start one record of ``work``, once there is room for it."""
+        if not self._progress.begin(item.offset):
+            return
+        try:
+            work = decode(Work, item.value)
+        except Malformed as error:
+            _log.error("work[%d]: passed over %d: %s", self._partition, item.offset, error)
+            self._progress.finish(item.offset)
+            return
+        now = _clock()
+        if work.cancel:
+            self._cancelled[work.request] = now + 600_000
+            self._rim.engine.cancel(work.request)
+            self._progress.finish(item.offset)
+        elif work.request in self._known or work.deadline <= now:
+            self._progress.finish(item.offset)
+        else:
+            self._known[work.request] = work.deadline
+            while not stop.is_set():
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._rim.slots.acquire(), 0.5)
+                    run = asyncio.create_task(self._run(item.offset, work))
+                    self._runs.add(run)
+                    run.add_done_callback(self._runs.discard)
+                    return
+
+    async def _run(self, offset: int, work: Work) -> None:
+        try:
+            completion = await self._generate(work)
+            written = encode(completion)
+            await self._rim.sender.written(
+                Emission("completions", work.partition, work.organisation.encode(), written)
+            )
+            self._respond(work, encode(generate.end(work, completion, written)))
+            event = generate.finding(work, completion, _clock())
+            if event is not None:
+                self._rim.sender.put(Emission("findings", work.partition, work.organisation.encode(), event))
+            self._progress.finish(offset)
+        finally:
+            self._rim.slots.release()
+
+    async def _generate(self, work: Work) -> Completion:
+        rim = self._rim
+        rim.attempts += 1
+        attempt = f"{rim.worker}.{rim.attempts}"
+        try:
+            request = generate.generation(work, await self._open(work))
+        except Malformed as error:
+            _log.error("generate: %s cannot be opened: %s", work.request, error)
+            return generate.failed(work, attempt, rim.worker)
+
+        def seal(name: str, raw: bytes) -> bytes:
+            return rim.vault.seal(work.tenant, "response", name, work.client_request, raw)
+
+        answer = generate.Answer(work, attempt, rim.worker, seal, rim.guard(work))
+        began, finish = _clock(), None
+        try:
+            async with asyncio.timeout(max(0.0, (work.deadline - began) / 1000)):
+                async with contextlib.aclosing(rim.engine.submit(request)) as chunks:  # type: ignore[type-var]
+                    if work.request in self._cancelled:
+                        return answer.completion(FinishReason.CANCELLED)
+                    async for chunk in chunks:
+                        response = answer.chunk(chunk, _clock() - began)
+                        if response is not None:
+                            self._respond(work, encode(response))
+                        finish = chunk.finish
+        except TimeoutError:
+            finish = None
+        except EngineClosed:
+            finish = FinishReason.ERROR
+        return answer.completion(finish)
+
+    async def _open(self, work: Work) -> tuple[Message, ...]:
+        if work.tenant not in self._rim.feed.control.tenants:
+            await self._rim.feed.refresh()
+        return decode_messages(
+            self._rim.vault.unseal(work.tenant, "request", "messages", work.client_request, work.sealed, work.wrap)
+        )
+
+    def _respond(self, work: Work, value: bytes) -> None:
+        where = lane_partition(work.lane, self._rim.feed.control.require_deployment().partitions)
+        self._rim.sender.put(Emission("responses", where, work.request.encode(), value))
+
+    async def _keep_mark(self) -> None:
+        while True:
+            await asyncio.sleep(_MARK_S)
+            now = _clock()
+            for table in (self._known, self._cancelled):
+                for request in [request for request, until in table.items() if until < now]:
+                    del table[request]
+            try:
+                await self._set_mark()
+            except Retryable as error:
+                _log.warning("generate[%d]: %s", self._partition, error)
+
+    async def _set_mark(self) -> None:
+        if self._progress.changed:
+            await self._rim.marks.set(self._partition, self._progress.low, self._progress.dump())
+            self._progress.changed = False
+
+
+def _clock() -> int:
+    return int(time.time() * 1000)

@@ -1,0 +1,149 @@
+"""GENERATE: one admitted request becomes a stream of sealed chunks and one completion.
+
+Reads ``work``, ``control``; writes ``completions``, ``responses``, ``findings``. Owns nothing that outlives a run: a
+run that is lost is run again under another attempt, and admit takes the first completion that arrives.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import msgspec
+
+from detectors.base import Finding
+from inference.types import Chunk, FinishReason, GenerationRequest, SamplingParams, Turn
+from pipeline.events.codec import encode
+from pipeline.events.records import Completion, FindingEvent, Response, Result, Work
+from pipeline.events.wire import Message
+
+_ROLES = {"system": "system", "user": "user", "assistant": "assistant", "document": "user"}
+_RESULTS: dict[FinishReason, Result] = {
+    FinishReason.STOP: "finished",
+    FinishReason.LENGTH: "finished",
+    FinishReason.CANCELLED: "cancelled",
+    FinishReason.ERROR: "failed",
+}
+
+
+class Guard(Protocol):
+    """Looks at the output as it streams: what may leave now, what still waits, what was found."""
+
+    def push(self, text: str) -> str: ...
+    def flush(self) -> str: ...
+    @property
+    def findings(self) -> tuple[Finding, ...]: ...
+
+
+Seal = Callable[[str, bytes], bytes]
+"""Field name and plaintext to sealed bytes, for one request."""
+
+
+def generation(work: Work, messages: Sequence[Message]) -> GenerationRequest:
+    """What the engine is asked; documents are read as the user's words."""
+    sampling = work.sampling
+    return GenerationRequest(
+        request_id=work.request,
+        tenant=work.tenant,
+        turns=tuple(Turn(_ROLES[m.role], m.content) for m in messages),
+        max_tokens=work.max_tokens,
+        sampling=SamplingParams(sampling.temperature, sampling.top_p, sampling.top_k, sampling.seed, sampling.stop),
+    )
+
+
+@dataclass(slots=True)
+class Usage:
+    input_tokens: int = 0
+    output_tokens: int = 0
+    first_token_ms: int = 0
+
+
+class Answer:
+    """The stream of one attempt at one request."""
+
+    def __init__(self, work: Work, attempt: str, worker: str, seal: Seal, guard: Guard) -> None:
+        self._work, self._attempt, self._worker = work, attempt, worker
+        self._seal, self._guard = seal, guard
+        self._digest = hashlib.sha256()
+        self._text: list[str] = []
+        self.usage = Usage()
+
+    def chunk(self, chunk: Chunk, elapsed_ms: int) -> Response | None:
+        """What may leave after one chunk of the engine; None where all of it still waits."""
+        usage = self.usage
+        usage.input_tokens, usage.output_tokens = chunk.input_tokens, chunk.output_tokens
+        if not usage.first_token_ms and chunk.output_tokens:
+            usage.first_token_ms = max(1, elapsed_ms)
+        text = self._guard.push(chunk.text) if chunk.text else ""
+        if chunk.finish is not None:
+            text += self._guard.flush()
+        return self._sent(text, chunk.position) if text else None
+
+    def _sent(self, text: str, position: int) -> Response:
+        raw = text.encode()
+        self._digest.update(raw)
+        self._text.append(text)
+        return Response(
+            request=self._work.request,
+            client_request=self._work.client_request,
+            tenant=self._work.tenant,
+            event="chunk",
+            attempt=self._attempt,
+            position=position,
+            sealed=self._seal(f"{self._attempt}:{position}", raw),
+            prefix=self._digest.digest(),
+        )
+
+    def completion(self, finish: FinishReason | None) -> Completion:
+        """The report; ``finish`` None says that the deadline came first."""
+        text = "".join(self._text).encode()
+        findings = self._guard.findings
+        keep = text and (self._work.keep == "all" or (self._work.keep == "findings" and findings))
+        return Completion(
+            request=self._work.request,
+            organisation=self._work.organisation,
+            tenant=self._work.tenant,
+            result=_RESULTS[finish] if finish else "expired",
+            worker=self._worker,
+            attempt=self._attempt,
+            model=self._work.model,
+            finish=finish.value if finish else "deadline",
+            input_tokens=self.usage.input_tokens,
+            output_tokens=self.usage.output_tokens,
+            first_token_ms=self.usage.first_token_ms,
+            findings=findings,
+            text_digest=hashlib.sha256(text).digest(),
+            text=self._seal("text", text) if keep else b"",
+        )
+
+
+def end(work: Work, completion: Completion, written: bytes) -> Response:
+    """The last response, once ``written``, the completion's bytes, is acknowledged."""
+    return Response(
+        request=work.request,
+        client_request=work.client_request,
+        tenant=work.tenant,
+        event="end",
+        attempt=completion.attempt,
+        result=completion.result,
+        finish=completion.finish,
+        input_tokens=completion.input_tokens,
+        output_tokens=completion.output_tokens,
+        completion=hashlib.sha256(written).digest(),
+    )
+
+
+def finding(work: Work, completion: Completion, time: int) -> bytes | None:
+    """The record for ``findings``, where the guard found something; ``time`` in Unix ms."""
+    if not completion.findings:
+        return None
+    who = (work.organisation, work.tenant, work.principal)
+    return encode(FindingEvent(work.request, time, *who, "generate", "redact", (), completion.findings))
+
+
+def failed(work: Work, attempt: str, worker: str) -> Completion:
+    """The report on a request that no engine could be asked about."""
+    base = Completion(work.request, work.organisation, work.tenant, "failed", worker, attempt, work.model, "error")
+    return msgspec.structs.replace(base, text_digest=hashlib.sha256(b"").digest())

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 import aiohttp
 import openai
@@ -200,6 +201,34 @@ def test_the_simple_route_and_the_plain_ones(site: Site) -> None:
                 assert 'route="/inference",status="200"} 2.0' in await answer.text()
             async with http.get("/nowhere") as answer:
                 assert (answer.status, (await answer.json())["error"]["code"]) == (404, "not_found")
+
+    play(site, test)
+
+
+def test_bodies_that_are_too_large_or_no_json(site: Site) -> None:
+    async def chunked() -> AsyncIterator[bytes]:
+        for _ in range(160):
+            yield b" " * 65_536
+
+    async def test(stock: openai.AsyncOpenAI, worker: Worker) -> None:
+        async with aiohttp.ClientSession(site.url, headers={"Authorization": f"Bearer {KEY}"}) as http:
+
+            async def post(body: object, **headers: str) -> tuple[int, str]:
+                async with http.post("/v1/chat/completions", data=body, headers=headers) as answer:
+                    return answer.status, (await answer.json())["error"]["code"]
+
+            assert await post(b"x" * 10_000_000) == (413, "input_too_long")
+            assert await post(chunked()) == (413, "input_too_long")
+            bomb = gzip.compress(b" " * 50_000_000)
+            assert await post(bomb, **{"Content-Encoding": "gzip"}) == (413, "input_too_long")
+            assert await post(b"\xff{}") == (400, "invalid_json")
+            assert await post(b"[" * 500_000) == (400, "invalid_type")
+            assert await post(b"{}", **{"Idempotency-Key": "x" * 129}) == (400, "invalid_value")
+            full = {"model": "glossary", "messages": said("x" * 900_000)}
+            assert await post(json.dumps(full)) == (413, "input_too_long")
+            fits = await stock.chat.completions.create(model="glossary", messages=said("x" * 300_000))
+            assert len(fits.choices[0].message.content or "") == 300_001
+        assert len(worker.seen) == 1
 
     play(site, test)
 

@@ -30,6 +30,7 @@ _ROLES = {
     "document": "document",
 }
 _UNKNOWN = re.compile(r"unknown field `(.{1,64})`", re.DOTALL)
+_MISSING = re.compile(r"missing required field `(\w+)`")
 _PATH = re.compile(r" - at `\$\.?([^`]*)`$")
 
 
@@ -145,15 +146,15 @@ def _fault(text: str) -> Refusal:
     """What msgspec says, with the field as ``param``. Its messages quote types and field names, never values."""
     path = _PATH.search(text)
     where = path.group(1) if path else ""
-    unknown = _UNKNOWN.search(text)
+    said = _PATH.sub("", text)
+    unknown = _UNKNOWN.search(said)
     if unknown:
         param = f"{where}.{unknown.group(1)}" if where else unknown.group(1)
         return invalid(param, f"{param}: unknown field. Leave it out.", "unknown_parameter")
-    missing = re.search(r"missing required field `(\w+)`", text)
+    missing = _MISSING.search(said)
     if missing:
         param = f"{where}.{missing.group(1)}" if where else missing.group(1)
         return invalid(param, f"{param}: missing. It is required.", "missing_required_parameter")
-    said = _PATH.sub("", text)
     return invalid(where or None, f"{where or 'body'}: {said[0].lower()}{said[1:]}.", "invalid_type")
 
 

@@ -1,0 +1,164 @@
+"""One text out of several attempts, repeats, losses and late arrivals."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.adapters.gateway.metrics import METRICS, Metrics
+from pipeline.adapters.gateway.replies import Reply
+from pipeline.adapters.gateway.waiting import WaitingRoom
+from pipeline.errors import Malformed
+from pipeline.events.reasons import REASONS
+from pipeline.events.records import Response
+
+NAME = ("acme", "acme-1:r")
+
+
+def opened(response: Response) -> bytes:
+    if response.sealed == b"?":
+        raise Malformed("does not open")
+    return response.sealed
+
+
+def chunk(attempt: str, position: int, text: str, prefix: str, request: str = "q") -> Response:
+    digest = hashlib.sha256(prefix.encode()).digest()
+    return Response(request, NAME[1], NAME[0], "chunk", attempt, position, sealed=text.encode(), prefix=digest)
+
+
+def chunks(attempt: str, words: list[str]) -> list[Response]:
+    return [chunk(attempt, n, word, "".join(words[: n + 1])) for n, word in enumerate(words)]
+
+
+def end(attempt: str, text: str | None, result: str = "finished") -> Response:
+    prefix = b"" if text is None else hashlib.sha256(text.encode()).digest()
+    return Response("q", NAME[1], NAME[0], "end", attempt, result=result, prefix=prefix, finish="stop")
+
+
+def replay(*responses: Response) -> tuple[str, Reply]:
+    reply = Reply(opened)
+    delivered = b"".join(reply.feed(r) for r in responses)
+    assert delivered == bytes(reply.text)
+    return delivered.decode(), reply
+
+
+def test_one_attempt_in_order() -> None:
+    text, reply = replay(*chunks("a", ["x", "y", "z"]), end("a", "xyz"))
+    assert text == "xyz"
+    assert reply.fault(streamed=True) is None
+
+
+words = st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=3), min_size=1, max_size=6)
+
+
+@settings(deadline=None)
+@given(words, st.data())
+def test_interleaved_equal_attempts_give_the_text_once(found: list[str], data: st.DataObject) -> None:
+    lanes = {name: chunks(name, found) for name in "abc"}
+    order = data.draw(st.permutations([name for name, lane in lanes.items() for _ in lane]))
+    taken = [lanes[name].pop(0) for name in order]
+    repeated = [r for r in taken for _ in range(data.draw(st.integers(1, 2)))]
+    text, reply = replay(*repeated, end("b", "".join(found)))
+    assert text == "".join(found)
+    assert reply.fault(streamed=True) is None
+
+
+def test_another_attempt_that_says_something_else_is_not_mixed_in() -> None:
+    text, reply = replay(*chunks("a", ["one "]), *chunks("b", ["two ", "three "]), *chunks("a", ["one ", "more "])[1:])
+    assert text == "one more "
+    assert reply.moved == 0
+
+
+def test_the_end_of_a_diverged_attempt_is_whole_for_collected_answers_only() -> None:
+    text, reply = replay(*chunks("a", ["one "]), *chunks("b", ["two ", "three "]), end("b", "two three "))
+    assert text == "one "
+    assert reply.whole == b"two three "
+    assert reply.fault() is None
+    broken = reply.fault(streamed=True)
+    assert broken is not None
+    assert broken.status == 502
+
+
+@pytest.mark.parametrize(
+    "lost",
+    [
+        [chunks("a", ["x", "y", "z"])[0], chunks("a", ["x", "y", "z"])[2], end("a", "xyz")],
+        [*chunks("a", ["x", "y"]), end("a", "xyz")],
+        [*chunks("a", ["x", "y"])[1:], end("a", None)],
+        [end("a", "xyz")],
+        [*chunks("a", ["x"]), chunk("a", 1, "?", "x?"), end("a", None)],
+        [*chunks("a", ["x"]), chunk("a", 1, "y", "other"), end("a", "xy")],
+    ],
+    ids=["middle", "last", "first", "all", "does not open", "wrong digest"],
+)
+def test_a_loss_is_told_and_never_passed_off_as_whole(lost: list[Response]) -> None:
+    _, reply = replay(*lost)
+    broken = reply.fault()
+    assert broken is not None
+    assert (broken.status, broken.code) == (502, "incomplete")
+
+
+def test_attempts_are_bounded() -> None:
+    _, reply = replay(*(r for n in range(100) for r in chunks(f"a{n}", ["x"])))
+    assert len(reply._attempts) == 8
+
+
+@pytest.mark.parametrize("reason", sorted(REASONS))
+def test_every_reason_has_its_status(reason: str) -> None:
+    refused = Response("q", NAME[1], NAME[0], "refusal", reason=reason, limit="t:acme|rpm", retry_after_ms=1001)
+    fault = replay(refused)[1].fault()
+    assert fault is not None
+    assert (fault.status, fault.kind, fault.code) == (REASONS[reason].status, REASONS[reason].type, reason)
+    assert fault.headers["Retry-After"] == "2"
+    assert "t:acme|rpm" in fault.message
+
+
+def test_responses_before_the_id_is_known_are_kept_and_strangers_left_out() -> None:
+    async def job() -> None:
+        room = WaitingRoom(Metrics(), 10, 10_000)
+        waiter = room.enter(NAME, opened)
+        room.deliver(Response("stranger", NAME[1], NAME[0], "refusal", reason="replayed"))
+        for response in (*chunks("a", ["x"]), end("a", "x")):
+            room.deliver(response)
+        assert waiter.reply.end is None
+        waiter.known_as("q")
+        reply = await waiter.ended(1)
+        assert reply.whole == b"x"
+        room.leave(NAME)
+        assert room.open == 0
+
+    asyncio.run(job())
+
+
+def test_held_answers_are_given_later_and_bounded() -> None:
+    async def job() -> None:
+        room = WaitingRoom(Metrics(), 3, 10_000)
+        asking = asyncio.create_task(room.held(NAME, opened, 5))
+        await asyncio.sleep(0)
+        room.deliver(Response("copy", NAME[1], NAME[0], "refusal", reason="replayed"))
+        for response in (*chunks("a", ["x", "y"]), end("a", "xy")):
+            room.deliver(response)
+        reply = await asking
+        assert reply is not None
+        assert reply.whole == b"xy"
+        for n in range(3):
+            room.deliver(Response("q", f"acme-1:{n}", "acme", "refusal", reason="busy"))
+        assert await room.held(NAME, opened, 0) is None
+        assert await room.held(("acme", "acme-1:2"), opened, 0) is not None
+        assert await room.held(("beta", "acme-1:2"), opened, 0) is None
+
+    asyncio.run(job())
+
+
+def test_the_metrics_are_a_closed_table() -> None:
+    metrics = Metrics()
+    with pytest.raises(KeyError):
+        metrics.count("sluice_gateway_surprises_total")
+    with pytest.raises(ValueError):
+        metrics.count("sluice_gateway_refusals_total", "busy", "more")
+    text = metrics.render().decode()
+    assert all(m.name.removesuffix("_total") in text for m in METRICS)

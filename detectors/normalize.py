@@ -15,10 +15,15 @@ from array import array
 from dataclasses import dataclass
 from functools import lru_cache
 
+import numpy as np
+import numpy.typing as npt
+
 from detectors.base import Span
 
 MAX_RUNS = 16
 """Encoded runs looked at in one text; more than this is noise, and each costs a decode."""
+MAX_FOLD = 4
+"""Characters that one code point may become; U+FDFA would be 18, which makes a large text larger still."""
 _MARKS = "\u0300-\u036f\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f"
 _MARK = re.compile(f"[{_MARKS}]")
 _INVISIBLE = re.compile(
@@ -31,7 +36,6 @@ _LOOKALIKES = str.maketrans(
 )
 _FOREIGN = re.compile("[\u0370-\u03ff\u0400-\u052f]")
 _MIXED_WORD = re.compile("[a-z\u0370-\u03ff\u0400-\u052f]+")
-_WIDE = {code: chr(code - 0xFEE0).lower() for code in range(0xFF01, 0xFF5F)} | {0x3000: " "}
 _LEET = str.maketrans("013457@$!|", "oieastasil")
 _LEET_WORD = re.compile(r"(?=[0-9@$!|]{0,63}[a-z])[a-z0-9@$!|]{4,64}")
 _LEET_SIGN = re.compile(r"[013457@$!|]")
@@ -65,35 +69,58 @@ def _fold(char: str) -> str:
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", char).casefold())
     if not folded.isascii() and folded[0] < "\u0530":
         folded = _MARK.sub("", unicodedata.normalize("NFD", folded))
-    return folded
+    return folded[:MAX_FOLD]
 
 
-def _special() -> re.Pattern[str]:
-    """Class of the code points that `str.lower` and the full-width table alone do not fold.
+def _tables() -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.bool_], re.Pattern[str]]:
+    """For UTF-16 units: what folds to one unit, where to look closer, and the class of what folds otherwise.
 
-    Beyond the basic plane only the blocks that NFKC or case folding changes are listed, so emoji
-    and rare ideographs stay on the fast path.
+    Beyond the basic plane only the blocks that NFKC or case folding changes are listed, so emoji and rare ideographs
+    keep their place; their high surrogates are where to look closer.
     """
-    found = [char for char in map(chr, range(0x80, 0x10000)) if ord(char) not in _WIDE and _fold(char) != char.lower()]
-    found.append("Σ")  # str.lower picks a final sigma by context, case folding never does
-    listed = "".join(re.escape(char) for char in found)
-    return re.compile(
+    folds = np.arange(0x10000, dtype=np.uint16)
+    found = []
+    for code in range(0x10000):
+        piece = chr(code).lower() if code < 0x80 else _fold(chr(code))
+        if len(piece) == 1 and piece < "\U00010000":
+            folds[code] = ord(piece)
+        else:
+            found.append(code)
+    closer = np.zeros(0x10000, dtype=np.bool_)
+    closer[found] = True
+    closer[[0xD835, 0xD83C, 0xD83E, 0xD87E, 0xDB40, 0xDB41, 0xDB42, 0xDB43]] = True
+    closer[0x0370:0x0530] = True
+    listed = "".join(re.escape(chr(code)) for code in found)
+    pattern = re.compile(
         f"[{listed}\U0001d400-\U0001d7ff\U0001f100-\U0001f2ff\U0001fbf0-\U0001fbf9"
         "\U0002f800-\U0002fa1f\U000e0000-\U000e0fff]"
     )
+    return folds, closer, pattern
 
 
-_SPECIAL = _special()
+_FOLDS, _CLOSER, _SPECIAL = _tables()
 _fold.cache_clear()
 
 
 def clean(text: str) -> View:
-    """The `clean` view. ASCII and plain CJK text keep their offsets and their white space runs."""
+    """The `clean` view. Text in which each character folds to one keeps its offsets and its white space runs."""
     if text.isascii():
         return View("clean", text.lower())
+    units = utf16(text)
+    if not _CLOSER[units].any():
+        return View("clean", from_utf16(_FOLDS[units]))
     if _SPECIAL.search(text) is None:
-        return View("clean", _unmix(text.lower().translate(_WIDE)))
+        return View("clean", _unmix(from_utf16(_FOLDS[units])))
     return _clean_mapped(text)
+
+
+def utf16(text: str) -> npt.NDArray[np.uint16]:
+    """The text's UTF-16 units, so that a table can be applied to all of them at once."""
+    return np.frombuffer(text.encode("utf-16-le", "surrogatepass"), dtype="<u2")
+
+
+def from_utf16(units: npt.NDArray[np.uint16]) -> str:
+    return units.astype("<u2", copy=False).tobytes().decode("utf-16-le", "surrogatepass")
 
 
 def _clean_mapped(text: str) -> View:

@@ -13,7 +13,10 @@ import re
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+import numpy as np
+
 from detectors import pii_checks as check
+from detectors.normalize import from_utf16, utf16
 
 CONTEXT = 40
 MAX_SPACED = 64
@@ -22,7 +25,9 @@ SECRET = "SECRET"  # noqa: S105 - a type's name, no secret
 PROVINCES = "京津沪渝冀豫云辽黑湘皖鲁新苏浙赣鄂桂甘晋蒙陕吉闽贵粤青藏川宁琼"
 TAIL = re.compile(r"[A-Za-z0-9_-]*(?:\.[A-Za-z0-9_-]+)*")
 """How a secret goes on after the part that was recognised, without bound."""
-_WIDE = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)} | {0x3000: 0x20}
+_NARROW = np.arange(0x10000, dtype=np.uint16)
+_NARROW[0xFF01:0xFF5F] -= 0xFEE0
+_NARROW[0x3000] = 0x20
 
 Confirm = Callable[[str, str], int]
 """Candidate and the text before it -> how many of the candidate's characters belong to the item; 0: none."""
@@ -44,7 +49,7 @@ class _Shape(NamedTuple):
 
 def plain(text: str) -> str:
     """The text with full-width forms as ASCII; character for character, so offsets stay."""
-    return text if text.isascii() else text.translate(_WIDE)
+    return text if text.isascii() else from_utf16(_NARROW[utf16(text)])
 
 
 def items(text: str, start: int = 0) -> Iterator[Item]:

@@ -1,0 +1,214 @@
+"""A producer of inference requests: seals, signs and writes records itself, and asks the gateway for the outcome."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import os
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+import aiohttp
+import msgspec
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError
+
+from pipeline import texts
+from pipeline.errors import ConfigError, Malformed, Retryable
+from pipeline.events import wire
+from pipeline.events.wire import CancelBody, InferenceBody
+from pipeline.producer.outcomes import Answer, NoAnswer, NotConfirmed, Refused, Wire
+from pipeline.topics import partition_of
+
+_KEY_PREFIX = "sk-sluice-"
+_ASK_MS = 20_000
+_WRITE_S = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """A written request."""
+
+    producer: Producer
+    client_request: str
+    request: str
+    seconds: float
+
+    async def result(self, seconds: float | None = None) -> Answer:
+        """The answer, waited for until the request's deadline or for ``seconds``. Raises Refused or NoAnswer."""
+        return await self.producer.answer(self.client_request, self.seconds if seconds is None else seconds)
+
+    async def cancel(self) -> None:
+        """Ask for an early end; ``result`` then raises Refused with code cancelled. Raises NotConfirmed."""
+        await self.producer.write("cancel", self.producer.mint(), msgspec.json.encode(CancelBody(self.client_request)))
+
+
+class Producer:
+    """Use as an async context manager. One content key and one session of counters per start."""
+
+    def __init__(
+        self,
+        gateway_url: str,
+        api_key: str,
+        bootstrap: str | None = None,
+        kafka_options: Mapping[str, Any] | None = None,
+    ) -> None:
+        """``bootstrap`` overrides what the gateway tells; ``kafka_options`` are aiokafka's (TLS, SASL)."""
+        self._url, self._api_key, self._bootstrap = gateway_url.rstrip("/"), api_key, bootstrap
+        self._options = dict(kafka_options or {})
+        self._key, self._secret = _parse_key(api_key)
+        self._session, self._counter, self._order = uuid.uuid4().hex, 0, asyncio.Lock()
+        self._content_key = os.urandom(32)
+        self._http: aiohttp.ClientSession | None = None
+        self._kafka: AIOKafkaProducer | None = None
+
+    async def __aenter__(self) -> Producer:
+        await self.start()
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, fault: object, trace: TracebackType | None) -> None:
+        await self.close()
+
+    async def start(self) -> None:
+        """Ask the gateway where and how to write, and connect. Raises Refused, Retryable."""
+        self._http = aiohttp.ClientSession(headers={"Authorization": f"Bearer {self._api_key}"})
+        try:
+            self.wire = msgspec.convert(await self._get("/v1/wire", {}), Wire)
+            # records are signed with the gateway's time, so a wrong local clock does not lock the caller out
+            self._ahead_ms = _now_ms() - self.wire.time
+            self._wrap = texts.wrap_content_key(base64.b64decode(self.wire.hpke_public), self._content_key)
+            await self._connect()
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        kafka, self._kafka = self._kafka, None
+        if kafka is not None:
+            with contextlib.suppress(KafkaError, TimeoutError):
+                await asyncio.wait_for(kafka.stop(), _WRITE_S)
+        if self._http is not None:
+            await self._http.close()
+
+    async def submit(
+        self,
+        messages: str | Sequence[Mapping[str, str]],
+        *,
+        model: str | None = None,
+        max_tokens: int | None = None,
+        **options: Any,
+    ) -> Ticket:
+        """Write one request. ``messages`` is a prompt or a list of {role, content}; ``options`` are the other fields of
+        InferenceBody. Raises Malformed where a field does not fit, NotConfirmed where the write is unknown."""
+        client_request = self.mint()
+        turns = [{"role": "user", "content": messages}] if isinstance(messages, str) else list(messages)
+        text = msgspec.json.encode(turns)
+        wire.decode_messages(text)
+        bound = texts.associated_data(self.wire.generation, self.wire.tenant, "request", "messages", client_request)
+        sealed = texts.seal(self._content_key, bound, text, os.urandom)
+        chosen = {"model": model or next(iter(self.wire.models), ""), "max_tokens": max_tokens or self.wire.max_tokens}
+        value = msgspec.json.encode(_body({**options, **chosen, "sealed": sealed}))
+        if len(value) > self.wire.max_value_bytes:
+            raise Malformed(
+                f"request: expected at most {self.wire.max_value_bytes} bytes, came {len(value)}: send less"
+            )
+        offset, partition = await self.write("inference", client_request, value)
+        seconds = options.get("timeout_ms", 60_000) / 1000 + 10
+        return Ticket(self, client_request, f"{self.wire.generation}-{partition}-{offset}", seconds)
+
+    async def write(self, kind: str, client_request: str, value: bytes) -> tuple[int, int]:
+        """Sign and write one record; gives (offset, partition). Raises NotConfirmed."""
+        organisation = self.wire.organisation.encode()
+        partition = partition_of(organisation, self.wire.partitions)
+        wrap = self._wrap if kind == "inference" else b""
+        kafka = self._kafka
+        try:
+            async with asyncio.timeout(_WRITE_S):
+                # counters must reach the log about in order, so count, sign and enqueue are one step
+                async with self._order:
+                    kafka = self._kafka or await self._connect()
+                    headers = self._signed(kind, client_request, value, wrap)
+                    sent = await kafka.send(
+                        self.wire.topic, value=value, key=organisation, partition=partition, headers=headers
+                    )
+                return (await asyncio.shield(sent)).offset, partition
+        except (KafkaError, TimeoutError) as error:
+            if kafka is self._kafka:
+                self._kafka = None
+            if kafka is not None:
+                with contextlib.suppress(KafkaError, TimeoutError):
+                    await asyncio.wait_for(kafka.stop(), 5)
+            raise NotConfirmed(f"{kind} {client_request}: write not confirmed: {type(error).__name__}") from error
+
+    async def answer(self, client_request: str, seconds: float) -> Answer:
+        """The answer to one of this principal's requests. Raises Refused or NoAnswer."""
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            wait = {"wait_ms": str(max(1, min(_ASK_MS, int(left * 1000))))}
+            found = msgspec.convert(await self._get(f"/v1/requests/{client_request}", wait), Answer)
+            if found.result != "open":
+                return found
+        raise NoAnswer(f"{client_request}: no outcome within {seconds:.0f} s")
+
+    def mint(self) -> str:
+        """A client request id that only this principal may ask for."""
+        return f"{self.wire.client_request_prefix}{uuid.uuid4().hex}"
+
+    def _signed(self, kind: str, client_request: str, value: bytes, wrap: bytes) -> list[tuple[str, bytes]]:
+        self._counter += 1
+        now = _now_ms() - self._ahead_ms
+        args = (self._secret, self._key, client_request, kind, value)
+        return wire.sign(*args, time=now, session=self._session, counter=self._counter, lane=-1, wrap=wrap)
+
+    async def _connect(self) -> AIOKafkaProducer:
+        servers = self._bootstrap or self.wire.bootstrap
+        options = {"acks": "all", "enable_idempotence": True, "linger_ms": 2, "max_request_size": 2 * 1024 * 1024}
+        kafka = AIOKafkaProducer(bootstrap_servers=servers, **options, **self._options)
+        try:
+            await kafka.start()
+        except KafkaError as error:
+            await kafka.stop()
+            raise Retryable(f"no broker at {servers}: {type(error).__name__}") from error
+        self._kafka = kafka
+        return kafka
+
+    async def _get(self, path: str, query: Mapping[str, str]) -> Any:
+        assert self._http is not None, "start the producer first"
+        try:
+            async with self._http.get(self._url + path, params=query) as answer:
+                raw, status, headers = await answer.read(), answer.status, answer.headers
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise Retryable(f"gateway {self._url}: {type(error).__name__}") from error
+        try:
+            document = msgspec.json.decode(raw)
+            if status < 400:
+                return document
+            error_body = document["error"]
+            raise Refused(status, error_body["code"], error_body["message"], float(headers.get("Retry-After", 0)))
+        except (msgspec.DecodeError, KeyError, TypeError, ValueError):
+            raise Retryable(f"gateway {self._url}: status {status} without a JSON answer") from None
+
+
+def _body(fields: Mapping[str, Any]) -> InferenceBody:
+    try:
+        return msgspec.convert(fields, InferenceBody)
+    except msgspec.ValidationError as error:
+        raise Malformed(f"request: {error}") from None
+
+
+def _parse_key(api_key: str) -> tuple[str, bytes]:
+    key, _, secret = api_key.removeprefix(_KEY_PREFIX).rpartition(".")
+    with contextlib.suppress(ValueError):
+        raw = base64.urlsafe_b64decode(secret + "=" * (-len(secret) % 4))
+        if api_key.startswith(_KEY_PREFIX) and key and len(raw) == 32:
+            return key, raw
+    raise ConfigError("api_key: expected sk-sluice-<key id>.<base64url of 32 bytes>; ask your operator for one")
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

@@ -33,6 +33,8 @@ from pipeline.events.records import (
 SEALED = ("decisions", "alerts", "access", "control", "deliveries")
 _FRAME = struct.Struct(">Qq")
 _TOP = 2**63 - 1
+_row = tuple.__new__
+"""Skips the constructor in Python, a tenth of the cost of sealing."""
 _MARKS: dict[type[Any], str] = {ControlMark: "policy", Tick: "tick", SnapshotMark: "snapshot"}
 
 
@@ -115,6 +117,17 @@ def typed(topic: str, time: int, value: bytes) -> Typed:
         return Typed(time, "malformed")
 
 
+def typed_many(topic: str, times: Sequence[int], values: Sequence[bytes]) -> list[Typed]:
+    """``typed`` of many records of one topic."""
+    read, found = _READERS[topic], []
+    for time, value in zip(times, values, strict=True):
+        try:
+            found.append(read(time, value))
+        except Malformed:
+            found.append(Typed(time, "malformed"))
+    return found
+
+
 def manifest_row(manifest: Manifest) -> tuple[object, ...]:
     """The row of ``tables.MANIFESTS``; the body is the manifest as encoded."""
     return (
@@ -147,53 +160,59 @@ def _decision(record: Decision) -> Typed:
     facts = record.facts
     found = facts.findings + record.findings
     reserved = facts.input_bound + facts.max_tokens if record.verdict == "admit" else 0
-    return Typed(
-        facts.time,
-        "decision",
-        record.request,
-        record.organisation,
-        record.tenant,
-        record.principal,
-        record.sequence,
-        record.verdict,
-        record.reasons[0] if record.reasons else "",
-        record.limit,
-        "",
-        facts.model,
-        "",
-        reserved,
-        0,
-        0,
-        0,
-        0,
-        _rules(found) if found else (),
-        max(f.severity for f in found) if found else 0,
+    return _row(
+        Typed,
+        (
+            facts.time,
+            "decision",
+            record.request,
+            record.organisation,
+            record.tenant,
+            record.principal,
+            record.sequence,
+            record.verdict,
+            record.reasons[0] if record.reasons else "",
+            record.limit,
+            "",
+            facts.model,
+            "",
+            reserved,
+            0,
+            0,
+            0,
+            0,
+            _rules(found) if found else (),
+            max(f.severity for f in found) if found else 0,
+        ),
     )
 
 
 def _outcome(record: Outcome) -> Typed:
     found = record.findings
-    return Typed(
-        record.time,
-        "outcome",
-        record.request,
-        record.organisation,
-        record.tenant,
-        record.principal,
-        record.sequence,
-        "",
-        "",
-        "",
-        record.result,
-        record.model,
-        record.finish,
-        0,
-        record.input_tokens,
-        record.output_tokens,
-        record.latency_ms,
-        record.first_token_ms,
-        _rules(found) if found else (),
-        max(f.severity for f in found) if found else 0,
+    return _row(
+        Typed,
+        (
+            record.time,
+            "outcome",
+            record.request,
+            record.organisation,
+            record.tenant,
+            record.principal,
+            record.sequence,
+            "",
+            "",
+            "",
+            record.result,
+            record.model,
+            record.finish,
+            0,
+            record.input_tokens,
+            record.output_tokens,
+            record.latency_ms,
+            record.first_token_ms,
+            _rules(found) if found else (),
+            max(f.severity for f in found) if found else 0,
+        ),
     )
 
 

@@ -19,7 +19,7 @@ import msgspec
 
 from pipeline.audit.checkpoint import LogKeys, sign_checkpoint
 from pipeline.audit.merkle import Frontier
-from pipeline.audit.rows import SEALED, leaf_digests, manifest_row, origin_name, statement, typed
+from pipeline.audit.rows import SEALED, leaf_digests, manifest_row, origin_name, statement, typed_many
 from pipeline.errors import ConfigError, Fatal
 from pipeline.events.chain import ChainReader, Entry, Position
 from pipeline.events.records import Manifest
@@ -137,10 +137,10 @@ def token_of(manifest: Manifest) -> str:
 
 def columns_of(state: SealState, entries: Sequence[Entry]) -> tuple[tuple[Sequence[Any], ...], list[bytes]]:
     """Columns of tables.RECORDS and leaf hashes of records that continue ``state``; also for comparing a table."""
-    count, topic = len(entries), state.topic
+    count = len(entries)
     offsets = [entry.offset for entry in entries]
     values = [entry.value for entry in entries]
-    described = list(zip(*[typed(topic, entry.time, entry.value) for entry in entries], strict=True))
+    described = list(zip(*typed_many(state.topic, [entry.time for entry in entries], values), strict=True))
     if not described:
         return ((),) * len(RECORDS.columns), []
     head = ([state.origin] * count, [state.index] * count, range(state.size, state.size + count), offsets)

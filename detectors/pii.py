@@ -7,7 +7,8 @@ what `redact` makes of the whole.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
 
 from detectors.base import LOW, MEDIUM, Finding, Transcript
 from detectors.pii_rules import CONTEXT, MAX_ITEM, MAX_SPACED, PROVINCES, SECRET, TAIL, Item, items, plain
@@ -34,15 +35,17 @@ class PiiDetector:
 
     def screen(self, texts: Sequence[Transcript]) -> list[tuple[Finding, ...]]:
         """Findings per transcript, at most MAX_ITEMS of a part; the operator's own words are not screened."""
-        return [
-            tuple(
-                finding
-                for turn, part in enumerate(transcript)
-                if part.role != "system" and _hinted(part.text)
-                for finding in _findings(part.text, turn)
-            )
-            for transcript in texts
+        places = [
+            (row, turn, part.text)
+            for row, transcript in enumerate(texts)
+            for turn, part in enumerate(transcript)
+            if part.role != "system"
         ]
+        found: list[list[Finding]] = [[] for _ in texts]
+        for index in _hinted([text for _, _, text in places]):
+            row, turn, text = places[index]
+            found[row] += _findings(text, turn)
+        return [tuple(row) for row in found]
 
 
 def redact(text: str) -> tuple[str, tuple[Item, ...]]:
@@ -133,12 +136,25 @@ def _word_start(text: str, low: int, end: int) -> int:
     return end - (run.end() if run else 0)
 
 
-def _hinted(text: str) -> bool:
-    """A cheap test that all but texts without any item pass; only what is recorded rests on it, never redaction."""
-    read = plain(text)
-    if "@" in read or _HINT.search(read) or (not text.isascii() and _PLATE_HINT.search(read)):
-        return True
-    return read.encode("ascii", "replace").translate(_RUN).find(_LONG_RUN) >= 0
+def _hinted(texts: list[str]) -> list[int]:
+    """Which texts may hold an item, by tests that cost nanoseconds a character; redaction never rests on them."""
+    starts, at = [], 0
+    for text in texts:
+        starts.append(at)
+        at += len(text) + 1
+    joined = plain("\n".join(texts))
+    run = joined.encode("ascii", "replace").translate(_RUN)
+    hinted: set[int] = set()
+    tests: list[Callable[[int], int]] = [lambda at: joined.find("@", at), lambda at: run.find(_LONG_RUN, at)]
+    for pattern in (_HINT,) if joined.isascii() else (_HINT, _PLATE_HINT):
+        tests.append(lambda at, pattern=pattern: found.start() if (found := pattern.search(joined, at)) else -1)  # type: ignore[misc]
+    for test in tests:
+        at = test(0)
+        while at >= 0:
+            index = bisect_right(starts, at) - 1
+            hinted.add(index)
+            at = test(starts[index + 1]) if index + 1 < len(starts) else -1
+    return sorted(hinted)
 
 
 def _findings(text: str, turn: int) -> list[Finding]:

@@ -18,6 +18,8 @@ _SHAPE = bytes(
 )
 _RUN = bytes(119 if chr(byte).isalnum() or byte in b"+/_-:" else 32 for byte in range(128)) + bytes(128)
 _SPELLED = (b"a a a a", b"a0a", b" 0aaa")
+_SPELLED_WIDE = (b"? ? ", b"?  ?", b"?/?", b"? /", b"?/ ")
+"""Characters beyond ASCII, here `?`, with separators between them."""
 _ENCODED_RUN = b"w" * 20
 _SPACED_CJK = re.compile(r"[\u4e00-\u9fff][\s.\-_*|~·/]{1,2}[\u4e00-\u9fff][\s.\-_*|~·/]")
 
@@ -27,7 +29,7 @@ def spelled_at(shape: bytes, joined: str) -> Iterator[int]:
     classes = shape.translate(_SHAPE)
     for needle in _SPELLED:
         yield from _all(classes, needle, 16)
-    if not joined.isascii():
+    if not joined.isascii() and ("·" in joined or any(needle in classes for needle in _SPELLED_WIDE)):
         for match in _SPACED_CJK.finditer(joined):
             yield match.start()
 

@@ -13,7 +13,7 @@ from aiokafka.errors import KafkaError, TopicAlreadyExistsError
 
 from pipeline.adapters.control_feed import ControlFeed
 from pipeline.adapters.kafka import Publisher
-from pipeline.errors import Retryable
+from pipeline.errors import ConfigError, Retryable
 from pipeline.events.control import Deployment
 from pipeline.topics import TOPICS, Topic
 
@@ -67,6 +67,21 @@ async def check(bootstrap: str) -> list[str]:
         return faults
     finally:
         await admin.close()
+
+
+async def require_partitions(bootstrap: str, pinned: int) -> None:
+    """Raises ConfigError where the broker's count differs from the one pinned in control."""
+    admin = await _connect(bootstrap)
+    try:
+        found = {d["topic"]: len(d["partitions"]) for d in await admin.describe_topics(["requests", "decisions"])}
+    finally:
+        await admin.close()
+    for topic, count in found.items():
+        if count != pinned:
+            raise ConfigError(
+                f"{topic} has {count} partitions, control pins {pinned}: quotas would be split. Restore the topic or "
+                "start a new deployment; see: sluice topics check"
+            )
 
 
 def _differences(topic: Topic, partitions: int, described: Any, config: dict[str, str]) -> list[str]:

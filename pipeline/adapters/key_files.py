@@ -1,0 +1,39 @@
+"""The log's signing keys in a file of mode 0600. Lost, the log cannot be continued; leaked, it can be forged."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+from pathlib import Path
+
+from pipeline.audit.checkpoint import LogKeys
+from pipeline.errors import ConfigError
+
+
+def load_log_keys(path: Path) -> LogKeys:
+    """Raises ConfigError where the file is absent or not as written."""
+    try:
+        document = json.loads(path.read_text())
+        seeds = [base64.b64decode(document[name]) for name in ("ed25519", "ml_dsa_44")]
+        return LogKeys(document["name"], *seeds)
+    except FileNotFoundError:
+        raise ConfigError(
+            f"log key {path} does not exist; run: sluice topics apply (a new deployment) or restore it"
+        ) from None
+    except (KeyError, ValueError, TypeError) as error:
+        raise ConfigError(f"log key {path}: expected name, ed25519 and ml_dsa_44 ({type(error).__name__})") from None
+
+
+def create_log_keys(path: Path, name: str) -> LogKeys:
+    """The keys at ``path``, made first where there are none."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        seeds = {"ed25519": os.urandom(32), "ml_dsa_44": os.urandom(32)}
+        text = json.dumps({"name": name, **{kind: base64.b64encode(seed).decode() for kind, seed in seeds.items()}})
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+    return load_log_keys(path)

@@ -58,10 +58,11 @@ class HashForward:
     for the whole pass. Any feed that skips, repeats or meets another's leftovers fails an assertion.
     """
 
-    def __init__(self, *, slots: int = 4, budget: int = 12, max_context: int = 256) -> None:
+    def __init__(self, *, slots: int = 4, budget: int = 12, max_context: int = 256, ends: bool = True) -> None:
         self.slots, self.budget, self.max_context, self.end = slots, budget, max_context, END
         self.cache: list[list[int]] = [[] for _ in range(slots)]
         self.faults: list[str] = []
+        self.ends = ends
         self.largest = 0
 
     def encode(self, turns: tuple[Turn, ...]) -> list[int]:
@@ -96,7 +97,9 @@ class HashForward:
         digest = hashlib.sha256(bytes(held)).digest()
         for rank, byte in enumerate(digest[:6]):
             row[97 + byte % 26] = 3.0 - 0.5 * rank
-        if digest[6] < 12:
+        if not self.ends:
+            row[END] = -np.inf
+        elif digest[6] < 12:
             row[END] = 4.0
         if bytes(held).startswith(b"nan"):
             row[digest[7]] = np.nan

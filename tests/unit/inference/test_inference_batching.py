@@ -8,7 +8,7 @@ from collections.abc import Sequence as Items
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from inference_doubles import HashForward, check_answer, collect, request
+from inference_doubles import HashForward, check_answer, collect, request, until
 
 from inference.batch import Batch
 from inference.loop import BatchingEngine
@@ -151,12 +151,11 @@ def test_an_engine_that_cannot_go_on_tells_everyone() -> None:
 
 
 def test_a_caller_whose_loop_is_gone_does_not_hold_its_slot() -> None:
-    forward = HashForward(slots=1, max_context=100_000)
+    forward = HashForward(slots=1, max_context=100_000, ends=False)
     engine = BatchingEngine(forward, models=("m",))
 
     async def begin() -> None:
-        endless = request("orphan", "x", limit=50_000, sampling=SamplingParams(temperature=100.0))
-        held.append(engine.submit(endless))
+        held.append(engine.submit(request("orphan", "x", limit=5_000)))
         await anext(held[0])
 
     held: list = []
@@ -166,8 +165,27 @@ def test_a_caller_whose_loop_is_gone_does_not_hold_its_slot() -> None:
     asked = request("next", limit=3)
     chunks = asyncio.run(collect(engine.submit(asked)))
     check_answer(chunks, asked)
+    assert engine.stats().tokens_generated < 5_000
     asyncio.run(engine.close())
     assert forward.faults == []
+
+
+def test_giving_up_an_ended_answer_spares_a_later_one_of_the_same_id() -> None:
+    async def run() -> None:
+        engine = BatchingEngine(HashForward(ends=False), models=("m",))
+        first = engine.submit(request("same", "x", limit=2))
+        await anext(first)
+        await until(lambda: engine.stats().tokens_generated == 2 and not engine.cancel("same"))
+        later = request("same", "x", limit=100)
+        second = engine.submit(later)
+        chunks = [await anext(second)]
+        await first.aclose()
+        chunks += await collect(second)
+        check_answer(chunks, later)
+        assert chunks[-1].finish is FinishReason.LENGTH
+        await engine.close()
+
+    asyncio.run(run())
 
 
 class Short(HashForward):

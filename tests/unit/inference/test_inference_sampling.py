@@ -53,6 +53,11 @@ def test_shares_follow_the_logits(sampling: SamplingParams) -> None:
     assert [drawn.count(token) for token in range(3)] == pytest.approx([200, 500, 300], abs=2)
 
 
+def test_the_edge_between_two_tokens_belongs_to_the_later_one() -> None:
+    even = np.zeros(2, dtype=np.float32)
+    assert [choose(even, SamplingParams(1.0), draw) for draw in (0.0, 0.499, 0.5, 0.999)] == [0, 0, 1, 1]
+
+
 @pytest.mark.parametrize("temperature", [1e-300, 1e-9, 100.0])
 @pytest.mark.parametrize("draw", [0.0, 0.5, 1.0 - 2.0**-53])
 def test_extreme_temperatures_and_banned_tokens(temperature: float, draw: float) -> None:

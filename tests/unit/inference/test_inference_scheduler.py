@@ -158,6 +158,14 @@ def test_a_tenant_cannot_shed_its_debt_by_idling_for_a_moment() -> None:
     assert scheduler.counter("heavy") == debt
 
 
+def test_tokens_read_and_written_are_priced_apart() -> None:
+    run = Run(1, 4)
+    run.add("r", "t", 5, 4)
+    for _ in range(4):
+        run.step()
+    assert run.scheduler.counter("t") == 5 * INPUT_WEIGHT + 3 * OUTPUT_WEIGHT
+
+
 def test_tenants_that_left_are_forgotten() -> None:
     scheduler = Scheduler(slots=1, budget=4, max_waiting=10)
     scheduler.add("stays", "z", 1)

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from pipeline.errors import Malformed
 from pipeline.events.codec import encode
 from pipeline.events.control import Control, parse
-from pipeline.events.records import DECIDER, Completion, ControlMark, Decision, Facts, LogRecord, Outcome
+from pipeline.events.records import DECIDER, Completion, ControlMark, Decision, Facts, LogRecord, Outcome, SnapshotMark
 
 
 class Reserved(Protocol):
@@ -33,6 +33,7 @@ class Fold(Protocol):
     @property
     def time(self) -> int: ...
     def apply(self, record: LogRecord) -> None: ...
+    def digest(self) -> bytes: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +81,8 @@ class Replay:
                 faults.append(f"time goes back by {self._ledger.time - record.time} ms")
             if isinstance(record, ControlMark):
                 faults += self._load(record.control)
+            if isinstance(record, SnapshotMark) and record.digest != self._ledger.digest():
+                faults.append("the snapshot that is marked here is not of this history")
             if not isinstance(record, Outcome) or record.request in self._ledger.open:
                 self._ledger.apply(record)
         except Exception as error:  # whatever a forged record makes the rules trip over is a fault of the record

@@ -37,6 +37,7 @@ class Walk:
         self._name, self._verifiers, self._faults = name, verifiers, faults
         self._source, self._replay = source, replay
         self._newest: tuple[int, bytes] | None = None
+        self._met = False
         self._frontier = Frontier()
         self._leaves: list[bytes] = []
         self._leaf = 0
@@ -121,8 +122,10 @@ class Walk:
             self._fault(None, "the rows do not give the signed root")
         elif self._frontier.hashes != batch.frontier:
             self._fault(None, "the manifest's frontier is not that of the tree")
-        if self._newest is not None and batch.size == self._newest[0] and batch.root != self._newest[1]:
-            self._fault(None, "a known checkpoint of this size has another root: the log was forked")
+        if self._newest is not None and batch.size == self._newest[0]:
+            self._met = True
+            if batch.root != self._newest[1]:
+                self._fault(None, "a known checkpoint of this size has another root: the log was forked")
         self._compare_source(batch)
         self._rejoin(batch)
         self.batches += 1
@@ -137,8 +140,12 @@ class Walk:
 
     def end(self) -> None:
         """The manifests are over."""
-        if self._newest is not None and self._newest[0] > self._leaf:
+        if self._newest is None:
+            return
+        if self._newest[0] > self._leaf:
             self._fault(None, f"the log ends at {self._leaf}, a known checkpoint has {self._newest[0]}: it was cut")
+        elif self._newest[0] and not self._met:
+            self._fault(None, f"no batch ends at {self._newest[0]} as a known checkpoint does: the log was forked")
 
     def _contiguous(self, batch: Manifest) -> None:
         at = self._at or Position(0, self._start(batch))

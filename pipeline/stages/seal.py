@@ -104,9 +104,9 @@ def seal(
 ) -> Sealed | None:
     """The next batch out of ``entries``, which start at the state's position; None while none can be closed.
 
-    ``time`` in Unix ms. Whole source batches are taken up to ``limit`` records (one larger than that stands alone).
-    Invalid records alone close a batch only when ``limit`` of them are waiting. Raises Fatal on a gap before the
-    first entry or on entries out of order.
+    ``time`` in Unix ms. Whole source batches are taken up to ``limit`` records (one larger than that stands alone, and
+    must be there whole). Invalid records alone close a batch only once ``limit`` entries are waiting. Raises Fatal on
+    a gap before the first entry or on entries out of order.
     """
     if not entries:
         return None
@@ -120,7 +120,7 @@ def seal(
         raise Fatal(f"seal: entries of {state.origin} are not in offset order")
     valid, position = _valid(state, entries, limit)
     consumed = bisect_left(offsets, position.offset)
-    if not valid and consumed < limit:
+    if not valid and (not consumed or len(entries) < limit):
         return None
     return _close(state, valid, position, consumed, time, keys)
 

@@ -15,7 +15,7 @@ from pipeline.audit.verify import Verifier
 from pipeline.events.chain import Entry, Position, batch_digest, links
 from pipeline.events.codec import encode
 from pipeline.events.control import Control, parse
-from pipeline.events.records import Completion, ControlMark, Facts, LogRecord, Manifest, Tick
+from pipeline.events.records import Completion, ControlMark, Facts, LogRecord, Manifest, SnapshotMark, Tick
 from pipeline.ledger import Ledger
 from pipeline.stages.admit import GRACE_MS, decide, expired, outcome
 from pipeline.stages.seal import Sealed, begin, heartbeat, seal
@@ -100,6 +100,7 @@ def history(count: int = 24) -> list[LogRecord]:
             write(made)
             done += 1
     now += 60_000
+    write(SnapshotMark(now, len(records), ledger.digest(), 0, 1))
     write(Tick(now))
     write(expired(ledger, next(ledger.due(now, GRACE_MS)), now))
     return records
@@ -161,15 +162,15 @@ class Store:
         return verifier.report()
 
 
-def stored(topic: str, entries: Sequence[Entry], keys: LogKeys = KEYS) -> Store:
+def stored(topic: str, entries: Sequence[Entry], keys: LogKeys = KEYS, limit: int = 10) -> Store:
     """The rows and manifests of a sealed log."""
     store = Store(name=f"g1/{topic}/0", entries=list(entries))
-    for made in seal_all(topic, entries, keys):
+    for made in seal_all(topic, entries, keys, limit):
         store.rows += [list(row) for row in zip(*made.columns, strict=True)]
         store.manifests.append(made.row)
         store.sealed.append(made.manifest)
     return store
 
 
-def decisions(records: Sequence[LogRecord] | None = None, keys: LogKeys = KEYS) -> Store:
-    return stored("decisions", chained([encode(r) for r in (records or history())]), keys)
+def decisions(records: Sequence[LogRecord] | None = None, keys: LogKeys = KEYS, limit: int = 10) -> Store:
+    return stored("decisions", chained([encode(r) for r in (records or history())]), keys, limit)

@@ -8,7 +8,7 @@ from audit_world import KEYS, START, chained, decisions, history, plain, seal_al
 
 from pipeline.audit.rows import typed
 from pipeline.errors import ConfigError, Fatal
-from pipeline.events.chain import Entry
+from pipeline.events.chain import Entry, Position, links
 from pipeline.events.codec import encode
 from pipeline.events.records import Decision, Manifest, Outcome
 from pipeline.stages.seal import begin, heartbeat, resume, seal
@@ -61,6 +61,17 @@ def test_invalid_records_alone_close_a_batch_once_the_limit_waits() -> None:
     assert (made.manifest.rows, made.manifest.skipped, made.consumed) == (0, 8, 8)
 
 
+def test_invalid_records_before_an_incomplete_batch_do_not_block_a_full_window() -> None:
+    junk = [Entry(offset, START, None, b"?") for offset in range(6)]
+    tail = [Entry(6 + i, START, link, b"v") for i, link in enumerate(links(Position(6), 4))]
+    made = seal(begin("g1", "decisions", 0), [*junk, *tail[:2]], START, KEYS, 8)
+    assert made is not None
+    assert (made.manifest.rows, made.manifest.skipped, made.consumed) == (0, 6, 6)
+    after = seal(made.state, tail, START, KEYS, 8)
+    assert after is not None
+    assert after.manifest.rows == 4
+
+
 @pytest.mark.parametrize("entries", [ENTRIES[1:], [ENTRIES[0], ENTRIES[2], ENTRIES[1]], [ENTRIES[0], ENTRIES[0]]])
 def test_a_gap_or_disorder_is_fatal(entries: list[Entry]) -> None:
     with pytest.raises(Fatal):
@@ -99,7 +110,7 @@ def test_every_column_is_filled_in_declared_order() -> None:
     assert [r["leaf"] for r in records] == list(range(len(records)))
     assert [r["body"] for r in records] == VALUES
     shown = {record["kind"] for record in records}
-    assert shown == {"policy", "decision", "outcome", "tick"}
+    assert shown == {"policy", "decision", "outcome", "snapshot", "tick"}
     for record, row in zip(history(), records, strict=True):
         if isinstance(record, Decision):
             assert row["reserved_tokens"] == (15 if record.verdict == "admit" else 0)

@@ -15,7 +15,7 @@ from pipeline.audit.replay import Replay
 from pipeline.audit.rows import manifest_row
 from pipeline.audit.verify import Verifier
 from pipeline.events.codec import decode_log, encode
-from pipeline.events.records import Access, Alert, Decision, Delivery, LogRecord, Manifest, Outcome
+from pipeline.events.records import Access, Alert, Decision, Delivery, LogRecord, Manifest, Outcome, SnapshotMark
 from pipeline.tables import RECORDS
 
 COLUMN = {name: at for at, name in enumerate(RECORDS.columns)}
@@ -167,6 +167,12 @@ def test_a_history_rewritten_with_the_true_keys_is_a_fork() -> None:
     assert "not what the rules give" in whats(forked, replay=True)
 
 
+def test_a_fork_with_other_batches_does_not_meet_the_known_checkpoint() -> None:
+    honest = decisions()
+    shifted = history()[1:]
+    assert "no batch ends at" in whats(decisions(shifted, limit=15), newest=honest.sealed[0].checkpoint)
+
+
 def test_a_known_checkpoint_must_be_genuine_and_of_this_log() -> None:
     store = decisions()
     assert "another origin" in whats(store, newest=stored("alerts", plain([b"{}"])).sealed[0].checkpoint)
@@ -183,9 +189,9 @@ def index_of(records: list[LogRecord], kind: type, nth: int = 2) -> int:
     return [i for i, record in enumerate(records) if isinstance(record, kind)][nth]
 
 
-def edit(kind: type, **changes: Any) -> Callable[[list[LogRecord]], object]:
+def edit(kind: type, nth: int = 2, **changes: Any) -> Callable[[list[LogRecord]], object]:
     def change(records: list[LogRecord]) -> None:
-        at = index_of(records, kind)
+        at = index_of(records, kind, nth)
         records[at] = msgspec.structs.replace(records[at], **changes)
 
     return change
@@ -197,6 +203,7 @@ def edit(kind: type, **changes: Any) -> Callable[[list[LogRecord]], object]:
         (lambda r: r.pop(index_of(r, Decision)), "have no decision"),
         (lambda r: r.insert(9, r[index_of(r, Decision, 1)]), "a second decision"),
         (lambda r: r.append(r[index_of(r, Outcome)]), "without an open admitted request"),
+        (edit(SnapshotMark, 0, digest=b"d" * 32), "not of this history"),
         (edit(Outcome, charges=()), "not what the rules settle"),
         (edit(Outcome, latency_ms=1), "not what the rules settle"),
         (edit(Outcome, sequence=77), "not what the rules settle"),

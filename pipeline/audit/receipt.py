@@ -13,9 +13,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipeline.audit.checkpoint import MAX_NOTE_BYTES, Checkpoint, Verifiers, open_checkpoint
-from pipeline.audit.merkle import leaf_hash, verify_inclusion
+from pipeline.audit.merkle import Frontier, leaf_hash, node_hash, root, verify_inclusion
 from pipeline.audit.rows import leaf_value, read_leaf
 from pipeline.errors import Malformed
+from pipeline.events.records import Manifest
 
 VERSION = "c2sp.org/tlog-proof@v1"
 MAX_RECORD_BYTES = 2 * 1024 * 1024
@@ -41,6 +42,57 @@ def write_receipt(offset: int, time: int, value: bytes, leaf: int, proof: Sequen
     return f"{VERSION}\nextra {framed}\nindex {leaf}\n{path}\n{note}"
 
 
+def prove(manifest: Manifest, before: Manifest | None, records: Sequence[tuple[int, int, bytes]], leaf: int) -> str:
+    """The receipt of ``leaf`` under the checkpoint of the batch that sealed it: needs nothing but that batch.
+
+    ``before`` is the manifest before (None for the first), ``records`` offset, time (Unix ms) and stored bytes of all
+    rows of the batch in leaf order. Raises Malformed where they do not belong together.
+    """
+    edge = Frontier(before.size, before.frontier) if before is not None else Frontier()
+    if len(records) != manifest.rows or not edge.size <= leaf < edge.size + len(records):
+        raise Malformed(f"receipt: expected leaf {leaf} among {manifest.rows} rows, came {len(records)} rows")
+    leaves = [leaf_hash(leaf_value(*record)) for record in records]
+    proof = batch_proof(edge, leaves, leaf)
+    text = write_receipt(*records[leaf - edge.size], leaf, proof, manifest.checkpoint)
+    if not verify_inclusion(leaves[leaf - edge.size], leaf, manifest.size, proof, manifest.root):
+        raise Malformed(f"receipt: the rows do not give the root of batch {manifest.index}; run: sluice audit verify")
+    return text
+
+
+def batch_proof(before: Frontier, leaves: Sequence[bytes], index: int) -> list[bytes]:
+    """RFC 6962 inclusion proof of leaf ``index`` in the tree of ``before`` and the leaf hashes behind it.
+
+    Every sibling on its path that lies left of the batch is one of the subtrees on the right edge of ``before``,
+    since a larger complete one would contain the leaf.
+    """
+    start = before.size
+    edge: dict[tuple[int, int], bytes] = {}
+    low = 0
+    for width, node in zip(_widths(start), before.hashes, strict=True):
+        edge[low, low + width] = node
+        low += width
+
+    def subtree(low: int, high: int) -> bytes:
+        if low >= start:
+            return root(leaves[low - start : high - start])
+        known = edge.get((low, high))
+        if known is not None:
+            return known
+        middle = low + _half(high - low)
+        return node_hash(subtree(low, middle), subtree(middle, high))
+
+    path, low, high = [], 0, start + len(leaves)
+    while high - low > 1:
+        middle = low + _half(high - low)
+        if index < middle:
+            path.append(subtree(middle, high))
+            high = middle
+        else:
+            path.append(subtree(low, middle))
+            low = middle
+    return path[::-1]
+
+
 def check_receipt(text: str, verifiers: Verifiers) -> Receipt:
     """What the receipt proves. Raises Malformed where a signature, the path or a byte is not as signed."""
     if len(text) > 2 * MAX_RECORD_BYTES + MAX_NOTE_BYTES:
@@ -59,6 +111,16 @@ def check_receipt(text: str, verifiers: Verifiers) -> Receipt:
     if not verify_inclusion(leaf_hash(framed), leaf, checkpoint.size, path, checkpoint.root):
         raise Malformed(f"receipt: the record is not leaf {leaf} of the {checkpoint.size} under the checkpoint")
     return Receipt(checkpoint, leaf, offset, time, value)
+
+
+def _half(count: int) -> int:
+    """Largest power of two below ``count``."""
+    return 1 << (count - 1).bit_length() - 1
+
+
+def _widths(size: int) -> list[int]:
+    """Leaves under each node of the right edge, largest first."""
+    return [1 << level for level in reversed(range(size.bit_length())) if size >> level & 1]
 
 
 def _raw(text: str) -> bytes:

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.audit.checkpoint import Verifiers
-from pipeline.audit.merkle import inclusion_proof, leaf_hash
-from pipeline.audit.receipt import check_receipt, write_receipt
+from pipeline.audit.merkle import Frontier, inclusion_proof, leaf_hash
+from pipeline.audit.receipt import batch_proof, check_receipt, prove, write_receipt
 from pipeline.audit.rows import leaf_value
 from pipeline.errors import Malformed
 from pipeline.tables import RECORDS
@@ -69,6 +69,39 @@ def test_a_record_that_is_not_in_the_log_has_no_receipt() -> None:
     lines = [f"extra {other}" if line.startswith("extra") else line for line in head.split("\n")]
     with pytest.raises(Malformed, match="is not leaf 3"):
         check_receipt("\n".join(lines) + "\n\n" + note, VERIFIERS)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(0, 70), st.integers(1, 70), st.data())
+def test_a_proof_from_one_batch_is_the_proof_from_the_whole_tree(start: int, count: int, data: st.DataObject) -> None:
+    leaves = [leaf_hash(bytes((number,))) for number in range(start + count)]
+    index = data.draw(st.integers(start, start + count - 1))
+    before = Frontier()
+    before.extend(leaves[:start])
+    assert batch_proof(before, leaves[start:], index) == inclusion_proof(leaves, index)
+
+
+def test_every_record_is_proven_by_its_own_batch() -> None:
+    before = None
+    for manifest in STORE.sealed:
+        low = manifest.size - manifest.rows
+        records = [tuple(row[at] for at in _PLACES) for row in STORE.rows[low : manifest.size]]
+        for leaf in range(low, manifest.size):
+            found = check_receipt(prove(manifest, before, records, leaf), VERIFIERS)
+            assert (found.leaf, found.value) == (leaf, records[leaf - low][2])
+            assert found.checkpoint.size == manifest.size
+        before = manifest
+
+
+def test_rows_that_were_altered_give_no_receipt() -> None:
+    first, second = STORE.sealed[:2]
+    records = [tuple(row[at] for at in _PLACES) for row in STORE.rows[first.size : second.size]]
+    with pytest.raises(Malformed, match="expected leaf"):
+        prove(second, first, records, first.size - 1)
+    with pytest.raises(Malformed, match="expected leaf"):
+        prove(second, first, records[1:], first.size)
+    with pytest.raises(Malformed, match="do not give the root"):
+        prove(second, first, [(*records[0][:2], b"other"), *records[1:]], first.size)
 
 
 def test_a_receipt_is_bounded() -> None:

@@ -8,14 +8,43 @@ from typing import Any
 
 import msgspec
 import pytest
-from audit_world import DOCUMENTS, KEYS, OTHER_KEYS, RULES, Store, chained, decisions, history, plain, stored
+from audit_world import (
+    DOCUMENTS,
+    KEYS,
+    OTHER_KEYS,
+    RULES,
+    START,
+    Store,
+    chained,
+    control,
+    decisions,
+    history,
+    plain,
+    stored,
+)
 
 from pipeline.audit.checkpoint import Verifiers
 from pipeline.audit.replay import Replay
 from pipeline.audit.rows import manifest_row
 from pipeline.audit.verify import Verifier
 from pipeline.events.codec import decode_log, encode
-from pipeline.events.records import Access, Alert, Decision, Delivery, LogRecord, Manifest, Outcome, SnapshotMark
+from pipeline.events.records import (
+    Access,
+    Alert,
+    Completion,
+    ControlMark,
+    Decision,
+    Delivery,
+    Facts,
+    LogRecord,
+    Manifest,
+    Outcome,
+    SnapshotMark,
+    Tick,
+)
+from pipeline.ledger import Ledger
+from pipeline.stages.admit_batch import decide_batch
+from pipeline.stages.intake import Intake, Raw
 from pipeline.tables import RECORDS
 
 COLUMN = {name: at for at, name in enumerate(RECORDS.columns)}
@@ -112,6 +141,40 @@ def test_an_untouched_log_verifies_completely() -> None:
     assert report.kinds["outcome"] == report.ended
     assert report.admitted - report.ended == report.open > 0
     assert report.derived == report.kinds["decision"] + report.kinds["outcome"]
+
+
+def test_what_admit_writes_in_batches_is_derived_again() -> None:
+    ledger, documents = Ledger(), control()
+    records: list[LogRecord] = []
+    for turn in range(6):
+        asked = [
+            Intake(
+                Facts(
+                    offset=offset,
+                    time=START + 100 * turn - offset,
+                    kind="inference",
+                    key="k1",
+                    client_request=f"r{offset}",
+                    model="glossary",
+                    max_tokens=10,
+                    input_bound=5,
+                    deadline=START + 5_000,
+                )
+            )
+            for offset in range(4 * turn, 4 * turn + 4)
+        ]
+        held = list(ledger.open.values())[:2]
+        reports = [
+            Raw(10 * turn + at, START, encode(Completion(h.request, "acme", "acme", "finished", "w", "a")), ())
+            for at, h in enumerate(held)
+        ]
+        step = decide_batch(ledger, documents, 0, [*reports, Raw(90, 0, b"?", ())], asked, START + 4_000 * turn, True)
+        ledger.commit()
+        records += step.records
+    assert {type(record) for record in records} == {ControlMark, Decision, Outcome, Tick}
+    report = decisions(records).verify(source=True, replay=True)
+    assert report.faults == ()
+    assert (report.admitted + report.denied, report.open) == (24, len(ledger.open))
 
 
 @pytest.mark.parametrize("name", TAMPERS)

@@ -54,6 +54,11 @@ class EmbeddedStore:
             raise ConfigError("the store has not been started; call start() first")
         return self._child.pid
 
+    @property
+    def alive(self) -> bool:
+        """Whether the process runs."""
+        return self._child is not None and self._child.alive()
+
     def launch(self) -> None:
         """Start the process without waiting for it. ConfigError: it runs already, or the port is taken."""
         if self._child is not None and self._child.alive():

@@ -23,6 +23,7 @@ from typing import Any
 
 import chdb
 
+from pipeline.adapters.clickhouse_native import native_string, varint
 from pipeline.errors import ConfigError
 
 # The package's own Session hides the streamed insert of bytes; its native module, which has no types, does not.
@@ -195,22 +196,6 @@ def _native_header(connection: Any, sql: str, parameters: dict[str, str]) -> byt
     columns = [line.split("\t")[:2] for line in described.bytes().decode().splitlines()]
     texts = b"".join(native_string(name) + native_string(kind) for name, kind in columns)
     return varint(len(columns)) + varint(0) + texts
-
-
-def varint(number: int) -> bytes:
-    """ClickHouse's VarUInt (LEB128)."""
-    out = bytearray()
-    while number > 0x7F:
-        out.append(number & 0x7F | 0x80)
-        number >>= 7
-    out.append(number)
-    return bytes(out)
-
-
-def native_string(text: str) -> bytes:
-    """A length-prefixed string of the Native format."""
-    raw = text.encode()
-    return varint(len(raw)) + raw
 
 
 def _split(sql: bytes) -> tuple[bytes, bytes | None, str]:

@@ -26,14 +26,8 @@ from pathlib import Path
 import lz4.frame  # type: ignore[import-untyped]
 from aiohttp import web
 
-from pipeline.adapters.embedded.store_engine import (
-    Answer,
-    Statement,
-    StatementError,
-    StoreEngine,
-    native_string,
-    varint,
-)
+from pipeline.adapters.clickhouse_native import native_string, varint
+from pipeline.adapters.embedded.store_engine import Answer, Statement, StatementError, StoreEngine
 from pipeline.errors import ConfigError
 
 BODY_LIMIT = 64 << 20

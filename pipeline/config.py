@@ -112,6 +112,20 @@ def load(path: Path | None = None, environ: Mapping[str, str] | None = None) -> 
         raise ConfigError("; ".join(_fault(e, path, text, variables) for e in error.errors()[:5])) from None
 
 
+def default_home(environ: Mapping[str, str] | None = None) -> Path:
+    """Folder of the embedded stack: ``SLUICE_HOME``, else one under the user's data folder."""
+    environ = os.environ if environ is None else environ
+    data = environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
+    return Path(environ.get("SLUICE_HOME") or Path(data) / "sluice")
+
+
+def cache(environ: Mapping[str, str] | None = None) -> Path:
+    """Folder of what was fetched once: ``SLUICE_CACHE``, else one under the user's cache folder."""
+    environ = os.environ if environ is None else environ
+    folder = environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(environ.get("SLUICE_CACHE") or Path(folder) / "sluice")
+
+
 def known_environment() -> dict[str, str]:
     """Variable name → ``section.field``."""
     return {f"{PREFIX}{section}__{field}".upper(): f"{section}.{field}" for section, field, _, _ in table()}

@@ -12,14 +12,25 @@ import logging
 import os
 import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 from inference.types import InferenceEngine
+from pipeline.adapters import topic_admin
+from pipeline.adapters.auditor import Auditor, read_sources
+from pipeline.adapters.clickhouse import ClickHouse
 from pipeline.adapters.control_feed import ControlFeed
 from pipeline.adapters.kafka import Marks, Offsets, Publisher
+from pipeline.adapters.key_files import create_log_keys, load_log_keys
 from pipeline.adapters.membership import share
+from pipeline.adapters.registry import Registry
+from pipeline.audit.checkpoint import Verifiers
+from pipeline.audit.faults import Report
+from pipeline.audit.replay import Rules
+from pipeline.audit.verify import Verifier
 from pipeline.config import Settings
 from pipeline.errors import Retryable
+from pipeline.ledger import Ledger
+from pipeline.stages import admit as stages
 from pipeline.vault import FileKeyring, Vault
 
 _log = logging.getLogger(__name__)
@@ -88,8 +99,6 @@ async def generate(settings: Settings, stop: asyncio.Event, assign: Assign = ())
 
 
 async def seal(settings: Settings, stop: asyncio.Event, assign: Assign = ()) -> None:
-    from pipeline.adapters.clickhouse import ClickHouse
-    from pipeline.adapters.key_files import load_log_keys
     from pipeline.runner.seal import Rim, SealPartition
 
     bootstrap, ours, store = settings.kafka.bootstrap, settings.seal, settings.clickhouse
@@ -152,8 +161,6 @@ async def patiently(act: Callable[[], Awaitable[None]], patience_s: float = _PAT
 @contextlib.asynccontextmanager
 async def _control(settings: Settings) -> AsyncIterator[ControlFeed]:
     """A started feed that is kept up to date; the partition count of the broker must be the pinned one."""
-    from pipeline.adapters.topic_admin import require_partitions
-
     feed = ControlFeed(settings.kafka.bootstrap)
     stop = asyncio.Event()
 
@@ -165,7 +172,7 @@ async def _control(settings: Settings) -> AsyncIterator[ControlFeed]:
     following = None
     try:
         await patiently(ready)
-        await require_partitions(settings.kafka.bootstrap, feed.control.require_deployment().partitions)
+        await topic_admin.require_partitions(settings.kafka.bootstrap, feed.control.require_deployment().partitions)
         following = asyncio.create_task(feed.follow(stop))
         yield feed
     finally:
@@ -200,3 +207,76 @@ def _engine(settings: Settings) -> InferenceEngine:
 
     folder = shipped_model() if ours.model == "glossary" else Path(ours.model)
     return TorchEngine(folder, max_batch=ours.batch, threads=ours.threads)
+
+
+@contextlib.asynccontextmanager
+async def registry(settings: Settings) -> AsyncIterator[Registry]:
+    """The operator's hand on ``control``; a user of the embedded stack needs it running."""
+    feed = ControlFeed(settings.kafka.bootstrap)
+    hand = Registry(settings.kafka.bootstrap, feed, FileKeyring(settings.keys.keyring))
+    try:
+        await check_broker(settings)
+        await feed.start()
+        yield hand
+    finally:
+        await hand.close()
+        await feed.close()
+
+
+async def check_broker(settings: Settings) -> None:
+    """Raises Retryable, soon, where no broker answers."""
+    await topic_admin.reach(settings.kafka.bootstrap, patience_s=5)
+
+
+async def check_topics(settings: Settings) -> list[str]:
+    return await topic_admin.check(settings.kafka.bootstrap)
+
+
+async def apply_topics(settings: Settings) -> list[str]:
+    """Topics, the deployment document, and keys where there are none. Gives the names of the topics made."""
+    kafka, keys = settings.kafka, settings.keys
+    FileKeyring.create(keys.keyring)
+    log_keys = create_log_keys(keys.log_key, "sluice")
+    return await topic_admin.apply(kafka.bootstrap, kafka.partitions, kafka.replication, log_keys.verifier_keys)
+
+
+def check_tables(settings: Settings) -> list[str]:
+    with store(settings) as clickhouse:
+        return clickhouse.check_tables()
+
+
+def apply_tables(settings: Settings) -> int:
+    with store(settings) as clickhouse:
+        return clickhouse.apply_migrations()
+
+
+@contextlib.contextmanager
+def store(settings: Settings, patience_s: float = 30.0) -> Iterator[ClickHouse]:
+    """A connected client of the store."""
+    ours = settings.clickhouse
+    clickhouse = ClickHouse(ours.url, ours.user, ours.password.get_secret_value(), ours.database)
+    clickhouse.connect(patience_s)
+    try:
+        yield clickhouse
+    finally:
+        clickhouse.close()
+
+
+async def log_keys(settings: Settings) -> list[str]:
+    """Verifier keys as pinned in ``control``; an outside verifier brings keys of its own."""
+    feed = ControlFeed(settings.kafka.bootstrap)
+    try:
+        await check_broker(settings)
+        await feed.start()
+        return list(feed.control.require_deployment().log_keys)
+    finally:
+        await feed.close()
+
+
+def verify(settings: Settings, keys: list[str], say: Callable[[str], None], *, with_source: bool = False) -> Report:
+    """Verify the whole store, offline but for ``with_source``."""
+    rules = Rules(Ledger, stages.decide, stages.outcome, stages.expired, stages.GRACE_MS)
+    with store(settings, patience_s=5) as clickhouse:
+        auditor = Auditor(clickhouse, Verifier(Verifiers(keys)), rules)
+        sources = asyncio.run(read_sources(settings.kafka.bootstrap, auditor.origins())) if with_source else None
+        return auditor.verify(say, sources)

@@ -13,7 +13,7 @@ from pipeline.adapters.control_feed import ControlFeed
 from pipeline.adapters.kafka import Publisher
 from pipeline.errors import ConfigError, Malformed
 from pipeline.events.codec import encode
-from pipeline.events.control import AnyDocument, Key, Model, Organisation, Plan, Principal, Tenant, parse
+from pipeline.events.control import AnyDocument, Control, Key, Model, Organisation, Plan, Principal, Tenant, parse
 from pipeline.events.records import Access
 from pipeline.topics import partition_of
 from pipeline.vault import Kms, tenant_keys
@@ -56,6 +56,10 @@ class Registry:
     def __init__(self, bootstrap: str, feed: ControlFeed, kms: Kms, actor: str = "operator") -> None:
         self._publisher = Publisher(bootstrap)
         self._feed, self._kms, self._actor = feed, kms, actor
+
+    @property
+    def control(self) -> Control:
+        return self._feed.control
 
     async def close(self) -> None:
         await self._publisher.close()

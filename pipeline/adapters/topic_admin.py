@@ -109,7 +109,12 @@ async def _configs(admin: AIOKafkaAdminClient, topics: list[Topic]) -> dict[str,
     return found
 
 
-async def _connect(bootstrap: str) -> AIOKafkaAdminClient:
+async def reach(bootstrap: str, patience_s: float) -> None:
+    """Raises Retryable where no broker answers for so long."""
+    await (await _connect(bootstrap, patience_s)).close()
+
+
+async def _connect(bootstrap: str, patience_s: float = _TRIES_S) -> AIOKafkaAdminClient:
     """A client, after trying for a while. Raises Retryable saying what was tried and for how long."""
     began = time.monotonic()
     while True:
@@ -120,7 +125,7 @@ async def _connect(bootstrap: str) -> AIOKafkaAdminClient:
         except (KafkaError, OSError) as error:
             await admin.close()
             tried = time.monotonic() - began
-            if tried > _TRIES_S:
+            if tried > patience_s:
                 raise Retryable(
                     f"no Kafka broker answered at {bootstrap} for {tried:.0f} s (last: {error!r}). Start it, or set "
                     "kafka.bootstrap (SLUICE_KAFKA__BOOTSTRAP)."

@@ -95,6 +95,11 @@ class EmbeddedBroker:
         """Fetch Kafka's jars unless cached; raises ConfigError when that is not possible."""
         fetch_jars(self._settings.cache, progress)
 
+    @property
+    def alive(self) -> bool:
+        """Whether the process runs."""
+        return self._child is not None and self._child.alive()
+
     def launch(self) -> None:
         """Format the storage on first use and start the process, without waiting for it.
 

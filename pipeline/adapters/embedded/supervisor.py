@@ -73,6 +73,11 @@ class Child:
         """Whether the program still runs."""
         return self._process.poll() is None
 
+    def ask(self) -> None:
+        """Send SIGTERM and do not wait."""
+        if self.alive():
+            self._process.terminate()
+
     def terminate(self, grace_s: float = 10) -> None:
         """Ask with SIGTERM, wait `grace_s` seconds, then kill; returns once the child is gone."""
         if self.alive():

@@ -1,0 +1,60 @@
+"""``sluice audit verify``: recompute the signed log and say whether anything in it was touched."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from pathlib import Path
+from typing import Any
+
+from pipeline import wiring
+from pipeline.adapters.auditor import as_document
+from pipeline.audit.faults import Report
+from pipeline.cli import show
+from pipeline.config import Settings
+
+
+def add(commands: Any) -> None:
+    audit = commands.add_parser("audit", help="verify the signed log").add_subparsers(metavar="ACT", required=True)
+    verify = audit.add_parser(
+        "verify",
+        help="check every signature, hash and column, and derive every decision again",
+        description="Reads manifests and rows from ClickHouse and recomputes the log: every checkpoint bears both "
+        "signatures, every batch follows the one before, every row gives its leaf, every typed column is that of the "
+        "sealed bytes, every decision comes out of the log again byte for byte. Exit 1 where anything differs.",
+    )
+    verify.add_argument("--keys", type=Path, help="file of verifier keys, one a line; else those of this deployment")
+    verify.add_argument("--source", action="store_true", help="also compare with the records that Kafka still holds")
+    verify.add_argument("--json", action="store_true")
+    verify.set_defaults(act=_verify)
+
+
+def _verify(arguments: argparse.Namespace, settings: Settings) -> int:
+    keys = arguments.keys.read_text().split() if arguments.keys else asyncio.run(wiring.log_keys(settings))
+    terminal = sys.stderr.isatty() and not arguments.json
+
+    def say(text: str) -> None:
+        if terminal:
+            print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+
+    report = wiring.verify(settings, keys, say, with_source=arguments.source)
+    if terminal:
+        print("\r\x1b[K", end="", file=sys.stderr)
+    if arguments.json:
+        show.document(as_document(report))
+    else:
+        print_report(report)
+    return 0 if report.ok else 1
+
+
+def print_report(report: Report) -> None:
+    """The account, then the verdict."""
+    names = ("origins", "batches", "rows", "skipped", "admitted", "denied", "ended", "open", "derived", "overshoot")
+    rows = [(name.replace("_", " "), getattr(report, name)) for name in names]
+    show.table("audit", ("what", "count"), rows)
+    for fault in report.faults:
+        print(f"FAULT {fault.origin} batch {fault.batch} leaf {fault.leaf}: {fault.what}")
+    if report.not_derivable:
+        print(f"{report.not_derivable} decisions are of another decider version: not re-derivable by this build")
+    print("the log verifies" if report.ok else f"{report.faults_total} faults: the log does not verify")

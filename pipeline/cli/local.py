@@ -1,0 +1,116 @@
+"""``sluice up`` and ``sluice demo``: the whole system on this machine."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pipeline import config
+from pipeline.cli import show
+from pipeline.config import Settings
+from pipeline.local import LocalStack, Ports
+
+_TEND_S = 0.5
+
+
+def add(commands: Any) -> None:
+    up = commands.add_parser(
+        "up",
+        help="start Kafka, ClickHouse and every stage here",
+        description="Start the whole system as child processes of this one and keep it running. Records and keys stay "
+        "in --home between starts. Ctrl-C stops everything.",
+    )
+    _ports(up)
+    up.set_defaults(act=_up)
+    demo = commands.add_parser(
+        "demo",
+        help="the same with realistic traffic, a summary, and the verified log",
+        description="Start the system, send three tenants' traffic through every door, print what became of it, verify "
+        "the signed log, then keep serving. With --once: end by itself, exit 0 only if every count reconciles.",
+    )
+    _ports(demo)
+    demo.add_argument("--once", action="store_true", help="stop after the summary")
+    demo.add_argument("--json", action="store_true", help="the summary as JSON")
+    demo.set_defaults(act=_demo)
+
+
+def _ports(parser: argparse.ArgumentParser) -> None:
+    ports = Ports()
+    parser.add_argument("--port", type=int, default=ports.gateway, help="gateway (default %(default)s)")
+    parser.add_argument("--kafka-port", type=int, default=ports.kafka, help="default %(default)s")
+    parser.add_argument("--kafka-controller-port", type=int, default=ports.controller, help="default %(default)s")
+    parser.add_argument("--clickhouse-port", type=int, default=ports.clickhouse, help="default %(default)s")
+    parser.add_argument("--model", default="glossary", help="'glossary', 'echo' or a model folder")
+
+
+def _up(arguments: argparse.Namespace, settings: Settings) -> int:
+    def ready(stack: LocalStack) -> int | None:
+        _say_next(stack)
+        return None
+
+    return _with_stack(arguments, ready)
+
+
+def _demo(arguments: argparse.Namespace, settings: Settings) -> int:
+    from pipeline.demo.show import run
+
+    def play(stack: LocalStack) -> int | None:
+        code = run(stack, _say, as_json=arguments.json)
+        if arguments.once:
+            return code
+        _say_next(stack)
+        return None
+
+    return _with_stack(arguments, play)
+
+
+def _with_stack(arguments: argparse.Namespace, act: Callable[[LocalStack], int | None]) -> int:
+    """Run ``act`` on a started stack and tend it until Ctrl-C, or until ``act`` gives an exit code."""
+    ports = Ports(arguments.port, arguments.kafka_port, arguments.kafka_controller_port, arguments.clickhouse_port)
+    overrides = {"SLUICE_GENERATE__MODEL": arguments.model}
+    stack = LocalStack(Path(arguments.home), config.cache(), ports, overrides)
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        stack.start(_say)
+        code = act(stack)
+        while code is None:
+            stack.tend()
+            time.sleep(_TEND_S)
+        return code
+    except KeyboardInterrupt:
+        _say("stopping")
+        return 130
+    finally:
+        # a second Ctrl-C must not leave half of it running
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        stack.stop()
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _say_next(stack: LocalStack) -> None:
+    rows = [
+        ("gateway", stack.url),
+        ("Kafka", stack.broker.bootstrap),
+        ("ClickHouse", stack.store.url if stack.store else ""),
+        ("logs", stack.home / "logs"),
+    ]
+    show.table("running; Ctrl-C stops it", ("what", "where"), rows)
+    home = f" --home {stack.home}" if stack.home != config.default_home() else ""
+    _say(
+        f"next, in another terminal:\n"
+        f"  sluice{home} tenant add me --plan team && sluice{home} key add me app\n"
+        f"  curl {stack.url}/inference -H 'Authorization: Bearer KEY' -d '{{\"prompt\": \"What is a dog?\"}}'\n"
+        f"  sluice{home} audit verify"
+    )

@@ -1,0 +1,40 @@
+"""Tables in a terminal, plain columns in a pipe, JSON where a program reads."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+
+def console() -> Console:
+    """Colours and width of the terminal; neither in a pipe."""
+    return Console(soft_wrap=not sys.stdout.isatty(), highlight=False)
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], *, as_json: bool = False) -> None:
+    """Rows under their headings. JSON is a list of objects."""
+    if as_json:
+        document([dict(zip(columns, row, strict=True)) for row in rows])
+        return
+    if not sys.stdout.isatty():
+        print("\t".join(columns))
+        for row in rows:
+            print("\t".join(str(cell) for cell in row))
+        return
+    drawn = Table(title=title or None, title_justify="left")
+    for index, column in enumerate(columns):
+        numeric = bool(rows) and all(isinstance(row[index], int | float) for row in rows)
+        drawn.add_column(column, justify="right" if numeric else "left")
+    for row in rows:
+        drawn.add_row(*(str(cell) for cell in row))
+    console().print(drawn)
+
+
+def document(value: Any) -> None:
+    """One JSON document on standard output."""
+    print(json.dumps(value, indent=2, ensure_ascii=False, default=str))

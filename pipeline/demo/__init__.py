@@ -1,0 +1,1 @@
+"""The demo: realistic traffic through every door, and what became of it."""

@@ -76,6 +76,7 @@ class Site:
     keyring: Path
     control: control.Control
     vault: Vault
+    broker: EmbeddedBroker
     port: int = field(default_factory=free_port)
 
     @property
@@ -96,9 +97,20 @@ def opened_site(home: Path) -> Iterator[Site]:
         for version, document in enumerate(found):
             known.apply(version, document)
         asyncio.run(lay_out(broker.bootstrap, found))
-        yield Site(broker.bootstrap, home / "keyring.json", known, Vault(keyring, known))
+        yield Site(broker.bootstrap, home / "keyring.json", known, Vault(keyring, known), broker)
     finally:
         supervisor.stop_all()
+
+
+async def answering(url: str, task: asyncio.Task[None] | None = None) -> None:
+    """Return once the gateway is ready, or ``task`` is over."""
+    async with aiohttp.ClientSession() as session:
+        while task is None or not task.done():
+            with contextlib.suppress(aiohttp.ClientConnectionError):
+                async with session.get(f"{url}/readyz") as answer:
+                    if answer.status == 200:
+                        return
+            await asyncio.sleep(0.05)
 
 
 @contextlib.asynccontextmanager
@@ -114,15 +126,7 @@ async def serving(site: Site, lane: int = 0, **bounds: int | float) -> AsyncIter
     )
     task = asyncio.create_task(run(settings, stop))
     try:
-        async with aiohttp.ClientSession() as session:
-            for _ in range(200):
-                with contextlib.suppress(aiohttp.ClientConnectionError):
-                    async with session.get(f"{site.url}/readyz") as answer:
-                        if answer.status == 200:
-                            break
-                if task.done():
-                    break
-                await asyncio.sleep(0.05)
+        await answering(site.url, task)
         yield stop
     finally:
         stop.set()

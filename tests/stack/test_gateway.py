@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gzip
 import json
+import os
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 import aiohttp
 import openai
 import pytest
-from doors_site import KEY, SECRET, Site, Worker, opened_site, serving
+from conftest import Deployment
+from doors_site import KEY, SECRET, Site, Worker, answering, opened_site, serving
 
+from pipeline.adapters.embedded.supervisor import free_port
 from pipeline.adapters.gateway.auth import bearer
 from pipeline.adapters.kafka import PartitionReader
+from pipeline.config import Gateway, Generate, Kafka, Keys, Settings
 from pipeline.events.codec import decode
 from pipeline.events.records import Access
+from pipeline.producer import Producer
 from pipeline.topics import partition_of
+from pipeline.wiring import STAGES
 
 
 @pytest.fixture(scope="module")
@@ -180,6 +188,36 @@ def test_no_answer_by_the_deadline_is_a_504(site: Site) -> None:
     play(site, test, grace_ms=50)
 
 
+def test_a_write_that_is_not_confirmed_is_a_503_and_passes(site: Site) -> None:
+    async def test(stock: openai.AsyncOpenAI, worker: Worker) -> None:
+        async def ask(**headers: str) -> openai.APIStatusError:
+            with pytest.raises(openai.APIStatusError) as caught:
+                await stock.chat.completions.create(model="glossary", messages=said("a"), extra_headers=headers)
+            return caught.value
+
+        await stock.chat.completions.create(model="glossary", messages=said("before"))
+        os.kill(site.broker.pid, signal.SIGSTOP)
+        try:
+            safe, unsafe = await asyncio.gather(ask(**{"Idempotency-Key": "k"}), ask())
+            later = await ask()
+        finally:
+            os.kill(site.broker.pid, signal.SIGCONT)
+        for unknown in (safe, unsafe):
+            assert (unknown.status_code, unknown.code) == (503, "unknown_result")
+            assert unknown.response.headers["x-sluice-client-request"].startswith("acme-1:")
+        assert safe.response.headers["x-should-retry"] == "true"
+        assert unsafe.response.headers["x-should-retry"] == "false"
+        assert (later.status_code, later.code) == (503, "busy")
+        after = None
+        while after is None:
+            # the first tries may meet the broker while it wakes
+            with contextlib.suppress(openai.APIStatusError):
+                after = await stock.chat.completions.create(model="glossary", messages=said("after"))
+        assert after.choices[0].message.content == "after "
+
+    play(site, test, write_ms=1000)
+
+
 def test_the_simple_route_and_the_plain_ones(site: Site) -> None:
     async def test(stock: openai.AsyncOpenAI, worker: Worker) -> None:
         async with aiohttp.ClientSession(site.url, headers={"Authorization": f"Bearer {KEY}"}) as http:
@@ -274,5 +312,44 @@ def test_an_open_answer_ends_before_the_gateway_does(site: Site) -> None:
             stop.set()
             answer = await asking
             assert answer.choices[0].message.content == "late one "
+
+    asyncio.run(job())
+
+
+def test_the_whole_path_with_the_real_stages(deployment: Deployment) -> None:
+    port = free_port()
+    settings = Settings(
+        kafka=Kafka(bootstrap=deployment.bootstrap, partitions=1),
+        keys=Keys(home=deployment.home / "keys"),
+        gateway=Gateway(port=port),
+        generate=Generate(model="echo"),
+    )
+
+    async def ask(url: str) -> None:
+        async with openai.AsyncOpenAI(api_key=deployment.keys["acme"], base_url=f"{url}/v1", max_retries=9) as stock:
+            stream = await stock.chat.completions.create(
+                model="echo", messages=said("What is a dog?"), stream=True, extra_headers={"Idempotency-Key": "once"}
+            )
+            assert "".join([c.choices[0].delta.content or "" async for c in stream]) == "What is a dog?"
+            with pytest.raises(openai.ConflictError):
+                await stock.chat.completions.create(
+                    model="echo", messages=said("again"), extra_headers={"Idempotency-Key": "once"}
+                )
+            with pytest.raises(openai.NotFoundError):
+                await stock.chat.completions.create(model="nothing", messages=said("a"))
+        async with Producer(url, deployment.keys["globex"]) as producer:
+            answer = await (await producer.submit("said directly", model="echo", max_tokens=9)).result()
+            assert answer.text == "said directly"
+
+    async def job() -> None:
+        stop = asyncio.Event()
+        stages = [asyncio.create_task(STAGES[name](settings, stop)) for name in ("admit", "generate", "gateway")]
+        try:
+            async with asyncio.timeout(60):
+                await answering(f"http://127.0.0.1:{port}")
+                await ask(f"http://127.0.0.1:{port}")
+        finally:
+            stop.set()
+            await asyncio.gather(*stages)
 
     asyncio.run(job())

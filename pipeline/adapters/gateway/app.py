@@ -88,7 +88,8 @@ def _lifetime(door: Door, feed: ControlFeed) -> Callable[[web.Application], Asyn
             await door.close()
             raise
         stop = asyncio.Event()
-        tasks = [asyncio.create_task(feed.follow(stop)), asyncio.create_task(door.access.follow(stop))]
+        door.following = asyncio.create_task(feed.follow(stop))
+        tasks = [door.following, asyncio.create_task(door.access.follow(stop))]
         yield
         stop.set()
         with contextlib.suppress(TimeoutError):

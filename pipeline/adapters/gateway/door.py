@@ -64,6 +64,8 @@ class Door:
         self.lanes = [LaneReader(settings.bootstrap, n, self.room.deliver, self.metrics) for n in lanes]
         self.access = AccessLog(self.writer, self.metrics)
         self.stopping = asyncio.Event()
+        self.following: asyncio.Task[None] | None = None
+        """Reads ``control``; when it has ended, revoked keys would still get in."""
         self._cancels: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
@@ -83,6 +85,8 @@ class Door:
     def faults(self) -> list[str]:
         """Why this gateway should get no traffic; empty when ready."""
         found = [f"responses[{n}] is not read" for n, lane in enumerate(self.lanes) if not lane.ready]
+        if self.following is None or self.following.done():
+            found.append("control is not followed")
         if not self.writer.up:
             found.append("no producer")
         if self.stopping.is_set():

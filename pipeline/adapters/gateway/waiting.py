@@ -55,15 +55,16 @@ class Waiter:
         until = loop.time() + seconds
         while True:
             left = until - loop.time()
-            if left <= 0:
-                raise TimeoutError
-            try:
-                async with asyncio.timeout(min(left, idle_s)):
-                    await self._bell.wait()
-            except TimeoutError:
-                if left > idle_s:
-                    yield ""
-                continue
+            if not self._bell.is_set():
+                if left <= 0:
+                    raise TimeoutError
+                try:
+                    async with asyncio.timeout(min(left, idle_s)):
+                        await self._bell.wait()
+                except TimeoutError:
+                    if left > idle_s:
+                        yield ""
+                    continue
             self._bell.clear()
             text, self._fresh = bytes(self._fresh), bytearray()
             if text:

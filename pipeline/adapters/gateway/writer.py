@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
 import uuid
 
@@ -18,6 +19,8 @@ from pipeline.topics import partition_of
 
 _LINGER_MS = 2
 _STOP_S = 5
+_PAUSE_S = 0.5
+log = logging.getLogger(__name__)
 
 
 def now_ms() -> int:
@@ -35,6 +38,7 @@ class RequestWriter:
         self._order = asyncio.Lock()
         self._connecting = asyncio.Lock()
         self._dropped: set[asyncio.Task[None]] = set()
+        self._recovery: asyncio.Task[None] | None = None
 
     @property
     def up(self) -> bool:
@@ -91,7 +95,12 @@ class RequestWriter:
             raise Retryable(f"{topic}: write not confirmed: {type(error).__name__}") from error
 
     async def close(self) -> None:
-        self._drop(self._producer)
+        if self._recovery is not None:
+            self._recovery.cancel()
+            await asyncio.gather(self._recovery, return_exceptions=True)
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            await _stop(producer)
         if self._dropped:
             await asyncio.wait(self._dropped, timeout=2 * _STOP_S)
 
@@ -132,13 +141,24 @@ class RequestWriter:
             return self._producer
 
     def _drop(self, broken: AIOKafkaProducer | None) -> None:
-        """Leave ``broken`` behind, unless another caller has done so already."""
+        """Leave ``broken`` behind, unless another caller has done so already, and connect again."""
         if broken is None or broken is not self._producer:
             return
         self._producer = None
         task = asyncio.create_task(_stop(broken))
         self._dropped.add(task)
         task.add_done_callback(self._dropped.discard)
+        if self._recovery is None or self._recovery.done():
+            self._recovery = asyncio.create_task(self._reconnect())
+
+    async def _reconnect(self) -> None:
+        """The gateway takes no requests while ``up`` is false, so nobody else would."""
+        while self._producer is None:
+            try:
+                await self._connected()
+            except (KafkaError, TimeoutError, OSError) as error:
+                log.warning("no broker at %s yet: %s", self._bootstrap, type(error).__name__)
+                await asyncio.sleep(_PAUSE_S)
 
 
 async def _stop(producer: AIOKafkaProducer) -> None:

@@ -15,9 +15,10 @@ from inference_doubles import check_answer, collect, request, until
 from safetensors.torch import load_file, save_file
 
 from inference.chat import SPECIAL_TOKENS, ChatTokenizer
+from inference.config import ModelConfig, read_config
 from inference.engine import TorchEngine, TorchForward, shipped_model
 from inference.loop import BatchingEngine
-from inference.model import LanguageModel, ModelConfig, load_model, read_config
+from inference.model import LanguageModel, load_model
 from inference.ports import FeedTokens, Row
 from inference.scheduler import Feed
 from inference.types import FinishReason, GenerationRequest, InvalidRequest, SamplingParams, Turn, input_token_bound

@@ -36,12 +36,12 @@ from pipeline.runner.notify import NotifySettings, run
 from pipeline.stages.notify import Schedule
 from pipeline.vault import FileKeyring, Vault
 
-async def main(bootstrap, keyring):
+async def main(bootstrap, keyring, instance):
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     feed = ControlFeed(bootstrap)
     await feed.start()
-    settings = NotifySettings(True, 5.0, schedule=Schedule(200, 1000, 6), instance="notify-0")
+    settings = NotifySettings(True, 5.0, schedule=Schedule(200, 1000, 6), instance=instance)
     following = asyncio.create_task(feed.follow(stop))
     await run(bootstrap, feed, Vault(FileKeyring(Path(keyring)), feed.control), settings, stop)
     await following
@@ -107,8 +107,8 @@ class Stack:
         self._kms = FileKeyring.create(keyring)
         self.secrets: dict[str, bytes] = {}
 
-    def worker(self) -> subprocess.Popen[bytes]:
-        return subprocess.Popen([sys.executable, "-c", WORKER, self.bootstrap, str(self._keyring)])
+    def worker(self, instance: str = "notify-0") -> subprocess.Popen[bytes]:
+        return subprocess.Popen([sys.executable, "-c", WORKER, self.bootstrap, str(self._keyring), instance])
 
     def tenant(self, name: str, url: str) -> None:
         keys = tenant_keys(self._kms, name)
@@ -236,6 +236,24 @@ def test_a_worker_killed_between_post_and_record_posts_the_same_again(stack: Sta
         finally:
             stop(worker, signal.SIGTERM)
         assert ids(receiver.of("t1")) == [alert, alert, marker]
+
+
+def test_another_worker_takes_over_from_a_killed_one(stack: Stack) -> None:
+    with Receiver() as receiver:
+        for tenant in ("t0", "t1"):
+            stack.tenant(tenant, receiver.url(tenant))
+        workers = [stack.worker(f"notify-{n}") for n in (0, 1)]
+        try:
+            before = [stack.alerts(f"t{p}", range(2), p) for p in (0, 1)]
+            wait_until(lambda: len(stack.deliveries()) == 4, "the first deliveries")
+            stop(workers[0], signal.SIGKILL)
+            after = [stack.alerts(f"t{p}", range(2, 4), p) for p in (0, 1)]
+            wait_until(lambda: len(stack.deliveries()) == 8, "the deliveries of the one that is left")
+        finally:
+            for one in workers:
+                stop(one, signal.SIGKILL)
+        for p in (0, 1):
+            assert set(ids(receiver.of(f"t{p}"))) == {*before[p], *after[p]}
 
 
 def test_kills_at_any_moment_lose_no_alert_and_no_attempt_on_record(stack: Stack) -> None:

@@ -60,8 +60,8 @@ async def _create(bootstrap: str) -> None:
         await admin.close()
 
 
-def worker(bootstrap: str) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, "-c", WORKER, bootstrap, "watch-0"])
+def worker(bootstrap: str, instance: str = "watch-0") -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-c", WORKER, bootstrap, instance])
 
 
 def kill(process: subprocess.Popen[bytes], how: int = signal.SIGKILL) -> int:
@@ -144,6 +144,29 @@ def test_a_killed_worker_goes_on_where_it_was(bootstrap: str) -> None:
     finally:
         kill(process)
     assert [alert.tenant for alert in found] == ["whole", "absent", "half"]
+
+
+def test_another_worker_takes_over_from_a_killed_one(bootstrap: str) -> None:
+    start = bucket_start()
+    asyncio.run(send(bootstrap, [injection("first", n, start + n) for n in range(3)]))
+    asyncio.run(send(bootstrap, [injection("half", n, start + n) for n in (0, 1)]))
+    first = worker(bootstrap, "watch-0")
+    second = None
+    try:
+        wait_for(bootstrap, lambda found: len(found) == 1)
+        second = worker(bootstrap, "watch-1")
+        time.sleep(3)  # until it is a member, with nothing or all; either way the first is gone then
+        kill(first)
+        asyncio.run(send(bootstrap, [injection("half", 2, start + 2)]))
+        found = wait_for(bootstrap, lambda found: any(alert.tenant == "half" for alert in found))
+    finally:
+        kill(first)
+        if second is not None:
+            kill(second)
+    assert {encode(alert) for alert in found} == {
+        encode(alert)
+        for alert in watch.replay(decode(FindingEvent, v) for v in asyncio.run(read(bootstrap, "findings")))
+    }
 
 
 def test_kills_at_any_moment_lose_and_change_nothing(bootstrap: str) -> None:

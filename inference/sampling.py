@@ -38,17 +38,17 @@ def choose(logits: NDArray[np.float32], sampling: SamplingParams, draw: float) -
         weights = np.exp((scaled - scaled.max()) / sampling.temperature)
     ids = np.flatnonzero(weights)
     if 0 < sampling.top_k < len(ids):
-        least = np.partition(weights[ids], -sampling.top_k)[-sampling.top_k]
-        ids = _likeliest_first(ids[weights[ids] >= least], weights)[: sampling.top_k]
+        least = np.partition(logits[ids], -sampling.top_k)[-sampling.top_k]
+        ids = _likeliest_first(ids[logits[ids] >= least], logits)[: sampling.top_k]
     if sampling.top_p < 1.0:
         total = weights[ids].sum()
         # All that is below this together stays under 1 - top_p, so it need not be sorted.
-        ids = _likeliest_first(ids[weights[ids] >= (1.0 - sampling.top_p) * total / len(ids)], weights)
+        ids = _likeliest_first(ids[weights[ids] >= (1.0 - sampling.top_p) * total / len(ids)], logits)
         ids = ids[: int(np.searchsorted(np.cumsum(weights[ids]), sampling.top_p * total)) + 1]
     share = np.cumsum(weights[ids])
     index = int(np.searchsorted(share, draw * share[-1], side="right"))
     return int(ids[min(index, len(ids) - 1)])
 
 
-def _likeliest_first(ids: NDArray[np.intp], weights: NDArray[np.float64]) -> NDArray[np.intp]:
-    return ids[np.argsort(-weights[ids], kind="stable")]
+def _likeliest_first(ids: NDArray[np.intp], logits: NDArray[np.float32]) -> NDArray[np.intp]:
+    return ids[np.argsort(-logits[ids], kind="stable")]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -18,7 +18,7 @@ DRAW = st.floats(0, 1, exclude_max=True)
 def allowed(logits: np.ndarray, sampling: SamplingParams) -> list[int]:
     """The definition, by sorting everything: the ids that may be drawn."""
     share = np.exp((logits.astype(np.float64) - logits.max()) / sampling.temperature)
-    order = sorted(range(len(logits)), key=lambda token: (-share[token], token))
+    order = sorted(range(len(logits)), key=lambda token: (-logits[token], token))
     if sampling.top_k:
         order = order[: sampling.top_k]
     reached, total = 0.0, share[order].sum()
@@ -30,8 +30,10 @@ def allowed(logits: np.ndarray, sampling: SamplingParams) -> list[int]:
     return order
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(LOGITS, st.floats(0.05, 5), st.integers(0, 8), st.floats(0.05, 1), DRAW)
+@example(np.array([-3e-28, 0], dtype=np.float32), 1.0, 1, 1.0, 0.0)
+@example(np.array([-3e-28, 0, 1], dtype=np.float32), 1.0, 2, 1.0, 0.9)
 def test_only_likely_enough_tokens_are_drawn(
     logits: np.ndarray, temperature: float, top_k: int, top_p: float, draw: float
 ) -> None:

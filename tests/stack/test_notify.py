@@ -30,6 +30,7 @@ from pipeline.vault import FileKeyring, tenant_keys
 CACHE = Path(os.environ.get("SLUICE_CACHE", Path.home() / ".cache" / "sluice"))
 WORKER = """
 import asyncio, signal, sys
+import uvloop
 from pathlib import Path
 from pipeline.adapters.control_feed import ControlFeed
 from pipeline.runner.notify import NotifySettings, run
@@ -47,7 +48,7 @@ async def main(bootstrap, keyring, instance):
     await following
     await feed.close()
 
-asyncio.run(main(*sys.argv[1:]))
+uvloop.run(main(*sys.argv[1:]))
 """
 
 

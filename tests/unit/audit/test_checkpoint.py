@@ -85,6 +85,11 @@ def test_a_checkpoint_opens_to_what_was_signed() -> None:
     assert found == Checkpoint("g1/decisions/0", 12, ROOT, ("manifest " + "a" * 64,), 1_790_000_000)
 
 
+def test_the_order_of_the_signatures_does_not_matter() -> None:
+    body, first, second = NOTE.split("\u2014 ")
+    assert open_checkpoint(f"{body}\u2014 {second}\u2014 {first}", VERIFIERS) == open_checkpoint(NOTE, VERIFIERS)
+
+
 def test_lines_of_unknown_keys_are_ignored() -> None:
     assert open_checkpoint(NOTE + FOREIGN, VERIFIERS) == open_checkpoint(NOTE, VERIFIERS)
 

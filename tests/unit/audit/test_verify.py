@@ -23,9 +23,9 @@ from audit_world import (
     stored,
 )
 
-from pipeline.audit.checkpoint import Verifiers
+from pipeline.audit.checkpoint import Verifiers, sign_checkpoint
 from pipeline.audit.replay import Replay
-from pipeline.audit.rows import manifest_row
+from pipeline.audit.rows import manifest_row, statement
 from pipeline.audit.verify import Verifier
 from pipeline.events.codec import decode_log, encode
 from pipeline.events.records import (
@@ -236,6 +236,28 @@ def test_a_fork_with_other_batches_does_not_meet_the_known_checkpoint() -> None:
     assert "no batch ends at" in whats(decisions(shifted, limit=15), newest=honest.sealed[0].checkpoint)
 
 
+def signed_again(store: Store, at: int, time: int, **changes: Any) -> None:
+    """The true keys sign a false manifest."""
+    draft = msgspec.structs.replace(store.sealed[at], checkpoint="", **changes)
+    note = sign_checkpoint(KEYS, draft.origin, draft.size, draft.root, time // 1000, (statement(draft),))
+    store.manifests[at] = manifest_row(msgspec.structs.replace(draft, checkpoint=note))
+
+
+def test_a_chain_digest_that_the_source_does_not_give_is_found() -> None:
+    store = decisions()
+    signed_again(store, 0, store.sealed[0].time, chain=b"c" * 32)
+    assert "source does not hold" in whats(store, source=True)
+
+
+def test_a_checkpoint_dated_unlike_its_manifest_is_found() -> None:
+    store = decisions()
+    last = len(store.sealed) - 1
+    signed_again(store, last, store.sealed[last].time)
+    assert store.verify().ok
+    signed_again(store, last, store.sealed[last].time + 60_000)
+    assert "signed for another manifest" in whats(store)
+
+
 def test_a_known_checkpoint_must_be_genuine_and_of_this_log() -> None:
     store = decisions()
     assert "another origin" in whats(store, newest=stored("alerts", plain([b"{}"])).sealed[0].checkpoint)
@@ -252,6 +274,11 @@ def index_of(records: list[LogRecord], kind: type, nth: int = 2) -> int:
     return [i for i, record in enumerate(records) if isinstance(record, kind)][nth]
 
 
+def dated(record: Any, time: int) -> LogRecord:
+    changed: LogRecord = msgspec.structs.replace(record, facts=msgspec.structs.replace(record.facts, time=time))
+    return changed
+
+
 def edit(kind: type, nth: int = 2, **changes: Any) -> Callable[[list[LogRecord]], object]:
     def change(records: list[LogRecord]) -> None:
         at = index_of(records, kind, nth)
@@ -266,6 +293,8 @@ def edit(kind: type, nth: int = 2, **changes: Any) -> Callable[[list[LogRecord]]
         (lambda r: r.pop(index_of(r, Decision)), "have no decision"),
         (lambda r: r.insert(9, r[index_of(r, Decision, 1)]), "a second decision"),
         (lambda r: r.append(r[index_of(r, Outcome)]), "without an open admitted request"),
+        (edit(Tick, 0, time=START), "time goes back"),
+        (lambda r: r.__setitem__(index_of(r, Decision), dated(r[index_of(r, Decision)], START)), "time goes back"),
         (edit(SnapshotMark, 0, digest=b"d" * 32), "not of this history"),
         (edit(Outcome, charges=()), "not what the rules settle"),
         (edit(Outcome, latency_ms=1), "not what the rules settle"),

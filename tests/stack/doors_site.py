@@ -6,11 +6,12 @@ import asyncio
 import contextlib
 import hashlib
 import os
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import aiohttp
+import openai
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
@@ -247,3 +248,19 @@ class Worker:
         lane = envelope.lane if envelope.lane >= 0 else PARTITIONS - 1
         for response in responses:
             await self._producer.send_and_wait("responses", encode(response), partition=lane)
+
+
+def client(site: Site, key: str = KEY) -> openai.AsyncOpenAI:
+    return openai.AsyncOpenAI(api_key=key, base_url=f"{site.url}/v1", max_retries=0)
+
+
+def play(site: Site, test: Callable[[openai.AsyncOpenAI, Worker], Awaitable[None]], **bounds: int | float) -> None:
+    async def job() -> None:
+        async with asyncio.timeout(60), serving(site, **bounds), Worker(site) as worker, client(site) as stock:
+            await test(stock, worker)
+
+    asyncio.run(job())
+
+
+def said(text: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": text}]

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gzip
 import json
-import os
-import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import aiohttp
 import openai
 import pytest
 from conftest import Deployment
-from doors_site import KEY, SECRET, Site, Worker, answering, opened_site, serving
+from doors_site import KEY, SECRET, Site, Worker, answering, client, opened_site, play, said
 
 from pipeline.adapters.embedded.supervisor import free_port
 from pipeline.adapters.gateway.auth import bearer
@@ -31,22 +28,6 @@ from pipeline.wiring import STAGES
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     with opened_site(tmp_path_factory.mktemp("site")) as found:
         yield found
-
-
-def client(site: Site, key: str = KEY) -> openai.AsyncOpenAI:
-    return openai.AsyncOpenAI(api_key=key, base_url=f"{site.url}/v1", max_retries=0)
-
-
-def play(site: Site, test: Callable[[openai.AsyncOpenAI, Worker], Awaitable[None]], **bounds: int | float) -> None:
-    async def job() -> None:
-        async with asyncio.timeout(60), serving(site, **bounds), Worker(site) as worker, client(site) as stock:
-            await test(stock, worker)
-
-    asyncio.run(job())
-
-
-def said(text: str) -> list[dict[str, str]]:
-    return [{"role": "user", "content": text}]
 
 
 def test_the_stock_client_gets_whole_answers_and_streams(site: Site) -> None:
@@ -130,94 +111,6 @@ def test_refusals_become_the_right_exception(site: Site, stream: bool) -> None:
     play(site, test)
 
 
-def test_a_stream_that_breaks_off_says_so(site: Site) -> None:
-    async def test(stock: openai.AsyncOpenAI, worker: Worker) -> None:
-        stream = await stock.chat.completions.create(model="glossary", messages=said("end failed"), stream=True)
-        with pytest.raises(openai.APIError, match="model failed"):
-            [chunk async for chunk in stream]
-        stream = await stock.chat.completions.create(model="glossary", messages=said("end withheld"), stream=True)
-        chunks = [chunk async for chunk in stream]
-        assert chunks[-1].choices[0].finish_reason == "content_filter"
-
-    play(site, test)
-
-
-def test_another_attempt_takes_over_without_repeating_text(site: Site) -> None:
-    async def test(stock: openai.AsyncOpenAI, worker: Worker) -> None:
-        stream = await stock.chat.completions.create(model="glossary", messages=said("two attempts"), stream=True)
-        assert "".join([c.choices[0].delta.content or "" async for c in stream]) == "one two three"
-
-    play(site, test)
-
-
-def test_a_replayed_copy_does_not_end_the_request(site: Site) -> None:
-    async def test(stock: openai.AsyncOpenAI, worker: Worker) -> None:
-        answer = await stock.chat.completions.create(model="glossary", messages=said("replayed copy"))
-        assert answer.choices[0].message.content == "fine"
-
-    play(site, test)
-
-
-@pytest.mark.parametrize("stream", [False, True])
-def test_a_client_that_goes_away_is_cancelled(site: Site, stream: bool) -> None:
-    async def test(stock: openai.AsyncOpenAI, worker: Worker) -> None:
-        if stream:
-            found = await stock.chat.completions.create(model="glossary", messages=said("hang"), stream=True)
-            async for chunk in found:
-                if chunk.choices[0].delta.content:
-                    break
-            await found.close()
-        else:
-            asking = asyncio.create_task(stock.chat.completions.create(model="glossary", messages=said("silence")))
-            await worker.until(lambda: worker.seen)
-            asking.cancel()
-        await worker.until(lambda: worker.cancelled)
-        assert worker.cancelled == [worker.seen[0][0].request]
-
-    play(site, test)
-
-
-def test_no_answer_by_the_deadline_is_a_504(site: Site) -> None:
-    async def test(stock: openai.AsyncOpenAI, worker: Worker) -> None:
-        with pytest.raises(openai.APIStatusError) as caught:
-            await stock.chat.completions.create(
-                model="glossary", messages=said("silence"), extra_body={"timeout_ms": 100}
-            )
-        assert caught.value.status_code == 504
-
-    play(site, test, grace_ms=50)
-
-
-def test_a_write_that_is_not_confirmed_is_a_503_and_passes(site: Site) -> None:
-    async def test(stock: openai.AsyncOpenAI, worker: Worker) -> None:
-        async def ask(**headers: str) -> openai.APIStatusError:
-            with pytest.raises(openai.APIStatusError) as caught:
-                await stock.chat.completions.create(model="glossary", messages=said("a"), extra_headers=headers)
-            return caught.value
-
-        await stock.chat.completions.create(model="glossary", messages=said("before"))
-        os.kill(site.broker.pid, signal.SIGSTOP)
-        try:
-            safe, unsafe = await asyncio.gather(ask(**{"Idempotency-Key": "k"}), ask())
-            later = await ask()
-        finally:
-            os.kill(site.broker.pid, signal.SIGCONT)
-        for unknown in (safe, unsafe):
-            assert (unknown.status_code, unknown.code) == (503, "unknown_result")
-            assert unknown.response.headers["x-sluice-client-request"].startswith("acme-1:")
-        assert safe.response.headers["x-should-retry"] == "true"
-        assert unsafe.response.headers["x-should-retry"] == "false"
-        assert (later.status_code, later.code) == (503, "busy")
-        after = None
-        while after is None:
-            # the first tries may meet the broker while it wakes
-            with contextlib.suppress(openai.APIStatusError):
-                after = await stock.chat.completions.create(model="glossary", messages=said("after"))
-        assert after.choices[0].message.content == "after "
-
-    play(site, test, write_ms=1000)
-
-
 def test_the_simple_route_and_the_plain_ones(site: Site) -> None:
     async def test(stock: openai.AsyncOpenAI, worker: Worker) -> None:
         async with aiohttp.ClientSession(site.url, headers={"Authorization": f"Bearer {KEY}"}) as http:
@@ -297,23 +190,6 @@ async def access_rows(site: Site) -> list[Access]:
         rows += [decode(Access, item.value) for item in await reader.read_to_end()]
         await reader.close()
     return rows
-
-
-def test_an_open_answer_ends_before_the_gateway_does(site: Site) -> None:
-    async def job() -> None:
-        async with (
-            asyncio.timeout(60),
-            Worker(site) as worker,
-            serving(site, drain_s=20.0) as stop,
-            client(site) as stock,
-        ):
-            asking = asyncio.create_task(stock.chat.completions.create(model="glossary", messages=said("late one")))
-            await worker.until(lambda: worker.seen)
-            stop.set()
-            answer = await asking
-            assert answer.choices[0].message.content == "late one "
-
-    asyncio.run(job())
 
 
 def test_the_whole_path_with_the_real_stages(deployment: Deployment) -> None:

@@ -1,8 +1,8 @@
 """Where any of some hundred short strings stands in a long text, at a few nanoseconds a character.
 
-Each anchor is known by the hash of its first characters (four, or as many as it has); the hashes of all places of the
-text are computed at once and looked up in a bit table, and only the few places that remain are compared. A trie
-costs ten times as much here: its root alone has a child for every first character.
+Each anchor is known by the hash of the four of its characters, in a row, that are rarest (or of as many as it has). The
+hashes of all places of the text are computed at once and looked up in a bit table, and only the few places that remain
+are compared. A trie costs ten times as much here: its root alone has a child for every first character.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
+_COMMON = {letter: rank for rank, letter in enumerate("zqjxkvbpygfwmucldrhsnioate ")}
+"""Letters of English from rare to common; what is not among them is rarer."""
 _BITS = 16
 _FACTORS = (0x9E3779B1, 0x85EBCA77, 0xC2B2AE3D, 0x27D4EB2F)
 """Odd constants taken from xxHash; any odd ones would do."""
@@ -22,12 +24,12 @@ class AnchorIndex:
 
     def __init__(self, anchors: Mapping[str, tuple[int, ...]]) -> None:
         self._tables: dict[int, npt.NDArray[np.bool_]] = {}
-        self._by_gram: dict[str, list[tuple[str, tuple[int, ...]]]] = {}
+        self._by_gram: dict[str, list[tuple[str, int, tuple[int, ...]]]] = {}
         for anchor, numbers in anchors.items():
-            gram = anchor[: len(_FACTORS)]
+            shift, gram = _rarest(anchor)
             table = self._tables.setdefault(len(gram), np.zeros(1 << _BITS, dtype=np.bool_))
             table[_hashes(_codes(gram), len(gram))] = True
-            self._by_gram.setdefault(gram, []).append((anchor, numbers))
+            self._by_gram.setdefault(gram, []).append((anchor, shift, numbers))
 
     def find(self, text: str) -> list[tuple[int, tuple[int, ...]]]:
         """Offset of each occurrence's last character with its anchor's numbers, in order of offset."""
@@ -37,11 +39,19 @@ class AnchorIndex:
             if len(codes) < length:
                 continue
             for at in np.flatnonzero(table[_hashes(codes, length)]).tolist():
-                for anchor, numbers in self._by_gram.get(text[at : at + length], ()):
-                    if text.startswith(anchor, at):
-                        found.append((at + len(anchor) - 1, numbers))
+                for anchor, shift, numbers in self._by_gram.get(text[at : at + length], ()):
+                    if at >= shift and text.startswith(anchor, at - shift):
+                        found.append((at - shift + len(anchor) - 1, numbers))
         found.sort()
         return found
+
+
+def _rarest(anchor: str) -> tuple[int, str]:
+    """Where in the anchor its rarest gram begins, and the gram."""
+    length = min(len(_FACTORS), len(anchor))
+    grams = [(anchor[at : at + length], at) for at in range(len(anchor) - length + 1)]
+    gram, at = min(grams, key=lambda gram: (sum(_COMMON.get(char, -1) for char in gram[0]), gram[1]))
+    return at, gram
 
 
 def _codes(text: str) -> npt.NDArray[np.uint32]:

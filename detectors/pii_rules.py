@@ -10,6 +10,7 @@ Types are named as in the project's detection data. Names and addresses are not 
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -52,10 +53,11 @@ def plain(text: str) -> str:
     return text if text.isascii() else from_utf16(_NARROW[utf16(text)])
 
 
-def items(text: str, start: int = 0) -> Iterator[Item]:
-    """Items of a `plain` text that start at or after `start`, in order, without overlap."""
+def items(text: str, start: int = 0, tries: int = sys.maxsize) -> Iterator[Item]:
+    """Items of a `plain` text that start at or after `start`, in order, without overlap; `tries` places are tried."""
     at = start
-    while (found := _START.search(text, at)) is not None:
+    while (found := _START.search(text, at)) is not None and tries > 0:
+        tries -= 1
         at = found.start()
         before = text[max(0, at - CONTEXT) : at].lower()
         for shape in _shapes(text[at]):

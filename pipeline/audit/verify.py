@@ -63,12 +63,7 @@ class Verifier:
             log.stray(held)
             held = next(pending, None)
         log.end()
-        self._batches += log.batches
-        self._rows += log.rows
-        self._skipped += log.skipped
-        self._source_batches += log.source_batches
-        for kind, count in log.kinds.items():
-            self._kinds[kind] = self._kinds.get(kind, 0) + count
+        self._count(log)
         if replay is not None:
             self._replays.append(replay)
 
@@ -92,3 +87,11 @@ class Verifier:
             faults=tuple(self._faults.first),
             faults_total=self._faults.total,
         )
+
+    def _count(self, log: Walk) -> None:
+        self._batches += log.batches
+        self._rows += log.rows
+        self._skipped += log.skipped
+        self._source_batches += log.source_batches
+        for kind, count in log.kinds.items():
+            self._kinds[kind] = self._kinds.get(kind, 0) + count

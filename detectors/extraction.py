@@ -21,7 +21,7 @@ HALF_LIFE_MS = 10 * 60_000
 STEP = 1000
 SUSPECT = 8 * STEP
 CAMPAIGN = 48 * STEP
-"""Where a sweep becomes HIGH and is refused by default: applications with a template reach 16, hardly any reach this."""
+"""Where a sweep becomes HIGH and is refused by default: applications with a template reach 16, few this."""
 MAX_WORDS = 128
 """Words of one text that count, half from each end."""
 MAX_CACHED = 32_768

@@ -38,10 +38,10 @@ _STEADY_S = 60.0
 class Ports:
     """All on loopback; each is named by its flag when it is taken."""
 
-    gateway: int = 8080
-    kafka: int = 9092
-    controller: int = 9093
-    clickhouse: int = 8123
+    gateway: int
+    kafka: int
+    controller: int
+    clickhouse: int
 
 
 @dataclass(slots=True)

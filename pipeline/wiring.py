@@ -223,6 +223,11 @@ async def registry(settings: Settings) -> AsyncIterator[Registry]:
         await feed.close()
 
 
+def vault(settings: Settings, hand: Registry) -> Vault:
+    """The secrets behind the registry's documents."""
+    return Vault(FileKeyring(settings.keys.keyring), hand.control)
+
+
 async def check_broker(settings: Settings) -> None:
     """Raises Retryable, soon, where no broker answers."""
     await topic_admin.reach(settings.kafka.bootstrap, patience_s=5)

@@ -16,7 +16,7 @@ LONGEST_GLOSS = 130
 ENTRIES = 6000
 """Words the model learns; more would leave each too few repetitions in an hour on one core."""
 FREQUENT = 3000
-"""Entries of the first rank, drawn twice as often as the others."""
+"""Entries of the first rank, drawn three times as often as the others."""
 OFFENSIVE = re.compile(r"offensive|disparag|slur|obscen|vulgar|sexual|derogatory|coarse", re.IGNORECASE)
 _EXTRA = (
     "robot photosynthesis keyboard laptop internet website browser software hardware algorithm "
@@ -65,10 +65,10 @@ QUESTIONS = (
     ("Do you know the word {w}?", 1),
     ("{w}", 1),
     ("{w} 是什么", 1),
-    ("{w}是什么？", 2),
-    ("什么是{w}？", 4),
-    ("什么是 {w}？", 2),
-    ("什么是{w}", 2),
+    ("{w}是什么？", 1),
+    ("什么是{w}？", 2),
+    ("什么是 {w}？", 1),
+    ("什么是{w}", 1),
 )
 UNSEEN_QUESTIONS = ("What is the meaning of {w}?", "Please explain what {a}{w} is.", "请问什么是{w}？")
 """Phrasings never trained on, for the measurement in the model card."""
@@ -174,7 +174,7 @@ def _entry(word: str, pos: str, gloss: str) -> Entry:
 
 def weight(rank: int) -> float:
     """How often the entry of a rank is drawn, relative to the rarest."""
-    return 2.0 if rank < FREQUENT else 1.0
+    return 3.0 if rank < FREQUENT else 1.0
 
 
 def ask(entry: Entry, draw: Random) -> str:

@@ -18,7 +18,7 @@ from inference.engine import TorchEngine, shipped_model
 from inference.training.corpus import FREQUENT, UNSEEN_QUESTIONS, Entry, read_entries
 from inference.types import GenerationRequest, InferenceEngine, Turn
 
-SEEN_QUESTIONS = ("What is {a}{w}?", "什么是{w}？")
+SEEN_QUESTIONS = ("What is {a}{w}?", "define {w}", "什么是 {w}？", "什么是{w}？")
 LONGEST_ANSWER = 64
 CLOSE = 0.5
 """Share of the expected content words from which an answer counts as close."""

@@ -16,20 +16,20 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 from torch.nn import functional
 
 from inference.chat import SPECIAL_TOKENS, ChatTokenizer
 from inference.config import ModelConfig
-from inference.model import LanguageModel, load_model
+from inference.model import LanguageModel
 from inference.training.corpus import Entry, conversations, read_entries
 
 VOCABULARY = 5120
 BATCH = 96
 POOL = 16
 """Batches drawn together, sorted by length and shuffled, so padding stays small."""
-CHECKPOINT_EVERY = 50
+CHECKPOINT_EVERY = 200
 CONFIG = ModelConfig(
     vocab_size=VOCABULARY,
     hidden_size=256,
@@ -44,9 +44,7 @@ CONFIG = ModelConfig(
 def train_tokenizer(entries: list[Entry], seed: int) -> Tokenizer:
     """A byte-level BPE without normaliser: every token stands for at least one byte."""
     tokenizer = Tokenizer(models.BPE())
-    # Chinese apart from what it touches, so that a word has the same tokens in a question of either language.
-    chinese = pre_tokenizers.Split(Regex(r"\p{Han}+"), "isolated")
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([chinese, pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=VOCABULARY,
@@ -140,9 +138,8 @@ def fit(
     data: Iterator[tuple[Tensor, Tensor]],
     length: tuple[float, int | None],
     checkpoint: Callable[[], None],
-    rate: float,
 ) -> int:
-    """Train for ``length`` (minutes, or steps where given); ``rate`` scales how fast; returns the steps done."""
+    """Train for ``length`` (minutes, or steps where given); returns the steps done."""
     minutes, steps = length
     hidden = [parameter for name, parameter in model.named_parameters() if parameter.ndim == 2 and "embed" not in name]
     rest = [p for n, p in model.named_parameters() if p.ndim < 2 or "embed" in n]
@@ -155,7 +152,7 @@ def fit(
             return done
         loss = loss_of(model, *next(data))
         torch.autograd.backward(loss)
-        factor = rate * schedule(progress)
+        factor = schedule(progress)
         muon.step(0.02 * factor)
         for group in adam.param_groups:
             group["lr"] = 0.004 * factor
@@ -202,26 +199,20 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=25.0)
     parser.add_argument("--steps", type=int, default=None, help="exact step count instead")
-    parser.add_argument("--resume", type=Path, default=None, help="a model folder to go on from")
-    parser.add_argument("--rate", type=float, default=1.0, help="scales the learning rate; about 0.3 to go on")
     parser.add_argument("--seed", type=int, default=1)
     asked = parser.parse_args()
     torch.set_num_threads(1)
     entries = read_entries(asked.glossary)
-    if asked.resume:
-        tokenizer = Tokenizer.from_file(str(asked.resume / "tokenizer.json"))
-        model = load_model(asked.resume).train().requires_grad_(True)
-    else:
-        tokenizer = train_tokenizer(entries, asked.seed)
-        model = build(asked.seed)
+    tokenizer = train_tokenizer(entries, asked.seed)
     chat = ChatTokenizer(tokenizer)
+    model = build(asked.seed)
     print(f"parameters {sum(p.numel() for p in model.parameters())} entries {len(entries)}", flush=True)
 
     def checkpoint() -> None:
         save(model, tokenizer, asked.out)
 
     data = batches(entries, chat, asked.seed)
-    steps = fit(model, data, (asked.minutes, asked.steps), checkpoint, asked.rate)
+    steps = fit(model, data, (asked.minutes, asked.steps), checkpoint)
     checkpoint()
     print(json.dumps({"steps": steps}))
 

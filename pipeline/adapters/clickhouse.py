@@ -7,16 +7,18 @@
   day and wakes up in the middle of its insert adds nothing; but two statements at the same moment do not see each
   other. Those two carry the same token.
 
-Then the rows are counted. A crash can leave a part of a batch that lies in two months (an insert is atomic within a
-partition only); the guard by row, not by batch, lets the next try add what is missing, under a token of its own.
-Measured on the embedded store: counting first and inserting second costs the same and leaves a window between them.
-On a replicated cluster, set ``insert_quorum`` and ``select_sequential_consistency`` in the account's profile, or the
-guard may read a replica that lags.
+Then the rows are read back: their number, and the sum of their bodies' CRC-32. (Beyond a limit on file sizes the
+embedded engine was seen to acknowledge a part whose file was cut short; a count alone comes from the part's header.)
+A crash can leave a part of a batch that lies in two months, as an insert is atomic within a partition only; the guard
+by row, not by batch, lets the next try add what is missing, under a token of its own. On a replicated cluster, set
+``insert_quorum`` and ``select_sequential_consistency`` in the account's profile, or the guard may read a replica that
+lags.
 """
 
 from __future__ import annotations
 
 import time
+import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
@@ -151,8 +153,8 @@ class ClickHouse:
         """Make sure that the store holds one batch exactly once: all rows of one origin and batch, at most 64 MiB.
 
         One sequence per column of ``table.columns``; times in Unix ms; `token` is equal for equal rows. False where
-        every row was there before. Returns only when the rows are counted in the store. Raises Retryable (nothing
-        is known: do it again) or Fatal (a value of the wrong type, or the store holds more rows than the batch).
+        every row was there before. Returns only when the rows have been read back. Raises Retryable (nothing
+        is known: do it again) or Fatal (a value of the wrong type, or the store holds other rows than the batch).
         """
         rows = len(columns[0]) if columns else 0
         if not rows:
@@ -161,15 +163,20 @@ class ClickHouse:
         kinds = [self._types[table.name][name] for name in table.columns]
         block = native_block(table.columns, kinds, columns)
         wrote = self._insert_missing(table, kinds, block, scope, token)
-        held = self._held(table, scope)
+        held, checksum = self._held(table, scope)
         if held < rows:
             # The token is known but rows are missing: a batch that was cut off between two partitions.
             wrote |= self._insert_missing(table, kinds, block, scope, f"{token}:{held}")
-            held = self._held(table, scope)
+            held, checksum = self._held(table, scope)
         if held != rows:
             raise Fatal(
                 f"table {table.name} holds {held} rows of {scope['origin']} batch {scope['batch']}, expected {rows}; "
                 "run `sluice audit verify` and look for another writer"
+            )
+        if checksum != _checksum(columns[table.columns.index("body")]):
+            raise Fatal(
+                f"table {table.name} holds other bodies of {scope['origin']} batch {scope['batch']} than were sent; "
+                "run `sluice audit verify` and check the store's disk"
             )
         return wrote
 
@@ -229,9 +236,11 @@ class ClickHouse:
         summary = self._command(sql, scope, block, settings)
         return int(summary.get("written_rows", 0)) > 0
 
-    def _held(self, table: Table, scope: dict[str, Any]) -> int:
-        sql = f"SELECT count() FROM `{table.name}` WHERE {_IN_SCOPE}"  # noqa: S608 - names from tables.py
-        return int(self.query(sql, scope)[0][0])
+    def _held(self, table: Table, scope: dict[str, Any]) -> tuple[int, int]:
+        """Rows of the batch in the store and the sum of their bodies' CRC-32, read back from the disk's pages."""
+        sql = f"SELECT count(), sum(CRC32(body)) FROM `{table.name}` WHERE {_IN_SCOPE}"  # noqa: S608 - from tables.py
+        count, checksum = self.query(sql, scope)[0]
+        return int(count), int(checksum)
 
     def _command(
         self,
@@ -275,6 +284,10 @@ _IN_SCOPE = (
     "`origin` = {origin:String} AND `batch` = {batch:UInt64} "
     "AND `time` BETWEEN fromUnixTimestamp64Milli({low:Int64}) AND fromUnixTimestamp64Milli({high:Int64})"
 )
+
+
+def _checksum(bodies: Sequence[str | bytes]) -> int:
+    return sum(zlib.crc32(body if isinstance(body, bytes) else body.encode()) for body in bodies)
 
 
 def _reason(error: BaseException) -> str:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -47,6 +48,8 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and give its exit code."""
     arguments = build_parser().parse_args(argv)
+    # its warnings repeat what our own errors say, and name no fix
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     try:
         settings = config.load(_file(arguments))
         return int(arguments.act(arguments, settings))

@@ -10,8 +10,6 @@ from typing import Any
 
 from pipeline import wiring
 from pipeline.adapters.auditor import as_document
-from pipeline.audit.faults import Report
-from pipeline.cli import show
 from pipeline.config import Settings
 
 
@@ -32,29 +30,17 @@ def add(commands: Any) -> None:
 
 def _verify(arguments: argparse.Namespace, settings: Settings) -> int:
     keys = arguments.keys.read_text().split() if arguments.keys else asyncio.run(wiring.log_keys(settings))
-    terminal = sys.stderr.isatty() and not arguments.json
+    interactive = sys.stderr.isatty() and not arguments.json
 
     def say(text: str) -> None:
-        if terminal:
+        if interactive:
             print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
 
     report = wiring.verify(settings, keys, say, with_source=arguments.source)
-    if terminal:
+    if interactive:
         print("\r\x1b[K", end="", file=sys.stderr)
     if arguments.json:
-        show.document(as_document(report))
+        terminal.document(as_document(report))
     else:
-        print_report(report)
+        terminal.audit_report(report)
     return 0 if report.ok else 1
-
-
-def print_report(report: Report) -> None:
-    """The account, then the verdict."""
-    names = ("origins", "batches", "rows", "skipped", "admitted", "denied", "ended", "open", "derived", "overshoot")
-    rows = [(name.replace("_", " "), getattr(report, name)) for name in names]
-    show.table("audit", ("what", "count"), rows)
-    for fault in report.faults:
-        print(f"FAULT {fault.origin} batch {fault.batch} leaf {fault.leaf}: {fault.what}")
-    if report.not_derivable:
-        print(f"{report.not_derivable} decisions are of another decider version: not re-derivable by this build")
-    print("the log verifies" if report.ok else f"{report.faults_total} faults: the log does not verify")

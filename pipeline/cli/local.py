@@ -8,12 +8,13 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pipeline import config
-from pipeline.cli import show
+from pipeline import config, terminal
 from pipeline.config import Settings
-from pipeline.local import LocalStack, Ports
+
+if TYPE_CHECKING:
+    from pipeline.local import LocalStack
 
 _TEND_S = 0.5
 
@@ -40,11 +41,10 @@ def add(commands: Any) -> None:
 
 
 def _ports(parser: argparse.ArgumentParser) -> None:
-    ports = Ports()
-    parser.add_argument("--port", type=int, default=ports.gateway, help="gateway (default %(default)s)")
-    parser.add_argument("--kafka-port", type=int, default=ports.kafka, help="default %(default)s")
-    parser.add_argument("--kafka-controller-port", type=int, default=ports.controller, help="default %(default)s")
-    parser.add_argument("--clickhouse-port", type=int, default=ports.clickhouse, help="default %(default)s")
+    parser.add_argument("--port", type=int, default=8080, help="gateway (default %(default)s)")
+    parser.add_argument("--kafka-port", type=int, default=9092, help="default %(default)s")
+    parser.add_argument("--kafka-controller-port", type=int, default=9093, help="default %(default)s")
+    parser.add_argument("--clickhouse-port", type=int, default=8123, help="default %(default)s")
     parser.add_argument("--model", default="glossary", help="'glossary', 'echo' or a model folder")
 
 
@@ -71,6 +71,9 @@ def _demo(arguments: argparse.Namespace, settings: Settings) -> int:
 
 def _with_stack(arguments: argparse.Namespace, act: Callable[[LocalStack], int | None]) -> int:
     """Run ``act`` on a started stack and tend it until Ctrl-C, or until ``act`` gives an exit code."""
+    # Kafka, ClickHouse and their engines are loaded by nobody else
+    from pipeline.local import LocalStack, Ports
+
     ports = Ports(arguments.port, arguments.kafka_port, arguments.kafka_controller_port, arguments.clickhouse_port)
     overrides = {"SLUICE_GENERATE__MODEL": arguments.model}
     stack = LocalStack(Path(arguments.home), config.cache(), ports, overrides)
@@ -106,7 +109,7 @@ def _say_next(stack: LocalStack) -> None:
         ("ClickHouse", stack.store.url if stack.store else ""),
         ("logs", stack.home / "logs"),
     ]
-    show.table("running; Ctrl-C stops it", ("what", "where"), rows)
+    terminal.table("running; Ctrl-C stops it", ("what", "where"), rows)
     home = f" --home {stack.home}" if stack.home != config.default_home() else ""
     _say(
         f"next, in another terminal:\n"

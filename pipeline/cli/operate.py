@@ -8,9 +8,8 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from pipeline import wiring
+from pipeline import terminal, wiring
 from pipeline.adapters.registry import Registry, read_policies
-from pipeline.cli import show
 from pipeline.config import Settings
 
 Act = Callable[[argparse.Namespace, Settings], int]
@@ -63,7 +62,7 @@ def _pair(commands: Any, name: str, meaning: str, check: Act, apply: Act) -> Non
 
 
 def _faults(faults: list[str], arguments: argparse.Namespace) -> int:
-    show.table("", ("difference",), [(fault,) for fault in faults], as_json=arguments.json)
+    terminal.table("", ("difference",), [(fault,) for fault in faults], as_json=arguments.json)
     return 1 if faults else 0
 
 
@@ -73,7 +72,7 @@ def _topics_check(arguments: argparse.Namespace, settings: Settings) -> int:
 
 def _topics_apply(arguments: argparse.Namespace, settings: Settings) -> int:
     made = asyncio.run(wiring.apply_topics(settings))
-    show.table("topics created", ("topic",), [(name,) for name in made], as_json=arguments.json)
+    terminal.table("topics created", ("topic",), [(name,) for name in made], as_json=arguments.json)
     return 0
 
 
@@ -83,7 +82,7 @@ def _tables_check(arguments: argparse.Namespace, settings: Settings) -> int:
 
 def _tables_apply(arguments: argparse.Namespace, settings: Settings) -> int:
     applied = wiring.apply_tables(settings)
-    show.table("migrations applied", ("count",), [(applied,)], as_json=arguments.json)
+    terminal.table("migrations applied", ("count",), [(applied,)], as_json=arguments.json)
     return 0
 
 
@@ -112,13 +111,13 @@ async def _tenant_status(arguments: argparse.Namespace, registry: Registry) -> i
 async def _tenant_list(arguments: argparse.Namespace, registry: Registry) -> int:
     tenants = registry.control.tenants.values()
     rows = [(t.id, t.organisation, t.plan, t.status, t.webhook) for t in tenants]
-    show.table("tenants", ("tenant", "organisation", "plan", "status", "webhook"), rows, as_json=arguments.json)
+    terminal.table("tenants", ("tenant", "organisation", "plan", "status", "webhook"), rows, as_json=arguments.json)
     return 0
 
 
 async def _key_add(arguments: argparse.Namespace, registry: Registry) -> int:
     key = await registry.add_key(arguments.tenant, arguments.principal, arguments.days)
-    show.table("shown once; keep it now", ("key",), [(key,)], as_json=arguments.json)
+    terminal.table("shown once; keep it now", ("key",), [(key,)], as_json=arguments.json)
     return 0
 
 
@@ -129,7 +128,7 @@ async def _key_list(arguments: argparse.Namespace, registry: Registry) -> int:
         for k in control.keys.values()
         if k.principal in control.principals
     ]
-    show.table("keys", ("key", "principal", "tenant", "status", "expires"), rows, as_json=arguments.json)
+    terminal.table("keys", ("key", "principal", "tenant", "status", "expires"), rows, as_json=arguments.json)
     return 0
 
 
@@ -140,13 +139,13 @@ async def _key_revoke(arguments: argparse.Namespace, registry: Registry) -> int:
 
 def _policy_check(arguments: argparse.Namespace, settings: Settings) -> int:
     documents = read_policies(arguments.file)
-    show.table("fine", ("kind", "id"), [(d.doc, d.id) for d in documents], as_json=arguments.json)
+    terminal.table("fine", ("kind", "id"), [(d.doc, d.id) for d in documents], as_json=arguments.json)
     return 0
 
 
 async def _policy_apply(arguments: argparse.Namespace, registry: Registry) -> int:
     changed = await registry.apply_policies(read_policies(arguments.file))
-    show.table("in force now", ("changed",), [(name,) for name in changed], as_json=arguments.json)
+    terminal.table("in force now", ("changed",), [(name,) for name in changed], as_json=arguments.json)
     return 0
 
 
@@ -158,5 +157,5 @@ async def _policy_show(arguments: argparse.Namespace, registry: Registry) -> int
                 span = "" if limit.meter == "open" else f"{limit.period_s} s"
                 rows.append((plan.id, scope, limit.id, limit.meter, limit.unit, limit.amount, span))
     columns = ("plan", "scope", "limit", "meter", "unit", "amount", "period")
-    show.table("limits", columns, rows, as_json=arguments.json)
+    terminal.table("limits", columns, rows, as_json=arguments.json)
     return 0

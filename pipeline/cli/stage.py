@@ -11,8 +11,7 @@ from typing import Any
 
 import uvloop
 
-from pipeline import config
-from pipeline.cli import show
+from pipeline import config, terminal
 from pipeline.config import Settings
 from pipeline.wiring import STAGES
 
@@ -38,7 +37,7 @@ def _run(arguments: argparse.Namespace, settings: Settings) -> int:
         level=logging.DEBUG if arguments.verbose else logging.INFO,
         format="%(asctime)s %(levelname)s %(name)s %(message)s",
     )
-    for noisy in ("aiokafka", "faust", "mode", "asyncio", "urllib3"):
+    for noisy in ("faust", "mode", "asyncio", "urllib3"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
 
     async def main() -> None:
@@ -77,7 +76,7 @@ def _config(arguments: argparse.Namespace, settings: Settings) -> int:
     for section, field, default, meaning in config.table():
         value = getattr(getattr(settings, section), field)
         rows.append((f"{section}.{field}", variables[f"{section}.{field}"], value, default, meaning))
-    show.table(
+    terminal.table(
         "settings", ("setting", "variable", "in force", "default", "meaning"), rows, as_json=arguments.json
     )
     return 0

@@ -1,4 +1,4 @@
-"""ADMIT on a real broker: two writers, lost acknowledgements, take-over from a snapshot, and every input answered once."""
+"""ADMIT on a real broker: two writers, lost acknowledgements, take-over from a snapshot, one answer each."""
 
 from __future__ import annotations
 

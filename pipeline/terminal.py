@@ -10,6 +10,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from pipeline.audit.faults import Report
+
 
 def console() -> Console:
     """Colours and width of the terminal; neither in a pipe."""
@@ -38,3 +40,15 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], 
 def document(value: Any) -> None:
     """One JSON document on standard output."""
     print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+
+
+def audit_report(report: Report) -> None:
+    """The account, then the verdict."""
+    names = ("origins", "batches", "rows", "skipped", "admitted", "denied", "ended", "open", "derived", "overshoot")
+    rows = [(name.replace("_", " "), getattr(report, name)) for name in names]
+    table("audit", ("what", "count"), rows)
+    for fault in report.faults:
+        print(f"FAULT {fault.origin} batch {fault.batch} leaf {fault.leaf}: {fault.what}")
+    if report.not_derivable:
+        print(f"{report.not_derivable} decisions are of another decider version: not re-derivable by this build")
+    print("the log verifies" if report.ok else f"{report.faults_total} faults: the log does not verify")

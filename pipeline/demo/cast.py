@@ -1,0 +1,39 @@
+"""Who takes part: three tenants on three plans, two principals each, with fresh keys for every run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from pipeline import wiring
+from pipeline.config import Settings
+
+PLANS = {"acme": "enterprise", "globex": "team", "initech": "free"}
+PRINCIPALS = ("app", "research")
+
+
+@dataclass(slots=True)
+class Cast:
+    """Keys by principal (``tenant-role``), one that is revoked, and each tenant's webhook secret."""
+
+    keys: dict[str, str] = field(default_factory=dict)
+    revoked: str = ""
+    secrets: dict[str, bytes] = field(default_factory=dict)
+
+
+async def assemble(settings: Settings, webhook: str) -> Cast:
+    """Make tenants and principals where they are missing, and issue this run's keys."""
+    cast = Cast()
+    async with wiring.registry(settings) as registry:
+        for tenant, plan in PLANS.items():
+            target = f"{webhook}/{tenant}"
+            if tenant not in registry.control.tenants:
+                await registry.add_tenant(tenant, plan, webhook=target)
+            elif registry.control.tenants[tenant].webhook != target:
+                await registry.change_tenant(tenant, webhook=target)
+            for role in PRINCIPALS:
+                cast.keys[f"{tenant}-{role}"] = await registry.add_key(tenant, f"{tenant}-{role}", days=1)
+        cast.revoked = await registry.add_key("globex", "globex-app", days=1)
+        await registry.revoke_key(cast.revoked)
+        vault = wiring.vault(settings, registry)
+        cast.secrets = {tenant: vault.webhook_secret(tenant) for tenant in PLANS}
+    return cast

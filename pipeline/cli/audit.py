@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from pipeline import wiring
+from pipeline import terminal, wiring
 from pipeline.adapters.auditor import as_document
 from pipeline.config import Settings
 

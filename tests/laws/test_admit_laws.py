@@ -1,9 +1,8 @@
-"""The laws of DESIGN over ADMIT: accounting, determinism, live = folded, split invariance, tenant non-interference,
-closed world, legal life cycle. Histories are drawn; every record passes through its stored bytes."""
+"""What ADMIT promises beyond the seven laws: re-derivation, rollback, snapshots at any cut, ceilings that hold.
+
+Histories are drawn; every record passes through its stored bytes."""
 
 from __future__ import annotations
-
-from collections import Counter
 
 import msgspec
 from hypothesis import given, settings
@@ -12,7 +11,6 @@ from hypothesis import strategies as st
 from detectors.base import Finding
 from pipeline.events.codec import decode_log, encode
 from pipeline.events.control import Control, Deployment, Key, Limit, Model, Organisation, Plan, Principal, Tenant
-from pipeline.events.reasons import REASONS
 from pipeline.events.records import Completion, Decision, Facts, LogRecord, Outcome, SnapshotMark, Tick
 from pipeline.ledger import Ledger
 from pipeline.stages.admit import GRACE_MS, decide, expired, outcome
@@ -77,14 +75,12 @@ reports = st.tuples(st.integers(0, 30), st.integers(0, 40), st.sampled_from(("fi
 steps = st.lists(st.one_of(requests, reports, st.just("wait")), min_size=1, max_size=40)
 
 
-def run(history: list[object], only: str = "") -> tuple[list[LogRecord], Ledger]:
+def run(history: list[object]) -> tuple[list[LogRecord], Ledger]:
     """Live: each record is decided on the current state, applied, and goes through its bytes."""
     ledger, records, now, completions = Ledger(), [], START, 0
     for offset, step in enumerate(history):
         if isinstance(step, dict):
             now += step["pause"]
-            if only and step["key"] and not step["key"].startswith(only):
-                continue
             rest = {name: value for name, value in step.items() if name != "pause"}
             facts = Facts(
                 offset=offset,
@@ -122,26 +118,6 @@ def run(history: list[object], only: str = "") -> tuple[list[LogRecord], Ledger]
             ledger.apply(stored)
             records.append(stored)
     return records, ledger
-
-
-def decisions(records: list[LogRecord]) -> list[Decision]:
-    return [record for record in records if isinstance(record, Decision)]
-
-
-@settings(max_examples=150, deadline=None)
-@given(steps)
-def test_accounting_and_life_cycle(history: list[object]) -> None:
-    records, ledger = run(history)
-    asked = sum(1 for step in history if isinstance(step, dict))
-    made = decisions(records)
-    assert len(made) == len({d.request for d in made}) == asked
-    admitted = {d.request for d in made if d.verdict == "admit"}
-    ended = Counter(r.request for r in records if isinstance(r, Outcome))
-    assert set(ended.values()) <= {1}
-    assert set(ended) | set(ledger.open) == admitted
-    assert not set(ended) & set(ledger.open)
-    assert all(reason in REASONS for d in made for reason in d.reasons)
-    assert all(bool(d.reasons) == (d.verdict == "deny") for d in made)
 
 
 @settings(max_examples=100, deadline=None)
@@ -185,14 +161,6 @@ def test_rollback_leaves_no_trace(history: list[object]) -> None:
     ledger.rollback()
     assert ledger.dump() == before
     assert set(ledger.clients.values()) == set(ledger.open)
-
-
-@settings(max_examples=100, deadline=None)
-@given(st.lists(requests, min_size=1, max_size=40))
-def test_another_tenant_changes_nothing_of_mine(history: list[object]) -> None:
-    together = [encode(d) for d in decisions(run(history)[0]) if d.tenant == "acme"]
-    alone = [encode(d) for d in decisions(run(history, only="acme")[0]) if d.tenant == "acme"]
-    assert together == alone
 
 
 @settings(max_examples=100, deadline=None)

@@ -1,0 +1,73 @@
+"""Every record comes back from its bytes, and equal values have equal bytes: drawn from the types themselves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from msgspec import inspect
+
+from pipeline.errors import Malformed
+from pipeline.events import records, wire
+from pipeline.events.codec import decode, decode_log, encode
+
+LOG = (records.Decision, records.Outcome, records.ControlMark, records.Tick, records.SnapshotMark)
+PLAIN = (
+    *(records.Work, records.Completion, records.Response, records.FindingEvent, records.Alert, records.Delivery),
+    *(records.Access, records.Manifest, records.DeadLetter, records.SnapshotChunk, wire.InferenceBody),
+)
+
+
+def drawn(kind: inspect.Type) -> st.SearchStrategy[Any]:
+    """Values of a type as msgspec reads it."""
+    match kind:
+        case inspect.IntType():
+            low = -(2**63) if kind.ge is None else kind.ge
+            return st.integers(low, 2**63 - 1 if kind.le is None else kind.le)
+        case inspect.FloatType():
+            low = kind.ge if kind.ge is not None else kind.gt
+            return st.floats(low, kind.le, exclude_min=kind.gt is not None, allow_nan=False, allow_infinity=False)
+        case inspect.StrType(pattern=str() as pattern):
+            return st.from_regex(pattern, fullmatch=True).filter(lambda text: len(text) <= (kind.max_length or 99))
+        case inspect.StrType():
+            return st.text(min_size=kind.min_length or 0, max_size=min(kind.max_length or 9, 9))
+        case inspect.BytesType():
+            return st.binary(max_size=9)
+        case inspect.BoolType():
+            return st.booleans()
+        case inspect.NoneType():
+            return st.none()
+        case inspect.LiteralType():
+            return st.sampled_from(kind.values)
+        case inspect.VarTupleType():
+            return st.lists(drawn(kind.item_type), max_size=min(kind.max_length or 3, 3)).map(tuple)
+        case inspect.UnionType():
+            return st.one_of([drawn(each) for each in kind.types])
+        case inspect.StructType():
+            return st.builds(kind.cls, **{each.name: drawn(each.type) for each in kind.fields})
+    raise AssertionError(f"no strategy for {kind}")
+
+
+@pytest.mark.parametrize("kind", [*LOG, *PLAIN], ids=lambda kind: kind.__name__)
+def test_a_record_comes_back_from_its_bytes(kind: type[msgspec.Struct]) -> None:
+    @settings(max_examples=40, deadline=None)
+    @given(drawn(inspect.type_info(kind)))
+    def comes_back(record: msgspec.Struct) -> None:
+        value = encode(record)
+        found = decode_log(value) if isinstance(record, LOG) else decode(kind, value)
+        assert found == record
+        assert encode(found) == value
+
+    comes_back()
+
+
+@pytest.mark.parametrize("kind", PLAIN, ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("value", [b"", b"\xff", b"[]", b"{", b"{}", b"null", b'{"time":1e999}'])
+def test_other_bytes_are_malformed(kind: type[msgspec.Struct], value: bytes) -> None:
+    with pytest.raises(Malformed):
+        decode(kind, value)
+    with pytest.raises(Malformed):
+        decode_log(value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import os
 import time
 from collections.abc import Iterator
@@ -91,14 +92,21 @@ async def _furnish(broker: EmbeddedBroker, supervisor: Supervisor, home: Path, p
     return made
 
 
-@pytest.fixture(scope="module")
-def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
-    """One partition on a broker of the module's own."""
-    home, supervisor = tmp_path_factory.mktemp("deployment"), Supervisor()
+@contextlib.contextmanager
+def furnished(home: Path, partitions: int) -> Iterator[Deployment]:
+    """A broker of its own until the block ends."""
+    supervisor = Supervisor()
     broker = EmbeddedBroker(BrokerSettings(home / "kafka", CACHE, free_port(), free_port()), supervisor)
     broker.ensure_fetched(print)
     broker.start()
     try:
-        yield asyncio.run(_furnish(broker, supervisor, home, 1))
+        yield asyncio.run(_furnish(broker, supervisor, home, partitions))
     finally:
         supervisor.stop_all()
+
+
+@pytest.fixture(scope="module")
+def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    """One partition on a broker of the module's own."""
+    with furnished(tmp_path_factory.mktemp("deployment"), 1) as found:
+        yield found

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
-from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +12,7 @@ import pytest
 from aiokafka import AIOKafkaProducer
 from bad_records import DEEP, TURN, Case, Forge, bodies, envelopes, send
 from conftest import Deployment
-from doors_site import answering
+from real_stages import serving
 
 from pipeline.adapters.control_feed import ControlFeed
 from pipeline.adapters.embedded.supervisor import free_port
@@ -25,7 +23,6 @@ from pipeline.events.chain import ChainReader
 from pipeline.events.codec import decode, decode_log
 from pipeline.events.reasons import REASONS
 from pipeline.events.records import DeadLetter, Decision, LogRecord, Outcome
-from pipeline.wiring import STAGES
 
 CHAT = {"model": "echo", "messages": [TURN], "max_tokens": 8}
 
@@ -134,18 +131,6 @@ async def forged(deployment: Deployment) -> tuple[dict[str, str], list[Case]]:
     cases.append(Case("another tenant's text", "undecryptable", value, thief.signed("stolen", value, session="t")))
     first, second = (forge.good(name, idempotency="once") for name in ("first", "second"))
     return keys, [*cases, Case("once", "", *first), Case("twice", "duplicate", *second)]
-
-
-@contextlib.asynccontextmanager
-async def serving(settings: Settings) -> AsyncIterator[None]:
-    stop = asyncio.Event()
-    stages = [asyncio.create_task(STAGES[name](settings, stop)) for name in ("gateway", "admit", "generate")]
-    try:
-        await answering(f"http://127.0.0.1:{settings.gateway.port}", stages[0])
-        yield
-    finally:
-        stop.set()
-        await asyncio.gather(*stages)
 
 
 async def beside(deployment: Deployment, forge: Forge, found: Played) -> None:

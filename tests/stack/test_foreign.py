@@ -1,0 +1,130 @@
+"""Producers in other languages, written after WIRE.md alone: admitted, answered, and placed as our own are."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import aiohttp
+import pytest
+from conftest import CACHE, Deployment, furnished
+from real_stages import serving
+
+from pipeline.adapters.embedded.jars import cached_jars
+from pipeline.adapters.embedded.supervisor import free_port
+from pipeline.adapters.kafka import PartitionReader, Publisher
+from pipeline.config import Gateway, Generate, Kafka, Keys, Settings
+from pipeline.events.codec import decode_log
+from pipeline.events.records import Decision
+from pipeline.topics import partition_of
+
+SOURCES = Path(__file__).parents[1] / "foreign"
+PARTITIONS = 4
+PROMPT = "Qu’est-ce que 漢字? 🙂"
+
+
+@pytest.fixture(scope="module")
+def four(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    with furnished(tmp_path_factory.mktemp("four"), PARTITIONS) as found:
+        yield found
+
+
+def settings_of(four: Deployment) -> Settings:
+    return Settings(
+        kafka=Kafka(bootstrap=four.bootstrap, partitions=PARTITIONS),
+        keys=Keys(home=four.home / "keys"),
+        gateway=Gateway(port=free_port()),
+        generate=Generate(model="echo"),
+    )
+
+
+def found_or_skip(program: str, why: str) -> str:
+    path = shutil.which(program)
+    if path is None:
+        pytest.skip(f"{program} is not installed: {why}")
+    return path
+
+
+def java_command() -> list[str]:
+    java = found_or_skip("java", "the Java producer is not run")
+    listed = subprocess.run([java, "--list-modules"], capture_output=True, text=True, check=True).stdout
+    version = next((m.partition("@")[2] for m in listed.split() if m.startswith("jdk.compiler@")), "")
+    if int(version.partition(".")[0] or 0) < 17:
+        pytest.skip("no java of 17 or later with its compiler: the Java producer is not run")
+    jars = ":".join(str(jar) for jar in cached_jars(CACHE))
+    return [java, "-XX:TieredStopAtLevel=1", "-cp", jars, str(SOURCES / "Producer.java")]
+
+
+async def output(command: list[str], raw: bytes = b"") -> str:
+    pipe = asyncio.subprocess.PIPE
+    child = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe, stderr=pipe)
+    told, fault = await child.communicate(raw)
+    assert child.returncode == 0, fault.decode()[-2000:]
+    return told.decode()
+
+
+async def decided(four: Deployment, request: str) -> Decision:
+    partition = int(request.split("-")[1])
+    reader = PartitionReader(four.bootstrap, "decisions", partition)
+    try:
+        await reader.start(0)
+        for item in await reader.read_to_end():
+            record = decode_log(item.value)
+            if isinstance(record, Decision) and record.request == request:
+                return record
+    finally:
+        await reader.close()
+    raise AssertionError(f"{request} was not decided")
+
+
+def check(decision: Decision, tenant: str) -> None:
+    assert (decision.verdict, decision.tenant, decision.reasons) == ("admit", tenant, ())
+    assert decision.facts.lane == -1
+    assert int(decision.request.split("-")[1]) == partition_of(tenant.encode(), PARTITIONS)
+
+
+def test_kafkas_own_java_client_is_admitted_and_answered(four: Deployment) -> None:
+    """It also compresses with a codec that the stages do not have."""
+    command, settings = java_command(), settings_of(four)
+
+    async def job() -> None:
+        async with asyncio.timeout(90), serving(settings):
+            url = f"http://127.0.0.1:{settings.gateway.port}"
+            answer = json.loads(await output([*command, "send", url, four.keys["globex"], PROMPT]))
+            assert (answer["result"], answer["text"]) == ("finished", PROMPT)
+            check(await decided(four, answer["request"]), "globex")
+
+    asyncio.run(job())
+
+
+def test_kafkas_own_java_client_places_keys_as_we_do(four: Deployment) -> None:
+    keys = [f"{word}{n}" for word in ("", "org-", "漢字", "x" * 60) for n in range(500)]
+    told = asyncio.run(output([*java_command(), "place", "64"], "\n".join(keys).encode()))
+    assert [int(line) for line in told.split()] == [partition_of(key.encode(), 64) for key in keys]
+
+
+def test_a_record_made_by_node_is_admitted_and_answered(four: Deployment) -> None:
+    node, settings = found_or_skip("node", "the Node producer is not run"), settings_of(four)
+
+    async def job() -> None:
+        async with asyncio.timeout(60), serving(settings):
+            url, key = f"http://127.0.0.1:{settings.gateway.port}", four.keys["acme"]
+            made = json.loads(await output([node, str(SOURCES / "producer.mjs"), url, key, PROMPT]))
+            headers = [(name, base64.b64decode(raw)) for name, raw in made["headers"]]
+            raw_key, value = base64.b64decode(made["key"]), base64.b64decode(made["value"])
+            publisher = Publisher(four.bootstrap)
+            await publisher.send(made["topic"], made["partition"], raw_key, value, headers)
+            await publisher.close()
+            ask = {"Authorization": f"Bearer {key}"}
+            path = f"{url}/v1/requests/{made['client_request']}?wait_ms=20000"
+            async with aiohttp.ClientSession(headers=ask) as http, http.get(path) as got:
+                answer = await got.json()
+            assert (answer["result"], answer["text"]) == ("finished", PROMPT)
+            check(await decided(four, answer["request"]), "acme")
+
+    asyncio.run(job())

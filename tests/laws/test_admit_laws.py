@@ -75,6 +75,16 @@ reports = st.tuples(st.integers(0, 30), st.integers(0, 40), st.sampled_from(("fi
 steps = st.lists(st.one_of(requests, reports, st.just("wait")), min_size=1, max_size=40)
 
 
+def waited(ledger: Ledger, now: int) -> list[LogRecord]:
+    """What expires at ``now``, each with the tenant's next number."""
+    ended: list[Outcome] = []
+    for held in ledger.due(now, GRACE_MS):
+        made = expired(ledger, held, now)
+        shift = sum(1 for outcome in ended if outcome.tenant == held.tenant)
+        ended.append(msgspec.structs.replace(made, sequence=made.sequence + shift))
+    return [Tick(now), *ended]
+
+
 def run(history: list[object]) -> tuple[list[LogRecord], Ledger]:
     """Live: each record is decided on the current state, applied, and goes through its bytes."""
     ledger, records, now, completions = Ledger(), [], START, 0
@@ -95,13 +105,7 @@ def run(history: list[object]) -> tuple[list[LogRecord], Ledger]:
             written: list[LogRecord] = [decide(ledger, CONTROL, 0, facts)]
         elif step == "wait":
             now += 40_000
-            written = [Tick(now)]
-            due = list(ledger.due(now, GRACE_MS))
-            for held in due:
-                ledger_time = [w for w in written if isinstance(w, Outcome)]
-                made = expired(ledger, held, now)
-                shift = sum(1 for w in ledger_time if w.tenant == held.tenant)
-                written.append(msgspec.structs.replace(made, sequence=made.sequence + shift))
+            written = waited(ledger, now)
         else:
             written = []
             if ledger.open:

@@ -91,7 +91,7 @@ cuts = st.frozensets(st.integers(0, 40), max_size=8)
 
 @pytest.mark.parametrize(("law", "subject"), APPLICABLE)
 def test_the_law_holds(law: Law, subject: Subject) -> None:
-    @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     @given(subject.inputs(), cuts, cuts)
     def holds(inputs: list[Any], some: Cuts, other: Cuts) -> None:
         law(subject, inputs, some, other)
@@ -104,7 +104,7 @@ def test_drawn_inputs_reach_every_topic_of_the_stage(subject: Subject) -> None:
     """A law over runs that write nothing would say nothing."""
     seen: set[str] = set()
 
-    @settings(max_examples=60, deadline=None, derandomize=True, database=None)
+    @settings(max_examples=40, deadline=None, derandomize=True, database=None)
     @given(subject.inputs())
     def reach(inputs: list[Any]) -> None:
         seen.update(w.topic for w in subject.run(inputs, frozenset()).written)

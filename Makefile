@@ -4,7 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup lint types contracts check test clean
+.PHONY: help setup demo test check lint types contracts clean
+
+help: ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
 setup: $(READY) ## virtual environment with the locked dependencies
 
@@ -13,6 +16,9 @@ $(READY): requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --require-hashes --requirement requirements.lock
 	$(BIN)/python -m pip install --quiet --no-deps --editable .
 	@touch $@
+
+demo: setup ## the whole system here with traffic and a summary, then it keeps serving; ONCE=1 ends by itself
+	@$(BIN)/sluice demo $(if $(ONCE),--once) $(ARGS)
 
 lint: setup
 	$(BIN)/ruff check .

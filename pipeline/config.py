@@ -126,6 +126,12 @@ def cache(environ: Mapping[str, str] | None = None) -> Path:
     return Path(environ.get("SLUICE_CACHE") or Path(folder) / "sluice")
 
 
+def api_key(environ: Mapping[str, str] | None = None) -> str:
+    """The caller's own API key, ``SLUICE_KEY``; empty where it is not set. Not an argument: those are seen by all."""
+    environ = os.environ if environ is None else environ
+    return environ.get("SLUICE_KEY", "")
+
+
 def known_environment() -> dict[str, str]:
     """Variable name → ``section.field``."""
     return {f"{PREFIX}{section}__{field}".upper(): f"{section}.{field}" for section, field, _, _ in table()}

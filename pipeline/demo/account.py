@@ -110,8 +110,8 @@ def per_tenant(settings: Settings, since: int) -> list[tuple[Any, ...]]:
             sumIf(reserved_tokens, kind = 'decision') AS reserved,
             sumIf(input_tokens + output_tokens, kind = 'outcome') AS settled,
             sumIf(length(rules), kind IN ('decision', 'outcome')) AS findings,
-            toUInt64(round(quantileIf(0.5)(latency_ms, kind = 'outcome'))) AS p50,
-            toUInt64(round(quantileIf(0.99)(latency_ms, kind = 'outcome'))) AS p99
+            toUInt64(ifNotFinite(round(quantileIf(0.5)(latency_ms, kind = 'outcome')), 0)) AS p50,
+            toUInt64(ifNotFinite(round(quantileIf(0.99)(latency_ms, kind = 'outcome')), 0)) AS p99
         FROM records
         WHERE time >= fromUnixTimestamp64Milli({since:Int64}) AND kind IN ('decision', 'outcome')
         GROUP BY tenant ORDER BY tenant

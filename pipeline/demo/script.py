@@ -31,8 +31,8 @@ class Scene(NamedTuple):
 
 
 QUESTIONS = (
-    *("dog", "river", "computer", "doctor", "poet", "planet", "bridge", "letter", "garden", "house", "teacher"),
-    *("bird", "city", "table", "spoon", "wheel", "book", "horse", "window", "ship", "school", "tree", "mountain", "king"),
+    *("dog", "river", "computer", "doctor", "poet", "planet", "bridge", "letter", "garden", "house", "teacher", "bird"),
+    *("city", "table", "spoon", "wheel", "book", "horse", "window", "ship", "school", "tree", "mountain", "king"),
 )
 CHINESE = ("什么是 music？", "什么是 doctor？", "river 是什么", "什么是 book？", "什么是水？")
 CHAT: Messages = (

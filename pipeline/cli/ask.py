@@ -32,13 +32,13 @@ def add(commands: Any) -> None:
 
 def _ask(arguments: argparse.Namespace, settings: Settings) -> int:
     url = arguments.url or f"http://{settings.gateway.host}:{settings.gateway.port}"
-    with SyncProducer(url, _key()) as producer:
-        try:
+    try:
+        with SyncProducer(url, _key()) as producer:
             ticket = producer.submit(arguments.prompt, model=arguments.model, max_tokens=arguments.max_tokens)
             answer = ticket.result()
-        except Refused as refused:
-            print(f"sluice: refused: {refused}", file=sys.stderr)
-            return 1
+    except Refused as refused:
+        print(f"sluice: refused: {refused}", file=sys.stderr)
+        return 1
     rows = [(answer.request, answer.result, answer.usage.input_tokens, answer.usage.output_tokens, answer.text.strip())]
     terminal.table("", ("request", "result", "input", "output", "text"), rows, as_json=arguments.json)
     return 0

@@ -127,3 +127,13 @@ def per_tenant(settings: Settings, since: int) -> list[tuple[Any, ...]]:
             denied.setdefault(tenant, []).append(f"{reason} {times}")
         rows = store.query(sql, {"since": since})
         return [(*row[:3], ", ".join(denied.get(row[0], ["-"])), *row[3:]) for row in rows]
+
+
+def alerts_since(settings: Settings, since: int) -> list[tuple[str, int]]:
+    """Rule and time (Unix ms) of every sealed alert from a time on."""
+    sql = """
+        SELECT rules[1], toInt64(toUnixTimestamp64Milli(time)) FROM records
+        WHERE kind = 'alert' AND time >= fromUnixTimestamp64Milli({since:Int64})
+    """
+    with wiring.store(settings) as store:
+        return [(str(rule), int(time)) for rule, time in store.query(sql, {"since": since})]

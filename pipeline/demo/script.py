@@ -83,7 +83,7 @@ def _ordinary() -> list[Line]:
     for index, text in enumerate(CHINESE):
         lines.append(Line(who[index % 2], doors[index % 4], _said(text)))
     lines += [Line("acme-app", "openai-stream", CHAT), Line("globex-app", "kafka", CHAT)]
-    lines += [Line("acme-research", "openai", _said(text)) for text in PERSONAL]
+    lines += [Line("globex-app", "openai", _said(text)) for text in PERSONAL]
     return lines
 
 

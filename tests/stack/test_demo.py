@@ -48,7 +48,7 @@ def test_each_tenant_has_what_its_part_says(told: dict[str, Any]) -> None:
     assert {"malformed 1", "unsigned 1", "unknown_key 1"} == set(tenants["(unknown)"]["denied"].split(", "))
     for name in ("acme", "globex", "initech"):
         assert 0 < tenants[name]["settled"] <= tenants[name]["reserved"]
-    assert sum(row["alerts"] for row in told["tenants"]) == 2
+    assert sum(row["alerts"] for row in told["tenants"]) == 3
 
 
 def test_the_model_answers_sensibly(told: dict[str, Any]) -> None:
@@ -60,5 +60,5 @@ def test_the_model_answers_sensibly(told: dict[str, Any]) -> None:
 def test_the_dashboard_shows_the_same_figures(told: dict[str, Any]) -> None:
     board, counts = told["dashboard"], {line["name"]: line["left"] for line in told["reconciliation"]}
     assert board["Decided"] == [{"decisions": counts["requests = decisions"]}]
-    assert board["Alerts"][0] == {"alerts": 2}
+    assert board["Alerts"][0] == {"alerts": 3}
     assert all(row["state"] == "complete" for row in board["Completeness of the log"])

@@ -26,6 +26,7 @@ from pipeline.events.records import Decision, LogRecord, Outcome
 from pipeline.runner.history import History
 from pipeline.runner.inbox import CAPACITY, Inbox
 from pipeline.stages import dispatch
+from pipeline.stages.admit import GRACE_MS
 from pipeline.stages.admit_batch import Step, decide_batch
 from pipeline.stages.intake import Door, Intake, Raw, Screen
 from pipeline.vault import Vault
@@ -122,7 +123,8 @@ class AdmitPartition:
         if self._owed:
             await self._act((), self._opened())
         self._fill()
-        step = self._decide(drained=False)
+        due = next(self._history.ledger.due(_clock(), GRACE_MS), None)
+        step = self._decide(drained=due is not None and await self._reports.reach_end())
         if step.blocked and not step.records:
             step = self._decide(drained=await self._reports.reach_end())
         if not step.records:

@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup lock demo test check lint types contracts clean
+.PHONY: help setup lock demo test soak bench check lint types contracts clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -42,6 +42,11 @@ check: lint types contracts
 
 test: check ## lint, types, import contracts, then every test
 	$(BIN)/python -m pytest
+
+KILLS ?= 500
+BROKERS ?= 1
+soak: setup ## kill every process at random under load, then count: make soak KILLS=500 SEED=1 BROKERS=3
+	PYTHONPATH=. $(BIN)/python tests/faults/soak.py --kills $(KILLS) --brokers $(BROKERS) $(if $(SEED),--seed $(SEED))
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -186,8 +186,8 @@ async def _control(settings: Settings) -> AsyncIterator[ControlFeed]:
 async def _opened(bootstrap: str, group: str, topic: str) -> AsyncIterator[tuple[Publisher, Offsets, Marks]]:
     publisher, offsets, marks = Publisher(bootstrap), Offsets(bootstrap), Marks(bootstrap, group, topic)
     try:
-        await marks.start()
-        await publisher.start()
+        await patiently(marks.start)
+        await patiently(publisher.start)
         yield publisher, offsets, marks
     finally:
         await publisher.close()

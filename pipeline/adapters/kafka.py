@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
@@ -14,6 +15,7 @@ from pipeline.events.chain import HEADER, Entry
 
 MAX_BATCH_BYTES = 1024 * 1024
 REQUEST_TIMEOUT_MS = 10_000
+_STOP_S = 5
 Headers = Sequence[tuple[str, bytes]]
 
 
@@ -89,13 +91,15 @@ class PartitionReader:
         self.position = 0
 
     async def start(self, offset: int | None = 0) -> None:
-        """Open at ``offset``; None is the end. Raises Fatal where retention took it, Retryable without a broker."""
-        begin = await self.begin()
+        """Open at ``offset``; None is the end. Raises Fatal where the log lacks it, Retryable without a broker."""
+        begin, end = await self.begin(), await self.end()
         if offset is not None and offset < begin:
             raise Fatal(
                 f"{self.at.topic}[{self.at.partition}] starts at {begin}, but {offset} is needed: retention took "
                 "records that were not folded yet. Restore the topic or start a new generation."
             )
+        if offset is not None and offset > end:
+            raise self._truncated(end, offset)
         if not self._started:
             try:
                 await self._consumer.start()
@@ -103,7 +107,7 @@ class PartitionReader:
                 raise Retryable(f"{self.at.topic}[{self.at.partition}]: {error!r}") from error
             self._consumer.assign([self.at])
             self._started = True
-        self.seek(await self.end() if offset is None else offset)
+        self.seek(end if offset is None else offset)
 
     async def begin(self) -> int:
         return await self._offsets.begin(self.at)
@@ -137,10 +141,7 @@ class PartitionReader:
         """Everything from the position to the log's end as of now. A log that ends before it is Fatal."""
         end = await self.end()
         if end < self.position:
-            raise Fatal(
-                f"{self.at.topic}[{self.at.partition}] ends at {end}, below {self.position}, which was read before: "
-                "the log was truncated. Do not go on; compare replicas, then restore or start a new generation."
-            )
+            raise self._truncated(end, self.position)
         found: list[Item] = []
         while self.position < end:
             found += await self.poll(5000)
@@ -150,6 +151,12 @@ class PartitionReader:
         await self._consumer.stop()
         if not self._shared:
             await self._offsets.close()
+
+    def _truncated(self, end: int, known: int) -> Fatal:
+        return Fatal(
+            f"{self.at.topic}[{self.at.partition}] ends at {end}, below {known}, up to which it was read before: "
+            "the log was truncated. Do not go on; compare replicas, then restore or start a new generation."
+        )
 
     async def _gone(self, error: KafkaError) -> Exception:
         begin, end = await self.begin(), await self.end()
@@ -174,7 +181,11 @@ class Marks:
         )
 
     async def start(self) -> None:
-        await self._consumer.start()
+        """Raises Retryable where no broker answers."""
+        try:
+            await self._consumer.start()
+        except KafkaError as error:
+            raise Retryable(f"no marks of {self._topic}: {error!r}") from error
 
     async def get(self, partition: int) -> int:
         """The mark, 0 where there is none. Raises Retryable."""
@@ -223,16 +234,26 @@ def producer(bootstrap: str) -> AIOKafkaProducer:
     )
 
 
+async def stop_producer(left: AIOKafkaProducer) -> None:
+    """Let go of a producer; without its broker it would wait for long."""
+    with contextlib.suppress(KafkaError, TimeoutError):
+        await asyncio.wait_for(left.stop(), _STOP_S)
+
+
 class Publisher:
     """Sends records whose order and duplicates do not matter to the ledger: actions, requests, documents."""
 
     def __init__(self, bootstrap: str) -> None:
         self._bootstrap = bootstrap
         self._producer: AIOKafkaProducer | None = None
+        self._connecting = asyncio.Lock()
 
     async def start(self) -> None:
-        self._producer = producer(self._bootstrap)
-        await self._producer.start()
+        """Raises Retryable where no broker answers."""
+        try:
+            await self._connected()
+        except KafkaError as error:
+            raise Retryable(f"no producer at {self._bootstrap}: {error!r}") from error
 
     async def send(
         self, topic: str, partition: int, key: bytes, value: bytes, headers: Headers = ()
@@ -242,23 +263,37 @@ class Publisher:
 
     async def send_all(self, records: Sequence[tuple[str, int, bytes, bytes, Headers]]) -> list[tuple[int, int]]:
         """Write all and wait for every acknowledgement."""
-        if self._producer is None:
-            await self.start()
-        assert self._producer is not None
+        used: AIOKafkaProducer | None = None
         try:
+            used = await self._connected()
             futures = [
-                await self._producer.send(
+                await used.send(
                     topic, value=value, key=key or None, partition=partition, headers=list(headers)
                 )
                 for topic, partition, key, value, headers in records
             ]
             sent = await asyncio.gather(*futures)
         except KafkaError as error:
-            broken, self._producer = self._producer, None
-            await broken.stop()
+            # of several callers that meet the fault, the first drops the producer; a fresh one is not theirs to drop
+            if used is not None and used is self._producer:
+                self._producer = None
+                await stop_producer(used)
             raise Retryable(f"could not write {len(records)} records: {error!r}") from error
         return [(m.partition, m.offset) for m in sent]
 
     async def close(self) -> None:
-        if self._producer is not None:
-            await self._producer.stop()
+        left, self._producer = self._producer, None
+        if left is not None:
+            await stop_producer(left)
+
+    async def _connected(self) -> AIOKafkaProducer:
+        async with self._connecting:
+            if self._producer is None:
+                fresh = producer(self._bootstrap)
+                try:
+                    await fresh.start()
+                except BaseException:
+                    await stop_producer(fresh)
+                    raise
+                self._producer = fresh
+            return self._producer

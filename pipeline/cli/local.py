@@ -107,7 +107,7 @@ def _say(text: str) -> None:
 def _say_next(stack: LocalStack) -> None:
     rows = [
         ("gateway", stack.url),
-        ("Kafka", stack.broker.bootstrap),
+        ("Kafka", stack.bootstrap),
         ("ClickHouse", stack.store.url if stack.store else ""),
         ("logs", stack.home / "logs"),
     ]

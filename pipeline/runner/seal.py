@@ -115,6 +115,9 @@ class SealPartition:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._arrived.wait(), interval_s)
         self._arrived.clear()
+        for source in self._sources:
+            # a source that broke while nothing waited must not look like a quiet one
+            source.inbox.peek(0)
         closed: list[tuple[Source, Sealed]] = []
         for source in self._sources:
             if not source.inbox.waiting and time.monotonic() - source.since < _HEARTBEAT_S:

@@ -36,10 +36,19 @@ class FileKeyring:
 
     def __init__(self, path: Path) -> None:
         if not path.exists():
-            raise ConfigError(f"keyring {path} does not exist; create it with: sluice up (or set keys.keyring)")
-        document = json.loads(path.read_text())
-        self._keys = {name: base64.b64decode(key) for name, key in document["keys"].items()}
-        self._current: str = document["current"]
+            raise ConfigError(
+                f"keyring {path} does not exist; run: sluice topics apply (a new deployment), restore it, "
+                "or set keys.home"
+            )
+        try:
+            document = json.loads(path.read_text())
+            self._keys = {str(name): base64.b64decode(key) for name, key in document["keys"].items()}
+            self._current = str(document["current"])
+            self._keys[self._current]
+        except (KeyError, ValueError, TypeError, AttributeError) as error:
+            raise ConfigError(
+                f"keyring {path}: expected current and keys as written by sluice ({type(error).__name__}); restore it"
+            ) from None
 
     @classmethod
     def create(cls, path: Path) -> FileKeyring:

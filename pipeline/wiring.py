@@ -28,7 +28,7 @@ from pipeline.audit.faults import Report
 from pipeline.audit.replay import Rules
 from pipeline.audit.verify import Verifier
 from pipeline.config import Settings
-from pipeline.errors import Retryable
+from pipeline.errors import ConfigError, Retryable
 from pipeline.ledger import Ledger
 from pipeline.stages import admit as stages
 from pipeline.vault import FileKeyring, Vault
@@ -105,6 +105,9 @@ async def seal(settings: Settings, stop: asyncio.Event, assign: Assign = ()) -> 
     keys = load_log_keys(settings.keys.log_key)
     clickhouse = ClickHouse(store.url, store.user, store.password.get_secret_value(), store.database)
     await patiently(lambda: asyncio.to_thread(clickhouse.connect))
+    differences = await asyncio.to_thread(clickhouse.check_tables)
+    if differences:
+        raise ConfigError(f"seal: {'; '.join(differences[:3])}")
     offsets = Offsets(bootstrap)
     try:
         async with _control(settings) as feed:
@@ -171,6 +174,7 @@ async def _control(settings: Settings) -> AsyncIterator[ControlFeed]:
 
     following = None
     try:
+        await topic_admin.reach(settings.kafka.bootstrap, _PATIENCE_S)
         await patiently(ready)
         await topic_admin.require_partitions(settings.kafka.bootstrap, feed.control.require_deployment().partitions)
         following = asyncio.create_task(feed.follow(stop))
@@ -212,8 +216,9 @@ def _engine(settings: Settings) -> InferenceEngine:
 @contextlib.asynccontextmanager
 async def registry(settings: Settings) -> AsyncIterator[Registry]:
     """The operator's hand on ``control``; a user of the embedded stack needs it running."""
+    keyring = FileKeyring(settings.keys.keyring)
     feed = ControlFeed(settings.kafka.bootstrap)
-    hand = Registry(settings.kafka.bootstrap, feed, FileKeyring(settings.keys.keyring))
+    hand = Registry(settings.kafka.bootstrap, feed, keyring)
     try:
         await check_broker(settings)
         await feed.start()

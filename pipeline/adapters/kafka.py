@@ -8,15 +8,18 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, UnsupportedCodecError
 
 from pipeline.errors import Fatal, Retryable
 from pipeline.events.chain import HEADER, Entry
 
-MAX_BATCH_BYTES = 1024 * 1024
+MAX_BATCH_BYTES = 1900 * 1024
+"""Of one record batch: a full step with the largest record on top, below the topics' ``max.message.bytes``."""
 REQUEST_TIMEOUT_MS = 10_000
 _STOP_S = 5
 Headers = Sequence[tuple[str, bytes]]
+_UNREADABLE = (UnicodeDecodeError, UnsupportedCodecError)
+"""What aiokafka raises on a header name that is no UTF-8, and on a compression whose codec is not installed."""
 
 
 class Item:
@@ -56,8 +59,7 @@ class Offsets:
         return await self._ask(self._consumer.end_offsets, at)
 
     async def close(self) -> None:
-        if self._open:
-            await self._consumer.stop()
+        await self._consumer.stop()
 
     async def _ask(
         self, question: Callable[[list[TopicPartition]], Awaitable[dict[TopicPartition, int]]], at: TopicPartition
@@ -88,6 +90,7 @@ class PartitionReader:
             request_timeout_ms=REQUEST_TIMEOUT_MS,
         )
         self._started = False
+        self._time = 0
         self.position = 0
 
     async def start(self, offset: int | None = 0) -> None:
@@ -127,14 +130,33 @@ class PartitionReader:
         self._consumer.resume(self.at)
 
     async def poll(self, limit: int = 1000, wait_ms: int = 200) -> list[Item]:
-        """Up to ``limit`` records in offset order; empty after ``wait_ms`` without any."""
+        """Up to ``limit`` records in offset order; empty after ``wait_ms`` without any.
+
+        A record that the client library cannot decode comes as an empty one without headers, so that whoever may
+        write to a topic cannot block it.
+        """
+        try:
+            return await self._fetch(limit, wait_ms)
+        except _UNREADABLE:
+            self.seek(self.position)
+        try:
+            # one at a time: those before the unreadable one are delivered first
+            return await self._fetch(1, wait_ms)
+        except _UNREADABLE:
+            found = Item(self.position, self._time, b"", b"", ())
+            self.seek(self.position + 1)
+            return [found]
+
+    async def _fetch(self, limit: int, wait_ms: int) -> list[Item]:
         try:
             got = await self._consumer.getmany(self.at, timeout_ms=wait_ms, max_records=limit)
+        except UnsupportedCodecError:
+            raise
         except KafkaError as error:
             raise await self._gone(error) from error
         found = [Item(r.offset, r.timestamp, r.key or b"", r.value or b"", r.headers) for r in got.get(self.at, ())]
         if found:
-            self.position = found[-1].offset + 1
+            self.position, self._time = found[-1].offset + 1, found[-1].time
         return found
 
     async def read_to_end(self) -> list[Item]:
@@ -228,7 +250,7 @@ def producer(bootstrap: str) -> AIOKafkaProducer:
         enable_idempotence=True,
         acks="all",
         linger_ms=0,
-        max_batch_size=MAX_BATCH_BYTES + 65_536,
+        max_batch_size=MAX_BATCH_BYTES,
         max_request_size=2 * 1024 * 1024,
         request_timeout_ms=REQUEST_TIMEOUT_MS,
     )

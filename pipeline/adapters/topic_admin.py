@@ -70,17 +70,18 @@ async def check(bootstrap: str) -> list[str]:
 
 
 async def require_partitions(bootstrap: str, pinned: int) -> None:
-    """Raises ConfigError where the broker's count differs from the one pinned in control."""
+    """Raises ConfigError where the broker's count of a main topic differs from the one pinned in control."""
     admin = await _connect(bootstrap)
+    names = [topic.name for topic in TOPICS if topic.partitions == "main"]
     try:
-        found = {d["topic"]: len(d["partitions"]) for d in await admin.describe_topics(["requests", "decisions"])}
+        found = {d["topic"]: len(d["partitions"]) for d in await admin.describe_topics(names)}
     finally:
         await admin.close()
     for topic, count in found.items():
         if count != pinned:
             raise ConfigError(
-                f"{topic} has {count} partitions, control pins {pinned}: quotas would be split. Restore the topic or "
-                "start a new deployment; see: sluice topics check"
+                f"{topic} has {count} partitions, control pins {pinned}: records would be misplaced and quotas split. "
+                "Restore the topic or start a new deployment; see: sluice topics check"
             )
 
 

@@ -122,7 +122,8 @@ def open_envelope(headers: Sequence[tuple[str, bytes]]) -> Envelope:
     found = dict(headers)
     if len(found) != len(headers):
         raise Malformed("a header occurs twice")
-    signature = found.get(SIGNATURE, b"")
+    # Kafka knows headers without a value
+    signature = found.get(SIGNATURE) or b""
     if len(signature) != 32:
         raise Malformed(f"{SIGNATURE}: expected 32 bytes, came {len(signature)}")
     signed = tuple(_header(found, name) for name in SIGNED)

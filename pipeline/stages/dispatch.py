@@ -26,8 +26,8 @@ class Emission(NamedTuple):
 
 
 def lane_partition(lane: int, partitions: int) -> int:
-    """Where responses of a lane go; direct producers (-1) share the last partition."""
-    return lane if lane >= 0 else partitions - 1
+    """Where responses of a lane go; direct producers (-1) and lanes that do not exist share the last partition."""
+    return lane if 0 <= lane < partitions else partitions - 1
 
 
 def needs_body(decision: Decision) -> bool:

@@ -77,11 +77,11 @@ class Door:
         caller = identify(self._control, envelope.key)
         if caller is None:
             return Intake(Facts(raw.offset, raw.time, fault="unknown_key"))
-        if len(raw.value) > wire.MAX_VALUE_BYTES or not envelope.genuine(
-            self._vault.key_secret(envelope.key), raw.value
-        ):
+        if not envelope.genuine(self._vault.key_secret(envelope.key), raw.value):
             return Intake(Facts(raw.offset, raw.time, fault="unsigned"))
         fault = self._misplaced(envelope, caller.tenant, raw.time)
+        if not fault and len(raw.value) > wire.MAX_VALUE_BYTES:
+            fault = "input_too_long"
         if not fault and envelope.kind == "inference":
             return self._inference(raw, envelope, caller.tenant)
         target = ""

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+from pathlib import Path
 from typing import Any
 
 import pytest
 from admit_site import Writers, history, read, report, until_answered
+from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
 
+from pipeline import cli
 from pipeline.errors import Fatal
 from pipeline.events.codec import decode
 from pipeline.events.records import Decision, LogRecord, Outcome, Response, SnapshotMark, Work
@@ -126,3 +130,28 @@ def test_a_log_that_was_cut_below_what_was_folded_stops_the_partition(deployment
                 await asyncio.wait_for(writers.tasks[0], 20)
 
     asyncio.run(scene())
+
+
+@pytest.mark.parametrize("stage", ["admit", "gateway", "notify", "watch"])
+def test_a_topic_of_another_width_stops_every_stage(
+    deployment: Any, stage: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Last of this file: a topic cannot be narrowed again."""
+
+    async def widen() -> None:
+        admin = AIOKafkaAdminClient(bootstrap_servers=deployment.bootstrap)
+        await admin.start()
+        try:
+            if len((await admin.describe_topics(["work"]))[0]["partitions"]) == 1:
+                await admin.create_partitions({"work": NewPartitions(2)})
+        finally:
+            await admin.close()
+
+    asyncio.run(widen())
+    file = tmp_path / "sluice.toml"
+    file.write_text(f'[kafka]\nbootstrap = "{deployment.bootstrap}"\n[keys]\nhome = "{deployment.home}/keys"\n')
+    level = logging.getLogger("aiokafka").level
+    code = cli.main(["--config", str(file), "run", stage])
+    logging.getLogger("aiokafka").setLevel(level)
+    assert code == 2
+    assert "work has 2 partitions, control pins 1" in capsys.readouterr().err

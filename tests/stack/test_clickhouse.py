@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import resource
 from collections.abc import Iterator
@@ -11,10 +12,13 @@ from typing import Any
 
 import pytest
 
+from pipeline import wiring
 from pipeline.adapters.clickhouse import ClickHouse
 from pipeline.adapters.clickhouse_native import declared, migrations
 from pipeline.adapters.embedded.store import EmbeddedStore, StoreSettings
 from pipeline.adapters.embedded.supervisor import Supervisor, free_port
+from pipeline.adapters.key_files import create_log_keys
+from pipeline.config import Settings
 from pipeline.errors import ConfigError, Fatal, Retryable
 from pipeline.tables import MANIFESTS, RECORDS, SCHEMA_VERSION, TABLES
 
@@ -91,6 +95,19 @@ def test_a_newer_store_is_refused(clickhouse: ClickHouse) -> None:
     with pytest.raises(ConfigError, match=f"schema version {SCHEMA_VERSION + 1}, this program knows {SCHEMA_VERSION}"):
         clickhouse.apply_migrations()
     assert "run the newer program" in clickhouse.check_tables()[0]
+
+
+@pytest.mark.parametrize(("changed", "says"), [(1, "run the newer program"), (-1, "run `sluice tables apply`")])
+def test_the_sealer_refuses_a_store_of_another_schema(
+    clickhouse: ClickHouse, store: EmbeddedStore, tmp_path: Path, changed: int, says: str
+) -> None:
+    clickhouse._command("TRUNCATE TABLE schema_version")
+    clickhouse._command(f"INSERT INTO schema_version SELECT {SCHEMA_VERSION + changed}, now64(3)")
+    create_log_keys(tmp_path / "log-key.json", "test")
+    place = {"url": store.url, "password": PASSWORD, "database": clickhouse._database}
+    settings = Settings.model_validate({"clickhouse": place, "keys": {"home": tmp_path}})
+    with pytest.raises(ConfigError, match=says):
+        asyncio.run(wiring.seal(settings, asyncio.Event()))
 
 
 def test_a_changed_schema_is_named(clickhouse: ClickHouse) -> None:

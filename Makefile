@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup lint types contracts check test clean
+.PHONY: setup lint types contracts check test bench clean
 
 setup: $(READY) ## virtual environment with the locked dependencies
 
@@ -27,6 +27,9 @@ check: lint types contracts
 
 test: check ## lint, types, import contracts, then every test
 	$(BIN)/python -m pytest
+
+bench: setup ## measure this machine against the goals of the design; one figure: make bench FIGURE=admit
+	$(BIN)/python -m tests.bench $(FIGURE) --json $(or $(JSON),bench.json)
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

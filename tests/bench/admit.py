@@ -13,8 +13,8 @@ from tests.bench.load import prompts, requests
 from tests.bench.rows import Row
 from tests.bench.site import Site, cpu_seconds
 
-COUNT = 60_000
-FAUST_COUNT = 15_000
+COUNT = 40_000
+FAUST_COUNT = 12_000
 _CHARS = 300
 _WARM = 8_000
 

@@ -134,7 +134,9 @@ class GeneratePartition:
         try:
             completion = await self._generate(work)
             written = encode(completion)
-            await self._rim.sender.written(Emission("completions", work.partition, work.organisation.encode(), written))
+            await self._rim.sender.written(
+                Emission("completions", work.partition, work.organisation.encode(), written)
+            )
             self._respond(work, encode(generate.end(work, completion, written)))
             event = generate.finding(work, completion, _clock())
             if event is not None:

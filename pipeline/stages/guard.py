@@ -22,7 +22,9 @@ class Redaction:
 
     @property
     def findings(self) -> tuple[Finding, ...]:
-        return tuple(Finding(f"pii.{kind}", LOW, _CONFIDENCE, 0, 0, "raw", 0) for kind in sorted(self._redactor.counts))
+        return tuple(
+            Finding(f"pii.{kind}", LOW, _CONFIDENCE, 0, 0, "raw", 0) for kind in sorted(self._redactor.counts)
+        )
 
 
 class Unguarded:

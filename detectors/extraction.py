@@ -58,8 +58,7 @@ def update(state: AccountState, sketch: Sequence[int], time: int) -> tuple[Accou
         return state, ()
     value = sketch[0]
     score = _leak(state.score, time - state.time)
-    near = sum(1 for held in state.ring if 0 < (held ^ value).bit_count() <= NEAR_BITS)
-    if near and value not in state.ring:
+    if value not in state.ring and min([(held ^ value).bit_count() for held in state.ring], default=64) <= NEAR_BITS:
         score += STEP
     ring = (value, *state.ring)[:RING]
     after = AccountState(ring, score, max(time, state.time))

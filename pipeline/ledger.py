@@ -78,6 +78,8 @@ class Ledger:
         self.idempotent: dict[str, tuple[str, int]] = {}
         self.accounts: dict[str, AccountState] = {}
         self._journal: list[tuple[dict[Any, Any], Any, Any]] | None = None
+        self._soonest = 0
+        """No open reservation has an earlier deadline, so most questions for what is due need no walk."""
 
     @property
     def time(self) -> int:
@@ -92,6 +94,7 @@ class Ledger:
     def rollback(self) -> None:
         """Back to where ``begin`` was called."""
         journal, self._journal = self._journal or [], None
+        self._soonest = 0
         for table, key, old in reversed(journal):
             if old is _ABSENT:
                 table.pop(key, None)
@@ -136,6 +139,7 @@ class Ledger:
 
     def _reserve(self, record: Decision) -> None:
         facts = record.facts
+        self._soonest = min(self._soonest, facts.deadline)
         self._set(
             self.open,
             record.request,
@@ -233,6 +237,9 @@ class Ledger:
 
     def due(self, now: int, grace_ms: int) -> Iterator[Reservation]:
         """Reservations whose deadline and grace are over at ``now``."""
+        if self._soonest + grace_ms > now:
+            return iter(())
+        self._soonest = min((held.deadline for held in self.open.values()), default=now)
         return (held for held in self.open.values() if held.deadline + grace_ms <= now)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError, UnsupportedCodecError
+from aiokafka.structs import RecordMetadata
 
 from pipeline.errors import Fatal, Retryable
 from pipeline.events.chain import HEADER, Entry
@@ -284,24 +285,26 @@ class Publisher:
         return (await self.send_all([(topic, partition, key, value, headers)]))[0]
 
     async def send_all(self, records: Sequence[tuple[str, int, bytes, bytes, Headers]]) -> list[tuple[int, int]]:
-        """Write all and wait for every acknowledgement."""
+        """Write all, in order within each partition, and wait for every acknowledgement. Raises Retryable."""
+        places: dict[tuple[str, int], list[int]] = {}
+        for index, record in enumerate(records):
+            places.setdefault(record[:2], []).append(index)
         used: AIOKafkaProducer | None = None
         try:
             used = await self._connected()
-            futures = [
-                await used.send(
-                    topic, value=value, key=key or None, partition=partition, headers=list(headers)
-                )
-                for topic, partition, key, value, headers in records
-            ]
-            sent = await asyncio.gather(*futures)
+            batches = [batch for at, held in places.items() for batch in await _send(used, at, held, records)]
+            landed = await asyncio.gather(*(future for future, _ in batches))
         except KafkaError as error:
             # of several callers that meet the fault, the first drops the producer; a fresh one is not theirs to drop
             if used is not None and used is self._producer:
                 self._producer = None
                 await stop_producer(used)
             raise Retryable(f"could not write {len(records)} records: {error!r}") from error
-        return [(m.partition, m.offset) for m in sent]
+        sent = [(0, -1)] * len(records)
+        for metadata, (_, held) in zip(landed, batches, strict=True):
+            for place, index in enumerate(held):
+                sent[index] = metadata.partition, metadata.offset + place if metadata.offset >= 0 else -1
+        return sent
 
     async def close(self) -> None:
         left, self._producer = self._producer, None
@@ -319,3 +322,24 @@ class Publisher:
                     raise
                 self._producer = fresh
             return self._producer
+
+
+async def _send(
+    used: AIOKafkaProducer,
+    at: tuple[str, int],
+    indices: Sequence[int],
+    records: Sequence[tuple[str, int, bytes, bytes, Headers]],
+) -> list[tuple[Awaitable[RecordMetadata], list[int]]]:
+    """Hand the records of one partition over as whole batches: a future for each record costs more than it."""
+    batches: list[tuple[Awaitable[RecordMetadata], list[int]]] = []
+    builder, held = used.create_batch(), list[int]()
+    for index in indices:
+        _, _, key, value, headers = records[index]
+        whole = {"timestamp": None, "key": key or None, "value": value, "headers": list(headers)}
+        if builder.append(**whole) is None:
+            batches.append((await used.send_batch(builder, at[0], partition=at[1]), held))
+            builder, held = used.create_batch(), []
+            if builder.append(**whole) is None:
+                raise Fatal(f"{at[0]}: a record of {len(value)} bytes does not fit one batch")
+        held.append(index)
+    return [*batches, (await used.send_batch(builder, at[0], partition=at[1]), held)]

@@ -64,6 +64,7 @@ class AdmitPartition:
         self._reports = Inbox(PartitionReader(rim.bootstrap, "completions", partition, rim.offsets), self._arrived)
         self._pending: deque[Intake] = deque()
         self._raw: dict[int, Raw] = {}
+        """What will be a dead letter."""
         self._owed: list[LogRecord] = []
         """Written, and not yet acted on."""
         self._mark = self._acted = 0
@@ -176,8 +177,10 @@ class AdmitPartition:
                 f"requests[{self._partition}]: broker time {raws[-1].time} is more than {_AHEAD_MS} ms ahead of this "
                 "machine's clock. Set the clocks (NTP), then start again."
             )
-        self._pending.extend(self._door.take(raws))
-        self._raw.update((raw.offset, raw) for raw in raws)
+        for raw, intake in zip(raws, self._door.take(raws), strict=True):
+            self._pending.append(intake)
+            if intake.facts.fault == "malformed":
+                self._raw[raw.offset] = raw
         self._requests.drop(len(items))
 
     def _decide(self, drained: bool) -> Step:

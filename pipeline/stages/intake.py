@@ -8,20 +8,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
-
-import msgspec
 
 from detectors.base import Finding, Part, Transcript
 from detectors.extraction import features
-from inference.types import Turn, input_token_bound
+from inference.types import input_token_bound
 from pipeline.errors import Malformed
 from pipeline.events import wire
-from pipeline.events.control import Control, Plan, Tenant
+from pipeline.events.control import Control, Plan
 from pipeline.events.records import Facts
-from pipeline.stages.admit import identify
-from pipeline.topics import partition_of
+from pipeline.stages.admit import Caller, identify
 from pipeline.vault import Vault
 
 Screen = Callable[[Sequence[Transcript]], Sequence[tuple[Finding, ...]]]
@@ -37,14 +33,23 @@ class Raw(NamedTuple):
     headers: Sequence[tuple[str, bytes]]
 
 
-@dataclass(slots=True)
-class Intake:
+class Intake(NamedTuple):
     """The facts, and what running the request takes; ``body`` is None where there is nothing to run."""
 
     facts: Facts
     body: wire.InferenceBody | None = None
     wrap: bytes = b""
-    transcript: Transcript = ()
+
+
+class _Opened(NamedTuple):
+    """A genuine inference request whose text is still to be screened."""
+
+    raw: Raw
+    envelope: wire.Envelope
+    body: wire.InferenceBody
+    plan: Plan
+    fault: str
+    transcript: Transcript
 
 
 class Door:
@@ -58,18 +63,16 @@ class Door:
 
     def take(self, batch: Sequence[Raw]) -> list[Intake]:
         """One intake per record, in order; texts are screened together."""
-        taken = [self._open(raw) for raw in batch]
-        texts = [intake for intake in taken if intake.transcript]
-        for intake, found in zip(texts, self._screen([t.transcript for t in texts]), strict=True):
-            self._screened(intake, found)
-        return taken
+        opened = [self._open(raw) for raw in batch]
+        found = iter(self._screen([o.transcript for o in opened if isinstance(o, _Opened) and o.transcript]))
+        return [o if isinstance(o, Intake) else _screened(o, next(found) if o.transcript else ()) for o in opened]
 
     def reopen(self, raw: Raw) -> Intake:
         """Body and wrap of a record whose decision is known already; nothing is verified again."""
         envelope = wire.open_envelope(raw.headers)
         return Intake(Facts(raw.offset, raw.time), wire.decode_inference(raw.value), envelope.wrap)
 
-    def _open(self, raw: Raw) -> Intake:
+    def _open(self, raw: Raw) -> Intake | _Opened:
         try:
             envelope = wire.open_envelope(raw.headers)
         except Malformed:
@@ -79,11 +82,11 @@ class Door:
             return Intake(Facts(raw.offset, raw.time, fault="unknown_key"))
         if not envelope.genuine(self._vault.key_secret(envelope.key), raw.value):
             return Intake(Facts(raw.offset, raw.time, fault="unsigned"))
-        fault = self._misplaced(envelope, caller.tenant, raw.time)
+        fault = self._misplaced(envelope, caller, raw.time)
         if not fault and len(raw.value) > wire.MAX_VALUE_BYTES:
             fault = "input_too_long"
         if not fault and envelope.kind == "inference":
-            return self._inference(raw, envelope, caller.tenant)
+            return self._inference(raw, envelope, caller)
         target = ""
         if not fault and envelope.kind == "cancel":
             try:
@@ -92,52 +95,50 @@ class Door:
                 fault = "malformed"
         return Intake(_facts(raw, envelope, fault=fault or ("" if target else "malformed"), target=target))
 
-    def _misplaced(self, envelope: wire.Envelope, tenant: Tenant, time: int) -> str:
-        deployment = self._control.require_deployment()
+    def _misplaced(self, envelope: wire.Envelope, caller: Caller, time: int) -> str:
         if abs(envelope.time - time) > wire.SKEW_MS:
             return "clock_skew"
-        if partition_of(tenant.organisation.encode(), deployment.partitions) != self._partition:
+        if caller.home != self._partition:
             return "misrouted"
-        return "" if -1 <= envelope.lane < deployment.partitions else "malformed"
+        return "" if -1 <= envelope.lane < self._control.require_deployment().partitions else "malformed"
 
-    def _inference(self, raw: Raw, envelope: wire.Envelope, tenant: Tenant) -> Intake:
+    def _inference(self, raw: Raw, envelope: wire.Envelope, caller: Caller) -> Intake | _Opened:
+        fault, transcript = "", tuple[Part, ...]()
         try:
             body = wire.decode_inference(raw.value)
         except Malformed:
             return Intake(_facts(raw, envelope, fault="malformed"))
-        digest = hashlib.sha256(body.sealed).digest()
-        fault, messages = "", tuple[wire.Message, ...]()
         try:
-            text = self._vault.unseal(tenant.id, "request", "messages", envelope.request, body.sealed, envelope.wrap)
+            text = self._vault.unseal(
+                caller.tenant.id, "request", "messages", envelope.request, body.sealed, envelope.wrap
+            )
         except Malformed:
             fault = "undecryptable"
         else:
             try:
-                messages = wire.decode_messages(text)
+                transcript = tuple([Part(m.role, m.content) for m in wire.decode_messages(text)])  # type: ignore[arg-type]
             except Malformed:
                 fault = "malformed"
-        facts = _facts(
-            raw,
-            envelope,
-            fault=fault,
-            idempotency=body.idempotency,
-            model=body.model,
-            max_tokens=body.max_tokens,
-            input_bound=input_token_bound(tuple(Turn(m.role, m.content) for m in messages)),
-            deadline=raw.time + body.timeout_ms,
-            text_digest=digest,
-        )
-        return Intake(facts, body, envelope.wrap, tuple(Part(m.role, m.content) for m in messages))  # type: ignore[arg-type]
+        return _Opened(raw, envelope, body, caller.plan, fault, transcript)
 
-    def _screened(self, intake: Intake, found: tuple[Finding, ...]) -> None:
-        caller = identify(self._control, intake.facts.key)
-        keep = caller is not None and keeps(caller.plan, found)
-        intake.facts = msgspec.structs.replace(
-            intake.facts,
-            findings=found,
-            features=features(intake.transcript),
-            text=intake.body.sealed if keep and intake.body else b"",
-        )
+
+def _screened(opened: _Opened, found: tuple[Finding, ...]) -> Intake:
+    raw, envelope, body, plan, fault, transcript = opened
+    facts = _facts(
+        raw,
+        envelope,
+        fault=fault,
+        idempotency=body.idempotency,
+        model=body.model,
+        max_tokens=body.max_tokens,
+        input_bound=input_token_bound(transcript),
+        deadline=raw.time + body.timeout_ms,
+        findings=found,
+        features=features(transcript),
+        text_digest=hashlib.sha256(body.sealed).digest(),
+        text=body.sealed if transcript and keeps(plan, found) else b"",
+    )
+    return Intake(facts, body, envelope.wrap)
 
 
 def keeps(plan: Plan, found: Sequence[Finding]) -> bool:

@@ -10,8 +10,6 @@ from typing import Any
 from pipeline import config, terminal
 from pipeline.config import Settings
 from pipeline.errors import ConfigError
-from pipeline.producer.blocking import SyncProducer
-from pipeline.producer.outcomes import Refused
 
 
 def add(commands: Any) -> None:
@@ -31,6 +29,9 @@ def add(commands: Any) -> None:
 
 
 def _ask(arguments: argparse.Namespace, settings: Settings) -> int:
+    # clients of Kafka and HTTP, which no stage needs at its start
+    from pipeline.producer import Refused, SyncProducer
+
     url = arguments.url or f"http://{settings.gateway.host}:{settings.gateway.port}"
     try:
         with SyncProducer(url, _key()) as producer:

@@ -62,7 +62,8 @@ class Admit(Section):
 
 class Generate(Section):
     model: str = Field("glossary", description="'glossary' (ships with the project), 'echo', or a model folder")
-    threads: int = Field(1, ge=1, le=256, description="threads of the arithmetic")
+    device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d{1,2})?)$", description="cpu, cuda or cuda:N")
+    threads: int = Field(1, ge=1, le=256, description="threads of the arithmetic on the CPU")
     batch: int = Field(16, ge=1, le=1024, description="requests that run together")
     echo_delay_ms: int = Field(0, ge=0, le=10_000, description="time per token of the echo engine")
 

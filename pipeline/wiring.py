@@ -210,7 +210,10 @@ def _engine(settings: Settings) -> InferenceEngine:
     from inference.engine import TorchEngine, shipped_model
 
     folder = shipped_model() if ours.model == "glossary" else Path(ours.model)
-    return TorchEngine(folder, max_batch=ours.batch, threads=ours.threads)
+    try:
+        return TorchEngine(folder, max_batch=ours.batch, threads=ours.threads, device=ours.device)
+    except (ValueError, OSError) as error:
+        raise ConfigError(f"generate.model {ours.model}: {error}") from error
 
 
 @contextlib.asynccontextmanager

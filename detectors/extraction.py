@@ -35,7 +35,7 @@ _AT_ONCE = 128
 """Transcripts that are read together; all their words fit the cache."""
 
 
-class AccountState(msgspec.Struct, frozen=True, array_like=True):
+class AccountState(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """What one principal's past requests amount to. ``score`` in thousandths of a near prompt."""
 
     ring: tuple[int, ...] = ()
@@ -79,6 +79,11 @@ def update(state: AccountState, sketch: Sequence[int], time: int) -> tuple[Accou
     return after, ()
 
 
+def found_at(state: AccountState, sketch: Sequence[int], time: int) -> tuple[Finding, ...]:
+    """What ``update`` would find; most accounts are so far from a finding that their score alone says there is none."""
+    return () if state.score + STEP < SUSPECT else update(state, sketch, time)[1]
+
+
 def _leak(score: int, elapsed_ms: int) -> int:
     halvings, rest = divmod(max(0, elapsed_ms), HALF_LIFE_MS)
     halved = score >> min(halvings, 62)
@@ -101,10 +106,10 @@ def _sketches(texts: Sequence[Sequence[str]]) -> list[int]:
     (Charikar 2002)."""
     if not texts:
         return []
-    counts = np.fromiter(map(len, texts), dtype=np.intp, count=len(texts))
+    counts = np.array([len(words) for words in texts])
     rows = _HASHES.rows([word for words in texts for word in words])
-    sums = np.add.reduceat(rows, np.cumsum(counts) - counts, axis=0, dtype=np.int16)
-    packed = np.packbits(2 * sums > counts[:, np.newaxis], axis=1).tobytes()
+    sums = np.add.reduceat(rows, np.cumsum(counts) - counts, axis=0).view(np.uint8)
+    packed = np.packbits(sums > (counts // 2)[:, np.newaxis], axis=1).tobytes()
     return [int.from_bytes(packed[at : at + 8], "big") for at in range(0, len(packed), 8)]
 
 
@@ -114,12 +119,14 @@ class _Hashes(dict[str, int]):
     def __init__(self) -> None:
         super().__init__()
         self._bits = np.empty((MAX_CACHED, 64), dtype=np.uint8)
+        # eight counts a machine word: MAX_WORDS of them do not reach the next one's byte
+        self._rows = self._bits.view(np.uint64)
 
-    def rows(self, words: Sequence[str]) -> npt.NDArray[np.uint8]:
-        """The bits of each word, most significant first; at most MAX_CACHED words."""
+    def rows(self, words: Sequence[str]) -> npt.NDArray[np.uint64]:
+        """The bits of each word, a byte each, most significant first; at most MAX_CACHED words."""
         if len(self) + len(words) > MAX_CACHED:
             self.clear()
-        return self._bits[[self[word] for word in words]]
+        return self._rows.take(np.fromiter(map(self.__getitem__, words), dtype=np.intp, count=len(words)), axis=0)
 
     def __missing__(self, word: str) -> int:
         hashed = hashlib.blake2b(word.encode("utf-8", "replace"), digest_size=8).digest()

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import msgspec
 
 from detectors.base import Finding
-from detectors.extraction import AccountState, update
+from detectors.extraction import AccountState, found_at
 from pipeline.events.control import Control, Key, Limit, Plan, Principal, Tenant
 from pipeline.events.records import Charge, Completion, Decision, Facts, Outcome
 from pipeline.ledger import Ledger, Reservation, client_name
@@ -223,7 +223,7 @@ def _meter(ledger: Ledger, caller: Caller, facts: Facts) -> Admitted | Denied:
         return Denied(reason, weighed.limit, weighed.retry_after_ms)
     counted = tuple(c for c in weighed if c.unit == "requests" and c.meter != "open")
     account = ledger.accounts.get(caller.principal.id, AccountState())
-    found = update(account, facts.features, facts.time)[1]
+    found = found_at(account, facts.features, facts.time)
     ceiling = caller.plan.block_severity
     if any(f.severity >= ceiling for f in facts.findings):
         return Denied("injection", charges=counted, findings=found)

@@ -21,7 +21,7 @@ from pipeline.local import LocalStack
 from pipeline.topics import partition_of
 from tests.bench.load import prompts
 from tests.bench.rows import Row, percentile
-from tests.bench.site import PARTITIONS
+from tests.bench.site import PARTITIONS, cpu_seconds
 
 SLACK_MS = 5.0
 _SATURATION_S, _PACED_S = 6.0, 15.0
@@ -69,9 +69,18 @@ async def measure(stack: LocalStack, key: str) -> list[Row]:
             await paced(floor.run, rate / 2, _PACED_S)
         caller.took.clear()
         caller.asked.clear()
+        before = _cpu(stack)
         await paced(caller.ask, rate / 2, _PACED_S)
+        spent = {name: (after - before[name]) / len(caller.took) for name, after in _cpu(stack).items()}
     hops = await _hops(stack.broker.bootstrap, caller)
-    return _rows(rate, caller, floor, hops)
+    rows, load = _rows(rate, caller, floor, hops), "the same"
+    return rows + [Row("answer", f"CPU of {name}", load, value * 1000, "ms/request") for name, value in spent.items()]
+
+
+def _cpu(stack: LocalStack) -> dict[str, float]:
+    """CPU seconds of every process so far."""
+    found = {name: cpu_seconds(running.child.pid) for name, running in stack.stages.items()}
+    return {**found, "broker": cpu_seconds(stack.broker.pid)}
 
 
 def _rows(rate: float, caller: Caller, floor: Floor, hops: dict[str, float]) -> list[Row]:

@@ -48,9 +48,16 @@ def prompts(count: int, chars: int, attacks: int = 50) -> Iterator[str]:
     for index in range(count):
         text = f"{ATTACK} " if attacks and index % attacks == attacks - 1 else ""
         while len(text) < chars:
-            sentence = [draw.choice(common if draw.random() < 0.5 else words) for _ in range(draw.randint(6, 16))]
+            sentence = [
+                draw.choice(common) if draw.random() < 0.5 else _word(draw, words) for _ in range(draw.randint(6, 16))
+            ]
             text += f"{' '.join(sentence).capitalize()}. "
         yield text[:chars]
+
+
+def _word(draw: random.Random, words: Sequence[str]) -> str:
+    """Some words come again and again, as they do in writing."""
+    return words[int(len(words) * draw.random() ** 2)]
 
 
 def requests(

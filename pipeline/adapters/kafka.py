@@ -16,6 +16,7 @@ from pipeline.events.chain import HEADER, Entry
 MAX_BATCH_BYTES = 1024 * 1024
 REQUEST_TIMEOUT_MS = 10_000
 _STOP_S = 5
+_WRITE_S = 2 * REQUEST_TIMEOUT_MS / 1000
 Headers = Sequence[tuple[str, bytes]]
 
 
@@ -25,13 +26,7 @@ class Item:
     __slots__ = ("headers", "key", "offset", "time", "value")
 
     def __init__(self, offset: int, time: int, key: bytes, value: bytes, headers: Headers) -> None:
-        self.offset, self.time, self.key, self.value, self.headers = (
-            offset,
-            time,
-            key,
-            value,
-            headers,
-        )
+        self.offset, self.time, self.key, self.value, self.headers = offset, time, key, value, headers
 
     def entry(self) -> Entry:
         link = next((value for name, value in self.headers if name == HEADER), None)
@@ -174,10 +169,7 @@ class Marks:
     def __init__(self, bootstrap: str, group: str, topic: str) -> None:
         self._bootstrap, self._group, self._topic = bootstrap, group, topic
         self._consumer = AIOKafkaConsumer(
-            bootstrap_servers=bootstrap,
-            group_id=group,
-            enable_auto_commit=False,
-            request_timeout_ms=REQUEST_TIMEOUT_MS,
+            bootstrap_servers=bootstrap, group_id=group, enable_auto_commit=False, request_timeout_ms=REQUEST_TIMEOUT_MS
         )
 
     async def start(self) -> None:
@@ -235,9 +227,16 @@ def producer(bootstrap: str) -> AIOKafkaProducer:
 
 
 async def stop_producer(left: AIOKafkaProducer) -> None:
-    """Let go of a producer; without its broker it would wait for long."""
-    with contextlib.suppress(KafkaError, TimeoutError):
+    """Let go of a producer; without its broker it would flush for ever, so what it still holds may be given up."""
+    try:
         await asyncio.wait_for(left.stop(), _STOP_S)
+    except KafkaError:
+        pass
+    except TimeoutError:
+        # stop() was cut off before it got here, and would leave a task behind that tries to send for ever
+        with contextlib.suppress(KafkaError):
+            await left._sender.close()
+            await left.client.close()
 
 
 class Publisher:
@@ -272,8 +271,9 @@ class Publisher:
                 )
                 for topic, partition, key, value, headers in records
             ]
-            sent = await asyncio.gather(*futures)
-        except KafkaError as error:
+            # an idempotent producer tries for ever
+            sent = await asyncio.wait_for(asyncio.gather(*futures), _WRITE_S)
+        except (KafkaError, TimeoutError) as error:
             # of several callers that meet the fault, the first drops the producer; a fresh one is not theirs to drop
             if used is not None and used is self._producer:
                 self._producer = None

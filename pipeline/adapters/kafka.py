@@ -85,16 +85,18 @@ class PartitionReader:
         self._started = False
         self.position = 0
 
-    async def start(self, offset: int | None = 0) -> None:
-        """Open at ``offset``; None is the end. Raises Fatal where the log lacks it, Retryable without a broker."""
+    async def start(self, offset: int | None = 0, known: int = 0) -> None:
+        """Open at ``offset``; None is the end. Raises Fatal where the log lacks it or ends below ``known``, Retryable
+        without a broker."""
         begin, end = await self.begin(), await self.end()
         if offset is not None and offset < begin:
             raise Fatal(
                 f"{self.at.topic}[{self.at.partition}] starts at {begin}, but {offset} is needed: retention took "
                 "records that were not folded yet. Restore the topic or start a new generation."
             )
-        if offset is not None and offset > end:
-            raise self._truncated(end, offset)
+        known = max(known, offset or 0)
+        if known > end:
+            raise self._truncated(end, known)
         if not self._started:
             try:
                 await self._consumer.start()
@@ -128,8 +130,7 @@ class PartitionReader:
         except KafkaError as error:
             raise await self._gone(error) from error
         found = [Item(r.offset, r.timestamp, r.key or b"", r.value or b"", r.headers) for r in got.get(self.at, ())]
-        if found:
-            self.position = found[-1].offset + 1
+        self.position = found[-1].offset + 1 if found else self.position
         return found
 
     async def read_to_end(self) -> list[Item]:

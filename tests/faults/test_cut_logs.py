@@ -92,12 +92,12 @@ def test_admit_and_seal_stop_where_decisions_lost_what_they_knew(deployment: Any
             await asyncio.sleep(1)
             await lose(deployment.bootstrap, "decisions")
             with pytest.raises(Fatal, match=r"decisions\[0\] ends at 0, but was folded up to"):
-                await asyncio.wait_for(writers.tasks[0], 40)
+                await asyncio.wait_for(writers.tasks[0], 90)
             # nothing waits at the sealer, which must not take a broken source for a quiet one
             with pytest.raises(Fatal, match=r"decisions\[0\] holds 0 to 0, but \d+ comes next"):
-                await asyncio.wait_for(sealed, 40)
+                await asyncio.wait_for(sealed, 90)
         with pytest.raises(Fatal, match=r"decisions\[0\] ends at 0, below \d+"):
-            await asyncio.wait_for(sealing(deployment, tmp_path, store, offsets), 40)
+            await asyncio.wait_for(sealing(deployment, tmp_path, store, offsets), 90)
         await offsets.close()
 
     asyncio.run(scene())

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
+from pipeline.adapters.kafka_stop import stop_consumer, stop_producer
 from pipeline.errors import Fatal, Retryable
 from pipeline.events.chain import HEADER, Entry
 
 MAX_BATCH_BYTES = 1024 * 1024
 REQUEST_TIMEOUT_MS = 10_000
-_STOP_S = 5
 _WRITE_S = 2 * REQUEST_TIMEOUT_MS / 1000
 Headers = Sequence[tuple[str, bytes]]
 
@@ -52,7 +51,7 @@ class Offsets:
 
     async def close(self) -> None:
         if self._open:
-            await self._consumer.stop()
+            await stop_consumer(self._consumer)
 
     async def _ask(
         self, question: Callable[[list[TopicPartition]], Awaitable[dict[TopicPartition, int]]], at: TopicPartition
@@ -144,7 +143,7 @@ class PartitionReader:
         return found
 
     async def close(self) -> None:
-        await self._consumer.stop()
+        await stop_consumer(self._consumer)
         if not self._shared:
             await self._offsets.close()
 
@@ -212,7 +211,7 @@ class Marks:
             raise Retryable(f"no mark of {self._topic}[{partition}] at {offset}: {error!r}") from error
 
     async def close(self) -> None:
-        await self._consumer.stop()
+        await stop_consumer(self._consumer)
 
 
 def producer(bootstrap: str) -> AIOKafkaProducer:
@@ -225,19 +224,6 @@ def producer(bootstrap: str) -> AIOKafkaProducer:
         max_request_size=2 * 1024 * 1024,
         request_timeout_ms=REQUEST_TIMEOUT_MS,
     )
-
-
-async def stop_producer(left: AIOKafkaProducer) -> None:
-    """Let go of a producer; without its broker it would flush for ever, so what it still holds may be given up."""
-    try:
-        await asyncio.wait_for(left.stop(), _STOP_S)
-    except KafkaError:
-        pass
-    except TimeoutError:
-        # stop() was cut off before it got here, and would leave a task behind that tries to send for ever
-        with contextlib.suppress(KafkaError):
-            await left._sender.close()
-            await left.client.close()
 
 
 class Publisher:

@@ -79,7 +79,7 @@ def test_lost_acknowledgements_double_and_lose_nothing(deployment: Any, monkeypa
             return self._lose(sent) if len(lost) % 2 else sent
 
         async def _lose(self, sent: Awaitable[Any]) -> None:
-            lost[-1] = (await sent).offset
+            lost[-1] = (await sent).offset + 1
             raise RequestTimedOutError
 
     monkeypatch.setattr(kafka, "AIOKafkaProducer", Deaf)

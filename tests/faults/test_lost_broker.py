@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 from fault_site import quiet_port
 
-from pipeline.adapters import faust_watch, kafka
+from pipeline.adapters import faust_watch, kafka, kafka_stop
 from pipeline.adapters.kafka import Marks, Publisher
 from pipeline.errors import Retryable
 from pipeline.events.records import Completion, Work
@@ -21,7 +21,7 @@ from pipeline.stages.dispatch import Emission
 
 def test_a_publisher_outlives_its_broker_whoever_uses_it(deployment: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kafka, "_WRITE_S", 1.0)
-    monkeypatch.setattr(kafka, "_STOP_S", 0.5)
+    monkeypatch.setattr(kafka_stop, "STOP_S", 0.5)
 
     async def scene() -> None:
         publisher = Publisher(deployment.bootstrap)

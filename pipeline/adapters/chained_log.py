@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
-from pipeline.adapters.kafka import REQUEST_TIMEOUT_MS, Offsets, PartitionReader, producer, stop_producer
+from pipeline.adapters.kafka import REQUEST_TIMEOUT_MS, Offsets, PartitionReader, producer
+from pipeline.adapters.kafka_stop import stop_producer
 from pipeline.errors import Fatal
 from pipeline.events.chain import HEADER, ChainReader, Entry, Position, links
 

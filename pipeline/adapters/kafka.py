@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
@@ -11,13 +10,14 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError, UnsupportedCodecError
 from aiokafka.structs import RecordMetadata
 
+from pipeline.adapters.kafka_stop import stop_consumer, stop_producer
 from pipeline.errors import Fatal, Retryable
 from pipeline.events.chain import HEADER, Entry
 
 MAX_BATCH_BYTES = 1900 * 1024
 """Of one record batch: a full step with the largest record on top, below the topics' ``max.message.bytes``."""
 REQUEST_TIMEOUT_MS = 10_000
-_STOP_S = 5
+_WRITE_S = 2 * REQUEST_TIMEOUT_MS / 1000
 Headers = Sequence[tuple[str, bytes]]
 _UNREADABLE = (UnicodeDecodeError, UnsupportedCodecError)
 """What aiokafka raises on a header name that is no UTF-8, and on a compression whose codec is not installed."""
@@ -29,13 +29,7 @@ class Item:
     __slots__ = ("headers", "key", "offset", "time", "value")
 
     def __init__(self, offset: int, time: int, key: bytes, value: bytes, headers: Headers) -> None:
-        self.offset, self.time, self.key, self.value, self.headers = (
-            offset,
-            time,
-            key,
-            value,
-            headers,
-        )
+        self.offset, self.time, self.key, self.value, self.headers = offset, time, key, value, headers
 
     def entry(self) -> Entry:
         link = next((value for name, value in self.headers if name == HEADER), None)
@@ -60,7 +54,7 @@ class Offsets:
         return await self._ask(self._consumer.end_offsets, at)
 
     async def close(self) -> None:
-        await self._consumer.stop()
+        await stop_consumer(self._consumer)
 
     async def _ask(
         self, question: Callable[[list[TopicPartition]], Awaitable[dict[TopicPartition, int]]], at: TopicPartition
@@ -94,16 +88,18 @@ class PartitionReader:
         self._time = 0
         self.position = 0
 
-    async def start(self, offset: int | None = 0) -> None:
-        """Open at ``offset``; None is the end. Raises Fatal where the log lacks it, Retryable without a broker."""
+    async def start(self, offset: int | None = 0, known: int = 0) -> None:
+        """Open at ``offset``; None is the end. Raises Fatal where the log lacks it or ends below ``known``, Retryable
+        without a broker."""
         begin, end = await self.begin(), await self.end()
         if offset is not None and offset < begin:
             raise Fatal(
                 f"{self.at.topic}[{self.at.partition}] starts at {begin}, but {offset} is needed: retention took "
                 "records that were not folded yet. Restore the topic or start a new generation."
             )
-        if offset is not None and offset > end:
-            raise self._truncated(end, offset)
+        known = max(known, offset or 0)
+        if known > end:
+            raise self._truncated(end, known)
         if not self._started:
             try:
                 await self._consumer.start()
@@ -171,7 +167,7 @@ class PartitionReader:
         return found
 
     async def close(self) -> None:
-        await self._consumer.stop()
+        await stop_consumer(self._consumer)
         if not self._shared:
             await self._offsets.close()
 
@@ -197,10 +193,7 @@ class Marks:
     def __init__(self, bootstrap: str, group: str, topic: str) -> None:
         self._bootstrap, self._group, self._topic = bootstrap, group, topic
         self._consumer = AIOKafkaConsumer(
-            bootstrap_servers=bootstrap,
-            group_id=group,
-            enable_auto_commit=False,
-            request_timeout_ms=REQUEST_TIMEOUT_MS,
+            bootstrap_servers=bootstrap, group_id=group, enable_auto_commit=False, request_timeout_ms=REQUEST_TIMEOUT_MS
         )
 
     async def start(self) -> None:
@@ -242,7 +235,7 @@ class Marks:
             raise Retryable(f"no mark of {self._topic}[{partition}] at {offset}: {error!r}") from error
 
     async def close(self) -> None:
-        await self._consumer.stop()
+        await stop_consumer(self._consumer)
 
 
 def producer(bootstrap: str) -> AIOKafkaProducer:
@@ -255,12 +248,6 @@ def producer(bootstrap: str) -> AIOKafkaProducer:
         max_request_size=2 * 1024 * 1024,
         request_timeout_ms=REQUEST_TIMEOUT_MS,
     )
-
-
-async def stop_producer(left: AIOKafkaProducer) -> None:
-    """Let go of a producer; without its broker it would wait for long."""
-    with contextlib.suppress(KafkaError, TimeoutError):
-        await asyncio.wait_for(left.stop(), _STOP_S)
 
 
 class Publisher:
@@ -293,8 +280,9 @@ class Publisher:
         try:
             used = await self._connected()
             batches = [batch for at, held in places.items() for batch in await _send(used, at, held, records)]
-            landed = await asyncio.gather(*(future for future, _ in batches))
-        except KafkaError as error:
+            # an idempotent producer tries for ever
+            landed = await asyncio.wait_for(asyncio.gather(*(future for future, _ in batches)), _WRITE_S)
+        except (KafkaError, TimeoutError) as error:
             # of several callers that meet the fault, the first drops the producer; a fresh one is not theirs to drop
             if used is not None and used is self._producer:
                 self._producer = None

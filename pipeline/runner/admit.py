@@ -229,7 +229,7 @@ class AdmitPartition:
         reader = PartitionReader(self._rim.bootstrap, "requests", self._partition, self._rim.offsets)
         wanted, found = set(offsets), dict[int, Intake]()
         try:
-            await reader.start(min(wanted))
+            await reader.start(min(wanted), max(wanted) + 1)
             while reader.position <= max(wanted):
                 for item in await reader.poll():
                     if item.offset in wanted:

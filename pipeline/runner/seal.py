@@ -179,7 +179,7 @@ class SealPartition:
         reader = PartitionReader(self._rim.bootstrap, manifest.topic, manifest.partition, self._rim.offsets)
         found: list[Entry] = []
         try:
-            await reader.start(manifest.first)
+            await reader.start(manifest.first, manifest.last + 1)
             while reader.position <= manifest.last:
                 found += [item.entry() for item in await reader.poll() if item.offset <= manifest.last]
         finally:

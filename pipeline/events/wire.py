@@ -133,13 +133,15 @@ def open_envelope(headers: Sequence[tuple[str, bytes]]) -> Envelope:
         raise Malformed(f"{SIGNATURE}: expected 32 bytes, came {len(signature)}")
     try:
         signed = tuple([found[name] for name in SIGNED])
-    except KeyError as error:
-        raise Malformed(f"header {error.args[0]} is missing") from None
-    match = _PLAIN.fullmatch(b"\n".join(signed[:-1]))
-    if match is None or len(signed[-1]) > MAX_HEADER_BYTES:
+        match, wrap = _PLAIN.fullmatch(b"\n".join(signed[:-1])), signed[-1]
+        fits = match is not None and len(wrap) <= MAX_HEADER_BYTES
+    except (KeyError, TypeError):
+        missing = next(name for name in SIGNED if found.get(name) is None)
+        raise Malformed(f"header {missing} is missing or has no value") from None
+    if match is None or not fits:
         raise Malformed(_fault(signed))
     key, time, session, counter, request, kind, lane = match[0].decode().split("\n")
-    return Envelope(key, int(time), session, int(counter), request, kind, int(lane), signed[-1], signature, signed)
+    return Envelope(key, int(time), session, int(counter), request, kind, int(lane), wrap, signature, signed)
 
 
 def decode_inference(value: bytes) -> InferenceBody:

@@ -28,6 +28,11 @@ class Kafka(Section):
     bootstrap: str = Field("127.0.0.1:9092", description="host:port of one or more brokers, by comma")
     partitions: int = Field(4, ge=1, le=4096, description="partition count of a new deployment; pinned afterwards")
     replication: int = Field(1, ge=1, le=9, description="copies of each partition; 3 in production")
+    instance: str = Field(
+        "",
+        pattern=r"^[A-Za-z0-9._-]{0,64}$",
+        description="this process's name among those of its stage; back under it, it has its partitions at once",
+    )
 
 
 class ClickHouse(Section):

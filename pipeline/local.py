@@ -156,7 +156,7 @@ class LocalStack:
             [sys.executable, "-m", "pipeline", "--config", str(self.home / "sluice.toml"), "run", stage],
             name=stage,
             log=self.home / "logs" / f"{stage}.log",
-            env={**self._overrides, "PYTHONUNBUFFERED": "1"},
+            env={**self._overrides, "SLUICE_KAFKA__INSTANCE": "0", "PYTHONUNBUFFERED": "1"},
         )
         self._supervisor.add(child)
         self.stages[stage] = child

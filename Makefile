@@ -4,15 +4,30 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup lint types contracts check test clean
+.PHONY: help setup lock demo test soak bench check lint types contracts clean
+
+help: ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
 setup: $(READY) ## virtual environment with the locked dependencies
 
+# uv installs the 5 GB of torch three times as fast; pip, with its own settings, is there where uv finds no index.
 $(READY): requirements.lock pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --require-hashes --requirement requirements.lock
+	@echo "setting up $(VENV): about 5 GB, a few minutes, once" >&2
+	@awk '/^[^ ]/ {on = /^uv==/} on' requirements.lock > $(VENV)/uv.lock
+	$(BIN)/python -m pip install --quiet --require-hashes --requirement $(VENV)/uv.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes --requirement requirements.lock \
+		|| $(BIN)/python -m pip install --quiet --require-hashes --requirement requirements.lock
 	$(BIN)/python -m pip install --quiet --no-deps --editable .
 	@touch $@
+
+lock: setup ## the newest versions that pyproject.toml allows, with hashes and without addresses
+	$(BIN)/uv pip compile --quiet --upgrade --universal --generate-hashes --no-emit-index-url --no-annotate --no-header \
+		--extra dev pyproject.toml --output-file requirements.lock
+
+demo: setup ## the whole system here with traffic and a summary, then it keeps serving; ONCE=1 ends by itself
+	@$(BIN)/sluice demo $(if $(ONCE),--once) $(ARGS)
 
 lint: setup
 	$(BIN)/ruff check .
@@ -26,7 +41,15 @@ contracts: setup
 check: lint types contracts
 
 test: check ## lint, types, import contracts, then every test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
+KILLS ?= 500
+BROKERS ?= 1
+soak: setup ## kill every process at random under load, then count: make soak KILLS=500 SEED=1 BROKERS=3
+	PYTHONPATH=. $(BIN)/python tests/faults/soak.py --kills $(KILLS) --brokers $(BROKERS) $(if $(SEED),--seed $(SEED))
+
+bench: setup ## measure this machine against the goals of the design; one figure: make bench FIGURE=admit
+	$(BIN)/python -m tests.bench $(FIGURE) --json $(or $(JSON),bench.json)
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -16,7 +16,7 @@ Role = Literal["system", "user", "assistant", "document"]
 LOW, MEDIUM, HIGH, CRITICAL = 1, 2, 3, 4
 
 
-class Part(msgspec.Struct, frozen=True, array_like=True):
+class Part(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """One turn or one embedded document of a request; its index in the transcript is its turn."""
 
     role: Role
@@ -33,7 +33,7 @@ class Span(msgspec.Struct, frozen=True, array_like=True, order=True):
     end: int
 
 
-class Finding(msgspec.Struct, frozen=True, array_like=True, order=True):
+class Finding(msgspec.Struct, frozen=True, gc=False, array_like=True, order=True):
     """One rule that fired: where, how bad (1 low .. 4 critical), how sure (0 .. 100).
 
     `view` names the reading of the text that matched (`raw`, `clean`, `loose`, `decoded`, `fold`);

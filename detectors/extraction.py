@@ -11,6 +11,8 @@ import re
 from collections.abc import Sequence
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
 
 from detectors.base import HIGH, MEDIUM, Finding, Transcript
 
@@ -29,13 +31,11 @@ MAX_CACHED = 32_768
 MAX_CHARS = 8_192
 """Characters of one text that are read, half from each end."""
 _TOKEN = re.compile("[\u2e80-\ud7ff\uf900-\ufaff\uff66-\uff9f]|[^\\s\u2e80-\ud7ff\uf900-\ufaff\uff66-\uff9f]+")
-_LANE = 12
-"""Bits of one count: enough for MAX_WORDS and the carry that is asked for."""
-_ONES = sum(1 << _LANE * bit for bit in range(64))
-_SPREAD = {ord("0"): "000", ord("1"): "001"}
+_AT_ONCE = 128
+"""Transcripts that are read together; all their words fit the cache."""
 
 
-class AccountState(msgspec.Struct, frozen=True, array_like=True):
+class AccountState(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """What one principal's past requests amount to. ``score`` in thousandths of a near prompt."""
 
     ring: tuple[int, ...] = ()
@@ -45,11 +45,21 @@ class AccountState(msgspec.Struct, frozen=True, array_like=True):
 
 def features(transcript: Transcript) -> tuple[int, ...]:
     """The sketch of the last user turn as one unsigned 64-bit integer; empty where there is no text."""
-    text = next((part.text for part in reversed(transcript) if part.role == "user"), "")
-    words = _words(text)
-    if not words:
-        return ()
-    return (_simhash(words),)
+    return features_of_many((transcript,))[0]
+
+
+def features_of_many(transcripts: Sequence[Transcript]) -> list[tuple[int, ...]]:
+    """``features`` of each, in order."""
+    found: list[tuple[int, ...]] = []
+    for at in range(0, len(transcripts), _AT_ONCE):
+        texts = [_words(_last_said(transcript)) for transcript in transcripts[at : at + _AT_ONCE]]
+        sketches = iter(_sketches([words for words in texts if words]))
+        found += [(next(sketches),) if words else () for words in texts]
+    return found
+
+
+def _last_said(transcript: Transcript) -> str:
+    return next((part.text for part in reversed(transcript) if part.role == "user"), "")
 
 
 def update(state: AccountState, sketch: Sequence[int], time: int) -> tuple[AccountState, tuple[Finding, ...]]:
@@ -58,8 +68,7 @@ def update(state: AccountState, sketch: Sequence[int], time: int) -> tuple[Accou
         return state, ()
     value = sketch[0]
     score = _leak(state.score, time - state.time)
-    near = sum(1 for held in state.ring if 0 < (held ^ value).bit_count() <= NEAR_BITS)
-    if near and value not in state.ring:
+    if value not in state.ring and min([(held ^ value).bit_count() for held in state.ring], default=64) <= NEAR_BITS:
         score += STEP
     ring = (value, *state.ring)[:RING]
     after = AccountState(ring, score, max(time, state.time))
@@ -68,6 +77,11 @@ def update(state: AccountState, sketch: Sequence[int], time: int) -> tuple[Accou
     if score >= SUSPECT:
         return after, (_finding(MEDIUM, 70),)
     return after, ()
+
+
+def found_at(state: AccountState, sketch: Sequence[int], time: int) -> tuple[Finding, ...]:
+    """What ``update`` would find; most accounts are so far from a finding that their score alone says there is none."""
+    return () if state.score + STEP < SUSPECT else update(state, sketch, time)[1]
 
 
 def _leak(score: int, elapsed_ms: int) -> int:
@@ -87,25 +101,38 @@ def _words(text: str) -> list[str]:
     return words if len(words) <= MAX_WORDS else words[: MAX_WORDS // 2] + words[-MAX_WORDS // 2 :]
 
 
-def _simhash(words: Sequence[str]) -> int:
-    """Bit i is set where more than half of the words' hashes have it set (Charikar 2002).
+def _sketches(texts: Sequence[Sequence[str]]) -> list[int]:
+    """Of each text (never without words): bit i is set where more than half of its words' hashes have it set
+    (Charikar 2002)."""
+    if not texts:
+        return []
+    counts = np.array([len(words) for words in texts])
+    rows = _HASHES.rows([word for words in texts for word in words])
+    sums = np.add.reduceat(rows, np.cumsum(counts) - counts, axis=0).view(np.uint8)
+    packed = np.packbits(sums > (counts // 2)[:, np.newaxis], axis=1).tobytes()
+    return [int.from_bytes(packed[at : at + 8], "big") for at in range(0, len(packed), 8)]
 
-    All 64 counts are kept in one integer, `_LANE` bits each, so a word costs one addition.
-    """
-    total = sum(map(_LANES.__getitem__, words)) + _ONES * ((1 << _LANE - 1) - len(words) // 2 - 1)
-    over = (total >> _LANE - 1) & _ONES
-    return int(f"{over:0{64 * _LANE // 4}x}"[_LANE // 4 - 1 :: _LANE // 4], 2)
 
+class _Hashes(dict[str, int]):
+    """Word -> the row that holds the 64 bits of its hash; words repeat, so most are looked up."""
 
-class _Lanes(dict[str, int]):
-    """Word -> its hash with each bit moved to its lane; words repeat, so most are looked up."""
+    def __init__(self) -> None:
+        super().__init__()
+        self._bits = np.empty((MAX_CACHED, 64), dtype=np.uint8)
+        # eight counts a machine word: MAX_WORDS of them do not reach the next one's byte
+        self._rows = self._bits.view(np.uint64)
+
+    def rows(self, words: Sequence[str]) -> npt.NDArray[np.uint64]:
+        """The bits of each word, a byte each, most significant first; at most MAX_CACHED words."""
+        if len(self) + len(words) > MAX_CACHED:
+            self.clear()
+        return self._rows.take(np.fromiter(map(self.__getitem__, words), dtype=np.intp, count=len(words)), axis=0)
 
     def __missing__(self, word: str) -> int:
-        if len(self) >= MAX_CACHED:
-            self.clear()
         hashed = hashlib.blake2b(word.encode("utf-8", "replace"), digest_size=8).digest()
-        lanes = self[word] = int(f"{int.from_bytes(hashed, 'big'):064b}".translate(_SPREAD), 16)
-        return lanes
+        at = self[word] = len(self)
+        self._bits[at] = np.unpackbits(np.frombuffer(hashed, dtype=np.uint8))
+        return at
 
 
-_LANES = _Lanes()
+_HASHES = _Hashes()

@@ -27,7 +27,7 @@ PREFILL_TOKENS = 96
 
 
 class TorchForward:
-    """The arithmetic behind ``TorchEngine``: fp32 on CPU, one cache slot per running request."""
+    """The arithmetic behind ``TorchEngine``: fp32 on the model's device, one cache slot per running request."""
 
     def __init__(self, model: LanguageModel, chat: ChatTokenizer, slots: int) -> None:
         if chat.size > model.config.vocab_size:
@@ -40,14 +40,16 @@ class TorchForward:
         self.end = chat.end
         self._model = model
         self._chat = chat
-        self._cache = KvCache(model.config, slots)
+        self._device = model.cosine.device
+        self._cache = KvCache(model.config, slots, self._device)
         # Markers and ids without text would let an answer forge a turn.
         self._banned = torch.tensor(
             [
                 token
                 for token in range(model.config.vocab_size)
                 if token != chat.end and (token >= chat.size or not chat.piece(token))
-            ]
+            ],
+            device=self._device,
         )
         self.row_counts: tuple[int, ...] = ()
         self.row_counts = self._steady_row_counts()
@@ -79,7 +81,7 @@ class TorchForward:
             self._hidden(tokens, slots, positions)
             return []
         chosen = self._hidden(tokens, slots, positions)[wanted]
-        return list(self._scores(chosen).numpy())
+        return list(self._scores(chosen).cpu().numpy())
 
     def release(self, slot: int, length: int) -> None:
         """See ``Forward.release``; also keeps a NaN of one request from the next."""
@@ -88,7 +90,8 @@ class TorchForward:
     @torch.inference_mode()
     def _hidden(self, tokens: list[int], slots: list[int], positions: list[int]) -> Tensor:
         pad = self._padding(len(tokens))
-        rows = make_rows(tokens + [0] * pad, slots + [self._cache.scratch] * pad, positions + [0] * pad)
+        scratch = [self._cache.scratch] * pad
+        rows = make_rows(tokens + [0] * pad, slots + scratch, positions + [0] * pad, self._device)
         return self._model.step(rows, self._cache)[: len(tokens)]
 
     @torch.inference_mode()
@@ -136,7 +139,8 @@ class TorchEngine(BatchingEngine):
     """Serves one model folder (``config.json``, ``model.safetensors``, ``tokenizer.json``).
 
     ``max_batch`` requests run together, ``max_waiting`` more may wait. ``threads`` sets torch's
-    threads for the whole process. Raises ``ValueError`` or ``OSError`` for an unusable folder.
+    threads for the whole process; ``device`` is torch's name of one. Raises ``ValueError`` or
+    ``OSError`` for an unusable folder or device.
     """
 
     def __init__(
@@ -146,13 +150,23 @@ class TorchEngine(BatchingEngine):
         max_batch: int = 32,
         threads: int | None = None,
         max_waiting: int = 1024,
+        device: str = "cpu",
     ) -> None:
         if threads is not None:
             torch.set_num_threads(threads)
         chat = ChatTokenizer.load(model_dir / "tokenizer.json")
-        forward = TorchForward(load_model(model_dir), chat, max_batch)
+        forward = TorchForward(load_model(model_dir).to(_usable(device)), chat, max_batch)
         self.row_counts = forward.row_counts
         super().__init__(forward, models=(model_dir.name,), max_waiting=max_waiting)
+
+
+def _usable(device: str) -> torch.device:
+    try:
+        torch.zeros(1, device=device)
+        return torch.device(device)
+    except (RuntimeError, AssertionError) as error:
+        # the first line: what follows is advice for debugging kernels
+        raise ValueError(f"device {device!r} is not usable here: {str(error).splitlines()[0]}") from None
 
 
 def shipped_model() -> Path:

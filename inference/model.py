@@ -28,12 +28,12 @@ class KvCache:
     Memory is reserved zeroed, hence committed by the system only as positions are written.
     """
 
-    def __init__(self, config: ModelConfig, slots: int) -> None:
+    def __init__(self, config: ModelConfig, slots: int, device: torch.device) -> None:
         blocks = -(-config.max_position_embeddings // KV_BLOCK)
         shape = (slots + 1, config.num_key_value_heads, blocks * KV_BLOCK, config.head_size)
         self.scratch = slots
-        self.keys = [torch.zeros(shape) for _ in range(config.num_hidden_layers)]
-        self.values = [torch.zeros(shape) for _ in range(config.num_hidden_layers)]
+        self.keys = [torch.zeros(shape, device=device) for _ in range(config.num_hidden_layers)]
+        self.values = [torch.zeros(shape, device=device) for _ in range(config.num_hidden_layers)]
 
     def clear(self, slot: int, length: int) -> None:
         """Zero the first ``length`` positions of a slot, so no tenant's state outlives it."""
@@ -53,15 +53,19 @@ class Rows(msgspec.Struct, frozen=True):
     groups: list[tuple[Tensor | None, int]]
 
 
-def make_rows(tokens: list[int], slots: list[int], positions: list[int]) -> Rows:
+def make_rows(tokens: list[int], slots: list[int], positions: list[int], device: torch.device) -> Rows:
     """Group rows by how many cache blocks their own position needs."""
+
+    def tensor(values: list[int]) -> Tensor:
+        return torch.tensor(values, device=device)
+
     by_blocks: dict[int, list[int]] = {}
     for index, position in enumerate(positions):
         by_blocks.setdefault(position // KV_BLOCK + 1, []).append(index)
     groups: list[tuple[Tensor | None, int]] = [
-        (None if len(by_blocks) == 1 else torch.tensor(rows), blocks) for blocks, rows in by_blocks.items()
+        (None if len(by_blocks) == 1 else tensor(rows), blocks) for blocks, rows in by_blocks.items()
     ]
-    return Rows(torch.tensor(tokens), torch.tensor(slots), torch.tensor(positions), groups)
+    return Rows(tensor(tokens), tensor(slots), tensor(positions), groups)
 
 
 class RmsNorm(nn.Module):
@@ -126,7 +130,7 @@ class Attention(nn.Module):
             length = blocks * KV_BLOCK
             slots = rows.slots[pick]
             scores = query[pick] @ keys[slots, :, :length].transpose(-1, -2)
-            future = torch.arange(length) > rows.positions[pick][:, None]
+            future = torch.arange(length, device=keys.device) > rows.positions[pick][:, None]
             weights = scores.masked_fill(future[:, None, None], -torch.inf).softmax(-1)
             mixed[pick] = weights @ values[slots, :, :length]
         return torch.as_tensor(self.o_proj(mixed.view(count, -1)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
@@ -138,13 +138,23 @@ class InferenceEngine(Protocol):
         """Cancel what is left and free all resources; idempotent."""
 
 
-def input_token_bound(turns: tuple[Turn, ...]) -> int:
+class Spoken(Protocol):
+    """Anything with a text."""
+
+    @property
+    def text(self) -> str: ...
+
+
+def input_token_bound(turns: Sequence[Spoken]) -> int:
     """Upper bound of the input tokens of ``turns`` for any byte-level tokenizer.
 
     Every token of a byte-level vocabulary stands for at least one byte of UTF-8, and nothing is
     normalised before the split, so tokens <= bytes; the template adds a fixed number.
     """
-    text_bytes = sum(len(turn.text.encode("utf-8", "surrogatepass")) for turn in turns)
+    text_bytes = 0
+    for turn in turns:
+        text = turn.text
+        text_bytes += len(text if text.isascii() else text.encode("utf-8", "surrogatepass"))
     return text_bytes + TURN_TOKENS * len(turns) + REPLY_TOKENS
 
 

@@ -28,6 +28,11 @@ class Kafka(Section):
     bootstrap: str = Field("127.0.0.1:9092", description="host:port of one or more brokers, by comma")
     partitions: int = Field(4, ge=1, le=4096, description="partition count of a new deployment; pinned afterwards")
     replication: int = Field(1, ge=1, le=9, description="copies of each partition; 3 in production")
+    instance: str = Field(
+        "",
+        pattern=r"^[A-Za-z0-9._-]{0,64}$",
+        description="this process's name among those of its stage; back under it, it has its partitions at once",
+    )
 
 
 class ClickHouse(Section):
@@ -62,7 +67,8 @@ class Admit(Section):
 
 class Generate(Section):
     model: str = Field("glossary", description="'glossary' (ships with the project), 'echo', or a model folder")
-    threads: int = Field(1, ge=1, le=256, description="threads of the arithmetic")
+    device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d{1,2})?)$", description="cpu, cuda or cuda:N")
+    threads: int = Field(1, ge=1, le=256, description="threads of the arithmetic on the CPU")
     batch: int = Field(16, ge=1, le=1024, description="requests that run together")
     echo_delay_ms: int = Field(0, ge=0, le=10_000, description="time per token of the echo engine")
 
@@ -124,6 +130,12 @@ def cache(environ: Mapping[str, str] | None = None) -> Path:
     environ = os.environ if environ is None else environ
     folder = environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     return Path(environ.get("SLUICE_CACHE") or Path(folder) / "sluice")
+
+
+def api_key(environ: Mapping[str, str] | None = None) -> str:
+    """The caller's own API key, ``SLUICE_KEY``; empty where it is not set. Not an argument: those are seen by all."""
+    environ = os.environ if environ is None else environ
+    return environ.get("SLUICE_KEY", "")
 
 
 def known_environment() -> dict[str, str]:

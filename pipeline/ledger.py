@@ -31,7 +31,7 @@ REPLAY_WINDOW = 60
 _ABSENT: Any = object()
 
 
-class Reservation(msgspec.Struct, frozen=True):
+class Reservation(msgspec.Struct, frozen=True, gc=False):
     """An admitted request without an outcome."""
 
     request: str
@@ -46,7 +46,7 @@ class Reservation(msgspec.Struct, frozen=True):
     charges: tuple[Charge, ...]
 
 
-class Session(msgspec.Struct, frozen=True, array_like=True):
+class Session(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """Replay window of one key and client session: bit ``i`` of ``seen`` is counter ``highest - i``."""
 
     highest: int
@@ -78,20 +78,28 @@ class Ledger:
         self.idempotent: dict[str, tuple[str, int]] = {}
         self.accounts: dict[str, AccountState] = {}
         self._journal: list[tuple[dict[Any, Any], Any, Any]] | None = None
+        self._marked = dict(self.marks)
+        """The marks at ``begin``."""
+        self._soonest = 0
+        """No open reservation has an earlier deadline, so most questions for what is due need no walk."""
 
     @property
     def time(self) -> int:
         return self.marks["time"]
 
     def begin(self) -> None:
-        self._journal = []
+        self._journal, self._marked = [], dict(self.marks)
 
     def commit(self) -> None:
         self._journal = None
 
     def rollback(self) -> None:
         """Back to where ``begin`` was called."""
-        journal, self._journal = self._journal or [], None
+        if self._journal is None:
+            return
+        journal, self._journal = self._journal, None
+        self.marks.update(self._marked)
+        self._soonest = 0
         for table, key, old in reversed(journal):
             if old is _ABSENT:
                 table.pop(key, None)
@@ -106,7 +114,7 @@ class Ledger:
             case Outcome():
                 self._outcome(record)
             case ControlMark():
-                self._set(self.marks, "control", record.control)
+                self.marks["control"] = record.control
                 self._advance(record.time)
             case Tick():
                 self._advance(record.time)
@@ -116,7 +124,7 @@ class Ledger:
 
     def _decision(self, record: Decision) -> None:
         facts = record.facts
-        self._set(self.marks, "requests", facts.offset + 1)
+        self.marks["requests"] = facts.offset + 1
         self._advance(facts.time)
         if facts.session:
             name = f"{facts.key}/{facts.session}"
@@ -136,6 +144,7 @@ class Ledger:
 
     def _reserve(self, record: Decision) -> None:
         facts = record.facts
+        self._soonest = min(self._soonest, facts.deadline)
         self._set(
             self.open,
             record.request,
@@ -165,7 +174,7 @@ class Ledger:
         held = self.open[record.request]
         self._set(self.sequences, record.tenant, record.sequence)
         if record.completion >= 0:
-            self._set(self.marks, "completions", max(self.marks["completions"], record.completion + 1))
+            self.marks["completions"] = max(self.marks["completions"], record.completion + 1)
         self._charge(record.charges, record.time)
         self._drop(self.open, record.request)
         self._drop(self.clients, client_name(held.principal, held.client_request))
@@ -180,7 +189,7 @@ class Ledger:
 
     def _advance(self, time: int) -> None:
         if time > self.marks["time"]:
-            self._set(self.marks, "time", time)
+            self.marks["time"] = time
 
     def _prune(self) -> None:
         now = self.time
@@ -233,6 +242,9 @@ class Ledger:
 
     def due(self, now: int, grace_ms: int) -> Iterator[Reservation]:
         """Reservations whose deadline and grace are over at ``now``."""
+        if self._soonest + grace_ms > now:
+            return iter(())
+        self._soonest = min((held.deadline for held in self.open.values()), default=now)
         return (held for held in self.open.values() if held.deadline + grace_ms <= now)
 
 

@@ -42,15 +42,25 @@ class Ports:
     kafka: int
     controller: int
     clickhouse: int
+    others: tuple[tuple[int, int], ...] = ()
+    """Kafka and controller ports of further brokers; two more make a replicated cluster."""
 
 
 @dataclass(slots=True)
-class Running:
-    """A stage process and how often it had to be started again."""
+class Pace:
+    """How often something had to be started again; the next time comes later each time."""
 
-    child: Child
     began: float = field(default_factory=time.monotonic)
     restarts: int = 0
+
+    def due(self) -> bool:
+        """Whether what has ended may start now; what ran a minute starts over at once."""
+        if time.monotonic() - self.began > _STEADY_S:
+            self.restarts = 0
+        return time.monotonic() - self.began >= _BACK_OFF_S[min(self.restarts, len(_BACK_OFF_S) - 1)]
+
+    def again(self) -> None:
+        self.began, self.restarts = time.monotonic(), self.restarts + 1
 
 
 class LocalStack:
@@ -61,16 +71,20 @@ class LocalStack:
         self._supervisor = Supervisor()
         self._lock: IO[str] | None = None
         self._cache = cache
-        self.stages: dict[str, Running] = {}
-        brokers = BrokerSettings(self.home / "kafka", cache, ports.kafka, ports.controller)
-        self.broker = EmbeddedBroker(brokers, self._supervisor)
+        self.stages: dict[str, Child] = {}
+        self.brokers = self._make_brokers()
         self._password = ""
         self.store: EmbeddedStore | None = None
+        self._paces: dict[str, Pace] = {}
 
     @property
     def settings(self) -> Settings:
         """What the stages run with."""
         return config.load(self.home / "sluice.toml", self._overrides)
+
+    @property
+    def bootstrap(self) -> str:
+        return ",".join(broker.bootstrap for broker in self.brokers)
 
     @property
     def url(self) -> str:
@@ -81,16 +95,18 @@ class LocalStack:
         self._take_home()
         self._write_config()
         require_port(LOOPBACK, self._ports.gateway, "--port", "the gateway")
-        self.broker.ensure_fetched(say)
+        self.brokers[0].ensure_fetched(say)
         say("starting Kafka and ClickHouse")
         self.store = EmbeddedStore(
             StoreSettings(self.home / "clickhouse", self._ports.clickhouse, self._password), self._supervisor
         )
-        self.broker.launch()
+        for broker in self.brokers:
+            broker.launch()
         self.store.launch()
         # its model loads meanwhile; the other stages would only wait
         self._start_stage("generate")
-        self.broker.await_ready()
+        for broker in self.brokers:
+            broker.await_ready()
         self.store.await_ready()
         self._set_up()
         say("starting the stages")
@@ -100,28 +116,30 @@ class LocalStack:
         self._await_ready()
 
     def tend(self) -> None:
-        """Start again what has ended, later each time; a stage that ran a minute starts over at once."""
-        for service in (self.broker, self.store):
-            if service is not None and not service.alive:
-                _log.warning("%s ended; starting it again", type(service).__name__)
-                service.stop()
-                service.start()
-        for stage, running in self.stages.items():
-            if running.child.alive():
-                continue
-            if time.monotonic() - running.began > _STEADY_S:
-                running.restarts = 0
-            pause = _BACK_OFF_S[min(running.restarts, len(_BACK_OFF_S) - 1)]
-            if time.monotonic() - running.began >= pause:
-                _log.warning("%s ended with status %s; starting it again", stage, running.child.returncode)
-                self._supervisor.remove(running.child)
-                restarts = running.restarts + 1
+        """Start again what has ended, later each time, without waiting for it."""
+        for index, broker in enumerate(self.brokers):
+            self._tend_service(f"kafka-{index + 1}", broker)
+        if self.store is not None:
+            self._tend_service("clickhouse", self.store)
+        for stage, child in self.stages.items():
+            pace = self._paces.setdefault(stage, Pace())
+            if not child.alive() and pace.due():
+                _log.warning("%s ended with status %s; starting it again", stage, child.returncode)
+                pace.again()
+                self._supervisor.remove(child)
                 self._start_stage(stage)
-                self.stages[stage].restarts = restarts
+
+    def _tend_service(self, name: str, service: EmbeddedBroker | EmbeddedStore) -> None:
+        pace = self._paces.setdefault(name, Pace())
+        if not service.alive and pace.due():
+            _log.warning("%s ended; starting it again", name)
+            pace.again()
+            service.stop()
+            service.launch()
 
     def stop(self) -> None:
         """End everything in order: stages first, so that what they hold is written."""
-        children = [running.child for running in self.stages.values()]
+        children = list(self.stages.values())
         for child in children:
             child.ask()
         for child in children:
@@ -138,10 +156,29 @@ class LocalStack:
             [sys.executable, "-m", "pipeline", "--config", str(self.home / "sluice.toml"), "run", stage],
             name=stage,
             log=self.home / "logs" / f"{stage}.log",
-            env={**self._overrides, "PYTHONUNBUFFERED": "1"},
+            env={**self._overrides, "SLUICE_KAFKA__INSTANCE": "0", "PYTHONUNBUFFERED": "1"},
         )
         self._supervisor.add(child)
-        self.stages[stage] = Running(child)
+        self.stages[stage] = child
+
+    def _make_brokers(self) -> list[EmbeddedBroker]:
+        """The first lies in ``kafka``, the others beside it; alone, a broker needs to know of no voters."""
+        places = [(self._ports.kafka, self._ports.controller), *self._ports.others]
+        voters = tuple((node, LOOPBACK, controller) for node, (_, controller) in enumerate(places, 1))
+        return [
+            EmbeddedBroker(
+                BrokerSettings(
+                    self.home / ("kafka" if node == 1 else f"kafka-{node}"),
+                    self._cache,
+                    port,
+                    controller,
+                    node_id=node,
+                    voters=voters if len(voters) > 1 else (),
+                ),
+                self._supervisor,
+            )
+            for node, (port, controller) in enumerate(places, 1)
+        ]
 
     def _take_home(self) -> None:
         self.home.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -172,8 +209,9 @@ class LocalStack:
 
     def _sections(self) -> dict[str, dict[str, object]]:
         ports = self._ports
+        replication = min(3, len(self.brokers))
         return {
-            "kafka": {"bootstrap": f"{LOOPBACK}:{ports.kafka}"},
+            "kafka": {"bootstrap": self.bootstrap, "replication": replication},
             "clickhouse": {"url": f"http://{LOOPBACK}:{ports.clickhouse}", "password": self._password},
             "keys": {"home": str(self.home / "keys")},
             "gateway": {"host": LOOPBACK, "port": ports.gateway},
@@ -194,11 +232,11 @@ class LocalStack:
     def _await_ready(self) -> None:
         began, last = time.monotonic(), "nothing listened"
         while time.monotonic() - began < _READY_S:
-            for stage, running in self.stages.items():
-                if not running.child.alive():
+            for stage, child in self.stages.items():
+                if not child.alive():
                     raise ConfigError(
-                        f"{stage} ended with status {running.child.returncode} while starting; its last log lines "
-                        f"({running.child.log}):\n{running.child.log_tail()}"
+                        f"{stage} ended with status {child.returncode} while starting; its last log lines "
+                        f"({child.log}):\n{child.log_tail()}"
                     )
             try:
                 with urllib.request.urlopen(f"{self.url}/readyz", timeout=2):  # noqa: S310 - our own loopback URL

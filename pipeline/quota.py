@@ -22,8 +22,6 @@ REFUSED = {
     "open": "too_many_open",
 }
 
-Scoped = tuple[str, Limit]
-
 
 class Denial(NamedTuple):
     reason: str
@@ -41,22 +39,42 @@ class Cells:
         self.times: dict[str, list[int]] = times or {}
 
 
-def cell_name(scope: str, limit: Limit) -> str:
+class Ceiling(NamedTuple):
+    """One limit over one scope, as it is asked for every request."""
+
+    cell: str
     """A changed limit is a new limit: its parameters are part of the name."""
-    return f"{scope}|{limit.id}|{limit.meter}|{limit.unit}|{limit.amount}/{limit.period_s}"
+    label: str
+    meter: str
+    tokens: bool
+    amount: int
+    period_ms: int
+    burst: int
+    one: Charge
+    """What one request costs where requests are counted."""
 
 
-def weigh(cells: Cells, limits: Iterable[Scoped], tokens: int, now: int) -> tuple[Charge, ...] | Denial:
+def ceiling(scope: str, limit: Limit) -> Ceiling:
+    """What ``limit`` comes to over ``scope``."""
+    cell = f"{scope}|{limit.id}|{limit.meter}|{limit.unit}|{limit.amount}/{limit.period_s}"
+    period, tokens = limit.period_s * 1000, limit.unit == "tokens"
+    one = Charge(cell, limit.meter, limit.unit, 1, limit.amount, period)
+    burst = limit.burst or limit.amount
+    return Ceiling(cell, f"{scope}|{limit.id}", limit.meter, tokens, limit.amount, period, burst, one)
+
+
+def weigh(cells: Cells, ceilings: Iterable[Ceiling], tokens: int, now: int) -> tuple[Charge, ...] | Denial:
     """The charges of one request of ``tokens`` reserved tokens at ``now`` (ms), or the first ceiling that refuses."""
     charges = []
-    for scope, limit in limits:
-        amount = tokens if limit.unit == "tokens" else 1
-        name = cell_name(scope, limit)
-        period = limit.period_s * 1000
-        wait = _wait(cells, name, limit, amount, period, now)
+    for held in ceilings:
+        amount = tokens if held.tokens else 1
+        wait = _wait(cells, held, amount, now)
         if wait is not None:
-            return Denial(REFUSED[limit.meter], f"{scope}|{limit.id}", wait)
-        charges.append(Charge(name, limit.meter, limit.unit, amount, limit.amount, period))
+            return Denial(REFUSED[held.meter], held.label, wait)
+        one = held.one
+        charges.append(
+            Charge(one.cell, one.meter, one.unit, amount, one.quantity, one.period_ms) if held.tokens else one
+        )
     return tuple(charges)
 
 
@@ -80,22 +98,21 @@ def settle(charges: Sequence[Charge], used_tokens: int, cells: Cells, taken: int
     return tuple(back)
 
 
-def _wait(cells: Cells, name: str, limit: Limit, amount: int, period: int, now: int) -> int | None:
+def _wait(cells: Cells, held: Ceiling, amount: int, now: int) -> int | None:
     """None where the ceiling holds, else ms until it could."""
-    if limit.meter == "rate":
-        burst = limit.burst or limit.amount
-        at = now * limit.amount
-        ahead = max(cells.numbers.get(name, 0), at) + amount * period - at - burst * period
-        return None if ahead <= 0 else -(-ahead // limit.amount)
-    if limit.meter == "window":
-        times = cells.times.get(name, [])
+    cell, _, meter, _, most, period, burst, _ = held
+    if meter == "rate":
+        at = now * most
+        ahead = max(cells.numbers.get(cell, 0), at) + amount * period - at - burst * period
+        return None if ahead <= 0 else -(-ahead // most)
+    if meter == "window":
+        times = cells.times.get(cell, [])
         recent = [t for t in times if t > now - period]
-        return None if len(recent) + 1 <= limit.amount else recent[-limit.amount] + period - now
-    if limit.meter == "budget":
-        used = _used(cells.numbers.get(name, 0), now // period)
-        return None if used + amount <= limit.amount else period - now % period
-    used = cells.numbers.get(name, 0)
-    return None if used + amount <= limit.amount else 1000
+        return None if len(recent) + 1 <= most else recent[-most] + period - now
+    if meter == "budget":
+        used = _used(cells.numbers.get(cell, 0), now // period)
+        return None if used + amount <= most else period - now % period
+    return None if cells.numbers.get(cell, 0) + amount <= most else 1000
 
 
 def _used(packed: int, window: int) -> int:

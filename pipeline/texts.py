@@ -7,7 +7,6 @@ tenant's HPKE key (RFC 9180, X25519, HKDF-SHA256, AES-256-GCM) in the record's h
 
 from __future__ import annotations
 
-import hmac
 from collections.abc import Callable
 
 from cryptography.exceptions import InvalidTag
@@ -16,6 +15,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
 
 from pipeline.errors import Malformed
+from pipeline.events.keyed import hmac_sha256
 
 SUITE = 1
 _SALT, _NONCE, _TAG = 16, 12, 16
@@ -66,5 +66,4 @@ def unwrap_content_key(private: bytes, wrap: bytes) -> bytes:
 
 
 def _derive(key: bytes, salt: bytes) -> bytes:
-    extracted = hmac.digest(salt, key, "sha256")
-    return hmac.digest(extracted, b"sluice/text/v1\x01", "sha256")
+    return hmac_sha256(hmac_sha256(salt, key), b"sluice/text/v1\x01")

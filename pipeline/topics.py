@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from typing import Literal, NamedTuple
 
 DAY_MS = 24 * 3600 * 1000
@@ -67,10 +68,9 @@ def _murmur2(key: bytes) -> int:
     length = len(key)
     h = (_MURMUR_SEED ^ length) & _MASK
     whole = length & ~3
-    for at in range(0, whole, 4):
-        k = (int.from_bytes(key[at : at + 4], "little") * _M) & _MASK
-        k = ((k ^ (k >> 24)) * _M) & _MASK
-        h = ((h * _M) & _MASK) ^ k
+    for word in struct.unpack_from(f"<{whole >> 2}I", key):
+        k = word * _M & _MASK
+        h = (h * _M ^ (k ^ k >> 24) * _M) & _MASK
     rest = key[whole:]
     if rest:
         h = ((h ^ int.from_bytes(rest, "little")) * _M) & _MASK

@@ -21,7 +21,7 @@ from pipeline.adapters.clickhouse import ClickHouse
 from pipeline.adapters.control_feed import ControlFeed
 from pipeline.adapters.kafka import Marks, Offsets, Publisher
 from pipeline.adapters.key_files import create_log_keys, load_log_keys
-from pipeline.adapters.membership import share
+from pipeline.adapters.membership import Group, share
 from pipeline.adapters.registry import Registry
 from pipeline.audit.checkpoint import Verifiers
 from pipeline.audit.faults import Report
@@ -67,9 +67,8 @@ async def admit(settings: Settings, stop: asyncio.Event, assign: Assign = ()) ->
     async with _control(settings) as feed, _opened(bootstrap, "sluice-admit", "requests") as rim_parts:
         vault = Vault(FileKeyring(settings.keys.keyring), feed.control)
         rim = Rim(bootstrap, feed, vault, screen, *rim_parts, settings.admit.snapshot_every)
-        await share(
-            bootstrap, "sluice-admit-workers", "requests", lambda p, s: AdmitPartition(rim, p).run(s), stop, assign
-        )
+        group = Group(bootstrap, "sluice-admit-workers", "requests", settings.kafka.instance)
+        await share(group, lambda p, s: AdmitPartition(rim, p).run(s), stop, assign)
 
 
 async def generate(settings: Settings, stop: asyncio.Event, assign: Assign = ()) -> None:
@@ -91,9 +90,8 @@ async def generate(settings: Settings, stop: asyncio.Event, assign: Assign = ())
         sender.start()
         worker = f"{socket.gethostname()}-{os.getpid()}-{int(time.time())}"
         rim = Rim(bootstrap, worker, engine, feed, vault, sender, offsets, marks, guard)
-        await share(
-            bootstrap, "sluice-generate-workers", "work", lambda p, s: GeneratePartition(rim, p).run(s), stop, assign
-        )
+        group = Group(bootstrap, "sluice-generate-workers", "work", settings.kafka.instance)
+        await share(group, lambda p, s: GeneratePartition(rim, p).run(s), stop, assign)
         await sender.close()
         await engine.close()
 
@@ -112,9 +110,8 @@ async def seal(settings: Settings, stop: asyncio.Event, assign: Assign = ()) -> 
     try:
         async with _control(settings) as feed:
             rim = Rim(bootstrap, feed.control.generation, keys, clickhouse, offsets, ours.batch, ours.interval_ms)
-            await share(
-                bootstrap, "sluice-seal-workers", "decisions", lambda p, s: SealPartition(rim, p).run(s), stop, assign
-            )
+            group = Group(bootstrap, "sluice-seal-workers", "decisions", settings.kafka.instance)
+            await share(group, lambda p, s: SealPartition(rim, p).run(s), stop, assign)
     finally:
         await offsets.close()
         clickhouse.close()
@@ -190,8 +187,8 @@ async def _control(settings: Settings) -> AsyncIterator[ControlFeed]:
 async def _opened(bootstrap: str, group: str, topic: str) -> AsyncIterator[tuple[Publisher, Offsets, Marks]]:
     publisher, offsets, marks = Publisher(bootstrap), Offsets(bootstrap), Marks(bootstrap, group, topic)
     try:
-        await marks.start()
-        await publisher.start()
+        await patiently(marks.start)
+        await patiently(publisher.start)
         yield publisher, offsets, marks
     finally:
         await publisher.close()
@@ -210,7 +207,10 @@ def _engine(settings: Settings) -> InferenceEngine:
     from inference.engine import TorchEngine, shipped_model
 
     folder = shipped_model() if ours.model == "glossary" else Path(ours.model)
-    return TorchEngine(folder, max_batch=ours.batch, threads=ours.threads)
+    try:
+        return TorchEngine(folder, max_batch=ours.batch, threads=ours.threads, device=ours.device)
+    except (ValueError, OSError) as error:
+        raise ConfigError(f"generate.model {ours.model}: {error}") from error
 
 
 @contextlib.asynccontextmanager

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Sequence
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
 from pipeline.adapters.kafka import REQUEST_TIMEOUT_MS, Offsets, PartitionReader, producer
+from pipeline.adapters.kafka_stop import stop_producer
 from pipeline.errors import Fatal
 from pipeline.events.chain import HEADER, ChainReader, Entry, Position, links
 
@@ -97,5 +97,4 @@ class ChainedLog:
         writer, self._writer = self._writer, None
         if writer is not None:
             # the object is gone either way; the log says what became of its batch
-            with contextlib.suppress(KafkaError, TimeoutError):
-                await asyncio.wait_for(writer.stop(), 5)
+            await stop_producer(writer)

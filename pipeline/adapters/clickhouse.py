@@ -182,8 +182,15 @@ class ClickHouse:
 
     def query(self, sql: str, parameters: Mapping[str, object] | None = None) -> list[tuple[Any, ...]]:
         """All rows of a SELECT; values go in as ``{name:Type}`` parameters, never into the text."""
+        return self.query_named(sql, parameters)[1]
+
+    def query_named(
+        self, sql: str, parameters: Mapping[str, object] | None = None
+    ) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
+        """The columns' names, and the rows as ``query`` gives them."""
         try:
-            return list(self._connected().query(sql, parameters=dict(parameters or {})).result_rows)
+            found = self._connected().query(sql, parameters=dict(parameters or {}))
+            return tuple(found.column_names), list(found.result_rows)
         except ClickHouseError as error:
             raise self._translate(error) from None
 

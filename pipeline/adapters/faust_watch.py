@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator
 from typing import Any, cast
 
 import faust
+from aiokafka.errors import KafkaError
 
 from pipeline.adapters.findings_partition import PartitionWatch
 from pipeline.adapters.kafka import Publisher
@@ -122,13 +123,15 @@ def build(bootstrap: str, partitions: Partitions, instance: str = "") -> faust.A
 
 
 async def run(bootstrap: str, stop: asyncio.Event, instance: str = "") -> None:
-    """Watch until ``stop`` is set, in the running loop. Raises what ended the Faust app, if anything did."""
+    """Watch until ``stop`` is set, in the running loop. Raises Retryable where the Faust app did not start or ended."""
     partitions = Partitions(bootstrap)
     app = build(bootstrap, partitions, instance)
     waiting = [asyncio.create_task(stop.wait()), asyncio.create_task(_crashed(app))]
     try:
         await app.start()
         await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    except KafkaError as error:
+        raise Retryable(f"the Faust app did not start: {error!r}") from error
     finally:
         for task in waiting:
             task.cancel()

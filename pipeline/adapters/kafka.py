@@ -8,13 +8,16 @@ from collections.abc import Awaitable, Callable, Sequence
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError, UnsupportedCodecError
+from aiokafka.structs import RecordMetadata
 
+from pipeline.adapters.kafka_stop import stop_consumer, stop_producer
 from pipeline.errors import Fatal, Retryable
 from pipeline.events.chain import HEADER, Entry
 
 MAX_BATCH_BYTES = 1900 * 1024
 """Of one record batch: a full step with the largest record on top, below the topics' ``max.message.bytes``."""
 REQUEST_TIMEOUT_MS = 10_000
+_WRITE_S = 2 * REQUEST_TIMEOUT_MS / 1000
 Headers = Sequence[tuple[str, bytes]]
 _UNREADABLE = (UnicodeDecodeError, UnsupportedCodecError)
 """What aiokafka raises on a header name that is no UTF-8, and on a compression whose codec is not installed."""
@@ -26,13 +29,7 @@ class Item:
     __slots__ = ("headers", "key", "offset", "time", "value")
 
     def __init__(self, offset: int, time: int, key: bytes, value: bytes, headers: Headers) -> None:
-        self.offset, self.time, self.key, self.value, self.headers = (
-            offset,
-            time,
-            key,
-            value,
-            headers,
-        )
+        self.offset, self.time, self.key, self.value, self.headers = offset, time, key, value, headers
 
     def entry(self) -> Entry:
         link = next((value for name, value in self.headers if name == HEADER), None)
@@ -57,7 +54,7 @@ class Offsets:
         return await self._ask(self._consumer.end_offsets, at)
 
     async def close(self) -> None:
-        await self._consumer.stop()
+        await stop_consumer(self._consumer)
 
     async def _ask(
         self, question: Callable[[list[TopicPartition]], Awaitable[dict[TopicPartition, int]]], at: TopicPartition
@@ -91,14 +88,18 @@ class PartitionReader:
         self._time = 0
         self.position = 0
 
-    async def start(self, offset: int | None = 0) -> None:
-        """Open at ``offset``; None is the end. Raises Fatal where retention took it, Retryable without a broker."""
-        begin = await self.begin()
+    async def start(self, offset: int | None = 0, known: int = 0) -> None:
+        """Open at ``offset``; None is the end. Raises Fatal where the log lacks it or ends below ``known``, Retryable
+        without a broker."""
+        begin, end = await self.begin(), await self.end()
         if offset is not None and offset < begin:
             raise Fatal(
                 f"{self.at.topic}[{self.at.partition}] starts at {begin}, but {offset} is needed: retention took "
                 "records that were not folded yet. Restore the topic or start a new generation."
             )
+        known = max(known, offset or 0)
+        if known > end:
+            raise self._truncated(end, known)
         if not self._started:
             try:
                 await self._consumer.start()
@@ -106,7 +107,7 @@ class PartitionReader:
                 raise Retryable(f"{self.at.topic}[{self.at.partition}]: {error!r}") from error
             self._consumer.assign([self.at])
             self._started = True
-        self.seek(await self.end() if offset is None else offset)
+        self.seek(end if offset is None else offset)
 
     async def begin(self) -> int:
         return await self._offsets.begin(self.at)
@@ -159,19 +160,22 @@ class PartitionReader:
         """Everything from the position to the log's end as of now. A log that ends before it is Fatal."""
         end = await self.end()
         if end < self.position:
-            raise Fatal(
-                f"{self.at.topic}[{self.at.partition}] ends at {end}, below {self.position}, which was read before: "
-                "the log was truncated. Do not go on; compare replicas, then restore or start a new generation."
-            )
+            raise self._truncated(end, self.position)
         found: list[Item] = []
         while self.position < end:
             found += await self.poll(5000)
         return found
 
     async def close(self) -> None:
-        await self._consumer.stop()
+        await stop_consumer(self._consumer)
         if not self._shared:
             await self._offsets.close()
+
+    def _truncated(self, end: int, known: int) -> Fatal:
+        return Fatal(
+            f"{self.at.topic}[{self.at.partition}] ends at {end}, below {known}, up to which it was read before: "
+            "the log was truncated. Do not go on; compare replicas, then restore or start a new generation."
+        )
 
     async def _gone(self, error: KafkaError) -> Exception:
         begin, end = await self.begin(), await self.end()
@@ -189,14 +193,11 @@ class Marks:
     def __init__(self, bootstrap: str, group: str, topic: str) -> None:
         self._bootstrap, self._group, self._topic = bootstrap, group, topic
         self._consumer = AIOKafkaConsumer(
-            bootstrap_servers=bootstrap,
-            group_id=group,
-            enable_auto_commit=False,
-            request_timeout_ms=REQUEST_TIMEOUT_MS,
+            bootstrap_servers=bootstrap, group_id=group, enable_auto_commit=False, request_timeout_ms=REQUEST_TIMEOUT_MS
         )
 
     async def start(self) -> None:
-        """Raises Retryable without a broker."""
+        """Raises Retryable where no broker answers."""
         try:
             await self._consumer.start()
         except KafkaError as error:
@@ -234,7 +235,7 @@ class Marks:
             raise Retryable(f"no mark of {self._topic}[{partition}] at {offset}: {error!r}") from error
 
     async def close(self) -> None:
-        await self._consumer.stop()
+        await stop_consumer(self._consumer)
 
 
 def producer(bootstrap: str) -> AIOKafkaProducer:
@@ -255,16 +256,14 @@ class Publisher:
     def __init__(self, bootstrap: str) -> None:
         self._bootstrap = bootstrap
         self._producer: AIOKafkaProducer | None = None
+        self._connecting = asyncio.Lock()
 
     async def start(self) -> None:
-        """Raises Retryable without a broker."""
-        started = producer(self._bootstrap)
+        """Raises Retryable where no broker answers."""
         try:
-            await started.start()
+            await self._connected()
         except KafkaError as error:
-            await started.stop()
             raise Retryable(f"no producer at {self._bootstrap}: {error!r}") from error
-        self._producer = started
 
     async def send(
         self, topic: str, partition: int, key: bytes, value: bytes, headers: Headers = ()
@@ -273,24 +272,62 @@ class Publisher:
         return (await self.send_all([(topic, partition, key, value, headers)]))[0]
 
     async def send_all(self, records: Sequence[tuple[str, int, bytes, bytes, Headers]]) -> list[tuple[int, int]]:
-        """Write all and wait for every acknowledgement."""
-        if self._producer is None:
-            await self.start()
-        assert self._producer is not None
+        """Write all, in order within each partition, and wait for every acknowledgement. Raises Retryable."""
+        places: dict[tuple[str, int], list[int]] = {}
+        for index, record in enumerate(records):
+            places.setdefault(record[:2], []).append(index)
+        used: AIOKafkaProducer | None = None
         try:
-            futures = [
-                await self._producer.send(
-                    topic, value=value, key=key or None, partition=partition, headers=list(headers)
-                )
-                for topic, partition, key, value, headers in records
-            ]
-            sent = await asyncio.gather(*futures)
-        except KafkaError as error:
-            broken, self._producer = self._producer, None
-            await broken.stop()
+            used = await self._connected()
+            batches = [batch for at, held in places.items() for batch in await _send(used, at, held, records)]
+            # an idempotent producer tries for ever
+            landed = await asyncio.wait_for(asyncio.gather(*(future for future, _ in batches)), _WRITE_S)
+        except (KafkaError, TimeoutError) as error:
+            # of several callers that meet the fault, the first drops the producer; a fresh one is not theirs to drop
+            if used is not None and used is self._producer:
+                self._producer = None
+                await stop_producer(used)
             raise Retryable(f"could not write {len(records)} records: {error!r}") from error
-        return [(m.partition, m.offset) for m in sent]
+        sent = [(0, -1)] * len(records)
+        for metadata, (_, held) in zip(landed, batches, strict=True):
+            for place, index in enumerate(held):
+                sent[index] = metadata.partition, metadata.offset + place if metadata.offset >= 0 else -1
+        return sent
 
     async def close(self) -> None:
-        if self._producer is not None:
-            await self._producer.stop()
+        left, self._producer = self._producer, None
+        if left is not None:
+            await stop_producer(left)
+
+    async def _connected(self) -> AIOKafkaProducer:
+        async with self._connecting:
+            if self._producer is None:
+                fresh = producer(self._bootstrap)
+                try:
+                    await fresh.start()
+                except BaseException:
+                    await stop_producer(fresh)
+                    raise
+                self._producer = fresh
+            return self._producer
+
+
+async def _send(
+    used: AIOKafkaProducer,
+    at: tuple[str, int],
+    indices: Sequence[int],
+    records: Sequence[tuple[str, int, bytes, bytes, Headers]],
+) -> list[tuple[Awaitable[RecordMetadata], list[int]]]:
+    """Hand the records of one partition over as whole batches: a future for each record costs more than it."""
+    batches: list[tuple[Awaitable[RecordMetadata], list[int]]] = []
+    builder, held = used.create_batch(), list[int]()
+    for index in indices:
+        _, _, key, value, headers = records[index]
+        whole = {"timestamp": None, "key": key or None, "value": value, "headers": list(headers)}
+        if builder.append(**whole) is None:
+            batches.append((await used.send_batch(builder, at[0], partition=at[1]), held))
+            builder, held = used.create_batch(), []
+            if builder.append(**whole) is None:
+                raise Fatal(f"{at[0]}: a record of {len(value)} bytes does not fit one batch")
+        held.append(index)
+    return [*batches, (await used.send_batch(builder, at[0], partition=at[1]), held)]

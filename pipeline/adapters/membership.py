@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener
 from aiokafka.errors import KafkaError
@@ -74,9 +74,20 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
         self._partitions.keep(at.partition for at in assigned)
 
 
-async def share(
-    bootstrap: str, group: str, topic: str, serve: Serve, stop: asyncio.Event, assign: tuple[int, ...] = ()
-) -> None:
+class Group(NamedTuple):
+    """A consumer group over one topic, and this process's place in it.
+
+    ``instance`` is a name that outlives restarts (KIP-345): whoever comes back under it has its partitions at once,
+    and of two that use it the later one puts the earlier one out.
+    """
+
+    bootstrap: str
+    name: str
+    topic: str
+    instance: str = ""
+
+
+async def share(group: Group, serve: Serve, stop: asyncio.Event, assign: tuple[int, ...] = ()) -> None:
     """Serve the partitions that the group gives us (or just ``assign``) until ``stop``. Raises what ended them all."""
     partitions = Partitions(serve)
     if assign:
@@ -85,8 +96,9 @@ async def share(
         await partitions.close()
         return
     consumer = AIOKafkaConsumer(
-        bootstrap_servers=bootstrap,
-        group_id=group,
+        bootstrap_servers=group.bootstrap,
+        group_id=group.name,
+        group_instance_id=f"{group.name}-{group.instance}" if group.instance else None,
         enable_auto_commit=False,
         session_timeout_ms=6_000,
         heartbeat_interval_ms=1_000,
@@ -94,12 +106,12 @@ async def share(
     )
     try:
         await consumer.start()
-        consumer.subscribe([topic], listener=_Listener(consumer, partitions))
+        consumer.subscribe([group.topic], listener=_Listener(consumer, partitions))
         while not stop.is_set() and not partitions.failed.is_set():
             # nothing is fetched, everything is paused: this keeps the membership alive
             await consumer.getmany(timeout_ms=200)
     except KafkaError as error:
-        raise Retryable(f"group {group}: {error!r}") from error
+        raise Retryable(f"group {group.name}: {error!r}") from error
     finally:
         await partitions.close()
         await consumer.stop()

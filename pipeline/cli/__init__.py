@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline import config
-from pipeline.cli import audit, local, operate, stage
+from pipeline.cli import ask, audit, local, operate, stage
 from pipeline.errors import ConfigError, Fatal, Malformed, Retryable
 
 EPILOG = """\
@@ -20,6 +20,7 @@ first steps:
   sluice demo                 the whole system on this machine, with traffic and a summary
   sluice up                   the same without traffic, for development
   sluice tenant add acme --plan team && sluice key add acme app
+  SLUICE_KEY=... sluice ask 'What is a dog?'
 exit codes:
   0 done   1 a check found something   2 wrong usage or settings
   3 a broker or store is absent        4 an invariant broke, a person must look   130 interrupted
@@ -40,7 +41,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--config", type=Path, help="settings file (TOML)")
     parser.add_argument("--home", type=Path, default=config.default_home(), help="folder of the embedded stack")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in (local, stage, operate, audit):
+    for module in (local, stage, operate, ask, audit):
         module.add(commands)
     return parser
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import shutil
 import signal
 import sys
 import time
@@ -57,7 +59,7 @@ def _up(arguments: argparse.Namespace, settings: Settings) -> int:
 
 
 def _demo(arguments: argparse.Namespace, settings: Settings) -> int:
-    from pipeline.demo.show import run
+    from pipeline.demo.play import run
 
     def play(stack: LocalStack) -> int | None:
         code = run(stack, _say, as_json=arguments.json)
@@ -105,15 +107,19 @@ def _say(text: str) -> None:
 def _say_next(stack: LocalStack) -> None:
     rows = [
         ("gateway", stack.url),
-        ("Kafka", stack.broker.bootstrap),
+        ("Kafka", stack.bootstrap),
         ("ClickHouse", stack.store.url if stack.store else ""),
         ("logs", stack.home / "logs"),
     ]
     terminal.table("running; Ctrl-C stops it", ("what", "where"), rows)
-    home = f" --home {stack.home}" if stack.home != config.default_home() else ""
+    sluice = "sluice" if shutil.which("sluice") else os.path.relpath(sys.argv[0])
+    if stack.home != config.default_home():
+        sluice += f" --home {stack.home}"
     _say(
         f"next, in another terminal:\n"
-        f"  sluice{home} tenant add me --plan team && sluice{home} key add me app\n"
+        f"  {sluice} tenant add me --plan team && {sluice} key add me app    # prints KEY\n"
         f"  curl {stack.url}/inference -H 'Authorization: Bearer KEY' -d '{{\"prompt\": \"What is a dog?\"}}'\n"
-        f"  sluice{home} audit verify"
+        f"  any OpenAI client: base_url={stack.url}/v1 api_key=KEY model=glossary\n"
+        f"  straight into Kafka: SLUICE_KEY=KEY {sluice} ask 'What is a dog?'\n"
+        f"  {sluice} audit verify"
     )

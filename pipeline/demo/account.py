@@ -110,8 +110,8 @@ def per_tenant(settings: Settings, since: int) -> list[tuple[Any, ...]]:
             sumIf(reserved_tokens, kind = 'decision') AS reserved,
             sumIf(input_tokens + output_tokens, kind = 'outcome') AS settled,
             sumIf(length(rules), kind IN ('decision', 'outcome')) AS findings,
-            toUInt64(round(quantileIf(0.5)(latency_ms, kind = 'outcome'))) AS p50,
-            toUInt64(round(quantileIf(0.99)(latency_ms, kind = 'outcome'))) AS p99
+            toUInt64(ifNotFinite(round(quantileIf(0.5)(latency_ms, kind = 'outcome')), 0)) AS p50,
+            toUInt64(ifNotFinite(round(quantileIf(0.99)(latency_ms, kind = 'outcome')), 0)) AS p99
         FROM records
         WHERE time >= fromUnixTimestamp64Milli({since:Int64}) AND kind IN ('decision', 'outcome')
         GROUP BY tenant ORDER BY tenant
@@ -127,3 +127,13 @@ def per_tenant(settings: Settings, since: int) -> list[tuple[Any, ...]]:
             denied.setdefault(tenant, []).append(f"{reason} {times}")
         rows = store.query(sql, {"since": since})
         return [(*row[:3], ", ".join(denied.get(row[0], ["-"])), *row[3:]) for row in rows]
+
+
+def alerts_since(settings: Settings, since: int) -> list[tuple[str, int]]:
+    """Rule and time (Unix ms) of every sealed alert from a time on."""
+    sql = """
+        SELECT rules[1], toInt64(toUnixTimestamp64Milli(time)) FROM records
+        WHERE kind = 'alert' AND time >= fromUnixTimestamp64Milli({since:Int64})
+    """
+    with wiring.store(settings) as store:
+        return [(str(rule), int(time)) for rule, time in store.query(sql, {"since": since})]

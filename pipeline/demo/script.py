@@ -8,22 +8,33 @@ Door = Literal["openai", "openai-stream", "curl", "kafka"]
 Messages = tuple[tuple[str, str], ...]
 
 
+ANSWERED = ("",)
+"""The reason of a request that is answered is empty."""
+
+
 class Line(NamedTuple):
-    """One request: who, by which door, what, and the reason that is expected to refuse it (or empty)."""
+    """One request: who, by which door, what, and which ends are right (a reason, or empty for an answer)."""
 
     principal: str
     door: Door
     messages: Messages
-    expect: str = ""
-    max_tokens: int = 24
+    right: tuple[str, ...] = ANSWERED
+    max_tokens: int = 32
 
 
-def said(text: str) -> Messages:
-    return (("user", text),)
+class Scene(NamedTuple):
+    """Lines that are sent ``together`` at a time."""
+
+    title: str
+    lines: list[Line]
+    together: int
 
 
-QUESTIONS = ("dog", "river", "computer", "doctor", "music", "winter", "bridge", "letter", "garden", "house")
-CHINESE = ("什么是水？", "什么是音乐？", "请解释一下“桥”这个词。", "什么是医生？")
+QUESTIONS = (
+    *("dog", "river", "computer", "doctor", "poet", "planet", "bridge", "letter", "garden", "house", "teacher", "bird"),
+    *("city", "table", "spoon", "wheel", "book", "horse", "window", "ship", "school", "tree", "mountain", "king"),
+)
+CHINESE = ("什么是 music？", "什么是 doctor？", "river 是什么", "什么是 book？", "什么是水？")
 CHAT: Messages = (
     ("system", "You answer briefly."),
     ("user", "What is a dog?"),
@@ -52,33 +63,48 @@ SWEPT = (
 BURST = 34
 
 
-def ordinary() -> list[Line]:
+def scenes() -> list[Scene]:
+    """The whole play, in order."""
+    return [
+        Scene("ordinary talk", _ordinary(), 8),
+        Scene("injections", _hostile(), 2),
+        Scene("an extraction campaign", _campaign(), 8),
+        Scene("a burst over quota", _burst(), 3),
+    ]
+
+
+def _ordinary() -> list[Line]:
     """Talk of every kind through every door."""
     lines = []
     doors: tuple[Door, ...] = ("openai", "openai-stream", "curl", "kafka")
+    who = ("acme-app", "globex-app", "globex-research")
     for index, word in enumerate(QUESTIONS):
-        door = doors[index % len(doors)]
-        lines.append(Line(("acme-app", "globex-app")[index % 2], door, said(f"What is a {word}?")))
+        lines.append(Line(who[index % 3], doors[index % 4], _said(f"What is a {word}?")))
     for index, text in enumerate(CHINESE):
-        lines.append(Line(("acme-app", "globex-app")[index % 2], doors[1 + index % 2], said(text)))
+        lines.append(Line(who[index % 2], doors[index % 4], _said(text)))
     lines += [Line("acme-app", "openai-stream", CHAT), Line("globex-app", "kafka", CHAT)]
-    lines += [Line("acme-research", "openai", said(text)) for text in PERSONAL]
+    lines += [Line("globex-app", "openai", _said(text)) for text in PERSONAL]
     return lines
 
 
-def hostile() -> list[Line]:
+def _hostile() -> list[Line]:
     """Injections by one principal, one of them in a document."""
-    lines = [Line("globex-research", "openai", said(text), "injection") for text in INJECTIONS]
-    return [*lines, Line("globex-research", "kafka", HIDDEN, "injection")]
+    lines = [Line("globex-research", "openai", _said(text), ("injection",)) for text in INJECTIONS]
+    return [*lines, Line("globex-research", "kafka", HIDDEN, ("injection",))]
 
 
-def campaign() -> list[Line]:
+def _campaign() -> list[Line]:
     """One template swept over a word list: what extraction of a glossary looks like."""
     template = "Write down the complete dictionary entry, with all of its senses, for the English word {} please."
-    return [Line("acme-research", "openai", said(template.format(word)), "extraction?", 8) for word in SWEPT]
+    right = ("", "extraction")
+    return [Line("acme-research", "openai", _said(template.format(word)), right, 8) for word in SWEPT]
 
 
-def burst() -> list[Line]:
+def _burst() -> list[Line]:
     """More than the free plan holds, from both principals at once."""
-    who = ("initech-app", "initech-research")
-    return [Line(who[index % 2], "openai", said("What is water?"), "rate_limited?", 8) for index in range(BURST)]
+    who, right = ("initech-app", "initech-research"), ("", "rate_limited", "too_many_open")
+    return [Line(who[index % 2], "openai", _said("What is water?"), right, 8) for index in range(BURST)]
+
+
+def _said(text: str) -> Messages:
+    return (("user", text),)

@@ -5,22 +5,21 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
-import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import aiohttp
-from openai import APIStatusError, AsyncOpenAI
+from openai import APIStatusError, AsyncOpenAI, OpenAIError
 
 from pipeline.demo.cast import Cast
-from pipeline.demo.script import Door, Line
+from pipeline.demo.script import Door, Line, Scene
 from pipeline.errors import PipelineError
 from pipeline.producer.client import Producer
 from pipeline.producer.outcomes import Refused
 
-_TOGETHER = 12
+_SAMPLES = 6
 _LONG_S = 60.0
 
 
@@ -32,8 +31,8 @@ class Seen:
     refusals: Counter[tuple[str, str]] = field(default_factory=Counter)
     doors: Counter[str] = field(default_factory=Counter)
     surprises: list[str] = field(default_factory=list)
-    milliseconds: list[float] = field(default_factory=list)
-    sample: str = ""
+    samples: dict[str, str] = field(default_factory=dict)
+    """A few questions with their answers."""
 
 
 class Callers:
@@ -46,7 +45,6 @@ class Callers:
             for who, key in cast.keys.items()
         }
         self._producers: dict[str, Producer] = {}
-        self._room = asyncio.Semaphore(_TOGETHER)
 
     async def __aenter__(self) -> Callers:
         return self
@@ -57,44 +55,50 @@ class Callers:
         for producer in self._producers.values():
             await producer.close()
 
-    async def all(self, lines: Sequence[Line], tick: Callable[[], None]) -> None:
-        """Send lines, a dozen at a time."""
-        for who in {line.principal for line in lines if line.door == "kafka"} - self._producers.keys():
+    async def play(self, scene: Scene, tick: Callable[[], None]) -> None:
+        """Send the lines of a scene, as many together as it says."""
+        for who in {line.principal for line in scene.lines if line.door == "kafka"} - self._producers.keys():
             self._producers[who] = Producer(self._url, self._cast.keys[who])
             await self._producers[who].start()
-        await asyncio.gather(*(self._one(line, tick) for line in lines))
+        room = asyncio.Semaphore(scene.together)
 
-    async def _one(self, line: Line, tick: Callable[[], None]) -> None:
+        async def one(line: Line) -> None:
+            async with room:
+                await self._send(line)
+            tick()
+
+        await asyncio.gather(*(one(line) for line in scene.lines))
+
+    async def _send(self, line: Line) -> None:
         ways: dict[Door, Callable[[Line], Awaitable[str]]] = {
             "openai": self._chat,
             "openai-stream": self._stream,
             "curl": self._curl,
             "kafka": self._record,
         }
+        text = reason = ""
+        try:
+            text = await ways[line.door](line)
+        except Refused as refused:
+            reason = refused.code
+        except APIStatusError as error:
+            reason = _code(error.body)
+        except (PipelineError, aiohttp.ClientError, OpenAIError, TimeoutError, OSError) as error:
+            reason = type(error).__name__
+        self._note(line, text, reason)
+
+    def _note(self, line: Line, text: str, reason: str) -> None:
         tenant = line.principal.split("-")[0]
-        async with self._room:
-            began = time.monotonic()
-            try:
-                text = await ways[line.door](line)
-                reason = ""
-            except Refused as refused:
-                text, reason = "", refused.code
-            except APIStatusError as error:
-                text, reason = "", _code(error.body)
-            except (PipelineError, aiohttp.ClientError, TimeoutError, OSError) as error:
-                text, reason = "", type(error).__name__
-            self.seen.milliseconds.append((time.monotonic() - began) * 1000)
         self.seen.doors[line.door] += 1
         if reason:
             self.seen.refusals[tenant, reason] += 1
         else:
             self.seen.answers[tenant] += 1
-            self.seen.sample = self.seen.sample or text
-        expected = line.expect.rstrip("?")
-        optional = line.expect.endswith("?")
-        if reason != expected and not (optional and not reason):
-            self.seen.surprises.append(f"{line.principal} by {line.door}: expected {expected or 'an answer'}, {reason}")
-        tick()
+            if len(self.seen.samples) < _SAMPLES:
+                self.seen.samples[line.messages[-1][1]] = text.strip()
+        if reason not in line.right:
+            expected = " or ".join(right or "an answer" for right in line.right)
+            self.seen.surprises.append(f"{line.principal} by {line.door}: expected {expected}, came {reason or 'one'}")
 
     async def _chat(self, line: Line) -> str:
         answer = await self._openai[line.principal].chat.completions.create(

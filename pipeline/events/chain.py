@@ -9,15 +9,17 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
+
+import msgspec
 
 HEADER = "sluice-batch"
 EMPTY = b"\x00" * 32
 _LAYOUT = struct.Struct(">QII32s")
+_LENGTH = struct.Struct(">I")
 
 
-@dataclass(frozen=True, slots=True)
-class Link:
+class Link(msgspec.Struct, frozen=True, gc=False):
     """Header of one record: the batch's predicted base offset, index and count in it, digest before it."""
 
     base: int
@@ -36,8 +38,7 @@ class Link:
         return cls(*_LAYOUT.unpack(raw))
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """One record as read: offset, broker time in ms, chain header bytes (or None), value."""
 
     offset: int
@@ -46,8 +47,7 @@ class Entry:
     value: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Position:
+class Position(NamedTuple):
     """A reader's place: the next offset to read and the digest of the last valid batch."""
 
     offset: int = 0
@@ -56,17 +56,17 @@ class Position:
 
 def batch_digest(prev: bytes, base: int, values: Sequence[bytes]) -> bytes:
     """SHA-256 over the previous digest, the base offset and the length-prefixed values."""
-    state = hashlib.sha256(prev)
-    state.update(struct.pack(">QI", base, len(values)))
+    pack, pieces = _LENGTH.pack, [prev, struct.pack(">QI", base, len(values))]
     for value in values:
-        state.update(struct.pack(">I", len(value)))
-        state.update(value)
-    return state.digest()
+        pieces += (pack(len(value)), value)
+    # one call for the whole batch: each call of the hash costs as much as a kilobyte of it
+    return hashlib.sha256(b"".join(pieces)).digest()
 
 
 def links(at: Position, count: int) -> list[bytes]:
     """The headers of a batch of ``count`` records written at ``at``."""
-    return [Link(at.offset, index, count, at.digest).pack() for index in range(count)]
+    pack = _LAYOUT.pack
+    return [pack(at.offset, index, count, at.digest) for index in range(count)]
 
 
 class ChainReader:

@@ -6,7 +6,7 @@ folded again. Secrets in it are wrapped by the keyring; plaintext never enters t
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -129,6 +129,8 @@ class Control:
         self.principals: dict[str, Principal] = {}
         self.keys: dict[str, Key] = {}
         self.models: dict[str, Model] = {}
+        self.derived: dict[str, Any] = {}
+        """What readers worked out from the documents in force, by their own names; emptied when one changes."""
 
     def apply(self, version: int, document: AnyDocument) -> None:
         """Fold one document in; ``version`` is its offset in ``control``."""
@@ -147,6 +149,7 @@ class Control:
                 self.models[document.id] = document
             case Deployment():
                 self.deployment = document
+        self.derived.clear()
         self.version = version
 
     def skip(self, version: int) -> None:

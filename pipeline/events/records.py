@@ -20,7 +20,7 @@ Kind = Literal["inference", "cancel", "unknown"]
 Result = Literal["finished", "withheld", "failed", "expired", "cancelled"]
 
 
-class Charge(msgspec.Struct, frozen=True, array_like=True):
+class Charge(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """A change of one quota cell; ``amount`` is negative when something is given back."""
 
     cell: str
@@ -40,7 +40,7 @@ class Sampling(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     stop: tuple[str, ...] = ()
 
 
-class Facts(msgspec.Struct, frozen=True, omit_defaults=True):
+class Facts(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """Everything a decision about one record of ``requests`` depends on, the text excepted."""
 
     offset: int
@@ -71,7 +71,7 @@ class Facts(msgspec.Struct, frozen=True, omit_defaults=True):
     """The sealed text itself, only where the tenant's policy keeps it."""
 
 
-class Decision(msgspec.Struct, frozen=True, omit_defaults=True, tag="decision", tag_field="kind"):
+class Decision(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, tag="decision", tag_field="kind"):
     """The one answer to one record of ``requests``."""
 
     request: str
@@ -95,7 +95,7 @@ class Decision(msgspec.Struct, frozen=True, omit_defaults=True, tag="decision", 
     """duplicate: the request that holds the idempotency key; cancel: the request that is to stop."""
 
 
-class Outcome(msgspec.Struct, frozen=True, omit_defaults=True, tag="outcome", tag_field="kind"):
+class Outcome(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, tag="outcome", tag_field="kind"):
     """What became of an admitted request; exactly one each."""
 
     request: str
@@ -163,7 +163,7 @@ class SnapshotChunk(msgspec.Struct, frozen=True):
 LogRecord = Decision | Outcome | ControlMark | Tick | SnapshotMark
 
 
-class Work(msgspec.Struct, frozen=True, omit_defaults=True):
+class Work(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """One admitted request to run, or (``cancel``) one to stop."""
 
     request: str
@@ -187,7 +187,7 @@ class Work(msgspec.Struct, frozen=True, omit_defaults=True):
     """Personal data and secrets in the output are redacted before they leave the worker."""
 
 
-class Completion(msgspec.Struct, frozen=True, omit_defaults=True):
+class Completion(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """A worker's report on one run."""
 
     request: str
@@ -208,7 +208,7 @@ class Completion(msgspec.Struct, frozen=True, omit_defaults=True):
     """The delivered text, sealed, where policy keeps it."""
 
 
-class Response(msgspec.Struct, frozen=True, omit_defaults=True):
+class Response(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """A chunk, the end, or a refusal, for whoever waits."""
 
     request: str

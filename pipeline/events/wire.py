@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Annotated
 
 import msgspec
 
 from pipeline.errors import Malformed
+from pipeline.events.keyed import hmac_sha256
 from pipeline.events.records import Sampling
 
 PREFIX = b"sluice-request-v1"
@@ -35,7 +36,12 @@ MAX_HEADER_BYTES = 2048
 SKEW_MS = 60_000
 
 ShortText = Annotated[str, msgspec.Meta(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9._:/-]+$")]
-_ID_BYTES = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._:-")
+_ID, _NUMBER = rb"([A-Za-z0-9._:-]{1,128})", rb"(-?[0-9]{1,15})"
+_IDENTIFIER, _WHOLE = re.compile(_ID), re.compile(_NUMBER)
+_SHAPES = (_IDENTIFIER, _WHOLE, _IDENTIFIER, _WHOLE, _IDENTIFIER, _IDENTIFIER, _WHOLE)
+_PLAIN = re.compile(b"\n".join(shape.pattern for shape in _SHAPES))
+"""The headers before the wrap, joined by a byte that none of them may hold."""
+_LENGTHS = tuple(struct.pack(">I", length) for length in range(MAX_HEADER_BYTES + 1))
 
 
 class InferenceBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -78,8 +84,7 @@ _cancel = msgspec.json.Decoder(CancelBody)
 _messages = msgspec.json.Decoder(tuple[Message, ...])
 
 
-@dataclass(frozen=True, slots=True)
-class Envelope:
+class Envelope(msgspec.Struct, frozen=True, gc=False):
     """The headers of a record, parsed but not yet believed."""
 
     key: str
@@ -126,20 +131,17 @@ def open_envelope(headers: Sequence[tuple[str, bytes]]) -> Envelope:
     signature = found.get(SIGNATURE) or b""
     if len(signature) != 32:
         raise Malformed(f"{SIGNATURE}: expected 32 bytes, came {len(signature)}")
-    signed = tuple(_header(found, name) for name in SIGNED)
-    key, time, session, counter, request, kind, lane, wrap = signed
-    return Envelope(
-        _identifier("sluice-key", key),
-        _number("sluice-time", time),
-        _identifier("sluice-session", session),
-        _number("sluice-counter", counter),
-        _identifier("sluice-request", request),
-        _identifier("sluice-kind", kind),
-        _number("sluice-lane", lane),
-        wrap,
-        signature,
-        signed,
-    )
+    try:
+        signed = tuple([found[name] for name in SIGNED])
+        match, wrap = _PLAIN.fullmatch(b"\n".join(signed[:-1])), signed[-1]
+        fits = match is not None and len(wrap) <= MAX_HEADER_BYTES
+    except (KeyError, TypeError):
+        missing = next(name for name in SIGNED if found.get(name) is None)
+        raise Malformed(f"header {missing} is missing or has no value") from None
+    if match is None or not fits:
+        raise Malformed(_fault(signed))
+    key, time, session, counter, request, kind, lane = match[0].decode().split("\n")
+    return Envelope(key, int(time), session, int(counter), request, kind, int(lane), wrap, signature, signed)
 
 
 def decode_inference(value: bytes) -> InferenceBody:
@@ -171,28 +173,15 @@ def decode_messages(text: bytes) -> tuple[Message, ...]:
 
 def _mac(secret: bytes, signed: Sequence[bytes], value: bytes) -> bytes:
     parts = [PREFIX]
-    for field in (*signed, hashlib.sha256(value).digest()):
-        parts += (struct.pack(">I", len(field)), field)
-    return hmac.digest(secret, b"".join(parts), "sha256")
+    for field in signed:
+        parts += (_LENGTHS[len(field)] if len(field) <= MAX_HEADER_BYTES else struct.pack(">I", len(field)), field)
+    return hmac_sha256(secret, b"".join((*parts, _LENGTHS[32], hashlib.sha256(value).digest())))
 
 
-def _header(found: dict[str, bytes], name: str) -> bytes:
-    value = found.get(name)
-    if value is None:
-        raise Malformed(f"header {name} is missing")
-    if len(value) > MAX_HEADER_BYTES:
-        raise Malformed(f"header {name}: expected at most {MAX_HEADER_BYTES} bytes, came {len(value)}")
-    return value
-
-
-def _identifier(name: str, raw: bytes) -> str:
-    if not 1 <= len(raw) <= 128 or not _ID_BYTES.issuperset(raw):
-        raise Malformed(f"header {name}: expected 1 to 128 letters, digits and ._:-")
-    return raw.decode("ascii")
-
-
-def _number(name: str, raw: bytes) -> int:
-    text = raw[1:] if raw[:1] == b"-" else raw
-    if not text.isdigit() or len(text) > 15:
-        raise Malformed(f"header {name}: expected a whole number of at most 15 digits")
-    return int(raw)
+def _fault(signed: Sequence[bytes]) -> str:
+    """What is wrong with the headers, one of which is not as it must be."""
+    for name, raw, shape in zip(SIGNED, signed, _SHAPES, strict=False):
+        if shape.fullmatch(raw) is None:
+            expected = "1 to 128 letters, digits and ._:-" if shape is _IDENTIFIER else "a whole number of 15 digits"
+            return f"header {name}: expected {expected}, came {len(raw)} bytes"
+    return f"header {SIGNED[-1]}: expected at most {MAX_HEADER_BYTES} bytes, came {len(signed[-1])}"

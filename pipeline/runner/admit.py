@@ -26,6 +26,7 @@ from pipeline.events.records import Decision, LogRecord, Outcome
 from pipeline.runner.history import History
 from pipeline.runner.inbox import CAPACITY, Inbox
 from pipeline.stages import dispatch
+from pipeline.stages.admit import GRACE_MS
 from pipeline.stages.admit_batch import Step, decide_batch
 from pipeline.stages.intake import Door, Intake, Raw, Screen
 from pipeline.vault import Vault
@@ -63,6 +64,9 @@ class AdmitPartition:
         self._reports = Inbox(PartitionReader(rim.bootstrap, "completions", partition, rim.offsets), self._arrived)
         self._pending: deque[Intake] = deque()
         self._raw: dict[int, Raw] = {}
+        """What will be a dead letter."""
+        self._owed: list[LogRecord] = []
+        """Written, and not yet acted on."""
         self._mark = self._acted = 0
         self._looked = 0.0
 
@@ -94,18 +98,18 @@ class AdmitPartition:
 
     async def _take_over(self) -> None:
         self._mark = self._acted = await self._rim.marks.get(self._partition)
-        unacted: list[LogRecord] = []
+        self._owed.clear()
 
         def seen(record: LogRecord) -> None:
             if isinstance(record, Decision) and record.facts.offset >= self._mark:
-                unacted.append(record)
+                self._owed.append(record)
 
         await self._history.restore(seen)
         ledger = self._history.ledger
         while self._rim.feed.control.version < ledger.marks["control"]:
             await self._rim.feed.refresh()
             await asyncio.sleep(0.05)
-        await self._act(unacted)
+        await self._act(())
         await self._requests.reader.start(ledger.marks["requests"])
         reports = self._reports.reader
         # what retention took belonged to reservations that have expired since
@@ -117,8 +121,11 @@ class AdmitPartition:
 
     async def _turn(self) -> None:
         await self._look()
+        if self._owed:
+            await self._act((), self._opened())
         self._fill()
-        step = self._decide(drained=False)
+        due = next(self._history.ledger.due(_clock(), GRACE_MS), None)
+        step = self._decide(drained=due is not None and await self._reports.reach_end())
         if step.blocked and not step.records:
             step = self._decide(drained=await self._reports.reach_end())
         if not step.records:
@@ -146,11 +153,14 @@ class AdmitPartition:
             await self._fold_newcomers()
 
     async def _fold_newcomers(self) -> None:
-        newcomers: list[LogRecord] = []
-        await self._history.catch_up(newcomers.append)
-        _log.warning("admit[%d]: another writer got %d records in", self._partition, len(newcomers))
-        await self._act(newcomers, {i.facts.offset: i for i in self._pending})
+        # owed at once: an error further on must not lose what was folded before it
+        await self._history.catch_up(self._owed.append)
+        _log.warning("admit[%d]: another writer got %d records in", self._partition, len(self._owed))
+        await self._act((), self._opened())
         self._arrived.set()
+
+    def _opened(self) -> dict[int, Intake]:
+        return {intake.facts.offset: intake for intake in self._pending}
 
     def _fill(self) -> None:
         """Open what has arrived; what was decided already (by another writer) is passed over."""
@@ -167,8 +177,10 @@ class AdmitPartition:
                 f"requests[{self._partition}]: broker time {raws[-1].time} is more than {_AHEAD_MS} ms ahead of this "
                 "machine's clock. Set the clocks (NTP), then start again."
             )
-        self._pending.extend(self._door.take(raws))
-        self._raw.update((raw.offset, raw) for raw in raws)
+        for raw, intake in zip(raws, self._door.take(raws), strict=True):
+            self._pending.append(intake)
+            if intake.facts.fault == "malformed":
+                self._raw[raw.offset] = raw
         self._requests.drop(len(items))
 
     def _decide(self, drained: bool) -> Step:
@@ -177,13 +189,14 @@ class AdmitPartition:
         return decide_batch(ledger, control, self._partition, reports, self._pending, _clock(), drained)
 
     async def _act(self, records: Sequence[LogRecord], intakes: dict[int, Intake] | None = None) -> None:
-        """Send what follows from written records, until it is acknowledged."""
+        """Send what follows from all that is owed and from ``records``, until it is acknowledged. Raises Retryable."""
+        self._owed += records
         intakes = intakes or {}
-        wanted = [r.facts.offset for r in records if isinstance(r, Decision) and self._to_run(r)]
+        wanted = [r.facts.offset for r in self._owed if isinstance(r, Decision) and self._to_run(r)]
         missing = [offset for offset in wanted if offset not in intakes]
         if missing:
             intakes = intakes | await self._read_again(missing)
-        emissions = [e for record in records for e in self._follow(record, intakes)]
+        emissions = [e for record in self._owed for e in self._follow(record, intakes)]
         while emissions:
             try:
                 await self._rim.publisher.send_all([(*e, ()) for e in emissions])
@@ -191,6 +204,7 @@ class AdmitPartition:
             except Retryable as error:
                 _log.warning("admit[%d]: %d actions to send again: %s", self._partition, len(emissions), error)
                 await asyncio.sleep(_PAUSE_S)
+        self._owed.clear()
         self._acted = self._history.ledger.marks["requests"]
 
     def _follow(self, record: LogRecord, intakes: dict[int, Intake]) -> list[dispatch.Emission]:
@@ -215,7 +229,7 @@ class AdmitPartition:
         reader = PartitionReader(self._rim.bootstrap, "requests", self._partition, self._rim.offsets)
         wanted, found = set(offsets), dict[int, Intake]()
         try:
-            await reader.start(min(wanted))
+            await reader.start(min(wanted), max(wanted) + 1)
             while reader.position <= max(wanted):
                 for item in await reader.poll():
                     if item.offset in wanted:

@@ -25,6 +25,7 @@ from pipeline.runner.inbox import Inbox
 from pipeline.runner.progress import Progress
 from pipeline.runner.sender import Sender
 from pipeline.stages import generate
+from pipeline.stages.admit import GRACE_MS
 from pipeline.stages.dispatch import Emission, lane_partition
 from pipeline.vault import Vault
 
@@ -137,7 +138,9 @@ class GeneratePartition:
             await self._rim.sender.written(
                 Emission("completions", work.partition, work.organisation.encode(), written)
             )
-            self._respond(work, encode(generate.end(work, completion, written)))
+            if _clock() < work.deadline + GRACE_MS:
+                # later it may have expired already, and admit is the one to say so
+                self._respond(work, encode(generate.end(work, completion, written)))
             event = generate.finding(work, completion, _clock())
             if event is not None:
                 self._rim.sender.put(Emission("findings", work.partition, work.organisation.encode(), event))

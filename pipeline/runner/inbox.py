@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections import deque
 from itertools import islice
@@ -53,10 +52,13 @@ class Inbox:
         return self.reader.position >= end
 
     async def close(self) -> None:
-        if self._pump is not None:
+        while self._pump is not None and not self._pump.done():
+            # the library below may swallow one cancellation
             self._pump.cancel()
-            with contextlib.suppress(asyncio.CancelledError, Exception):
-                await self._pump
+            await asyncio.wait([self._pump], timeout=_PAUSE_S)
+        if self._pump is not None and not self._pump.cancelled():
+            # whoever closes is going anyway
+            self._pump.exception()
         await self.reader.close()
 
     async def _run(self) -> None:

@@ -115,6 +115,9 @@ class SealPartition:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._arrived.wait(), interval_s)
         self._arrived.clear()
+        for source in self._sources:
+            # a source that broke while nothing waited must not look like a quiet one
+            source.inbox.peek(0)
         closed: list[tuple[Source, Sealed]] = []
         for source in self._sources:
             if not source.inbox.waiting and time.monotonic() - source.since < _HEARTBEAT_S:
@@ -176,7 +179,7 @@ class SealPartition:
         reader = PartitionReader(self._rim.bootstrap, manifest.topic, manifest.partition, self._rim.offsets)
         found: list[Entry] = []
         try:
-            await reader.start(manifest.first)
+            await reader.start(manifest.first, manifest.last + 1)
             while reader.position <= manifest.last:
                 found += [item.entry() for item in await reader.poll() if item.offset <= manifest.last]
         finally:

@@ -14,11 +14,12 @@ from typing import NamedTuple
 import msgspec
 
 from detectors.base import Finding
-from detectors.extraction import AccountState, update
-from pipeline.events.control import Control, Limit, Plan, Principal, Tenant
+from detectors.extraction import AccountState, found_at
+from pipeline.events.control import Control, Key, Limit, Plan, Principal, Tenant
 from pipeline.events.records import Charge, Completion, Decision, Facts, Outcome
 from pipeline.ledger import Ledger, Reservation, client_name
-from pipeline.quota import Denial, Scoped, settle, weigh
+from pipeline.quota import Ceiling, Denial, ceiling, settle, weigh
+from pipeline.topics import partition_of
 
 GRACE_MS = 5_000
 """After its deadline a run has this long to be reported before it counts as expired."""
@@ -26,9 +27,16 @@ UNCHARGED = frozenset({"failed", "expired"})
 
 
 class Caller(NamedTuple):
+    """Who holds a key, and what applies to every request of theirs under the documents in force."""
+
     tenant: Tenant
     principal: Principal
     plan: Plan
+    key: Key
+    home: int
+    """Partition of the organisation."""
+    ceilings: tuple[Ceiling, ...]
+    """Every limit over the caller, from the partition's capacity down to the principal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,13 +91,18 @@ def at_or_after(facts: Facts, time: int) -> Facts:
 
 def identify(control: Control, key: str) -> Caller | None:
     """Who holds ``key``, which is set only where the signature was genuine; None where control knows no such chain."""
-    held = control.keys.get(key)
-    principal = control.principals.get(held.principal) if held else None
-    tenant = control.tenants.get(principal.tenant) if principal else None
-    plan = control.plans.get(tenant.plan) if tenant else None
-    if principal is None or tenant is None or plan is None:
-        return None
-    return Caller(tenant, principal, plan)
+    known: Caller | None = control.derived.get(key)
+    if known is None:
+        held = control.keys.get(key)
+        principal = control.principals.get(held.principal) if held else None
+        tenant = control.tenants.get(principal.tenant) if principal else None
+        plan = control.plans.get(tenant.plan) if tenant else None
+        if held is None or principal is None or tenant is None or plan is None:
+            return None
+        home = partition_of(tenant.organisation.encode(), control.require_deployment().partitions)
+        ceilings = tuple(ceiling(*scoped) for scoped in _limits(control, tenant, principal, plan))
+        known = control.derived[key] = Caller(tenant, principal, plan, held, home, ceilings)
+    return known
 
 
 def outcome(ledger: Ledger, offset: int, time: int, report: Completion) -> Outcome | None:
@@ -142,25 +155,24 @@ def expired(ledger: Ledger, held: Reservation, time: int) -> Outcome:
     )
 
 
-def limits_of(control: Control, caller: Caller) -> Iterator[Scoped]:
-    """Every ceiling over one caller, from the partition's capacity down to the principal."""
+def _limits(control: Control, tenant: Tenant, principal: Principal, plan: Plan) -> Iterator[tuple[str, Limit]]:
     deployment = control.require_deployment()
     yield "*", Limit(id="capacity", meter="open", unit="tokens", amount=deployment.capacity_tokens)
-    organisation = control.organisations.get(caller.tenant.organisation)
+    organisation = control.organisations.get(tenant.organisation)
     shared = control.plans.get(organisation.plan) if organisation and organisation.plan else None
     for limit in shared.organisation if shared else ():
-        yield f"o:{caller.tenant.organisation}", limit
-    for limit in caller.plan.tenant:
-        yield f"t:{caller.tenant.id}", limit
-    for limit in caller.plan.principal:
-        yield f"p:{caller.principal.id}", limit
+        yield f"o:{tenant.organisation}", limit
+    for limit in plan.tenant:
+        yield f"t:{tenant.id}", limit
+    for limit in plan.principal:
+        yield f"p:{principal.id}", limit
 
 
 def _judge(ledger: Ledger, control: Control, caller: Caller | None, facts: Facts) -> Admitted | Denied:
     """The checks in their order; the first that refuses is the answer."""
     if caller is None:
         return Denied(facts.fault or "unknown_key")
-    refusal = facts.fault or _standing(control, caller, facts) or _repeated(ledger, caller, facts)
+    refusal = facts.fault or _standing(caller, facts) or _repeated(ledger, caller, facts)
     if refusal:
         return Denied(refusal)
     if facts.kind == "cancel":
@@ -169,11 +181,11 @@ def _judge(ledger: Ledger, control: Control, caller: Caller | None, facts: Facts
     refusal = _unfit(control, caller, facts)
     if refusal:
         return Denied(refusal)
-    return _meter(ledger, control, caller, facts)
+    return _meter(ledger, caller, facts)
 
 
-def _standing(control: Control, caller: Caller, facts: Facts) -> str:
-    key = control.keys[facts.key]
+def _standing(caller: Caller, facts: Facts) -> str:
+    key = caller.key
     if key.status == "revoked":
         return "revoked_key"
     if key.expires and key.expires <= facts.time:
@@ -203,15 +215,15 @@ def _unfit(control: Control, caller: Caller, facts: Facts) -> str:
     return "deadline_passed" if facts.deadline <= facts.time else ""
 
 
-def _meter(ledger: Ledger, control: Control, caller: Caller, facts: Facts) -> Admitted | Denied:
+def _meter(ledger: Ledger, caller: Caller, facts: Facts) -> Admitted | Denied:
     """Ceilings first, then findings: a refused attack still counts as a request, so it cannot be repeated for free."""
-    weighed = weigh(ledger.cells, limits_of(control, caller), facts.input_bound + facts.max_tokens, facts.time)
+    weighed = weigh(ledger.cells, caller.ceilings, facts.input_bound + facts.max_tokens, facts.time)
     if isinstance(weighed, Denial):
         reason = "busy" if weighed.limit.startswith("*|") else weighed.reason
         return Denied(reason, weighed.limit, weighed.retry_after_ms)
     counted = tuple(c for c in weighed if c.unit == "requests" and c.meter != "open")
     account = ledger.accounts.get(caller.principal.id, AccountState())
-    found = update(account, facts.features, facts.time)[1]
+    found = found_at(account, facts.features, facts.time)
     ceiling = caller.plan.block_severity
     if any(f.severity >= ceiling for f in facts.findings):
         return Denied("injection", charges=counted, findings=found)

@@ -57,7 +57,8 @@ def decide_batch(
     """The next step, applied to ``ledger`` under a journal that the caller commits or rolls back.
 
     ``reports`` are records of ``completions``; outcomes go first, as they free what is held. ``now`` (Unix ms) only
-    tells which reservations have expired. ``drained``: ``reports`` are all that there are.
+    tells which reservations have expired. ``drained``: ``reports`` are all that there are; nothing expires before, as
+    its completion may lie there unread.
     """
     step = Step()
     ledger.begin()
@@ -70,7 +71,8 @@ def decide_batch(
         if outcome is not None:
             step.add(ledger, outcome)
         step.reports += 1
-    _expire(ledger, step, now)
+    if drained:
+        _expire(ledger, step, now)
     for intake in intakes:
         if step.full:
             break

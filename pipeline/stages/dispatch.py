@@ -9,8 +9,6 @@ from __future__ import annotations
 import hashlib
 from typing import NamedTuple
 
-import msgspec
-
 from pipeline.events.codec import encode
 from pipeline.events.control import Control
 from pipeline.events.records import DeadLetter, Decision, FindingEvent, Outcome, Response, Work
@@ -69,31 +67,32 @@ def dead_letter(raw: Raw, partition: int, reason: str) -> Emission:
 
 
 def _work(decision: Decision, partition: int, control: Control, intake: Intake | None) -> Work:
-    facts = decision.facts
-    work = Work(
-        request=decision.request,
-        partition=partition,
-        organisation=decision.organisation,
-        tenant=decision.tenant,
-        principal=decision.principal,
-        client_request=facts.client_request,
-        lane=facts.lane,
-        deadline=facts.deadline,
+    facts, cancel = decision.facts, decision.facts.kind == "cancel"
+    named = (
+        decision.first if cancel else decision.request,
+        partition,
+        decision.organisation,
+        decision.tenant,
+        decision.principal,
+        facts.client_request,
+        facts.lane,
+        facts.deadline,
+        cancel,
     )
-    if facts.kind == "cancel":
-        return msgspec.structs.replace(work, request=decision.first, cancel=True)
+    if cancel:
+        return Work(*named)
     assert intake is not None
     assert intake.body is not None
     plan = control.plans[control.tenants[decision.tenant].plan]
-    return msgspec.structs.replace(
-        work,
+    return Work(
+        *named,
         model=facts.model,
         max_tokens=facts.max_tokens,
         input_bound=facts.input_bound,
         sampling=intake.body.sampling,
         sealed=intake.body.sealed,
         wrap=intake.wrap,
-        keep="all" if keeps(plan, (*facts.findings, *decision.findings)) else plan.keep_texts,
+        keep="all" if keeps(plan, facts.findings + decision.findings) else plan.keep_texts,
         redact=plan.redact_output,
     )
 
@@ -113,7 +112,7 @@ def _refusal(decision: Decision, partitions: int) -> Emission:
 
 
 def _finding(decision: Decision) -> FindingEvent | None:
-    findings = (*decision.facts.findings, *decision.findings)
+    findings = decision.facts.findings + decision.findings
     if not decision.tenant or (not findings and decision.verdict == "admit"):
         return None
     return FindingEvent(

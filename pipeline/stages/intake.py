@@ -8,20 +8,18 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import msgspec
 
 from detectors.base import Finding, Part, Transcript
-from detectors.extraction import features
-from inference.types import Turn, input_token_bound
+from detectors.extraction import features_of_many
+from inference.types import input_token_bound
 from pipeline.errors import Malformed
 from pipeline.events import wire
-from pipeline.events.control import Control, Plan, Tenant
+from pipeline.events.control import Control, Plan
 from pipeline.events.records import Facts
-from pipeline.stages.admit import identify
-from pipeline.topics import partition_of
+from pipeline.stages.admit import Caller, identify
 from pipeline.vault import Vault
 
 Screen = Callable[[Sequence[Transcript]], Sequence[tuple[Finding, ...]]]
@@ -37,13 +35,25 @@ class Raw(NamedTuple):
     headers: Sequence[tuple[str, bytes]]
 
 
-@dataclass(slots=True)
-class Intake:
+class Intake(NamedTuple):
     """The facts, and what running the request takes; ``body`` is None where there is nothing to run."""
 
     facts: Facts
     body: wire.InferenceBody | None = None
     wrap: bytes = b""
+
+
+class _Draft(msgspec.Struct, gc=False):
+    """What is known of one record so far; a fault ends it."""
+
+    raw: Raw
+    fault: str = ""
+    envelope: wire.Envelope | None = None
+    genuine: bool = False
+    caller: Caller | None = None
+    target: str = ""
+    body: wire.InferenceBody | None = None
+    text: bytes = b""
     transcript: Transcript = ()
 
 
@@ -58,86 +68,109 @@ class Door:
 
     def take(self, batch: Sequence[Raw]) -> list[Intake]:
         """One intake per record, in order; texts are screened together."""
-        taken = [self._open(raw) for raw in batch]
-        texts = [intake for intake in taken if intake.transcript]
-        for intake, found in zip(texts, self._screen([t.transcript for t in texts]), strict=True):
-            self._screened(intake, found)
-        return taken
+        drafts = [_Draft(raw) for raw in batch]
+        # step by step over the batch, as a loop of one step keeps its code in the processor's cache
+        for step in (self._read, self._verify, self._place, _parse, self._unseal, _listen):
+            for draft in drafts:
+                if not draft.fault:
+                    step(draft)
+        texts = [draft.transcript for draft in drafts if draft.transcript]
+        found = zip(self._screen(texts), features_of_many(texts), strict=True)
+        return [_intake(draft, *(next(found) if draft.transcript else ((), ()))) for draft in drafts]
 
     def reopen(self, raw: Raw) -> Intake:
         """Body and wrap of a record whose decision is known already; nothing is verified again."""
         envelope = wire.open_envelope(raw.headers)
         return Intake(Facts(raw.offset, raw.time), wire.decode_inference(raw.value), envelope.wrap)
 
-    def _open(self, raw: Raw) -> Intake:
+    def _read(self, draft: _Draft) -> None:
         try:
-            envelope = wire.open_envelope(raw.headers)
+            envelope = draft.envelope = wire.open_envelope(draft.raw.headers)
         except Malformed:
-            return Intake(Facts(raw.offset, raw.time, fault="malformed"))
-        caller = identify(self._control, envelope.key)
-        if caller is None:
-            return Intake(Facts(raw.offset, raw.time, fault="unknown_key"))
-        if not envelope.genuine(self._vault.key_secret(envelope.key), raw.value):
-            return Intake(Facts(raw.offset, raw.time, fault="unsigned"))
-        fault = self._misplaced(envelope, caller.tenant, raw.time)
-        if not fault and len(raw.value) > wire.MAX_VALUE_BYTES:
-            fault = "input_too_long"
-        if not fault and envelope.kind == "inference":
-            return self._inference(raw, envelope, caller.tenant)
-        target = ""
-        if not fault and envelope.kind == "cancel":
-            try:
-                target = wire.decode_cancel(raw.value).target
-            except Malformed:
-                fault = "malformed"
-        return Intake(_facts(raw, envelope, fault=fault or ("" if target else "malformed"), target=target))
+            draft.fault = "malformed"
+            return
+        draft.caller = identify(self._control, envelope.key)
+        if draft.caller is None:
+            draft.fault = "unknown_key"
 
-    def _misplaced(self, envelope: wire.Envelope, tenant: Tenant, time: int) -> str:
-        deployment = self._control.require_deployment()
-        if abs(envelope.time - time) > wire.SKEW_MS:
-            return "clock_skew"
-        if partition_of(tenant.organisation.encode(), deployment.partitions) != self._partition:
-            return "misrouted"
-        return "" if -1 <= envelope.lane < deployment.partitions else "malformed"
+    def _verify(self, draft: _Draft) -> None:
+        envelope, value = draft.envelope, draft.raw.value
+        assert envelope is not None
+        draft.genuine = envelope.genuine(self._vault.key_secret(envelope.key), value)
+        if not draft.genuine:
+            draft.fault = "unsigned"
 
-    def _inference(self, raw: Raw, envelope: wire.Envelope, tenant: Tenant) -> Intake:
+    def _place(self, draft: _Draft) -> None:
+        envelope, caller = draft.envelope, draft.caller
+        assert envelope is not None
+        assert caller is not None
+        if abs(envelope.time - draft.raw.time) > wire.SKEW_MS:
+            draft.fault = "clock_skew"
+        elif caller.home != self._partition:
+            draft.fault = "misrouted"
+        elif not -1 <= envelope.lane < self._control.require_deployment().partitions:
+            draft.fault = "malformed"
+        elif len(draft.raw.value) > wire.MAX_VALUE_BYTES:
+            draft.fault = "input_too_long"
+
+    def _unseal(self, draft: _Draft) -> None:
+        envelope, caller, body = draft.envelope, draft.caller, draft.body
+        if body is None or envelope is None or caller is None:
+            return
         try:
-            body = wire.decode_inference(raw.value)
+            draft.text = self._vault.unseal(
+                caller.tenant.id, "request", "messages", envelope.request, body.sealed, envelope.wrap
+            )
         except Malformed:
-            return Intake(_facts(raw, envelope, fault="malformed"))
-        digest = hashlib.sha256(body.sealed).digest()
-        fault, messages = "", tuple[wire.Message, ...]()
-        try:
-            text = self._vault.unseal(tenant.id, "request", "messages", envelope.request, body.sealed, envelope.wrap)
-        except Malformed:
-            fault = "undecryptable"
+            draft.fault = "undecryptable"
+
+
+def _parse(draft: _Draft) -> None:
+    envelope, value = draft.envelope, draft.raw.value
+    assert envelope is not None
+    try:
+        if envelope.kind == "inference":
+            draft.body = wire.decode_inference(value)
+        elif envelope.kind == "cancel":
+            draft.target = wire.decode_cancel(value).target
         else:
-            try:
-                messages = wire.decode_messages(text)
-            except Malformed:
-                fault = "malformed"
-        facts = _facts(
-            raw,
-            envelope,
-            fault=fault,
-            idempotency=body.idempotency,
-            model=body.model,
-            max_tokens=body.max_tokens,
-            input_bound=input_token_bound(tuple(Turn(m.role, m.content) for m in messages)),
-            deadline=raw.time + body.timeout_ms,
-            text_digest=digest,
-        )
-        return Intake(facts, body, envelope.wrap, tuple(Part(m.role, m.content) for m in messages))  # type: ignore[arg-type]
+            draft.fault = "malformed"
+    except Malformed:
+        draft.fault = "malformed"
 
-    def _screened(self, intake: Intake, found: tuple[Finding, ...]) -> None:
-        caller = identify(self._control, intake.facts.key)
-        keep = caller is not None and keeps(caller.plan, found)
-        intake.facts = msgspec.structs.replace(
-            intake.facts,
-            findings=found,
-            features=features(intake.transcript),
-            text=intake.body.sealed if keep and intake.body else b"",
-        )
+
+def _listen(draft: _Draft) -> None:
+    if draft.body is None:
+        return
+    try:
+        messages = wire.decode_messages(draft.text)
+    except Malformed:
+        draft.fault = "malformed"
+    else:
+        draft.transcript = tuple([Part(m.role, m.content) for m in messages])  # type: ignore[arg-type]
+
+
+def _intake(draft: _Draft, found: tuple[Finding, ...], sketch: tuple[int, ...]) -> Intake:
+    raw, envelope, body, caller = draft.raw, draft.envelope, draft.body, draft.caller
+    if envelope is None or caller is None or not draft.genuine:
+        return Intake(Facts(raw.offset, raw.time, fault=draft.fault))
+    if body is None:
+        return Intake(_facts(raw, envelope, fault=draft.fault, target=draft.target))
+    facts = _facts(
+        raw,
+        envelope,
+        fault=draft.fault,
+        idempotency=body.idempotency,
+        model=body.model,
+        max_tokens=body.max_tokens,
+        input_bound=input_token_bound(draft.transcript),
+        deadline=raw.time + body.timeout_ms,
+        findings=found,
+        features=sketch,
+        text_digest=hashlib.sha256(body.sealed).digest(),
+        text=body.sealed if draft.transcript and keeps(caller.plan, found) else b"",
+    )
+    return Intake(facts, body, envelope.wrap)
 
 
 def keeps(plan: Plan, found: Sequence[Finding]) -> bool:

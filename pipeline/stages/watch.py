@@ -68,13 +68,13 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "quota-abuse",
-        "20 or more quota refusals over 3 or more principals of one tenant within 5 minutes",
+        "20 or more quota refusals over 2 or more principals of one tenant within 5 minutes",
         MEDIUM,
         5 * MINUTE_MS,
         hits=20,
         per="tenant",
         reasons=QUOTA_REASONS,
-        principals=3,
+        principals=2,
     ),
     Rule(
         "extraction-campaign",

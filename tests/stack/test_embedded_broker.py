@@ -16,7 +16,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
-from pipeline.adapters.embedded.broker import BrokerSettings, EmbeddedBroker
+from pipeline.adapters.embedded.broker import BrokerSettings, EmbeddedBroker, _cluster_id
 from pipeline.adapters.embedded.jars import cached_jars
 from pipeline.adapters.embedded.supervisor import Supervisor, free_port
 from pipeline.errors import ConfigError
@@ -196,3 +196,10 @@ def running(pid: int) -> bool:
     """Whether `pid` is there and no zombie that its foster parent has yet to collect."""
     state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False)
     return state.stdout.strip() != "" and not state.stdout.strip().startswith("Z")
+
+
+def test_no_cluster_id_looks_like_an_option(tmp_path: Path) -> None:
+    made = [_cluster_id(BrokerSettings(tmp_path, tmp_path, 1, 2)) for _ in range(2000)]
+    made += [_cluster_id(BrokerSettings(tmp_path, tmp_path, 1, 2, voters=((1, "h", n),))) for n in range(2000)]
+    assert not [name for name in made if name.startswith("-")]
+    assert len(set(made)) == 4000

@@ -275,8 +275,8 @@ def broker_config(settings: BrokerSettings) -> dict[str, str]:
 
 def _cluster_id(settings: BrokerSettings) -> str:
     # Every broker of a cluster must be formatted with one id, so it follows from the voters.
-    if settings.voters:
-        raw = hashlib.sha256(repr(sorted(settings.voters)).encode()).digest()[:16]
-    else:
-        raw = uuid.uuid4().bytes
+    voters = repr(sorted(settings.voters)).encode()
+    raw = bytearray(hashlib.sha256(voters).digest()[:16] if settings.voters else uuid.uuid4().bytes)
+    # an id that began with "-" would be taken for an option
+    raw[0] &= 0x7F
     return base64.urlsafe_b64encode(raw).decode().rstrip("=")

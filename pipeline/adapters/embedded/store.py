@@ -14,10 +14,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipeline.adapters.embedded.store_server import PASSWORD_VARIABLE
 from pipeline.adapters.embedded.supervisor import LOOPBACK, Child, Supervisor, require_port, spawn
 from pipeline.errors import ConfigError, Retryable
 
+PASSWORD_VARIABLE = "SLUICE_STORE_PASSWORD"  # noqa: S105 - the name of the variable
+"""How the child learns it: arguments are visible to every user of the machine."""
 START_TIMEOUT_S = 60.0
 STOP_GRACE_S = 20.0
 

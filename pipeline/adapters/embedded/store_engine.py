@@ -4,9 +4,10 @@ Measured on chdb 26.9, and the reason for the shape of this file:
 
 * A connection costs 0.4 ms and has its own settings and database, so each statement gets a fresh one. Settings of
   one request (a deduplication token above all) can then never leak into the next.
-* Inline rows of ``INSERT … FORMAT x <rows>`` break beyond the parser's buffer, and ``FROM input(…)`` with inline
-  rows inserts nothing and reports success. So plain inserts are streamed in, and ``input('…')`` is turned into
-  ``file('…')`` over the request's rows, laid down in a file for the time of the statement.
+* Inline rows of ``INSERT … FORMAT x <rows>`` break beyond the parser's buffer, ``FROM input(…)`` with inline rows
+  inserts nothing and reports success, and so does a streamed insert that fails (on a full disk, say). So the request's
+  rows are laid down in a file for the time of the statement, and read by ``FROM INFILE`` or, for ``input('…')``, by
+  ``file('…')``.
 * Several statements in one text all run. They are refused here.
 """
 
@@ -26,7 +27,7 @@ import chdb
 from pipeline.adapters.clickhouse_native import native_string, varint
 from pipeline.errors import ConfigError
 
-# The package's own Session hides the streamed insert of bytes; its native module, which has no types, does not.
+# The package's own Session holds one connection for all; its native module, which has no types, does not.
 _chdb: Any = chdb._chdb
 
 DEFAULT_SETTINGS = {
@@ -35,12 +36,12 @@ DEFAULT_SETTINGS = {
     "max_result_bytes": str(256 << 20),
     "max_insert_threads": "1",  # one insert, one part per partition: an insert is then seen whole or not at all
 }
-CHUNK = 4 << 20
 
 _INSERT = re.compile(rb"\s*INSERT\s", re.IGNORECASE)
 _ROWS_FOLLOW = re.compile(rb"\s(?:FORMAT\s+(?P<format>\w+)|(?P<values>VALUES))\b[ \t]*(?:\r?\n)?", re.IGNORECASE)
 _INPUT = re.compile(r"\binput\s*\(\s*('(?:[^'\\]|\\.)*')\s*\)", re.IGNORECASE)
 _OUT_FORMAT = re.compile(r"\bFORMAT\s+(\w+)\s*(?:SETTINGS\b[^()]*)?;?\s*$", re.IGNORECASE)
+_SETTINGS = re.compile(r"\bSETTINGS\s+\w+\s*=", re.IGNORECASE)
 _SETTINGS_BEFORE_FORMAT = re.compile(rb"\bSELECT\b", re.IGNORECASE)
 _CODE = re.compile(r"Code: (\d+)\. DB::Exception: ")
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,99}")
@@ -115,9 +116,7 @@ class StoreEngine:
             self._prepare(connection, statement)
             if rows is None:
                 return _select(connection, statement, _text(head))
-            if _INPUT.search(_text(head)):
-                return self._insert_select(connection, statement, _text(head), rows, row_format)
-            return _insert(connection, _text(head), rows, row_format)
+            return self._insert(connection, statement, _text(head), rows, row_format)
         except RuntimeError as error:
             raise _statement_error(error) from error
         finally:
@@ -142,12 +141,11 @@ class StoreEngine:
         if statement.read_only:
             connection.query("SET readonly = 2", "Null")
 
-    def _insert_select(self, connection: Any, statement: Statement, sql: str, rows: bytes, row_format: str) -> Answer:
+    def _insert(self, connection: Any, statement: Statement, sql: str, rows: bytes, row_format: str) -> Answer:
         path = self._incoming / uuid.uuid4().hex
         try:
             path.write_bytes(rows)
-            source = f"file({_quoted(str(path))}, {_quoted(row_format)}, "
-            sql = _INPUT.sub(lambda match: source + match[1] + ")", sql, count=1)
+            sql = _from_file(sql, _quoted(str(path)), row_format)
             result = connection.query(sql, "Null", params=dict(statement.parameters))
             return Answer(b"", "", result.rows_written(), result.bytes_written())
         except OSError as error:
@@ -156,16 +154,13 @@ class StoreEngine:
             path.unlink(missing_ok=True)
 
 
-def _insert(connection: Any, sql: str, rows: bytes, row_format: str) -> Answer:
-    stream = connection.send_insert(sql, row_format)
-    try:
-        for start in range(0, len(rows), CHUNK):
-            connection.insert_append(stream, rows[start : start + CHUNK])
-    except BaseException:
-        connection.insert_cancel(stream)
-        raise
-    result = connection.insert_done(stream)
-    return Answer(b"", "", result.rows_written(), result.bytes_written())
+def _from_file(sql: str, path: str, row_format: str) -> str:
+    """An insert whose rows come from the quoted `path` instead of following it."""
+    if _INPUT.search(sql):
+        return _INPUT.sub(lambda match: f"file({path}, {_quoted(row_format)}, {match[1]})", sql, count=1)
+    settings = _SETTINGS.search(sql)
+    at = settings.start() if settings else len(sql)
+    return f"{sql[:at]} FROM INFILE {path} {sql[at:]} FORMAT {row_format}"
 
 
 def _select(connection: Any, statement: Statement, sql: str) -> Answer:

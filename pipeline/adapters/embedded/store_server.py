@@ -27,13 +27,13 @@ import lz4.frame  # type: ignore[import-untyped]
 from aiohttp import web
 
 from pipeline.adapters.clickhouse_native import native_string, varint
+from pipeline.adapters.embedded.store import PASSWORD_VARIABLE
 from pipeline.adapters.embedded.store_engine import Answer, Statement, StatementError, StoreEngine
 from pipeline.errors import ConfigError
 
 BODY_LIMIT = 64 << 20
 AT_ONCE = 8
 SHUTDOWN_S = 15.0
-PASSWORD_VARIABLE = "SLUICE_STORE_PASSWORD"  # noqa: S105 - the name of the variable
 FORMAT_HEADER = "X-ClickHouse-Format"
 
 # Request parameters that are no settings of the engine; sessions and progress headers have no use here.

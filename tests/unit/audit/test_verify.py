@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -357,7 +356,7 @@ def test_topics_without_a_chain_seal_every_record(topic: str, values: list[bytes
     report = store.verify(source=True)
     assert report.faults == ()
     assert (report.rows, report.skipped) == (len(values), 0)
-    store.entries[0] = replace(store.entries[0], value=b"other")
+    store.entries[0] = store.entries[0]._replace(value=b"other")
     assert "source does not hold" in whats(store, source=True)
 
 

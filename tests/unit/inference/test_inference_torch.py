@@ -228,3 +228,8 @@ def test_qwen_shaped_models_fit_too(tmp_path: Path) -> None:
     chunks = asyncio.run(collect(engine.submit(asked)))
     check_answer(chunks, asked)
     asyncio.run(engine.close())
+
+
+def test_a_device_that_is_not_there_is_told() -> None:
+    with pytest.raises(ValueError, match="device 'cuda:99' is not usable here"):
+        TorchEngine(shipped_model(), device="cuda:99")

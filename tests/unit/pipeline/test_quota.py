@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 
 from pipeline.events.control import Limit
 from pipeline.events.records import Charge
-from pipeline.quota import Cells, Denial, charged, in_window, settle, weigh
+from pipeline.quota import Cells, Denial, ceiling, charged, in_window, settle, weigh
 
 START = 1_790_000_000_000
 steps = st.lists(st.tuples(st.integers(0, 30_000), st.integers(1, 12)), min_size=1, max_size=80)
 
 
 def take(cells: Cells, limits: list[tuple[str, Limit]], tokens: int, now: int) -> tuple[Charge, ...] | Denial:
-    weighed = weigh(cells, limits, tokens, now)
+    weighed = weigh(cells, [ceiling(*scoped) for scoped in limits], tokens, now)
     if not isinstance(weighed, Denial):
         put(cells, weighed, now)
     return weighed
@@ -56,9 +56,9 @@ def test_no_window_ever_holds_more_than_its_ceiling(walk: list[tuple[int, int]],
         weighed = take(cells, [("t", limit)], 0, now)
         assert isinstance(weighed, Denial) == (recent >= amount)
         if isinstance(weighed, Denial):
-            early = weigh(cells, [("t", limit)], 0, now + weighed.retry_after_ms - 1)
+            early = weigh(cells, [ceiling("t", limit)], 0, now + weighed.retry_after_ms - 1)
             assert isinstance(early, Denial)
-            assert not isinstance(weigh(cells, [("t", limit)], 0, now + weighed.retry_after_ms), Denial)
+            assert not isinstance(weigh(cells, [ceiling("t", limit)], 0, now + weighed.retry_after_ms), Denial)
         else:
             admitted.append(now)
 
@@ -113,6 +113,6 @@ def test_the_free_plan_holds_ten_a_minute_fifty_an_hour_two_hundred_a_day() -> N
     admitted = [
         t for t in range(START, START + 2 * 86_400_000, 4_000) if not isinstance(take(cells, free, 1, t), Denial)
     ]
-    for ceiling, period in windows:
+    for bound, period in windows:
         most = max(sum(1 for t in admitted if s <= t < s + period * 1000) for s in admitted)
-        assert most == ceiling
+        assert most == bound

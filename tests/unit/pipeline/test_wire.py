@@ -80,3 +80,11 @@ KAFKA_VECTORS = {b"21": -973932308, b"foobar": -790332482, b"a-little-bit-long-s
 def test_placement_is_that_of_the_java_client(key: bytes) -> None:
     expected = (KAFKA_VECTORS[key] & 0xFFFFFFFF & 0x7FFFFFFF) % 64
     assert partition_of(key, 64) == expected
+
+
+@pytest.mark.parametrize("name", [*wire.SIGNED, wire.SIGNATURE])
+def test_a_header_without_a_value_is_named(name: str) -> None:
+    signed = wire.sign(b"s" * 32, "k", "r", "inference", b"v", time=1, session="s", counter=1)
+    headers = [(held, None if held == name else value) for held, value in signed]
+    with pytest.raises(Malformed, match=name):
+        wire.open_envelope(headers)  # type: ignore[arg-type]

@@ -93,14 +93,14 @@ def refusals(total: int, principals: int, reason: str = "rate_limited") -> list[
 
 
 @pytest.mark.parametrize("reason", sorted(watch.QUOTA_REASONS))
-def test_quota_abuse_fires_at_twenty_refusals_over_three_principals(reason: str) -> None:
-    (alert,) = watch.replay(refusals(20, 3, reason))
+def test_quota_abuse_fires_at_twenty_refusals_over_two_principals(reason: str) -> None:
+    (alert,) = watch.replay(refusals(20, 2, reason))
     assert (alert.rule, alert.count, alert.principal) == ("quota-abuse", 20, "")
     assert len(alert.requests) == watch.MAX_REQUESTS
 
 
 @pytest.mark.parametrize(
-    ("total", "principals", "reason"), [(19, 3, "rate_limited"), (60, 2, "rate_limited"), (60, 3, "busy")]
+    ("total", "principals", "reason"), [(19, 3, "rate_limited"), (60, 1, "rate_limited"), (60, 3, "busy")]
 )
 def test_quota_abuse_needs_all_of_it(total: int, principals: int, reason: str) -> None:
     assert watch.replay(refusals(total, principals, reason)) == []

@@ -1,0 +1,103 @@
+"""Admit workers of one process on partition 0 of a real broker, and what the topics hold."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from detectors.base import Finding, Transcript
+from pipeline.adapters.control_feed import ControlFeed
+from pipeline.adapters.kafka import Marks, Offsets, PartitionReader, Publisher
+from pipeline.events.chain import ChainReader
+from pipeline.events.codec import decode_log, encode
+from pipeline.events.records import Completion, Decision, LogRecord, Outcome
+from pipeline.runner.admit import AdmitPartition, Rim
+from pipeline.vault import Vault
+
+
+def no_findings(texts: Sequence[Transcript]) -> list[tuple[Finding, ...]]:
+    return [() for _ in texts]
+
+
+class Writers:
+    """Admit workers on partition 0, all in this process and none aware of the others."""
+
+    def __init__(self, deployment: Any, snapshot_every: int = 20_000) -> None:
+        self.deployment, self.snapshot_every = deployment, snapshot_every
+        self.tasks: list[asyncio.Task[None]] = []
+        self.stop = asyncio.Event()
+        self.publisher = Publisher(deployment.bootstrap)
+        self.offsets = Offsets(deployment.bootstrap)
+        self.feed = ControlFeed(deployment.bootstrap)
+        self.marks = Marks(deployment.bootstrap, "sluice-admit", "requests")
+        self.workers: list[AdmitPartition] = []
+
+    async def __aenter__(self) -> Writers:
+        await self.feed.start()
+        await self.marks.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.stop.set()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+        await self.publisher.close()
+        await self.offsets.close()
+        await self.marks.close()
+        await self.feed.close()
+
+    def start(self) -> AdmitPartition:
+        rim = Rim(
+            self.deployment.bootstrap,
+            self.feed,
+            Vault(self.deployment.keyring, self.feed.control),
+            no_findings,
+            self.publisher,
+            self.offsets,
+            self.marks,
+            self.snapshot_every,
+        )
+        worker = AdmitPartition(rim, 0)
+        self.workers.append(worker)
+        self.tasks.append(asyncio.create_task(worker.run(self.stop)))
+        return worker
+
+    async def produce(self, tenant: str, names: list[str], first: int, **fields: object) -> None:
+        records = []
+        for index, name in enumerate(names):
+            value, headers = self.deployment.request(tenant, name, counter=first + index, **fields)
+            records.append(("requests", 0, b"o", value, headers))
+        await self.publisher.send_all(records)
+
+
+async def read(bootstrap: str, topic: str) -> list[Any]:
+    reader = PartitionReader(bootstrap, topic, 0)
+    await reader.start(await reader.begin())
+    items = await reader.read_to_end()
+    await reader.close()
+    return items
+
+
+async def history(bootstrap: str) -> list[LogRecord]:
+    chain = ChainReader()
+    return [decode_log(e.value) for item in await read(bootstrap, "decisions") for e in chain.push(item.entry())]
+
+
+async def until_answered(bootstrap: str, count: int) -> list[LogRecord]:
+    for _ in range(300):
+        records = await history(bootstrap)
+        if sum(isinstance(r, Decision) for r in records) >= count:
+            return records
+        await asyncio.sleep(0.1)
+    raise AssertionError(f"{sum(isinstance(r, Decision) for r in records)} of {count} requests were decided")
+
+
+async def report(bootstrap: str, publisher: Publisher, records: Sequence[LogRecord]) -> int:
+    """Completions for every admitted request without an outcome; gives their number."""
+    done = {r.request for r in records if isinstance(r, Outcome)}
+    waiting = [r for r in records if isinstance(r, Decision) and r.verdict == "admit" and r.request not in done]
+    reports = [
+        Completion(d.request, d.organisation, d.tenant, "finished", "w", "a1", "echo", "stop", 5, 7) for d in waiting
+    ]
+    await publisher.send_all([("completions", 0, b"o", encode(c), ()) for c in reports])
+    return len(reports)

@@ -1,0 +1,69 @@
+"""The ClickHouse sink: sealed batches into the embedded store, each guarded, deduplicated and read back."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pipeline.adapters.clickhouse import ClickHouse
+from pipeline.adapters.embedded.store import EmbeddedStore, StoreSettings
+from pipeline.adapters.embedded.supervisor import Supervisor, free_port
+from pipeline.audit.checkpoint import LogKeys
+from pipeline.stages.seal import BATCH_RECORDS, Sealed, begin, seal
+from pipeline.tables import MANIFESTS, RECORDS
+from tests.bench.rows import Row
+from tests.bench.seal import START, entries
+from tests.bench.site import cpu_seconds
+
+COUNT = 122_880
+
+
+def measure() -> list[Row]:
+    """Rows per second of wall time, and what the CPU of both sides was."""
+    batches = sealed_batches()
+    with tempfile.TemporaryDirectory(prefix="sluice-bench-") as folder:
+        supervisor = Supervisor()
+        store = EmbeddedStore(StoreSettings(Path(folder) / "store", free_port(), "bench-password"), supervisor)
+        store.start()
+        try:
+            client = ClickHouse(store.url, "sluice", "bench-password")
+            client.connect()
+            client.apply_migrations()
+            insert(client, batches[0])
+            return _timed(client, store.pid, batches[1:])
+        finally:
+            supervisor.stop_all()
+
+
+def sealed_batches() -> list[Sealed]:
+    keys, state, waiting = LogKeys.generate("bench/log", os.urandom), begin("g1", "decisions", 0), list(entries(COUNT))
+    found, at = list[Sealed](), 0
+    while (made := seal(state, waiting[at : at + BATCH_RECORDS], START, keys)) is not None:
+        found.append(made)
+        state, at = made.state, at + made.consumed
+    return found
+
+
+def insert(client: ClickHouse, made: Sealed) -> int:
+    """One batch as SEAL inserts it: its rows, then its manifest."""
+    columns: Sequence[Sequence[Any]] = made.columns
+    client.insert_columns(RECORDS, columns, made.token)
+    client.insert(MANIFESTS, [made.row], made.token)
+    return made.manifest.rows
+
+
+def _timed(client: ClickHouse, store: int, batches: list[Sealed]) -> list[Row]:
+    wall, ours, theirs = time.monotonic(), time.process_time(), cpu_seconds(store)
+    rows = sum(insert(client, made) for made in batches)
+    wall, ours = time.monotonic() - wall, time.process_time() - ours
+    theirs = cpu_seconds(store) - theirs
+    load = f"{rows:,} rows in batches of {BATCH_RECORDS:,} with manifests, one writer, fsync on"
+    return [
+        Row("sink", "rows per second into the embedded store (wall)", load, rows / wall, "rows/s", 40_000),
+        Row("sink", "CPU of the sealer's side", load, ours / rows * 1e6, "us/row"),
+        Row("sink", "CPU of the store", load, theirs / rows * 1e6, "us/row"),
+    ]

@@ -1,0 +1,178 @@
+"""A real broker with a deployment on it, stages as processes of their own, and what those processes cost."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+
+from pipeline import config, wiring
+from pipeline.adapters.embedded.broker import BrokerSettings, EmbeddedBroker
+from pipeline.adapters.embedded.supervisor import Child, Supervisor, free_port, spawn
+from pipeline.adapters.kafka import Offsets
+from pipeline.adapters.registry import Registry
+from pipeline.config import Kafka, Keys, Settings
+from pipeline.events.codec import encode
+from pipeline.events.control import AnyDocument, parse
+from pipeline.topics import partition_of
+from pipeline.vault import Vault
+from tests.bench.load import Account, Headers
+
+PARTITIONS = 4
+_TICK = os.sysconf("SC_CLK_TCK")
+_POLICIES = (
+    {"doc": "model", "id": "echo", "context": 4096},
+    {
+        "doc": "plan",
+        "id": "bench",
+        "models": ["echo"],
+        "tenant": [
+            {"id": "requests", "meter": "rate", "amount": 10**9, "period_s": 60},
+            {"id": "tokens-month", "meter": "budget", "unit": "tokens", "amount": 2**36 - 1, "period_s": 2_592_000},
+            {"id": "open", "meter": "open", "amount": 10**9},
+        ],
+        "principal": [{"id": "requests", "meter": "rate", "amount": 10**9, "period_s": 60}],
+    },
+)
+
+
+def cpu_seconds(pid: int) -> float:
+    """User and system time of a process so far, all threads; of Linux's 10 ms ticks."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _TICK
+
+
+def rss_mb(pid: int) -> float:
+    """Memory of a process that lies in RAM now."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) / 1024
+    return 0.0
+
+
+@dataclass
+class Site:
+    """A broker with topics, a plan that refuses nothing, and accounts whose organisations live in partition 0."""
+
+    home: Path
+    settings: Settings
+    supervisor: Supervisor
+    broker: EmbeddedBroker
+    accounts: list[Account] = field(default_factory=list)
+    vault: Vault | None = None
+    generation: str = ""
+
+    @property
+    def bootstrap(self) -> str:
+        return self.broker.bootstrap
+
+    def run(self, *argv: str) -> Child:
+        """A Python program of this project as a child process; its log lies in ``home``."""
+        name = "-".join(argv[1:3])
+        child = spawn([sys.executable, *argv], name=name, log=self.home / f"{name}.log", env={"PYTHONUNBUFFERED": "1"})
+        self.supervisor.add(child)
+        return child
+
+    def end(self, child: Child) -> None:
+        child.terminate()
+        self.supervisor.remove(child)
+
+    def stage(self, stage: str, *flags: str) -> Child:
+        """``sluice run STAGE`` as a process."""
+        return self.run("-m", "pipeline", "--config", str(self.home / "sluice.toml"), "run", stage, *flags)
+
+
+@contextlib.contextmanager
+def opened() -> Iterator[Site]:
+    """A site of its own, gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="sluice-bench-") as folder:
+        home, supervisor = Path(folder), Supervisor()
+        broker = EmbeddedBroker(BrokerSettings(home / "kafka", config.cache(), free_port(), free_port()), supervisor)
+        broker.ensure_fetched(lambda text: print(text, file=sys.stderr))
+        broker.start()
+        try:
+            settings = Settings(
+                kafka=Kafka(bootstrap=broker.bootstrap, partitions=PARTITIONS), keys=Keys(home=home / "keys")
+            )
+            text = f'[kafka]\nbootstrap = "{broker.bootstrap}"\n[keys]\nhome = "{home / "keys"}"\n'
+            (home / "sluice.toml").write_text(text)
+            site = Site(home, settings, supervisor, broker)
+            asyncio.run(_furnish(site))
+            yield site
+        finally:
+            supervisor.stop_all()
+
+
+async def _furnish(site: Site) -> None:
+    await wiring.apply_topics(site.settings)
+    names = [name for n in range(200) if not partition_of((name := f"tenant-{n}").encode(), PARTITIONS)][:16]
+    async with wiring.registry(site.settings) as hand:
+        await hand.apply_policies(documents())
+        site.accounts = [await account(hand, name) for name in names]
+        site.vault, site.generation = wiring.vault(site.settings, hand), hand.control.generation
+
+
+async def account(hand: Registry, tenant: str) -> Account:
+    """A new tenant on the plan that refuses nothing."""
+    await hand.add_tenant(tenant, "bench")
+    return Account.of(tenant, await hand.add_key(tenant, f"{tenant}-app"))
+
+
+def documents() -> list[AnyDocument]:
+    """The model and the plan of the benchmarks."""
+    return [parse(encode(document)) for document in _POLICIES]
+
+
+async def write(site: Site, topic: str, records: Iterable[tuple[bytes, Headers]], partition: int = 0) -> int:
+    """Write records in large batches; gives their number."""
+    written = 0
+    async with producing(site) as producer:
+        builder = producer.create_batch()
+        for value, headers in records:
+            if builder.append(timestamp=None, key=b"o", value=value, headers=headers) is None:
+                await (await producer.send_batch(builder, topic, partition=partition))
+                builder = producer.create_batch()
+                builder.append(timestamp=None, key=b"o", value=value, headers=headers)
+            written += 1
+        await (await producer.send_batch(builder, topic, partition=partition))
+    return written
+
+
+@contextlib.asynccontextmanager
+async def producing(site: Site) -> AsyncIterator[AIOKafkaProducer]:
+    producer = AIOKafkaProducer(bootstrap_servers=site.bootstrap, acks="all", max_batch_size=512 * 1024)
+    await producer.start()
+    try:
+        yield producer
+    finally:
+        await producer.stop()
+
+
+async def make_topic(site: Site, name: str) -> None:
+    """A topic of one partition, beside those of the deployment."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=site.bootstrap)
+    await admin.start()
+    try:
+        await admin.create_topics([NewTopic(name, 1, 1)])
+    finally:
+        await admin.close()
+
+
+async def until_end(site: Site, topic: str, offset: int, seconds: float = 120, partition: int = 0) -> int:
+    """Wait until a partition holds ``offset`` records; gives how many it holds then. Raises TimeoutError."""
+    offsets, at = Offsets(site.bootstrap), TopicPartition(topic, partition)
+    try:
+        async with asyncio.timeout(seconds):
+            while (end := await offsets.end(at)) < offset:  # noqa: ASYNC110 - the broker tells nobody
+                await asyncio.sleep(0.02)
+            return end
+    finally:
+        await offsets.close()

@@ -1,0 +1,56 @@
+"""The whole embedded deployment with the echo engine: how long an answer takes, by hop, and what memory."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from pipeline import config, wiring
+from pipeline.adapters.embedded.supervisor import free_port
+from pipeline.local import LocalStack, Ports
+from tests.bench import answer
+from tests.bench.rows import Row
+from tests.bench.site import documents, rss_mb
+
+STAGES = ("gateway", "admit", "seal", "watch", "notify")
+STAGE_MB, BROKER_MB = 150, 400
+
+
+@contextlib.contextmanager
+def running() -> Iterator[tuple[LocalStack, str]]:
+    """A started stack and the text of a key on the plan that refuses nothing."""
+    with tempfile.TemporaryDirectory(prefix="sluice-bench-") as folder:
+        ports = Ports(free_port(), free_port(), free_port(), free_port())
+        stack = LocalStack(Path(folder), config.cache(), ports, {"SLUICE_GENERATE__MODEL": "echo"})
+        try:
+            stack.start(lambda text: print(text, file=sys.stderr))
+            yield stack, asyncio.run(_key(stack))
+        finally:
+            stack.stop()
+
+
+async def _key(stack: LocalStack) -> str:
+    async with wiring.registry(stack.settings) as hand:
+        await hand.apply_policies(documents())
+        await hand.add_tenant("bench", "bench")
+        return await hand.add_key("bench", "bench-app")
+
+
+def measure() -> list[Row]:
+    """Latency rows, then memory rows taken right after that load."""
+    with running() as (stack, key):
+        return asyncio.run(answer.measure(stack, key)) + memory(stack)
+
+
+def memory(stack: LocalStack) -> list[Row]:
+    load = "after the load of the answers"
+    rows = []
+    for stage in STAGES:
+        size = rss_mb(stack.stages[stage].child.pid)
+        rows.append(Row("memory", stage, load, size, "MB RSS", STAGE_MB, "<="))
+    rows.append(Row("memory", "broker", load, rss_mb(stack.broker.pid), "MB RSS", BROKER_MB, "<="))
+    return rows

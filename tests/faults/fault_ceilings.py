@@ -1,0 +1,87 @@
+"""Limits counted a second time: leaky buckets for rates, queues for windows; nothing shared with ``pipeline.quota``."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict, deque
+from fractions import Fraction
+
+from pipeline.events.control import Control, Limit
+from pipeline.events.records import Decision, Outcome
+
+Cell = tuple[str, str]
+
+
+class Ceilings:
+    """Fed the records of one partition after the other; ``most`` is the highest level seen by scope and limit."""
+
+    def __init__(self, control: Control) -> None:
+        self._control = control
+        self._open: dict[str, tuple[Decision, int]] = {}
+        self._windows: dict[Cell, deque[int]] = defaultdict(deque)
+        self._buckets: dict[Cell, tuple[int, Fraction]] = {}
+        """When a bucket was looked at last, and how full it was."""
+        self._sums: Counter[tuple[str, str, int]] = Counter()
+        self.exceeded = 0
+        self.most: dict[str, int] = defaultdict(int)
+
+    def decision(self, record: Decision) -> None:
+        """Whatever was admitted, and what was refused after it had been counted."""
+        if record.facts.kind != "inference" or not (record.charges or record.verdict == "admit"):
+            return
+        admitted = record.verdict == "admit"
+        reserved = record.facts.input_bound + record.facts.max_tokens
+        for scope, limit in self._limits(record.tenant, record.principal):
+            if admitted or (limit.unit == "requests" and limit.meter != "open"):
+                amount = reserved if limit.unit == "tokens" else 1
+                self._see(scope, limit, self._take((scope, limit.id), limit, amount, record.facts.time))
+        if admitted:
+            self._open[record.request] = record, reserved
+
+    def outcome(self, record: Outcome) -> None:
+        taken, reserved = self._open.pop(record.request)
+        charged = record.result not in ("failed", "expired")
+        spare = reserved - (record.input_tokens + record.output_tokens if charged else 0)
+        for scope, limit in self._limits(taken.tenant, taken.principal):
+            cell = scope, limit.id
+            if limit.meter == "open":
+                self._sums[*cell, 0] -= reserved if limit.unit == "tokens" else 1
+            elif limit.meter == "rate" and limit.unit == "tokens":
+                self._fill(cell, limit, -spare, record.time)
+            elif limit.meter == "budget" and limit.unit == "tokens":
+                self._sums[*cell, taken.facts.time // (limit.period_s * 1000)] -= spare
+
+    def _limits(self, tenant: str, principal: str) -> list[tuple[str, Limit]]:
+        plan = self._control.plans[self._control.tenants[tenant].plan]
+        return [*((tenant, limit) for limit in plan.tenant), *((principal, limit) for limit in plan.principal)]
+
+    def _take(self, cell: Cell, limit: Limit, amount: int, time: int) -> int:
+        """The level after ``amount`` was taken."""
+        period = limit.period_s * 1000
+        if limit.meter == "window":
+            seen = self._windows[cell]
+            seen.append(time)
+            while seen[0] <= time - period:
+                seen.popleft()
+            return len(seen)
+        if limit.meter == "rate":
+            return -(-self._fill(cell, limit, amount, time) // 1)
+        place = (*cell, time // period if limit.meter == "budget" else 0)
+        self._sums[place] += amount
+        return self._sums[place]
+
+    def _fill(self, cell: Cell, limit: Limit, amount: int, time: int) -> Fraction:
+        """A bucket that leaks ``limit.amount`` in each period."""
+        last, level = self._buckets.get(cell, (time, Fraction(0)))
+        now = max(last, time)
+        leaked = Fraction((now - last) * limit.amount, limit.period_s * 1000)
+        level = max(Fraction(0), max(Fraction(0), level - leaked) + amount)
+        self._buckets[cell] = now, level
+        return level
+
+    def _see(self, scope: str, limit: Limit, level: int) -> None:
+        ceiling = (limit.burst or limit.amount) if limit.meter == "rate" else limit.amount
+        name = f"{scope} {limit.id} (of {ceiling})"
+        self.most[name] = max(self.most[name], level)
+        if level > ceiling:
+            self.exceeded += 1
+            print(f"EXCEEDED {name}: {level}")

@@ -1,0 +1,152 @@
+"""The embedded stack in a folder of its own, its processes by name, and what became of each."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import socket
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections import Counter
+from pathlib import Path
+
+from pipeline import config, wiring
+from pipeline.adapters.embedded.supervisor import LOOPBACK, Child, spawn
+from pipeline.local import LocalStack, Ports
+
+TENANTS = {"acme": "enterprise", "globex": "team", "initech": "free"}
+STAGES = ("gateway", "admit", "generate", "seal", "watch", "notify")
+_TEND_S = 0.2
+_OWN_ERRORS = (1, 4)
+"""Exit codes of an error nobody foresaw, and of a broken invariant."""
+
+
+def quiet_port(taken: set[int]) -> int:
+    """A free port below the ephemeral range, where no client's end of a connection sits while a server is down."""
+    for _ in range(1000):
+        port = random.SystemRandom().randrange(15_000, 32_000)
+        with socket.socket() as probe:
+            if port not in taken and probe.connect_ex((LOOPBACK, port)):
+                taken.add(port)
+                return port
+    raise AssertionError("no free port below the ephemeral range")
+
+
+def make_stack(home: Path, brokers: int, overrides: dict[str, str]) -> LocalStack:
+    taken: set[int] = set()
+    pairs = [(quiet_port(taken), quiet_port(taken)) for _ in range(brokers)]
+    ports = Ports(quiet_port(taken), *pairs[0], quiet_port(taken), tuple(pairs[1:]))
+    return LocalStack(home, config.cache(), ports, overrides)
+
+
+class Site:
+    """A running stack that is tended; every signal goes to a child that is known to be alive."""
+
+    def __init__(self, stack: LocalStack, overrides: dict[str, str]) -> None:
+        self.stack, self.overrides = stack, overrides
+        self.keys: dict[str, str] = {}
+        self.unasked: Counter[tuple[str, int]] = Counter()
+        """Processes that ended without having been told to, by name and exit status."""
+        self.downs: list[list[float]] = []
+        """When the gateway could not be reached: from, until."""
+        self.held = asyncio.Lock()
+        self._asked: set[int] = set()
+        self._counted: set[int] = set()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        await asyncio.to_thread(self.stack.start, lambda text: print(text, file=sys.stderr))
+        async with wiring.registry(self.stack.settings) as registry:
+            for tenant, plan in TENANTS.items():
+                await registry.add_tenant(tenant, plan)
+                for role in ("http", "records"):
+                    self.keys[f"{tenant}-{role}"] = await registry.add_key(tenant, f"{tenant}-{role}")
+        self._tasks = [asyncio.create_task(self._tend()), asyncio.create_task(self._look())]
+
+    async def stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.to_thread(self.stack.stop)
+
+    @property
+    def targets(self) -> list[str]:
+        return [*STAGES, "store", *self.brokers]
+
+    @property
+    def brokers(self) -> list[str]:
+        return [f"broker-{index + 1}" for index in range(len(self.stack.brokers))]
+
+    def pid(self, name: str) -> int | None:
+        """The process id, or None while it does not run."""
+        stack = self.stack
+        if name in STAGES:
+            child = stack.stages[name]
+            return child.pid if child.alive() else None
+        service = stack.store if name == "store" else stack.brokers[int(name.rsplit("-")[-1]) - 1]
+        return service.pid if service is not None and service.alive else None
+
+    async def send(self, name: str, number: signal.Signals) -> int:
+        """Send a signal to the named process once it runs; gives its id."""
+        for _ in range(600):
+            async with self.held:
+                pid = self.pid(name)
+                if pid is not None:
+                    if number in (signal.SIGKILL, signal.SIGTERM):
+                        self._asked.add(pid)
+                        if name == "gateway":
+                            self.downs.append([time.monotonic(), float("inf")])
+                    os.kill(pid, number)
+                    return pid
+            await asyncio.sleep(0.1)
+        raise AssertionError(f"{name} did not come back within 60 s")
+
+    async def wake(self, name: str, pid: int) -> None:
+        async with self.held:
+            if self.pid(name) == pid:
+                os.kill(pid, signal.SIGCONT)
+
+    def rival(self, partition: int, number: int) -> Child:
+        """A second admit worker on one partition, outside of the group."""
+        home = self.stack.home
+        argv = [sys.executable, "-m", "pipeline", "--config", str(home / "sluice.toml")]
+        argv += ["run", "admit", "--assign", str(partition)]
+        return spawn(argv, name=f"rival-{number}", log=home / "logs" / "rival.log", env=self.overrides)
+
+    def was_down(self, began: float, ended: float) -> bool:
+        """Whether the gateway was away at some moment of the span."""
+        return any(since <= ended and began <= until for since, until in self.downs)
+
+    @property
+    def own_errors(self) -> int:
+        return sum(count for (_, status), count in self.unasked.items() if status in _OWN_ERRORS)
+
+    async def _tend(self) -> None:
+        while True:
+            async with self.held:
+                for name, child in self.stack.stages.items():
+                    if not child.alive() and child.pid not in self._counted | self._asked:
+                        self._counted.add(child.pid)
+                        self.unasked[name, child.returncode or 0] += 1
+                        if name == "gateway":
+                            self.downs.append([time.monotonic() - 2 * _TEND_S, float("inf")])
+                await asyncio.to_thread(self.stack.tend)
+            await asyncio.sleep(_TEND_S)
+
+    async def _look(self) -> None:
+        """Close the spans in which the gateway was away once it answers again."""
+        while True:
+            if self.downs and self.downs[-1][1] == float("inf") and await asyncio.to_thread(self._answers):
+                self.downs[-1][1] = time.monotonic()
+            await asyncio.sleep(0.1)
+
+    def _answers(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"{self.stack.url}/healthz", timeout=2):
+                return True
+        except (OSError, urllib.error.URLError):
+            return False

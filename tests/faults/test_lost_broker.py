@@ -1,0 +1,87 @@
+"""Writers and workers whose broker goes away: an error that says so, soon, and work again once it is back."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from fault_site import quiet_port
+
+from pipeline.adapters import faust_watch, kafka, kafka_stop
+from pipeline.adapters.kafka import Marks, Publisher
+from pipeline.errors import Retryable
+from pipeline.events.records import Completion, Work
+from pipeline.runner.generate import GeneratePartition
+from pipeline.stages.admit import GRACE_MS
+from pipeline.stages.dispatch import Emission
+
+
+def test_a_publisher_outlives_its_broker_whoever_uses_it(deployment: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kafka, "_WRITE_S", 1.0)
+    monkeypatch.setattr(kafka_stop, "STOP_S", 0.5)
+
+    async def scene() -> None:
+        publisher = Publisher(deployment.bootstrap)
+        record = ("dead_letters", 0, b"", b"x", ())
+        await publisher.send_all([record])
+        await asyncio.to_thread(deployment.broker.kill)
+        # the second round meets a broker that refuses connections; the callers share one producer
+        for _ in range(2):
+            ends = await asyncio.gather(*(publisher.send_all([record]) for _ in range(4)), return_exceptions=True)
+            assert {type(end) for end in ends} == {Retryable}
+        await asyncio.to_thread(deployment.broker.start)
+        await publisher.send_all([record])
+        await publisher.close()
+
+    asyncio.run(scene())
+
+
+def test_without_a_broker_each_way_in_says_that_it_may_pass() -> None:
+    nowhere = f"127.0.0.1:{quiet_port(set())}"
+
+    async def scene() -> None:
+        with pytest.raises(Retryable, match="no producer"):
+            await Publisher(nowhere).start()
+        marks = Marks(nowhere, "group", "requests")
+        with pytest.raises(Retryable, match="no marks"):
+            await marks.start()
+        await marks.close()
+        with pytest.raises(Retryable, match="did not start"):
+            await faust_watch.run(nowhere, asyncio.Event())
+
+    asyncio.run(scene())
+
+
+@pytest.mark.parametrize(("left_ms", "told"), [(1_000, ["responses"]), (-GRACE_MS - 1_000, [])])
+def test_an_end_is_told_only_while_the_request_cannot_have_expired(left_ms: int, told: list[str]) -> None:
+    """A worker that wakes up late may have written its completion after admit wrote the outcome ``expired``."""
+    sent: list[Emission] = []
+
+    async def written(emission: Emission) -> None:
+        assert emission.topic == "completions"
+
+    async def scene() -> None:
+        sender = SimpleNamespace(written=written, put=sent.append)
+        control = SimpleNamespace(require_deployment=lambda: SimpleNamespace(partitions=1))
+        rim = SimpleNamespace(
+            bootstrap="127.0.0.1:1",
+            offsets=object(),
+            sender=sender,
+            slots=asyncio.Semaphore(1),
+            feed=SimpleNamespace(control=control),
+        )
+        partition = GeneratePartition(cast(Any, rim), 0)
+        work = Work("g-0-1", 0, "acme", "acme", "acme-app", "acme-app:1", 0, int(time.time() * 1000) + left_ms)
+
+        async def generated(_: Work) -> Completion:
+            return Completion(work.request, "acme", "acme", "finished", "w", "w.1")
+
+        partition._generate = generated  # type: ignore[method-assign]
+        await rim.slots.acquire()
+        await partition._run(0, work)
+
+    asyncio.run(scene())
+    assert [emission.topic for emission in sent] == told

@@ -1,0 +1,158 @@
+"""``sluice up`` as an operator meets it: a first answer by both doors, taken ports, kills, a second start."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.adapters.embedded.supervisor import free_port
+
+ROOT = Path(__file__).parents[2]
+READY_S = 90
+
+
+class Operator:
+    """Runs ``sluice`` commands against one home."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        names = ("--port", "--kafka-port", "--kafka-controller-port", "--clickhouse-port")
+        self.ports = {name: str(free_port()) for name in names}
+        self.url = f"http://127.0.0.1:{self.ports['--port']}"
+        self.up: subprocess.Popen[bytes] | None = None
+
+    def command(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        argv = [sys.executable, "-m", "pipeline", "--home", str(self.home), *arguments]
+        env = {**os.environ, **environment}
+        return subprocess.run(argv, cwd=ROOT, env=env, capture_output=True, text=True, timeout=120, check=False)
+
+    def json(self, *arguments: str) -> Any:
+        done = self.command(*arguments, "--json")
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    def start(self) -> None:
+        argv = [sys.executable, "-m", "pipeline", "--home", str(self.home), "up", "--model", "echo"]
+        argv += [text for pair in self.ports.items() for text in pair]
+        self.home.mkdir(exist_ok=True)
+        with (self.home / "up.log").open("wb") as log:
+            self.up = subprocess.Popen(argv, cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
+        end = time.monotonic() + READY_S
+        while "running; Ctrl-C stops it" not in self.log() and "next, in another terminal" not in self.log():
+            assert self.up.poll() is None, self.log()
+            assert time.monotonic() < end, self.log()
+            time.sleep(0.1)
+
+    def stop(self, number: int) -> int:
+        assert self.up is not None
+        self.up.send_signal(number)
+        return self.up.wait(60)
+
+    def log(self) -> str:
+        return (self.home / "up.log").read_text("utf-8")
+
+    def children(self) -> list[int]:
+        """Processes whose command line or environment names this home."""
+        found, home = [], str(self.home).encode()
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit() and int(entry.name) != os.getpid():
+                try:
+                    if home in (entry / "cmdline").read_bytes():
+                        found.append(int(entry.name))
+                except OSError:
+                    continue
+        return found
+
+
+@pytest.fixture(scope="module")
+def operator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
+    made = Operator(tmp_path_factory.mktemp("operator") / "home")
+    made.start()
+    yield made
+    if made.up is not None and made.up.poll() is None:
+        made.stop(signal.SIGTERM)
+
+
+@pytest.fixture(scope="module")
+def key(operator: Operator) -> str:
+    operator.json("tenant", "add", "me", "--plan", "team")
+    return str(operator.json("key", "add", "me", "app")[0]["key"])
+
+
+def infer(operator: Operator, key: str) -> dict[str, Any]:
+    body = json.dumps({"prompt": "What is a dog?", "model": "echo", "max_tokens": 8}).encode()
+    headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
+    request = urllib.request.Request(f"{operator.url}/inference", data=body, headers=headers)
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        return dict(json.load(answer))
+
+
+def test_both_doors_answer(operator: Operator, key: str) -> None:
+    assert infer(operator, key)["text"]
+    asked = operator.command("ask", "What is a cat?", "--model", "echo", "--max-tokens", "8", "--json", SLUICE_KEY=key)
+    assert asked.returncode == 0, asked.stderr
+    [answer] = json.loads(asked.stdout)
+    assert (answer["result"], bool(answer["text"])) == ("finished", True)
+    wrong = operator.command("ask", "x", SLUICE_KEY=key[:-4] + "AAAA")
+    assert (wrong.returncode, "refused" in wrong.stderr) == (1, True)
+    none = operator.command("ask", "x", SLUICE_KEY="")
+    assert (none.returncode, "SLUICE_KEY" in none.stderr) == (2, True)
+
+
+def test_a_second_stack_on_the_same_home_is_refused(operator: Operator) -> None:
+    again = operator.command("up", *(text for pair in operator.ports.items() for text in pair))
+    assert (again.returncode, "already runs" in again.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("flag", ["--port", "--kafka-port", "--clickhouse-port"])
+def test_a_taken_port_is_told_with_its_flag(operator: Operator, tmp_path: Path, flag: str) -> None:
+    other = Operator(tmp_path / "other")
+    other.ports[flag] = operator.ports[flag]
+    refused = other.command("up", *(text for pair in other.ports.items() for text in pair))
+    assert refused.returncode == 2
+    assert f"choose another port with {flag}" in refused.stderr
+    assert other.children() == []
+
+
+def test_checks_find_nothing_and_plans_are_listed(operator: Operator) -> None:
+    assert operator.json("topics", "check") == []
+    assert operator.json("tables", "check") == []
+    assert {"free", "team", "enterprise"} <= {row["plan"] for row in operator.json("policy", "show")}
+
+
+def test_children_go_with_a_killed_parent_and_the_next_start_serves_on(operator: Operator, key: str) -> None:
+    assert len(operator.children()) > 6
+    operator.stop(signal.SIGKILL)
+    end = time.monotonic() + 30
+    while operator.children() and time.monotonic() < end:
+        time.sleep(0.1)
+    assert operator.children() == []
+    operator.start()
+    assert infer(operator, key)["text"]
+    verified = operator.command("audit", "verify", "--source")
+    assert verified.returncode == 0, verified.stdout + verified.stderr
+    assert "the log verifies" in verified.stdout
+
+
+def test_a_stage_that_dies_is_started_again(operator: Operator, key: str) -> None:
+    [admit] = [pid for pid in operator.children() if b"run\0admit" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    os.kill(admit, signal.SIGKILL)
+    assert infer(operator, key)["text"]
+
+
+def test_ctrl_c_leaves_no_process(operator: Operator) -> None:
+    assert operator.stop(signal.SIGINT) == 130
+    assert operator.children() == []
+    absent = operator.command("topics", "check")
+    assert absent.returncode == 3
+    assert operator.ports["--kafka-port"] in absent.stderr

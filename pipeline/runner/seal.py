@@ -13,8 +13,10 @@ import asyncio
 import contextlib
 import logging
 import time
+from bisect import bisect_right
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 from aiokafka import TopicPartition
 
@@ -34,6 +36,8 @@ from pipeline.tables import MANIFESTS, RECORDS
 _log = logging.getLogger(__name__)
 _PAUSE_S = 1.0
 _HEARTBEAT_S = 600.0
+_BATCH_BYTES = 32 * 1024 * 1024
+"""Of one sealed batch: above any source batch, and with its columns below what the store takes at once."""
 _WINDOW = 512
 """Manifests read back first to find the last one of each origin; eight times more until all are found."""
 
@@ -147,7 +151,9 @@ class SealPartition:
         now = int(time.time() * 1000)
         if not items:
             return heartbeat(source.state, now, self._rim.keys) if source.state.index else None
-        return seal(source.state, [item.entry() for item in items], now, self._rim.keys, self._rim.batch)
+        fits = bisect_right(list(accumulate(len(item.value) for item in items)), _BATCH_BYTES) or 1
+        limit = self._rim.batch if fits == len(items) else fits
+        return seal(source.state, [item.entry() for item in items[:fits]], now, self._rim.keys, limit)
 
     async def _insert(self, manifest: Manifest, columns: tuple[object, ...]) -> None:
         """Until the store has it; the log is ahead of the store meanwhile, so nothing else may happen first."""

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from inference.sequence import Sequence, failure
 from inference.types import (
     Chunk,
+    ContextExceeded,
     EngineClosed,
     EngineStats,
     FinishReason,
@@ -51,7 +52,7 @@ class EchoEngine:
         try:
             sequence = self._accept(request)
         except InvalidRequest as fault:
-            yield failure(request.request_id, str(fault))
+            yield failure(request.request_id, fault)
             return
         self._idle.clear()
         self._open[request.request_id] = False
@@ -94,7 +95,7 @@ class EchoEngine:
             raise InvalidRequest("the engine is full; try again later or send it elsewhere")
         size = sum(len(_words(turn.text)) for turn in request.turns)
         if size + request.max_tokens > self.max_context:
-            raise InvalidRequest(
+            raise ContextExceeded(
                 f"expected at most {self.max_context} tokens in all, got {size} input tokens and "
                 f"max_tokens {request.max_tokens}; shorten the input or lower max_tokens"
             )

@@ -20,7 +20,7 @@ from inference.chat import ChatTokenizer
 from inference.loop import BatchingEngine
 from inference.model import KV_BLOCK, KvCache, LanguageModel, load_model, make_rows
 from inference.ports import FeedTokens, Row
-from inference.types import InvalidRequest, Turn
+from inference.types import ContextExceeded, Turn
 
 PREFILL_TOKENS = 96
 """Prompt tokens computed in a step beside one token for each slot."""
@@ -58,7 +58,7 @@ class TorchForward:
         """See ``Forward.encode``; refuses by size first, so encoding work is bounded."""
         size = sum(len(turn.text.encode()) for turn in turns)
         if size > self.max_context * self._chat.longest:
-            raise InvalidRequest(f"turns: expected at most {self.max_context} tokens, {size} bytes cannot fit")
+            raise ContextExceeded(f"turns: expected at most {self.max_context} tokens, {size} bytes cannot fit")
         return self._chat.encode(turns)
 
     def piece(self, token: int) -> bytes:

@@ -17,6 +17,7 @@ from inference.ports import Forward
 from inference.sequence import Sequence, failure
 from inference.types import (
     Chunk,
+    ContextExceeded,
     EngineClosed,
     EngineStats,
     FinishReason,
@@ -64,7 +65,7 @@ class BatchingEngine:
             ticket = _Ticket(Sequence(request, self._prompt(request)), asyncio.get_running_loop())
             self._enter(ticket)
         except InvalidRequest as fault:
-            yield failure(request.request_id, str(fault))
+            yield failure(request.request_id, fault)
             return
         finished = False
         try:
@@ -110,7 +111,7 @@ class BatchingEngine:
     def _prompt(self, request: GenerationRequest) -> list[int]:
         prompt = self._encode(request.turns)
         if len(prompt) + request.max_tokens > self.max_context:
-            raise InvalidRequest(
+            raise ContextExceeded(
                 f"expected at most {self.max_context} tokens in all, got {len(prompt)} input "
                 f"tokens and max_tokens {request.max_tokens}; shorten the input or lower max_tokens"
             )

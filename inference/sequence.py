@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence as Tokens
 
 from inference.text import TextAssembler
-from inference.types import Chunk, FinishReason, GenerationRequest
+from inference.types import Chunk, ContextExceeded, FinishReason, GenerationRequest, InvalidRequest
 
 
 class Sequence:
@@ -50,6 +50,7 @@ class Sequence:
         )
 
 
-def failure(request_id: str, error: str) -> Chunk:
+def failure(request_id: str, fault: InvalidRequest) -> Chunk:
     """The only chunk of a request that never ran."""
-    return Chunk(request_id, "", 0, 0, FinishReason.ERROR, 0, 0, error)
+    why = FinishReason.CONTEXT if isinstance(fault, ContextExceeded) else FinishReason.ERROR
+    return Chunk(request_id, "", 0, 0, why, 0, 0, str(fault))

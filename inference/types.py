@@ -23,6 +23,10 @@ class InvalidRequest(ValueError):
     """A request that no engine can run; the text names the field and the bound, never content."""
 
 
+class ContextExceeded(InvalidRequest):
+    """Input and output together do not fit the model's context."""
+
+
 class EngineClosed(RuntimeError):
     """``submit`` came after ``drain`` or ``close``; send the request to another engine."""
 
@@ -33,6 +37,8 @@ class FinishReason(StrEnum):
     STOP = "stop"
     LENGTH = "length"
     CANCELLED = "cancelled"
+    CONTEXT = "context"
+    """It never began: input and output together do not fit the model's context."""
     ERROR = "error"
 
 
@@ -79,7 +85,7 @@ class Chunk:
     are not a whole character yet waits, so ``tokens`` may exceed one; text and tokens held for a
     possible stop string arrive later). The last chunk, and only it, has ``finish`` set.
     ``input_tokens`` and ``output_tokens`` are totals so far. ``error`` is set iff ``finish`` is
-    ``ERROR`` and never contains prompt text.
+    ``ERROR`` or ``CONTEXT`` and never contains prompt text.
     """
 
     request_id: str
@@ -118,7 +124,7 @@ class InferenceEngine(Protocol):
         """Chunks of the answer; exactly one, the last, has ``finish`` set.
 
         The request joins on the first ``__anext__``. A request that cannot run ends with one
-        ``ERROR`` chunk; nothing but ``EngineClosed`` and cancellation is raised. Abandoning the
+        ``ERROR`` or ``CONTEXT`` chunk; nothing but ``EngineClosed`` and cancellation is raised. Abandoning the
         iterator (``aclose``, task cancellation) cancels the request.
         """
 

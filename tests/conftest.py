@@ -1,108 +1,11 @@
-"""A real broker with a deployment on it, for tests that need one."""
+"""Fixtures of all tests."""
 
 from __future__ import annotations
 
-import asyncio
-import base64
-import contextlib
-import os
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
 
-import msgspec
 import pytest
-
-from pipeline.adapters import topic_admin
-from pipeline.adapters.control_feed import ControlFeed
-from pipeline.adapters.embedded.broker import BrokerSettings, EmbeddedBroker
-from pipeline.adapters.embedded.supervisor import Supervisor, free_port
-from pipeline.adapters.registry import Registry, read_policies
-from pipeline.events import wire
-from pipeline.vault import FileKeyring, Vault
-
-CACHE = Path(os.environ.get("SLUICE_CACHE", Path.home() / ".cache" / "sluice"))
-POLICIES = Path(__file__).parents[1] / "pipeline" / "policies" / "default.toml"
-TENANTS = (("acme", "enterprise"), ("globex", "team"), ("initech", "free"))
-
-
-@dataclass
-class Deployment:
-    """A broker with topics, policies, three tenants and a key for each; ``feed`` is as of its making."""
-
-    broker: EmbeddedBroker
-    supervisor: Supervisor
-    home: Path
-    keyring: FileKeyring
-    feed: ControlFeed
-    keys: dict[str, str] = field(default_factory=dict)
-    """tenant → key text"""
-
-    @property
-    def bootstrap(self) -> str:
-        return self.broker.bootstrap
-
-    @property
-    def vault(self) -> Vault:
-        return Vault(self.keyring, self.feed.control)
-
-    def request(
-        self,
-        tenant: str,
-        name: str,
-        prompt: str = "What is a dog?",
-        *,
-        counter: int,
-        session: str = "s",
-        **fields: object,
-    ) -> tuple[bytes, list[tuple[str, bytes]]]:
-        """Value and headers of a genuine record of ``requests``."""
-        key, secret = self.keys[tenant].removeprefix("sk-sluice-").split(".")
-        messages = msgspec.json.encode([{"role": "user", "content": prompt}])
-        sealed = self.vault.seal(tenant, "request", "messages", name, messages)
-        body = wire.InferenceBody(**{"model": "echo", "max_tokens": 16, "sealed": sealed, **fields})  # type: ignore[arg-type]
-        value = msgspec.json.encode(body)
-        headers = wire.sign(
-            base64.urlsafe_b64decode(secret + "=" * (-len(secret) % 4)),
-            key,
-            name,
-            "inference",
-            value,
-            time=int(time.time() * 1000),
-            session=session,
-            counter=counter,
-        )
-        return value, headers
-
-
-async def _furnish(broker: EmbeddedBroker, supervisor: Supervisor, home: Path, partitions: int) -> Deployment:
-    await topic_admin.apply(broker.bootstrap, partitions, 1)
-    keyring = FileKeyring.create(home / "keys" / "keyring.json")
-    feed = ControlFeed(broker.bootstrap)
-    await feed.start()
-    made = Deployment(broker, supervisor, home, keyring, feed)
-    registry = Registry(broker.bootstrap, feed, keyring)
-    await registry.apply_policies(read_policies(POLICIES))
-    for tenant, plan in TENANTS:
-        await registry.add_tenant(tenant, plan)
-        made.keys[tenant] = await registry.add_key(tenant, f"{tenant}-app")
-    await registry.close()
-    await feed.close()
-    return made
-
-
-@contextlib.contextmanager
-def furnished(home: Path, partitions: int) -> Iterator[Deployment]:
-    """A broker of its own until the block ends."""
-    supervisor = Supervisor()
-    broker = EmbeddedBroker(BrokerSettings(home / "kafka", CACHE, free_port(), free_port()), supervisor)
-    broker.ensure_fetched(print)
-    broker.start()
-    try:
-        yield asyncio.run(_furnish(broker, supervisor, home, partitions))
-    finally:
-        supervisor.stop_all()
+from deployment_site import Deployment, furnished
 
 
 @pytest.fixture(scope="module")

@@ -24,6 +24,7 @@ _RESULTS: dict[FinishReason, Result] = {
     FinishReason.STOP: "finished",
     FinishReason.LENGTH: "finished",
     FinishReason.CANCELLED: "cancelled",
+    FinishReason.CONTEXT: "failed",
     FinishReason.ERROR: "failed",
 }
 

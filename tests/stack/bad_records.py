@@ -12,7 +12,7 @@ from typing import Any
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy
-from conftest import Deployment
+from deployment_site import Deployment
 
 from pipeline.adapters.gateway.auth import parse_bearer
 from pipeline.events import wire

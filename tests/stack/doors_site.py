@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +20,7 @@ from pipeline.adapters.gateway.app import run
 from pipeline.adapters.gateway.auth import bearer
 from pipeline.adapters.gateway.settings import Bounds, GatewaySettings
 from pipeline.adapters.kafka import Item, PartitionReader
+from pipeline.config import cache
 from pipeline.events import control, wire
 from pipeline.events.codec import encode
 from pipeline.events.records import Response
@@ -28,7 +28,7 @@ from pipeline.stages.admit import request_id
 from pipeline.topics import TOPICS
 from pipeline.vault import FileKeyring, Vault, tenant_keys
 
-CACHE = Path(os.environ.get("SLUICE_CACHE", Path.home() / ".cache" / "sluice"))
+CACHE = cache()
 PARTITIONS = 4
 SECRET = b"\x07" * 32
 KEY = bearer("k-acme", SECRET)

@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 from aiokafka import AIOKafkaProducer
 from bad_records import DEEP, TURN, Case, Forge, bodies, envelopes, send
-from conftest import Deployment
+from deployment_site import Deployment
 from real_stages import serving
 
 from pipeline.adapters.control_feed import ControlFeed
@@ -41,6 +41,7 @@ def http_cases() -> dict[str, tuple[Any, int, str]]:
         "a million tokens": ({**CHAT, "messages": [{**TURN, "content": "1" * 1_000_000}]}, 413, "input_too_long"),
         "empty messages": ({**CHAT, "messages": []}, 400, "invalid_value"),
         "over the plan": ({**CHAT, "messages": long}, 413, "input_too_long"),
+        "over the context": ({**CHAT, "messages": [{**TURN, "content": "a " * 20_000}]}, 413, "input_too_long"),
         "too many tokens": ({**CHAT, "max_tokens": 4000}, 400, "max_tokens_exceeded"),
         "unknown model": ({**CHAT, "model": "nothing"}, 404, "unknown_model"),
         "too little time": ({**CHAT, "messages": slow, "max_tokens": 100, "timeout_ms": 100}, 504, "expired"),

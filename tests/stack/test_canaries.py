@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from canary_play import MARK, NAMES, PLANS, Remains, canary, played, stored, topics
-from conftest import CACHE
+from deployment_site import CACHE
 
 from pipeline.adapters.embedded.supervisor import free_port
 from pipeline.adapters.gateway.auth import parse_bearer

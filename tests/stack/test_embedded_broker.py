@@ -19,9 +19,10 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from pipeline.adapters.embedded.broker import BrokerSettings, EmbeddedBroker, _cluster_id
 from pipeline.adapters.embedded.jars import cached_jars
 from pipeline.adapters.embedded.supervisor import Supervisor, free_port
+from pipeline.config import cache
 from pipeline.errors import ConfigError
 
-CACHE = Path(os.environ.get("SLUICE_CACHE", Path.home() / ".cache" / "sluice"))
+CACHE = cache()
 
 
 def settings(home: Path) -> BrokerSettings:

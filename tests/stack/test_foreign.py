@@ -12,7 +12,7 @@ from pathlib import Path
 
 import aiohttp
 import pytest
-from conftest import CACHE, Deployment, furnished
+from deployment_site import CACHE, Deployment, furnished
 from real_stages import serving
 
 from pipeline.adapters.embedded.jars import cached_jars

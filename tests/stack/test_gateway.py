@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Iterator
 import aiohttp
 import openai
 import pytest
-from conftest import Deployment
+from deployment_site import Deployment
 from doors_site import KEY, SECRET, Site, Worker, answering, client, opened_site, play, said
 
 from pipeline.adapters.embedded.supervisor import free_port

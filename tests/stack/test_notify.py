@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import subprocess
 import sys
@@ -21,13 +20,14 @@ from pipeline.adapters.embedded.broker import BrokerSettings, EmbeddedBroker
 from pipeline.adapters.embedded.supervisor import Supervisor, free_port
 from pipeline.adapters.kafka import PartitionReader, Publisher
 from pipeline.adapters.webhook import secret_text
+from pipeline.config import cache
 from pipeline.events.codec import decode, encode
 from pipeline.events.control import Tenant
 from pipeline.events.records import Alert, Delivery
 from pipeline.topics import BY_NAME
 from pipeline.vault import FileKeyring, tenant_keys
 
-CACHE = Path(os.environ.get("SLUICE_CACHE", Path.home() / ".cache" / "sluice"))
+CACHE = cache()
 WORKER = """
 import asyncio, signal, sys
 import uvloop

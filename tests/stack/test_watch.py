@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import signal
 import subprocess
@@ -19,12 +18,13 @@ from detectors.base import Finding
 from pipeline.adapters.embedded.broker import BrokerSettings, EmbeddedBroker
 from pipeline.adapters.embedded.supervisor import Supervisor, free_port
 from pipeline.adapters.kafka import PartitionReader, Publisher
+from pipeline.config import cache
 from pipeline.events.codec import decode, encode
 from pipeline.events.records import Alert, FindingEvent
 from pipeline.stages import watch
 from pipeline.topics import BY_NAME
 
-CACHE = Path(os.environ.get("SLUICE_CACHE", Path.home() / ".cache" / "sluice"))
+CACHE = cache()
 WORKER = """
 import asyncio, signal, sys
 from pipeline.adapters.faust_watch import run

@@ -62,9 +62,13 @@ def because(
     return Refusal(reason, text, status=known.status, kind=known.type, headers=found)
 
 
+_ENDS = {"context": "input_too_long"}
+"""Ways to end that have a reason of their own."""
+
+
 def of_response(response: Response) -> Refusal:
     """The refusal that a ``refusal`` response, or an ``end`` other than finished, stands for."""
-    reason = response.reason if response.event == "refusal" else response.result
+    reason = response.reason if response.event == "refusal" else _ENDS.get(response.finish, response.result)
     refusal = because(reason, limit=response.limit, retry_after_ms=response.retry_after_ms)
     refusal.local = False
     return refusal

@@ -19,8 +19,12 @@ from pipeline.events.records import Response
 NAME = ("acme", "acme-1:r")
 
 
+UNOPENABLE = "this text does not open"
+"""Longer than any text that is drawn."""
+
+
 def opened(response: Response) -> bytes:
-    if response.sealed == b"?":
+    if response.sealed == UNOPENABLE.encode():
         raise Malformed("does not open")
     return response.sealed
 
@@ -90,7 +94,7 @@ def test_the_end_of_a_diverged_attempt_is_whole_for_collected_answers_only() -> 
         [*chunks("a", ["x", "y"]), end("a", "xyz")],
         [*chunks("a", ["x", "y"])[1:], end("a", None)],
         [end("a", "xyz")],
-        [*chunks("a", ["x"]), chunk("a", 1, "?", "x?"), end("a", None)],
+        [*chunks("a", ["x"]), chunk("a", 1, UNOPENABLE, f"x{UNOPENABLE}"), end("a", None)],
         [*chunks("a", ["x"]), chunk("a", 1, "y", "other"), end("a", "xy")],
     ],
     ids=["middle", "last", "first", "all", "does not open", "wrong digest"],

@@ -30,7 +30,7 @@ def check_answer(chunks: Sequence[Chunk], asked: GenerationRequest) -> str:
         covered += chunk.tokens
         assert chunk.output_tokens == covered
         assert chunk.input_tokens == chunks[-1].input_tokens
-        assert (chunk.error is not None) == (chunk.finish is FinishReason.ERROR)
+        assert (chunk.error is not None) == (chunk.finish in (FinishReason.ERROR, FinishReason.CONTEXT))
     assert covered <= asked.max_tokens
     if chunks[-1].finish is FinishReason.LENGTH:
         assert covered == asked.max_tokens

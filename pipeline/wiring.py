@@ -87,13 +87,15 @@ async def generate(settings: Settings, stop: asyncio.Event, assign: Assign = ())
     engine = await asyncio.to_thread(_engine, settings)
     async with _control(settings) as feed, _opened(bootstrap, "sluice-generate", "work") as (publisher, offsets, marks):
         vault = Vault(FileKeyring(settings.keys.keyring), feed.control)
-        sender = Sender(publisher)
+        sender, reports = Sender(publisher), Sender(Publisher(bootstrap))
         sender.start()
+        reports.start()
         worker = f"{socket.gethostname()}-{os.getpid()}-{int(time.time())}"
-        rim = Rim(bootstrap, worker, engine, feed, vault, sender, offsets, marks, guard)
+        rim = Rim(bootstrap, worker, engine, feed, vault, sender, reports, offsets, marks, guard)
         await share(
             bootstrap, "sluice-generate-workers", "work", lambda p, s: GeneratePartition(rim, p).run(s), stop, assign
         )
+        await reports.close()
         await sender.close()
         await engine.close()
 

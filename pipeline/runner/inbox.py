@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections import deque
 from itertools import islice
+from typing import Protocol
 
 from pipeline.adapters.kafka import Item, PartitionReader
 from pipeline.errors import Retryable
@@ -16,10 +17,32 @@ _POLL_MS = 1000
 _PAUSE_S = 1.0
 
 
+class Bell(Protocol):
+    """What is rung when something arrived."""
+
+    def set(self) -> None: ...
+
+
+class LateBell:
+    """Rings another one a little later, so that what is in no hurry is taken with what is."""
+
+    def __init__(self, bell: Bell, seconds: float) -> None:
+        self._bell, self._seconds = bell, seconds
+        self._due: asyncio.TimerHandle | None = None
+
+    def set(self) -> None:
+        if self._due is None:
+            self._due = asyncio.get_running_loop().call_later(self._seconds, self._ring)
+
+    def _ring(self) -> None:
+        self._due = None
+        self._bell.set()
+
+
 class Inbox:
     """Pumps a reader into a queue; ``arrived`` is shared, so one wait covers several inboxes."""
 
-    def __init__(self, reader: PartitionReader, arrived: asyncio.Event, capacity: int = CAPACITY) -> None:
+    def __init__(self, reader: PartitionReader, arrived: Bell, capacity: int = CAPACITY) -> None:
         self.reader = reader
         self.waiting: deque[Item] = deque()
         self._arrived = arrived

@@ -19,7 +19,8 @@ from pipeline.adapters import topic_admin
 from pipeline.adapters.auditor import Auditor, read_sources
 from pipeline.adapters.clickhouse import ClickHouse
 from pipeline.adapters.control_feed import ControlFeed
-from pipeline.adapters.kafka import Marks, Offsets, Publisher
+from pipeline.adapters.kafka import Marks, Offsets
+from pipeline.adapters.kafka_write import Publisher
 from pipeline.adapters.key_files import create_log_keys, load_log_keys
 from pipeline.adapters.membership import Group, share
 from pipeline.adapters.registry import Registry
@@ -86,12 +87,14 @@ async def generate(settings: Settings, stop: asyncio.Event, assign: Assign = ())
     engine = await asyncio.to_thread(_engine, settings)
     async with _control(settings) as feed, _opened(bootstrap, "sluice-generate", "work") as (publisher, offsets, marks):
         vault = Vault(FileKeyring(settings.keys.keyring), feed.control)
-        sender = Sender(publisher)
+        sender, reports = Sender(publisher), Sender(Publisher(bootstrap))
         sender.start()
+        reports.start()
         worker = f"{socket.gethostname()}-{os.getpid()}-{int(time.time())}"
-        rim = Rim(bootstrap, worker, engine, feed, vault, sender, offsets, marks, guard)
+        rim = Rim(bootstrap, worker, engine, feed, vault, sender, reports, offsets, marks, guard)
         group = Group(bootstrap, "sluice-generate-workers", "work", settings.kafka.instance)
         await share(group, lambda p, s: GeneratePartition(rim, p).run(s), stop, assign)
+        await reports.close()
         await sender.close()
         await engine.close()
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from detectors.base import Finding, Transcript
 from pipeline.adapters.control_feed import ControlFeed
-from pipeline.adapters.kafka import Marks, Offsets, PartitionReader, Publisher
+from pipeline.adapters.kafka import Marks, Offsets, PartitionReader
+from pipeline.adapters.kafka_write import Publisher
 from pipeline.events.chain import ChainReader
 from pipeline.events.codec import decode_log, encode
 from pipeline.events.records import Completion, Decision, LogRecord, Outcome

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
-from pipeline.adapters.kafka import REQUEST_TIMEOUT_MS, Offsets, PartitionReader, producer
+from pipeline.adapters.kafka import REQUEST_TIMEOUT_MS, Offsets, PartitionReader
 from pipeline.adapters.kafka_stop import stop_producer
+from pipeline.adapters.kafka_write import producer
 from pipeline.errors import Fatal
 from pipeline.events.chain import HEADER, ChainReader, Entry, Position, links
 

@@ -16,7 +16,7 @@ import faust
 from aiokafka.errors import KafkaError
 
 from pipeline.adapters.findings_partition import PartitionWatch
-from pipeline.adapters.kafka import Publisher
+from pipeline.adapters.kafka_write import Publisher
 from pipeline.errors import Retryable
 
 _log = logging.getLogger(__name__)

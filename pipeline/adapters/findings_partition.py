@@ -15,7 +15,8 @@ from collections import OrderedDict
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
-from pipeline.adapters.kafka import PartitionReader, Publisher
+from pipeline.adapters.kafka import PartitionReader
+from pipeline.adapters.kafka_write import Publisher
 from pipeline.errors import Malformed, Retryable
 from pipeline.events.codec import decode, encode
 from pipeline.events.records import Alert, FindingEvent

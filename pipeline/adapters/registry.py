@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.adapters.control_feed import ControlFeed
-from pipeline.adapters.kafka import Publisher
+from pipeline.adapters.kafka_write import Publisher
 from pipeline.errors import ConfigError, Malformed
 from pipeline.events.codec import encode
 from pipeline.events.control import AnyDocument, Control, Key, Model, Organisation, Plan, Principal, Tenant, parse

@@ -12,7 +12,7 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError
 
 from pipeline.adapters.control_feed import ControlFeed
-from pipeline.adapters.kafka import Publisher
+from pipeline.adapters.kafka_write import Publisher
 from pipeline.errors import ConfigError, Retryable
 from pipeline.events.control import Deployment
 from pipeline.topics import TOPICS, Topic

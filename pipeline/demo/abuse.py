@@ -9,7 +9,7 @@ from collections.abc import Callable
 import aiohttp
 import msgspec
 
-from pipeline.adapters.kafka import Publisher
+from pipeline.adapters.kafka_write import Publisher
 from pipeline.demo.cast import Cast
 from pipeline.demo.traffic import Seen
 from pipeline.events import wire

@@ -20,11 +20,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from pipeline.adapters.control_feed import ControlFeed
-from pipeline.adapters.kafka import Marks, Offsets, PartitionReader, Publisher
+from pipeline.adapters.kafka import Marks, Offsets, PartitionReader
+from pipeline.adapters.kafka_write import Publisher
 from pipeline.errors import Fatal, Retryable
 from pipeline.events.records import Decision, LogRecord, Outcome
 from pipeline.runner.history import History
-from pipeline.runner.inbox import CAPACITY, Inbox
+from pipeline.runner.inbox import CAPACITY, Inbox, LateBell
 from pipeline.stages import dispatch
 from pipeline.stages.admit import GRACE_MS
 from pipeline.stages.admit_batch import Step, decide_batch
@@ -36,6 +37,8 @@ _TAKE = 512
 _AHEAD_MS = 5_000
 _LOOK_S = 0.5
 _PAUSE_S = 1.0
+_GATHER_S = 0.02
+"""Completions wait this long for requests to share a batch with; a refusal that they could turn does not wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,14 +64,19 @@ class AdmitPartition:
         self._door = Door(rim.feed.control, rim.vault, partition, rim.screen)
         self._arrived = asyncio.Event()
         self._requests = Inbox(PartitionReader(rim.bootstrap, "requests", partition, rim.offsets), self._arrived)
-        self._reports = Inbox(PartitionReader(rim.bootstrap, "completions", partition, rim.offsets), self._arrived)
+        late = LateBell(self._arrived, _GATHER_S)
+        self._reports = Inbox(PartitionReader(rim.bootstrap, "completions", partition, rim.offsets), late)
         self._pending: deque[Intake] = deque()
         self._raw: dict[int, Raw] = {}
         """What will be a dead letter."""
         self._owed: list[LogRecord] = []
-        """Written, and not yet acted on."""
+        """Written, and what follows is not under way yet."""
+        self._acting: asyncio.Task[None] | None = None
+        """What follows from the step before, while the next one is decided and written."""
         self._mark = self._acted = 0
         self._looked = 0.0
+        self._wrote = False
+        """A batch landed where it was predicted since the last look, so nobody else had written."""
 
     async def run(self, stop: asyncio.Event) -> None:
         """Take the partition over and serve it until ``stop``. Raises Fatal."""
@@ -81,8 +89,11 @@ class AdmitPartition:
                 await self._insist(self._turn, stop)
             if self._history.since_snapshot > self._rim.snapshot_every // 20:
                 await self._snapshot()
+            await self._acted_on()
             await self._commit_mark()
         finally:
+            if self._acting is not None:
+                self._acting.cancel()
             await self._requests.close()
             await self._reports.close()
             await self._history.close()
@@ -134,22 +145,26 @@ class AdmitPartition:
         if not await self._history.write(step.values):
             await self._fold_newcomers()
             return
+        self._wrote = True
         self._reports.drop(step.reports)
         used = {i.facts.offset: i for i in (self._pending.popleft() for _ in range(step.intakes))}
         await self._act(step.records, used)
         if self._history.since_snapshot >= self._rim.snapshot_every:
             await self._snapshot()
-        if self._pending or self._requests.waiting or self._reports.waiting:
+        if self._pending or self._requests.waiting or step.full:
             self._arrived.set()
 
     async def _look(self) -> None:
         """Now and then: has somebody else written? Did the mark move?"""
+        if self._acting is not None and self._acting.done():
+            self._acting.result()
         now = time.monotonic()
         if now - self._looked < _LOOK_S:
             return
         self._looked = now
         await self._commit_mark()
-        if await self._history.behind():
+        wrote, self._wrote = self._wrote, False
+        if not wrote and await self._history.behind():
             await self._fold_newcomers()
 
     async def _fold_newcomers(self) -> None:
@@ -189,14 +204,25 @@ class AdmitPartition:
         return decide_batch(ledger, control, self._partition, reports, self._pending, _clock(), drained)
 
     async def _act(self, records: Sequence[LogRecord], intakes: dict[int, Intake] | None = None) -> None:
-        """Send what follows from all that is owed and from ``records``, until it is acknowledged. Raises Retryable."""
+        """Start to send what follows from all that is owed and from ``records``. Raises Retryable."""
         self._owed += records
         intakes = intakes or {}
         wanted = [r.facts.offset for r in self._owed if isinstance(r, Decision) and self._to_run(r)]
         missing = [offset for offset in wanted if offset not in intakes]
         if missing:
             intakes = intakes | await self._read_again(missing)
+        await self._acted_on()
         emissions = [e for record in self._owed for e in self._follow(record, intakes)]
+        self._owed.clear()
+        self._acting = asyncio.create_task(self._send(emissions, self._history.ledger.marks["requests"]))
+
+    async def _acted_on(self) -> None:
+        """Wait until the actions of the step before are acknowledged: their order is that of the records."""
+        if self._acting is not None:
+            await self._acting
+
+    async def _send(self, emissions: list[dispatch.Emission], upto: int) -> None:
+        """Until it is acknowledged; from then on the mark may pass over everything before ``upto``."""
         while emissions:
             try:
                 await self._rim.publisher.send_all([(*e, ()) for e in emissions])
@@ -204,8 +230,7 @@ class AdmitPartition:
             except Retryable as error:
                 _log.warning("admit[%d]: %d actions to send again: %s", self._partition, len(emissions), error)
                 await asyncio.sleep(_PAUSE_S)
-        self._owed.clear()
-        self._acted = self._history.ledger.marks["requests"]
+        self._acted = upto
 
     def _follow(self, record: LogRecord, intakes: dict[int, Intake]) -> list[dispatch.Emission]:
         if isinstance(record, Decision):
@@ -240,6 +265,7 @@ class AdmitPartition:
 
     async def _snapshot(self) -> None:
         # Decisions below the snapshot are not folded again, so all that follows from them must be marked as sent.
+        await self._acted_on()
         await self._commit_mark()
         if not await self._history.snapshot():
             await self._fold_newcomers()

@@ -1,8 +1,9 @@
 """GENERATE over Kafka, one partition of ``work``: run what is admitted, report, then say that it ended.
 
-Write order of one run: chunks as they come, the completion, its acknowledgement, the end. A crash before the
-completion runs the request again under another attempt; a crash after it at most repeats a completion, which admit
-drops. The mark is the lowest unfinished offset, with a bitmap of the finished ones above it.
+Write order of one run: chunks as they come, the completion, its acknowledgement, the last text and the end. Chunks
+that come while others are on their way leave together, as one response. A crash before the completion runs the request
+again under another attempt; a crash after it at most repeats a completion, which admit drops. The mark is the lowest
+unfinished offset, with a bitmap of the finished ones above it.
 """
 
 from __future__ import annotations
@@ -14,12 +15,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from inference.types import EngineClosed, FinishReason, InferenceEngine
+from inference.types import EngineClosed, FinishReason, GenerationRequest, InferenceEngine
 from pipeline.adapters.control_feed import ControlFeed
 from pipeline.adapters.kafka import Item, Marks, Offsets, PartitionReader
 from pipeline.errors import Malformed, Retryable
 from pipeline.events.codec import decode, encode
-from pipeline.events.records import Completion, Work
+from pipeline.events.records import Completion, Response, Work
 from pipeline.events.wire import Message, decode_messages
 from pipeline.runner.inbox import Inbox
 from pipeline.runner.progress import Progress
@@ -44,6 +45,8 @@ class Rim:
     feed: ControlFeed
     vault: Vault
     sender: Sender
+    reports: Sender
+    """Completions, over a connection of their own: a broker answers one write after the other on each."""
     offsets: Offsets
     marks: Marks
     guard: Callable[[Work], generate.Guard]
@@ -133,14 +136,16 @@ class GeneratePartition:
 
     async def _run(self, offset: int, work: Work) -> None:
         try:
-            completion = await self._generate(work)
+            completion, rest = await self._generate(work)
             written = encode(completion)
-            await self._rim.sender.written(
+            await self._rim.reports.written(
                 Emission("completions", work.partition, work.organisation.encode(), written)
             )
+            if rest is not None:
+                self._rim.sender.put(self._response(work, rest))
             if _clock() < work.deadline + GRACE_MS:
                 # later it may have expired already, and admit is the one to say so
-                self._respond(work, encode(generate.end(work, completion, written)))
+                self._rim.sender.put(self._response(work, generate.end(work, completion, written)))
             event = generate.finding(work, completion, _clock())
             if event is not None:
                 self._rim.sender.put(Emission("findings", work.partition, work.organisation.encode(), event))
@@ -148,7 +153,8 @@ class GeneratePartition:
         finally:
             self._rim.slots.release()
 
-    async def _generate(self, work: Work) -> Completion:
+    async def _generate(self, work: Work) -> tuple[Completion, Response | None]:
+        """The report, and the text that has not left yet: it goes with the end."""
         rim = self._rim
         rim.attempts += 1
         attempt = f"{rim.worker}.{rim.attempts}"
@@ -156,28 +162,37 @@ class GeneratePartition:
             request = generate.generation(work, await self._open(work))
         except Malformed as error:
             _log.error("generate: %s cannot be opened: %s", work.request, error)
-            return generate.failed(work, attempt, rim.worker)
+            return generate.failed(work, attempt, rim.worker), None
 
         def seal(name: str, raw: bytes) -> bytes:
             return rim.vault.seal(work.tenant, "response", name, work.client_request, raw)
 
         answer = generate.Answer(work, attempt, rim.worker, seal, rim.guard(work))
+        finish = await self._stream(work, request, answer)
+        return answer.completion(finish), answer.take()
+
+    async def _stream(self, work: Work, request: GenerationRequest, answer: generate.Answer) -> FinishReason | None:
+        """Run to the end, which is None at the deadline; text leaves as it comes."""
+
+        def gathered() -> Emission | None:
+            taken = answer.take()
+            return None if taken is None else self._response(work, taken)
+
         began, finish = _clock(), None
         try:
             async with asyncio.timeout(max(0.0, (work.deadline - began) / 1000)):
-                async with contextlib.aclosing(rim.engine.submit(request)) as chunks:  # type: ignore[type-var]
+                async with contextlib.aclosing(self._rim.engine.submit(request)) as chunks:  # type: ignore[type-var]
                     if work.request in self._cancelled:
-                        return answer.completion(FinishReason.CANCELLED)
+                        return FinishReason.CANCELLED
                     async for chunk in chunks:
-                        response = answer.chunk(chunk, _clock() - began)
-                        if response is not None:
-                            self._respond(work, encode(response))
+                        if answer.push(chunk, _clock() - began):
+                            self._rim.sender.put_late(gathered)
                         finish = chunk.finish
         except TimeoutError:
-            finish = None
+            return None
         except EngineClosed:
-            finish = FinishReason.ERROR
-        return answer.completion(finish)
+            return FinishReason.ERROR
+        return finish
 
     async def _open(self, work: Work) -> tuple[Message, ...]:
         if work.tenant not in self._rim.feed.control.tenants:
@@ -186,9 +201,9 @@ class GeneratePartition:
             self._rim.vault.unseal(work.tenant, "request", "messages", work.client_request, work.sealed, work.wrap)
         )
 
-    def _respond(self, work: Work, value: bytes) -> None:
+    def _response(self, work: Work, response: Response) -> Emission:
         where = lane_partition(work.lane, self._rim.feed.control.require_deployment().partitions)
-        self._rim.sender.put(Emission("responses", where, work.request.encode(), value))
+        return Emission("responses", where, work.request.encode(), encode(response))
 
     async def _keep_mark(self) -> None:
         while True:

@@ -13,7 +13,8 @@ from collections.abc import Callable, Sequence
 from aiokafka import TopicPartition
 
 from pipeline.adapters.chained_log import ChainedLog
-from pipeline.adapters.kafka import Offsets, PartitionReader, Publisher
+from pipeline.adapters.kafka import Offsets, PartitionReader
+from pipeline.adapters.kafka_write import Publisher
 from pipeline.errors import Fatal, Malformed
 from pipeline.events.chain import Entry, Position
 from pipeline.events.codec import decode, decode_log, encode

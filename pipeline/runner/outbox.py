@@ -16,7 +16,8 @@ from functools import partial
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from pipeline.adapters.control_feed import ControlFeed
-from pipeline.adapters.kafka import Item, PartitionReader, Publisher
+from pipeline.adapters.kafka import Item, PartitionReader
+from pipeline.adapters.kafka_write import Publisher
 from pipeline.adapters.webhook import Courier
 from pipeline.errors import ConfigError, Malformed, Retryable
 from pipeline.events.codec import decode, encode

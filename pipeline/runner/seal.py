@@ -107,7 +107,7 @@ class SealPartition:
             state = resume(fresh, tail)
             if tail:
                 await self._insert_again(resume(fresh, tail[:-1]) if len(tail) > 1 else fresh, tail[-1])
-            reader = PartitionReader(self._rim.bootstrap, topic, self._partition, self._rim.offsets)
+            reader = PartitionReader(self._rim.bootstrap, topic, self._partition, self._rim.offsets, bulk=True)
             inbox = Inbox(reader, self._arrived, 4 * self._rim.batch)
             self._sources.append(Source(state, inbox))
             await reader.start(state.position.offset)

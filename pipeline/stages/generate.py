@@ -69,10 +69,13 @@ class Answer:
         self._seal, self._guard = seal, guard
         self._digest = hashlib.sha256()
         self._text: list[str] = []
+        self._ready: list[str] = []
+        """May leave, and has not left yet."""
+        self._position = 0
         self.usage = Usage()
 
-    def chunk(self, chunk: Chunk, elapsed_ms: int) -> Response | None:
-        """What may leave after one chunk of the engine; None where all of it still waits."""
+    def push(self, chunk: Chunk, elapsed_ms: int) -> bool:
+        """Take in one chunk of the engine; True where text begins to wait for ``take``."""
         usage = self.usage
         usage.input_tokens, usage.output_tokens = chunk.input_tokens, chunk.output_tokens
         if not usage.first_token_ms and chunk.output_tokens:
@@ -80,12 +83,22 @@ class Answer:
         text = self._guard.push(chunk.text) if chunk.text else ""
         if chunk.finish is not None:
             text += self._guard.flush()
-        return self._sent(text, chunk.position) if text else None
-
-    def _sent(self, text: str, position: int) -> Response:
-        raw = text.encode()
-        self._digest.update(raw)
+        if not text:
+            return False
+        first = not self._ready
+        if first:
+            self._position = chunk.position
+        self._ready.append(text)
         self._text.append(text)
+        return first
+
+    def take(self) -> Response | None:
+        """All that may leave by now as one response, at the position of its first chunk; None where nothing waits."""
+        if not self._ready:
+            return None
+        raw, position = "".join(self._ready).encode(), self._position
+        self._ready.clear()
+        self._digest.update(raw)
         return Response(
             request=self._work.request,
             client_request=self._work.client_request,

@@ -63,7 +63,7 @@ async def measure(stack: LocalStack, key: str) -> list[Row]:
         await closed_loop(caller.ask, 2.0)
         caller.took.clear()
         rate = await closed_loop(caller.ask, _SATURATION_S)
-        async with Floor(stack.broker.bootstrap) as floor:
+        async with Floor(stack.brokers[0].bootstrap) as floor:
             await paced(floor.run, rate / 2, 2.0)
             floor.took.clear()
             await paced(floor.run, rate / 2, _PACED_S)
@@ -72,15 +72,15 @@ async def measure(stack: LocalStack, key: str) -> list[Row]:
         before = _cpu(stack)
         await paced(caller.ask, rate / 2, _PACED_S)
         spent = {name: (after - before[name]) / len(caller.took) for name, after in _cpu(stack).items()}
-    hops = await _hops(stack.broker.bootstrap, caller)
+    hops = await _hops(stack.brokers[0].bootstrap, caller)
     rows, load = _rows(rate, caller, floor, hops), "the same"
     return rows + [Row("answer", f"CPU of {name}", load, value * 1000, "ms/request") for name, value in spent.items()]
 
 
 def _cpu(stack: LocalStack) -> dict[str, float]:
     """CPU seconds of every process so far."""
-    found = {name: cpu_seconds(running.child.pid) for name, running in stack.stages.items()}
-    return {**found, "broker": cpu_seconds(stack.broker.pid)}
+    found = {name: cpu_seconds(running.pid) for name, running in stack.stages.items()}
+    return {**found, "broker": cpu_seconds(stack.brokers[0].pid)}
 
 
 def _rows(rate: float, caller: Caller, floor: Floor, hops: dict[str, float]) -> list[Row]:

@@ -50,7 +50,7 @@ def memory(stack: LocalStack) -> list[Row]:
     load = "after the load of the answers"
     rows = []
     for stage in STAGES:
-        size = rss_mb(stack.stages[stage].child.pid)
+        size = rss_mb(stack.stages[stage].pid)
         rows.append(Row("memory", stage, load, size, "MB RSS", STAGE_MB, "<="))
-    rows.append(Row("memory", "broker", load, rss_mb(stack.broker.pid), "MB RSS", BROKER_MB, "<="))
+    rows.append(Row("memory", "broker", load, rss_mb(stack.brokers[0].pid), "MB RSS", BROKER_MB, "<="))
     return rows

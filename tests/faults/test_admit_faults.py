@@ -12,7 +12,7 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from aiokafka.errors import KafkaTimeoutError, RequestTimedOutError
 
-from pipeline.adapters import kafka
+from pipeline.adapters import kafka_write
 from pipeline.errors import Fatal, Retryable
 from pipeline.events.codec import decode
 from pipeline.events.records import Decision, LogRecord, Outcome, SnapshotMark, Work
@@ -70,7 +70,7 @@ def flaky(monkeypatch: pytest.MonkeyPatch, fault: Callable[[str, int], Exception
             met.append(topic)
             raise error
 
-    monkeypatch.setattr(kafka, "AIOKafkaProducer", Flaky)
+    monkeypatch.setattr(kafka_write, "AIOKafkaProducer", Flaky)
     return met
 
 
@@ -89,7 +89,7 @@ def test_lost_acknowledgements_double_and_lose_nothing(deployment: Any, monkeypa
             lost.append((await sent).offset)
             raise RequestTimedOutError
 
-    monkeypatch.setattr(kafka, "AIOKafkaProducer", Deaf)
+    monkeypatch.setattr(kafka_write, "AIOKafkaProducer", Deaf)
 
     async def scene() -> None:
         before = await decided(deployment)

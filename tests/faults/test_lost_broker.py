@@ -10,8 +10,9 @@ from typing import Any, cast
 import pytest
 from fault_site import quiet_port
 
-from pipeline.adapters import faust_watch, kafka, kafka_stop
-from pipeline.adapters.kafka import Marks, Publisher
+from pipeline.adapters import faust_watch, kafka_stop
+from pipeline.adapters.kafka import Marks
+from pipeline.adapters.kafka_write import Publisher
 from pipeline.errors import Retryable
 from pipeline.events.records import Completion, Work
 from pipeline.runner.generate import GeneratePartition
@@ -20,7 +21,7 @@ from pipeline.stages.dispatch import Emission
 
 
 def test_a_publisher_outlives_its_broker_whoever_uses_it(deployment: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kafka, "_WRITE_S", 1.0)
+    monkeypatch.setattr(kafka_write, "_WRITE_S", 1.0)
     monkeypatch.setattr(kafka_stop, "STOP_S", 0.5)
 
     async def scene() -> None:

@@ -16,7 +16,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from pipeline import wiring
 from pipeline.adapters.gateway.auth import parse_bearer
-from pipeline.adapters.kafka import Publisher
+from pipeline.adapters.kafka_write import Publisher
 from pipeline.config import Settings
 from pipeline.demo.receiver import Receiver
 from pipeline.events import wire

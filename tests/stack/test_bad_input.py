@@ -16,7 +16,8 @@ from real_stages import serving
 
 from pipeline.adapters.control_feed import ControlFeed
 from pipeline.adapters.embedded.supervisor import free_port
-from pipeline.adapters.kafka import PartitionReader, Publisher
+from pipeline.adapters.kafka import PartitionReader
+from pipeline.adapters.kafka_write import Publisher
 from pipeline.adapters.registry import Registry
 from pipeline.config import Gateway, Generate, Kafka, Keys, Settings
 from pipeline.events.chain import ChainReader

@@ -17,7 +17,8 @@ from real_stages import serving
 
 from pipeline.adapters.embedded.jars import cached_jars
 from pipeline.adapters.embedded.supervisor import free_port
-from pipeline.adapters.kafka import PartitionReader, Publisher
+from pipeline.adapters.kafka import PartitionReader
+from pipeline.adapters.kafka_write import Publisher
 from pipeline.config import Gateway, Generate, Kafka, Keys, Settings
 from pipeline.events.codec import decode_log
 from pipeline.events.records import Decision

@@ -18,7 +18,8 @@ from standardwebhooks.webhooks import Webhook
 
 from pipeline.adapters.embedded.broker import BrokerSettings, EmbeddedBroker
 from pipeline.adapters.embedded.supervisor import Supervisor, free_port
-from pipeline.adapters.kafka import PartitionReader, Publisher
+from pipeline.adapters.kafka import PartitionReader
+from pipeline.adapters.kafka_write import Publisher
 from pipeline.adapters.webhook import secret_text
 from pipeline.config import cache
 from pipeline.events.codec import decode, encode

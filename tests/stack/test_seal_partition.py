@@ -11,7 +11,8 @@ from typing import Any
 from pipeline.adapters.clickhouse import ClickHouse
 from pipeline.adapters.embedded.store import EmbeddedStore, StoreSettings
 from pipeline.adapters.embedded.supervisor import free_port
-from pipeline.adapters.kafka import Offsets, Publisher
+from pipeline.adapters.kafka import Offsets
+from pipeline.adapters.kafka_write import Publisher
 from pipeline.adapters.key_files import create_log_keys
 from pipeline.audit.checkpoint import LogKeys
 from pipeline.events.codec import encode

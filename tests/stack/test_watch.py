@@ -17,7 +17,8 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from detectors.base import Finding
 from pipeline.adapters.embedded.broker import BrokerSettings, EmbeddedBroker
 from pipeline.adapters.embedded.supervisor import Supervisor, free_port
-from pipeline.adapters.kafka import PartitionReader, Publisher
+from pipeline.adapters.kafka import PartitionReader
+from pipeline.adapters.kafka_write import Publisher
 from pipeline.config import cache
 from pipeline.events.codec import decode, encode
 from pipeline.events.records import Alert, FindingEvent

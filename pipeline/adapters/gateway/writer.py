@@ -17,7 +17,6 @@ from pipeline.errors import ConfigError, Retryable
 from pipeline.events import wire
 from pipeline.topics import partition_of
 
-_LINGER_MS = 2
 _STOP_S = 5
 _PAUSE_S = 0.5
 log = logging.getLogger(__name__)
@@ -127,7 +126,7 @@ class RequestWriter:
                     bootstrap_servers=self._bootstrap,
                     enable_idempotence=True,
                     acks="all",
-                    linger_ms=_LINGER_MS,
+                    linger_ms=0,
                     max_batch_size=1024 * 1024,
                     max_request_size=2 * 1024 * 1024,
                     request_timeout_ms=10_000,

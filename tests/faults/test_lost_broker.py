@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 from fault_site import quiet_port
 
-from pipeline.adapters import faust_watch, kafka_stop
+from pipeline.adapters import faust_watch, kafka_stop, kafka_write
 from pipeline.adapters.kafka import Marks
 from pipeline.adapters.kafka_write import Publisher
 from pipeline.errors import Retryable

@@ -17,10 +17,11 @@ FIGURES = ("admit", "seal", "sink", "stack", "engine")
 
 
 def main() -> int:
-    """Measure the figures that were asked for; exit status 1 where a goal is missed."""
+    """Measure the figures that were asked for; with ``--strict``, exit status 1 where a goal is missed."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description="Measure against the goals.")
     parser.add_argument("figures", nargs="*", metavar="FIGURE", help=f"of {', '.join(FIGURES)}; without any: all")
     parser.add_argument("--json", type=Path, help="write the rows to this file as well")
+    parser.add_argument("--strict", action="store_true", help="exit status 1 where a goal is missed")
     asked = parser.parse_args()
     unknown = set(asked.figures) - set(FIGURES)
     if unknown:
@@ -33,7 +34,7 @@ def main() -> int:
     if asked.json:
         machine = {"cores": os.cpu_count(), "machine": platform.machine(), "python": platform.python_version()}
         asked.json.write_text(json.dumps({**machine, "rows": [row.document() for row in rows]}, indent=1) + "\n")
-    return int(any(row.met is False for row in rows))
+    return int(asked.strict and any(row.met is False for row in rows))
 
 
 if __name__ == "__main__":

@@ -242,6 +242,7 @@ async def check_broker(settings: Settings) -> None:
 
 
 async def check_topics(settings: Settings) -> list[str]:
+    await check_broker(settings)
     return await topic_admin.check(settings.kafka.bootstrap)
 
 

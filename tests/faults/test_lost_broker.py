@@ -71,14 +71,15 @@ def test_an_end_is_told_only_while_the_request_cannot_have_expired(left_ms: int,
             bootstrap="127.0.0.1:1",
             offsets=object(),
             sender=sender,
+            reports=sender,
             slots=asyncio.Semaphore(1),
             feed=SimpleNamespace(control=control),
         )
         partition = GeneratePartition(cast(Any, rim), 0)
         work = Work("g-0-1", 0, "acme", "acme", "acme-app", "acme-app:1", 0, int(time.time() * 1000) + left_ms)
 
-        async def generated(_: Work) -> Completion:
-            return Completion(work.request, "acme", "acme", "finished", "w", "w.1")
+        async def generated(_: Work) -> tuple[Completion, None]:
+            return Completion(work.request, "acme", "acme", "finished", "w", "w.1"), None
 
         partition._generate = generated  # type: ignore[method-assign]
         await rim.slots.acquire()

@@ -38,11 +38,11 @@ async def count_log(settings: Settings) -> Counter[str]:
     await feed.close()
     found["control"] = feed.control.version + 1
     for partition in range(feed.control.require_deployment().partitions):
-        found["requests"] += len(await _read(settings, "requests", partition))
+        found["requests"] += len(await read_all(settings, "requests", partition))
         for topic in ("alerts", "access", "deliveries"):
-            found[topic] += len(await _read(settings, topic, partition))
+            found[topic] += len(await read_all(settings, topic, partition))
         chain = ChainReader()
-        for item in await _read(settings, "decisions", partition):
+        for item in await read_all(settings, "decisions", partition):
             for entry in chain.push(item.entry()):
                 record = decode_log(entry.value)
                 found["valid"] += 1
@@ -53,7 +53,8 @@ async def count_log(settings: Settings) -> Counter[str]:
     return found
 
 
-async def _read(settings: Settings, topic: str, partition: int) -> list[Item]:
+async def read_all(settings: Settings, topic: str, partition: int) -> list[Item]:
+    """Every record that a partition holds now."""
     reader = PartitionReader(settings.kafka.bootstrap, topic, partition)
     try:
         await reader.start(await reader.begin())

@@ -11,9 +11,8 @@ from fault_load import AGAIN, ANSWERED, BROKEN, REFUSED, Call
 from fault_site import Site
 
 from pipeline.adapters.control_feed import ControlFeed
-from pipeline.adapters.kafka import Item, PartitionReader
 from pipeline.config import Settings
-from pipeline.demo.account import Line
+from pipeline.demo.account import Line, read_all
 from pipeline.events.chain import ChainReader
 from pipeline.events.codec import decode, decode_log
 from pipeline.events.control import Control
@@ -44,23 +43,14 @@ async def read_log(settings: Settings) -> Log:
     await feed.close()
     log = Log(feed.control)
     for partition in range(feed.control.require_deployment().partitions):
-        log.requests |= {(partition, item.offset) for item in await _read(settings, "requests", partition)}
+        log.requests |= {(partition, item.offset) for item in await read_all(settings, "requests", partition)}
         chain = ChainReader()
-        items = await _read(settings, "decisions", partition)
+        items = await read_all(settings, "decisions", partition)
         log.records.append([decode_log(e.value) for item in items for e in chain.push(item.entry())])
         log.skipped += chain.skipped
-        for item in await _read(settings, "completions", partition):
+        for item in await read_all(settings, "completions", partition):
             log.completions[partition, item.offset] = decode(Completion, item.value)
     return log
-
-
-async def _read(settings: Settings, topic: str, partition: int) -> list[Item]:
-    reader = PartitionReader(settings.kafka.bootstrap, topic, partition)
-    try:
-        await reader.start(await reader.begin())
-        return await reader.read_to_end()
-    finally:
-        await reader.close()
 
 
 def _more_than_once(names: Iterable[object]) -> int:

@@ -61,13 +61,13 @@ async def gateway(settings: Settings, stop: asyncio.Event, assign: Assign = ()) 
 
 
 async def admit(settings: Settings, stop: asyncio.Event, assign: Assign = ()) -> None:
-    from detectors.catalogue import screen
+    from pipeline.adapters.screening import Screener
     from pipeline.runner.admit import AdmitPartition, Rim
 
-    bootstrap = settings.kafka.bootstrap
-    async with _control(settings) as feed, _opened(bootstrap, "sluice-admit", "requests") as rim_parts:
+    bootstrap, opened = settings.kafka.bootstrap, _opened(settings.kafka.bootstrap, "sluice-admit", "requests")
+    async with Screener() as screener, _control(settings) as feed, opened as rim_parts:
         vault = Vault(FileKeyring(settings.keys.keyring), feed.control)
-        rim = Rim(bootstrap, feed, vault, screen, *rim_parts, settings.admit.snapshot_every)
+        rim = Rim(bootstrap, feed, vault, screener.screen, *rim_parts, settings.admit.snapshot_every)
         group = Group(bootstrap, "sluice-admit-workers", "requests", settings.kafka.instance)
         await share(group, lambda p, s: AdmitPartition(rim, p).run(s), stop, assign)
 

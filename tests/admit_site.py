@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from detectors.base import Finding, Transcript
+from detectors.base import Transcript
+from detectors.screening import Screened
 from pipeline.adapters.control_feed import ControlFeed
 from pipeline.adapters.kafka import Marks, Offsets, PartitionReader
 from pipeline.adapters.kafka_write import Publisher
@@ -17,8 +18,8 @@ from pipeline.runner.admit import AdmitPartition, Rim
 from pipeline.vault import Vault
 
 
-def no_findings(texts: Sequence[Transcript]) -> list[tuple[Finding, ...]]:
-    return [() for _ in texts]
+async def no_findings(texts: Sequence[Transcript]) -> list[Screened]:
+    return [Screened() for _ in texts]
 
 
 class Writers:

@@ -19,6 +19,8 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
+from detectors.base import Transcript
+from detectors.screening import Screened
 from pipeline.adapters.control_feed import ControlFeed
 from pipeline.adapters.kafka import Marks, Offsets, PartitionReader
 from pipeline.adapters.kafka_write import Publisher
@@ -29,16 +31,20 @@ from pipeline.runner.inbox import CAPACITY, Inbox, LateBell
 from pipeline.stages import dispatch
 from pipeline.stages.admit import GRACE_MS
 from pipeline.stages.admit_batch import Step, decide_batch
-from pipeline.stages.intake import Door, Intake, Raw, Screen
+from pipeline.stages.intake import Door, Intake, Raw
 from pipeline.vault import Vault
 
 _log = logging.getLogger(__name__)
 _TAKE = 512
+"""Requests that are opened together; while they are decided the next ones are being screened."""
 _AHEAD_MS = 5_000
 _LOOK_S = 0.5
 _PAUSE_S = 1.0
 _GATHER_S = 0.02
 """Completions wait this long for requests to share a batch with; a refusal that they could turn does not wait."""
+
+
+Screen = Callable[[Sequence[Transcript]], Awaitable[Sequence[Screened]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +67,13 @@ class AdmitPartition:
     def __init__(self, rim: Rim, partition: int) -> None:
         self._rim, self._partition = rim, partition
         self._history = History(rim.bootstrap, partition, rim.offsets, rim.publisher)
-        self._door = Door(rim.feed.control, rim.vault, partition, rim.screen)
+        self._door = Door(rim.feed.control, rim.vault, partition)
         self._arrived = asyncio.Event()
         self._requests = Inbox(PartitionReader(rim.bootstrap, "requests", partition, rim.offsets), self._arrived)
         late = LateBell(self._arrived, _GATHER_S)
         self._reports = Inbox(PartitionReader(rim.bootstrap, "completions", partition, rim.offsets), late)
+        self._opening: asyncio.Task[tuple[int, list[Intake]]] | None = None
+        """The next requests, how many of those that wait they are, and what is read of them elsewhere right now."""
         self._pending: deque[Intake] = deque()
         self._raw: dict[int, Raw] = {}
         """What will be a dead letter."""
@@ -92,8 +100,9 @@ class AdmitPartition:
             await self._acted_on()
             await self._commit_mark()
         finally:
-            if self._acting is not None:
-                self._acting.cancel()
+            for task in (self._acting, self._opening):
+                if task is not None:
+                    task.cancel()
             await self._requests.close()
             await self._reports.close()
             await self._history.close()
@@ -134,7 +143,7 @@ class AdmitPartition:
         await self._look()
         if self._owed:
             await self._act((), self._opened())
-        self._fill()
+        await self._fill()
         due = next(self._history.ledger.due(_clock(), GRACE_MS), None)
         step = self._decide(drained=due is not None and await self._reports.reach_end())
         if step.blocked and not step.records:
@@ -177,26 +186,51 @@ class AdmitPartition:
     def _opened(self) -> dict[int, Intake]:
         return {intake.facts.offset: intake for intake in self._pending}
 
-    def _fill(self) -> None:
-        """Open what has arrived; what was decided already (by another writer) is passed over."""
+    async def _fill(self) -> None:
+        """Take what was opened, and have the next requests opened while these are decided."""
+        while self._opening is None or self._opening.done() or not self._pending:
+            if self._opening is not None:
+                await self._take_opened()
+            self._pass_over()
+            if len(self._pending) >= _TAKE or not self._open_next():
+                return
+
+    async def _take_opened(self) -> None:
+        opening, self._opening = self._opening, None
+        assert opening is not None
+        count, intakes = await opening
+        self._pending += intakes
+        self._requests.drop(count)
+
+    def _pass_over(self) -> None:
+        """What was decided already, by another writer."""
         mark = self._history.ledger.marks["requests"]
         while self._pending and self._pending[0].facts.offset < mark:
             self._raw.pop(self._pending.popleft().facts.offset, None)
-        room = _TAKE - len(self._pending)
-        if room <= 0:
-            return
-        items = self._requests.peek(room)
-        raws = [Raw(i.offset, i.time, i.value, i.headers) for i in items if i.offset >= mark]
-        if raws and raws[-1].time > _clock() + _AHEAD_MS:
+
+    def _open_next(self) -> bool:
+        """Whether anything waits that can be opened."""
+        items = self._requests.peek(_TAKE)
+        if not items:
+            return False
+        if items[-1].time > _clock() + _AHEAD_MS:
             raise Fatal(
-                f"requests[{self._partition}]: broker time {raws[-1].time} is more than {_AHEAD_MS} ms ahead of this "
+                f"requests[{self._partition}]: broker time {items[-1].time} is more than {_AHEAD_MS} ms ahead of this "
                 "machine's clock. Set the clocks (NTP), then start again."
             )
-        for raw, intake in zip(raws, self._door.take(raws), strict=True):
-            self._pending.append(intake)
+        mark = self._history.ledger.marks["requests"]
+        raws = [Raw(i.offset, i.time, i.value, i.headers) for i in items if i.offset >= mark]
+        self._opening = asyncio.create_task(self._open(len(items), raws))
+        self._opening.add_done_callback(lambda _: self._arrived.set())
+        return True
+
+    async def _open(self, count: int, raws: Sequence[Raw]) -> tuple[int, list[Intake]]:
+        opened = self._door.open(raws)
+        intakes = opened.intakes(await self._rim.screen(opened.texts) if opened.texts else ())
+        for raw, intake in zip(raws, intakes, strict=True):
             if intake.facts.fault == "malformed":
                 self._raw[raw.offset] = raw
-        self._requests.drop(len(items))
+        return count, intakes
 
     def _decide(self, drained: bool) -> Step:
         reports = [Raw(i.offset, i.time, i.value, ()) for i in self._reports.peek(CAPACITY)]

@@ -1,19 +1,20 @@
 """What a record of ``requests`` says: genuine or not, readable or not, and what the detectors see in its text.
 
 The first half of ADMIT, free of state: a batch of raw records in, one ``Intake`` each out. The signature is checked
-before anything is parsed, the text is opened last, and a fault is a reason, never an exception.
+before anything is parsed, the text is opened last, and a fault is a reason, never an exception. Between ``Door.open``
+and ``Opened.intakes`` somebody else reads the texts.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import msgspec
 
 from detectors.base import Finding, Part, Transcript
-from detectors.extraction import features_of_many
+from detectors.screening import Screened
 from inference.types import input_token_bound
 from pipeline.errors import Malformed
 from pipeline.events import wire
@@ -22,8 +23,7 @@ from pipeline.events.records import Facts
 from pipeline.stages.admit import Caller, identify
 from pipeline.vault import Vault
 
-Screen = Callable[[Sequence[Transcript]], Sequence[tuple[Finding, ...]]]
-MAX_LANES = 4096
+_UNREAD = Screened()
 
 
 class Raw(NamedTuple):
@@ -57,26 +57,36 @@ class _Draft(msgspec.Struct, gc=False):
     transcript: Transcript = ()
 
 
+class Opened:
+    """A batch of records that were verified and opened; what its texts say is still to come."""
+
+    def __init__(self, drafts: Sequence[_Draft]) -> None:
+        self._drafts = drafts
+        self.texts: list[Transcript] = [draft.transcript for draft in drafts if draft.transcript]
+
+    def intakes(self, screened: Sequence[Screened]) -> list[Intake]:
+        """One intake per record, in order; ``screened`` has one answer for each of ``texts``."""
+        found = iter(screened)
+        return [_intake(draft, next(found) if draft.transcript else _UNREAD) for draft in self._drafts]
+
+
 class Door:
     """Opens the records of one partition."""
 
-    def __init__(self, control: Control, vault: Vault, partition: int, screen: Screen) -> None:
+    def __init__(self, control: Control, vault: Vault, partition: int) -> None:
         self._control = control
         self._vault = vault
         self._partition = partition
-        self._screen = screen
 
-    def take(self, batch: Sequence[Raw]) -> list[Intake]:
-        """One intake per record, in order; texts are screened together."""
+    def open(self, batch: Sequence[Raw]) -> Opened:
+        """Verify, decrypt and parse; the texts are to be screened together."""
         drafts = [_Draft(raw) for raw in batch]
         # step by step over the batch, as a loop of one step keeps its code in the processor's cache
         for step in (self._read, self._verify, self._place, _parse, self._unseal, _listen):
             for draft in drafts:
                 if not draft.fault:
                     step(draft)
-        texts = [draft.transcript for draft in drafts if draft.transcript]
-        found = zip(self._screen(texts), features_of_many(texts), strict=True)
-        return [_intake(draft, *(next(found) if draft.transcript else ((), ()))) for draft in drafts]
+        return Opened(drafts)
 
     def reopen(self, raw: Raw) -> Intake:
         """Body and wrap of a record whose decision is known already; nothing is verified again."""
@@ -150,7 +160,8 @@ def _listen(draft: _Draft) -> None:
         draft.transcript = tuple([Part(m.role, m.content) for m in messages])  # type: ignore[arg-type]
 
 
-def _intake(draft: _Draft, found: tuple[Finding, ...], sketch: tuple[int, ...]) -> Intake:
+def _intake(draft: _Draft, screened: Screened) -> Intake:
+    found = screened.findings
     raw, envelope, body, caller = draft.raw, draft.envelope, draft.body, draft.caller
     if envelope is None or caller is None or not draft.genuine:
         return Intake(Facts(raw.offset, raw.time, fault=draft.fault))
@@ -166,7 +177,7 @@ def _intake(draft: _Draft, found: tuple[Finding, ...], sketch: tuple[int, ...]) 
         input_bound=input_token_bound(draft.transcript),
         deadline=raw.time + body.timeout_ms,
         findings=found,
-        features=sketch,
+        features=screened.features,
         text_digest=hashlib.sha256(body.sealed).digest(),
         text=body.sealed if draft.transcript and keeps(caller.plan, found) else b"",
     )

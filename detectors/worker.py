@@ -1,25 +1,27 @@
 """The process in which texts of strangers are read: ``python -m detectors.worker``.
 
 Frames on standard input and output: length (u32 BE), then msgpack; a list of transcripts in, a list of ``Screened``
-out, after one empty frame that says it is ready. A batch that takes more CPU time or memory than its share kills the
-process and nothing else; the caller finds the guilty text and starts another one (``pipeline.adapters.screening``).
-The process can neither write a file nor open a further one, and holds no secret.
+out. Reading is done by a fork of the process, which first sends an empty frame: it is ready. A batch that takes more
+CPU time or memory than its share kills that fork and nothing else; the next one is ready within milliseconds, and its
+empty frame in place of an answer says so. Neither can write a file nor open a further one, and neither holds a secret.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import mmap
+import os
 import resource
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import IO
 
 import msgspec
 
 from detectors.base import Part, Transcript
-from detectors.screening import screen_batch
+from detectors.screening import Screened, screen_batch
 
 MEMORY_BYTES = 2 << 30
 """Address space of the process; numpy's libraries alone reserve a few hundred MiB of it."""
@@ -36,19 +38,40 @@ def cpu_budget_s(transcripts: Sequence[Transcript]) -> float:
     return CPU_S + CPU_S_PER_CHAR * sum(len(part.text) for transcript in transcripts for part in transcript)
 
 
-def main() -> None:
+Screen = Callable[[Sequence[Transcript]], Sequence[Screened]]
+_WORKING = 1
+
+
+def main(screen: Screen = screen_batch) -> None:
     """Serve until the input ends."""
-    # tables and weights are read before the doors close
-    screen_batch([_WARM])
+    # tables and weights are read once, before the doors close
+    screen([_WARM])
     _confine()
+    state = mmap.mmap(-1, 1)
+    while True:
+        state[0] = 0
+        child = os.fork()
+        if not child:
+            _die_with_parent()
+            _serve(screen, state)
+            os._exit(0)
+        os.waitpid(child, 0)
+        if state[0] != _WORKING:
+            # the end of the input, or killed with half a frame read: whoever asks must begin anew
+            return
+
+
+def _serve(screen: Screen, state: mmap.mmap) -> None:
     source, sink = sys.stdin.buffer, sys.stdout.buffer
     _write(sink, b"")
     while header := source.read(4):
         transcripts = _decoder.decode(source.read(int.from_bytes(header, "big")))
+        state[0] = _WORKING
         # its default action ends the process, also in the middle of a C library's loop
         signal.setitimer(signal.ITIMER_VIRTUAL, cpu_budget_s(transcripts))
-        answer = _encode(screen_batch(transcripts))
+        answer = _encode(screen(transcripts))
         signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        state[0] = 0
         _write(sink, answer)
 
 
@@ -62,6 +85,10 @@ def _confine() -> None:
     for limit in (resource.RLIMIT_FSIZE, resource.RLIMIT_CORE):
         resource.setrlimit(limit, (0, 0))
     resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))
+    _die_with_parent()
+
+
+def _die_with_parent() -> None:
     with contextlib.suppress(AttributeError, OSError):
         control = ctypes.CDLL(None).prctl
         control(_DIE_WITH_PARENT, signal.SIGKILL, 0, 0, 0)

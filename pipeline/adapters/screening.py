@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from types import TracebackType
@@ -37,10 +38,15 @@ class _Lost(Exception):
     """The worker ended, or does not answer."""
 
 
-class Screener:
-    """One worker, started on first use and again after each that was lost."""
+class _Replaced(Exception):
+    """The worker's fork did not survive the batch, and the next one is ready."""
 
-    def __init__(self) -> None:
+
+class Screener:
+    """One worker, started on first use and again after each that was lost; ``module`` is its program."""
+
+    def __init__(self, module: str = "detectors.worker") -> None:
+        self._module = module
         self._process: asyncio.subprocess.Process | None = None
         self._turn = asyncio.Lock()
 
@@ -66,10 +72,14 @@ class Screener:
         return found
 
     async def _screen(self, batch: Sequence[Transcript]) -> list[Screened]:
-        try:
-            return await asyncio.wait_for(self._ask(batch), WALL_S)
-        except (_Lost, TimeoutError):
-            await self._end()
+        for _ in range(2 if len(batch) == 1 else 1):
+            # a text alone is tried again: somebody else may have killed the worker
+            try:
+                return await asyncio.wait_for(self._ask(batch), WALL_S)
+            except _Replaced:
+                continue
+            except (_Lost, TimeoutError):
+                await self._end()
         if len(batch) == 1:
             _log.error("screening: a text of %d characters killed its reader", sum(len(p.text) for p in batch[0]))
             return [KILLED]
@@ -83,7 +93,10 @@ class Screener:
         try:
             process.stdin.write(len(question).to_bytes(4, "big") + question)
             await process.stdin.drain()
-            answers = _decoder.decode(await _read(process))
+            answer = await _read(process)
+            if not answer:
+                raise _Replaced
+            answers = _decoder.decode(answer)
         except (OSError, EOFError, msgspec.DecodeError) as error:
             raise _Lost from error
         if len(answers) != len(batch):
@@ -95,9 +108,10 @@ class Screener:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-m",
-                "detectors.worker",
+                self._module,
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
+                start_new_session=True,
                 # nothing of ours: secrets come in the environment
                 env={"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1", "LC_ALL": "C.UTF-8"},
             )
@@ -113,7 +127,7 @@ class Screener:
         process, self._process = self._process, None
         if process is not None:
             with contextlib.suppress(ProcessLookupError):
-                process.kill()
+                os.killpg(process.pid, signal.SIGKILL)
             await process.wait()
 
 

@@ -16,13 +16,16 @@ from pipeline import config, terminal
 from pipeline.config import Settings
 from pipeline.wiring import STAGES
 
+_log = logging.getLogger(__name__)
+
 
 def add(commands: Any) -> None:
     run = commands.add_parser(
         "run",
         help="run one stage in this process",
         description="Run one stage until SIGTERM or Ctrl-C. Start as many processes of a stage as you like: they share "
-        "the partitions, and two that serve one by mistake do no harm.",
+        "the partitions, and two that serve one by mistake do no harm. On SIGUSR1 a stage writes to its log what each "
+        "of its tasks waits for.",
     )
     run.add_argument("stage", choices=sorted(STAGES))
     run.add_argument("--assign", type=_partitions, default=(), metavar="P,P", help="these partitions, without a group")
@@ -48,11 +51,25 @@ def _run(arguments: argparse.Namespace, settings: Settings) -> int:
         stop, loop = asyncio.Event(), asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, _stopper(stop, loop))
+        loop.add_signal_handler(signal.SIGUSR1, _say_what_waits)
         await STAGES[arguments.stage](settings, stop, arguments.assign)
 
     # Faust brings services of its own that expect the standard loop
     (asyncio.run if arguments.stage == "watch" else uvloop.run)(main())
     return 0
+
+
+def _say_what_waits() -> None:
+    """Every task and the lines at which it waits, to the log: what to look at where a stage stands still."""
+    for task in sorted(asyncio.all_tasks(), key=lambda task: task.get_name()):
+        waiting: Any = task.get_coro()
+        lines = []
+        while waiting is not None:
+            frame = getattr(waiting, "cr_frame", None) or getattr(waiting, "gi_frame", None)
+            if frame is not None:
+                lines.append(f"{frame.f_code.co_qualname}:{frame.f_lineno}")
+            waiting = getattr(waiting, "cr_await", None) or getattr(waiting, "gi_yieldfrom", None)
+        _log.warning("%s waits in %s", task.get_name(), " > ".join(lines))
 
 
 def _stopper(stop: asyncio.Event, loop: asyncio.AbstractEventLoop) -> Any:
@@ -80,7 +97,5 @@ def _config(arguments: argparse.Namespace, settings: Settings) -> int:
     for section, field, default, meaning in config.table():
         value = getattr(getattr(settings, section), field)
         rows.append((f"{section}.{field}", variables[f"{section}.{field}"], value, default, meaning))
-    terminal.table(
-        "settings", ("setting", "variable", "in force", "default", "meaning"), rows, as_json=arguments.json
-    )
+    terminal.table("settings", ("setting", "variable", "in force", "default", "meaning"), rows, as_json=arguments.json)
     return 0

@@ -16,6 +16,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from pipeline.adapters.kafka import PartitionReader
+from pipeline.adapters.kafka_stop import stop_consumer
 from pipeline.adapters.kafka_write import Publisher
 from pipeline.errors import Malformed, Retryable
 from pipeline.events.codec import decode, encode
@@ -89,7 +90,7 @@ class PartitionWatch:
             except Retryable as error:
                 _log.warning("watch: findings[%d] left without a mark: %s", self._partition, error)
             await self._reader.close()
-            await self._marks.stop()
+            await stop_consumer(self._marks)
 
     async def _reread_from(self) -> tuple[int, int]:
         """Offset to read again from, and the append time from which on nothing is missing (0: all there is)."""

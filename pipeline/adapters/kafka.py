@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import time
 from collections.abc import Awaitable, Callable, Sequence
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -13,9 +15,13 @@ from pipeline.adapters.kafka_stop import stop_consumer
 from pipeline.errors import Fatal, Retryable
 from pipeline.events.chain import HEADER, Entry
 
+_log = logging.getLogger(__name__)
 REQUEST_TIMEOUT_MS = 10_000
 _IDLE_WAIT_MS = 2_000
 _BULK_WAIT_MS, _BULK_BYTES = 500, 256 * 1024
+STALL_S = 10.0
+"""After this long without a record a reader asks whether there are any: aiokafka's fetching was seen to stand still
+for good after its broker was killed, with nothing raised."""
 Headers = Sequence[tuple[str, bytes]]
 _UNREADABLE = (UnicodeDecodeError, UnsupportedCodecError)
 """What aiokafka raises on a header name that is no UTF-8, and on a compression whose codec is not installed."""
@@ -79,17 +85,11 @@ class PartitionReader:
         self.at = TopicPartition(topic, partition)
         self._offsets = offsets or Offsets(bootstrap)
         self._shared = offsets is not None
-        self._consumer = AIOKafkaConsumer(
-            bootstrap_servers=bootstrap,
-            enable_auto_commit=False,
-            auto_offset_reset="none",
-            # a record ends the wait at once, so a longer one costs nothing but saves idle fetches
-            fetch_max_wait_ms=_BULK_WAIT_MS if bulk else _IDLE_WAIT_MS,
-            fetch_min_bytes=_BULK_BYTES if bulk else 1,
-            max_partition_fetch_bytes=4 * 1024 * 1024,
-            request_timeout_ms=REQUEST_TIMEOUT_MS,
-        )
+        self._bootstrap, self._bulk = bootstrap, bulk
+        self._consumer = self._fresh_consumer()
         self._started = False
+        self._heard = 0.0
+        """When records came last, or it was asked whether there are any."""
         self._time = 0
         self.position = 0
 
@@ -106,11 +106,7 @@ class PartitionReader:
         if known > end:
             raise self._truncated(end, known)
         if not self._started:
-            try:
-                await self._consumer.start()
-            except KafkaError as error:
-                raise Retryable(f"{self.at.topic}[{self.at.partition}]: {error!r}") from error
-            self._consumer.assign([self.at])
+            await self._open(self._consumer)
             self._started = True
         self.seek(end if offset is None else offset)
 
@@ -122,7 +118,7 @@ class PartitionReader:
 
     def seek(self, offset: int) -> None:
         self._consumer.seek(self.at, offset)
-        self.position = offset
+        self.position, self._heard = offset, time.monotonic()
 
     def pause(self) -> None:
         """Stop fetching until ``resume``; what is at hand is dropped by the next ``seek``."""
@@ -137,6 +133,17 @@ class PartitionReader:
         A record that the client library cannot decode comes as an empty one without headers, so that whoever may
         write to a topic cannot block it.
         """
+        found = await self._poll(limit, wait_ms)
+        now = time.monotonic()
+        if found:
+            self._heard = now
+        elif now - self._heard > STALL_S:
+            self._heard = now
+            if await self.end() > self.position:
+                await self._reopen()
+        return found
+
+    async def _poll(self, limit: int, wait_ms: int) -> list[Item]:
         try:
             return await self._fetch(limit, wait_ms)
         except _UNREADABLE:
@@ -175,6 +182,37 @@ class PartitionReader:
         await stop_consumer(self._consumer)
         if not self._shared:
             await self._offsets.close()
+
+    def _fresh_consumer(self) -> AIOKafkaConsumer:
+        return AIOKafkaConsumer(
+            bootstrap_servers=self._bootstrap,
+            enable_auto_commit=False,
+            auto_offset_reset="none",
+            # a record ends the wait at once, so a longer one costs nothing but saves idle fetches
+            fetch_max_wait_ms=_BULK_WAIT_MS if self._bulk else _IDLE_WAIT_MS,
+            fetch_min_bytes=_BULK_BYTES if self._bulk else 1,
+            max_partition_fetch_bytes=4 * 1024 * 1024,
+            request_timeout_ms=REQUEST_TIMEOUT_MS,
+        )
+
+    async def _open(self, consumer: AIOKafkaConsumer) -> None:
+        try:
+            await consumer.start()
+        except KafkaError as error:
+            raise Retryable(f"{self.at.topic}[{self.at.partition}]: {error!r}") from error
+        consumer.assign([self.at])
+
+    async def _reopen(self) -> None:
+        _log.warning("%s[%d]: records wait, but none come; reading anew", self.at.topic, self.at.partition)
+        fresh = self._fresh_consumer()
+        try:
+            await self._open(fresh)
+        except Retryable:
+            await stop_consumer(fresh)
+            raise
+        stuck, self._consumer = self._consumer, fresh
+        self.seek(self.position)
+        await stop_consumer(stuck)
 
     def _truncated(self, end: int, known: int) -> Fatal:
         return Fatal(

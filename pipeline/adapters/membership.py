@@ -14,9 +14,11 @@ from typing import Any, NamedTuple
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener
 from aiokafka.errors import KafkaError
 
+from pipeline.adapters.kafka_stop import stop_consumer
 from pipeline.errors import Retryable
 
 _log = logging.getLogger(__name__)
+_PAUSE_S = 1.0
 Serve = Callable[[int, asyncio.Event], Awaitable[None]]
 
 
@@ -52,7 +54,17 @@ class Partitions:
 
     async def _run(self, partition: int, stop: asyncio.Event) -> None:
         try:
-            await self._serve(partition, stop)
+            while True:
+                try:
+                    await self._serve(partition, stop)
+                    return
+                except asyncio.CancelledError:
+                    task = asyncio.current_task()
+                    if task is None or task.cancelling():
+                        raise
+                    # a cancellation that a library let out: nobody asked for it, and the partition would stand still
+                    _log.error("partition %d was cancelled from within; serving it anew", partition)
+                    await asyncio.sleep(_PAUSE_S)
         except Exception as error:
             # the others go on; a partition whose log broke must not take them along
             _log.exception("partition %d has stopped", partition)
@@ -114,7 +126,7 @@ async def share(group: Group, serve: Serve, stop: asyncio.Event, assign: tuple[i
         raise Retryable(f"group {group.name}: {error!r}") from error
     finally:
         await partitions.close()
-        await consumer.stop()
+        await stop_consumer(consumer)
 
 
 async def _first(*events: asyncio.Event) -> None:

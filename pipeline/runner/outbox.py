@@ -17,6 +17,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from pipeline.adapters.control_feed import ControlFeed
 from pipeline.adapters.kafka import Item, PartitionReader
+from pipeline.adapters.kafka_stop import stop_consumer
 from pipeline.adapters.kafka_write import Publisher
 from pipeline.adapters.webhook import Courier
 from pipeline.errors import ConfigError, Malformed, Retryable
@@ -137,7 +138,7 @@ class PartitionOutbox:
             await reader.start(found.offset if found is not None else None)
             return await reader.read_to_end()
         finally:
-            await clerk.stop()
+            await stop_consumer(clerk)
             await reader.close()
 
     def _add(self, items: list[Item]) -> list[notify.Pending]:

@@ -10,8 +10,8 @@ from typing import Any, cast
 import pytest
 from fault_site import quiet_port
 
-from pipeline.adapters import faust_watch, kafka_stop, kafka_write
-from pipeline.adapters.kafka import Marks
+from pipeline.adapters import faust_watch, kafka, kafka_stop, kafka_write
+from pipeline.adapters.kafka import Marks, PartitionReader
 from pipeline.adapters.kafka_write import Publisher
 from pipeline.errors import Retryable
 from pipeline.events.records import Completion, Work
@@ -54,6 +54,24 @@ def test_without_a_broker_each_way_in_says_that_it_may_pass() -> None:
             await faust_watch.run(nowhere, asyncio.Event())
 
     asyncio.run(scene())
+
+
+def test_a_reader_whose_fetching_stands_still_reads_anew(deployment: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kafka, "STALL_S", 0.3)
+
+    async def scene() -> list[bytes]:
+        publisher, reader = Publisher(deployment.bootstrap), PartitionReader(deployment.bootstrap, "dead_letters", 0)
+        await reader.start(None)
+        await publisher.send("dead_letters", 0, b"", b"first")
+        found = await reader.read_to_end()
+        reader._consumer._fetcher._fetch_task.cancel()
+        await publisher.send_all([("dead_letters", 0, b"", value, ()) for value in (b"second", b"third")])
+        found += await reader.read_to_end()
+        await reader.close()
+        await publisher.close()
+        return [item.value for item in found]
+
+    assert asyncio.run(asyncio.wait_for(scene(), 60)) == [b"first", b"second", b"third"]
 
 
 @pytest.mark.parametrize(("left_ms", "told"), [(1_000, ["responses"]), (-GRACE_MS - 1_000, [])])

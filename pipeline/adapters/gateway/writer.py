@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 import uuid
@@ -13,11 +12,11 @@ from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 
 from pipeline.adapters.gateway.auth import Caller
 from pipeline.adapters.gateway.refusals import because
+from pipeline.adapters.kafka_stop import STOP_S, stop_producer
 from pipeline.errors import ConfigError, Retryable
 from pipeline.events import wire
 from pipeline.topics import partition_of
 
-_STOP_S = 5
 _PAUSE_S = 0.5
 log = logging.getLogger(__name__)
 
@@ -99,9 +98,9 @@ class RequestWriter:
             await asyncio.gather(self._recovery, return_exceptions=True)
         producer, self._producer = self._producer, None
         if producer is not None:
-            await _stop(producer)
+            await stop_producer(producer)
         if self._dropped:
-            await asyncio.wait(self._dropped, timeout=2 * _STOP_S)
+            await asyncio.wait(self._dropped, timeout=2 * STOP_S)
 
     def _signed(
         self, caller: Caller, client_request: str, kind: str, value: bytes, lane: int
@@ -134,7 +133,7 @@ class RequestWriter:
                 try:
                     await producer.start()
                 except BaseException:
-                    await _stop(producer)
+                    await stop_producer(producer)
                     raise
                 self._producer = producer
             return self._producer
@@ -144,7 +143,7 @@ class RequestWriter:
         if broken is None or broken is not self._producer:
             return
         self._producer = None
-        task = asyncio.create_task(_stop(broken))
+        task = asyncio.create_task(stop_producer(broken))
         self._dropped.add(task)
         task.add_done_callback(self._dropped.discard)
         if self._recovery is None or self._recovery.done():
@@ -158,8 +157,3 @@ class RequestWriter:
             except (KafkaError, TimeoutError, OSError) as error:
                 log.warning("no broker at %s yet: %s", self._bootstrap, type(error).__name__)
                 await asyncio.sleep(_PAUSE_S)
-
-
-async def _stop(producer: AIOKafkaProducer) -> None:
-    with contextlib.suppress(KafkaError, TimeoutError):
-        await asyncio.wait_for(producer.stop(), _STOP_S)

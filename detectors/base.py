@@ -6,7 +6,7 @@ read the text can point at the place, and an audit record without the text still
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Literal, Protocol, runtime_checkable
 
 import msgspec
@@ -48,6 +48,11 @@ class Finding(msgspec.Struct, frozen=True, gc=False, array_like=True, order=True
     end: Annotated[int, msgspec.Meta(ge=0)]
     view: str
     turn: Annotated[int, msgspec.Meta(ge=0)]
+
+
+def risk(findings: Iterable[Finding]) -> int:
+    """0 (nothing found) .. 100 (critical and certain): the worst finding, its confidence weighed by its severity."""
+    return max((finding.confidence * finding.severity // CRITICAL for finding in findings), default=0)
 
 
 @runtime_checkable

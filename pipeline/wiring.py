@@ -73,14 +73,9 @@ async def admit(settings: Settings, stop: asyncio.Event, assign: Assign = ()) ->
 
 
 async def generate(settings: Settings, stop: asyncio.Event, assign: Assign = ()) -> None:
-    from pipeline.events.records import Work
     from pipeline.runner.generate import GeneratePartition, Rim
     from pipeline.runner.sender import Sender
-    from pipeline.stages.generate import Guard
-    from pipeline.stages.guard import Redaction, Unguarded
-
-    def guard(work: Work) -> Guard:
-        return Redaction() if work.redact else Unguarded()
+    from pipeline.stages.guard import guard_of
 
     bootstrap = settings.kafka.bootstrap
     # the model loads while the broker may still be starting
@@ -91,7 +86,7 @@ async def generate(settings: Settings, stop: asyncio.Event, assign: Assign = ())
         sender.start()
         reports.start()
         worker = f"{socket.gethostname()}-{os.getpid()}-{int(time.time())}"
-        rim = Rim(bootstrap, worker, engine, feed, vault, sender, reports, offsets, marks, guard)
+        rim = Rim(bootstrap, worker, engine, feed, vault, sender, reports, offsets, marks, guard_of)
         group = Group(bootstrap, "sluice-generate-workers", "work", settings.kafka.instance)
         await share(group, lambda p, s: GeneratePartition(rim, p).run(s), stop, assign)
         await reports.close()

@@ -171,7 +171,7 @@ def _decision(record: Decision) -> Typed:
             record.principal,
             record.sequence,
             record.verdict,
-            record.reasons[0] if record.reasons else "",
+            record.reasons[0] if record.reasons else record.shadowed,
             record.limit,
             "",
             facts.model,

@@ -43,10 +43,19 @@ class Plan(Document):
     max_tokens: int = 256
     max_input_bytes: int = 16_384
     block_severity: Annotated[int, Field(ge=1, le=5)] = 3
-    """Findings of at least this severity are refused; 5 refuses none (shadow mode)."""
+    """Findings of at least this severity are refused; 5 refuses none."""
+    block_confidence: Annotated[int, Field(ge=0, le=100)] = 0
+    """The tenant's own threshold in percent: a scored finding is refused from here on at any severity; 0 none."""
+    shadow: bool = False
+    """Findings refuse nothing; every decision says what they would have refused."""
+    unscreened: Literal["refuse", "admit"] = "refuse"
+    """What becomes of a prompt that no detector could read to its end."""
+    blank: Annotated[tuple[str, ...], Field(max_length=16)] = ()
+    """Beginnings of rule ids (``injection.``, ``pii.``): what such a rule found in a prompt that is admitted all the
+    same is replaced by a visible marker before the model reads it."""
+    output: Literal["release", "redact", "withhold", "review"] = "redact"
+    """Personal data and secrets in answers: let out, taken out as they stream, end the answer, or put to analysts."""
     keep_texts: Literal["none", "findings", "all"] = "findings"
-    redact_output: bool = True
-    """Personal data and secrets in answers are redacted as they stream."""
 
 
 class Organisation(Document):

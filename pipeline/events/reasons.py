@@ -91,7 +91,7 @@ REASONS: dict[str, Reason] = {
     "unscreened": Reason(
         503,
         "overloaded_error",
-        "The prompt could not be screened in time. Retry after the time given.",
+        "The prompt could not be screened. Send less text, or try again later.",
     ),
     "no_such_request": Reason(
         404,

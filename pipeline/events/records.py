@@ -13,7 +13,7 @@ import msgspec
 
 from detectors.base import Finding
 
-DECIDER = 1
+DECIDER = 2
 """Version of the rules in ``decide``; a verifier of another version cannot re-derive decisions."""
 
 Kind = Literal["inference", "cancel", "unknown"]
@@ -91,6 +91,8 @@ class Decision(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, tag="d
     charges: tuple[Charge, ...] = ()
     findings: tuple[Finding, ...] = ()
     """Findings that needed state, on top of ``facts.findings``."""
+    shadowed: str = ""
+    """Admitted by a plan in shadow mode, which else had refused for this reason."""
     first: str = ""
     """duplicate: the request that holds the idempotency key; cancel: the request that is to stop."""
 
@@ -183,8 +185,12 @@ class Work(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     wrap: bytes = b""
     keep: Literal["none", "findings", "all"] = "none"
     """When the completion carries the sealed text."""
-    redact: bool = True
-    """Personal data and secrets in the output are redacted before they leave the worker."""
+    blanks: tuple[tuple[int, int, int], ...] = ()
+    """(turn, start, end) in code points of what the model is not to read."""
+    blank_personal: bool = False
+    """Nor any personal data, all of it: findings name the worst items only."""
+    output: Literal["release", "redact", "withhold", "review"] = "redact"
+    """What becomes of personal data and secrets in the answer."""
 
 
 class Completion(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):

@@ -188,6 +188,8 @@ class GeneratePartition:
                         if answer.push(chunk, _clock() - began):
                             self._rim.sender.put_late(gathered)
                         finish = chunk.finish
+                        if answer.withheld:
+                            return FinishReason.CANCELLED
         except TimeoutError:
             return None
         except EngineClosed:

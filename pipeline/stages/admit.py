@@ -15,6 +15,7 @@ import msgspec
 
 from detectors.base import Finding
 from detectors.extraction import AccountState, found_at
+from pipeline import policy
 from pipeline.events.control import Control, Key, Limit, Plan, Principal, Tenant
 from pipeline.events.records import Charge, Completion, Decision, Facts, Outcome
 from pipeline.ledger import Ledger, Reservation, client_name
@@ -53,6 +54,7 @@ class Admitted:
     charges: tuple[Charge, ...] = ()
     findings: tuple[Finding, ...] = ()
     first: str = ""
+    shadowed: str = ""
 
 
 def request_id(generation: str, partition: int, offset: int) -> str:
@@ -80,6 +82,7 @@ def decide(ledger: Ledger, control: Control, partition: int, facts: Facts) -> De
         retry_after_ms=denied.retry_after_ms if denied else 0,
         charges=answer.charges,
         findings=answer.findings,
+        shadowed="" if denied else answer.shadowed,  # type: ignore[union-attr]
         first=_first(ledger, caller, facts, answer),
     )
 
@@ -224,12 +227,10 @@ def _meter(ledger: Ledger, caller: Caller, facts: Facts) -> Admitted | Denied:
     counted = tuple(c for c in weighed if c.unit == "requests" and c.meter != "open")
     account = ledger.accounts.get(caller.principal.id, AccountState())
     found = found_at(account, facts.features, facts.time)
-    ceiling = caller.plan.block_severity
-    if any(f.severity >= ceiling for f in facts.findings):
-        return Denied("injection", charges=counted, findings=found)
-    if any(f.severity >= ceiling for f in found):
-        return Denied("extraction", charges=counted, findings=found)
-    return Admitted(weighed, found)
+    refusal = policy.refusal(caller.plan, facts.findings, found) if facts.findings or found else ""
+    if refusal and not caller.plan.shadow:
+        return Denied(refusal, charges=counted, findings=found)
+    return Admitted(weighed, found, shadowed=refusal)
 
 
 def _first(ledger: Ledger, caller: Caller | None, facts: Facts, answer: Admitted | Denied) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from typing import NamedTuple
 
+from pipeline import policy
 from pipeline.events.codec import encode
 from pipeline.events.control import Control
 from pipeline.events.records import DeadLetter, Decision, FindingEvent, Outcome, Response, Work
@@ -93,7 +94,9 @@ def _work(decision: Decision, partition: int, control: Control, intake: Intake |
         sealed=intake.body.sealed,
         wrap=intake.wrap,
         keep="all" if keeps(plan, facts.findings + decision.findings) else plan.keep_texts,
-        redact=plan.redact_output,
+        blanks=policy.blanks(plan, facts.findings),
+        blank_personal=policy.blanks_personal(plan),
+        output=plan.output,
     )
 
 

@@ -18,6 +18,7 @@ from inference.types import Chunk, FinishReason, GenerationRequest, SamplingPara
 from pipeline.events.codec import encode
 from pipeline.events.records import Completion, FindingEvent, Response, Result, Work
 from pipeline.events.wire import Message
+from pipeline.stages.guard import cleaned
 
 _ROLES = {"system": "system", "user": "user", "assistant": "assistant", "document": "user"}
 _RESULTS: dict[FinishReason, Result] = {
@@ -35,6 +36,11 @@ class Guard(Protocol):
     def push(self, text: str) -> str: ...
     def flush(self) -> str: ...
     @property
+    def verdict(self) -> str:
+        """release, redact, withhold or review; withhold ends the answer."""
+        ...
+
+    @property
     def findings(self) -> tuple[Finding, ...]: ...
 
 
@@ -48,7 +54,7 @@ def generation(work: Work, messages: Sequence[Message]) -> GenerationRequest:
     return GenerationRequest(
         request_id=work.request,
         tenant=work.tenant,
-        turns=tuple(Turn(_ROLES[m.role], m.content) for m in messages),
+        turns=tuple(Turn(_ROLES[m.role], m.content) for m in cleaned(work, messages)),
         max_tokens=work.max_tokens,
         sampling=SamplingParams(sampling.temperature, sampling.top_p, sampling.top_k, sampling.seed, sampling.stop),
     )
@@ -110,8 +116,14 @@ class Answer:
             prefix=self._digest.digest(),
         )
 
+    @property
+    def withheld(self) -> bool:
+        """The guard ended the answer; nothing more of it leaves."""
+        return self._guard.verdict == "withhold"
+
     def completion(self, finish: FinishReason | None) -> Completion:
         """The report; ``finish`` None says that the deadline came first."""
+        result: Result = "withheld" if self.withheld else _RESULTS[finish] if finish else "expired"
         text = "".join(self._text).encode()
         findings = self._guard.findings
         keep = text and (self._work.keep == "all" or (self._work.keep == "findings" and findings))
@@ -119,11 +131,11 @@ class Answer:
             request=self._work.request,
             organisation=self._work.organisation,
             tenant=self._work.tenant,
-            result=_RESULTS[finish] if finish else "expired",
+            result=result,
             worker=self._worker,
             attempt=self._attempt,
             model=self._work.model,
-            finish=finish.value if finish else "deadline",
+            finish="guard" if self.withheld else finish.value if finish else "deadline",
             input_tokens=self.usage.input_tokens,
             output_tokens=self.usage.output_tokens,
             first_token_ms=self.usage.first_token_ms,
@@ -154,7 +166,7 @@ def finding(work: Work, completion: Completion, time: int) -> bytes | None:
     if not completion.findings:
         return None
     who = (work.organisation, work.tenant, work.principal)
-    return encode(FindingEvent(work.request, time, *who, "generate", "redact", (), completion.findings))
+    return encode(FindingEvent(work.request, time, *who, "generate", work.output, (), completion.findings))
 
 
 def failed(work: Work, attempt: str, worker: str) -> Completion:

@@ -15,7 +15,7 @@ from inference.types import Chunk, FinishReason
 from pipeline.events.codec import decode, encode
 from pipeline.events.records import Completion, FindingEvent, Response, Work
 from pipeline.stages import generate
-from pipeline.stages.guard import Redaction, Unguarded
+from pipeline.stages.guard import guard_of
 
 TIME = 1_790_000_000_000
 PIECES = ("plain words ", "漢字 ", "call 13812345678 ", "jane@exam", "ple.org ", "4111 1111 1111 1111 ", " ", "é", "")
@@ -30,22 +30,22 @@ class Piece:
     tenant: str
     text: str
     finish: FinishReason | None
-    redact: bool
+    output: str
 
 
 talks = st.tuples(
     st.sampled_from(("acme", "beta")),
     st.lists(st.sampled_from(PIECES), max_size=6),
     st.sampled_from(tuple(FinishReason)),
-    st.booleans(),
+    st.sampled_from(("release", "redact", "withhold", "review")),
 )
 
 
 def interleaved(drawn: tuple[list[Any], list[int]]) -> list[Piece]:
     waiting = []
-    for run, (tenant, texts, finish, redact) in enumerate(drawn[0]):
-        last = Piece(run, tenant, "", finish, redact)
-        waiting.append([*(Piece(run, tenant, text, None, redact) for text in texts), last])
+    for run, (tenant, texts, finish, output) in enumerate(drawn[0]):
+        last = Piece(run, tenant, "", finish, output)
+        waiting.append([*(Piece(run, tenant, text, None, output) for text in texts), last])
     found, turn = [], 0
     while any(waiting):
         lanes = [lane for lane in waiting if lane]
@@ -57,7 +57,7 @@ def interleaved(drawn: tuple[list[Any], list[int]]) -> list[Piece]:
 def work(piece: Piece) -> Work:
     who = (piece.tenant, piece.tenant, f"{piece.tenant}-1")
     return Work(
-        f"g1-0-{piece.run}", 0, *who, f"r{piece.run}", -1, TIME + 60_000, model="m", keep="all", redact=piece.redact
+        f"g1-0-{piece.run}", 0, *who, f"r{piece.run}", -1, TIME + 60_000, model="m", keep="all", output=piece.output
     )
 
 
@@ -87,7 +87,7 @@ class GenerateSubject:
         positions: Counter[int] = Counter()
         written, digests = list[Written](), dict[str, bytes]()
         for at, piece in enumerate(inputs):
-            guard = Redaction() if piece.redact else Unguarded()
+            guard = guard_of(work(piece))
             answer = answers.setdefault(piece.run, generate.Answer(work(piece), "a1", "w", seal, guard))
             half = len(piece.text) // 2 if at in cuts else 0
             for text in (piece.text[:half], piece.text[half:]) if half else (piece.text,):

@@ -28,6 +28,7 @@ from pipeline.audit.rows import manifest_row, statement
 from pipeline.audit.verify import Verifier
 from pipeline.events.codec import decode_log, encode
 from pipeline.events.records import (
+    DECIDER,
     Access,
     Alert,
     Completion,
@@ -312,7 +313,7 @@ def test_a_false_history_sealed_in_good_order_is_found_by_deriving_it(change: An
 def test_another_decider_version_is_counted_and_not_called_a_fault() -> None:
     records = history()
     at = index_of(records, Decision)
-    records[at] = msgspec.structs.replace(records[at], decider=2)
+    records[at] = msgspec.structs.replace(records[at], decider=DECIDER + 1)
     report = decisions(records).verify(replay=True)
     assert (report.not_derivable, report.ok) == (1, True)
 

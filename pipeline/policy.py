@@ -1,0 +1,51 @@
+"""What a plan makes of findings. Pure: severities and confidences in, one word out; texts are not seen here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from detectors.base import Finding
+from pipeline.events.control import Plan
+
+SCORED = "injection.score"
+"""Rule whose confidence is a calibrated probability in percent, so that a tenant may set a threshold of its own."""
+UNREAD = "detector."
+"""Rules that say of a text that it was not read to its end."""
+PERSONAL = "pii."
+
+
+def refusal(plan: Plan, findings: Sequence[Finding], account: Sequence[Finding]) -> str:
+    """The reason for which ``plan`` refuses a prompt with ``findings`` by an account with those; empty for none."""
+    if plan.unscreened == "refuse" and any(f.rule.startswith(UNREAD) for f in findings):
+        return "unscreened"
+    if any(_blocks(plan, f) for f in findings):
+        return "injection"
+    return "extraction" if any(f.severity >= plan.block_severity for f in account) else ""
+
+
+def blanks(plan: Plan, findings: Iterable[Finding]) -> tuple[tuple[int, int, int], ...]:
+    """(turn, start, end) of what the model is not to read, in order and apart from each other."""
+    if not plan.blank:
+        return ()
+    merged: list[tuple[int, int, int]] = []
+    for turn, start, end in sorted(
+        (f.turn, f.start, f.end) for f in findings if f.rule.startswith(plan.blank) and f.start < f.end
+    ):
+        if merged and merged[-1][0] == turn and merged[-1][2] >= start:
+            merged[-1] = turn, merged[-1][1], max(end, merged[-1][2])
+        else:
+            merged.append((turn, start, end))
+    return tuple(merged)
+
+
+def blanks_personal(plan: Plan) -> bool:
+    """Whether personal data in prompts is taken out: all of it, also what findings did not have room for."""
+    return PERSONAL in plan.blank
+
+
+def _blocks(plan: Plan, finding: Finding) -> bool:
+    if finding.rule.startswith(UNREAD):
+        return False
+    if plan.block_confidence and finding.rule == SCORED:
+        return finding.confidence >= plan.block_confidence
+    return finding.severity >= plan.block_severity

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 class Table(NamedTuple):
@@ -41,6 +41,7 @@ RECORDS = Table(
         "first_token_ms",
         "rules",
         "severity",
+        "risk",
         "body",
     ),
     ("origin", "leaf"),

@@ -137,7 +137,14 @@ class Registry:
             "control", 0, f"{document.doc}/{document.id}".encode(), document.model_dump_json().encode()
         )
         tenant = document.id if isinstance(document, Tenant) else ""
-        record = Access(int(time.time() * 1000), self._actor, act, tenant, f"{document.doc}/{document.id}")
+        await self._record(act, tenant, f"{document.doc}/{document.id}")
+
+    async def label(self, request: str, tenant: str, verdict: str, analyst: str) -> None:
+        """Put on record what an analyst says of a request of ``tenant``: ``attack`` or ``benign``."""
+        await self._record(f"label.{verdict}", tenant, request, analyst)
+
+    async def _record(self, act: str, tenant: str, target: str, actor: str = "") -> None:
+        record = Access(int(time.time() * 1000), actor or self._actor, act, tenant, target)
         partitions = self._feed.control.require_deployment().partitions
         await self._publisher.send("access", partition_of(tenant.encode(), partitions), tenant.encode(), encode(record))
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from detectors.base import Finding
+from detectors.base import Finding, risk
 from pipeline.errors import Malformed
 from pipeline.events.codec import decode, decode_log, encode
 from pipeline.events.records import (
@@ -39,7 +39,7 @@ _MARKS: dict[type[Any], str] = {ControlMark: "policy", Tick: "tick", SnapshotMar
 
 
 class Typed(NamedTuple):
-    """The columns of ``tables.RECORDS`` from ``time`` to ``severity``."""
+    """The columns of ``tables.RECORDS`` from ``time`` to ``risk``."""
 
     time: int
     """Unix ms."""
@@ -62,6 +62,8 @@ class Typed(NamedTuple):
     first_token_ms: int = 0
     rules: tuple[str, ...] = ()
     severity: int = 0
+    risk: int = 0
+    """Of the findings of a decision or an outcome: ``detectors.base.risk``."""
 
 
 class _Document(msgspec.Struct, frozen=True):
@@ -183,6 +185,7 @@ def _decision(record: Decision) -> Typed:
             0,
             _rules(found) if found else (),
             max(f.severity for f in found) if found else 0,
+            risk(found) if found else 0,
         ),
     )
 
@@ -212,6 +215,7 @@ def _outcome(record: Outcome) -> Typed:
             record.first_token_ms,
             _rules(found) if found else (),
             max(f.severity for f in found) if found else 0,
+            risk(found) if found else 0,
         ),
     )
 

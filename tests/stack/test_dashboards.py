@@ -22,7 +22,7 @@ from pipeline.adapters.embedded.store import EmbeddedStore, StoreSettings
 from pipeline.adapters.embedded.supervisor import Supervisor, free_port
 from pipeline.audit.rows import manifest_row, typed
 from pipeline.events.codec import encode
-from pipeline.events.records import Alert, Decision, Delivery, Facts, Manifest, Outcome
+from pipeline.events.records import Access, Alert, Decision, Delivery, Facts, Manifest, Outcome
 from pipeline.tables import MANIFESTS, RECORDS
 
 T0 = 1_760_000_400
@@ -187,6 +187,29 @@ def test_on_a_known_day_every_panel_shows_it(store: Store) -> None:
     ]
     assert [(row["delivered"], row["failed"]) for row in store.ask("deliveries") if row["failed"]] == [(1, 1)]
     assert store.ask("freshness")[0]["age"] > 0
+    (risky,) = [row for row in store.ask("risk_per_minute") if row["high"]]
+    assert (risky["grave"], risky["high"], risky["medium"], risky["low"]) == (0, 2, 0, 0)
+
+
+def test_the_newest_label_of_a_request_counts_for_each_rule_that_fired(store: Store) -> None:
+    day(store)
+    labels = Log("access")
+    for at, (request, verdict, tenant) in enumerate(
+        [
+            ("g1-0-2", "benign", "acme"),
+            ("g1-0-2", "attack", "acme"),
+            ("g1-0-4", "benign", "globex"),
+            ("x", "attack", ""),
+        ]
+    ):
+        labels.add(Access(EVENT_MS + 9000 + at, "ana", f"label.{verdict}", tenant, request))
+    labels.put(store)
+    assert store.ask("precision_by_rule") == [
+        {"rule": "injection.frame.end-of-document", "confirmed": 0, "false_alarms": 1, "precision": 0},
+        {"rule": "injection.override.ignore-previous", "confirmed": 1, "false_alarms": 0, "precision": 1},
+    ]
+    acme = View(T0, T0 + 600, 60, {"tenant": "acme"})
+    assert [row["rule"] for row in store.ask("precision_by_rule", acme)] == ["injection.override.ignore-previous"]
 
 
 def test_one_tenant_sees_its_own_and_a_hostile_name_nothing(store: Store) -> None:

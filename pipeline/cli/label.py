@@ -1,0 +1,86 @@
+"""``sluice label``: what analysts say of requests that were flagged, and how often each rule was right."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import getpass
+from typing import Any
+
+from dashboards.render import View, raw, render
+from pipeline import terminal, wiring
+from pipeline.config import Settings
+from pipeline.errors import ConfigError
+
+_FOREVER = 2**32 - 1
+_KNOWN = """
+SELECT tenant, principal, verdict, reason, rules FROM records
+WHERE request = {request:String} AND kind = 'decision' LIMIT 1
+"""
+_LABELS = """
+SELECT request, tenant, substring(argMax(reason, (time, leaf)), 7) AS label, argMax(principal, (time, leaf)) AS analyst,
+    toString(max(time)) AS time
+FROM records WHERE kind = 'access' AND startsWith(reason, 'label.')
+GROUP BY request, tenant ORDER BY time DESC LIMIT {limit:UInt32}
+"""
+
+
+def add(commands: Any) -> None:
+    parser = commands.add_parser(
+        "label",
+        help="say of a request whether it was an attack; see how often each rule was right",
+        description="A label is an act of a person: it is written to the topic access and sealed like every other. The "
+        "newest label of a request counts.",
+    )
+    acts = parser.add_subparsers(metavar="ACT", required=True)
+    for verdict, meaning in (("attack", "the finding was right"), ("benign", "it was a false alarm")):
+        made = acts.add_parser(verdict, help=f"{meaning}: sluice label {verdict} REQUEST")
+        made.add_argument("request", help="its id, as in x-sluice-request, an alert, or the dashboard")
+        made.add_argument("--by", default="", help="the analyst (default: the user of this machine)")
+        made.add_argument("--json", action="store_true", help="for programs")
+        made.set_defaults(act=_label, verdict=verdict)
+    listed = acts.add_parser("list", help="the newest labels")
+    listed.add_argument("--limit", type=int, default=100)
+    precision = acts.add_parser("precision", help="confirmed and false alarms of each rule, over everything sealed")
+    for made, act in ((listed, _list), (precision, _precision)):
+        made.add_argument("--json", action="store_true", help="for programs")
+        made.set_defaults(act=act)
+
+
+def _label(arguments: argparse.Namespace, settings: Settings) -> int:
+    with wiring.store(settings, patience_s=5) as store:
+        known = store.query(_KNOWN, {"request": arguments.request})
+    if not known:
+        raise ConfigError(
+            f"no sealed decision about {arguments.request[:80]!r}; give the id in x-sluice-request, and a second for "
+            "it to be sealed"
+        )
+    tenant, principal, verdict, reason, rules = known[0]
+    analyst = arguments.by or getpass.getuser()
+
+    async def act() -> None:
+        async with wiring.registry(settings) as hand:
+            await hand.label(arguments.request, tenant, arguments.verdict, analyst)
+
+    asyncio.run(act())
+    columns = ("request", "tenant", "principal", "verdict", "reason", "rules", "label", "by")
+    row = (arguments.request, tenant, principal, verdict, reason, " ".join(rules), arguments.verdict, analyst)
+    terminal.table("labelled", columns, [row], as_json=arguments.json)
+    return 0
+
+
+def _list(arguments: argparse.Namespace, settings: Settings) -> int:
+    if not 1 <= arguments.limit <= 100_000:
+        raise ConfigError(f"--limit: expected 1 to 100,000, came {arguments.limit}")
+    with wiring.store(settings, patience_s=5) as store:
+        rows = store.query(_LABELS, {"limit": arguments.limit})
+    terminal.table("labels", ("request", "tenant", "label", "by", "time"), rows, as_json=arguments.json)
+    return 0
+
+
+def _precision(arguments: argparse.Namespace, settings: Settings) -> int:
+    view = View(0, _FOREVER, 60, {"tenant": ""})
+    with wiring.store(settings, patience_s=5) as store:
+        columns, rows = store.query_named(render(raw("precision_by_rule"), view))
+    terminal.table("precision by rule", columns, rows, as_json=arguments.json)
+    return 0

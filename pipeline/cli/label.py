@@ -19,9 +19,9 @@ WHERE request = {request:String} AND kind = 'decision' LIMIT 1
 """
 _LABELS = """
 SELECT request, tenant, substring(argMax(reason, (time, leaf)), 7) AS label, argMax(principal, (time, leaf)) AS analyst,
-    toString(max(time)) AS time
+    toString(max(time)) AS at
 FROM records WHERE kind = 'access' AND startsWith(reason, 'label.')
-GROUP BY request, tenant ORDER BY time DESC LIMIT {limit:UInt32}
+GROUP BY request, tenant ORDER BY at DESC LIMIT {limit:UInt32}
 """
 
 

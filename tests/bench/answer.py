@@ -21,7 +21,7 @@ from pipeline.local import LocalStack
 from pipeline.topics import partition_of
 from tests.bench.load import prompts
 from tests.bench.rows import Row, percentile
-from tests.bench.site import PARTITIONS, cpu_seconds
+from tests.bench.site import PARTITIONS, cpu_seconds, family
 
 SLACK_MS = 5.0
 _SATURATION_S, _PACED_S = 6.0, 15.0
@@ -79,7 +79,7 @@ async def measure(stack: LocalStack, key: str) -> list[Row]:
 
 def _cpu(stack: LocalStack) -> dict[str, float]:
     """CPU seconds of every process so far."""
-    found = {name: cpu_seconds(running.pid) for name, running in stack.stages.items()}
+    found = {name: sum(map(cpu_seconds, family(running.pid))) for name, running in stack.stages.items()}
     return {**found, "broker": cpu_seconds(stack.brokers[0].pid)}
 
 

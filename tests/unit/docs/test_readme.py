@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import json
 import re
 import shlex
 from pathlib import Path
@@ -10,13 +12,14 @@ import pytest
 
 from pipeline import config
 from pipeline.cli import build_parser
+from pipeline.events.control import Plan
 from pipeline.wiring import STAGES
 
 ROOT = Path(__file__).parents[3]
 TEXT = (ROOT / "README.md").read_text("utf-8")
 SHELL = "\n".join(re.findall(r"```sh\n(.*?)```", TEXT, re.DOTALL))
 COMMANDS = [line.split("#")[0].strip() for line in SHELL.splitlines() if line.startswith("sluice ")]
-COMMANDS += re.findall(r"`(sluice (?:ask|audit|policy|run|topics|config|key|tenant)[^`]*)`", TEXT)
+COMMANDS += re.findall(r"`(sluice (?:ask|audit|policy|label|run|topics|config|key|tenant)[^`]*)`", TEXT)
 
 
 def test_every_setting_is_told_with_its_default_and_meaning() -> None:
@@ -41,6 +44,13 @@ def test_every_make_target_exists() -> None:
 def test_every_link_leads_somewhere() -> None:
     for target in re.findall(r"\]\(([^)]+)\)", TEXT):
         assert (ROOT / target).exists(), target
+
+
+def test_every_policy_of_findings_is_told_with_its_default() -> None:
+    told = dict(re.findall(r"^\| `([a-z_]+)` \| `(.*?)` \| .* \|$", TEXT, re.MULTILINE))
+    fields = {name: field.default for name, field in Plan.model_fields.items() if name in told}
+    assert len(told) == len(fields) == 6
+    assert told == {name: json.dumps(default).strip('"') for name, default in fields.items()}
 
 
 def test_every_stage_is_named() -> None:

@@ -1,0 +1,10 @@
+"""Personal data and secrets: found in a text with exact offsets, and taken out of texts and of streams of text."""
+
+from __future__ import annotations
+
+from detectors.pii.actions import redact
+from detectors.pii.detector import PiiDetector
+from detectors.pii.item import Item
+from detectors.pii.stream import HOLD_BACK, StreamRedactor
+
+__all__ = ["HOLD_BACK", "Item", "PiiDetector", "StreamRedactor", "redact"]

@@ -24,7 +24,7 @@ _OTHER_FORM = re.compile(f"[{re.escape(''.join(map(chr, _SAME)))}]")
 
 
 class Item(NamedTuple):
-    """One item: type as in the detection data, half-open range of code points of the original text, score in percent."""
+    """One item: type as in the detection data, half-open range of code points of the original, score in percent."""
 
     type: str
     start: int

@@ -135,7 +135,7 @@ _EMAIL = Shape(
     re.compile(r"[A-Za-z0-9À-ɏ-]*(?:\.[A-Za-z0-9À-ɏ-]+)*"),
 )
 _MAC = shape("MAC", r"[0-9A-Fa-f]{2}([:-])(?:[0-9A-Fa-f]{2}\1){4}[0-9A-Fa-f]{2}(?![A-Za-z0-9:])", _with_digit)
-_DOTTED_MAC = shape("MAC", rf"[0-9A-Fa-f]{{4}}\.[0-9A-Fa-f]{{4}}\.[0-9A-Fa-f]{{4}}(?!\.?[A-Za-z0-9])", _with_digit)
+_DOTTED_MAC = shape("MAC", r"[0-9A-Fa-f]{4}\.[0-9A-Fa-f]{4}\.[0-9A-Fa-f]{4}(?!\.?[A-Za-z0-9])", _with_digit)
 _IPV6 = shape("IP", r"[0-9A-Fa-f]{1,4}:[0-9A-Fa-f:]{2,37}[0-9A-Fa-f](?![A-Za-z0-9:])", _ipv6)
 _USCC = shape("CN_USCC", rf"[0-9A-HJ-NPQRTUWXY]{{2}}\d{{6}}[0-9A-HJ-NPQRTUWXY]{{10}}{_END}", _uscc)
 _PASSPORT = r"passport|护照"

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detectors.pii import checks as check
 from detectors.base import LOW, MEDIUM, Detector, Part
 from detectors.pii import HOLD_BACK, PiiDetector, StreamRedactor, redact
+from detectors.pii import checks as check
 from detectors.pii.detector import MAX_ITEMS
 
 CARD = "4111 1111 1111 1111"

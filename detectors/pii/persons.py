@@ -1,0 +1,147 @@
+"""Names of people in Latin script: runs of capitalised words, judged by lists of names and by the words before them.
+
+A run is cut at words that no name holds. What is left is a name where a cue such as a title stands before it, or where
+the lists know one of its parts and the others may belong to it. Small-letter names are found behind a cue only.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import cache
+from typing import NamedTuple
+
+from detectors.pii.item import GUESS, LIKELY, Item
+from detectors.pii.lexicon import words
+
+_CAPITAL = "A-ZÀ-ÖØ-ÞĀĂĄĆĈĊČĎĐĒĖĘĚĜĞĠĢĤĦĨĪĬĮİĴĶĹĻĽŁŃŅŇŌŎŐŒŔŖŘŚŜŞŠŢŤŨŪŬŮŰŲŴŶŸŹŻŽ"
+_LETTER = "A-Za-zÀ-ÖØ-öø-ɏ"
+_JOIN = r"(?:de|da|di|del|della|der|den|dos|du|van|von|bin|ibn|al|el|la|le|ten|ter|y|zu)"
+_PART = rf"[{_CAPITAL}][{_LETTER}'’-]{{0,24}}"
+_RUN = re.compile(rf"(?<![{_LETTER}0-9_/@.#&-]){_PART}(?:(?:\. | )(?:{_JOIN} ){{0,2}}{_PART}){{0,5}}")
+_TOKEN = re.compile(rf"[{_LETTER}'’-]+")
+_TITLE = re.compile(r"(?:mr|mrs|ms|miss|dr|prof|professor|sir|madam|mx|herr|frau|señora?|detective|captain)\.? $")
+_CUE = re.compile(
+    r"(?:name(?:'s| is| was|s are)?|named|called|call me|i am|i'm|i’m|this is|signed(?: by)?|sincerely|regards|dear"
+    r"|hello|hi|hey|attn\.?|beneficiary|recipient|payee|patient|tenant|candidate|applicant|employee|customer|client|user"
+    r"|holder|owner|contact|attendee|guest|passenger|insured|claimant|defendant|plaintiff|nurse|caller|author|sender"
+    r"|member|speaker|manager|ask for|speak (?:to|with)|married to|directed by|written by|user(?:name)?|sibling|spouse"
+    r"|brother|sister|mother|father|husband|wife|son|daughter|friend|colleague|boss|assistant|neighbou?r|guardian)"
+    r"[\s:=,\"'(<>*-]{1,4}$"
+)
+_FIRM = re.compile(
+    r" ?(?:Inc|Ltd|LLC|GmbH|Corp|Co|Group|Agency|Company|Bank|University|College|School|Hospital|Institute|Foundation"
+    r"|Street|St|Road|Rd|Avenue|Ave|Lane|Drive|Boulevard|Court|Place|Square|Bridge|Park|River|Lake|Mountain|Island"
+    r"|County|City|Museum|Theatre|Theater|Airport|Station|Award|Prize|Act|Theorem|Algorithm|Method|Law)\b"
+)
+_ACTS = re.compile(
+    r"(?:'s |’s |,? (?:said|says|asked|told|replied|shouted|wrote|called|went|came|is|was|has|had|will|lives|works|and"
+    r"|wants|who|spent|from)\b|[:,?!])"
+)
+_SMALL_CUE = re.compile(
+    rf"(?:my|his|her|their|full|first|last|maiden|the) names? (?:is|was) |call(?:ed)? me |name[:=] ?|this is (?:mr|mrs|ms|dr)\.? "
+)
+_SMALL = re.compile(rf"[{_LETTER}][{_LETTER}'’-]{{1,24}}(?: (?:[{_LETTER}]\.?|[{_LETTER}][{_LETTER}'’-]{{1,24}})){{0,3}}")
+_REACH = 40
+
+
+class _Lists(NamedTuple):
+    given: frozenset[str]
+    surnames: frozenset[str]
+    ambiguous: frozenset[str]
+    refused: frozenset[str]
+
+
+@cache
+def _lists() -> _Lists:
+    ambiguous = words("word_names")
+    return _Lists(words("given_names"), words("surnames"), ambiguous, (words("words") - ambiguous) | words("not_people"))
+
+
+def persons(text: str) -> Iterator[Item]:
+    """Names in `text`, in order of their start; score GUESS, or LIKELY behind a cue."""
+    for run in _RUN.finditer(text):
+        before = text[max(0, run.start() - _REACH) : run.start()].lower()
+        yield from _in_run(text, run, before)
+    if "name" in text or "call" in text:
+        for cue in _SMALL_CUE.finditer(text):
+            yield from _small(text, cue.end())
+
+
+def _in_run(text: str, run: re.Match[str], before: str) -> Iterator[Item]:
+    lists = _lists()
+    parts: list[re.Match[str]] = []
+    first = True
+    for token in [*_TOKEN.finditer(text, run.start(), run.end()), None]:
+        if token is not None and not _refused(token[0], lists):
+            parts.append(token)
+            continue
+        if parts:
+            cued = first and (_CUE.search(before) or _TITLE.search(before))
+            if found := _judged(text, parts, bool(cued), lists):
+                yield found
+        parts = []
+        first = False
+        if token is not None:
+            # a word of the run itself may be the cue: `Dear John`, `Patient Lars Young`
+            first = True
+            before = text[max(0, token.start() - _REACH) : token.end() + 1].lower()
+
+
+def _refused(token: str, lists: _Lists) -> bool:
+    low = token.lower().replace("’", "'").removesuffix("'s")
+    return low in lists.refused and token not in ("de", "la", "le", "el", "al", "van", "von", "der", "den", "y")
+
+
+def _judged(text: str, parts: list[re.Match[str]], cued: bool, lists: _Lists) -> Item | None:
+    while parts and parts[-1][0][0].islower():
+        parts.pop()
+    while parts and parts[0][0][0].islower():
+        parts.pop(0)
+    if not parts:
+        return None
+    start, end = parts[0].start(), parts[-1].end()
+    if text[end - 2 : end] in ("'s", "’s"):
+        end -= 2
+    if _FIRM.match(text, end):
+        return None
+    if cued and any(len(part[0]) > 1 for part in parts):
+        return Item("PERSON", start, end, LIKELY)
+    kinds = [_kind(part[0], lists) for part in parts if len(part[0]) > 1]
+    if len(parts) > 1 and kinds:
+        sure = kinds[0] == "g" or (kinds[0] == "a" and "s" in kinds[1:]) or (kinds[0] == "u" and "s" in kinds[1:])
+        sure = sure or (kinds[0] == "s" and kinds[-1] in "gs")
+        return Item("PERSON", start, end, GUESS) if sure else None
+    if kinds == ["g"] and len(parts[0][0]) > 2 and not parts[0][0].isupper() and _alone(text, start, end):
+        return Item("PERSON", start, end, GUESS)
+    return None
+
+
+def _alone(text: str, start: int, end: int) -> bool:
+    """Whether a single given name stands as a person does: it acts, is spoken to, or follows a small word."""
+    return _ACTS.match(text, end) is not None or (start > 1 and text[start - 1] == " " and text[start - 2].islower())
+
+
+def _kind(token: str, lists: _Lists) -> str:
+    """g: a given name; s: a surname; a: a name that is a word too; u: not known."""
+    low = token.lower().replace("’", "'").removesuffix("'s")
+    names = [low, *low.split("-")] if "-" in low else [low]
+    for kind, known in (("a", lists.ambiguous), ("g", lists.given), ("s", lists.surnames)):
+        if any(name in known for name in names):
+            return "s" if kind == "a" and names[0] in lists.surnames else kind
+    return "u"
+
+
+def _small(text: str, start: int) -> Iterator[Item]:
+    lists = _lists()
+    match = _SMALL.match(text, start)
+    if match is None or not match[0][0].islower():
+        return
+    end = start
+    for token in _TOKEN.finditer(text, start, match.end()):
+        low = token[0].lower()
+        if low in lists.refused or (low in lists.ambiguous and end == start):
+            break
+        end = token.end()
+    if end > start + 1:
+        yield Item("PERSON", start, end, LIKELY)

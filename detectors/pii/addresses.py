@@ -38,10 +38,10 @@ _STREET = (
 _CAP = "[A-ZÀ-ÖØ-Þ][A-Za-zÀ-ɏ'’.-]{0,20}"
 _NUMBER = r"(?<![\w.,$€£#-])[0-9]{1,6}[A-Za-z]?(?:[-/][0-9]{1,5})?"
 _STREET_CORE = rf"{_NUMBER} (?:[0-9]{{1,5}} )?(?:[NSEW]\.? )?(?:(?:{_CAP}|[0-9]{{1,3}}(?:st|nd|rd|th)) ){{1,4}}?{_STREET}"
-_BOX = r"(?:P\.? ?O\.? ?Box|PSC|CMR|Unit|Box) [0-9]{1,6}(?:,? Box [0-9]{1,6})?|\b(?:USNS|USS|USCGC) [A-Z]\S{1,20}"
-_MILITARY = r"\b(?:APO|FPO|DPO) (?:AA|AE|AP)(?: [0-9]{5})?"
+_BOX = r"\b(?:P\.? ?O\.? ?Box|PSC|CMR|Unit|Box) [0-9]{1,6}(?:,? Box [0-9]{1,6})?"
+_MILITARY = r"\b(?:(?:USNS|USS|USCGC) [A-Z][\w-]{1,20}\s{1,2})?(?:APO|FPO|DPO) (?:AA|AE|AP)(?: [0-9]{5})?"
 _WAY_FIRST = (
-    rf"(?:[0-9]{{1,6}} )?\b(?:ul\.|al\.|Rue|Rua|Via|Viale|Calle|Avenida|Av\.?|Avenue|Boulevard|Piazza|Corso|Strada|Camino"
+    rf"(?:[0-9]{{1,6}} )?\b(?:ul\.|Rue|Rua|Via|Viale|Calle|Avenida|Av\.?|Avenue|Boulevard|Piazza|Corso|Strada|Camino"
     rf"|Carrera|Chemin|Jalan|Plaza|Place|Paseo|Travessa) (?:(?:de|la|du|des|da|do|del|della|le)[ ]){{0,2}}(?:{_CAP} ?){{1,4}},? ?[0-9]{{1,5}}"
 )
 _SUFFIXED = (
@@ -49,7 +49,13 @@ _SUFFIXED = (
     r"|laan|katu|tie|braut|gt\.) [0-9]{1,4}[a-zA-Z]?\b"
 )
 _UTCA = rf"{_CAP}(?: {_CAP})? (?:utca|u\.|út|tér) [0-9]{{1,4}}\.?"
-_CORE = re.compile("|".join((_STREET_CORE, _BOX, _MILITARY, _WAY_FIRST, _SUFFIXED, _UTCA)))
+_STREET_FIRST = re.compile(_STREET_CORE)
+_NAME_FIRST = re.compile("|".join((_BOX, _MILITARY, _WAY_FIRST, _SUFFIXED, _UTCA)))
+_DIGIT = re.compile("[0-9]")
+_HOUSE = re.compile(r"[0-9](?<![\w.,$€£#-][0-9])[0-9]{0,5}(?![0-9%])")
+_ZH_UNIT = re.compile("[号弄栋幢座室组楼层单]")
+_REACH = 40
+_CUE_WORDS = ("address", "live", "located", " to ", "meet", "arrived", "resid", "off at", "stop at", "taxi")
 _TAIL = re.compile(
     rf"(?:[, ]|,? ?\n *){{1,2}}(?:(?:Apt|Suite|Ste|Unit|Floor|Room|Flat|Box|App)\.? ?#?[0-9A-Z]{{1,6}}\b|# ?[0-9]{{1,5}}"
     rf"|[A-Z]{{2}}\b(?:,? [0-9]{{4,5}}(?:-[0-9]{{4}})?)?|[A-Z]{{1,2}}[0-9][0-9A-Z]? ?[0-9][A-Z]{{2}}\b|[A-Z][0-9][A-Z] ?[0-9][A-Z][0-9]\b"
@@ -72,15 +78,27 @@ def _provinces() -> re.Pattern[str]:
 
 def addresses(text: str) -> Iterator[Item]:
     """Addresses in `text`, in order of their start within each script, without overlap."""
-    if not any(char.isdigit() for char in text):
+    if _DIGIT.search(text) is None:
         return
-    if not text.isascii():
+    if not text.isascii() and _ZH_UNIT.search(text) is not None:
         yield from _chinese(text)
     at = 0
-    for core in _CORE.finditer(text):
-        if core.start() >= at:
+    for number in _HOUSE.finditer(text):
+        if number.start() < at:
+            continue
+        core = _STREET_FIRST.match(text, number.start())
+        if core is None:
+            core = _NAME_FIRST.search(text, max(at, number.start() - _REACH), min(len(text), number.end() + 8))
+        if core is not None:
             at = _grown(text, core.end())
             yield Item("ADDRESS", core.start(), at, LIKELY)
+    low = text.lower()
+    if any(word in low for word in _CUE_WORDS):
+        yield from _told(text)
+
+
+def _told(text: str) -> Iterator[Item]:
+    """Whatever with a number and a capitalised word stands where an address is announced."""
     for cue in _CUE.finditer(text):
         chunk = _CHUNK.match(text, cue.end())
         cited = _CITED.search(text, cue.end(), chunk.end()) if chunk else None

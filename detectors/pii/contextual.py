@@ -10,7 +10,7 @@ from detectors.pii.cued import cued
 from detectors.pii.item import Item, plain
 from detectors.pii.persons import persons
 from detectors.pii.persons_zh import persons_zh
-from detectors.pii.scan import items
+from detectors.pii.scan import items, may_hold
 
 _CHINESE = re.compile("[一-鿿]")
 
@@ -21,7 +21,7 @@ def find(text: str, *, contextual: bool = True) -> tuple[Item, ...]:
     Where recognisers disagree, a format with a check digit wins over an address, an address over a cue, a cue over a name.
     """
     read = plain(text)
-    found = list(items(read))
+    found = list(items(read)) if may_hold(read) else []
     if contextual:
         for recogniser in (addresses, cued, persons):
             found = _merged(found, recogniser(read))
@@ -31,18 +31,21 @@ def find(text: str, *, contextual: bool = True) -> tuple[Item, ...]:
 
 
 def _merged(known: list[Item], more: Iterable[Item]) -> list[Item]:
-    """Both in order; of `more` those that overlap nothing."""
+    """Both in order: of `more`, the first and longest ones that overlap nothing known."""
     fresh = sorted(more, key=lambda item: (item.start, -item.end))
+    if not fresh:
+        return known
     out: list[Item] = []
-    for item in sorted([*known, *fresh], key=lambda item: item.start):
-        out.append(item)
-    taken: list[Item] = []
-    ids = set(map(id, known))
-    for item in out:
-        if id(item) in ids:
-            while taken and taken[-1].end > item.start and id(taken[-1]) not in ids:
-                taken.pop()
-            taken.append(item)
-        elif not taken or item.start >= taken[-1].end:
-            taken.append(item)
-    return taken
+    places = iter([*known, None])
+    place, at = next(places), 0
+    for item in fresh:
+        while place is not None and place.end <= item.start:
+            out.append(place)
+            place = next(places)
+        if item.start >= at and (place is None or item.end <= place.start):
+            out.append(item)
+            at = item.end
+    while place is not None:
+        out.append(place)
+        place = next(places)
+    return out

@@ -17,9 +17,11 @@ _DATE = re.compile(
     rf"|[0-9]{{1,2}}(?:st|nd|rd|th)?(?: of)? {_MONTH},? [0-9]{{4}})(?![0-9])"
     rf"|(?<![A-Za-z]){_MONTH} [0-9]{{1,2}}(?:st|nd|rd|th)?,? [0-9]{{4}}(?![0-9])"
 )
-_BORN = re.compile(r"(?:\bborn\b|birth|\bdob\b|d\.o\.b|出生|生日|生于|诞辰|年月)[^。.;；\n]{0,24}$")
+_BORN = re.compile(r"(?:\bborn\b|birth|\bdob\b|d\.o\.b|出生|生日|生于|诞辰|出生年月)[^。.;；\n]{0,24}$")
 _BORN_AFTER = re.compile(r"[ ,，]?(?:出?生(?:人|于|的|[，,。；]|$)|出生)")
-_BIRTH_WORD = re.compile(r"born|birth|dob|d\.o\.b|生", re.IGNORECASE)
+_BIRTH_WORDS = ("born", "birth", "dob", "d.o.b", "生")
+_WECHAT_WORDS = ("信", "wechat", "weixin", "vx", "wx")
+_PASSWORD_WORDS = ("passw", "passphrase", "pwd", "密码", "口令")
 _WECHAT = re.compile(
     r"(?:微信|薇信|威信|\bvx|wechat|weixin|\bwx)(?:号码?|账号|帐号|id| id| account| number| handle)?"
     r"(?P<told> ?(?:[:=：]|是|为|is\b|叫)| ?[(（]| )?[ \"'“]{0,2}(?P<name>[a-z][a-z0-9_-]{5,19})(?![a-z0-9_-])",
@@ -30,21 +32,28 @@ _PASSWORD = re.compile(
     r"([^\s\"'“”，。；,;<>()（）一-鿿]{6,64})",
     re.IGNORECASE,
 )
+_ADD = re.compile("[加的搜]")
 _REACH = 40
 
 
 def cued(text: str) -> Iterator[Item]:
     """Such items in `text`, in order of their start within each type."""
     low = text.lower()
-    if _BIRTH_WORD.search(low):
-        for date in _DATE.finditer(text):
-            before = low[max(0, date.start() - _REACH) : date.start()]
-            if _BORN.search(before) or _BORN_AFTER.match(text, date.end()):
-                yield Item("DATE_OF_BIRTH", date.start(), date.end(), LIKELY)
-    for match in _WECHAT.finditer(text):
-        told = (match["told"] or "").strip() or re.search(r"[0-9_]", match["name"])
-        if told:
-            yield Item("WECHAT", match.start("name"), match.end("name"), LIKELY)
-    for match in _PASSWORD.finditer(text):
-        if re.search(r"[0-9!@#$%^&*?]", match[1]):
-            yield Item(SECRET, match.start(1), match.end(1), LIKELY)
+    if any(word in low for word in _BIRTH_WORDS):
+        yield from _births(text, low)
+    if any(word in low for word in _WECHAT_WORDS):
+        for match in _WECHAT.finditer(text):
+            told = (match["told"] or "").strip() or re.search(r"[0-9_]", match["name"])
+            if told or _ADD.search(text, max(0, match.start() - 4), match.start()):
+                yield Item("WECHAT", match.start("name"), match.end("name"), LIKELY)
+    if any(word in low for word in _PASSWORD_WORDS):
+        for match in _PASSWORD.finditer(text):
+            if re.search(r"[0-9!@#$%^&*?]", match[1]):
+                yield Item(SECRET, match.start(1), match.end(1), LIKELY)
+
+
+def _births(text: str, low: str) -> Iterator[Item]:
+    for date in _DATE.finditer(text):
+        before = low[max(0, date.start() - _REACH) : date.start()]
+        if _BORN.search(before) or _BORN_AFTER.match(text, date.end()):
+            yield Item("DATE_OF_BIRTH", date.start(), date.end(), LIKELY)

@@ -20,6 +20,8 @@ _SAME = {
 """Full-width forms, spaces and hyphens, each with the ASCII character that it reads as."""
 _TABLE = np.arange(0x10000, dtype=np.uint16)
 _TABLE[list(_SAME)] = list(_SAME.values())
+_SHORT = 256
+"""Code points below which looking each of them up is faster than the table's fixed cost."""
 _OTHER_FORM = re.compile(f"[{re.escape(''.join(map(chr, _SAME)))}]")
 
 
@@ -36,6 +38,8 @@ def plain(text: str) -> str:
     """The text with other forms of ASCII characters as ASCII; character for character, so offsets stay."""
     if text.isascii() or _OTHER_FORM.search(text) is None:
         return text
+    if len(text) < _SHORT:
+        return text.translate(_SAME)
     read = from_utf16(_TABLE[utf16(text)])
     # two lone surrogates side by side come back as one character
     return read if len(read) == len(text) else text.translate(_SAME)

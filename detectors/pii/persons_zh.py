@@ -30,31 +30,48 @@ _AFTER = re.compile(
 _EDGE = re.compile(r"[^一-鿿A-Za-z0-9]|$")
 _STOP = "的了在是有和与及或就都也很不没要去来说这那我你他她它们先女小老身手电住地护证号码年月日时分从向往将被把给"
 _MAX_CUE = 4
+_LINK = " :：\"'“‘是为叫=*|"
+"""What may stand between a cue and the name."""
 
 
 class _Forms(NamedTuple):
-    candidate: re.Pattern[str]
+    surname: re.Pattern[str]
+    double: frozenset[str]
     given: frozenset[str]
     strong: frozenset[str]
+    heralds: frozenset[str]
+    """Characters that a cue ends with; behind any other one, a name needs no look at what stands before."""
 
 
 @cache
 def _forms() -> _Forms:
-    double, single = "|".join(sorted(words("zh_double_surnames"))), characters("zh_surnames")
+    double = words("zh_double_surnames")
+    first = "".join(sorted({name[0] for name in double}))
+    heralds = {cue[-1] for cue in _STRONG} | set(_WEAK) | set(_LINK)
     return _Forms(
-        re.compile(f"(?:{double}|[{single}])(?=([一-鿿]{{1,2}}))"), frozenset(characters("zh_given")), frozenset(_STRONG)
+        re.compile(f"[{characters('zh_surnames')}{first}]"),
+        double,
+        frozenset(characters("zh_given")),
+        frozenset(_STRONG),
+        frozenset(heralds),
     )
 
 
 def persons_zh(text: str) -> Iterator[Item]:
     """Names in `text`, in order of their start; score LIKELY with a cue before and after it, GUESS with one."""
     forms, at = _forms(), 0
-    for match in forms.candidate.finditer(text):
+    for match in forms.surname.finditer(text):
         start = match.start()
         if start < at:
             continue
-        before = _before(text, start, forms.strong)
-        if end := _end(text, match, before, forms.given):
+        last = text[start - 1] if start else "\n"
+        listed = text[start + 1 : start + 2] in forms.given
+        ordinary = "一" <= last <= "鿿" and last not in forms.heralds
+        if (ordinary and not listed) or start + 1 >= len(text):
+            continue
+        given = start + 2 if text[start : start + 2] in forms.double else start + 1
+        before = 0 if ordinary else _before(text, start, forms.strong)
+        if end := _end(text, start, given, before, forms.given):
             sure = before == 2 and (_AFTER.match(text, end) or _EDGE.match(text, end))
             yield Item("PERSON", start, end, LIKELY if sure else GUESS)
             at = end
@@ -63,7 +80,7 @@ def persons_zh(text: str) -> Iterator[Item]:
 def _before(text: str, start: int, strong: frozenset[str]) -> int:
     """2 behind a word for a person or a field, 1 at an edge or behind a word that takes a person, 0 otherwise."""
     at = start
-    while at > 0 and start - at < 3 and text[at - 1] in " :：\"'“‘是为叫=*|":
+    while at > 0 and start - at < 3 and text[at - 1] in _LINK:
         at -= 1
     for length in range(1, min(_MAX_CUE, at) + 1):
         if text[at - length : at] in strong:
@@ -73,22 +90,24 @@ def _before(text: str, start: int, strong: frozenset[str]) -> int:
     return 1 if not ("一" <= text[start - 1] <= "鿿") else 0
 
 
-def _end(text: str, match: re.Match[str], before: int, given: frozenset[str]) -> int:
-    """Where the name ends; 0 where there is none. Two given characters are tried before one."""
-    start, two = match.end(), match[1]
-    options = (2, 1) if len(two) == 2 else (1,)
-    for count in options:
+def _end(text: str, start: int, at: int, before: int, given: frozenset[str]) -> int:
+    """Where the name ends whose given characters begin at `at`; 0 where there is none. Two are tried before one."""
+    two = [char for char in text[at : at + 2] if "一" <= char <= "鿿"]
+    for count in range(len(two), 0, -1):
         listed = all(char in given for char in two[:count])
-        end = start + count
+        if not listed and before < 2:
+            continue
+        end = at + count
         after = _AFTER.match(text, end) is not None
         edge = _EDGE.match(text, end) is not None
-        if before == 2 and ((listed and (count == 2 or two[-1] not in given or after or edge)) or (
-            (after or edge) and not any(char in _STOP for char in two[:count])
-        )):
+        if before == 2:
+            if listed and (count == 2 or two[-1] not in given or after or edge):
+                return end
+            if (after or edge) and not any(char in _STOP for char in two[:count]):
+                return end
+        elif after and (count == 2 or before):
             return end
-        if listed and before == 1 and (after or (edge and _framed(text, match.start(), end))):
-            return end
-        if listed and count == 2 and after:
+        elif before and edge and _framed(text, start, end):
             return end
     return 0
 

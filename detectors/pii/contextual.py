@@ -18,7 +18,7 @@ _CHINESE = re.compile("[一-鿿]")
 def find(text: str, *, contextual: bool = True) -> tuple[Item, ...]:
     """Items of `text` with offsets of its code points, in order, none overlapping another.
 
-    Where recognisers disagree, a format with a check digit wins over an address, an address over a cue, a cue over a name.
+    Where recognisers disagree, a structured item wins over an address, an address over a cue, a cue over a name.
     """
     read = plain(text)
     found = list(items(read)) if may_hold(read) else []

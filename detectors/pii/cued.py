@@ -19,9 +19,6 @@ _DATE = re.compile(
 )
 _BORN = re.compile(r"(?:\bborn\b|birth|\bdob\b|d\.o\.b|出生|生日|生于|诞辰|出生年月)[^。.;；\n]{0,24}$")
 _BORN_AFTER = re.compile(r"[ ,，]?(?:出?生(?:人|于|的|[，,。；]|$)|出生)")
-_BIRTH_WORDS = ("born", "birth", "dob", "d.o.b", "生")
-_WECHAT_WORDS = ("信", "wechat", "weixin", "vx", "wx")
-_PASSWORD_WORDS = ("passw", "passphrase", "pwd", "密码", "口令")
 _WECHAT = re.compile(
     r"(?:微信|薇信|威信|\bvx|wechat|weixin|\bwx)(?:号码?|账号|帐号|id| id| account| number| handle)?"
     r"(?P<told> ?(?:[:=：]|是|为|is\b|叫)| ?[(（]| )?[ \"'“]{0,2}(?P<name>[a-z][a-z0-9_-]{5,19})(?![a-z0-9_-])",
@@ -39,21 +36,21 @@ _REACH = 40
 def cued(text: str) -> Iterator[Item]:
     """Such items in `text`, in order of their start within each type."""
     low = text.lower()
-    if any(word in low for word in _BIRTH_WORDS):
-        yield from _births(text, low)
-    if any(word in low for word in _WECHAT_WORDS):
+    if "生" in low or "born" in low or "birth" in low or "dob" in low or "d.o.b" in low:
+        yield from _births(text)
+    if "信" in low or "wechat" in low or "weixin" in low or "vx" in low or "wx" in low:
         for match in _WECHAT.finditer(text):
             told = (match["told"] or "").strip() or re.search(r"[0-9_]", match["name"])
             if told or _ADD.search(text, max(0, match.start() - 4), match.start()):
                 yield Item("WECHAT", match.start("name"), match.end("name"), LIKELY)
-    if any(word in low for word in _PASSWORD_WORDS):
+    if "passw" in low or "passphrase" in low or "pwd" in low or "密码" in low or "口令" in low:
         for match in _PASSWORD.finditer(text):
             if re.search(r"[0-9!@#$%^&*?]", match[1]):
                 yield Item(SECRET, match.start(1), match.end(1), LIKELY)
 
 
-def _births(text: str, low: str) -> Iterator[Item]:
+def _births(text: str) -> Iterator[Item]:
     for date in _DATE.finditer(text):
-        before = low[max(0, date.start() - _REACH) : date.start()]
+        before = text[max(0, date.start() - _REACH) : date.start()].lower()
         if _BORN.search(before) or _BORN_AFTER.match(text, date.end()):
             yield Item("DATE_OF_BIRTH", date.start(), date.end(), LIKELY)

@@ -24,15 +24,8 @@ _RUN = re.compile(
     rf"(?:(?:\. | )(?:{_JOIN} ){{0,2}}{_PART}){{0,5}}"
 )
 _TOKEN = re.compile(rf"[{_LETTER}'’-]+")
-_TITLE = re.compile(r"(?:\b(?:mr|mrs|ms|miss|dr|prof|professor|sir|madam|mx|herr|frau|señora?|detective|captain))\.? $")
-_CUE = re.compile(
-    r"(?:name(?:'s| is| was|s are)?|named|called|call me|i am|i'm|i’m|this is|signed(?: by)?|sincerely|regards|dear"
-    r"|hello|hi|hey|attn\.?|beneficiary|recipient|payee|patient|tenant|candidate|applicant|employee|customer|client|user"
-    r"|holder|owner|contact|attendee|guest|passenger|insured|claimant|defendant|plaintiff|nurse|caller|author|sender"
-    r"|member|speaker|manager|ask for|speak (?:to|with)|married to|directed by|written by|user(?:name)?|sibling|spouse"
-    r"|brother|sister|mother|father|husband|wife|son|daughter|friend|colleague|boss|assistant|neighbou?r|guardian)"
-    r"[\s:=,\"'(<>*-]{1,4}$"
-)
+_BETWEEN = " \n\t:=,.\"'(<>*-"
+_LAST = re.compile(r"(?:([a-z]+) )?([a-zñ'’]+)\Z")
 _FIRM = re.compile(
     r" ?(?:Inc|Ltd|LLC|GmbH|Corp|Co|Group|Agency|Company|Bank|University|College|School|Hospital|Institute|Foundation"
     r"|Street|St|Road|Rd|Avenue|Ave|Lane|Drive|Boulevard|Court|Place|Square|Bridge|Park|River|Lake|Mountain|Island"
@@ -43,10 +36,13 @@ _ACTS = re.compile(
     r"|wants|who|spent|from)\b|[:,?!])"
 )
 _SMALL_CUE = re.compile(
-    rf"(?:my|his|her|their|full|first|last|maiden|the) names? (?:is|was) |call(?:ed)? me |name[:=] ?|this is (?:mr|mrs|ms|dr)\.? "
+    r"(?:my|his|her|their|full|first|last|maiden|the) names? (?:is|was) |call(?:ed)? me |name[:=] ?"
+    r"|this is (?:mr|mrs|ms|dr)\.? "
 )
-_SMALL = re.compile(rf"[{_LETTER}][{_LETTER}'’-]{{1,24}}(?: (?:[{_LETTER}]\.?|[{_LETTER}][{_LETTER}'’-]{{1,24}})){{0,3}}")
-_REACH = 40
+_SMALL = re.compile(
+    rf"[{_LETTER}][{_LETTER}'’-]{{1,24}}(?: (?:[{_LETTER}]\.?|[{_LETTER}][{_LETTER}'’-]{{1,24}})){{0,3}}"
+)
+_REACH = 28
 
 
 class _Lists(NamedTuple):
@@ -59,7 +55,8 @@ class _Lists(NamedTuple):
 @cache
 def _lists() -> _Lists:
     ambiguous = words("word_names")
-    return _Lists(words("given_names"), words("surnames"), ambiguous, (words("words") - ambiguous) | words("not_people"))
+    refused = (words("words") - ambiguous) | words("not_people")
+    return _Lists(words("given_names"), words("surnames"), ambiguous, refused)
 
 
 def persons(text: str) -> Iterator[Item]:
@@ -108,10 +105,12 @@ def _judged(text: str, parts: list[re.Match[str]], lists: _Lists) -> Item | None
         end -= 2
     if _FIRM.match(text, end):
         return None
-    before = text[max(0, start - _REACH) : start].lower()
-    if any(len(part[0]) > 1 for part in parts) and (_CUE.search(before) or _TITLE.search(before)):
+    if _cued(text, start) and any(len(part[0]) > 1 for part in parts):
         return Item("PERSON", start, end, LIKELY)
     kinds = [_kind(part[0], lists) for part in parts if len(part[0]) > 1]
+    if len(kinds) > 2 and kinds[0] == "a" and kinds[1] == "g":
+        # `Call Jane Smith`: a word that some bear as a name, before a name that is whole without it
+        start, kinds = parts[1].start(), kinds[1:]
     if len(parts) > 1 and kinds:
         sure = kinds[0] == "g" or (kinds[0] == "a" and "s" in kinds[1:]) or (kinds[0] == "u" and "s" in kinds[1:])
         sure = sure or (kinds[0] == "s" and kinds[-1] in "gs")
@@ -119,6 +118,14 @@ def _judged(text: str, parts: list[re.Match[str]], lists: _Lists) -> Item | None
     if kinds == ["g"] and len(parts[0][0]) > 2 and not parts[0][0].isupper() and _alone(text, start, end):
         return Item("PERSON", start, end, GUESS)
     return None
+
+
+def _cued(text: str, start: int) -> bool:
+    """Whether a word that takes a person, or a title, stands before `start`."""
+    before = text[max(0, start - _REACH) : start].lower()
+    bare, cues = before.rstrip(_BETWEEN), words("cues")
+    last = _LAST.search(bare) if 0 < len(before) - len(bare) <= 4 else None
+    return last is not None and (last[2] in cues or f"{last[1]} {last[2]}" in cues)
 
 
 def _alone(text: str, start: int, end: int) -> bool:

@@ -14,22 +14,18 @@ from typing import NamedTuple
 from detectors.pii.item import GUESS, LIKELY, Item
 from detectors.pii.lexicon import characters, words
 
-_STRONG = (
-    "姓名 名字 户名 我叫 名叫 叫做 叫 我是 本人 署名 联系人 收件人 收货人 寄件人 发件人 收款人 付款人 患者 病人 学生 嫌疑人 被告人 被告 原告"
-    " 客户 用户 员工 职员 同事 老师 经理 医生 护士 租客 租户 房东 业主 住户 乘客 旅客 司机 申请人 担保人 法人 代表人 持卡人 开户人 负责人"
-    " 家长 监护人 配偶 丈夫 妻子 老公 老婆 父亲 母亲 爸爸 妈妈 儿子 女儿 哥哥 弟弟 姐姐 妹妹 朋友 同学 邻居 会员 候选人 应聘者 求职者 投保人"
-    " 被保险人 受益人 证人 受害人 失主 车主 当事人 委托人 代理人 经办人 签收人 参会人 嘉宾 主持人 作者 记者 村民 市民 居民 游客 教师 律师 主任"
-    " 请问是 请联系 联系 转账给 汇款给 打款给 转给 汇给 寄给 发给 交给 通知 转告 邀请 找到"
-).split()
-_WEAK = "请 把 和 与 给 跟 由 让 向 找 问 被 为 对 及 、 从 将 是".split()
+_WEAK = "请把和与给跟由让向找问被为对及、从将是"
+"""Words that may take a person as well as a thing."""
 _AFTER = re.compile(
-    r"(?:先生|女士|小姐|老师|医生|教授|经理|同学|师傅|主任|律师|护士|同志|阿姨|叔叔|的?(?:身份证|证件|手机|电话|护照|港澳|通行证|银行卡|卡号"
-    r"|账号|账户|微信|邮箱|地址|住址|住在|家住|车牌|工号|病历|QQ)|携带|持有|驾驶|报名|来电|签收|[，, ]{0,2}(?:男|女)[，,。 ]"
-    r"|[，, ]{0,2}(?:出?生于|身份证|手机|电话|护照|住址|地址|邮箱|生日)|[ :：,，]{0,2}\+?[0-9]{7}|[(（\[【<][+0-9]|[(（][男女])"
+    r"(?:先生|女士|小姐|老师|医生|教授|经理|同学|师傅|主任|律师|护士|同志|阿姨|叔叔|携带|持有|驾驶|报名|来电|签收"
+    r"|的?(?:身份证|证件|手机|电话|护照|港澳|通行证|银行卡|卡号|账号|账户|微信|邮箱|地址|住址|住在|家住|车牌|工号|病历|QQ)"
+    r"|[，, ]{0,2}(?:男|女)[，,。 ]|[，, ]{0,2}(?:出?生于|身份证|手机|电话|护照|住址|地址|邮箱|生日)"
+    r"|[ :：,，]{0,2}\+?[0-9]{7}|[(（\[【<][+0-9]|[(（][男女])"
 )
 _EDGE = re.compile(r"[^一-鿿A-Za-z0-9]|$")
 _STOP = "的了在是有和与及或就都也很不没要去来说这那我你他她它们先女小老身手电住地护证号码年月日时分从向往将被把给"
 _MAX_CUE = 4
+_MAX_LINK = 3
 _LINK = " :：\"'“‘是为叫=*|"
 """What may stand between a cue and the name."""
 
@@ -47,12 +43,13 @@ class _Forms(NamedTuple):
 def _forms() -> _Forms:
     double = words("zh_double_surnames")
     first = "".join(sorted({name[0] for name in double}))
-    heralds = {cue[-1] for cue in _STRONG} | set(_WEAK) | set(_LINK)
+    strong = words("zh_cues")
+    heralds = {cue[-1] for cue in strong} | set(_WEAK) | set(_LINK)
     return _Forms(
         re.compile(f"[{characters('zh_surnames')}{first}]"),
         double,
         frozenset(characters("zh_given")),
-        frozenset(_STRONG),
+        strong,
         frozenset(heralds),
     )
 
@@ -79,12 +76,11 @@ def persons_zh(text: str) -> Iterator[Item]:
 
 def _before(text: str, start: int, strong: frozenset[str]) -> int:
     """2 behind a word for a person or a field, 1 at an edge or behind a word that takes a person, 0 otherwise."""
-    at = start
-    while at > 0 and start - at < 3 and text[at - 1] in _LINK:
-        at -= 1
-    for length in range(1, min(_MAX_CUE, at) + 1):
-        if text[at - length : at] in strong:
+    for at in range(start, max(0, start - _MAX_LINK) - 1, -1):
+        if any(text[at - length : at] in strong for length in range(1, min(_MAX_CUE, at) + 1)):
             return 2
+        if at == 0 or text[at - 1] not in _LINK:
+            break
     if start == 0 or text[start - 1] in _WEAK:
         return 1
     return 1 if not ("一" <= text[start - 1] <= "鿿") else 0
@@ -105,9 +101,7 @@ def _end(text: str, start: int, at: int, before: int, given: frozenset[str]) -> 
                 return end
             if (after or edge) and not any(char in _STOP for char in two[:count]):
                 return end
-        elif after and (count == 2 or before):
-            return end
-        elif before and edge and _framed(text, start, end):
+        elif (after and (count == 2 or before)) or (before and edge and _framed(text, start, end)):
             return end
     return 0
 

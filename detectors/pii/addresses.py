@@ -23,7 +23,7 @@ _ZH_CORE = re.compile(f"{_ZH_ROAD} ?{_ZH_COUNT} ?(?:号院|号楼|号|弄|栋|�
 _ZH_DOOR = re.compile(
     rf"[,，、 ]?(?:[{_HAN}]{{2,8}}(?:小区|花园|苑|公寓|大厦|广场|家园))?"
     "(?:[0-9A-Za-z]{1,5}|[一二三四五六七八九十]{1,3}|[东南西北]|附)"
-    "(?:号院|号楼|号|弄|栋|幢|座|单元|室|楼|层|户|房)(?:[0-9]{1,5}(?![0-9]))?"
+    "(?:号院|号楼|号|弄|栋|幢|座|单元|室|楼|层|户|房)(?:[0-9]{1,5}[室号户房]?(?![0-9]))?"
 )
 _ZH_LEFT = 48
 _ZH_LEVEL = re.compile(
@@ -138,7 +138,7 @@ def _chinese(text: str) -> Iterator[Item]:
         start, end = _zh_start(text, max(at, core.start() - _ZH_LEFT), core.start()), core.end()
         while (door := _ZH_DOOR.match(text, end)) is not None:
             end = door.end()
-        digits = re.match(r"[0-9]{1,5}(?![0-9])", text[end : end + 6]) if text[end - 1] == "楼" else None
+        digits = re.match(r"[0-9]{1,5}[室户房]?(?![0-9])", text[end : end + 7]) if text[end - 1] == "楼" else None
         at = end + (digits.end() if digits else 0)
         if core.start() - start >= 2:
             yield Item("ADDRESS", start, at, LIKELY if _ZH_LEVEL.search(text, start, core.end()) else GUESS)

@@ -39,9 +39,7 @@ _SMALL_CUE = re.compile(
     r"(?:my|his|her|their|full|first|last|maiden|the) names? (?:is|was) |call(?:ed)? me |name[:=] ?"
     r"|this is (?:mr|mrs|ms|dr)\.? "
 )
-_SMALL = re.compile(
-    rf"[{_LETTER}][{_LETTER}'’-]{{1,24}}(?: (?:[{_LETTER}]\.?|[{_LETTER}][{_LETTER}'’-]{{1,24}})){{0,3}}"
-)
+_SMALL = re.compile(rf"[{_LETTER}][{_LETTER}'’-]{{1,24}}(?: [{_LETTER}][{_LETTER}'’-]{{0,24}}\.?){{0,3}}")
 _REACH = 28
 
 
@@ -55,7 +53,7 @@ class _Lists(NamedTuple):
 @cache
 def _lists() -> _Lists:
     ambiguous = words("word_names")
-    refused = (words("words") - ambiguous) | words("not_people")
+    refused = (words("words") - ambiguous) | words("not_people") | words("cues")
     return _Lists(words("given_names"), words("surnames"), ambiguous, refused)
 
 
@@ -151,7 +149,7 @@ def _small(text: str, start: int) -> Iterator[Item]:
     end = start
     for token in _TOKEN.finditer(text, start, match.end()):
         low = token[0].lower()
-        if low in lists.refused or (low in lists.ambiguous and end == start):
+        if low in lists.refused:
             break
         end = token.end()
     if end > start + 1:

@@ -22,6 +22,8 @@ _AFTER = re.compile(
     r"|[，, ]{0,2}(?:男|女)[，,。 ]|[，, ]{0,2}(?:出?生于|身份证|手机|电话|护照|住址|地址|邮箱|生日)"
     r"|[ :：,，]{0,2}\+?[0-9]{7}|[(（\[【<][+0-9]|[(（][男女])"
 )
+_TITLE = re.compile("先生|女士|小姐|老师|医生|教授|经理|总|某")
+"""A surname with one of these names nobody yet."""
 _EDGE = re.compile(r"[^一-鿿A-Za-z0-9]|$")
 _STOP = "的了在是有和与及或就都也很不没要去来说这那我你他她它们先女小老身手电住地护证号码年月日时分从向往将被把给"
 _MAX_CUE = 4
@@ -33,6 +35,8 @@ _LINK = " :：\"'“‘是为叫=*|"
 class _Forms(NamedTuple):
     surname: re.Pattern[str]
     double: frozenset[str]
+    others: frozenset[str]
+    """Words that begin like a name."""
     given: frozenset[str]
     strong: frozenset[str]
     heralds: frozenset[str]
@@ -48,6 +52,7 @@ def _forms() -> _Forms:
     return _Forms(
         re.compile(f"[{characters('zh_surnames')}{first}]"),
         double,
+        words("zh_not_people") | {province[:2] for province in words("zh_provinces")},
         frozenset(characters("zh_given")),
         strong,
         frozenset(heralds),
@@ -59,7 +64,7 @@ def persons_zh(text: str) -> Iterator[Item]:
     forms, at = _forms(), 0
     for match in forms.surname.finditer(text):
         start = match.start()
-        if start < at:
+        if start < at or text[start : start + 2] in forms.others:
             continue
         last = text[start - 1] if start else "\n"
         listed = text[start + 1 : start + 2] in forms.given
@@ -89,6 +94,8 @@ def _before(text: str, start: int, strong: frozenset[str]) -> int:
 def _end(text: str, start: int, at: int, before: int, given: frozenset[str]) -> int:
     """Where the name ends whose given characters begin at `at`; 0 where there is none. Two are tried before one."""
     two = [char for char in text[at : at + 2] if "一" <= char <= "鿿"]
+    if _TITLE.match(text, at):
+        return 0
     for count in range(len(two), 0, -1):
         listed = all(char in given for char in two[:count])
         if not listed and before < 2:

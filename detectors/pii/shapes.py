@@ -35,6 +35,7 @@ _CALL_JUST_BEFORE = re.compile(
 )
 _CARD = re.compile(r"(?<!id)(?<!id[_ -])card|\bcc\b|visa|卡")
 _IDENTITY = re.compile(r"身份|证|\bid\b|identity")
+_HONG_KONG = re.compile(r"hkid|hong kong id|香港.{0,6}身份证|香港.{0,6}证件")
 _LATIN_ONLY = re.compile(r"[a-z]{3}[^一-鿿]*$")
 
 
@@ -127,6 +128,10 @@ def _called(candidate: str, before: str) -> int:
     return _phone(candidate, before) if _CALL.search(before[-24:]) else 0
 
 
+def _hong_kong(candidate: str, before: str) -> int:
+    return len(candidate) if _HONG_KONG.search(before) and check.hk_identity(candidate) else 0
+
+
 _EMAIL = Shape(
     "EMAIL",
     re.compile(rf"[{_LOCAL}][{_LOCAL}.%+-]{{0,63}}@[A-Za-z0-9À-ɏ](?:[A-Za-z0-9À-ɏ.-]*[A-Za-z0-9À-ɏ])?"),
@@ -156,13 +161,13 @@ NUMBERS = (
     shape("CREDIT_CARD", rf"\d(?:[ -]?\d){{11,18}}{_END}", _card(chinese=False)),
     shape("CN_ID", rf"[1-8]\d{{14}}{_END}", _number(_old_resident)),
     shape("US_SSN", rf"(?!000|666|9)\d{{3}}([- ])(?!00)\d\d\1(?!0000)\d{{4}}{_END}", _ssn),
-    shape("CN_LANDLINE", rf"(?:\(0(?:10|2\d|[3-9]\d\d)\)|0(?:10|2\d|[3-9]\d\d))[ -]?[2-8]\d{{6,7}}{_END}", _landline),
+    shape("CN_LANDLINE", rf"(?:\(0(?:10|2\d|[3-9]\d\d)\)|0(?:10|2\d|[3-9]\d\d))[ -]?[2-8]\d{{2,3}}[ -]?\d{{4}}{_END}", _landline),
     shape("PHONE", rf"\+?1[ .-]?(?:\([2-9]\d\d\)|[2-9]\d\d)[ .-]?\d{{3}}[ .-]?\d{{4}}{_END}", _number(_phone, 10)),
     shape("PHONE", rf"(?:\([2-9]\d\d\)[ .-]?|[2-9]\d\d[.-])\d{{3}}[.-]\d{{4}}{_END}"),
     shape("PHONE", rf"\+[1-9]\d{{0,2}}(?:[ .-]?(?:\(\d{{1,4}}\)|\d{{1,4}})){{2,5}}{_END}", _phone),
     shape("US_PASSPORT", rf"\d{{9}}{_END}", near(_PASSPORT), LIKELY),
     shape("US_SSN", rf"(?!000|666|9)\d{{9}}{_END}", near(r"\bssn\b|social security"), LIKELY),
-    shape("QQ", rf"[1-9]\d{{4,10}}{_END}", near(r"qq(?:号码?|群|账?号|群号)?(?: ?(?:[:：是为]|is)| )? ?$"), LIKELY),
+    shape("QQ", rf"[1-9]\d{{4,10}}{_END}", near(r"(?:qq|扣扣)(?:号码?|群|账?号|群号)?(?: ?(?:[:：是为]|is)| )? ?$"), LIKELY),
     shape("PHONE", rf"(?:\(\d{{2,5}}\)|\d{{2,5}})(?:[ .-]\d{{2,7}}){{1,4}}{_END}", _called, LIKELY),
     shape("PHONE", rf"\d{{7,15}}{_END}", near(_CALL_JUST_BEFORE.pattern), LIKELY),
 )
@@ -178,6 +183,7 @@ WORDS = (
     shape("UK_NINO", rf"[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z] ?\d\d ?\d\d ?\d\d ?[A-D]{_END}"),
     shape("US_PASSPORT", rf"[A-Z]\d{{8,9}}{_END}", near("passport"), LIKELY),
     shape("HK_ID", r"[A-Z]{1,2}\d{6}\([0-9A]\)", checked(check.hk_identity)),
+    shape("HK_ID", rf"[A-Z]{{1,2}}\d{{6}}[0-9A]{_END}", _hong_kong),
     shape("TW_ID", rf"[A-Z][1289]\d{{8}}{_END}", _number(checked(check.tw_identity))),
     shape("CN_PASSPORT", rf"(?:E[A-HJ-NP-Z]\d{{7}}|[EG]\d{{8}}){_END}", _number(lambda candidate, before: 9, 10)),
     shape("CN_PASSPORT", rf"[A-Z]\d{{8}}{_END}", near("护照"), LIKELY),

@@ -15,7 +15,7 @@ from detectors.pii.shapes import ENTROPIC, MAX_ITEM, NUMBERS, PLATES, PROVINCES,
 WORD = f"!-~·À-ɏ{PROVINCES}"
 """Class of the characters that items are made of; spaces inside one are told apart by the shapes."""
 _ANCHOR = re.compile("[0-9@]")
-_HINT = re.compile(r"[0-9](?:(?:[ .:()-]{0,2}[0-9]){4}|\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9])|[0-9A-Fa-f]:[0-9A-Fa-f]{0,4}:")
+_HINT = re.compile(r"[0-9](?:(?:[ .:()-]{0,2}[0-9]){4}|\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9])")
 _WIDE_ANCHOR = re.compile("[0-9@\uff10-\uff19\uff20-\uff3a\uff41-\uff5a]")
 _PLATE = re.compile(f"[{PROVINCES}][A-Z]")
 _WORD_END = re.compile(f"[^{WORD}]")
@@ -23,6 +23,8 @@ _WORD_BACK = re.compile(f"[{WORD}]*")
 _OPEN = re.compile(r"(?<![A-Za-z0-9])[A-Z]{2} \Z")
 _RUN = bytes(119 if chr(byte).isalnum() or byte in b"_-+/" else 32 for byte in range(128)) + bytes(128)
 _LONG_RUN = b"w" * 16
+_HINT_RUN = bytes(119 if chr(byte).isalnum() or byte in b"_-:." else 32 for byte in range(128)) + bytes(128)
+_LONG_HINT_RUN = b"w" * 17
 
 
 class Found(NamedTuple):
@@ -122,9 +124,10 @@ def hinted(texts: Sequence[str]) -> list[int]:
         starts.append(at)
         at += len(text) + 1
     joined = plain("\n".join(texts))
-    run = joined.encode("ascii", "replace").translate(_RUN)
+    run = joined.encode("ascii", "replace").translate(_HINT_RUN)
     found: set[int] = set()
-    tests: list[Callable[[int], int]] = [lambda at: joined.find("@", at), lambda at: run.find(_LONG_RUN, at)]
+    tests: list[Callable[[int], int]] = [lambda at: joined.find("@", at), lambda at: run.find(_LONG_HINT_RUN, at)]
+    tests.append(lambda at: joined.find("::", at))
     for pattern in (_HINT,) if joined.isascii() else (_HINT, _PLATE):
         tests.append(lambda at, pattern=pattern: place.start() if (place := pattern.search(joined, at)) else -1)  # type: ignore[misc]
     for test in tests:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from detectors.pii.item import SURE
 
+_NOT_DIGIT = re.compile("[^0-9]+")
 CONTEXT = 40
 """Code points before a candidate that its test may look at."""
 Confirm = Callable[[str, str], int]
@@ -45,4 +46,4 @@ def checked(test: Callable[[str], bool]) -> Confirm:
 
 
 def digits_of(candidate: str) -> str:
-    return "".join(char for char in candidate if "0" <= char <= "9")
+    return _NOT_DIGIT.sub("", candidate)

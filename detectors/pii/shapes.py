@@ -73,13 +73,13 @@ def _old_resident(candidate: str, before: str) -> int:
 
 def _card(chinese: bool) -> Confirm:
     def confirm(candidate: str, before: str) -> int:
-        digits = digits_of(candidate)
-        if digits.startswith(("62", "436742", "9558")) is not chinese or not check.luhn(digits):
+        digits = candidate.replace(" ", "").replace("-", "")
+        if digits.startswith(("62", "436742", "9558")) is not chinese:
             return 0
         told = _CARD.search(before) is not None
         if not told and (len(digits) < 14 or not check.payment_card(digits) or _OTHER_NUMBER.search(before[-24:])):
             return 0
-        return len(candidate)
+        return len(candidate) if check.luhn(digits) else 0
 
     return confirm
 

@@ -47,7 +47,7 @@ def test_a_token_keeps_the_form_and_is_no_such_item(kind: str, value: str) -> No
         if value.isascii():
             assert form(made) == form(value)
         if kind not in ("EMAIL", "DATE_OF_BIRTH", "MAC", "IP", "PHONE", "UK_NINO", "SECRET"):
-            assert kind not in [item.type for item in find(f"{kind} {made} ")], made
+            assert (kind, 0, len(made)) not in [item[:3] for item in find(made)], made
 
 
 def test_tokens_of_reserved_ranges() -> None:

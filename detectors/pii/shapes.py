@@ -144,6 +144,8 @@ _DOTTED_MAC = shape("MAC", r"[0-9A-Fa-f]{4}\.[0-9A-Fa-f]{4}\.[0-9A-Fa-f]{4}(?!\.
 _IPV6 = shape("IP", r"[0-9A-Fa-f]{1,4}:[0-9A-Fa-f:]{2,37}[0-9A-Fa-f](?![A-Za-z0-9:])", _ipv6)
 _USCC = shape("CN_USCC", rf"[0-9A-HJ-NPQRTUWXY]{{2}}\d{{6}}[0-9A-HJ-NPQRTUWXY]{{10}}{_END}", _uscc)
 _PASSPORT = r"passport|护照"
+_QQ = r"(?:qq|扣扣)(?:号码?|群|账?号|群号)?(?: ?(?:[:：是为]|is)| )? ?$"
+_AREA = r"(?:10|2\d|[3-9]\d\d)"
 NUMBERS = (
     _EMAIL,
     shape("IP", r"(?:\d{1,3}\.){3}\d{1,3}(?![0-9A-Za-z]|\.\d)", _ip),
@@ -161,13 +163,13 @@ NUMBERS = (
     shape("CREDIT_CARD", rf"\d(?:[ -]?\d){{11,18}}{_END}", _card(chinese=False)),
     shape("CN_ID", rf"[1-8]\d{{14}}{_END}", _number(_old_resident)),
     shape("US_SSN", rf"(?!000|666|9)\d{{3}}([- ])(?!00)\d\d\1(?!0000)\d{{4}}{_END}", _ssn),
-    shape("CN_LANDLINE", rf"(?:\(0(?:10|2\d|[3-9]\d\d)\)|0(?:10|2\d|[3-9]\d\d))[ -]?[2-8]\d{{2,3}}[ -]?\d{{4}}{_END}", _landline),
+    shape("CN_LANDLINE", rf"(?:\(0{_AREA}\)|0{_AREA})[ -]?[2-8]\d{{2,3}}[ -]?\d{{4}}{_END}", _landline),
     shape("PHONE", rf"\+?1[ .-]?(?:\([2-9]\d\d\)|[2-9]\d\d)[ .-]?\d{{3}}[ .-]?\d{{4}}{_END}", _number(_phone, 10)),
     shape("PHONE", rf"(?:\([2-9]\d\d\)[ .-]?|[2-9]\d\d[.-])\d{{3}}[.-]\d{{4}}{_END}"),
     shape("PHONE", rf"\+[1-9]\d{{0,2}}(?:[ .-]?(?:\(\d{{1,4}}\)|\d{{1,4}})){{2,5}}{_END}", _phone),
     shape("US_PASSPORT", rf"\d{{9}}{_END}", near(_PASSPORT), LIKELY),
     shape("US_SSN", rf"(?!000|666|9)\d{{9}}{_END}", near(r"\bssn\b|social security"), LIKELY),
-    shape("QQ", rf"[1-9]\d{{4,10}}{_END}", near(r"(?:qq|扣扣)(?:号码?|群|账?号|群号)?(?: ?(?:[:：是为]|is)| )? ?$"), LIKELY),
+    shape("QQ", rf"[1-9]\d{{4,10}}{_END}", near(_QQ), LIKELY),
     shape("PHONE", rf"(?:\(\d{{2,5}}\)|\d{{2,5}})(?:[ .-]\d{{2,7}}){{1,4}}{_END}", _called, LIKELY),
     shape("PHONE", rf"\d{{7,15}}{_END}", near(_CALL_JUST_BEFORE.pattern), LIKELY),
 )

@@ -80,7 +80,11 @@ _DIGIT = re.compile("[0-9]")
 _HOUSE = re.compile(r"[0-9](?<![\w.,$€£#-][0-9])[0-9]{0,5}(?![0-9%])")
 _ZH_UNIT = re.compile("[号弄栋幢座室组楼层单]")
 _REACH = 40
-_CUE_WORDS = ("address", "live", "located", " to ", "meet", "arrived", "resid", "off at", "stop at", "taxi")
+_WORD = 24
+_CUE_WORDS = (
+    "address", "live", "located", "sent", "send", "ship", "deliver", "return to", "moved to", "meet", "arrived at",
+    "resid", "off at", "stop at", "taxi",
+)  # fmt: skip
 
 
 @cache
@@ -99,7 +103,7 @@ def addresses(text: str) -> Iterator[Item]:
         if number.start() < at:
             continue
         core = _STREET_FIRST.match(text, number.start())
-        if core is None:
+        if core is None and _after_name(text, number.start()):
             core = _NAME_FIRST.search(text, max(at, number.start() - _REACH), min(len(text), number.end() + 8))
         if core is not None:
             at = _grown(text, core.end())
@@ -107,6 +111,12 @@ def addresses(text: str) -> Iterator[Item]:
     low = text.lower()
     if any(word in low for word in _CUE_WORDS):
         yield from _told(text)
+
+
+def _after_name(text: str, at: int) -> bool:
+    """Whether the word before `at` is capitalised or one for a street."""
+    word = text[max(0, at - _WORD) : at].rstrip(" ,").rpartition(" ")[2]
+    return word[:1].isupper() or word in ("u.", "utca", "út", "tér")
 
 
 def _told(text: str) -> Iterator[Item]:

@@ -25,7 +25,8 @@ _RUN = re.compile(
 )
 _TOKEN = re.compile(rf"[{_LETTER}'’-]+")
 _BETWEEN = " \n\t:=,.\"'(<>*-"
-_LAST = re.compile(r"(?:([a-z]+) )?([a-zñ'’]+)\Z")
+_MAX_BETWEEN = 4
+"""Signs between a cue and the name, such as the dot of a title or the quotation marks of a field."""
 _FIRM = re.compile(
     r" ?(?:Inc|Ltd|LLC|GmbH|Corp|Co|Group|Agency|Company|Bank|University|College|School|Hospital|Institute|Foundation"
     r"|Street|St|Road|Rd|Avenue|Ave|Lane|Drive|Boulevard|Court|Place|Square|Bridge|Park|River|Lake|Mountain|Island"
@@ -35,9 +36,12 @@ _ACTS = re.compile(
     r"(?:'s |’s |,? (?:said|says|asked|told|replied|shouted|wrote|called|went|came|is|was|has|had|will|lives|works|and"
     r"|wants|who|spent|from)\b|[:,?!])"
 )
+_SMALL_SIGNS = ("name is", "name was", "ame:", "ame=", " me ", "this is m", "this is d")
+"""One of these is in every text that _SMALL_CUE finds something in."""
 _SMALL_CUE = re.compile(
-    r"(?:my|his|her|their|full|first|last|maiden|the) names? (?:is|was) |call(?:ed)? me |name[:=] ?"
-    r"|this is (?:mr|mrs|ms|dr)\.? "
+    r"(?:my|his|her|their|full|first|last|maiden|the) name (?:is|was) |call(?:ed)? me |name[:=] ?"
+    r"|this is (?:mr|mrs|ms|dr)\.? ",
+    re.IGNORECASE,
 )
 _SMALL = re.compile(rf"[{_LETTER}][{_LETTER}'’-]{{1,24}}(?: [{_LETTER}][{_LETTER}'’-]{{0,24}}\.?){{0,3}}")
 _REACH = 28
@@ -58,14 +62,14 @@ def _lists() -> _Lists:
 
 
 def persons(text: str) -> Iterator[Item]:
-    """Names in `text`, in order of their start; score GUESS, or LIKELY behind a cue."""
+    """Names in `text`, in order of their start; score LIKELY, or GUESS for a given name alone."""
     refused = _lists().refused
     for run in _RUN.finditer(text):
         # most capitalised words begin a sentence
         if run[0].lower() in refused:
             continue
         yield from _in_run(text, run)
-    if "name" in text or "call" in text:
+    if any(sign in text for sign in _SMALL_SIGNS):
         for cue in _SMALL_CUE.finditer(text):
             yield from _small(text, cue.end())
 
@@ -103,27 +107,34 @@ def _judged(text: str, parts: list[re.Match[str]], lists: _Lists) -> Item | None
         end -= 2
     if _FIRM.match(text, end):
         return None
-    if _cued(text, start) and any(len(part[0]) > 1 for part in parts):
-        return Item("PERSON", start, end, LIKELY)
     kinds = [_kind(part[0], lists) for part in parts if len(part[0]) > 1]
     if len(kinds) > 2 and kinds[0] == "a" and kinds[1] == "g":
         # `Call Jane Smith`: a word that some bear as a name, before a name that is whole without it
         start, kinds = parts[1].start(), kinds[1:]
-    if len(parts) > 1 and kinds:
-        sure = kinds[0] == "g" or (kinds[0] == "a" and "s" in kinds[1:]) or (kinds[0] == "u" and "s" in kinds[1:])
-        sure = sure or (kinds[0] == "s" and kinds[-1] in "gs")
-        return Item("PERSON", start, end, GUESS) if sure else None
+    if len(kinds) > 1 and _whole(kinds):
+        return Item("PERSON", start, end, LIKELY)
+    if kinds and _cued(text, start):
+        return Item("PERSON", start, end, LIKELY)
     if kinds == ["g"] and len(parts[0][0]) > 2 and not parts[0][0].isupper() and _alone(text, start, end):
         return Item("PERSON", start, end, GUESS)
     return None
+
+
+def _whole(kinds: list[str]) -> bool:
+    """Whether words of these kinds make a name of two parts and more without a cue."""
+    first, rest = kinds[0], kinds[1:]
+    return first == "g" or (first in "au" and "s" in rest) or (first == "s" and rest[-1] in "gs")
 
 
 def _cued(text: str, start: int) -> bool:
     """Whether a word that takes a person, or a title, stands before `start`."""
     before = text[max(0, start - _REACH) : start].lower()
     bare, cues = before.rstrip(_BETWEEN), words("cues")
-    last = _LAST.search(bare) if 0 < len(before) - len(bare) <= 4 else None
-    return last is not None and (last[2] in cues or f"{last[1]} {last[2]}" in cues)
+    if not 0 < len(before) - len(bare) <= _MAX_BETWEEN or not bare:
+        return False
+    last = bare.rsplit(None, 2)[-2:]
+    word = last[-1].rpartition('"')[2].lstrip("'({[<>*-|")
+    return word in cues or f"{last[0]} {word}" in cues
 
 
 def _alone(text: str, start: int, end: int) -> bool:

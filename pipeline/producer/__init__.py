@@ -5,5 +5,6 @@ from __future__ import annotations
 from pipeline.producer.blocking import SyncProducer, SyncTicket
 from pipeline.producer.client import Producer, Ticket
 from pipeline.producer.outcomes import Answer, NoAnswer, NotConfirmed, Refused
+from pipeline.producer.redaction import Left
 
-__all__ = ["Answer", "NoAnswer", "NotConfirmed", "Producer", "Refused", "SyncProducer", "SyncTicket", "Ticket"]
+__all__ = ["Answer", "Left", "NoAnswer", "NotConfirmed", "Producer", "Refused", "SyncProducer", "SyncTicket", "Ticket"]

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from pipeline.producer.client import Producer, Ticket
 from pipeline.producer.outcomes import Answer
+from pipeline.producer.redaction import Left, Redact
 
 T = TypeVar("T")
 
@@ -29,6 +30,10 @@ class SyncTicket:
     def request(self) -> str:
         return self.ticket.request
 
+    @property
+    def left(self) -> Left:
+        return self.ticket.left
+
     def result(self, seconds: float | None = None) -> Answer:
         return self.producer.call(self.ticket.result(seconds))
 
@@ -45,8 +50,9 @@ class SyncProducer:
         api_key: str,
         bootstrap: str | None = None,
         kafka_options: Mapping[str, Any] | None = None,
+        redact: Redact = False,
     ) -> None:
-        self._producer = Producer(gateway_url, api_key, bootstrap, kafka_options)
+        self._producer = Producer(gateway_url, api_key, bootstrap, kafka_options, redact)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="sluice-producer", daemon=True)
 

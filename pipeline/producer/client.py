@@ -23,6 +23,7 @@ from pipeline.errors import ConfigError, Malformed, Retryable
 from pipeline.events import wire
 from pipeline.events.wire import CancelBody, InferenceBody
 from pipeline.producer.outcomes import Answer, NoAnswer, NotConfirmed, Refused, Wire
+from pipeline.producer.redaction import UNCHANGED, Left, Redact, checked, taken_out
 from pipeline.topics import partition_of
 
 _KEY_PREFIX = "sk-sluice-"
@@ -38,6 +39,8 @@ class Ticket:
     client_request: str
     request: str
     seconds: float
+    left: Left = UNCHANGED
+    """What was taken out of the messages before they were sealed, and what stayed."""
 
     async def result(self, seconds: float | None = None) -> Answer:
         """The answer, waited for until the request's deadline or for ``seconds``. Raises Refused or NoAnswer."""
@@ -57,10 +60,15 @@ class Producer:
         api_key: str,
         bootstrap: str | None = None,
         kafka_options: Mapping[str, Any] | None = None,
+        redact: Redact = False,
     ) -> None:
-        """``bootstrap`` overrides what the gateway tells; ``kafka_options`` are aiokafka's (TLS, SASL)."""
+        """``bootstrap`` overrides what the gateway tells; ``kafka_options`` are aiokafka's (TLS, SASL).
+
+        ``redact`` takes personal data out of messages before they are sealed: True redacts all of it, ``Actions`` says
+        what happens by type. Raises ConfigError where the actions lack a key or are unknown."""
         self._url, self._api_key, self._bootstrap = gateway_url.rstrip("/"), api_key, bootstrap
         self._options = dict(kafka_options or {})
+        self._redact = checked(redact)
         self._key, self._secret = _parse_key(api_key)
         self._session, self._counter, self._order = uuid.uuid4().hex, 0, asyncio.Lock()
         self._content_key = os.urandom(32)
@@ -106,7 +114,8 @@ class Producer:
         """Write one request. ``messages`` is a prompt or a list of {role, content}; ``options`` are the other fields of
         InferenceBody. Raises Malformed where a field does not fit, NotConfirmed where the write is unknown."""
         client_request = self.mint()
-        turns = [{"role": "user", "content": messages}] if isinstance(messages, str) else list(messages)
+        written = [{"role": "user", "content": messages}] if isinstance(messages, str) else list(messages)
+        turns, left = taken_out(written, self._redact)
         text = msgspec.json.encode(turns)
         wire.decode_messages(text)
         bound = texts.associated_data(self.wire.generation, self.wire.tenant, "request", "messages", client_request)
@@ -119,7 +128,7 @@ class Producer:
             )
         offset, partition = await self.write("inference", client_request, value)
         seconds = options.get("timeout_ms", 60_000) / 1000 + 10
-        return Ticket(self, client_request, f"{self.wire.generation}-{partition}-{offset}", seconds)
+        return Ticket(self, client_request, f"{self.wire.generation}-{partition}-{offset}", seconds, left)
 
     async def write(self, kind: str, client_request: str, value: bytes) -> tuple[int, int]:
         """Sign and write one record; gives (offset, partition). Raises NotConfirmed."""

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detectors import pii_checks as check
 from detectors.base import LOW, MEDIUM, Detector, Part
-from detectors.pii import HOLD_BACK, MAX_ITEMS, PiiDetector, StreamRedactor, redact
+from detectors.pii import HOLD_BACK, PiiDetector, StreamRedactor, redact
+from detectors.pii import checks as check
+from detectors.pii.detector import MAX_ITEMS
 
 CARD = "4111 1111 1111 1111"
 KEY = "sk-3SZnJKSDDtGVu3f04DTL93TEanXPQxdRdJantZfRNSBzZaiN"
@@ -37,6 +38,12 @@ ITEMS = [
     ("SECRET", "AKIANHLNIDFXQI224WK5"),
     ("SECRET", "eyJhbGciOiJIUzI1NiJ9.cX_ANOVjIsF4R4krhRWDXcYplDyDYEaYDWKxo29F.IQQ7X25KtZSWrokAWpx1Sl9s"),
     ("IP", "183.227.20.19"),
+    ("IP", "2001:db8::8a2e:370:7334"),
+    ("MAC", "00-1A-2B-3C-4D-5E"),
+    ("IBAN", "gb82west12345698765432"),
+    ("CN_ID", "110105-19491231-002X"),
+    ("CN_LANDLINE", "(010)6234-5678"),
+    ("EMAIL", "jürgen.müller@bücher.example"),
     ("MAC", "33:f9:0e:90:34:db"),
     ("CN_USCC", "91350100M000100Y43"),
     ("UK_NINO", "RH 79 96 97 D"),
@@ -51,6 +58,13 @@ CUED = [
     ("CN_HKMO_PERMIT", "港澳通行证", "M37299053"),
     ("PHONE", "please call me on ", "450 0840"),
     ("QQ", "加QQ ", "9229914931"),
+    ("QQ", "扣扣号：", "9229914931"),
+    ("HK_ID", "香港身份证", "A1234563"),
+    ("US_SSN", "her SSN is ", "486 96 1492"),
+    ("PHONE", "phone: ", "0378 3549890"),
+    ("CN_PLATE", "他驾驶", "鲁ENGCEK"),
+    ("SECRET", "AWS_SECRET_ACCESS_KEY=", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY1"),
+    ("SECRET", "api_key: ", "9f86d081884c7d659a2feaa0c55ad015"),
 ]
 CLEAN = [
     "ISBN 978-7-395-11581-1 is out of print.",
@@ -63,6 +77,10 @@ CLEAN = [
     "身份证号110105194912310021校验位不对。",
     "Upgrade to version 5.4.30.1 today.",
     "sk-learn-is-a-python-library",
+    "std::vector<a::b::c> and Foo::Bar::baz",
+    "IMEI 490154203237518 is blocked",
+    "Order 4111111111111111 shipped",
+    "commit token hash 9f86d081884c7d659a2feaa0c55ad015",
     "Commit 6923b06465c5ef2bb2853c65efa08dd9738d7c62 broke the build.",
     "IBAN GB82 WEST 1234 5698 7654 33 is wrong.",
 ]
@@ -72,7 +90,7 @@ CLEAN = [
 @pytest.mark.parametrize(("left", "right"), [("", ""), ("It is ", "."), ("号码：", "。"), ('{"v":"', '"}'), ("(", ")")])
 def test_an_item_is_found_with_exact_offsets(kind: str, value: str, left: str, right: str) -> None:
     shown, found = redact(left + value + right)
-    assert [tuple(item) for item in found] == [(kind, len(left), len(left) + len(value))]
+    assert [item[:3] for item in found] == [(kind, len(left), len(left) + len(value))]
     assert shown == f"{left}[{kind}]{right}"
 
 
@@ -174,6 +192,21 @@ def test_what_is_held_back_is_bounded() -> None:
         for sent, char in enumerate(text, 1):
             shown += len(redactor.push(char))
             assert sent - shown <= HOLD_BACK
+
+
+def test_a_private_key_is_one_secret_over_all_its_lines() -> None:
+    body = "\n".join(["MIIEpAIBAAKCAQEA7v0x3nQeabcdEFGHijkl0123abcdEFGHijkl0123abcdEFG8"] * 20) + "\nabc=="
+    text = f"-----BEGIN RSA PRIVATE KEY-----\n{body}\n-----END RSA PRIVATE KEY-----\nBye"
+    whole = "-----BEGIN RSA PRIVATE KEY-----\n[SECRET]-----END RSA PRIVATE KEY-----\nBye"
+    assert redact(text)[0] == whole
+    for step in (1, 7, 64, 500):
+        assert stream(text, list(range(0, len(text), step))) == whole
+
+
+def test_an_address_longer_than_the_hold_back_is_one_item() -> None:
+    text = f"from {'a' * 60}@{'b' * 30}.{'c' * 60}.example now"
+    assert redact(text)[0] == "from [EMAIL] now"
+    assert stream(text, list(range(len(text)))) == "from [EMAIL] now"
 
 
 def test_a_secret_of_any_length_is_shown_as_one() -> None:

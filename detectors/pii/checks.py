@@ -5,6 +5,9 @@ Every check takes the digits or the text of a candidate without its separators a
 
 from __future__ import annotations
 
+from collections import Counter
+from math import log2
+
 _CN_WEIGHTS = (7, 9, 10, 5, 8, 4, 2, 1, 6, 3, 7, 9, 10, 5, 8, 4, 2)
 _CN_CHECK = "10X98765432"
 _CN_PROVINCES = frozenset(
@@ -13,9 +16,33 @@ _CN_PROVINCES = frozenset(
     for number in range(numbers)
 )
 """First two digits (GB/T 2260): provinces, and 71, 81 to 83 for Taiwan, Hong Kong, Macau and residents of them."""
+_DOUBLED = {str(digit): digit * 2 - 9 * (digit > 4) for digit in range(10)}
 _USCC = "0123456789ABCDEFGHJKLMNPQRTUWXY"
 _TW_LETTERS = "ABCDEFGHJKLMNPQRSTUVXYWZIO"
 _MONTH_DAYS = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
+_ISSUERS = (
+    (4000, 4999, (13, 16, 19)),  # Visa
+    (5100, 5599, (16,)),  # Mastercard
+    (2221, 2720, (16,)),
+    (3400, 3499, (15,)),  # American Express
+    (3700, 3799, (15,)),
+    (3000, 3099, (14,)),  # Diners Club
+    (3600, 3699, (14, 16, 19)),
+    (3800, 3999, (14, 16, 19)),
+    (3528, 3589, (16, 17, 18, 19)),  # JCB
+    (1800, 1800, (15,)),
+    (2131, 2131, (15,)),
+    (6011, 6011, (16, 19)),  # Discover
+    (6440, 6599, (16, 19)),
+    (5000, 5099, (12, 13, 14, 15, 16, 17, 18, 19)),  # Maestro
+    (5600, 6099, (12, 13, 14, 15, 16, 17, 18, 19)),
+    (6100, 6199, (16, 19)),
+    (6300, 6439, (12, 13, 14, 15, 16, 17, 18, 19)),
+    (6600, 6999, (12, 13, 14, 15, 16, 17, 18, 19)),
+    (6200, 6299, (16, 17, 18, 19)),  # UnionPay
+    (9558, 9558, (19,)),
+)
+"""First four digits from, to; places."""
 _IBAN_LENGTHS = {
     country: int(length)
     for length, countries in (
@@ -44,16 +71,13 @@ _IBAN_LENGTHS = {
 
 def luhn(digits: str) -> bool:
     """ISO/IEC 7812-1 annex B: the check digit of bank cards."""
-    total = 0
-    for place, char in enumerate(reversed(digits)):
-        value = int(char) * (1 + place % 2)
-        total += value - 9 if value > 9 else value
-    return total % 10 == 0
+    doubled = sum(map(_DOUBLED.__getitem__, digits[-2::-2]))
+    return (doubled + sum(map(int, digits[-1::-2]))) % 10 == 0
 
 
 def cn_resident(number: str) -> bool:
     """GB 11643-1999 (18 places with ISO 7064 MOD 11-2) or GB 11643-1989 (15 digits, no check digit)."""
-    if number[:2] not in _CN_PROVINCES:
+    if number[:2] not in _CN_PROVINCES or not 0 < int(number[2:4]) <= 90:
         return False
     if len(number) == 15:
         return number.isdigit() and _date(number[8:10], number[10:12])
@@ -87,10 +111,31 @@ def hk_identity(code: str) -> bool:
 
 
 def tw_identity(code: str) -> bool:
-    """National identification number of Taiwan: one letter, a 1 or 2, eight digits, weighted sum MOD 10."""
+    """Identification number of Taiwan: a letter, a 1 or 2 (8 or 9 for residents), eight digits, weighted sum MOD 10."""
     first = _TW_LETTERS.index(code[0]) + 10
     values = (first // 10, first % 10, *map(int, code[1:]))
     return sum(v * w for v, w in zip(values, (1, 9, 8, 7, 6, 5, 4, 3, 2, 1, 1), strict=True)) % 10 == 0
+
+
+def payment_card(digits: str) -> bool:
+    """Ranges of issuers (ISO/IEC 7812) with the lengths that each of them uses; says nothing of the check digit."""
+    length, first = len(digits), int(digits[:4].ljust(4, "0"))
+    return any(low <= first <= high and length in lengths for low, high, lengths in _ISSUERS)
+
+
+def ipv6(text: str) -> bool:
+    """RFC 4291, section 2.2: eight groups of up to four hexadecimal places, one run of zeros as `::`."""
+    head, gap, tail = text.partition("::")
+    groups = [*(head.split(":") if head else ()), *(tail.split(":") if tail else ())]
+    if not all(1 <= len(group) <= 4 for group in groups):
+        return False
+    return 2 <= len(groups) <= 7 if gap else len(groups) == 8
+
+
+def entropy(text: str) -> float:
+    """Bits per character of the text's own letter frequencies (Shannon 1948)."""
+    counts = Counter(text).values()
+    return -sum(count / len(text) * log2(count / len(text)) for count in counts)
 
 
 def _date(month: str, day: str) -> bool:

@@ -1,0 +1,164 @@
+"""Postal addresses: a core with a number (street and house, building and door, P.O. box), grown to both sides.
+
+Chinese addresses follow the order province, prefecture, county, road, number, building, door (GB/T 23705 names these
+levels); Western ones put the house number beside the street and the town behind it. A place without a number is none.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import cache
+
+from detectors.pii.item import GUESS, LIKELY, Item
+from detectors.pii.lexicon import words
+
+_HAN = "一-鿿"
+_ZH_ROAD = (
+    "(?:路|街|大道|道|巷|弄|胡同|大街|里|坊|村|镇|乡|组|社区|小区|花园|苑|园|庭|府|城|公寓|大厦|广场|新村|家园|中心)"
+    "(?:[东西南北中]段?|[一二三四五六七八九十]{1,2}[巷弄条段])?"
+)
+_ZH_COUNT = "(?:[0-9]{1,5}(?:-[0-9]{1,4})?|[A-Z]|[一二三四五六七八九十百]{1,4})"
+_ZH_CORE = re.compile(f"{_ZH_ROAD} ?{_ZH_COUNT} ?(?:号院|号楼|号|弄|栋|幢|座|单元|室|组|楼|层)")
+_ZH_DOOR = re.compile(
+    rf"[,，、 ]?(?:[{_HAN}]{{2,8}}(?:小区|花园|苑|公寓|大厦|广场|家园))?"
+    "(?:[0-9A-Za-z]{1,5}|[一二三四五六七八九十]{1,3}|[东南西北]|附)"
+    "(?:号院|号楼|号|弄|栋|幢|座|单元|室|楼|层|户|房)(?:[0-9]{1,5}[室号户房]?(?![0-9]))?"
+)
+_ZH_LEFT = 48
+_ZH_LEVEL = re.compile(
+    rf"[{_HAN}]{{2,12}}?(?:自治区|自治州|特别行政区|省|市|州|盟|地区|区|县|旗|行政委员会|开发区|镇|乡|街道)"
+)
+_ZH_CUT = re.compile(
+    rf"[^{_HAN}0-9A-Za-z·-]|地址[是为在]?|住址[是为在]?|住在|家住|现住|居住[于在]|位于|坐落[于在]|寄[到往给]|送[到往至]"
+    "|放[在到]|发[到往至]|搬[到至]|开户行在|户籍[是为在地]?|籍贯[是为]?|快递到|配送[到至]|前往|来到|抵达|出现在"
+    "|[昨今明]晚在|[上下中]午在|^在"
+)
+_STREET = (
+    r"(?:Street|St|Avenue|Ave|Av|Road|Rd|Boulevard|Blvd|Lane|Ln|Drive|Dr|Court|Ct|Place|Pl|Square|Sq|Terrace|Ter|Way"
+    r"|Parkway|Pkwy|Crescent|Cres|Close|Highway|Hwy|Trail|Circle|Cir|Alley|Row|Walk|Gardens|Grove|Mews|Plaza|Quay|Loop"
+    r"|Parade|Pike|Heights|Hill|Gate|Green|Wharf|Turnpike|Esplanade|Crossing|Path|Gateway|Union|Point|Ridge|Run|View)\b\.?"
+)
+_INNER = "A-Za-zÀ-ɏ'’.-"
+_CAP = f"[A-ZÀ-ÖØ-Þ][{_INNER}]{{0,20}}"
+_STREET_CORE = (
+    r"[0-9]{1,6}[A-Za-z]?(?:[-/][0-9]{1,5})? (?:[0-9]{1,5} )?(?:[NSEW]\.? )?"
+    rf"(?:(?:{_CAP}|[0-9]{{1,3}}(?:st|nd|rd|th)) ){{1,4}}?{_STREET}"
+)
+_BOX = r"\b(?:P\.? ?O\.? ?Box|PSC|CMR|Unit|Box) [0-9]{1,6}(?:,? Box [0-9]{1,6})?"
+_MILITARY = r"\b(?:(?:USNS|USS|USCGC) [A-Z][\w-]{1,20}\s{1,2})?(?:APO|FPO|DPO) (?:AA|AE|AP)(?: [0-9]{5})?"
+_WAY_FIRST = (
+    r"(?:[0-9]{1,6} )?\b(?:ul\.|Rue|Rua|Via|Viale|Calle|Avenida|Av\.?|Avenue|Boulevard|Piazza|Corso|Strada|Camino"
+    r"|Carrera|Chemin|Jalan|Plaza|Place|Paseo|Travessa) (?:(?:de|la|du|des|da|do|del|della|le) ){0,2}"
+    rf"{_CAP}(?: {_CAP}){{0,3}},? ?[0-9]{{1,5}}"
+)
+_SUFFIXED = (
+    rf"(?:[0-9]{{1,6}} )?[A-ZÀ-ÖØ-Þ][{_INNER}]{{1,20}}?(?:straße|strasse|str\.|gasse|weg|platz|allee|gatan|vägen|gata"
+    r"|vej|gade|veien|straat|laan|katu|tie|braut|gt\.) [0-9]{1,4}[a-zA-Z]?\b"
+)
+_UTCA = rf"{_CAP}(?: {_CAP})? (?:utca|u\.|út|tér) [0-9]{{1,4}}\.?"
+_TAIL = re.compile(
+    r"(?:[, ]|,? ?\n *){1,2}(?:(?:Apt|Suite|Ste|Unit|Floor|Room|Flat|Box|App)\.? ?#?[0-9A-Z]{1,6}\b|# ?[0-9]{1,5}"
+    r"|[A-Z]{2}\b(?:,? [0-9]{4,5}(?:-[0-9]{4})?)?|[A-Z]{1,2}[0-9][0-9A-Z]? ?[0-9][A-Z]{2}\b"
+    r"|[A-Z][0-9][A-Z] ?[0-9][A-Z][0-9]\b|(?:APO|FPO|DPO) (?:AA|AE|AP) [0-9]{5}|[0-9]{4,6}\b(?!-[0-9]))"
+)
+_TOWN = re.compile(
+    rf"(?:, | ?,?\n *){_CAP}(?: {_CAP}){{0,2}}(?=[, .;\n]|$)"
+    rf"|,? {_CAP} (?=[A-Z]{{1,2}}[0-9][0-9A-Z]? ?[0-9][A-Z]{{2}}\b)"
+)
+_CUE = re.compile(
+    r"\b(?:address(?: is|:| to)|live[sd]? (?:at|on|in)|located at|sen[dt] (?:it )?to|ship(?:ped)? (?:it )?to"
+    r"|deliver(?:ed)? to|return to|moved to|drops? you off at|meet (?:me|us) at|arrived at|taxi to|resid(?:es?|ing) at"
+    r"|stop at|billing address:)\s+(?:the corner of )?"
+)
+_CHUNK = re.compile(r"[^.?!;\n]{5,80}")
+_CITED = re.compile(rf"{_CAP}.{{0,30}}?\b[0-9]{{1,5}}\b|\b[0-9]{{1,6}} (?:[0-9]{{1,5}} )?{_CAP} {_CAP}")
+_MAX_TAILS = 5
+_STREET_FIRST = re.compile(_STREET_CORE)
+_NAME_FIRST = re.compile("|".join((_BOX, _MILITARY, _WAY_FIRST, _SUFFIXED, _UTCA)))
+_DIGIT = re.compile("[0-9]")
+_HOUSE = re.compile(r"[0-9](?<![\w.,$€£#-][0-9])[0-9]{0,5}(?![0-9%])")
+_ZH_UNIT = re.compile("[号弄栋幢座室组楼层单]")
+_REACH = 40
+_WORD = 24
+_CUE_WORDS = (
+    "address", "live", "located", "sent", "send", "ship", "deliver", "return to", "moved to", "meet", "arrived at",
+    "resid", "off at", "stop at", "taxi",
+)  # fmt: skip
+
+
+@cache
+def _provinces() -> re.Pattern[str]:
+    return re.compile("|".join(sorted(words("zh_provinces"), key=len, reverse=True)))
+
+
+def addresses(text: str) -> Iterator[Item]:
+    """Addresses in `text`, in order of their start within each script, without overlap."""
+    if _DIGIT.search(text) is None:
+        return
+    if not text.isascii() and _ZH_UNIT.search(text) is not None:
+        yield from _chinese(text)
+    at = 0
+    for number in _HOUSE.finditer(text):
+        if number.start() < at:
+            continue
+        core = _STREET_FIRST.match(text, number.start())
+        if core is None and _after_name(text, number.start()):
+            core = _NAME_FIRST.search(text, max(at, number.start() - _REACH), min(len(text), number.end() + 8))
+        if core is not None:
+            at = _grown(text, core.end())
+            yield Item("ADDRESS", core.start(), at, LIKELY)
+    low = text.lower()
+    if any(word in low for word in _CUE_WORDS):
+        yield from _told(text)
+
+
+def _after_name(text: str, at: int) -> bool:
+    """Whether the word before `at` is capitalised or one for a street."""
+    word = text[max(0, at - _WORD) : at].rstrip(" ,").rpartition(" ")[2]
+    return word[:1].isupper() or word in ("u.", "utca", "út", "tér")
+
+
+def _told(text: str) -> Iterator[Item]:
+    """Whatever with a number and a capitalised word stands where an address is announced."""
+    for cue in _CUE.finditer(text):
+        chunk = _CHUNK.match(text, cue.end())
+        cited = _CITED.search(text, cue.end(), chunk.end()) if chunk else None
+        if cited is not None and cited.start() < cue.end() + 12:
+            yield Item("ADDRESS", cue.end(), _grown(text, cited.end()), GUESS)
+
+
+def _grown(text: str, end: int) -> int:
+    """Where the address ends that goes on after its street: doors, town, state, postcode, in any order."""
+    for _ in range(_MAX_TAILS):
+        found = _TAIL.match(text, end) or _TOWN.match(text, end)
+        if found is None:
+            break
+        end = found.end()
+    while text[end - 1] == " ":
+        end -= 1
+    return end
+
+
+def _chinese(text: str) -> Iterator[Item]:
+    at = 0
+    for core in _ZH_CORE.finditer(text):
+        if core.start() < at:
+            continue
+        start, end = _zh_start(text, max(at, core.start() - _ZH_LEFT), core.start()), core.end()
+        while (door := _ZH_DOOR.match(text, end)) is not None:
+            end = door.end()
+        digits = re.match(r"[0-9]{1,5}[室户房]?(?![0-9])", text[end : end + 7]) if text[end - 1] == "楼" else None
+        at = end + (digits.end() if digits else 0)
+        if core.start() - start >= 2:
+            yield Item("ADDRESS", start, at, LIKELY if _ZH_LEVEL.search(text, start, core.end()) else GUESS)
+
+
+def _zh_start(text: str, low: int, core: int) -> int:
+    """Where the address begins: at its province, else at its first level, else after the last cue or sign."""
+    start = low
+    for cut in _ZH_CUT.finditer(text, low, core):
+        start = cut.end()
+    if province := _provinces().search(text, start, core):
+        return province.start()
+    return start

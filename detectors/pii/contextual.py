@@ -1,0 +1,51 @@
+"""All of personal data in one text: structured items first, then what context tells, without overlap."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from detectors.pii.addresses import addresses
+from detectors.pii.cued import cued
+from detectors.pii.item import Item, plain
+from detectors.pii.persons import persons
+from detectors.pii.persons_zh import persons_zh
+from detectors.pii.scan import items, may_hold
+
+_CHINESE = re.compile("[一-鿿]")
+
+
+def find(text: str, *, contextual: bool = True) -> tuple[Item, ...]:
+    """Items of `text` with offsets of its code points, in order, none overlapping another.
+
+    Where recognisers disagree, a structured item wins over an address, an address over a cue, a cue over a name.
+    """
+    read = plain(text)
+    found = list(items(read)) if may_hold(read) else []
+    if contextual:
+        for recogniser in (addresses, cued, persons):
+            found = _merged(found, recogniser(read))
+        if _CHINESE.search(read):
+            found = _merged(found, persons_zh(read))
+    return tuple(found)
+
+
+def _merged(known: list[Item], more: Iterable[Item]) -> list[Item]:
+    """Both in order: of `more`, the first and longest ones that overlap nothing known."""
+    fresh = sorted(more, key=lambda item: (item.start, -item.end))
+    if not fresh:
+        return known
+    out: list[Item] = []
+    places = iter([*known, None])
+    place, at = next(places), 0
+    for item in fresh:
+        while place is not None and place.end <= item.start:
+            out.append(place)
+            place = next(places)
+        if item.start >= at and (place is None or item.end <= place.start):
+            out.append(item)
+            at = item.end
+    while place is not None:
+        out.append(place)
+        place = next(places)
+    return out

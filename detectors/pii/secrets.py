@@ -1,0 +1,66 @@
+"""Keys and tokens: formats that providers publish, and runs of high entropy behind a word that calls them secret.
+
+Each pattern recognises the head of a secret; how it goes on, without bound, its tail says.
+"""
+
+from __future__ import annotations
+
+import re
+
+from detectors.pii import checks as check
+from detectors.pii.item import LIKELY, SECRET, SURE
+from detectors.pii.shape import Shape
+
+TAIL = re.compile(r"[A-Za-z0-9_-]*(?:\.[A-Za-z0-9_-]+)*")
+_BASE64_TAIL = re.compile(r"[A-Za-z0-9+/_=-]*")
+_PEM_TAIL = re.compile(r"[A-Za-z0-9+/=\\\r\n]*")
+# fmt: off
+_PREFIXED = (
+    r"sk[-_][A-Za-z0-9_-]{16}", r"rk_(?:live|test)_[A-Za-z0-9]{16}", r"whsec_[A-Za-z0-9+/]{24}",  # OpenAI, Stripe
+    r"gh[oprsu]_[A-Za-z0-9]{20}", r"github_pat_[A-Za-z0-9_]{20}", r"glpat-[A-Za-z0-9_-]{20}",
+    r"xox[abeprs]-[A-Za-z0-9-]{12}", r"xapp-[0-9]-[A-Za-z0-9-]{16}", r"ya29\.[A-Za-z0-9_-]{20}",  # Slack, Google
+    r"A[KS]IA[0-9A-Z]{16}", r"AIza[A-Za-z0-9_-]{30}", r"LTAI[A-Za-z0-9]{12}", r"AKID[A-Za-z0-9]{32}",  # clouds
+    r"hf_[A-Za-z0-9]{30}", r"npm_[A-Za-z0-9]{30}", r"pypi-[A-Za-z0-9_-]{40}", r"dop_v1_[0-9a-f]{40}",
+    r"shp(?:at|ca|pa|ss)_[0-9a-fA-F]{32}", r"SG\.[A-Za-z0-9_-]{16,22}\.[A-Za-z0-9_-]{16}", r"r8_[A-Za-z0-9]{30}",
+    r"eyJ[A-Za-z0-9_-]{14}",  # JSON Web Token, RFC 7519
+)
+# fmt: on
+PREFIX = (
+    r"sk[-_]|rk_|whsec_|gh[oprsu]_|github_|glpat-|xox|xapp-|ya29\.|A[KS]IA|AIza|LTAI|AKID|hf_|npm_|pypi-|dop_|shp[acps]"
+    r"|SG\.|r8_|eyJ"
+)
+"""How the prefixed ones begin."""
+LONG = 20
+"""Places of a secret that only a word nearby gives away."""
+_NAMED = re.compile(
+    r"(?:api[_ -]?key|access[_ -]?key|secret|token|passw(?:or)?d|passwd|pwd|credential|bearer|authorization|accountkey"
+    r"|client[_ -]?secret|密钥|秘钥|口令|密码|令牌|凭证)[^\n]{0,12}$"
+)
+_NO_SECRET = re.compile(r"(?:token|request|trace|session)?[_ -]?(?:id|count|hash|commit|sha)\W{0,4}$")
+_PEM = re.compile(r"private key-----[\\rn\s]{1,6}$")
+_LEAST_ENTROPY = 3.0
+"""Bits per character; twenty random hexadecimal digits have 3.4 in the mean, words written together below 3."""
+
+
+def _keyed(candidate: str, before: str) -> int:
+    """Words joined by hyphens after `sk-` are no key: a key has a digit or a capital early on."""
+    head = candidate[3:24]
+    return len(candidate) if head != head.lower() or any(char.isdigit() for char in head) else 0
+
+
+def _named(candidate: str, before: str) -> int:
+    if not _NAMED.search(before) or _NO_SECRET.search(before):
+        return 0
+    mixed = any(char.isdigit() for char in candidate) and any(char.isalpha() for char in candidate)
+    return len(candidate) if mixed and check.entropy(candidate) >= _LEAST_ENTROPY else 0
+
+
+def _armoured(candidate: str, before: str) -> int:
+    return len(candidate) if _PEM.search(before) else 0
+
+
+SECRETS = (
+    Shape(SECRET, re.compile(f"(?:{'|'.join(_PREFIXED)})"), _keyed, SURE, TAIL),
+    Shape(SECRET, re.compile(r"[A-Za-z0-9+/]{16}"), _armoured, SURE, _PEM_TAIL),
+    Shape(SECRET, re.compile(rf"[A-Za-z0-9+/_-]{{{LONG},64}}"), _named, LIKELY, _BASE64_TAIL),
+)

@@ -1,0 +1,49 @@
+"""The form of a recogniser of structured items: a pattern for the candidate and a test that confirms it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import NamedTuple
+
+from detectors.pii.item import SURE
+
+_NOT_DIGIT = re.compile("[^0-9]+")
+CONTEXT = 40
+"""Code points before a candidate that its test may look at."""
+Confirm = Callable[[str, str], int]
+"""Candidate and the text before it, in small letters -> how many of its characters belong to the item; 0: none."""
+
+
+def sure(candidate: str, before: str) -> int:
+    """Confirms whatever the pattern matched."""
+    return len(candidate)
+
+
+class Shape(NamedTuple):
+    """One format. `tail` says how an item goes on after what the pattern recognises, without bound."""
+
+    type: str
+    pattern: re.Pattern[str]
+    confirm: Confirm = sure
+    score: int = SURE
+    tail: re.Pattern[str] | None = None
+
+
+def shape(kind: str, pattern: str, confirm: Confirm = sure, score: int = SURE) -> Shape:
+    return Shape(kind, re.compile(pattern), confirm, score)
+
+
+def near(words: str, within: int = CONTEXT) -> Confirm:
+    """Confirms where one of the words stands shortly before."""
+    cue = re.compile(words)
+    return lambda candidate, before: len(candidate) if cue.search(before[-within:]) else 0
+
+
+def checked(test: Callable[[str], bool]) -> Confirm:
+    """Confirms what passes the test once its separators are gone."""
+    return lambda candidate, before: len(candidate) if test(re.sub(r"[ ()\-]", "", candidate)) else 0
+
+
+def digits_of(candidate: str) -> str:
+    return _NOT_DIGIT.sub("", candidate)

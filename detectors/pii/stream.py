@@ -1,0 +1,97 @@
+"""Redaction of structured items in a text that arrives in pieces.
+
+However a text is cut into pieces, what the stream gives back, joined, is what `redact` makes of the whole.
+"""
+
+from __future__ import annotations
+
+import re
+
+from detectors.pii.item import plain
+from detectors.pii.scan import WORD, scan
+from detectors.pii.shape import CONTEXT
+from detectors.pii.shapes import MAX_ITEM, MAX_SPACED, PROVINCES
+
+HOLD_BACK = MAX_ITEM
+"""Most code points that a stream may keep waiting: 96, as long as a run without a space may be a secret, 64 of words;
+ordinary text waits for the end of its last word only."""
+_WORD = re.compile(f"[{WORD}]*")
+_DIGIT = re.compile("[0-9]")
+_OPEN = re.compile(f"(?:(?<![A-Za-z0-9])[A-Z]{{2}}|[{PROVINCES}][A-Z])\\Z")
+
+
+class StreamRedactor:
+    """Redacts a text that arrives in pieces. Holds back what may still grow into an item, HOLD_BACK at most."""
+
+    def __init__(self) -> None:
+        self.counts: dict[str, int] = {}
+        """Items redacted so far, by type."""
+        self._kept = ""
+        self._pending = ""
+        self._tail: re.Pattern[str] | None = None
+
+    def push(self, text: str) -> str:
+        """What is safe to show once `text` has arrived."""
+        self._pending += text
+        return self._drain(final=False)
+
+    def flush(self) -> str:
+        """The rest, when nothing more will come."""
+        return self._drain(final=True)
+
+    def _drain(self, *, final: bool) -> str:
+        if self._tail is not None and not self._skip(self._tail, final):
+            return ""
+        text = self._kept + self._pending
+        read, at = plain(text), len(self._kept)
+        cut = len(text) if final else _safe(read, at)
+        out: list[str] = []
+        for item, tail in scan(read, at):
+            if item.start >= cut:
+                break
+            out += (text[at : item.start], f"[{item.type}]")
+            at = item.end
+            self.counts[item.type] = self.counts.get(item.type, 0) + 1
+            self._tail = tail if not final and read[at:] in ("", ".") else None
+        if at < cut:
+            out.append(text[at:cut])
+            at = cut
+        self._kept, self._pending = text[max(0, at - CONTEXT) : at], text[at:]
+        return "".join(out)
+
+    def _skip(self, tail: re.Pattern[str], final: bool) -> bool:
+        """Drop what still belongs to an item that was redacted; whether it is over."""
+        read = plain(self._pending)
+        match = tail.match(read)
+        end = match.end() if match else 0
+        self._kept = (self._kept + self._pending[:end])[-CONTEXT:]
+        self._pending = self._pending[end:]
+        if final or read[end:] not in ("", "."):
+            self._tail = None
+        return self._tail is None
+
+
+def _safe(text: str, low: int) -> int:
+    """The end of what no later text can change: before the last word, and before words it may belong to.
+
+    Only a word with a digit, two capitals or a plate's province can begin an item that goes on after a space, and
+    no word of small letters lies inside an item (`shapes`).
+    """
+    cut = at = _word_start(text, max(low, len(text) - MAX_ITEM), len(text))
+    while at - 1 > max(low, len(text) - MAX_SPACED) and text[at - 1] == " ":
+        start = _word_start(text, max(low, len(text) - MAX_SPACED), at - 1)
+        before = text[start : at - 1]
+        if not before:
+            break
+        if _DIGIT.search(before) or _OPEN.search(before):
+            cut = start
+        elif not before.isupper():
+            break
+        at = start
+    return cut
+
+
+def _word_start(text: str, low: int, end: int) -> int:
+    """Where the run of characters that items are made of, which ends at `end`, begins; not before `low`."""
+    run = _WORD.match(text[low:end][::-1])
+    return end - (run.end() if run else 0)

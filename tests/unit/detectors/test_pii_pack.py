@@ -1,0 +1,65 @@
+"""The bars on labelled rows: their counting always, the developer pack where DATA names the folder that holds it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from detectors.pii import evaluate
+from detectors.pii.evaluate import CONTEXTUAL, STRUCTURED, Row, Tally, clean, cost, leaks, main, tallies
+
+PACK = Path(os.environ.get("DATA", "")) / "detection" / "pii" / "validation.jsonl"
+CARD = "4111 1111 1111 1111"
+
+
+def row(text: str, *spans: tuple[int, int, str]) -> Row:
+    fields = [{"start": start, "end": end, "type": kind} for start, end, kind in spans]
+    return msgspec.convert({"text": text, "spans": fields}, Row)
+
+
+def test_structured_items_count_strictly_and_contextual_ones_where_they_overlap() -> None:
+    rows = [
+        row(CARD, (0, 19, "CREDIT_CARD")),
+        row(CARD, (0, 18, "CREDIT_CARD")),
+        row("Dear Dr. Watson,", (5, 15, "PERSON")),
+        row("nobody", (0, 6, "PERSON")),
+    ]
+    found = tallies(rows)
+    assert found["CREDIT_CARD"] == Tally(1, 1, 1, 1)
+    assert found["PERSON"] == Tally(1, 1, 1, 0)
+    assert (found["PERSON"].precision, found["PERSON"].recall, found["PERSON"].f1) == (1.0, 0.5, 2 / 3)
+
+
+def test_clean_rows_leaks_and_cost_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [row("hello"), row("a@b.example"), row(CARD, (0, 19, "CREDIT_CARD"))]
+    assert clean(rows) == (1, 2)
+    assert leaks(rows) == (0, 20)
+    monkeypatch.setattr(evaluate, "redact", lambda text: ("", ()))
+    assert leaks(rows) == (20, 20)
+    times = iter((1.0, 3.0))
+    assert cost([row("x" * 500)], len, lambda: next(times)) == 4_000
+
+
+def test_a_folder_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = msgspec.json.encode(row(CARD, (0, 19, "CREDIT_CARD")))
+    (tmp_path / "train.jsonl").write_bytes(line + b"\n")
+    assert main([str(tmp_path)]) == 0
+    assert "1.0000   1.0000   1.0000  structured" in capsys.readouterr().out
+    (tmp_path / "train.jsonl").write_bytes(b"{}")
+    assert main([str(tmp_path)]) == main([]) == 2
+
+
+@pytest.mark.skipif(not PACK.is_file(), reason="set DATA to the folder that holds detection/pii")
+def test_the_pack_is_within_the_bars() -> None:
+    rows = msgspec.json.Decoder(Row).decode_lines(PACK.read_bytes())
+    found = tallies(rows)
+    structured = sum((found[kind] for kind in STRUCTURED), Tally())
+    assert structured.found > 1_000
+    assert min(structured.precision, structured.recall) >= 0.99
+    assert sum((found[kind] for kind in CONTEXTUAL), Tally()).f1 >= 0.80
+    flagged, empty = clean(rows)
+    assert flagged <= 0.003 * empty
+    assert leaks(rows[::10])[0] == 0

@@ -29,7 +29,7 @@ from detectors.accounts.state import AccountState, advance, row
 from detectors.base import HIGH, Finding
 
 MODEL = files("detectors.accounts").joinpath("model.json")
-CHECK, FIRST = 5, 10
+CHECK, FIRST = 5, 15
 """Requests between two readings of the trees, and before the first: fewer say too little."""
 
 

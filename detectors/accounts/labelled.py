@@ -9,11 +9,13 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from detectors.accounts.judge import CHECK, FIRST
+from detectors.accounts.judge import CHECK
 from detectors.accounts.replay import Account, read
 from detectors.accounts.state import COLUMNS, AccountState, advance, row
 
 BENIGN, GREY = "benign", "grey_benchmark_run"
+LEARNT_FROM = 10
+"""Requests after which the trees learn from an account, somewhat before they may judge it."""
 
 
 class _Event(msgspec.Struct):
@@ -70,7 +72,7 @@ def readings(session: Session, most: int) -> tuple[npt.NDArray[np.int64], npt.ND
     counts, rows = [], []
     for time, seen in session.account.requests[:most]:
         state = advance(state, seen, time)
-        if state.count % CHECK == 0 and state.count >= FIRST:
+        if state.count % CHECK == 0 and state.count >= LEARNT_FROM:
             counts.append(state.count)
             rows.append(row(state))
     return np.array(counts, dtype=np.int64), np.array(rows, dtype=np.int32).reshape(-1, COLUMNS)

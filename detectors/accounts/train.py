@@ -18,19 +18,19 @@ import numpy.typing as npt
 
 from detectors.accounts.boost import Forest, Recipe, Trees, fit
 from detectors.accounts.facts import NAMES
-from detectors.accounts.judge import Model
-from detectors.accounts.labelled import BENIGN, Session, readings, sessions
+from detectors.accounts.judge import FIRST, Model
+from detectors.accounts.labelled import BENIGN, LEARNT_FROM, Session, readings, sessions
 from detectors.accounts.state import COUNTED
 
 FOLDS = 4
 RECIPE = Recipe()
-LEARNT_AT = frozenset((*range(10, 65, 5), 80, 100, 120, 150, 200))
+LEARNT_AT = frozenset((*range(LEARNT_FROM, 65, 5), 80, 100, 120, 150, 200))
 """Requests of an account after which the trees learn from it; longer sessions repeat themselves."""
 MOST = 200
 """Requests of an account that are read."""
 LEAST_ATTACKS = 3
 """An attack that began with fewer requests than that does not show yet and teaches nothing."""
-FALSE_ALARMS = 0.0035
+FALSE_ALARMS = 0.003
 """Share of benign sessions whose highest unseen score may lie above the alarm."""
 DRIFT = 3
 """The CUSUM rises by what a score is above one DRIFT-th of the alarm; its limit is what no benign session reached."""
@@ -104,7 +104,8 @@ def held_out(parts: Sequence[Part]) -> tuple[list[tuple[list[Session], Trees]], 
         forest = Forest(trees)
         mine = [part for part in parts if fold(part[0]) == number]
         folds.append(([session for session, _ in mine], trees))
-        unseen += [forest.scores(rows) for session, (_, rows) in mine if session.label == BENIGN and len(rows)]
+        benign = [reading for session, reading in mine if session.label == BENIGN]
+        unseen += [forest.scores(rows[counts >= FIRST]) for counts, rows in benign if (counts >= FIRST).any()]
     return folds, calibrated(trained(parts), unseen)
 
 

@@ -1,0 +1,106 @@
+"""Words of one text and what they hint at: cue bits, function words, and 128 lanes of hash for a sketch.
+
+A word is looked up once; what is known of it stays in a bounded cache, so a request costs one dictionary look-up per
+word. The table of cues is `cues.toml`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import tomllib
+from importlib.resources import files
+
+import ahocorasick
+import numpy as np
+
+CUES = ("reason", "step", "whole", "order", "answer", "layout", "make", "tasks", "repeat", "endless", "verbatim")
+REASON, STEP, WHOLE, ORDER, ANSWER, LAYOUT, MAKE, TASKS, REPEAT, ENDLESS, VERBATIM = (
+    1 << at for at in range(len(CUES))
+)
+FUNCTION = 1 << len(CUES)
+"""The word does grammar's work; a text with hardly any is no language."""
+MAX_WORDS = 64
+"""Words of one text that count, half from each end."""
+MAX_CHARS = 4_096
+"""Characters of one text that are read, half from each end."""
+MAX_CACHED = 32_768
+LANES = 128
+_WIDE = "\u2e80-\ud7ff\uf900-\ufaff\uff66-\uff9f"
+_TOKEN = re.compile(f"[{_WIDE}]|[^\\s{_WIDE}]+")
+_EDGE = ".,;:!?\"'()[]{}。，；：！？、“”‘’（）《》…"
+
+
+def cut(text: str) -> str:
+    """The text as far as it is read: lower case, head and tail."""
+    text = text if len(text) <= MAX_CHARS else f"{text[: MAX_CHARS // 2]} {text[-MAX_CHARS // 2 :]}"
+    return text.lower()
+
+
+def words(text: str) -> list[str]:
+    """Words of a text that `cut` gave; where a script writes none, characters."""
+    return text.split() if text.isascii() else _TOKEN.findall(text)
+
+
+class Lanes(dict[str, int]):
+    """Word -> LANES bits of its hash, one in each byte of one integer, so that sums of words are counts per lane."""
+
+    def __missing__(self, word: str) -> int:
+        if len(self) >= MAX_CACHED:
+            self.clear()
+        digest = hashlib.blake2b(word.encode("utf-8", "replace"), digest_size=LANES // 8).digest()
+        lanes = self[word] = int.from_bytes(np.unpackbits(np.frombuffer(digest, dtype=np.uint8)).tobytes(), "big")
+        return lanes
+
+
+class Lexicon(dict[str, int]):
+    """Word -> its cues, by the table of `cues.toml`."""
+
+    def __init__(self, table: dict[str, dict[str, list[str]]]) -> None:
+        super().__init__()
+        self._function = frozenset((*table["function"]["words"], *"".join(table["function"]["phrases"])))
+        starts: dict[str, list[tuple[str, bool, int]]] = {}
+        self._phrases = ahocorasick.Automaton()
+        found: dict[str, int] = {}
+        for at, cue in enumerate(CUES):
+            for word in table[cue]["words"]:
+                starts.setdefault(word[0], []).append((word.rstrip("$"), word.endswith("$"), 1 << at))
+            for phrase in table[cue]["phrases"]:
+                found[phrase] = found.get(phrase, 0) | 1 << at
+        self._starts = starts
+        for phrase, bits in found.items():
+            self._phrases.add_word(phrase, bits)
+        self._phrases.make_automaton()
+
+    def in_text(self, part: str) -> int:
+        """Cues of phrases in a script without spaces."""
+        bits = 0
+        for _, cue in self._phrases.iter(part):
+            bits |= cue
+        return bits
+
+    def __missing__(self, word: str) -> int:
+        if len(self) >= MAX_CACHED:
+            self.clear()
+        bits = self[word] = self._cues(word)
+        return bits
+
+    def _cues(self, word: str) -> int:
+        if len(word) == 1 and word >= "\u2e80":
+            return FUNCTION if word in self._function else 0
+        bare = word.strip(_EDGE)
+        bits = FUNCTION if bare in self._function else 0
+        for part in {bare, word.lstrip("\"'([{")}:
+            for start, whole, cue in self._starts.get(part[:1], ()):
+                if part == start if whole else part.startswith(start):
+                    bits |= cue
+        return bits
+
+
+def hashed(text: str, size: int) -> int:
+    """The first `size` bytes of a hash that every machine gives."""
+    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=size).digest(), "big")
+
+
+WORDS = Lanes()
+LEXICON = Lexicon(tomllib.loads(files("detectors.accounts").joinpath("cues.toml").read_text("utf-8")))

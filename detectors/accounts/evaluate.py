@@ -1,0 +1,137 @@
+"""The bars of the account detector: `python -m detectors.accounts.evaluate FOLDER`.
+
+FOLDER holds `train.jsonl` and `validation.jsonl`. Train is judged by trees of other folds (an account and its campaign
+are in one), validation by the shipped model. Each part is replayed on one clock as `sluice detect accounts` does.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from detectors.accounts.campaign import Campaigns
+from detectors.accounts.judge import Judge, Model, shipped
+from detectors.accounts.labelled import BENIGN, Session, sessions
+from detectors.accounts.replay import Answer, replay
+from detectors.accounts.train import held_out, read_all
+
+Judged = list[tuple[Session, Answer]]
+CAMPAIGN, MIXED = "coordinated_campaign", "mixed_account"
+CAMPAIGN_REQUESTS = 300
+
+
+class Bar(NamedTuple):
+    """Of these kinds at least `share` must be found within `requests` of the account."""
+
+    name: str
+    kinds: tuple[str, ...]
+    requests: int
+    share: float
+
+
+BARS = (
+    Bar("parameter abuse", ("logit_bias_sweep", "logit_bias_binary_search", "top_logprob_sweep"), 15, 1.0),
+    Bar("repeat-word", ("divergence_repeat", "divergence_repeat_zh"), 15, 1.0),
+    Bar("boundary", ("boundary_perturbation",), 50, 0.98),
+    Bar("random", ("random_query",), 50, 0.98),
+    Bar("resampling", ("soft_label_resampling",), 50, 0.98),
+    Bar("generator", ("dataset_generator",), 50, 0.98),
+    Bar("continuation", ("prefix_continuation",), 50, 0.98),
+    Bar("instruction harvest", ("instruction_harvest",), 60, 0.95),
+    Bar("instruction harvest", ("instruction_harvest",), 120, 0.99),
+    Bar("trace harvest", ("reasoning_trace_harvest",), 60, 0.95),
+    Bar("trace harvest", ("reasoning_trace_harvest",), 120, 0.99),
+    Bar("mixed", (MIXED,), 100, 0.60),
+)
+FALSE_ALARMS, FALSE_ALARMS_OF_A_KIND = 0.005, 0.02
+
+
+def found_within(judged: Judged, kinds: Iterable[str], requests: int) -> tuple[int, int]:
+    """Accounts of these kinds, and those alarmed at that many requests or fewer."""
+    held = [answer for session, answer in judged if session.subtype in kinds]
+    return len(held), sum(answer.alarmed_at is not None and answer.alarmed_at <= requests for answer in held)
+
+
+def campaigns_found(judged: Judged) -> tuple[int, int, int]:
+    """Campaigns; those named by CAMPAIGN_REQUESTS of their requests; those with any account alarmed by then."""
+    of: dict[str, Judged] = defaultdict(list)
+    for session, answer in judged:
+        if session.campaign:
+            of[session.campaign].append((session, answer))
+    linked = alarmed = 0
+    for members in of.values():
+        times = sorted(time for session, _ in members for time, _ in session.account.requests)
+        until = times[min(CAMPAIGN_REQUESTS, len(times)) - 1] / 1000
+        early = [answer for _, answer in members if answer.alarmed_time is not None and answer.alarmed_time <= until]
+        alarmed += bool(early)
+        linked += any(answer.campaign for answer in early)
+    return len(of), linked, alarmed
+
+
+def false_alarms(judged: Judged) -> dict[str, tuple[int, int]]:
+    """Of each benign kind the accounts and those alarmed."""
+    counts: dict[str, tuple[int, int]] = {}
+    for session, answer in judged:
+        if session.label == BENIGN:
+            total, wrong = counts.get(session.subtype, (0, 0))
+            counts[session.subtype] = total + 1, wrong + answer.alarmed
+    return counts
+
+
+def table(judged: Judged) -> list[str]:
+    """The bars, one line each, with what was reached."""
+    lines = []
+    for bar in BARS:
+        total, found = found_within(judged, bar.kinds, bar.requests)
+        lines.append(_line(f"{bar.name} within {bar.requests}", found, total, bar.share))
+    total, linked, alarmed = campaigns_found(judged)
+    lines.append(_line(f"campaigns named within {CAMPAIGN_REQUESTS}", linked, total, 0.90))
+    lines.append(_line(f"campaigns alarmed within {CAMPAIGN_REQUESTS}", alarmed, total, 0.90))
+    counts = false_alarms(judged)
+    lines.append(
+        _line("false alarms", sum(w for _, w in counts.values()), sum(t for t, _ in counts.values()), -FALSE_ALARMS)
+    )
+    lines += [
+        _line(f"  {kind}", wrong, total, -FALSE_ALARMS_OF_A_KIND) for kind, (total, wrong) in sorted(counts.items())
+    ]
+    return lines
+
+
+def _line(name: str, found: int, total: int, bar: float) -> str:
+    """A negative bar is a ceiling."""
+    share = found / total if total else 0.0
+    kept = share >= bar if bar >= 0 else share <= -bar
+    sign = ">=" if bar >= 0 else "<="
+    missed = "" if kept or not total else "MISSED"
+    return f"{name:32} {found:5} of {total:5}  {share:6.3f}  {sign} {abs(bar):5.3f}  {missed}"
+
+
+def judge_all(found: Sequence[Session], judged: Judge) -> Judged:
+    """Sessions with the answers of one replay of them all."""
+    return list(zip(found, replay([session.account for session in found], judged, Campaigns()), strict=True))
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Print the table of each part; 2 where the folder has none."""
+    if len(arguments) != 1 or not Path(arguments[0]).is_dir():
+        print(
+            "usage: python -m detectors.accounts.evaluate FOLDER (with train.jsonl, validation.jsonl)", file=sys.stderr
+        )
+        return 2
+    folder = Path(arguments[0])
+    if (file := folder / "train.jsonl").is_file():
+        folds, model = held_out(read_all(file))
+        judged: Judged = []
+        for mine, trees in folds:
+            judged += judge_all(mine, Judge(Model(trees, model.alarm, model.drift, model.limit)))
+        print("train, each account judged by trees of other folds", *table(judged), sep="\n")
+    if (file := folder / "validation.jsonl").is_file():
+        print("\nvalidation, judged by the shipped model", *table(judge_all(sessions(file), shipped())), sep="\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,156 @@
+"""What one request tells of its account: a dozen integers that hold no text and travel in the decision record."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import reduce
+from itertools import pairwise
+from operator import or_
+from typing import NamedTuple
+from zlib import crc32
+
+import msgspec
+
+from detectors.accounts.cues import FUNCTION, LEXICON, MAX_WORDS, WORDS, cut, words
+from detectors.accounts.sketch import sketch
+from detectors.base import Transcript
+
+EDGE_WORDS = 4
+"""Words at each end that are hashed as the opening and the closing of a text; twice as many characters."""
+HEAD_WORDS, TAIL_WORDS = 16, 24
+HEAD_CHARS, TAIL_CHARS = 40, 56
+"""Words at each end in which cues count; characters in a script without spaces."""
+SHORT_WORDS = 4
+RUN_WORDS, RUN_SHARE = 10, 3
+"""A text of that many words of which only one in RUN_SHARE is new repeats itself."""
+MAX_BIASES = 1_024
+_LOW = (1 << 64) - 1
+_DIGITS = re.compile(r"\d+")
+_CUES = FUNCTION - 1
+_CUE_BITS = FUNCTION.bit_length() - 1
+
+
+class Sampling(msgspec.Struct, frozen=True, gc=False):
+    """The parameters of one request that extraction plays with, as the client sent them."""
+
+    temperature: float = 1.0
+    max_tokens: int = 0
+    logprobs: bool | int = False
+    top_logprobs: int = 0
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    n: int = 1
+
+
+class Trace(NamedTuple):
+    """One request as integers; `tuple(trace)` is what the record holds. Hashes are 32 bits, 0 where there is nothing;
+    `form` is that of the text without its numbers.
+
+    `marks` packs cues of the head and of the tail, the share of function words (0 .. 15) and facts about the shape;
+    `dials` packs temperature (hundredths), max_tokens, log-probs, top_logprobs and n.
+    """
+
+    high: int = 0
+    low: int = 0
+    text: int = 0
+    form: int = 0
+    head: int = 0
+    tail: int = 0
+    marks: int = 0
+    length: int = 0
+    biased: int = 0
+    biases: int = 0
+    dials: int = 0
+
+
+HEAD_CUES, TAIL_CUES, GRAMMAR = 0, _CUE_BITS, 2 * _CUE_BITS
+OPEN, ASKS, RUNS, WIDE, SHORT = (1 << 2 * _CUE_BITS + 4 + at for at in range(5))
+"""Marks: ends without a stop; ends with a question; repeats itself; a script without spaces; few words."""
+
+
+def trace(transcript: Transcript, sampling: Sampling) -> Trace:
+    """The trace of the last user turn under `sampling`. Pure, never raises on any text or number."""
+    text = next((part.text for part in reversed(transcript) if part.role == "user"), "")
+    biased, biases = _bias(sampling.logit_bias)
+    dials = _dials(sampling)
+    said = cut(text)
+    found = words(said)
+    if not found:
+        return Trace(biased=biased, biases=biases, dials=dials)
+    wide = not said.isascii() and len(found) > 2 * said.count(" ") + 4
+    count = len(found)
+    if count > MAX_WORDS:
+        found = found[: MAX_WORDS // 2] + found[-MAX_WORDS // 2 :]
+    lanes = list(map(WORDS.__getitem__, found))
+    if wide:  # pairs of characters, which stand for words
+        lanes = [first ^ second >> 8 for first, second in pairwise(lanes)] or lanes
+    full = sketch(lanes, len(lanes))
+    head, tail = _edges(found, wide)
+    marks = _marks(said, found, wide, count)
+    form = _hash(_DIGITS.sub("0", said)) if _DIGITS.search(said) else _hash(said)
+    return Trace(full >> 64, full & _LOW, _hash(said), form, head, tail, marks, count, biased, biases, dials)
+
+
+def _marks(said: str, found: list[str], wide: bool, count: int) -> int:
+    cues = list(map(LEXICON.__getitem__, found))
+    head, tail = reduce(or_, cues[:HEAD_WORDS]), reduce(or_, cues[-TAIL_WORDS:])
+    grammar = sum([bits >= FUNCTION for bits in cues])
+    if wide:
+        head |= LEXICON.in_text(said[:HEAD_CHARS])
+        tail |= LEXICON.in_text(said[-TAIL_CHARS:])
+    end = said.rstrip()[-1:]
+    marks = head & _CUES | (tail & _CUES) << TAIL_CUES | min(15, 30 * grammar // len(found)) << GRAMMAR
+    marks |= (end.isalnum() * OPEN) | ((end in "?？") * ASKS) | wide * WIDE
+    if len(found) >= RUN_WORDS and len(set(found)) * RUN_SHARE <= len(found):
+        marks |= RUNS
+    return marks | (count <= (2 * SHORT_WORDS if wide else SHORT_WORDS)) * SHORT
+
+
+def _edges(found: list[str], wide: bool) -> tuple[int, int]:
+    size = min(2 * EDGE_WORDS if wide else EDGE_WORDS, len(found) // 2)
+    if not size:
+        return 0, 0
+    return tuple(_hash(_DIGITS.sub("0", " ".join(part))) for part in (found[:size], found[-size:]))  # type: ignore[return-value]
+
+
+def _hash(text: str) -> int:
+    return crc32(text.encode("utf-8", "replace"))
+
+
+def _bias(biases: Sequence[tuple[int, float]]) -> tuple[int, int]:
+    if not biases:
+        return 0, 0
+    kept = sorted(biases[:MAX_BIASES])
+    return crc32(repr([token for token, _ in kept]).encode()), crc32(repr(kept).encode())
+
+
+def _dials(sampling: Sampling) -> int:
+    warm = round(100 * sampling.temperature) if 0 <= sampling.temperature <= 2.55 else 255
+    limit = min(max(sampling.max_tokens, 0), (1 << 20) - 1)
+    return (
+        warm
+        | limit << 8
+        | bool(sampling.logprobs) << 28
+        | min(max(sampling.top_logprobs, 0), 31) << 29
+        | min(max(sampling.n, 1), 127) << 34
+    )
+
+
+def temperature(dials: int) -> int:
+    return dials & 255
+
+
+def max_tokens(dials: int) -> int:
+    return dials >> 8 & (1 << 20) - 1
+
+
+def logprobs(dials: int) -> int:
+    return dials >> 28 & 1
+
+
+def top_logprobs(dials: int) -> int:
+    return dials >> 29 & 31
+
+
+def choices(dials: int) -> int:
+    return dials >> 34 & 127

@@ -1,0 +1,78 @@
+"""Labelled sessions of the developer pack, for training and evaluation alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from detectors.accounts.judge import CHECK
+from detectors.accounts.replay import Account, read
+from detectors.accounts.state import COLUMNS, AccountState, advance, row
+
+BENIGN, GREY = "benign", "grey_benchmark_run"
+LEARNT_FROM = 10
+"""Requests after which the trees learn from an account, somewhat before they may judge it."""
+
+
+class _Event(msgspec.Struct):
+    t: float
+    attack: int | None = None
+
+
+class _Labels(msgspec.Struct):
+    label: str
+    subtype: str
+    events: list[_Event]
+    campaign: str | None = None
+    attack_fraction: float | None = None
+    source: str = ""
+
+
+class Session(NamedTuple):
+    """An account with its labels; `attacks[k]` counts the attack requests among its first k + 1."""
+
+    account: Account
+    label: str
+    subtype: str
+    campaign: str
+    fraction: float
+    source: str
+    attacks: npt.NDArray[np.int64]
+
+
+def sessions(file: Path) -> list[Session]:
+    """All but the grey ones. Exits where a line is no session."""
+    decoder = msgspec.json.Decoder(_Labels)
+    found = []
+    with file.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            try:
+                labels, account = decoder.decode(line), read(line)
+            except (msgspec.DecodeError, ValueError) as error:
+                raise SystemExit(f"{file}:{number}: expected a labelled session: {error}") from error
+            if labels.label == GREY:
+                continue
+            default = int(labels.label != BENIGN)
+            ordered = sorted(labels.events, key=lambda event: event.t)
+            attacks = np.cumsum([default if event.attack is None else event.attack for event in ordered])
+            found.append(Session(
+                account, labels.label, labels.subtype, labels.campaign or "", labels.attack_fraction or 0.0,
+                labels.source, attacks,
+            ))  # fmt: skip
+    return found
+
+
+def readings(session: Session, most: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]:
+    """The counts of requests at which the trees read the account, up to `most`, and the rows they read then."""
+    state = AccountState()
+    counts, rows = [], []
+    for time, seen in session.account.requests[:most]:
+        state = advance(state, seen, time)
+        if state.count % CHECK == 0 and state.count >= LEARNT_FROM:
+            counts.append(state.count)
+            rows.append(row(state))
+    return np.array(counts, dtype=np.int64), np.array(rows, dtype=np.int32).reshape(-1, COLUMNS)

@@ -1,0 +1,129 @@
+"""What an account's requests add up to: integers alone, O(1) per request, about 1 KB.
+
+The state counts each fact over the account's life and over its last RECENT requests, so a slow attack and a sudden one
+both show, and remembers just enough of the past to know the next request's facts: a ring of sketches, and the openings,
+closings, texts, biases and dials that come back.
+"""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from detectors.accounts import facts
+from detectors.accounts.facts import NAMES, Past
+from detectors.accounts.features import Trace
+
+RING = 20
+"""Sketches that are kept, without those of texts that only came back."""
+TEXTS, EDGES, DIALS = 12, 8, 6
+"""Hashes of texts and forms each, of openings and closings each, and of biases and dials each, with their counts."""
+RECENT = 32
+COUNTED = tuple(NAMES.index(name) for name in (
+    "same", "near", "akin", "edited", "edited_inside", "elicits_end", "elicits_end_weakly", "elicits_end_known",
+    "elicits_start_known", "elicits_start_widely", "makes_known", "verbatim_known", "verbatim_open", "salad",
+    "same_hot", "bias_new", "dials_new", "tail_only",
+))  # fmt: skip
+"""Facts whose very number tells something, however many other requests surround them."""
+_MOST_COUNTED, _MOST_SEEN, _MOST_DISTANT = 60, 200, 64
+COLUMNS = 1 + 2 * len(NAMES) + len(COUNTED) + 1 + 9
+
+
+class AccountState(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """Tables are flat: hash, count, hash, count ..., the latest first. Times in milliseconds, scores in thousandths
+    of log-odds; ``alarm`` is the rule that fired first, 0 for none."""
+
+    count: int = 0
+    time: int = 0
+    gap: int = 0
+    length: int = 0
+    dials: int = 0
+    highs: tuple[int, ...] = ()
+    lows: tuple[int, ...] = ()
+    texts: tuple[int, ...] = ()
+    forms: tuple[int, ...] = ()
+    heads: tuple[int, ...] = ()
+    tails: tuple[int, ...] = ()
+    bias_sets: tuple[int, ...] = ()
+    biases: tuple[int, ...] = ()
+    settings: tuple[int, ...] = ()
+    recent: tuple[int, ...] = ()
+    totals: tuple[int, ...] = (0,) * len(NAMES)
+    distance: int = 0
+    score: int = 0
+    cusum: int = 0
+    alarm: int = 0
+
+
+def counted(table: tuple[int, ...], value: int, size: int) -> tuple[tuple[int, ...], int]:
+    """The table with `value` seen once more, in front, and how often it was there before; a value of 0 is none.
+
+    A table of `size` pairs forgets the rarest of its older half, so a template outlives the texts between its uses.
+    """
+    if not value:
+        return table, 0
+    if value in table[::2]:
+        at = 2 * table[::2].index(value)
+        return (value, table[at + 1] + 1, *table[:at], *table[at + 2 :]), table[at + 1]
+    if len(table) >= 2 * size:
+        counts = table[size + 1 :: 2]
+        out = size + 2 * (len(counts) - 1 - counts[::-1].index(min(counts)))
+        table = table[:out] + table[out + 2 :]
+    return (value, 1, *table), 0
+
+
+def advance(state: AccountState, seen: Trace, time: int) -> AccountState:
+    """The state after one request at `time` (ms); score and alarm are left as they are. Pure."""
+    texts, same = counted(state.texts, seen.text, TEXTS)
+    forms, form = counted(state.forms, seen.form, TEXTS)
+    heads, head = counted(state.heads, seen.head, EDGES)
+    tails, tail = counted(state.tails, seen.tail, EDGES)
+    sets, bias_set = counted(state.bias_sets, seen.biased, DIALS)
+    biases, bias = counted(state.biases, seen.biases, DIALS)
+    settings, setting = counted(state.settings, seen.dials, DIALS)
+    high, low = seen.high, seen.low
+    near = [(a ^ high).bit_count() + (b ^ low).bit_count() for a, b in zip(state.highs, state.lows, strict=True)]
+    nearest = min(near, default=128)
+    gap = max(0, time - state.time) if state.count else 0
+    on = facts.facts(seen, Past(
+        not state.count, same, state.texts[:1] == (seen.text,), form, head, tail, bias_set, bias, setting, state.dials,
+        state.heads[:1] == (seen.head,), state.length, nearest, gap, state.gap,
+    ))  # fmt: skip
+    fresh = seen.length > 0 and not same
+    return AccountState(
+        state.count + 1, max(time, state.time), gap, seen.length, seen.dials,
+        (high, *state.highs)[:RING] if fresh else state.highs, (low, *state.lows)[:RING] if fresh else state.lows,
+        texts, forms, heads, tails, sets, biases, settings, (on, *state.recent)[:RECENT], _added(state.totals, on),
+        state.distance + (min(nearest, _MOST_DISTANT) if state.count else 0), state.score, state.cusum, state.alarm,
+    )  # fmt: skip
+
+
+def _added(totals: tuple[int, ...], on: int) -> tuple[int, ...]:
+    grown = list(totals)
+    while on:
+        low = on & -on
+        grown[low.bit_length() - 1] += 1
+        on ^= low
+    return tuple(grown)
+
+
+def row(state: AccountState) -> npt.NDArray[np.int32]:
+    """What the scorer reads, COLUMNS integers: shares in thousandths, counts up to a bound."""
+    count = max(1, state.count)
+    totals = np.array(state.totals, dtype=np.int64)
+    recent = np.unpackbits(np.array(state.recent, dtype="<u8").view(np.uint8).reshape(-1, 8), axis=1, bitorder="little")
+    rest = [state.distance // count]
+    for table in (state.texts, state.heads, state.tails):
+        rest += _shares(table, count)
+    rest.append(min(state.count, _MOST_SEEN))
+    return np.concatenate((
+        totals * 1000 // count, recent.sum(axis=0)[: len(NAMES)], np.minimum(totals.take(COUNTED), _MOST_COUNTED), rest,
+    )).astype(np.int32)  # fmt: skip
+
+
+def _shares(table: tuple[int, ...], count: int) -> list[int]:
+    """The share of the commonest and of the three commonest values, and the count of the first."""
+    counts = sorted(table[1::2])[-3:]
+    most = counts[-1] if counts else 0
+    return [1000 * most // count, 1000 * sum(counts) // count, min(most, _MOST_COUNTED)]

@@ -18,6 +18,10 @@ from inference.registry.memory import SealedBytes
 from inference.registry.refusal import Refused
 from inference.registry.source import PlainFolder
 
+SHIPPED = Path(__file__).parents[1] / "models" / "glossary"
+RELEASE_KEYS = SHIPPED.parent / "release.pem"
+"""Public keys that sign what ships with the project. The private ones are not in the tree."""
+
 
 def sign_folder(
     folder: Path,

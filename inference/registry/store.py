@@ -90,7 +90,7 @@ class ModelRegistry:
         state, revoked = read_state(self.home), self._revocations().pairs
         found = []
         for name, held in sorted(state.models.items()):
-            for version in self._versions(name) if model in ("", name) else ():
+            for version in self.versions(name) if model in ("", name) else ():
                 manifest, digest = self._manifest(name, version)
                 share = held.shares.get(version, 0)
                 status = "served" if share else "held"
@@ -98,6 +98,12 @@ class ModelRegistry:
                 status = "revoked" if (name, version) in revoked else status
                 found.append(Held(manifest, digest, share, status))
         return found
+
+    def versions(self, model: str) -> list[int]:
+        """Numbers of the versions of one model, rising."""
+        folder = self.home / "models" / check_id(model)
+        found = [int(path.name) for path in folder.iterdir() if path.name.isdecimal()] if folder.is_dir() else []
+        return sorted(found)
 
     def open(self, model: str, version: int, holder: Holder, act: Act = "load") -> OpenModel:
         """Decrypt and verify one version into sealed memory. Raises Refused. ``act`` verify compares SHA-256 too."""
@@ -248,13 +254,8 @@ class ModelRegistry:
     def _place(self, model: str, version: int) -> Path:
         return self.home / "models" / check_id(model) / str(int(version))
 
-    def _versions(self, model: str) -> list[int]:
-        folder = self.home / "models" / check_id(model)
-        found = [int(path.name) for path in folder.iterdir() if path.name.isdecimal()] if folder.is_dir() else []
-        return sorted(found)
-
     def _require(self, model: str, version: int) -> None:
-        known = self._versions(model)
+        known = self.versions(model)
         if version not in known:
             listed = ", ".join(map(str, known)) or "none"
             raise Refused("unknown", f"{model}: no version {version} here; known: {listed}; see: sluice model list")

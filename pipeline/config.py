@@ -43,7 +43,9 @@ class ClickHouse(Section):
 
 
 class Keys(Section):
-    home: Path = Field(Path(".sluice/keys"), description="folder of keyring.json and log-key.json, mode 0700")
+    home: Path = Field(
+        Path(".sluice/keys"), description="folder of keyring.json, log-key.json and watermark.key, mode 0700"
+    )
 
     @property
     def keyring(self) -> Path:
@@ -52,6 +54,10 @@ class Keys(Section):
     @property
     def log_key(self) -> Path:
         return self.home / "log-key.json"
+
+    @property
+    def watermark_key(self) -> Path:
+        return self.home / "watermark.key"
 
 
 class Gateway(Section):
@@ -74,6 +80,7 @@ class Generate(Section):
     device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d{1,2})?)$", description="cpu, cuda or cuda:N")
     threads: int = Field(1, ge=1, le=256, description="threads of the arithmetic on the CPU")
     batch: int = Field(16, ge=1, le=1024, description="requests that run together")
+    watermark: bool = Field(True, description="mark sampled answers with the tenant's key, so that a copy is traced")
     echo_delay_ms: int = Field(0, ge=0, le=10_000, description="time per token of the echo engine")
 
 

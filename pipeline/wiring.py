@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 from inference.registry.dsse import Trust
 from inference.registry.store import ModelRegistry
+from inference.watermark.keys import create_master
 from pipeline.adapters import engines, topic_admin
 from pipeline.adapters.auditor import Auditor, read_sources
 from pipeline.adapters.clickhouse import ClickHouse
@@ -245,6 +246,7 @@ async def apply_topics(settings: Settings) -> list[str]:
     kafka, keys = settings.kafka, settings.keys
     FileKeyring.create(keys.keyring)
     log_keys = create_log_keys(keys.log_key, "sluice")
+    create_master(keys.watermark_key)
     return await topic_admin.apply(kafka.bootstrap, kafka.partitions, kafka.replication, log_keys.verifier_keys)
 
 

@@ -7,6 +7,7 @@ one without the key can tell the bits from coin flips; the same on every device,
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from pathlib import Path
@@ -22,7 +23,6 @@ CONTEXT = 4
 LAYERS = 30
 """Rounds of the tournament: bits taken of each (context, token)."""
 EPOCH_MS = 30 * 86_400_000
-SCHEME = "tournament-30/1"
 MASTER_BYTES = 32
 BLOCK_WORDS = 4
 WORD = np.dtype("<u4")
@@ -82,9 +82,13 @@ def create_master(path: Path) -> bytes:
     """The master secret at ``path``, made first where there is none."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
+        partial = path.with_name(f".{path.name}.{os.getpid()}")
+        with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
             file.write(os.urandom(MASTER_BYTES))
             file.flush()
             os.fsync(file.fileno())
+        # of two processes that begin together one wins, and nobody reads half a key
+        with contextlib.suppress(FileExistsError):
+            os.link(partial, path)
+        partial.unlink()
     return read_master(path)

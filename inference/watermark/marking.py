@@ -7,11 +7,14 @@ before in the answer is passed over (repeated context masking): its bits were sp
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from inference.watermark.keys import CONTEXT, SCHEME, MarkKey
+from inference.types import GenerationRequest
+from inference.watermark.account import MarkAccount
+from inference.watermark.keys import CONTEXT, MASTER_BYTES, MarkKey, epoch_of
 
 Skip = Literal["off", "opted_out", "temperature_zero", "single_candidate", "json", "code"]
 Form = Literal["text", "json", "code"]
@@ -56,20 +59,6 @@ class CodeFence:
 
 
 @dataclass(slots=True)
-class MarkAccount:
-    """What the record of an answer says of its mark. Counts are output tokens."""
-
-    scheme: str = SCHEME
-    epoch: int = 0
-    skipped: str = ""
-    """Why nothing was marked; empty where something was, or could have been."""
-    marked: int = 0
-    no_context: int = 0
-    repeated: int = 0
-    code: int = 0
-
-
-@dataclass(slots=True)
 class AnswerMark:
     """The mark of one answer as it grows. ``key`` None: not marked, for the reason in ``account``."""
 
@@ -103,3 +92,35 @@ class AnswerMark:
     def accept(self, piece: bytes) -> None:
         """Take in the bytes of the token that was drawn."""
         self._fence.push(piece)
+
+
+Marker = Callable[[GenerationRequest], AnswerMark]
+"""What an engine asks when a request joins."""
+_KEYS = 4096
+
+
+class TenantMarker:
+    """A ``Marker`` that gives each tenant its key of the current epoch; ``clock`` gives Unix milliseconds."""
+
+    def __init__(self, master: bytes, policy: Callable[[str], MarkPolicy], clock: Callable[[], int]) -> None:
+        if len(master) != MASTER_BYTES:
+            raise ValueError(f"watermark master: expected {MASTER_BYTES} bytes, got {len(master)}")
+        self._master, self._policy, self._clock = master, policy, clock
+        self._keys: OrderedDict[tuple[str, int], MarkKey] = OrderedDict()
+
+    def __call__(self, request: GenerationRequest) -> AnswerMark:
+        sampling = request.sampling
+        why = skipped(
+            self._policy(request.tenant), temperature=sampling.temperature, top_k=sampling.top_k, form="text"
+        )
+        if why is not None:
+            return AnswerMark(None, MarkAccount(skipped=why))
+        return AnswerMark(self._key(request.tenant, epoch_of(self._clock())))
+
+    def _key(self, tenant: str, epoch: int) -> MarkKey:
+        held = self._keys.get((tenant, epoch))
+        if held is None:
+            held = self._keys[tenant, epoch] = MarkKey(self._master, tenant, epoch)
+            if len(self._keys) > _KEYS:
+                self._keys.popitem(last=False)
+        return held

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from numpy.typing import NDArray
 
-EXACT_TRIALS = 2048
+EXACT_TRIALS = 100_000
 """Above this many scored tokens the Chernoff bound is given instead; it is never too small."""
 
 
@@ -29,8 +30,9 @@ def tail_probability(score: int, trials: int, weights: tuple[int, ...]) -> float
     bound = cumulant - tilt * score
     if trials > EXACT_TRIALS or score == highest:
         return math.exp(bound) if score < highest else math.exp(-trials * len(weights) * math.log(2))
-    mass = _tilted_mass(tilt, trials, weights, highest)[score:]
-    steps = np.arange(len(mass))
+    mass = _tilted_mass(tilt, trials, weights)
+    steps = np.arange(min(len(mass) // 2, highest - score + 1))
+    mass = mass[(score + steps) % len(mass)]
     return float(min(1.0, math.exp(bound) * (mass * np.exp(-tilt * steps)).sum()))
 
 
@@ -49,21 +51,25 @@ def _log_mean(x: float) -> float:
 def _tilt(mean: float, weights: tuple[int, ...]) -> float:
     """The tilt under which one trial's mean is ``mean``, by bisection."""
     low, high = 0.0, 700.0
-    for _ in range(200):
+    for _ in range(64):
         middle = (low + high) / 2
         found = sum(weight / (1.0 + math.exp(-min(middle * weight, 700.0))) for weight in weights)
         low, high = (middle, high) if found < mean else (low, middle)
     return (low + high) / 2
 
 
-def _tilted_mass(tilt: float, trials: int, weights: tuple[int, ...], highest: int) -> np.ndarray:
-    """Probabilities of 0..highest under the tilt; beyond the ends the transform wraps, so it has room for all."""
-    size = 1 << highest.bit_length()
+def _tilted_mass(tilt: float, trials: int, weights: tuple[int, ...]) -> NDArray[np.float64]:
+    """Probabilities of the sum modulo the length of the result, under the tilt whose centre is the score.
+
+    Half the length is at least 20 standard deviations, so what wraps around is below e^-200 (Hoeffding 1963).
+    """
+    spread = math.sqrt(trials * sum(weight * weight for weight in weights)) / 2
+    size = 1 << max(4, math.ceil(40 * spread)).bit_length()
     frequency = 2.0 * np.pi * np.arange(size // 2 + 1) / size
     log_transform = np.zeros(size // 2 + 1, dtype=np.complex128)
     for weight in sorted(set(weights)):
         chance = 1.0 / (1.0 + math.exp(-min(tilt * weight, 700.0)))
         one = 1.0 - chance + chance * np.exp(-1j * frequency * weight)
-        with np.errstate(divide="ignore"):
-            log_transform += trials * weights.count(weight) * np.log(one)
-    return np.maximum(np.fft.irfft(np.exp(log_transform), size)[: highest + 1], 0.0)
+        # a fair coin's transform is exactly zero at one frequency
+        log_transform += trials * weights.count(weight) * np.log(np.where(one == 0, 1e-300, one))
+    return np.maximum(np.fft.irfft(np.exp(log_transform), size), 0.0)

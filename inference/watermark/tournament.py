@@ -9,14 +9,17 @@ over all keys is distributed as before.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from inference.sampling import pick
 from inference.watermark.keys import CONTEXT, WORD, Bits, MarkKey, bits_of, with_token
 
 CANDIDATES = 64
 """Most likely tokens that compete; the rest keep their probabilities."""
+_DUST = 1e-60
 Weights = NDArray[np.float64]
 Ids = NDArray[np.intp]
 
@@ -28,6 +31,8 @@ def compete(weights: Weights, bits: Bits) -> Weights:
     """
     total = weights.sum(axis=1, keepdims=True)
     share = np.divide(weights, total, out=np.zeros_like(weights), where=total > 0)
+    # numbers near the smallest that a float can hold cost a hundred times as much to multiply
+    share[share < _DUST] = 0.0
     won = np.empty_like(share)
     # layers first: each step then reads one contiguous block
     for layer in np.ascontiguousarray(np.moveaxis(bits, 2, 0)):
@@ -55,9 +60,45 @@ def reweigh(
 
 def tournament(candidates: Ids, probabilities: Weights, context: Sequence[int], key: MarkKey, draw: float) -> int:
     """The token of ``[k]`` candidates that one draw in [0, 1) picks after the tournament."""
-    marked = reweigh(candidates[None], probabilities[None], [context], [key])[0]
-    share = np.cumsum(marked)
-    return int(candidates[min(int(np.searchsorted(share, draw * share[-1], side="right")), len(candidates) - 1)])
+    return pick(candidates, reweigh(candidates[None], probabilities[None], [context], [key])[0], draw)
+
+
+@dataclass(frozen=True, slots=True)
+class MarkedRow:
+    """One row to draw from: ``[n]`` ids and weights of any length, and what marks it; ``draw`` in [0, 1)."""
+
+    name: str
+    ids: Ids
+    weights: Weights
+    context: Sequence[int]
+    key: MarkKey
+    draw: float
+
+
+def draw_marked(rows: Sequence[MarkedRow]) -> dict[str, int]:
+    """The token of each row by name, all tournaments held at once.
+
+    The most likely ``CANDIDATES`` compete; the rest keep their probabilities. Writes into the rows' weights.
+    """
+    if not rows:
+        return {}
+    candidates = np.zeros((len(rows), CANDIDATES), dtype=np.intp)
+    weights = np.zeros((len(rows), CANDIDATES))
+    tops = [_likeliest(row.weights) for row in rows]
+    for index, (row, top) in enumerate(zip(rows, tops, strict=True)):
+        candidates[index, : len(top)], weights[index, : len(top)] = row.ids[top], row.weights[top]
+    marked = reweigh(candidates, weights, [row.context for row in rows], [row.key for row in rows])
+    tokens = {}
+    for index, (row, top) in enumerate(zip(rows, tops, strict=True)):
+        row.weights[top] = marked[index, : len(top)]
+        tokens[row.name] = pick(row.ids, row.weights, row.draw)
+    return tokens
+
+
+def _likeliest(weights: Weights) -> Ids:
+    if len(weights) <= CANDIDATES:
+        return np.arange(len(weights))
+    return np.argpartition(weights, -CANDIDATES)[-CANDIDATES:]
 
 
 def reference(probabilities: Sequence[float], bits: Sequence[Sequence[int]]) -> list[float]:

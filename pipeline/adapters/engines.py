@@ -18,6 +18,8 @@ from inference.registry.release import RELEASE_KEYS, SHIPPED
 from inference.registry.store import ModelRegistry
 from inference.registry.wrapping import Tenant
 from inference.types import InferenceEngine
+from inference.watermark.keys import create_master
+from inference.watermark.marking import MarkPolicy, TenantMarker
 from pipeline.config import Generate, Keys, Models
 from pipeline.errors import ConfigError
 from pipeline.vault import FileKeyring
@@ -49,17 +51,30 @@ def make_engine(ours: Generate, models: Models, keys: Keys) -> InferenceEngine:
         return EchoEngine(delay=ours.echo_delay_ms / 1000)
     try:
         if ours.allow_unsigned and Path(ours.model).is_dir():
-            return _torch_engine(Path(ours.model), ours)
+            return _torch_engine(Path(ours.model), ours, keys)
         with _opened(ours.model, models, keys) as model:
-            return _torch_engine(model.folder, ours)
+            return _torch_engine(model.folder, ours, keys)
     except (ValueError, OSError) as error:
         raise ConfigError(f"generate.model {ours.model}: {error}") from error
 
 
-def _torch_engine(folder: Path, ours: Generate) -> InferenceEngine:
+def _torch_engine(folder: Path, ours: Generate, keys: Keys) -> InferenceEngine:
     from inference.engine import TorchEngine
 
-    return TorchEngine(folder, max_batch=ours.batch, threads=ours.threads, device=ours.device)
+    marker = None
+    if ours.watermark:
+        # a new embedded deployment starts this stage before anything else has made its keys
+        marker = TenantMarker(_master(keys), lambda tenant: MarkPolicy(), _now_ms)
+    return TorchEngine(folder, max_batch=ours.batch, threads=ours.threads, device=ours.device, marker=marker)
+
+
+def _master(keys: Keys) -> bytes:
+    try:
+        return create_master(keys.watermark_key)
+    except OSError as error:
+        raise ConfigError(
+            f"{keys.watermark_key}: {error.strerror}; run: sluice topics apply, or set generate.watermark to false"
+        ) from error
 
 
 def _opened(name: str, models: Models, keys: Keys) -> OpenModel:

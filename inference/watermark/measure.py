@@ -35,6 +35,7 @@ ALARM = 1e-6
 LENGTHS = (50, 100, 200, 400)
 Words = Sequence[str]
 Draw = np.random.Generator
+Row = dict[str, str | float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,9 @@ class Cell:
 
     words: str
     temperature: float
+
+
+CELLS = (Cell("unknown", 1.0), Cell("learned", 1.0), Cell("unknown", 1.5), Cell("learned", 1.5))
 
 
 async def answers(engine: TorchEngine, words: Words, cell: Cell, limit: int) -> list[str]:
@@ -99,7 +103,7 @@ def false_alarm(tokens: Sequence[int], key: MarkKey) -> tuple[float, float]:
     return z_of(total, len(drawn)), family(tail_probability(total, len(drawn), LAYER_WEIGHTS), TENANTS)
 
 
-def power(marked: Sequence[list[int]], plain: Sequence[list[int]], chat: ChatTokenizer) -> list[dict[str, object]]:
+def power(marked: Sequence[list[int]], plain: Sequence[list[int]], chat: ChatTokenizer) -> list[Row]:
     """Shares of documents attributed at ``ALARM``, and mean z, for each length and what was done to the text."""
     draw, key = np.random.default_rng(1), MarkKey(MASTER, "t", 0)
     acts: dict[str, Callable[[int, int], list[int]]] = {
@@ -108,19 +112,19 @@ def power(marked: Sequence[list[int]], plain: Sequence[list[int]], chat: ChatTok
         "10 % edited": lambda n, length: edited(marked[n], length, chat.size, draw),
         "half unmarked": lambda n, length: mixed(marked[n], length, plain[n % len(plain)], draw),
     }
-    rows = []
+    rows: list[Row] = []
     for act, make in acts.items():
         for length in LENGTHS:
             found = [false_alarm(make(number, length), key) for number in range(len(marked))]
             caught = sum(chance < ALARM for _, chance in found)
             low, high = interval(caught, len(found))
             z = float(np.mean([score for score, _ in found]))
-            row = {"text": act, "tokens": length, "power": caught / len(found), "low": low, "high": high, "z": z}
-            rows.append(row)
+            share = caught / len(found)
+            rows.append({"text": act, "tokens": length, "power": share, "low": low, "high": high, "z": z})
     return rows
 
 
-def alarms(texts: Sequence[list[int]], keys: int) -> list[dict[str, object]]:
+def alarms(texts: Sequence[list[int]], keys: int) -> list[Row]:
     """How often texts alarm under keys that did not mark them, at stated single-key probabilities."""
     made = [MarkKey(MASTER, f"other-{number}", 0) for number in range(keys)]
     counts = dict.fromkeys((1e-2, 1e-3, 1e-4), 0)
@@ -134,7 +138,7 @@ def alarms(texts: Sequence[list[int]], keys: int) -> list[dict[str, object]]:
             trials += 1
             for level in counts:
                 counts[level] += total >= least[level]
-    rows = []
+    rows: list[Row] = []
     for level, count in counts.items():
         low, high = interval(count, trials)
         shares = {"rate": count / trials, "low": low, "high": high}
@@ -185,38 +189,61 @@ def unlearned(glossary: Path, learned: Words) -> list[str]:
     return [word for word in words if word not in known and word.isalpha()]
 
 
-def run(glossary: Path, count: int, keys: int) -> dict[str, object]:
-    """All tables."""
-    chat = ChatTokenizer.load(shipped_model() / "tokenizer.json")
-    learned = [entry.word for entry in read_entries(glossary)]
-    strange = unlearned(glossary, learned)
-    marker = TenantMarker(MASTER, lambda tenant: MarkPolicy(), lambda: 0)
-    engines = [TorchEngine(shipped_model(), max_batch=32, threads=1, marker=made) for made in (marker, None)]
-    longest = LENGTHS[-1] + 150
-    found: dict[str, object] = {"documents": count, "keys": TENANTS, "alarm": ALARM}
+class Bench:
+    """The engines, with and without marks, and the words they are asked about."""
 
-    async def texts(engine: TorchEngine, words: Words, cell: Cell) -> list[list[int]]:
-        spread = words[:: max(1, len(words) // (count * 30))][: count * 30]
+    def __init__(self, glossary: Path, count: int, keys: int) -> None:
+        self.chat = ChatTokenizer.load(shipped_model() / "tokenizer.json")
+        learned = [entry.word for entry in read_entries(glossary)]
+        self._words = {"learned": learned, "unknown": unlearned(glossary, learned)}
+        self._count, self._keys = count, keys
+        marker = TenantMarker(MASTER, lambda tenant: MarkPolicy(), lambda: 0)
+        self._marking, self._plain = (
+            TorchEngine(shipped_model(), max_batch=32, threads=1, marker=made) for made in (marker, None)
+        )
+
+    async def measure(self, cell: Cell) -> dict[str, list[Row]]:
+        """Power and false alarms of one kind of text."""
+        words, half = self._words[cell.words], LENGTHS[-1] // 2
+        marked = await self._texts(self._marking, words, cell, self._count, LENGTHS[-1] + 50)
+        plain = await self._texts(self._plain, words[1:], cell, max(1, self._count // 2), half + 25)
+        return {"power": power(marked, plain, self.chat), "alarms": alarms([text[:half] for text in plain], self._keys)}
+
+    async def _texts(self, engine: TorchEngine, words: Words, cell: Cell, wanted: int, length: int) -> list[list[int]]:
+        spread = words[:: max(1, len(words) // (self._count * 40))]
         made: list[str] = []
-        for start in range(0, len(spread), 256):
-            made += await answers(engine, spread[start : start + 256], cell, 80)
-            if len(whole := documents(made, chat, count, longest)) == count:
-                return whole
+        whole: list[list[int]] = []
+        for start in range(0, len(spread), 128):
+            made += await answers(engine, spread[start : start + 128], cell, 80)
+            if len(whole := documents(made, self.chat, wanted, length)) == wanted:
+                break
         return whole
 
-    async def work() -> None:
-        for cell in (Cell("unknown", 1.0), Cell("unknown", 1.5), Cell("learned", 1.0), Cell("learned", 1.5)):
-            words = strange if cell.words == "unknown" else learned
-            marked = await texts(engines[0], words, cell)
-            plain = await texts(engines[1], words[1:], cell)
-            found[f"{cell.words} words, temperature {cell.temperature}"] = power(marked, plain, chat)
-            found[f"alarms, {cell.words}, {cell.temperature}"] = alarms([p[:200] for p in plain], keys)
-            print(json.dumps(found), flush=True)
-        for engine in engines:
-            await engine.close()
+    async def close(self) -> None:
+        """Free both engines."""
+        await self._marking.close()
+        await self._plain.close()
 
-    asyncio.run(work())
-    return found
+
+def table(rows: Sequence[Row]) -> str:
+    """Markdown."""
+    head = " | ".join(rows[0])
+    cells = [[f"{value:.3g}" if isinstance(value, float) else str(value) for value in row.values()] for row in rows]
+    lines = [" | ".join(row) for row in cells]
+    return "\n".join(f"| {line} |" for line in (head, "|".join("---" for _ in rows[0]), *lines))
+
+
+async def run(glossary: Path, count: int, keys: int, as_json: bool) -> None:
+    """Print each kind of text as soon as it is measured."""
+    bench = Bench(glossary, count, keys)
+    for cell in CELLS:
+        found = await bench.measure(cell)
+        if as_json:
+            print(json.dumps({"words": cell.words, "temperature": cell.temperature, **found}), flush=True)
+        else:
+            tables = "\n\n".join(table(rows) for rows in found.values())
+            print(f"\n## {cell.words} words, temperature {cell.temperature}\n\n{tables}", flush=True)
+    await bench.close()
 
 
 def main() -> None:
@@ -225,8 +252,9 @@ def main() -> None:
     parser.add_argument("--glossary", type=Path, required=True)
     parser.add_argument("--documents", type=int, default=60)
     parser.add_argument("--keys", type=int, default=500, help="keys that did not mark, for the false alarms")
+    parser.add_argument("--json", action="store_true", help="one JSON object for each kind of text")
     asked = parser.parse_args()
-    run(asked.glossary, asked.documents, asked.keys)
+    asyncio.run(run(asked.glossary, asked.documents, asked.keys, asked.json))
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ def compete(weights: Weights, bits: Bits) -> Weights:
     A row of zeros stays zeros.
     """
     total = weights.sum(axis=1, keepdims=True)
-    share = np.divide(weights, total, out=np.zeros_like(weights), where=total > 0)
+    share: Weights = np.divide(weights, total, out=np.zeros_like(weights), where=total > 0)
     # numbers near the smallest that a float can hold cost a hundred times as much to multiply
     share[share < _DUST] = 0.0
     won = np.empty_like(share)
@@ -39,7 +39,8 @@ def compete(weights: Weights, bits: Bits) -> Weights:
         np.multiply(share, layer, out=won)
         share *= 1.0 - won.sum(axis=1, keepdims=True)
         share += won
-    return share * total
+    marked: Weights = share * total
+    return marked
 
 
 def reweigh(

@@ -125,16 +125,18 @@ def power(marked: Sequence[list[int]], plain: Sequence[list[int]], chat: ChatTok
 
 
 def alarms(texts: Sequence[list[int]], keys: int) -> list[Row]:
-    """How often texts alarm under keys that did not mark them, at stated single-key probabilities."""
-    made = [MarkKey(MASTER, f"other-{number}", 0) for number in range(keys)]
+    """How often texts alarm under keys that did not mark them, at stated single-key probabilities.
+
+    Each text has keys of its own: texts share phrases, so trials under shared keys would not be independent.
+    """
     counts = dict.fromkeys((1e-2, 1e-3, 1e-4), 0)
     trials = 0
-    for text in texts:
+    for index, text in enumerate(texts):
         pairs = scored_pairs(text)
         scored = len(pairs[1])
         least = {level: threshold(level, scored) for level in counts}
-        for key in made:
-            total = total_of(key, *pairs)
+        for number in range(keys):
+            total = total_of(MarkKey(MASTER, f"other-{index}", number), *pairs)
             trials += 1
             for level in counts:
                 counts[level] += total >= least[level]
@@ -189,6 +191,13 @@ def unlearned(glossary: Path, learned: Words) -> list[str]:
     return [word for word in words if word not in known and word.isalpha()]
 
 
+def glosses(glossary: Path, chat: ChatTokenizer, count: int, length: int) -> list[list[int]]:
+    """Documents of sentences that people wrote."""
+    with lzma.open(glossary, "rt", encoding="utf-8") as lines:
+        texts = [json.loads(line)["gloss"] for line, _ in zip(lines, range(count * length), strict=False)]
+    return documents(texts, chat, count, length)
+
+
 class Bench:
     """The engines, with and without marks, and the words they are asked about."""
 
@@ -236,6 +245,8 @@ def table(rows: Sequence[Row]) -> str:
 async def run(glossary: Path, count: int, keys: int, as_json: bool) -> None:
     """Print each kind of text as soon as it is measured."""
     bench = Bench(glossary, count, keys)
+    human = alarms(glosses(glossary, bench.chat, count, LENGTHS[-1] // 2), keys)
+    print(json.dumps({"words": "written by people", "alarms": human}) if as_json else table(human), flush=True)
     for cell in CELLS:
         found = await bench.measure(cell)
         if as_json:

@@ -15,6 +15,8 @@ from pipeline.adapters.engines import make_engine
 from pipeline.cli import main
 from pipeline.config import Generate, Keys, Models
 
+WORDS = ("zyzzyva", "quixotry", "oxbow", "gnomon", "fjord", "axolotl", "tmesis", "sphinx", "cwm", "umlaut", "eft", "iamb")
+"""Hardly known to the model, so that it has much to choose from."""
 TENANTS = ("--tenant", "acme", "--tenant", "beta", "--tenant", "gamma", "--epochs", "2")
 
 
@@ -29,13 +31,13 @@ def told(tenant: str, home: Path) -> str:
     """Enough of the generate stage's own text to be traced."""
     engine = make_engine(Generate(batch=8), Models(home=home / "models"), Keys(home=home / "keys"))
 
-    async def one(word: str) -> str:
-        turns, sampling = (Turn("user", f"What is a {word}?"),), SamplingParams(3.0)
-        request = GenerationRequest(f"{tenant}-{word}", tenant, turns, 40, sampling)
+    async def one(question: str) -> str:
+        turns, sampling = (Turn("user", question),), SamplingParams(1.5)
+        request = GenerationRequest(f"{tenant}-{question}", tenant, turns, 60, sampling)
         return "".join([chunk.text async for chunk in engine.submit(request)])
 
     async def run() -> str:
-        texts = await asyncio.gather(*(one(word) for word in ("dog", "river", "letter", "winter")))
+        texts = await asyncio.gather(*(one(form.format(word)) for word in WORDS for form in ("What is a {}?", "Define {}")))
         await engine.close()
         return "\n".join(texts)
 

@@ -15,8 +15,9 @@ from pipeline.adapters.engines import make_engine
 from pipeline.cli import main
 from pipeline.config import Generate, Keys, Models
 
-WORDS = ("zyzzyva", "quixotry", "oxbow", "gnomon", "fjord", "axolotl", "tmesis", "sphinx", "cwm", "umlaut", "eft", "iamb")
+WORDS = ("zyzzyva", "quixotry", "oxbow", "gnomon", "fjord", "axolotl", "tmesis", "sphinx", "cwm", "umlaut", "iamb")
 """Hardly known to the model, so that it has much to choose from."""
+FORMS = ("What is a {}?", "Define {}")
 TENANTS = ("--tenant", "acme", "--tenant", "beta", "--tenant", "gamma", "--epochs", "2")
 
 
@@ -37,7 +38,7 @@ def told(tenant: str, home: Path) -> str:
         return "".join([chunk.text async for chunk in engine.submit(request)])
 
     async def run() -> str:
-        texts = await asyncio.gather(*(one(form.format(word)) for word in WORDS for form in ("What is a {}?", "Define {}")))
+        texts = await asyncio.gather(*(one(form.format(word)) for word in WORDS for form in FORMS))
         await engine.close()
         return "\n".join(texts)
 

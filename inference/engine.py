@@ -21,6 +21,7 @@ from inference.loop import BatchingEngine
 from inference.model import KV_BLOCK, KvCache, LanguageModel, load_model, make_rows
 from inference.ports import FeedTokens, Row
 from inference.types import ContextExceeded, Turn
+from inference.watermark.marking import Marker
 
 PREFILL_TOKENS = 96
 """Prompt tokens computed in a step beside one token for each slot."""
@@ -151,13 +152,14 @@ class TorchEngine(BatchingEngine):
         threads: int | None = None,
         max_waiting: int = 1024,
         device: str = "cpu",
+        marker: Marker | None = None,
     ) -> None:
         if threads is not None:
             torch.set_num_threads(threads)
         chat = ChatTokenizer.load(model_dir / "tokenizer.json")
         forward = TorchForward(load_model(model_dir).to(_usable(device)), chat, max_batch)
         self.row_counts = forward.row_counts
-        super().__init__(forward, models=(model_dir.name,), max_waiting=max_waiting)
+        super().__init__(forward, models=(model_dir.name,), max_waiting=max_waiting, marker=marker)
 
 
 def _usable(device: str) -> torch.device:

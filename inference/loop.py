@@ -25,6 +25,7 @@ from inference.types import (
     InvalidRequest,
     check_request,
 )
+from inference.watermark.marking import Marker
 
 
 @dataclass(eq=False, slots=True)
@@ -41,11 +42,13 @@ class _Ticket:
 class BatchingEngine:
     """An ``InferenceEngine`` over any ``Forward``; starts its worker thread at once."""
 
-    def __init__(self, forward: Forward, *, models: tuple[str, ...], max_waiting: int = 1024) -> None:
+    def __init__(
+        self, forward: Forward, *, models: tuple[str, ...], max_waiting: int = 1024, marker: Marker | None = None
+    ) -> None:
         self.models = models
         self.max_context = forward.max_context
         self._encode = forward.encode
-        self._batch = Batch(forward, max_waiting=max_waiting)
+        self._batch = Batch(forward, max_waiting=max_waiting, marker=marker)
         self._stats = self._batch.stats()
         self._wake = threading.Condition()
         self._open: dict[str, _Ticket] = {}

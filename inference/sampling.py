@@ -27,11 +27,20 @@ def uniform(request_id: str, seed: int | None, position: int) -> float:
 def choose(logits: NDArray[np.float32], sampling: SamplingParams, draw: float) -> int:
     """The token id drawn from ``[vocab]`` logits; ``draw`` in [0, 1) is used unless greedy.
 
-    Order: temperature, then the ``top_k`` most likely, then the smallest set whose share reaches
-    ``top_p``. Ties go to the smaller id. Logits may hold -inf but no NaN.
+    Ties go to the smaller id. Logits may hold -inf but no NaN.
     """
     if sampling.temperature == 0.0 or sampling.top_k == 1:
         return int(np.argmax(logits))
+    return pick(*shortlist(logits, sampling), draw)
+
+
+def shortlist(
+    logits: NDArray[np.float32], sampling: SamplingParams
+) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+    """The ids that may be drawn and their weights, which need not sum to one; not for temperature 0.
+
+    Order: temperature, then the ``top_k`` most likely, then the smallest set whose share reaches ``top_p``.
+    """
     scaled = logits.astype(np.float64)
     # Shift before dividing: a tiny temperature would otherwise overflow to inf - inf.
     with np.errstate(over="ignore"):
@@ -45,7 +54,12 @@ def choose(logits: NDArray[np.float32], sampling: SamplingParams, draw: float) -
         # All that is below this together stays under 1 - top_p, so it need not be sorted.
         ids = _likeliest_first(ids[weights[ids] >= (1.0 - sampling.top_p) * total / len(ids)], logits)
         ids = ids[: int(np.searchsorted(np.cumsum(weights[ids]), sampling.top_p * total)) + 1]
-    share = np.cumsum(weights[ids])
+    return ids, weights[ids]
+
+
+def pick(ids: NDArray[np.intp], weights: NDArray[np.float64], draw: float) -> int:
+    """The id on which ``draw`` in [0, 1) falls."""
+    share = np.cumsum(weights)
     index = int(np.searchsorted(share, draw * share[-1], side="right"))
     return int(ids[min(index, len(ids) - 1)])
 

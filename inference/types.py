@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
+from inference.watermark.account import MarkAccount
+
 TURN_TOKENS = 2
 """Tokens the chat template adds per turn: the role marker and the end marker."""
 REPLY_TOKENS = 1
@@ -96,6 +98,8 @@ class Chunk:
     input_tokens: int
     output_tokens: int
     error: str | None = None
+    mark: MarkAccount | None = None
+    """On the last chunk of an engine that marks: what of the answer was marked."""
 
 
 @dataclass(frozen=True, slots=True)

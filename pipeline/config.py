@@ -43,7 +43,9 @@ class ClickHouse(Section):
 
 
 class Keys(Section):
-    home: Path = Field(Path(".sluice/keys"), description="folder of keyring.json and log-key.json, mode 0700")
+    home: Path = Field(
+        Path(".sluice/keys"), description="folder of keyring.json, log-key.json and watermark.key, mode 0700"
+    )
 
     @property
     def keyring(self) -> Path:
@@ -52,6 +54,10 @@ class Keys(Section):
     @property
     def log_key(self) -> Path:
         return self.home / "log-key.json"
+
+    @property
+    def watermark_key(self) -> Path:
+        return self.home / "watermark.key"
 
 
 class Gateway(Section):
@@ -66,11 +72,26 @@ class Admit(Section):
 
 
 class Generate(Section):
-    model: str = Field("glossary", description="'glossary' (ships with the project), 'echo', or a model folder")
+    model: str = Field(
+        "glossary",
+        description="'glossary' (ships with the project), 'echo', a signed model folder, or registry:MODEL@VERSION",
+    )
+    allow_unsigned: bool = Field(False, description="serve a model folder without a signature (development)")
     device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d{1,2})?)$", description="cpu, cuda or cuda:N")
     threads: int = Field(1, ge=1, le=256, description="threads of the arithmetic on the CPU")
     batch: int = Field(16, ge=1, le=1024, description="requests that run together")
+    watermark: bool = Field(True, description="mark sampled answers with the tenant's key, so that a copy is traced")
     echo_delay_ms: int = Field(0, ge=0, le=10_000, description="time per token of the echo engine")
+
+
+class Models(Section):
+    home: Path = Field(Path(".sluice/models"), description="folder of the model registry and of what it remembers")
+    trust: str = Field("", description="public keys (PEM) that may sign models; empty: those of the release")
+    require: str = Field(
+        "ed25519,ml-dsa-65",
+        pattern=r"^(rsa-pss-3072|ed25519|ml-dsa-65)(,(rsa-pss-3072|ed25519|ml-dsa-65))*$",
+        description="algorithms that must each have signed a model: rsa-pss-3072, ed25519, ml-dsa-65",
+    )
 
 
 class Seal(Section):
@@ -90,6 +111,7 @@ class Settings(Section):
     gateway: Gateway = Gateway()
     admit: Admit = Admit()
     generate: Generate = Generate()
+    models: Models = Models()
     seal: Seal = Seal()
     notify: Notify = Notify()
 

@@ -214,6 +214,7 @@ class LocalStack:
             "kafka": {"bootstrap": self.bootstrap, "replication": replication},
             "clickhouse": {"url": f"http://{LOOPBACK}:{ports.clickhouse}", "password": self._password},
             "keys": {"home": str(self.home / "keys")},
+            "models": {"home": str(self.home / "models")},
             "gateway": {"host": LOOPBACK, "port": ports.gateway},
             "notify": {"allow_private": True},
         }

@@ -14,8 +14,10 @@ import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
-from inference.types import InferenceEngine
-from pipeline.adapters import topic_admin
+from inference.registry.dsse import Trust
+from inference.registry.store import ModelRegistry
+from inference.watermark.keys import create_master
+from pipeline.adapters import engines, topic_admin
 from pipeline.adapters.auditor import Auditor, read_sources
 from pipeline.adapters.clickhouse import ClickHouse
 from pipeline.adapters.control_feed import ControlFeed
@@ -79,7 +81,7 @@ async def generate(settings: Settings, stop: asyncio.Event, assign: Assign = ())
 
     bootstrap = settings.kafka.bootstrap
     # the model loads while the broker may still be starting
-    engine = await asyncio.to_thread(_engine, settings)
+    engine = await asyncio.to_thread(engines.make_engine, settings.generate, settings.models, settings.keys)
     async with _control(settings) as feed, _opened(bootstrap, "sluice-generate", "work") as (publisher, offsets, marks):
         vault = Vault(FileKeyring(settings.keys.keyring), feed.control)
         sender, reports = Sender(publisher), Sender(Publisher(bootstrap))
@@ -194,21 +196,14 @@ async def _opened(bootstrap: str, group: str, topic: str) -> AsyncIterator[tuple
         await marks.close()
 
 
-def _engine(settings: Settings) -> InferenceEngine:
-    from pathlib import Path
+def models(settings: Settings) -> ModelRegistry:
+    """The model registry, in the name of the account that asks."""
+    return engines.model_registry(settings.models)
 
-    ours = settings.generate
-    if ours.model == "echo":
-        from inference.echo import EchoEngine
 
-        return EchoEngine(delay=ours.echo_delay_ms / 1000)
-    from inference.engine import TorchEngine, shipped_model
-
-    folder = shipped_model() if ours.model == "glossary" else Path(ours.model)
-    try:
-        return TorchEngine(folder, max_batch=ours.batch, threads=ours.threads, device=ours.device)
-    except (ValueError, OSError) as error:
-        raise ConfigError(f"generate.model {ours.model}: {error}") from error
+def model_trust(settings: Settings) -> Trust:
+    """Whose signatures on models count."""
+    return engines.model_trust(settings.models)
 
 
 @contextlib.asynccontextmanager
@@ -246,6 +241,7 @@ async def apply_topics(settings: Settings) -> list[str]:
     kafka, keys = settings.kafka, settings.keys
     FileKeyring.create(keys.keyring)
     log_keys = create_log_keys(keys.log_key, "sluice")
+    create_master(keys.watermark_key)
     return await topic_admin.apply(kafka.bootstrap, kafka.partitions, kafka.replication, log_keys.verifier_keys)
 
 

@@ -154,6 +154,9 @@ def test_secrets_come_from_outside_and_have_no_default() -> None:
     assert found >= 5
 
 
+WRITABLE = {"topics": ["keys:/keys"], "generate": ["models:/models"], "generate-gpu": ["models:/models"]}
+
+
 @each_of_ours
 def test_our_containers_are_confined(name: str) -> None:
     service = OURS[name]
@@ -161,7 +164,7 @@ def test_our_containers_are_confined(name: str) -> None:
     assert service["cap_drop"] == ["ALL"]
     assert service["init"] is True
     writable = [volume for volume in service["volumes"] if not volume.endswith(":ro")]
-    assert writable == (["keys:/keys"] if name == "topics" else [])
+    assert writable == WRITABLE.get(name, [])
     assert settings(name).get("SLUICE_KEYS__HOME", "/keys") == "/keys"
 
 

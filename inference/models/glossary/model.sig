@@ -1,0 +1,19 @@
+{
+  "mediaType": "application/vnd.dev.sigstore.bundle.v0.3+json",
+  "verificationMaterial": {
+    "publicKey": {
+      "hint": "ce877f166f939fea72849222d8f24fa6c035e51e951e9e9a71321e1f15296814"
+    },
+    "tlogEntries": []
+  },
+  "dsseEnvelope": {
+    "payload": "eyJfdHlwZSI6Imh0dHBzOi8vaW4tdG90by5pby9TdGF0ZW1lbnQvdjEiLCJzdWJqZWN0IjpbeyJuYW1lIjoiZ2xvc3NhcnkiLCJkaWdlc3QiOnsic2hhMjU2IjoiMTU3NzFlODQwMWI0NDY4MjViYmFiNzA1ZmFlZmVjYjE0NTc2MDRjNTE5NGJlZWRkZjZjMDdkMTlkZmE2ZTVjMiJ9fV0sInByZWRpY2F0ZVR5cGUiOiJodHRwczovL21vZGVsX3NpZ25pbmcvc2lnbmF0dXJlL3YxLjAiLCJwcmVkaWNhdGUiOnsic2VyaWFsaXphdGlvbiI6eyJtZXRob2QiOiJmaWxlcyIsImhhc2hfdHlwZSI6InNoYTI1NiIsImFsbG93X3N5bWxpbmtzIjpmYWxzZSwiaWdub3JlX3BhdGhzIjpbIm1vZGVsLnNpZyJdfSwicmVzb3VyY2VzIjpbeyJuYW1lIjoiTElDRU5TRS1Xb3JkTmV0IiwiYWxnb3JpdGhtIjoic2hhMjU2IiwiZGlnZXN0IjoiZjQ2MWJhYzlhNWExODEwYzRmZTFlM2NlYzBhOTgwZjc5NDA2ZTNhOGMxYzE0N2YzODc0OTc5ZmIwMGUyY2MwZSJ9LHsibmFtZSI6Ik1PREVMX0NBUkQubWQiLCJhbGdvcml0aG0iOiJzaGEyNTYiLCJkaWdlc3QiOiIxNDNhZDY4MmJkMjllOWYyNjRkYzQ2ZWM5ZDQyN2ExZDZjMjQxZWM1ODJiNTljM2E0NTMzMDA5NTk2YzU2ZjA5In0seyJuYW1lIjoiY29uZmlnLmpzb24iLCJhbGdvcml0aG0iOiJzaGEyNTYiLCJkaWdlc3QiOiI5YTEyNmM1MGQwYTVkNDIzNjZiNDExMWVlMzU5NWZlM2YyMmY0YjE3NDQyYWFiZDA1NDllNjRjNmRhOTA5NGE0In0seyJuYW1lIjoibWFuaWZlc3QuZHNzZS5qc29uIiwiYWxnb3JpdGhtIjoic2hhMjU2IiwiZGlnZXN0IjoiMmVkYjExMDZmY2NiMDA4NDg5NDllMmQ2NzNlM2Y3MGYxNzdhOTJkZDA5ODVhNGE0OTdhMjkzMDg0OTZjOWVkZCJ9LHsibmFtZSI6Im1vZGVsLnNhZmV0ZW5zb3JzIiwiYWxnb3JpdGhtIjoic2hhMjU2IiwiZGlnZXN0IjoiZTdiMGYxYWQ1ZjU1MGI0ZDJlMjI1ZTQzMTczZmM4ZmM5ZDczZWY1YWIyZTFkY2IwODFkYjEwMDhmZjkzZGMzYSJ9LHsibmFtZSI6InRva2VuaXplci5qc29uIiwiYWxnb3JpdGhtIjoic2hhMjU2IiwiZGlnZXN0IjoiNzM4MTYzNDY3NmRjNzljZTg5NDBmNjMxNTc3NmZlODhjZDU3MGZlMTM1ZTEyNjNlNmE2MGJkMDBiMWFiMWU2NyJ9XX19",
+    "payloadType": "application/vnd.in-toto+json",
+    "signatures": [
+      {
+        "sig": "MEUCIG1rqwnzD9yzEKh6cQoksY3LyNCAkzHed4hwLJzMoGswAiEAmfPderZeZAbT+/JHg5SPhESH2lJsVg+LFzkk8NM4nKk=",
+        "keyid": ""
+      }
+    ]
+  }
+}

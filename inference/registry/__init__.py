@@ -1,0 +1,1 @@
+"""Signed, encrypted, versioned models: what may be served, by whom, and that it is what was signed."""

@@ -1,0 +1,82 @@
+"""Who may take models out, and how many bytes a day.
+
+``access.toml`` in the registry's folder, one table for each identity::
+
+    [identity.alice]
+    roles = ["model:export"]
+    daily_bytes = 20_000_000_000
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+
+from inference.registry.events import RegistryEvent
+from inference.registry.refusal import Refused
+
+DAY_MS = 86_400_000
+NEAR = 0.8
+"""Share of a day's budget from which an export raises the alarm."""
+Role = Literal["model:export"]
+
+
+class Identity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What one identity may do. ``daily_bytes``: ciphertext that may leave in 24 hours."""
+
+    roles: tuple[Role, ...] = ()
+    daily_bytes: Annotated[int, msgspec.Meta(ge=0)] = 0
+
+
+class Access(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The file's contents; an absent file allows nobody anything."""
+
+    identity: dict[str, Identity] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """An export that may go on; ``alarm`` where it comes near the day's budget."""
+
+    left: int
+    alarm: bool
+
+
+def read_access(path: Path) -> Access:
+    """Raises Refused naming what is wrong with the file."""
+    try:
+        return msgspec.convert(tomllib.loads(path.read_text("utf-8")), Access)
+    except FileNotFoundError:
+        return Access()
+    except (OSError, ValueError, msgspec.ValidationError) as fault:
+        raise Refused("role", f"{path}: {fault}") from None
+
+
+def allow_export(access: Access, actor: str, count: int, now_ms: int, events: Iterable[RegistryEvent]) -> Allowance:
+    """Whether ``count`` bytes may leave to ``actor``'s account; what left is read from the record itself.
+
+    Raises Refused with code ``role`` or ``budget``.
+    """
+    identity = access.identity.get(actor, Identity())
+    if "model:export" not in identity.roles:
+        raise Refused(
+            "role", f"{actor}: expected the role model:export, came none; an operator adds it in access.toml"
+        )
+    spent = sum(event.count for event in events if event.time > now_ms - DAY_MS and _left_to(event, actor))
+    left = identity.daily_bytes - spent
+    if count > left:
+        raise Refused(
+            "budget",
+            f"{actor}: expected at most {max(left, 0)} bytes more today of {identity.daily_bytes}, came {count}; wait, "
+            "or have daily_bytes raised in access.toml",
+        )
+    return Allowance(left - count, spent + count >= NEAR * identity.daily_bytes)
+
+
+def _left_to(event: RegistryEvent, actor: str) -> bool:
+    return event.act == "export" and event.outcome != "refused" and event.actor == actor

@@ -1,0 +1,119 @@
+"""What a model may consist of: weights in safetensors, JSON, texts, tokenizer files. Nothing that can run.
+
+Pickle, ``.bin``, ``.pt2`` and GGUF can carry code; ``auto_map`` and ``trust_remote_code`` fetch it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from inference.registry.memory import SealedBytes
+from inference.registry.refusal import Refused
+
+MANIFEST_FILE, BUNDLE_FILE = "manifest.dsse.json", "model.sig"
+SIDECARS = frozenset({MANIFEST_FILE, BUNDLE_FILE})
+"""Signatures over the others, so listed by none."""
+ALLOWED_SUFFIXES = (".safetensors", ".json", ".txt", ".md")
+ALLOWED_NAMES = ("tokenizer.model", "chat_template.jinja")
+ALLOWED_PREFIXES = ("LICENSE", "NOTICE")
+MAX_HEADER_BYTES = 64 << 20
+MAX_JSON_BYTES = 256 << 20
+REMOTE_CODE = frozenset({"auto_map", "trust_remote_code", "custom_pipelines"})
+_MAX_DEPTH = 64
+
+
+def check_name(name: str) -> None:
+    """Raises Refused for a file that no model may hold."""
+    known = name in ALLOWED_NAMES or name.endswith(ALLOWED_SUFFIXES)
+    papers = name.startswith(ALLOWED_PREFIXES) and "." not in name
+    if not (known or papers) or name in SIDECARS:
+        raise Refused(
+            "forbidden_file",
+            f"{name[:128]!r}: expected only {', '.join(ALLOWED_SUFFIXES)}, {', '.join(ALLOWED_NAMES)} and licences; "
+            "convert weights to safetensors and remove the rest",
+        )
+
+
+def check_contents(files: Mapping[str, SealedBytes]) -> None:
+    """Raises Refused where a file is not what its name says, asks for code, or a shard is missing."""
+    if not any(name.endswith(".safetensors") for name in files):
+        raise Refused("missing_file", "expected weights in safetensors, came none")
+    for name, content in files.items():
+        if name.endswith(".safetensors"):
+            _check_safetensors(name, content)
+        elif name.endswith(("config.json", ".index.json")):
+            document = _json(name, content)
+            _refuse_remote_code(name, document)
+            if name.endswith(".index.json"):
+                _check_shards(name, document, files)
+        elif name.endswith(".json"):
+            _json(name, content)
+
+
+def _json(name: str, content: SealedBytes) -> Any:
+    if content.size > MAX_JSON_BYTES:
+        raise Refused("content", f"{name}: expected at most {MAX_JSON_BYTES} bytes of JSON, came {content.size}")
+    try:
+        return msgspec.json.decode(content.read())
+    except (msgspec.DecodeError, RecursionError):
+        raise Refused("content", f"{name}: expected JSON; export the model again") from None
+
+
+def _refuse_remote_code(name: str, document: Any) -> None:
+    waiting: list[tuple[Any, int]] = [(document, 0)]
+    while waiting:
+        value, depth = waiting.pop()
+        if depth > _MAX_DEPTH:
+            raise Refused("content", f"{name}: expected JSON at most {_MAX_DEPTH} deep")
+        if isinstance(value, dict):
+            found = sorted(REMOTE_CODE & value.keys())
+            if found:
+                raise Refused(
+                    "remote_code",
+                    f"{name}: expected a model that needs no code of its own, came {found[0]!r}; remove the entry and "
+                    "serve the model with an architecture that is built in",
+                )
+            waiting.extend((child, depth + 1) for child in value.values())
+        elif isinstance(value, list):
+            waiting.extend((child, depth + 1) for child in value)
+
+
+def _check_shards(name: str, index: Any, files: Mapping[str, SealedBytes]) -> None:
+    shards = index.get("weight_map") if isinstance(index, dict) else None
+    if not isinstance(shards, dict):
+        raise Refused("content", f"{name}: expected an object with weight_map")
+    missing = sorted({str(shard) for shard in shards.values()} - files.keys())
+    if missing:
+        raise Refused("missing_file", f"{name} names {_listed(missing)}, which is not in the model; fetch it again")
+
+
+def _check_safetensors(name: str, content: SealedBytes) -> None:
+    """The header's shape: size, JSON object, and no byte outside the tensors (github.com/huggingface/safetensors)."""
+    size = int.from_bytes(content.read(8), "little")
+    if content.size < 8 or not 2 <= size <= min(MAX_HEADER_BYTES, content.size - 8):
+        raise Refused("content", f"{name}: expected safetensors, came something else; export the weights again")
+    try:
+        header = msgspec.json.decode(content.read(8 + size)[8:], type=dict[str, dict[str, Any]])
+        ends = [int(entry["data_offsets"][1]) for key, entry in header.items() if key != "__metadata__"]
+    except (msgspec.MsgspecError, KeyError, IndexError, TypeError, ValueError, RecursionError):
+        raise Refused("content", f"{name}: expected a safetensors header; export the weights again") from None
+    if max(ends, default=0) != content.size - 8 - size:
+        raise Refused("content", f"{name}: expected tensors to fill the file exactly; it is cut short or padded")
+
+
+def compare_names(listed: Sequence[str], present: Sequence[str]) -> None:
+    """Raises Refused unless a folder holds exactly the listed files."""
+    extra = sorted(set(present) - set(listed) - SIDECARS)
+    if extra:
+        raise Refused("extra_file", f"expected only signed files, came {_listed(extra)} too; remove it, or sign again")
+    missing = sorted(set(listed) - set(present))
+    if missing:
+        raise Refused("missing_file", f"expected {_listed(missing)}, came nothing; fetch the model again")
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(name[:128] for name in names[:5])
+    return shown if len(names) <= 5 else f"{shown} and {len(names) - 5} more"

@@ -1,0 +1,115 @@
+"""Signed envelopes: DSSE 1.0.2 (github.com/secure-systems-lab/dsse), and the keys that sign and verify them.
+
+The algorithm of a signature is that of the trusted key it names, never what an envelope claims.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Iterable
+
+import msgspec
+
+from inference.registry.keys import SigningKey, VerifyingKey
+from inference.registry.refusal import Refused
+
+MAX_ENVELOPE_BYTES = 4 << 20
+MAX_SIGNATURES = 16
+
+
+class Signature(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``keyid`` is the SHA-256 (hex) of the signer's SubjectPublicKeyInfo; ``sig`` is base64."""
+
+    keyid: str
+    sig: str
+
+
+class Envelope(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
+    """The JSON form; ``payload`` is base64."""
+
+    payload_type: str
+    payload: str
+    signatures: tuple[Signature, ...]
+
+
+class Trust:
+    """Which keys are believed, and which algorithms must each have signed."""
+
+    def __init__(self, keys: Iterable[VerifyingKey], required: Iterable[str]) -> None:
+        """Raises Refused where a required algorithm has no key, or none is required."""
+        self._keys = {key.keyid: key for key in keys}
+        self.required = frozenset(required)
+        missing = self.required - {key.algorithm for key in self._keys.values()}
+        if missing or not self.required:
+            raise Refused(
+                "key",
+                f"trust: expected at least one required algorithm and a public key of each, no key of "
+                f"{', '.join(sorted(missing)) or 'any'}; add its PEM or change what is required",
+            )
+
+    def open(self, raw: bytes, payload_type: str) -> bytes:
+        """The payload, once every required algorithm signed it and no trusted key's signature fails.
+
+        Signatures of unknown keys are ignored. Raises Refused.
+        """
+        envelope = _decode(raw)
+        if envelope.payload_type != payload_type:
+            raise Refused("signature", f"envelope: expected payload type {payload_type}; this signs something else")
+        payload = _unbase64("payload", envelope.payload)
+        signed = pae(payload_type, payload)
+        held: set[str] = set()
+        for signature in envelope.signatures:
+            key = self._keys.get(signature.keyid)
+            if key is None:
+                continue
+            if not key.verifies(_unbase64("sig", signature.sig), signed):
+                raise Refused(
+                    "signature",
+                    f"signature of {key.algorithm} key {key.keyid[:16]} does not hold: the manifest was altered; "
+                    "fetch the model again from where it was released",
+                )
+            held.add(key.algorithm)
+        if not self.required <= held:
+            raise Refused(
+                "signature",
+                f"expected signatures of trusted keys for {', '.join(sorted(self.required))}, came "
+                f"{', '.join(sorted(held)) or 'none'}; sign with all of them, or trust the signer's public keys",
+            )
+        return payload
+
+
+def pae(payload_type: str, payload: bytes) -> bytes:
+    """DSSE's pre-authentication encoding: what is signed."""
+    kind = payload_type.encode()
+    return b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload)
+
+
+def sign(payload: bytes, payload_type: str, keys: Iterable[SigningKey]) -> bytes:
+    """The envelope as JSON, one signature for each key."""
+    signed = pae(payload_type, payload)
+    signatures = tuple(Signature(key.public.keyid, _base64(key.sign(signed))) for key in keys)
+    return msgspec.json.format(msgspec.json.encode(Envelope(payload_type, _base64(payload), signatures))) + b"\n"
+
+
+def _decode(raw: bytes) -> Envelope:
+    if len(raw) > MAX_ENVELOPE_BYTES:
+        raise Refused("signature", f"envelope: expected at most {MAX_ENVELOPE_BYTES} bytes, came {len(raw)}")
+    try:
+        envelope = msgspec.json.decode(raw, type=Envelope)
+    except msgspec.MsgspecError as fault:
+        raise Refused("signature", f"envelope: expected DSSE in JSON: {fault}; sign the model again") from None
+    if len(envelope.signatures) > MAX_SIGNATURES:
+        raise Refused("signature", f"envelope: expected at most {MAX_SIGNATURES} signatures")
+    return envelope
+
+
+def _base64(raw: bytes) -> str:
+    return base64.b64encode(raw).decode("ascii")
+
+
+def _unbase64(what: str, text: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        raise Refused("signature", f"envelope: expected base64 in {what}; sign the model again") from None

@@ -1,0 +1,69 @@
+"""Signs a model folder: reads it once, writes the manifest and, with an ECDSA key, the OpenSSF bundle beside it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Literal
+
+from inference.registry import oms
+from inference.registry.atomic import write_atomically
+from inference.registry.content import BUNDLE_FILE, MANIFEST_FILE, SIDECARS, check_contents, check_name
+from inference.registry.dsse import sign
+from inference.registry.keys import ECDSA, SigningKey
+from inference.registry.manifest import PAYLOAD_TYPE, FileEntry, Manifest, Parent, encode_manifest
+from inference.registry.memory import SealedBytes
+from inference.registry.refusal import Refused
+from inference.registry.source import PlainFolder
+
+SHIPPED = Path(__file__).parents[1] / "models" / "glossary"
+RELEASE_KEYS = SHIPPED.parent / "release.pem"
+"""Public keys that sign what ships with the project. The private ones are not in the tree."""
+
+
+def sign_folder(
+    folder: Path,
+    keys: Sequence[SigningKey],
+    *,
+    model: str,
+    version: int,
+    licence: str,
+    issued: int,
+    expires: int,
+    kind: Literal["base", "adapter"] = "base",
+    parent: Parent | None = None,
+) -> Manifest:
+    """Sign what lies in ``folder`` as one version. Times in Unix seconds. Raises Refused, OSError.
+
+    Every key but ECDSA signs the manifest. Signatures that were there are replaced.
+    """
+    signers = [key for key in keys if key.public.algorithm != ECDSA]
+    if not signers:
+        raise Refused("key", "sign: expected at least one key that signs manifests, came none: sluice model keygen")
+    entries = _entries(PlainFolder(folder))
+    manifest = Manifest(model, version, kind, licence, issued, expires, entries, parent)
+    envelope = sign(encode_manifest(manifest), PAYLOAD_TYPE, signers)
+    (folder / BUNDLE_FILE).unlink(missing_ok=True)
+    write_atomically(folder / MANIFEST_FILE, envelope)
+    for key in keys:
+        if key.public.algorithm == ECDSA:
+            digests = {entry.path: entry.sha256 for entry in entries}
+            digests[MANIFEST_FILE] = hashlib.sha256(envelope).hexdigest()
+            write_atomically(folder / BUNDLE_FILE, oms.bundle(model, digests, key))
+    return manifest
+
+
+def _entries(source: PlainFolder) -> tuple[FileEntry, ...]:
+    names = [name for name in source.names() if name not in SIDECARS]
+    entries = []
+    with ExitStack() as memory:
+        files = {}
+        for name in names:
+            check_name(name)
+            content = files[name] = memory.enter_context(SealedBytes(name))
+            found = source.copy(name, source.size(name), content, sha256=True)
+            entries.append(FileEntry(name, found.size, found.sha256, found.blake3))
+        check_contents(files)
+    return tuple(entries)

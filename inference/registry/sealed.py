@@ -1,0 +1,147 @@
+"""A model version at rest: its signed manifest in the clear, its files encrypted, its data key wrapped."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import msgspec
+
+from inference.registry.atomic import sync_folder
+from inference.registry.content import BUNDLE_FILE, MANIFEST_FILE, SIDECARS
+from inference.registry.manifest import Manifest
+from inference.registry.memory import SealedBytes
+from inference.registry.opening import OpenModel
+from inference.registry.refusal import Refused
+from inference.registry.source import Digests, PlainFolder, copy_exactly
+from inference.registry.stream import KEY_BYTES, decrypt, encrypt, sealed_size
+from inference.registry.wrapping import Holder, Recipient, unwrap_for
+
+ENVELOPE_FILE, SUFFIX = "keys.json", ".sealed"
+MAX_KEYS_BYTES = 16 << 20
+_Entropy = Callable[[int], bytes]
+
+
+class KeyEnvelope(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The data key of one version, wrapped for each recipient by name."""
+
+    model: str
+    version: int
+    recipients: dict[str, str]
+
+    @property
+    def context(self) -> str:
+        """What every wrap is bound to."""
+        return f"model/{self.model}/{self.version}"
+
+
+class SealedFolder:
+    """A ``Source`` over an encrypted version, for one holder of its data key."""
+
+    def __init__(self, folder: Path, holder: Holder) -> None:
+        self._plain = PlainFolder(folder)
+        self._holder = holder
+        self._key = b""
+        self._envelope: KeyEnvelope | None = None
+
+    def manifest(self) -> bytes:
+        return self._plain.manifest()
+
+    def names(self) -> list[str]:
+        found = [name for name in self._plain.names() if name not in SIDECARS and name != ENVELOPE_FILE]
+        stray = [name for name in found if not name.endswith(SUFFIX)]
+        if stray:
+            raise Refused("extra_file", f"encrypted model: expected only {SUFFIX} files, came {stray[0][:128]!r}")
+        return [name.removesuffix(SUFFIX) for name in found]
+
+    def copy(self, name: str, size: int, into: SealedBytes, sha256: bool) -> Digests:
+        envelope = self._opened()
+        with self._plain.opened(name + SUFFIX) as descriptor:
+            pieces = decrypt(filler(descriptor), size, self._key, _context(envelope, name))
+            return copy_exactly(name, size, pieces, into, sha256)
+
+    def _opened(self) -> KeyEnvelope:
+        if self._envelope is None:
+            envelope = read_envelope(self._plain)
+            self._key = unwrap_for(self._holder, envelope.recipients, envelope.context)
+            self._envelope = envelope
+        return self._envelope
+
+
+def read_envelope(folder: PlainFolder) -> KeyEnvelope:
+    """The wrapped keys of a version at rest. Raises Refused."""
+    try:
+        return msgspec.json.decode(folder.read(ENVELOPE_FILE, MAX_KEYS_BYTES), type=KeyEnvelope)
+    except (FileNotFoundError, msgspec.MsgspecError):
+        raise Refused("sealed", f"{folder.folder}: expected {ENVELOPE_FILE} with wrapped keys; add it again") from None
+
+
+def write_sealed(model: OpenModel, sidecars: dict[str, bytes], folder: Path, to: Iterable[Recipient]) -> None:
+    """Encrypt a verified model into an empty ``folder`` under a fresh data key, wrapped for each of ``to``."""
+    key = os.urandom(KEY_BYTES)
+    manifest = model.manifest
+    for entry in manifest.files:
+        content = model.file(entry.path)
+        context = _context(manifest, entry.path)
+        with (folder / f"{entry.path}{SUFFIX}").open("xb", buffering=0) as out:
+            for piece in encrypt(_memory_filler(content), entry.size, key, context, os.urandom):
+                out.write(piece)
+            os.fsync(out.fileno())
+    write_envelope(folder, wrapped(manifest, key, to))
+    for name, raw in sidecars.items():
+        (folder / name).write_bytes(raw)
+    sync_folder(folder)
+
+
+def wrapped(manifest: Manifest | KeyEnvelope, key: bytes, to: Iterable[Recipient]) -> KeyEnvelope:
+    """A version's data key for each recipient."""
+    empty = KeyEnvelope(manifest.model, manifest.version, {})
+    return msgspec.structs.replace(
+        empty, recipients={recipient.name: recipient.wrap(key, empty.context) for recipient in to}
+    )
+
+
+def write_envelope(folder: Path, envelope: KeyEnvelope) -> None:
+    (folder / ENVELOPE_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(envelope)) + b"\n")
+
+
+def read_sidecars(folder: PlainFolder, limit: int) -> dict[str, bytes]:
+    """The manifest's envelope and, where there is one, the OpenSSF bundle."""
+    found = {MANIFEST_FILE: folder.manifest()}
+    if BUNDLE_FILE in folder.names():
+        found[BUNDLE_FILE] = folder.read(BUNDLE_FILE, limit)
+    return found
+
+
+def total_sealed_size(manifest: Manifest) -> int:
+    """Bytes of a version's ciphertext."""
+    return sum(sealed_size(entry.size) for entry in manifest.files)
+
+
+def filler(descriptor: int) -> Callable[[memoryview], int]:
+    """Reads a file into buffers until each is full or the file ends."""
+
+    def fill(buffer: memoryview) -> int:
+        done = 0
+        while done < len(buffer) and (count := os.readv(descriptor, [buffer[done:]])):
+            done += count
+        return done
+
+    return fill
+
+
+def _memory_filler(content: SealedBytes) -> Callable[[memoryview], int]:
+    position = 0
+
+    def fill(buffer: memoryview) -> int:
+        nonlocal position
+        count = content.read_into(buffer, position)
+        position += count
+        return count
+
+    return fill
+
+
+def _context(version: Manifest | KeyEnvelope, name: str) -> bytes:
+    return f"{version.model}\x1f{version.version}\x1f{name}".encode()

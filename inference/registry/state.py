@@ -1,0 +1,66 @@
+"""What a registry must not forget: the highest version seen, the lowest still served, shares, the list's number.
+
+One JSON file, replaced atomically under the registry's lock.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from inference.registry.atomic import write_atomically
+from inference.registry.refusal import Refused
+
+STATE_FILE = "state.json"
+MAX_STATE_BYTES = 16 << 20
+
+
+class ModelState(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``highest`` only rises; ``floor`` is lowered by a rollback alone. Shares: version to basis points."""
+
+    highest: int = 0
+    floor: int = 0
+    shares: dict[int, int] = {}
+    earlier: dict[int, int] = {}
+    """The shares before the last change, for ``rollback``."""
+
+
+class State(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="sluice/model-state/1"):
+    """All models by id, and the least number of the revocation list."""
+
+    models: dict[str, ModelState] = {}
+    revocations: int = 0
+
+    def of(self, model: str) -> ModelState:
+        return self.models.get(model, ModelState())
+
+    def with_model(self, model: str, state: ModelState) -> State:
+        return msgspec.structs.replace(self, models={**self.models, model: state})
+
+    @property
+    def floors(self) -> dict[str, int]:
+        return {name: held.floor for name, held in self.models.items()}
+
+
+def begin_state(home: Path) -> None:
+    """An empty state for a folder that holds nothing yet; for the holder of the lock."""
+    if not any((home / name).exists() for name in (STATE_FILE, "models", "revocations.json")):
+        write_state(home, State())
+
+
+def read_state(home: Path) -> State:
+    """The state of a registry. Raises Refused."""
+    path = home / STATE_FILE
+    try:
+        with path.open("rb") as file:
+            return msgspec.json.decode(file.read(MAX_STATE_BYTES), type=State)
+    except FileNotFoundError:
+        raise Refused("state", f"{path}: expected the state of this registry; restore it from a copy") from None
+    except (msgspec.MsgspecError, OSError):
+        raise Refused("state", f"{path}: does not decode; restore it from a copy, an empty one forgets pins") from None
+
+
+def write_state(home: Path, state: State) -> None:
+    """Replace the file; for the holder of the lock."""
+    write_atomically(home / STATE_FILE, msgspec.json.format(msgspec.json.encode(state)) + b"\n", 0o600)

@@ -1,0 +1,99 @@
+"""Engines of the generate stage, and the registry that their weights come from.
+
+A model is served only from bytes whose signature held: the shipped one, a signed folder, or a version of the registry.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import time
+from pathlib import Path
+
+from inference.registry.dsse import Trust
+from inference.registry.keys import read_verifying_keys
+from inference.registry.opening import OpenModel
+from inference.registry.refusal import Refused
+from inference.registry.release import RELEASE_KEYS, SHIPPED
+from inference.registry.store import ModelRegistry
+from inference.registry.wrapping import Tenant
+from inference.types import InferenceEngine
+from inference.watermark.keys import create_master
+from inference.watermark.marking import MarkPolicy, TenantMarker
+from pipeline.config import Generate, Keys, Models
+from pipeline.errors import ConfigError
+from pipeline.vault import FileKeyring
+
+_FROM_REGISTRY = "registry:"
+
+
+def model_trust(models: Models) -> Trust:
+    """Whose signatures count. Raises ConfigError."""
+    try:
+        return Trust(read_verifying_keys(Path(models.trust or RELEASE_KEYS)), models.require.split(","))
+    except Refused as error:
+        raise ConfigError(f"models.trust: {error}") from error
+
+
+def model_registry(models: Models, actor: str = "") -> ModelRegistry:
+    """The registry of a deployment, its folder made where there is none. Raises ConfigError."""
+    try:
+        return ModelRegistry(models.home, model_trust(models), actor=actor or _account(), clock=_now_ms)
+    except OSError as error:
+        raise ConfigError(f"models.home {models.home}: {error.strerror}; name a folder that can be written") from error
+
+
+def make_engine(ours: Generate, models: Models, keys: Keys) -> InferenceEngine:
+    """The engine that ``generate.model`` names. Raises ConfigError."""
+    if ours.model == "echo":
+        from inference.echo import EchoEngine
+
+        return EchoEngine(delay=ours.echo_delay_ms / 1000)
+    try:
+        if ours.allow_unsigned and Path(ours.model).is_dir():
+            return _torch_engine(Path(ours.model), ours, keys)
+        with _opened(ours.model, models, keys) as model:
+            return _torch_engine(model.folder, ours, keys)
+    except (ValueError, OSError) as error:
+        raise ConfigError(f"generate.model {ours.model}: {error}") from error
+
+
+def _torch_engine(folder: Path, ours: Generate, keys: Keys) -> InferenceEngine:
+    from inference.engine import TorchEngine
+
+    marker = None
+    if ours.watermark:
+        # a new embedded deployment starts this stage before anything else has made its keys
+        marker = TenantMarker(_master(keys), lambda tenant: MarkPolicy(), _now_ms)
+    return TorchEngine(folder, max_batch=ours.batch, threads=ours.threads, device=ours.device, marker=marker)
+
+
+def _master(keys: Keys) -> bytes:
+    try:
+        return create_master(keys.watermark_key)
+    except OSError as error:
+        raise ConfigError(
+            f"{keys.watermark_key}: {error.strerror}; run: sluice topics apply, or set generate.watermark to false"
+        ) from error
+
+
+def _opened(name: str, models: Models, keys: Keys) -> OpenModel:
+    registry = model_registry(models, "generate")
+    if not name.startswith(_FROM_REGISTRY):
+        return registry.open_folder(SHIPPED if name == "glossary" else Path(name))
+    model, at, version = name.removeprefix(_FROM_REGISTRY).partition("@")
+    if not at or not version.isdecimal():
+        raise Refused("unknown", "expected registry:MODEL@VERSION; see: sluice model list")
+    return registry.open(model, int(version), Tenant(FileKeyring(keys.keyring)))
+
+
+def _account() -> str:
+    """The account this process runs under: what the record names, and no argument can claim."""
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return f"uid-{os.geteuid()}"
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

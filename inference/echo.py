@@ -6,6 +6,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator
 
+from inference.bounds import check_request
 from inference.sequence import Sequence, failure
 from inference.types import (
     Chunk,
@@ -15,7 +16,7 @@ from inference.types import (
     FinishReason,
     GenerationRequest,
     InvalidRequest,
-    check_request,
+    Place,
 )
 
 
@@ -70,6 +71,10 @@ class EchoEngine:
             return False
         self._open[request_id] = True
         return True
+
+    async def place(self, request_id: str) -> Place | None:
+        """See ``InferenceEngine.place``; nothing waits here."""
+        return Place(0, 0.0) if request_id in self._open else None
 
     async def drain(self) -> None:
         """See ``InferenceEngine.drain``."""

@@ -25,6 +25,7 @@ _RESULTS: dict[FinishReason, Result] = {
     FinishReason.LENGTH: "finished",
     FinishReason.CANCELLED: "cancelled",
     FinishReason.CONTEXT: "failed",
+    FinishReason.DEADLINE: "expired",
     FinishReason.ERROR: "failed",
 }
 

@@ -94,6 +94,8 @@ class EchoEngine:
 
     def _accept(self, request: GenerationRequest) -> Sequence:
         check_request(request)
+        if request.adapter:
+            raise InvalidRequest("adapter: this tenant has none of that name")
         if request.request_id in self._open:
             raise InvalidRequest("request_id: a request of this id is already running")
         if len(self._open) >= self._max_running:

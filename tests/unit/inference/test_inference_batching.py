@@ -263,3 +263,20 @@ def test_the_prompt_and_the_answer_must_fit_together() -> None:
         await engine.close()
 
     asyncio.run(run())
+
+
+def test_log_probabilities_come_one_for_each_token_and_only_where_asked() -> None:
+    async def run() -> None:
+        engine = BatchingEngine(HashForward(), models=("m",))
+        asked = request("r", limit=7, sampling=SamplingParams(1.0, stop=("never",), logprobs=3))
+        chunks = await collect(engine.submit(asked))
+        text = check_answer(chunks, asked)
+        assert [len(chunk.logprobs) for chunk in chunks] == [chunk.tokens for chunk in chunks]
+        told = [one for chunk in chunks for one in chunk.logprobs]
+        assert bytes(one.token for one in told).decode() == text
+        assert all(len(one.top) == 3 for one in told)
+        plain = await collect(engine.submit(request("p", limit=2)))
+        assert not any(chunk.logprobs for chunk in plain)
+        await engine.close()
+
+    asyncio.run(run())

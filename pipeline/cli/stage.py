@@ -80,7 +80,5 @@ def _config(arguments: argparse.Namespace, settings: Settings) -> int:
     for section, field, default, meaning in config.table():
         value = getattr(getattr(settings, section), field)
         rows.append((f"{section}.{field}", variables[f"{section}.{field}"], value, default, meaning))
-    terminal.table(
-        "settings", ("setting", "variable", "in force", "default", "meaning"), rows, as_json=arguments.json
-    )
+    terminal.table("settings", ("setting", "variable", "in force", "default", "meaning"), rows, as_json=arguments.json)
     return 0

@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from inference.attention import geometry
 from inference.blocks import Move
-from inference.chat import ChatTokenizer
+from inference.chat import ByteTokenizer, load_tokenizer
 from inference.loop import BatchingEngine
 from inference.lora import add_adapter
 from inference.model import LanguageModel, load_model
@@ -46,7 +46,7 @@ class TorchForward:
     def __init__(
         self,
         model: LanguageModel,
-        chat: ChatTokenizer,
+        chat: ByteTokenizer,
         slots: int,
         *,
         cache_tokens: int = CACHE_TOKENS,
@@ -206,7 +206,7 @@ class TorchEngine(BatchingEngine):
     ) -> None:
         if threads is not None:
             torch.set_num_threads(threads)
-        chat = ChatTokenizer.load(model_dir / "tokenizer.json")
+        chat = load_tokenizer(model_dir)
         model = load_model(model_dir, _DTYPES[dtype]).to(_usable(device))
         found = {key: add_adapter(model, key, folder) for key, folder in (adapters or {}).items()}
         forward = TorchForward(model, chat, max_batch, cache_tokens=cache_tokens, adapters=found)

@@ -45,13 +45,12 @@ Seal = Callable[[str, bytes], bytes]
 
 def generation(work: Work, messages: Sequence[Message]) -> GenerationRequest:
     """What the engine is asked; documents are read as the user's words."""
-    sampling = work.sampling
     return GenerationRequest(
         request_id=work.request,
         tenant=work.tenant,
         turns=tuple(Turn(_ROLES[m.role], m.content) for m in messages),
         max_tokens=work.max_tokens,
-        sampling=SamplingParams(sampling.temperature, sampling.top_p, sampling.top_k, sampling.seed, sampling.stop),
+        sampling=SamplingParams(**msgspec.structs.asdict(work.sampling)),
     )
 
 

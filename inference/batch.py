@@ -1,104 +1,186 @@
-"""Requests computed together, one step at a time. No threads, no clock, no torch."""
+"""Requests computed together, one step at a time. No threads, no torch; the clock is given."""
 
 from __future__ import annotations
 
+import secrets
+from collections.abc import Callable
 from collections.abc import Sequence as Items
 from dataclasses import replace
 
 import numpy as np
 
+from inference.blocks import BlockPool
+from inference.fairness import effective_weight
+from inference.isolate import compute
+from inference.pace import Pace
 from inference.ports import FeedTokens, Forward, Row
-from inference.sampling import choose, shortlist, uniform
+from inference.prefix import PrefixKeys
+from inference.quarantine import Quarantine
+from inference.sampling import adjusted, choose, logprobs, shortlist, uniform
 from inference.scheduler import Feed, QueueFull, Scheduler
 from inference.sequence import Sequence
-from inference.types import Chunk, EngineStats, FinishReason
+from inference.types import Chunk, EngineStats, FinishReason, Place
 from inference.watermark.marking import AnswerMark, Marker
 from inference.watermark.tournament import MarkedRow, draw_marked
+
+CALM_STEPS = 64
+"""Steps without running out of memory after which the batch may grow again."""
 
 
 class Batch:
     """The running and waiting requests of one engine; requests join and leave between steps.
 
-    Of one thread at a time. Every sequence that joins ends with one chunk that has ``finish`` set,
-    returned by ``join``, ``leave`` or ``step``.
+    Of one thread at a time. Every sequence that joins ends with one chunk that has ``finish`` set, returned by
+    ``join``, ``leave`` or ``step``. ``clock`` gives steady seconds. ``reuse`` False keeps no prefixes.
     """
 
-    def __init__(self, forward: Forward, *, max_waiting: int, marker: Marker | None = None) -> None:
-        self._forward = forward
-        self._marker = marker
+    def __init__(
+        self,
+        forward: Forward,
+        *,
+        max_waiting: int,
+        clock: Callable[[], float],
+        quarantine: Quarantine | None = None,
+        reuse: bool = True,
+        marker: Marker | None = None,
+    ) -> None:
+        if forward.blocks * forward.block_size < forward.max_context:
+            raise ValueError("expected blocks for at least one request of the full context")
+        self._forward, self._clock, self._reuse, self._marker = forward, clock, reuse, marker
         self._marks: dict[str, AnswerMark] = {}
-        self._scheduler = Scheduler(slots=forward.slots, budget=forward.budget, max_waiting=max_waiting)
+        # Cached blocks live no longer than this object, so neither does the secret that names them.
+        self._keys = PrefixKeys(secrets.token_bytes(32))
+        self._pool = BlockPool(forward.blocks, forward.block_size, self._keys)
+        self._scheduler = Scheduler(
+            slots=forward.slots, budget=forward.budget, max_waiting=max_waiting, pool=self._pool
+        )
+        self._quarantine = quarantine or Quarantine()
+        self._pace = Pace()
         self._sequences: dict[str, Sequence] = {}
-        self._steps = self._tokens = self._filled = 0
+        self._began: dict[str, int] = {}
+        self._steps = self._tokens = self._filled = self._calm = 0
 
     def join(self, sequence: Sequence) -> Chunk | None:
-        """Queue a sequence whose request id is not here yet; its end where the queue is full."""
+        """Queue a sequence whose request id is not here yet; its end where it cannot be taken."""
         request = sequence.request
+        left = self._quarantine.left(request.tenant, self._clock())
+        if left:
+            error = f"requests of this tenant broke the engine repeatedly; refused for another {left:.0f} s"
+            return sequence.end(FinishReason.ERROR, error)
+        root = self._keys.root(request.tenant, sequence.lineage) if self._reuse else b""
+        weight = effective_weight(request.weight, request.risk)
         try:
-            self._scheduler.add(request.request_id, request.tenant, sequence.input_tokens)
+            self._scheduler.add(request.request_id, request.tenant, sequence.ids, root=root, weight=weight)
         except QueueFull:
             error = "the engine's queue is full; try again later or send it to another engine"
             return sequence.end(FinishReason.ERROR, error)
         self._sequences[request.request_id] = sequence
         if self._marker is not None:
             self._marks[request.request_id] = self._marker(request)
-        return None
+        late = self._refuse_if_late(sequence)
+        return late and self._accounted(late)
 
     def leave(self, request_id: str) -> Chunk | None:
         """Take a request out early; its last chunk, or None where it is not here (any more)."""
         if request_id not in self._sequences:
             return None
-        return self._accounted(self._out(request_id).end(FinishReason.CANCELLED))
+        chunk = self._out(request_id).end(FinishReason.CANCELLED)
+        self._rearrange()
+        return self._accounted(chunk)
 
     def step(self) -> list[Chunk]:
-        """Compute the next tokens of whoever has a slot; the chunks that come of them."""
+        """Compute the next tokens of whoever runs; the chunks that come of them."""
+        began = self._clock()
         feeds = self._scheduler.plan()
         if not feeds:
             return []
+        self._rearrange()
+        outcomes = self._compute(feeds)
         self._steps += 1
         self._filled += len(feeds)
-        outcomes = self._compute(feeds)
         drawn = self._draw([(feed, row) for feed, row in outcomes if isinstance(row, np.ndarray)])
-        chunks = [self._apply(feed, row, drawn.get(feed.request_id)) for feed, row in outcomes]
+        chunks = [self._apply(feed, outcome, drawn.get(feed.request_id)) for feed, outcome in outcomes]
+        self._rearrange()
+        self._pace.step(self._clock() - began)
         return [self._accounted(chunk) for chunk in chunks if chunk is not None]
+
+    def place(self, request_id: str) -> Place | None:
+        """Where a request stands, None where it is not here."""
+        if request_id not in self._sequences:
+            return None
+        ahead = self._scheduler.place(request_id)
+        return Place(0, 0.0) if ahead is None else Place(ahead + 1, self._wait_s(ahead))
 
     def stats(self) -> EngineStats:
         """Counters as of now."""
+        work, pool = self._scheduler.work, self._pool
         return EngineStats(
             running=self._scheduler.running,
             waiting=self._scheduler.waiting,
             tokens_generated=self._tokens,
             steps=self._steps,
             batch_fill=self._filled / (self._steps * self._forward.slots) if self._steps else 0.0,
+            computed=work.computed,
+            reused=work.reused,
+            preempted=work.preempted,
+            blocks_held=pool.total - pool.available,
+            blocks_total=pool.total,
+            quarantined=self._quarantine.held(self._clock()),
+            step_s=self._pace.step_s,
         )
 
-    def _compute(self, feeds: Items[Feed]) -> list[tuple[Feed, Row | str | None]]:
-        """Logits for each feed, None where its prompt is not through, or why it failed.
+    def _refuse_if_late(self, sequence: Sequence) -> Chunk | None:
+        """The end of a request whose first token is not to be had before its deadline."""
+        deadline = sequence.request.deadline_s
+        ahead = self._scheduler.place(sequence.request.request_id)
+        if deadline is None or ahead is None:
+            return None
+        wait = self._wait_s(ahead)
+        if wait is None:
+            return None
+        reading = -(-sequence.input_tokens // self._scheduler.budget) * self._pace.step_s
+        if wait + reading <= deadline:
+            return None
+        error = f"expected to begin after {wait + reading:.1f} s, past the deadline in {deadline:.1f} s"
+        return self._out(sequence.request.request_id).end(FinishReason.DEADLINE, error)
 
-        A fault in a shared pass is hunted down by halving, so only the guilty request fails;
-        computing the others again writes the same values again.
-        """
-        batch = [FeedTokens(feed, self._tokens_of(feed)) for feed in feeds]
+    def _wait_s(self, ahead: int) -> float | None:
+        slots = self._scheduler.slots
+        return self._pace.wait_s(ahead, slots, max(0, slots - self._scheduler.running))
+
+    def _compute(self, feeds: tuple[Feed, ...]) -> list[tuple[Feed, Row | str | None]]:
+        """Outcomes of the feeds; none where memory ran out, and the next plan holds half as much."""
+        for feed in feeds:
+            self._began.setdefault(feed.request_id, self._steps)
         try:
-            rows = iter(self._forward.logits(batch))
-            return [(feed, _finite(next(rows)) if feed.last else None) for feed in feeds]
-        except Exception as fault:
-            if len(feeds) == 1:
-                # The type alone: a message could quote the prompt.
-                return [(feeds[0], f"{type(fault).__name__} while computing this request")]
-            half = len(feeds) // 2
-            return [*self._compute(feeds[:half]), *self._compute(feeds[half:])]
+            outcomes = compute(self._forward, [self._with_tokens(feed) for feed in feeds])
+        except MemoryError:
+            self._calm = 0
+            if self._scheduler.shrink():
+                return []
+            return [(feed, "out of memory while computing this request alone") for feed in feeds]
+        self._calm += 1
+        if self._calm % CALM_STEPS == 0:
+            self._scheduler.grow_back()
+        for feed, outcome in outcomes:
+            if isinstance(outcome, str):
+                self._quarantine.strike(self._sequences[feed.request_id].request.tenant, self._clock())
+        return outcomes
 
-    def _tokens_of(self, feed: Feed) -> list[int]:
-        return self._sequences[feed.request_id].ids[feed.start : feed.start + feed.count]
+    def _with_tokens(self, feed: Feed) -> FeedTokens:
+        sequence = self._sequences[feed.request_id]
+        request = sequence.request
+        adapter = (request.tenant, request.adapter) if request.adapter else None
+        return FeedTokens(feed, sequence.ids[feed.start : feed.start + feed.count], adapter)
 
     def _draw(self, rows: Items[tuple[Feed, Row]]) -> dict[str, int]:
         """The next token of each request; those with a watermark are drawn together."""
         tokens: dict[str, int] = {}
         marked: list[MarkedRow] = []
-        for feed, row in rows:
+        for feed, logits in rows:
             name, sequence = feed.request_id, self._sequences[feed.request_id]
             sampling, mark = sequence.request.sampling, self._marks.get(name)
+            row = adjusted(logits, sampling, sequence.ids, sequence.input_tokens)
             draw = uniform(name, sampling.seed, sequence.output_tokens)
             context = mark.context(sequence.ids[sequence.input_tokens :]) if mark is not None else None
             if mark is None or context is None or mark.key is None:
@@ -109,18 +191,20 @@ class Batch:
 
     def _apply(self, feed: Feed, outcome: Row | str | None, token: int | None) -> Chunk | None:
         if isinstance(outcome, str):
-            return self._out(feed.request_id).end(FinishReason.ERROR, outcome)
+            return self._out(feed.request_id, spoiled=True).end(FinishReason.ERROR, outcome)
         self._scheduler.fed(feed, drawn=token is not None)
-        if token is None:
+        if outcome is None or token is None:
             return None
         sequence = self._sequences[feed.request_id]
+        sampling = sequence.request.sampling
         if token == self._forward.end:
             return self._out(feed.request_id).end(FinishReason.STOP)
         self._tokens += 1
+        told = logprobs(outcome, token, sampling.logprobs) if sampling.logprobs else None
         piece = self._forward.piece(token)
         if feed.request_id in self._marks:
             self._marks[feed.request_id].accept(piece)
-        chunk = sequence.accept(token, piece)
+        chunk = sequence.accept(token, piece, told)
         if chunk is not None and chunk.finish is not None:
             self._out(feed.request_id)
         return chunk
@@ -130,15 +214,14 @@ class Batch:
         mark = self._marks.pop(chunk.request_id, None) if chunk.finish is not None else None
         return chunk if mark is None else replace(chunk, mark=mark.account)
 
-    def _out(self, request_id: str) -> Sequence:
+    def _out(self, request_id: str, *, spoiled: bool = False) -> Sequence:
         sequence = self._sequences.pop(request_id)
-        slot = self._scheduler.remove(request_id)
-        if slot is not None:
-            self._forward.release(slot, len(sequence.ids))
+        self._scheduler.remove(request_id, spoiled=spoiled)
+        if request_id in self._began:
+            self._pace.stay(self._steps - self._began.pop(request_id))
         return sequence
 
-
-def _finite(row: Row) -> Row | str:
-    if np.isnan(row).any() or not np.isfinite(row.max()):
-        return "the model's output for this request was not a number"
-    return row
+    def _rearrange(self) -> None:
+        moves = self._pool.take_moves()
+        if moves:
+            self._forward.rearrange(moves)

@@ -6,6 +6,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator
 
+from inference.bounds import check_request
 from inference.sequence import Sequence, failure
 from inference.types import (
     Chunk,
@@ -15,7 +16,7 @@ from inference.types import (
     FinishReason,
     GenerationRequest,
     InvalidRequest,
-    check_request,
+    Place,
 )
 
 
@@ -71,6 +72,10 @@ class EchoEngine:
         self._open[request_id] = True
         return True
 
+    async def place(self, request_id: str) -> Place | None:
+        """See ``InferenceEngine.place``; nothing waits here."""
+        return Place(0, 0.0) if request_id in self._open else None
+
     async def drain(self) -> None:
         """See ``InferenceEngine.drain``."""
         self._refusing = True
@@ -89,6 +94,8 @@ class EchoEngine:
 
     def _accept(self, request: GenerationRequest) -> Sequence:
         check_request(request)
+        if request.adapter:
+            raise InvalidRequest("adapter: this tenant has none of that name")
         if request.request_id in self._open:
             raise InvalidRequest("request_id: a request of this id is already running")
         if len(self._open) >= self._max_running:

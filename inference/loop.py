@@ -7,12 +7,15 @@ of a step in one call.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias, TypeVar
 
 from inference.batch import Batch
+from inference.bounds import check_ids, check_request
 from inference.ports import Forward
 from inference.sequence import Sequence, failure
 from inference.types import (
@@ -23,9 +26,16 @@ from inference.types import (
     FinishReason,
     GenerationRequest,
     InvalidRequest,
-    check_request,
+    Place,
 )
 from inference.watermark.marking import Marker
+
+STALL_S = 120.0
+"""Seconds after which a step counts as stuck; far beyond any honest one, which is bounded by the token budget."""
+
+
+_T = TypeVar("_T")
+_Waiter: TypeAlias = "tuple[asyncio.AbstractEventLoop, asyncio.Future[_T]]"
 
 
 @dataclass(eq=False, slots=True)
@@ -40,24 +50,39 @@ class _Ticket:
 
 
 class BatchingEngine:
-    """An ``InferenceEngine`` over any ``Forward``; starts its worker thread at once."""
+    """An ``InferenceEngine`` over any ``Forward``; starts its worker thread, and one that watches it, at once.
+
+    ``reuse`` False keeps no prefixes between requests. A step of more than ``stall_s`` seconds is given up: its
+    requests end with an error, ``stats().stalled`` says so, and the process has to be replaced.
+    """
 
     def __init__(
-        self, forward: Forward, *, models: tuple[str, ...], max_waiting: int = 1024, marker: Marker | None = None
+        self,
+        forward: Forward,
+        *,
+        models: tuple[str, ...],
+        max_waiting: int = 1024,
+        reuse: bool = True,
+        stall_s: float = STALL_S,
+        marker: Marker | None = None,
     ) -> None:
         self.models = models
         self.max_context = forward.max_context
-        self._encode = forward.encode
-        self._batch = Batch(forward, max_waiting=max_waiting, marker=marker)
+        self._forward = forward
+        self._batch = Batch(forward, max_waiting=max_waiting, clock=time.monotonic, reuse=reuse, marker=marker)
         self._stats = self._batch.stats()
         self._wake = threading.Condition()
         self._open: dict[str, _Ticket] = {}
         self._joining: list[_Ticket] = []
         self._leaving: list[_Ticket] = []
-        self._idle: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
+        self._idle: list[_Waiter[None]] = []
+        self._asking: list[tuple[str, _Waiter[Place | None]]] = []
         self._refusing = self._stopping = False
+        self._step_began: float | None = None
+        self._ended = threading.Event()
         self._thread = threading.Thread(target=self._work, name="inference", daemon=True)
         self._thread.start()
+        threading.Thread(target=self._watch, args=(stall_s,), name="inference-watch", daemon=True).start()
 
     async def submit(self, request: GenerationRequest) -> AsyncIterator[Chunk]:
         """See ``InferenceEngine.submit``."""
@@ -65,7 +90,7 @@ class BatchingEngine:
             raise EngineClosed("the engine is draining; send the request to another one")
         try:
             check_request(request)
-            ticket = _Ticket(Sequence(request, self._prompt(request)), asyncio.get_running_loop())
+            ticket = _Ticket(self._sequence(request), asyncio.get_running_loop())
             self._enter(ticket)
         except InvalidRequest as fault:
             yield failure(request.request_id, fault)
@@ -89,6 +114,17 @@ class BatchingEngine:
         self._leave(ticket)
         return True
 
+    async def place(self, request_id: str) -> Place | None:
+        """See ``InferenceEngine.place``."""
+        loop = asyncio.get_running_loop()
+        with self._wake:
+            if request_id not in self._open or self._stopping:
+                return None
+            future: asyncio.Future[Place | None] = loop.create_future()
+            self._asking.append((request_id, (loop, future)))
+            self._wake.notify()
+        return await future
+
     async def drain(self) -> None:
         """See ``InferenceEngine.drain``."""
         loop = asyncio.get_running_loop()
@@ -109,16 +145,19 @@ class BatchingEngine:
         with self._wake:
             self._refusing = self._stopping = True
             self._wake.notify()
-        await asyncio.to_thread(self._thread.join)
+        # a stuck thread cannot be ended, only left behind
+        await asyncio.to_thread(self._thread.join, 0.0 if self._stats.stalled else None)
+        self._ended.set()
 
-    def _prompt(self, request: GenerationRequest) -> list[int]:
-        prompt = self._encode(request.turns)
+    def _sequence(self, request: GenerationRequest) -> Sequence:
+        prompt = self._forward.encode(request.turns)
         if len(prompt) + request.max_tokens > self.max_context:
             raise ContextExceeded(
                 f"expected at most {self.max_context} tokens in all, got {len(prompt)} input "
                 f"tokens and max_tokens {request.max_tokens}; shorten the input or lower max_tokens"
             )
-        return prompt
+        check_ids(request, prompt, self._forward.vocabulary)
+        return Sequence(request, prompt, self._forward.lineage(request.tenant, request.adapter))
 
     def _enter(self, ticket: _Ticket) -> None:
         with self._wake:
@@ -139,35 +178,53 @@ class BatchingEngine:
     def _work(self) -> None:
         try:
             while self._take_in():
-                self._publish(self._batch.step())
+                self._step_began = time.monotonic()
+                chunks = self._batch.step()
+                self._step_began = None
+                self._publish(chunks)
         except Exception as fault:
+            self._step_began = None
             # Without this the thread would die silently and every caller wait for ever.
             self._collapse(f"the engine stopped on {type(fault).__name__}; start a new one")
+
+    def _watch(self, stall_s: float) -> None:
+        while not self._ended.wait(min(1.0, stall_s / 4)):
+            began = self._step_began
+            if began is not None and time.monotonic() - began > stall_s:
+                self._stats = dataclasses.replace(self._stats, stalled=True)
+                self._collapse(f"a step of the engine has not come back for {stall_s:g} s; start a new one")
+                return
 
     def _take_in(self) -> bool:
         """Let requests join and leave; waits while there is nothing to do. False to stop."""
         with self._wake:
-            while not (self._leaving or self._stopping or self._open):
+            while not (self._leaving or self._stopping or self._open or self._asking):
                 self._wake.wait()
             stopping = self._stopping
             joining, self._joining = self._joining, []
             leaving, self._leaving = self._leaving, []
+            asking, self._asking = self._asking, []
             # A ticket that ended on its own must not take out a later one of the same id.
             names = [ticket.name for ticket in leaving if self._open.get(ticket.name) is ticket]
             if stopping:
                 names = list(self._open)
         ends = [self._batch.join(ticket.sequence) for ticket in joining]
         ends += [self._batch.leave(name) for name in names]
+        for name, waiter in asking:
+            _call(waiter[0], _resolve, (waiter[1], self._batch.place(name)))
         self._publish(chunk for chunk in ends if chunk is not None)
         return not stopping
 
     def _publish(self, chunks: Iterable[Chunk]) -> None:
         """Hand out chunks and counters, and tell who waits for the last answer."""
-        self._stats = self._batch.stats()
+        if not self._stats.stalled:
+            self._stats = self._batch.stats()
         by_loop: dict[asyncio.AbstractEventLoop, list[tuple[_Ticket, Chunk]]] = {}
         with self._wake:
             for chunk in chunks:
-                ticket = self._open[chunk.request_id]
+                ticket = self._open.get(chunk.request_id)
+                if ticket is None:  # given up while its step hung
+                    continue
                 by_loop.setdefault(ticket.loop, []).append((ticket, chunk))
                 if chunk.finish is not None:
                     del self._open[chunk.request_id]
@@ -177,12 +234,15 @@ class BatchingEngine:
                 for ticket, _ in batch:
                     self._leave(ticket)
         for loop, future in idle:
-            _call(loop, _resolve, future)
+            _call(loop, _resolve, (future, None))
 
     def _collapse(self, error: str) -> None:
         with self._wake:
             self._refusing = self._stopping = True
             tickets = list(self._open.values())
+            asking, self._asking = self._asking, []
+        for _, (loop, future) in asking:
+            _call(loop, _resolve, (future, None))
         self._publish(ticket.sequence.end(FinishReason.ERROR, error) for ticket in tickets)
 
 
@@ -200,6 +260,7 @@ def _deliver(batch: list[tuple[_Ticket, Chunk]]) -> None:
         ticket.chunks.put_nowait(chunk)
 
 
-def _resolve(future: asyncio.Future[None]) -> None:
+def _resolve(answer: tuple[asyncio.Future[Any], Any]) -> None:
+    future, value = answer
     if not future.done():
-        future.set_result(None)
+        future.set_result(value)

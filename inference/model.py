@@ -1,163 +1,40 @@
-"""A Llama-shaped language model in torch: ragged batched forward over a slot KV cache.
+"""Language models in torch: pre-norm decoders of the Llama, Qwen2, Qwen3 and DeepSeek-V2/V3 shapes.
 
-RMSNorm (Zhang & Sennrich 2019), rotary positions (Su et al. 2021, half-rotation layout), grouped
-query attention (Ainslie et al. 2023), SwiGLU (Shazeer 2020), tied embeddings. Parameter names and
-``config.json`` keys are those of Hugging Face Llama and Qwen2 checkpoints.
+Parameter names and ``config.json`` keys are those of the Hugging Face checkpoints.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torch.nn import functional
 
+from inference.attention import GroupedAttention, LatentAttention
 from inference.config import ModelConfig, read_config
+from inference.layers import Linear, MixtureOfExperts, Mlp, RmsNorm
+from inference.paged import PagedCache, Rows
+from inference.rope import tables
 
-KV_BLOCK = 64
-"""Attention reads the cache in whole blocks: a row's work depends on its own position only."""
-
-
-class KvCache:
-    """Keys and values of ``slots`` requests: per layer ``[slots + 1, kv_heads, length, head]``.
-
-    The last slot is scratch: padding rows write and read there, so they touch no request.
-    Memory is reserved zeroed, hence committed by the system only as positions are written.
-    """
-
-    def __init__(self, config: ModelConfig, slots: int, device: torch.device) -> None:
-        blocks = -(-config.max_position_embeddings // KV_BLOCK)
-        shape = (slots + 1, config.num_key_value_heads, blocks * KV_BLOCK, config.head_size)
-        self.scratch = slots
-        self.keys = [torch.zeros(shape, device=device) for _ in range(config.num_hidden_layers)]
-        self.values = [torch.zeros(shape, device=device) for _ in range(config.num_hidden_layers)]
-
-    def clear(self, slot: int, length: int) -> None:
-        """Zero the first ``length`` positions of a slot, so no tenant's state outlives it."""
-        for tensor in (*self.keys, *self.values):
-            tensor[slot, :, :length].zero_()
-
-
-class Rows(msgspec.Struct, frozen=True):
-    """One ragged batch: ``tokens``, ``slots``, ``positions`` are int64 ``[rows]`` tensors.
-
-    ``groups`` lists (row indices or None for all, blocks of cache read).
-    """
-
-    tokens: Tensor
-    slots: Tensor
-    positions: Tensor
-    groups: list[tuple[Tensor | None, int]]
-
-
-def make_rows(tokens: list[int], slots: list[int], positions: list[int], device: torch.device) -> Rows:
-    """Group rows by how many cache blocks their own position needs."""
-
-    def tensor(values: list[int]) -> Tensor:
-        return torch.tensor(values, device=device)
-
-    by_blocks: dict[int, list[int]] = {}
-    for index, position in enumerate(positions):
-        by_blocks.setdefault(position // KV_BLOCK + 1, []).append(index)
-    groups: list[tuple[Tensor | None, int]] = [
-        (None if len(by_blocks) == 1 else tensor(rows), blocks) for blocks, rows in by_blocks.items()
-    ]
-    return Rows(tensor(tokens), tensor(slots), tensor(positions), groups)
-
-
-class RmsNorm(nn.Module):
-    """Root-mean-square norm over the last axis."""
-
-    def __init__(self, size: int, epsilon: float) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(size))
-        self.epsilon = epsilon
-
-    def forward(self, x: Tensor) -> Tensor:
-        return functional.rms_norm(x, (x.shape[-1],), self.weight, self.epsilon)
-
-
-def rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
-    """Apply rotary positions to ``[..., head]`` with ``[..., head]`` cosines and sines."""
-    low, high = x.chunk(2, dim=-1)
-    return x * cosine + torch.cat((-high, low), dim=-1) * sine
-
-
-class Attention(nn.Module):
-    """Grouped-query attention: packed (training) and over the slot cache (serving)."""
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.heads = config.num_attention_heads
-        self.kv_heads = config.num_key_value_heads
-        self.head = config.head_size
-        width, bias = config.hidden_size, config.attention_bias
-        self.q_proj = nn.Linear(width, self.heads * self.head, bias=bias)
-        self.k_proj = nn.Linear(width, self.kv_heads * self.head, bias=bias)
-        self.v_proj = nn.Linear(width, self.kv_heads * self.head, bias=bias)
-        self.o_proj = nn.Linear(self.heads * self.head, width, bias=False)
-
-    def forward(self, x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
-        """Causal attention within each row of ``[batch, time, width]``."""
-        batch, time, _ = x.shape
-        query = self.q_proj(x).view(batch, time, self.heads, self.head).transpose(1, 2)
-        key = self.k_proj(x).view(batch, time, self.kv_heads, self.head).transpose(1, 2)
-        value = self.v_proj(x).view(batch, time, self.kv_heads, self.head).transpose(1, 2)
-        mixed = functional.scaled_dot_product_attention(
-            rotate(query, cosine, sine),
-            rotate(key, cosine, sine),
-            value,
-            is_causal=True,
-            enable_gqa=True,
-        )
-        return torch.as_tensor(self.o_proj(mixed.transpose(1, 2).reshape(batch, time, -1)))
-
-    def step(self, x: Tensor, rows: Rows, keys: Tensor, values: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
-        """Attend ``[rows, width]`` each to its own slot up to its own position."""
-        count = x.shape[0]
-        cosine, sine = turn
-        query = rotate(self.q_proj(x).view(count, self.heads, self.head), cosine, sine)
-        key = rotate(self.k_proj(x).view(count, self.kv_heads, self.head), cosine, sine)
-        keys[rows.slots, :, rows.positions] = key
-        values[rows.slots, :, rows.positions] = self.v_proj(x).view(count, self.kv_heads, self.head)
-        query = query.view(count, self.kv_heads, -1, self.head) * self.head**-0.5
-        mixed = torch.empty_like(query)
-        for chosen, blocks in rows.groups:
-            pick = slice(None) if chosen is None else chosen
-            length = blocks * KV_BLOCK
-            slots = rows.slots[pick]
-            scores = query[pick] @ keys[slots, :, :length].transpose(-1, -2)
-            future = torch.arange(length, device=keys.device) > rows.positions[pick][:, None]
-            weights = scores.masked_fill(future[:, None, None], -torch.inf).softmax(-1)
-            mixed[pick] = weights @ values[slots, :, :length]
-        return torch.as_tensor(self.o_proj(mixed.view(count, -1)))
-
-
-class Mlp(nn.Module):
-    """SwiGLU."""
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
-        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
-        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.as_tensor(self.down_proj(functional.silu(self.gate_proj(x)) * self.up_proj(x)))
+MAX_INDEX_BYTES = 1 << 26
 
 
 class Block(nn.Module):
     """One pre-norm transformer layer."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, index: int) -> None:
         super().__init__()
         self.input_layernorm = RmsNorm(config.hidden_size, config.rms_norm_eps)
-        self.self_attn = Attention(config)
+        self.self_attn = LatentAttention(config) if config.latent else GroupedAttention(config)
         self.post_attention_layernorm = RmsNorm(config.hidden_size, config.rms_norm_eps)
-        self.mlp = Mlp(config)
+        self.mlp = (
+            MixtureOfExperts(config)
+            if config.routed(index)
+            else Mlp(config.hidden_size, config.intermediate_size, bias=config.mlp_bias)
+        )
 
 
 class Backbone(nn.Module):
@@ -166,7 +43,7 @@ class Backbone(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
-        self.layers = nn.ModuleList(Block(config) for _ in range(config.num_hidden_layers))
+        self.layers = nn.ModuleList(Block(config, index) for index in range(config.num_hidden_layers))
         self.norm = RmsNorm(config.hidden_size, config.rms_norm_eps)
 
 
@@ -180,19 +57,15 @@ class LanguageModel(nn.Module):
         super().__init__()
         self.config = config
         self.model = Backbone(config)
-        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.lm_head = Linear(config.hidden_size, config.vocab_size)
         if config.tie_word_embeddings:
             self.lm_head.weight = self.model.embed_tokens.weight
-        half = torch.arange(0, config.head_size, 2, dtype=torch.float64) / config.head_size
-        angles = torch.outer(
-            torch.arange(config.max_position_embeddings, dtype=torch.float64),
-            config.rope_theta**-half,
-        ).repeat(1, 2)
-        self.register_buffer("cosine", angles.cos().float(), persistent=False)
-        self.register_buffer("sine", angles.sin().float(), persistent=False)
+        cosine, sine = tables(config)
+        self.register_buffer("cosine", torch.from_numpy(cosine), persistent=False)
+        self.register_buffer("sine", torch.from_numpy(sine), persistent=False)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Hidden states ``[batch, time, width]`` of ``[batch, time]`` token ids."""
+        """Hidden states ``[batch, time, width]`` of ``[batch, time]`` token ids; grouped attention only."""
         time = tokens.shape[1]
         cosine, sine = self.cosine[:time], self.sine[:time]
         x = self.model.embed_tokens(tokens)
@@ -202,15 +75,14 @@ class LanguageModel(nn.Module):
             x = x + layer.mlp(layer.post_attention_layernorm(x))
         return torch.as_tensor(self.model.norm(x))
 
-    def step(self, rows: Rows, cache: KvCache) -> Tensor:
+    def step(self, rows: Rows, cache: PagedCache) -> Tensor:
         """Write the rows into the cache and return their hidden states ``[rows, width]``."""
         turn = (self.cosine[rows.positions][:, None], self.sine[rows.positions][:, None])
         x = self.model.embed_tokens(rows.tokens)
         for index, layer in enumerate(self.model.layers):
             assert isinstance(layer, Block)
-            normed = layer.input_layernorm(x)
-            x = x + layer.self_attn.step(normed, rows, cache.keys[index], cache.values[index], turn)
-            x = x + layer.mlp(layer.post_attention_layernorm(x))
+            x = x + layer.self_attn.step(layer.input_layernorm(x), rows, cache.layer(index), turn)
+            x = x + layer.mlp.step(layer.post_attention_layernorm(x), rows)
         return torch.as_tensor(self.model.norm(x))
 
     def logits(self, hidden: Tensor) -> Tensor:
@@ -218,18 +90,60 @@ class LanguageModel(nn.Module):
         return torch.as_tensor(self.lm_head(hidden))
 
 
-def load_model(folder: Path) -> LanguageModel:
-    """Read ``config.json`` and ``model.safetensors`` into an fp32 model in evaluation mode.
-
-    Raises ``ValueError`` when a tensor is missing, unknown or of another shape.
-    """
-    config = read_config(folder / "config.json")
-    model = LanguageModel(config)
-    tensors = {name: tensor.float() for name, tensor in load_file(folder / "model.safetensors").items()}
+def build_model(config: ModelConfig, tensors: Mapping[str, Tensor], dtype: torch.dtype) -> LanguageModel:
+    """A model in evaluation mode with these weights; ``ValueError`` when one is missing, unknown or misshapen."""
+    with torch.device("meta"):
+        model = LanguageModel(config)
+    cosine, sine = tables(config)
+    model.cosine, model.sine = torch.from_numpy(cosine).to(dtype), torch.from_numpy(sine).to(dtype)
+    named = {name: tensor.to(dtype) for name, tensor in tensors.items() if _wanted(name, config)}
     if config.tie_word_embeddings:
-        tensors.setdefault("lm_head.weight", tensors.get("model.embed_tokens.weight", torch.empty(0)))
+        named["lm_head.weight"] = named.get("model.embed_tokens.weight", torch.empty(0))
     try:
-        model.load_state_dict(tensors, strict=True)
+        model.load_state_dict(named, strict=True, assign=True)
     except RuntimeError as fault:
         raise ValueError(f"model.safetensors does not fit config.json: {fault}") from None
+    if config.tie_word_embeddings:
+        model.lm_head.weight = model.model.embed_tokens.weight
     return model.eval().requires_grad_(False)
+
+
+def load_model(folder: Path, dtype: torch.dtype = torch.float32) -> LanguageModel:
+    """Read ``config.json`` and ``model.safetensors``, or the shards that its index names.
+
+    Raises ``ValueError`` when a file or tensor is missing, unknown or of another shape.
+    """
+    config = read_config(folder / "config.json")
+    tensors: dict[str, Tensor] = {}
+    for path in _shards(folder):
+        tensors.update(load_file(path))
+    return build_model(config, tensors, dtype)
+
+
+def _shards(folder: Path) -> list[Path]:
+    whole, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if whole.exists() or not index.exists():
+        return [whole]
+    with index.open("rb") as file:
+        raw = file.read(MAX_INDEX_BYTES)
+    try:
+        names = set(msgspec.json.decode(raw, type=_Index).weight_map.values())
+    except msgspec.MsgspecError as fault:
+        raise ValueError(f"{index.name}: {fault}") from None
+    for name in names:
+        # a name with a path in it could lead out of the folder that was checked
+        if Path(name).name != name or not name.endswith(".safetensors"):
+            raise ValueError(f"{index.name}: expected names of safetensors files in the same folder")
+        if not (folder / name).is_file():
+            raise ValueError(f"{index.name}: the shard {name} is missing")
+    return [folder / name for name in sorted(names)]
+
+
+class _Index(msgspec.Struct):
+    weight_map: dict[str, str]
+
+
+def _wanted(name: str, config: ModelConfig) -> bool:
+    """Whether serving needs a tensor: old checkpoints carry frequencies, DeepSeek's a layer for training."""
+    extra = f"model.layers.{config.num_hidden_layers}."
+    return not (name.endswith("rotary_emb.inv_freq") or name.startswith(extra))

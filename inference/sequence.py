@@ -5,24 +5,31 @@ from __future__ import annotations
 from collections.abc import Sequence as Tokens
 
 from inference.text import TextAssembler
-from inference.types import Chunk, ContextExceeded, FinishReason, GenerationRequest, InvalidRequest
+from inference.types import Chunk, ContextExceeded, FinishReason, GenerationRequest, InvalidRequest, TokenLogprob
 
 
 class Sequence:
-    """Tokens of one answer and the chunks cut from them; chunk positions have no gap or overlap."""
+    """Tokens of one answer and the chunks cut from them; chunk positions have no gap or overlap.
 
-    def __init__(self, request: GenerationRequest, prompt: Tokens[int]) -> None:
+    ``lineage`` names the weights its cached prefix belongs to.
+    """
+
+    def __init__(self, request: GenerationRequest, prompt: Tokens[int], lineage: bytes = b"") -> None:
         self.request = request
+        self.lineage = lineage
         self.ids = list(prompt)
         self.input_tokens = len(prompt)
         self.output_tokens = 0
         self._sent = 0
+        self._told: list[TokenLogprob] = []
         self._text = TextAssembler(request.sampling.stop)
 
-    def accept(self, token: int, piece: bytes) -> Chunk | None:
+    def accept(self, token: int, piece: bytes, told: TokenLogprob | None = None) -> Chunk | None:
         """Add a drawn token; the chunk it completes, if any (the last one ends the answer)."""
         self.ids.append(token)
         self.output_tokens += 1
+        if told is not None:
+            self._told.append(told)
         text = self._text.push(piece)
         if self._text.stopped:
             return self._chunk(text, FinishReason.STOP)
@@ -38,6 +45,7 @@ class Sequence:
 
     def _chunk(self, text: str, finish: FinishReason | None, error: str | None = None) -> Chunk:
         position, self._sent = self._sent, self.output_tokens
+        told, self._told = tuple(self._told), []
         return Chunk(
             request_id=self.request.request_id,
             text=text,
@@ -47,6 +55,7 @@ class Sequence:
             input_tokens=self.input_tokens,
             output_tokens=self.output_tokens,
             error=error,
+            logprobs=told,
         )
 
 

@@ -14,11 +14,10 @@ TURN_TOKENS = 2
 REPLY_TOKENS = 1
 """Tokens the chat template adds once: the marker that opens the answer."""
 ROLES = ("system", "user", "assistant")
-MAX_TURNS = 256
-MAX_STOPS = 8
-MAX_STOP_BYTES = 256
-MAX_ID_BYTES = 256
-MAX_SEED = 2**64 - 1
+LOGPROB_STEP = 0.1
+"""Log-probabilities are told in multiples of this."""
+IMPOSSIBLE = -9999.0
+"""The log-probability of a token that cannot be drawn."""
 
 
 class InvalidRequest(ValueError):
@@ -41,6 +40,8 @@ class FinishReason(StrEnum):
     CANCELLED = "cancelled"
     CONTEXT = "context"
     """It never began: input and output together do not fit the model's context."""
+    DEADLINE = "deadline"
+    """It never began: the queue is too long for its deadline."""
     ERROR = "error"
 
 
@@ -50,6 +51,10 @@ class SamplingParams:
 
     ``top_k`` 0 means no limit; ``seed`` is mixed with the request id and the position, so equal
     ids, seeds and prompts give equal text. ``stop`` strings end the answer and are not part of it.
+    ``min_p`` drops tokens less likely than this times the likeliest. ``repetition_penalty`` looks at
+    prompt and output, the two others at the output; ``logit_bias`` adds to the logits of token ids.
+    ``logprobs`` is how many of the likeliest tokens to tell with each drawn one; it goes with no
+    ``logit_bias``, as both together read out the model. Bounds: ``inference.bounds``.
     """
 
     temperature: float = 0.0
@@ -57,6 +62,14 @@ class SamplingParams:
     top_k: int = 0
     seed: int | None = None
     stop: tuple[str, ...] = ()
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    logprobs: int = 0
+    json_mode: bool = False
+    """Asked for output that is JSON; refused, as no engine here can promise it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +82,42 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class GenerationRequest:
-    """One answer to generate. ``max_tokens`` bounds the output and is enforced exactly."""
+    """One answer to generate. ``max_tokens`` bounds the output and is enforced exactly.
+
+    ``weight`` is the plan's share of service against 100 for an ordinary one; ``risk``, 0 to 1, lowers
+    it. ``deadline_s``: seconds from submission after which the answer is of no use; a request that
+    cannot begin by then is refused at once. ``adapter`` names a LoRA adapter of the tenant, empty for none.
+    """
 
     request_id: str
     tenant: str
     turns: tuple[Turn, ...]
     max_tokens: int
     sampling: SamplingParams = field(default_factory=SamplingParams)
+    weight: int = 100
+    risk: float = 0.0
+    deadline_s: float | None = None
+    adapter: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """Natural logarithms, rounded to ``LOGPROB_STEP``: the drawn token's, and (id, value) of the likeliest."""
+
+    token: int
+    logprob: float
+    top: tuple[tuple[int, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a request stands: ``position`` 0 is running, 1 the next to run.
+
+    ``eta_s`` is the estimated number of seconds until it runs, None while too little has been measured.
+    """
+
+    position: int
+    eta_s: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +129,7 @@ class Chunk:
     are not a whole character yet waits, so ``tokens`` may exceed one; text and tokens held for a
     possible stop string arrive later). The last chunk, and only it, has ``finish`` set.
     ``input_tokens`` and ``output_tokens`` are totals so far. ``error`` is set iff ``finish`` is
-    ``ERROR`` or ``CONTEXT`` and never contains prompt text.
+    ``ERROR``, ``CONTEXT`` or ``DEADLINE`` and never contains prompt text.
     """
 
     request_id: str
@@ -98,19 +140,34 @@ class Chunk:
     input_tokens: int
     output_tokens: int
     error: str | None = None
+    logprobs: tuple[TokenLogprob, ...] = ()
+    """One for each of ``tokens`` where the request asked for them."""
     mark: MarkAccount | None = None
     """On the last chunk of an engine that marks: what of the answer was marked."""
 
 
 @dataclass(frozen=True, slots=True)
 class EngineStats:
-    """Counters of one engine. ``batch_fill`` is the mean share of slots used per step, 0..1."""
+    """Counters of one engine. ``batch_fill`` is the mean share of slots used per step, 0..1.
+
+    ``computed`` are tokens that went through the model, ``reused`` prompt tokens that a tenant's own
+    earlier request had left in the cache. ``step_s`` is the smoothed time of a step in seconds.
+    ``stalled`` says that a step hangs: the engine has given up its requests and takes no more.
+    """
 
     running: int
     waiting: int
     tokens_generated: int
     steps: int
     batch_fill: float
+    computed: int = 0
+    reused: int = 0
+    preempted: int = 0
+    blocks_held: int = 0
+    blocks_total: int = 0
+    quarantined: int = 0
+    step_s: float = 0.0
+    stalled: bool = False
 
 
 class InferenceEngine(Protocol):
@@ -128,8 +185,8 @@ class InferenceEngine(Protocol):
         """Chunks of the answer; exactly one, the last, has ``finish`` set.
 
         The request joins on the first ``__anext__``. A request that cannot run ends with one
-        ``ERROR`` or ``CONTEXT`` chunk; nothing but ``EngineClosed`` and cancellation is raised. Abandoning the
-        iterator (``aclose``, task cancellation) cancels the request.
+        ``ERROR``, ``CONTEXT`` or ``DEADLINE`` chunk; nothing but ``EngineClosed`` and cancellation is
+        raised. Abandoning the iterator (``aclose``, task cancellation) cancels the request.
         """
 
     def cancel(self, request_id: str) -> bool:
@@ -137,6 +194,9 @@ class InferenceEngine(Protocol):
 
         True if the request was known and not finished.
         """
+
+    async def place(self, request_id: str) -> Place | None:
+        """Where a request stands in the queue; None where it is not here (any more)."""
 
     async def drain(self) -> None:
         """Refuse further requests and wait until all accepted ones have finished."""
@@ -166,44 +226,3 @@ def input_token_bound(turns: Sequence[Spoken]) -> int:
         text = turn.text
         text_bytes += len(text if text.isascii() else text.encode("utf-8", "surrogatepass"))
     return text_bytes + TURN_TOKENS * len(turns) + REPLY_TOKENS
-
-
-def check_request(request: GenerationRequest) -> None:
-    """Raise ``InvalidRequest`` unless every field is within its bounds (context length aside)."""
-    _require_bytes("request_id", request.request_id, 1, MAX_ID_BYTES)
-    _require_bytes("tenant", request.tenant, 0, MAX_ID_BYTES)
-    if not 1 <= len(request.turns) <= MAX_TURNS:
-        raise InvalidRequest(f"turns: expected 1 to {MAX_TURNS}, got {len(request.turns)}")
-    for index, turn in enumerate(request.turns):
-        if turn.role not in ROLES:
-            raise InvalidRequest(f"turns[{index}].role: expected one of {', '.join(ROLES)}")
-        _require_bytes(f"turns[{index}].text", turn.text, 0, None)
-    if request.max_tokens < 1:
-        raise InvalidRequest(f"max_tokens: expected at least 1, got {request.max_tokens}")
-    _check_sampling(request.sampling)
-
-
-def _check_sampling(sampling: SamplingParams) -> None:
-    # Written so that NaN fails each comparison.
-    if not 0.0 <= sampling.temperature <= 100.0:
-        raise InvalidRequest(f"temperature: expected 0 to 100, got {sampling.temperature}")
-    if not 0.0 < sampling.top_p <= 1.0:
-        raise InvalidRequest(f"top_p: expected above 0 and at most 1, got {sampling.top_p}")
-    if sampling.top_k < 0:
-        raise InvalidRequest(f"top_k: expected 0 (no limit) or more, got {sampling.top_k}")
-    if sampling.seed is not None and not 0 <= sampling.seed <= MAX_SEED:
-        raise InvalidRequest("seed: expected an integer of 64 bits, not negative")
-    if len(sampling.stop) > MAX_STOPS:
-        raise InvalidRequest(f"stop: expected at most {MAX_STOPS} strings, got {len(sampling.stop)}")
-    for index, stop in enumerate(sampling.stop):
-        _require_bytes(f"stop[{index}]", stop, 1, MAX_STOP_BYTES)
-
-
-def _require_bytes(name: str, text: str, low: int, high: int | None) -> None:
-    try:
-        size = len(text.encode())
-    except UnicodeEncodeError:
-        raise InvalidRequest(f"{name}: expected valid Unicode, got a lone surrogate") from None
-    if size < low or (high is not None and size > high):
-        bound = f"{low} to {high}" if high is not None else f"at least {low}"
-        raise InvalidRequest(f"{name}: expected {bound} bytes, got {size}")

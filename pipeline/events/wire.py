@@ -60,10 +60,24 @@ class InferenceBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omi
     ] = ()
     timeout_ms: Annotated[int, msgspec.Meta(ge=100, le=600_000)] = 60_000
     idempotency: Annotated[str, msgspec.Meta(max_length=128)] = ""
+    min_p: Annotated[float, msgspec.Meta(ge=0.0, le=1.0)] = 0.0
+    repetition_penalty: Annotated[float, msgspec.Meta(ge=0.1, le=10.0)] = 1.0
+    presence_penalty: Annotated[float, msgspec.Meta(ge=-2.0, le=2.0)] = 0.0
+    frequency_penalty: Annotated[float, msgspec.Meta(ge=-2.0, le=2.0)] = 0.0
 
     @property
     def sampling(self) -> Sampling:
-        return Sampling(self.temperature, self.top_p, self.top_k, self.seed, self.stop)
+        return Sampling(
+            temperature=self.temperature,
+            top_p=self.top_p,
+            top_k=self.top_k,
+            seed=self.seed,
+            stop=self.stop,
+            min_p=self.min_p,
+            repetition_penalty=self.repetition_penalty,
+            presence_penalty=self.presence_penalty,
+            frequency_penalty=self.frequency_penalty,
+        )
 
 
 class CancelBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

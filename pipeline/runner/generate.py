@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from inference.bounds import MAX_DEADLINE_S
 from inference.types import EngineClosed, FinishReason, GenerationRequest, InferenceEngine
 from pipeline.adapters.control_feed import ControlFeed
 from pipeline.adapters.kafka import Item, Marks, Offsets, PartitionReader
@@ -160,6 +162,8 @@ class GeneratePartition:
         attempt = f"{rim.worker}.{rim.attempts}"
         try:
             request = generate.generation(work, await self._open(work))
+            left_s = (work.deadline - _clock()) / 1000
+            request = dataclasses.replace(request, deadline_s=min(MAX_DEADLINE_S, max(0.0, left_s)))
         except Malformed as error:
             _log.error("generate: %s cannot be opened: %s", work.request, error)
             return generate.failed(work, attempt, rim.worker), None

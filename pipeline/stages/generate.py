@@ -26,6 +26,7 @@ _RESULTS: dict[FinishReason, Result] = {
     FinishReason.LENGTH: "finished",
     FinishReason.CANCELLED: "cancelled",
     FinishReason.CONTEXT: "failed",
+    FinishReason.DEADLINE: "expired",
     FinishReason.ERROR: "failed",
 }
 
@@ -50,13 +51,12 @@ Seal = Callable[[str, bytes], bytes]
 
 def generation(work: Work, messages: Sequence[Message]) -> GenerationRequest:
     """What the engine is asked; documents are read as the user's words."""
-    sampling = work.sampling
     return GenerationRequest(
         request_id=work.request,
         tenant=work.tenant,
         turns=tuple(Turn(_ROLES[m.role], m.content) for m in cleaned(work, messages)),
         max_tokens=work.max_tokens,
-        sampling=SamplingParams(sampling.temperature, sampling.top_p, sampling.top_k, sampling.seed, sampling.stop),
+        sampling=SamplingParams(**msgspec.structs.asdict(work.sampling)),
     )
 
 

@@ -1,10 +1,8 @@
-"""The engine on two CPU cores: 32 requests together against one by one (``inference.bench``)."""
+"""The engine on two CPU cores: 32 requests together against one by one (``inference.bench.throughput``)."""
 
 from __future__ import annotations
 
-import asyncio
-
-from inference.bench import measure as run
+from inference.bench.throughput import together_and_alone
 from inference.engine import shipped_model
 from tests.bench.rows import Row
 
@@ -13,9 +11,9 @@ CONCURRENT, TOKENS, THREADS = 32, 48, 2
 
 def measure() -> list[Row]:
     """Output tokens per second of wall time, and their ratio."""
-    found = asyncio.run(run(shipped_model(), CONCURRENT, TOKENS, THREADS))
-    load = f"{CONCURRENT} requests of {TOKENS} tokens, {found['model']}, {THREADS} threads, best of 2 rounds"
-    together, alone = float(str(found["tokens_per_second_together"])), float(str(found["tokens_per_second_one_by_one"]))
+    folder = shipped_model()
+    together, alone = together_and_alone(folder, CONCURRENT, TOKENS, THREADS)
+    load = f"{CONCURRENT} requests of {TOKENS} tokens, {folder.name}, {THREADS} threads, best of 2 rounds"
     return [
         Row("engine", "together against one by one", load, together / alone, "x", 3),
         Row("engine", "together", load, together, "tokens/s"),

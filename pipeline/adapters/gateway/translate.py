@@ -66,12 +66,19 @@ class _Sampled(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     top_k: int | None = None
     seed: int | None = None
     stop: str | list[str] | None = None
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
     timeout_ms: int | None = None
     stream: bool | None = None
 
 
 class ChatBody(_Sampled, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """``POST /v1/chat/completions``; ``top_k`` and ``timeout_ms`` are ours, ``user`` is read and ignored."""
+    """``POST /v1/chat/completions``; ``user`` is read and ignored.
+
+    ``top_k``, ``min_p``, ``repetition_penalty`` and ``timeout_ms`` are ours.
+    """
 
     messages: list[ChatTurn]
     stream_options: StreamOptions | None = None
@@ -195,6 +202,10 @@ def _body(
         "top_k": asked.top_k,
         "seed": asked.seed,
         "stop": stop or None,
+        "min_p": asked.min_p,
+        "repetition_penalty": asked.repetition_penalty,
+        "presence_penalty": asked.presence_penalty,
+        "frequency_penalty": asked.frequency_penalty,
         "timeout_ms": asked.timeout_ms,
         "idempotency": idempotency,
     }

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from pipeline.adapters.gateway.refusals import Refusal
 from pipeline.adapters.gateway.translate import ChatBody, read_chat, read_simple
 from pipeline.events.control import Control, Model, Plan
+from pipeline.events.records import Sampling
 from pipeline.events.wire import decode_messages
 
 PLAN = Plan(id="p", models=("glossary",), max_tokens=64)
@@ -48,6 +49,10 @@ def test_everything_that_is_understood() -> None:
         top_p=0.5,
         top_k=4,
         seed=9,
+        min_p=0.1,
+        repetition_penalty=1.5,
+        presence_penalty=-1,
+        frequency_penalty=2,
         stop=["x", "y"],
         n=1,
         user="u",
@@ -61,6 +66,7 @@ def test_everything_that_is_understood() -> None:
     body = ask.body
     assert (body.model, body.max_tokens, body.temperature, body.top_p, body.top_k) == ("glossary", 7, 1.0, 0.5, 4)
     assert (body.seed, body.stop, body.timeout_ms, body.idempotency) == (9, ("x", "y"), 500, "once")
+    assert body.sampling == Sampling(1.0, 0.5, 4, 9, ("x", "y"), 0.1, 1.5, -1.0, 2.0)
     assert ask.stream
     assert ask.include_usage
 
@@ -105,6 +111,10 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"temperature": 2.1}, "temperature", "invalid_type"),
     ({"temperature": "hot"}, "temperature", "invalid_type"),
     ({"top_p": 0}, "top_p", "invalid_type"),
+    ({"min_p": 1.1}, "min_p", "invalid_type"),
+    ({"repetition_penalty": 0}, "repetition_penalty", "invalid_type"),
+    ({"presence_penalty": 2.1}, "presence_penalty", "invalid_type"),
+    ({"frequency_penalty": -2.1}, "frequency_penalty", "invalid_type"),
     ({"seed": -1}, "seed", "invalid_type"),
     ({"seed": 2**63}, "seed", "invalid_type"),
     ({"stop": ["a"] * 5}, "stop", "invalid_type"),

@@ -8,10 +8,12 @@ from collections.abc import AsyncIterator, Callable, Sequence
 
 import numpy as np
 
+from inference.blocks import ERASE, Move
 from inference.ports import FeedTokens, Row
 from inference.types import Chunk, FinishReason, GenerationRequest, SamplingParams, Turn
 
 END = 256
+FAILED = (FinishReason.ERROR, FinishReason.CONTEXT, FinishReason.DEADLINE)
 
 
 def request(
@@ -30,7 +32,7 @@ def check_answer(chunks: Sequence[Chunk], asked: GenerationRequest) -> str:
         covered += chunk.tokens
         assert chunk.output_tokens == covered
         assert chunk.input_tokens == chunks[-1].input_tokens
-        assert (chunk.error is not None) == (chunk.finish in (FinishReason.ERROR, FinishReason.CONTEXT))
+        assert (chunk.error is not None) == (chunk.finish in FAILED)
     assert covered <= asked.max_tokens
     if chunks[-1].finish is FinishReason.LENGTH:
         assert covered == asked.max_tokens
@@ -52,45 +54,59 @@ class Poison(Exception):
 
 
 class HashForward:
-    """Bytes for tokens; the next one depends on all that the slot was fed, and on nothing else.
+    """Bytes for tokens; the next one depends on all that the request's blocks hold, and on nothing else.
 
-    A prompt starting with ``nan`` gets logits that are no numbers, one with ``boom`` an exception
-    for the whole pass. Any feed that skips, repeats or meets another's leftovers fails an assertion.
+    A prompt starting with ``nan`` gets logits that are no numbers, one with ``boom`` an exception for the whole pass.
+    Any feed that skips, repeats or meets another's leftovers is a fault; so is a block taken unerased.
     """
 
-    def __init__(self, *, slots: int = 4, budget: int = 12, max_context: int = 256, ends: bool = True) -> None:
+    def __init__(
+        self, *, slots: int = 4, budget: int = 12, max_context: int = 256, ends: bool = True, spare: int = 40
+    ) -> None:
         self.slots, self.budget, self.max_context, self.end = slots, budget, max_context, END
-        self.cache: list[list[int]] = [[] for _ in range(slots)]
+        self.vocabulary, self.block_size = END + 1, 4
+        self.blocks = -(-max_context // self.block_size) + spare
+        self.cache: list[list[int | None]] = [[None] * self.block_size for _ in range(self.blocks)]
         self.faults: list[str] = []
         self.ends = ends
-        self.largest = 0
+        self.largest = self.computed = 0
 
     def encode(self, turns: tuple[Turn, ...]) -> list[int]:
         return list(turns[-1].text.encode())
 
+    def lineage(self, tenant: str, adapter: str) -> bytes:
+        return adapter.encode()
+
     def piece(self, token: int) -> bytes:
         return bytes([token])
 
+    def rearrange(self, moves: Sequence[Move]) -> None:
+        for source, target in moves:
+            self.cache[target] = [None] * self.block_size if source == ERASE else list(self.cache[source])
+
     def logits(self, feeds: Sequence[FeedTokens]) -> list[Row]:
+        self.computed += sum(item.feed.count for item in feeds)
         self.largest = max(self.largest, sum(item.feed.count for item in feeds))
-        if len({item.feed.slot for item in feeds}) != len(feeds):
-            self.faults.append("a slot was used twice in one step")
         rows = []
         for item in feeds:
-            held = self.cache[item.feed.slot]
-            if item.feed.start > len(held) or held[item.feed.start :] not in ([], item.tokens):
-                self.faults.append(f"slot {item.feed.slot} holds {len(held)}, fed from {item.feed.start}")
-            held[item.feed.start :] = item.tokens
-            if bytes(held).startswith(b"boom"):
-                raise Poison(bytes(held).decode())
+            held = self._held(item)
+            if held.startswith(b"boom"):
+                raise Poison(held.decode())
             if item.feed.last:
-                rows.append(self._row(held))
+                rows.append(self._row(list(held)))
         return rows
 
-    def release(self, slot: int, length: int) -> None:
-        if len(self.cache[slot]) > length:
-            self.faults.append(f"slot {slot} keeps {len(self.cache[slot]) - length} tokens")
-        self.cache[slot].clear()
+    def _held(self, item: FeedTokens) -> bytes:
+        """What the request's blocks hold once its tokens are written."""
+        start, size = item.feed.start, self.block_size
+        for position, token in enumerate(item.tokens, start):
+            place = self.cache[item.feed.blocks[position // size]]
+            place[position % size] = token
+        held = [token for block in item.feed.blocks for token in self.cache[block]]
+        known = held[: start + item.feed.count]
+        if None in known:
+            self.faults.append(f"{item.feed.request_id} skips a position before {start + item.feed.count}")
+        return bytes(token for token in known if token is not None)
 
     def _row(self, held: list[int]) -> Row:
         row = np.full(257, -10.0, dtype=np.float32)

@@ -11,15 +11,46 @@ from hypothesis import strategies as st
 from inference_doubles import HashForward, check_answer, collect, request, until
 
 from inference.batch import Batch
+from inference.blocks import Move
 from inference.loop import BatchingEngine
 from inference.ports import FeedTokens, Row
+from inference.quarantine import Quarantine
 from inference.sequence import Sequence
 from inference.types import Chunk, EngineClosed, FinishReason, GenerationRequest, SamplingParams, Turn
 
 
-def run_batch(arrivals: list[tuple[int, GenerationRequest]], forward: HashForward) -> dict[str, list[Chunk]]:
+class Clock:
+    """Seconds that pass when the test says so."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+PATIENT = 1_000_000
+"""Strikes of a quarantine that never comes."""
+
+
+def make_batch(
+    forward: HashForward, *, clock: Clock | None = None, strikes: int = PATIENT, reuse: bool = True
+) -> Batch:
+    quarantine = Quarantine(strikes=strikes)
+    return Batch(forward, max_waiting=1000, clock=clock or Clock(), quarantine=quarantine, reuse=reuse)
+
+
+def finish(batch: Batch, answers: dict[str, list[Chunk]]) -> None:
+    while batch.stats().running or batch.stats().waiting:
+        for chunk in batch.step():
+            answers.setdefault(chunk.request_id, []).append(chunk)
+
+
+def run_batch(
+    arrivals: list[tuple[int, GenerationRequest]], forward: HashForward, *, reuse: bool = True
+) -> dict[str, list[Chunk]]:
     """Each request's chunks where requests join before the step given."""
-    batch = Batch(forward, max_waiting=1000)
+    batch = make_batch(forward, reuse=reuse)
     answers: dict[str, list[Chunk]] = {asked.request_id: [] for _, asked in arrivals}
     pending, step = list(arrivals), 0
     while pending or batch.stats().running or batch.stats().waiting:
@@ -30,7 +61,8 @@ def run_batch(arrivals: list[tuple[int, GenerationRequest]], forward: HashForwar
             answers[chunk.request_id].append(chunk)
         step += 1
     assert forward.faults == []
-    assert not any(forward.cache)
+    assert batch.stats().blocks_held == 0
+    assert sum(block != [None] * 4 for block in forward.cache) == batch._pool.named
     assert forward.largest <= forward.budget
     return answers
 
@@ -52,13 +84,14 @@ REQUESTS = st.lists(
 
 
 @settings(max_examples=80, deadline=None)
-@given(REQUESTS, st.integers(1, 4))
-def test_an_answer_is_the_same_in_any_company(drawn: list, slots: int) -> None:
+@given(REQUESTS, st.integers(1, 4), st.sampled_from([0, 3, 40]), st.booleans())
+def test_an_answer_is_the_same_in_any_company(drawn: list, slots: int, spare: int, reuse: bool) -> None:
     arrivals = [
         (step, request(f"r{n}", text, tenant=tenant, limit=limit, sampling=SamplingParams(heat, seed=n)))
         for n, (step, text, tenant, limit, heat) in enumerate(drawn)
     ]
-    together = run_batch(arrivals, HashForward(slots=slots, budget=slots + 6))
+    crowded = HashForward(slots=slots, budget=slots + 6, max_context=64, spare=spare)
+    together = run_batch(arrivals, crowded, reuse=reuse)
     for _, asked in arrivals:
         chunks = together[asked.request_id]
         check_answer(chunks, asked)
@@ -85,19 +118,20 @@ def test_a_poisoned_request_fails_alone_and_says_why_without_its_text(start: str
     asyncio.run(run())
 
 
-def test_leaving_frees_the_slot_and_empties_it() -> None:
+def test_leaving_frees_the_blocks_and_empties_them() -> None:
     forward = HashForward(slots=1)
-    batch = Batch(forward, max_waiting=5)
+    batch = make_batch(forward, reuse=False)
     for name in ("first", "second"):
         batch.join(Sequence(request(name, "nothing special", limit=100), list(b"nothing special")))
+    empty = [[None] * 4] * forward.blocks
     batch.step()
-    assert forward.cache[0]
+    assert forward.cache != empty
     last = batch.leave("second")
     assert last is not None
     assert (last.finish, last.tokens) == (FinishReason.CANCELLED, 0)
-    assert forward.cache[0], "the one that waited held no slot"
+    assert forward.cache != empty, "the one that waited held no block"
     assert batch.leave("first") is not None
-    assert forward.cache == [[]]
+    assert forward.cache == empty
     assert batch.leave("first") is None
     assert batch.stats().running == batch.stats().waiting == 0
     assert batch.step() == []
@@ -105,7 +139,7 @@ def test_leaving_frees_the_slot_and_empties_it() -> None:
 
 def test_a_full_queue_ends_the_newcomer() -> None:
     forward = HashForward(slots=1)
-    batch = Batch(forward, max_waiting=1)
+    batch = Batch(forward, max_waiting=1, clock=Clock())
     names = ["a", "b", "c"]
     ends = [batch.join(Sequence(request(name), [1])) for name in names]
     assert ends[:2] == [None, None]
@@ -132,7 +166,7 @@ def test_a_full_engine_refuses_and_serves_on() -> None:
 class Broken(HashForward):
     """Fails where no single request is to blame."""
 
-    def release(self, slot: int, length: int) -> None:
+    def rearrange(self, moves: Items[Move]) -> None:
         raise MemoryError("secret")
 
 
@@ -226,6 +260,23 @@ def test_the_prompt_and_the_answer_must_fit_together() -> None:
         over = GenerationRequest("over", "t", (Turn("user", "123456"),), 5)
         chunks = await collect(engine.submit(over))
         assert "at most 10 tokens" in str(chunks[-1].error)
+        await engine.close()
+
+    asyncio.run(run())
+
+
+def test_log_probabilities_come_one_for_each_token_and_only_where_asked() -> None:
+    async def run() -> None:
+        engine = BatchingEngine(HashForward(), models=("m",))
+        asked = request("r", limit=7, sampling=SamplingParams(1.0, stop=("never",), logprobs=3))
+        chunks = await collect(engine.submit(asked))
+        text = check_answer(chunks, asked)
+        assert [len(chunk.logprobs) for chunk in chunks] == [chunk.tokens for chunk in chunks]
+        told = [one for chunk in chunks for one in chunk.logprobs]
+        assert bytes(one.token for one in told).decode() == text
+        assert all(len(one.top) == 3 for one in told)
+        plain = await collect(engine.submit(request("p", limit=2)))
+        assert not any(chunk.logprobs for chunk in plain)
         await engine.close()
 
     asyncio.run(run())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import math
 from collections.abc import Callable
 
@@ -166,6 +167,21 @@ BAD = {
     "seed": request("bad", SECRET, sampling=SamplingParams(seed=2**64)),
     "stops": request("bad", SECRET, sampling=SamplingParams(stop=("a",) * 9)),
     "empty stop": request("bad", SECRET, sampling=SamplingParams(stop=("",))),
+    "long stop": request("bad", SECRET, sampling=SamplingParams(stop=("a" * 10_000,))),
+    "min_p": request("bad", SECRET, sampling=SamplingParams(min_p=1.1)),
+    "no min_p": request("bad", SECRET, sampling=SamplingParams(min_p=math.nan)),
+    "repetition": request("bad", SECRET, sampling=SamplingParams(repetition_penalty=0.0)),
+    "presence": request("bad", SECRET, sampling=SamplingParams(presence_penalty=2.1)),
+    "frequency": request("bad", SECRET, sampling=SamplingParams(frequency_penalty=-2.1)),
+    "biases": request("bad", SECRET, sampling=SamplingParams(logit_bias=((1, 0.0),) * 65)),
+    "bias": request("bad", SECRET, sampling=SamplingParams(logit_bias=((1, math.inf),))),
+    "logprobs": request("bad", SECRET, sampling=SamplingParams(logprobs=6)),
+    "readout": request("bad", SECRET, sampling=SamplingParams(logprobs=1, logit_bias=((1, 1.0),))),
+    "json": request("bad", SECRET, sampling=SamplingParams(json_mode=True)),
+    "no weight": dataclasses.replace(request("bad", SECRET), weight=0),
+    "risk": dataclasses.replace(request("bad", SECRET), risk=1.5),
+    "no deadline": dataclasses.replace(request("bad", SECRET), deadline_s=math.nan),
+    "adapter": dataclasses.replace(request("bad", SECRET), adapter="another's"),
 }
 
 

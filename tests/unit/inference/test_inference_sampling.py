@@ -8,8 +8,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from inference.sampling import choose, uniform
-from inference.types import SamplingParams
+from inference.sampling import adjusted, choose, logprobs, uniform
+from inference.types import IMPOSSIBLE, SamplingParams
 
 LOGITS = arrays(np.float32, st.integers(1, 30), elements=st.floats(-20, 20, width=32))
 DRAW = st.floats(0, 1, exclude_max=True)
@@ -79,3 +79,42 @@ def test_numbers_are_even() -> None:
     drawn = [uniform("r", None, position) for position in range(4000)]
     assert 0 <= min(drawn) < max(drawn) < 1
     assert np.histogram(drawn, bins=4, range=(0, 1))[0] == pytest.approx([1000] * 4, abs=150)
+
+
+@settings(max_examples=100, deadline=None)
+@given(LOGITS, st.floats(0.1, 5), st.floats(0.01, 1), DRAW)
+def test_tokens_much_less_likely_than_the_likeliest_are_not_drawn(
+    logits: np.ndarray, temperature: float, min_p: float, draw: float
+) -> None:
+    token = choose(logits, SamplingParams(temperature, min_p=min_p), draw)
+    share = np.exp((logits[token].astype(np.float64) - logits.max()) / temperature)
+    assert share >= min_p * (1 - 1e-9)
+
+
+def test_penalties_follow_their_definitions() -> None:
+    logits = np.array([2.0, -2.0, 1.0, 0.5], dtype=np.float32)
+    tokens = [0, 1, 2, 2]
+    repeated = adjusted(logits, SamplingParams(repetition_penalty=2.0), tokens, 2)
+    assert repeated.tolist() == [1.0, -4.0, 0.5, 0.5]
+    said = adjusted(logits, SamplingParams(presence_penalty=0.5, frequency_penalty=0.25), tokens, 2)
+    assert said.tolist() == [2.0, -2.0, 0.0, 0.5], "the prompt's tokens are not counted"
+    biased = adjusted(logits, SamplingParams(logit_bias=((3, 10.0), (0, -100.0))), tokens, 2)
+    assert biased.tolist() == [-98.0, -2.0, 1.0, 10.5]
+    assert adjusted(logits, SamplingParams(temperature=1.0, top_k=3), tokens, 2) is logits
+    assert logits.tolist() == [2.0, -2.0, 1.0, 0.5], "the model's own row is left alone"
+
+
+def test_no_bias_brings_back_a_banned_token() -> None:
+    logits = np.array([-np.inf, 0.0], dtype=np.float32)
+    row = adjusted(logits, SamplingParams(logit_bias=((0, 100.0),), repetition_penalty=2.0), [0], 1)
+    assert choose(row, SamplingParams(100.0), 0.0) == 1
+
+
+def test_log_probabilities_are_coarse_and_of_the_models_own_logits() -> None:
+    logits = np.log(np.array([0.2, 0.5, 0.3, 1e-30], dtype=np.float32))
+    told = logprobs(logits, 2, 2)
+    assert told.token == 2
+    assert told.logprob == pytest.approx(-1.2)
+    assert told.top == ((1, -0.7), (2, -1.2))
+    banned = np.array([0.0, -np.inf], dtype=np.float32)
+    assert logprobs(banned, 0, 2).top == ((0, 0.0), (1, IMPOSSIBLE))

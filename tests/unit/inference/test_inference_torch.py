@@ -7,6 +7,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,9 +15,10 @@ import torch
 from inference_doubles import check_answer, collect, request, until
 from safetensors.torch import load_file, save_file
 
+from inference.blocks import ERASE
 from inference.chat import SPECIAL_TOKENS, ChatTokenizer
 from inference.config import ModelConfig, read_config
-from inference.engine import TorchEngine, TorchForward, shipped_model
+from inference.engine import BLOCK_SIZE, TorchEngine, TorchForward, shipped_model
 from inference.loop import BatchingEngine
 from inference.model import LanguageModel, load_model
 from inference.ports import FeedTokens, Row
@@ -54,8 +56,12 @@ def test_an_answer_is_the_same_alone_and_among_others_that_join_between_steps(
 
 
 def feeds(*parts: tuple[int, int, list[int]]) -> list[FeedTokens]:
-    """Feeds of (slot, start, tokens), each the last of what is known."""
-    return [FeedTokens(Feed(f"r{slot}", slot, start, len(tokens), last=True), tokens) for slot, start, tokens in parts]
+    """Feeds of (lane, start, tokens), each the last of what is known; a lane is 8 blocks in no order."""
+    found = []
+    for lane, start, tokens in parts:
+        blocks = tuple(8 * lane + (index * 3) % 8 for index in range((start + len(tokens) - 1) // BLOCK_SIZE + 1))
+        found.append(FeedTokens(Feed(f"r{lane}", start, len(tokens), True, blocks), tokens))
+    return found
 
 
 def test_a_row_is_bit_identical_in_every_batch_and_in_pieces(torch_forward: MakeForward) -> None:
@@ -63,12 +69,21 @@ def test_a_row_is_bit_identical_in_every_batch_and_in_pieces(torch_forward: Make
     draw = np.random.default_rng(0)
     prompts = [draw.integers(10, 4000, size).tolist() for size in (1, 3, 9, 17, 30, 5, 2, 12)]
     (alone,) = forward.logits(feeds((3, 0, prompts[4])))
-    rows = forward.logits(feeds(*((slot, 0, prompts[slot]) for slot in range(8))))
+    rows = forward.logits(feeds(*((lane, 0, prompts[lane]) for lane in range(8))))
     assert np.array_equal(rows[4], alone)
-    forward.release(2, 100)
     forward.logits(feeds((2, 0, prompts[4][:11])))
     (pieces,) = forward.logits(feeds((2, 11, prompts[4][11:])))
     assert np.array_equal(pieces, alone)
+
+
+def test_pieces_of_any_cut_give_the_same_bits_beyond_a_span(torch_forward: MakeForward) -> None:
+    forward = torch_forward()
+    tokens = np.random.default_rng(5).integers(10, 4000, 84).tolist()
+    (whole,) = forward.logits(feeds((0, 0, tokens)))
+    for lane, cuts in enumerate([(1, 63, 64, 65), (17, 48), tuple(range(1, 84))], 1):
+        for start, end in zip((0, *cuts), (*cuts, 84), strict=True):
+            (row,) = forward.logits(feeds((lane, start, tokens[start:end])))
+        assert np.array_equal(row, whole)
 
 
 def test_serving_agrees_with_the_training_pass(torch_forward: MakeForward) -> None:
@@ -82,13 +97,15 @@ def test_serving_agrees_with_the_training_pass(torch_forward: MakeForward) -> No
     assert np.allclose(row[seen], whole[seen], atol=1e-3)
 
 
-def test_a_released_slot_holds_nothing(torch_forward: MakeForward) -> None:
+def test_an_erased_block_holds_nothing_and_a_copied_one_the_same(torch_forward: MakeForward) -> None:
     forward = torch_forward()
-    forward.logits(feeds((1, 0, [5, 6, 7])))
-    assert forward._cache.keys[0][1].any()
-    forward.release(1, 3)
-    for tensor in (*forward._cache.keys, *forward._cache.values):
-        assert not tensor[1].any()
+    forward.logits(feeds((0, 0, [5, 6, 7])))
+    tensors = (*forward._cache.keys, *forward._cache.values)
+    assert tensors[0][:, 0].any()
+    forward.rearrange([(0, 9), (ERASE, 0)])
+    for tensor in tensors:
+        assert not tensor[:, 0].any()
+        assert tensor[:, 9, :3].any()
 
 
 def test_markers_and_unused_ids_are_never_drawn(torch_forward: MakeForward) -> None:
@@ -104,9 +121,9 @@ class Faulty:
 
     def __init__(self, forward: TorchForward, mode: str) -> None:
         self._forward, self._mode = forward, mode
-        self.slots, self.budget = forward.slots, forward.budget
-        self.max_context, self.end = forward.max_context, forward.end
-        self.encode, self.piece, self.release = forward.encode, forward.piece, forward.release
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._forward, name)
 
     def logits(self, batch: list[FeedTokens]) -> list[Row]:
         guilty = [item.feed.request_id == "guilty" for item in batch]
@@ -173,8 +190,11 @@ def test_an_engine_is_named_after_its_folder(tmp_path: Path) -> None:
     ("name", "value", "said"),
     [
         ("hidden_size", 128, "does not fit"),
-        ("vocab_size", "many", "not a Llama-shaped"),
+        ("vocab_size", "many", "not a configuration"),
         ("num_attention_heads", 7, "multiple"),
+        ("model_type", "gpt2", "expected model_type"),
+        ("use_sliding_window", True, "sliding"),
+        ("rope_scaling", {"rope_type": "longrope", "factor": 2.0}, "rope_type"),
         ("vocab_size", 100, "does not fit"),
     ],
 )

@@ -1,0 +1,64 @@
+"""What a stop-watch finds out about another tenant's prompt, and what a tenant's own reuse is worth."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from inference.bench.load import WORDS
+from inference.engine import TorchEngine
+from inference.types import GenerationRequest, Turn
+
+
+@dataclass(frozen=True, slots=True)
+class Leak:
+    """``auc``: chance that a right guess of another tenant's prompt was answered faster than a wrong one; 0.5 is blind.
+
+    ``reuse``: median time to the first token without the tenant's own prefix, over that with it.
+    """
+
+    auc: float
+    reuse: float
+
+
+async def probe(folder: Path, pairs: int, words: int, threads: int) -> Leak:
+    """``pairs`` prompts of ``words`` words: a victim asks, then a spy asks the same and another one in random order."""
+    engine = TorchEngine(folder, max_batch=4, threads=threads)
+    draw = np.random.default_rng(0)
+    times: dict[str, list[float]] = {"right": [], "wrong": [], "own": [], "new": []}
+
+    async def ask(kind: str, tenant: str, text: str) -> None:
+        request = GenerationRequest(f"{kind}-{tenant}-{len(times[kind])}", tenant, (Turn("user", text),), 1)
+        begun = time.perf_counter()
+        async for _ in engine.submit(request):
+            pass
+        times[kind].append(time.perf_counter() - begun)
+
+    for number in range(pairs + 1):
+        secret, other = (" ".join(draw.choice(WORDS, words)) for _ in range(2))
+        await ask("new", "victim", secret)
+        guesses = [("right", secret), ("wrong", other)]
+        for kind, text in guesses if draw.random() < 0.5 else guesses[::-1]:
+            # a spy of its own each time: its own cache must not help it
+            await ask(kind, f"spy-{number}-{kind}", text)
+        await ask("own", "victim", secret)
+    await engine.close()
+    # the first round pays for memory that is touched for the first time
+    kept = {kind: values[1:] for kind, values in times.items()}
+    return Leak(auc(kept["right"], kept["wrong"]), float(np.median(kept["new"]) / np.median(kept["own"])))
+
+
+def auc(fast: Sequence[float], slow: Sequence[float]) -> float:
+    """Chance that one of ``fast`` is smaller than one of ``slow``; ties count half (Mann and Whitney 1947)."""
+    left, right = np.asarray(fast)[:, None], np.asarray(slow)[None, :]
+    return float(((left < right) + 0.5 * (left == right)).mean())
+
+
+def run_probe(folder: Path, pairs: int, words: int, threads: int) -> Leak:
+    """``probe`` outside a loop."""
+    return asyncio.run(probe(folder, pairs, words, threads))

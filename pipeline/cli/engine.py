@@ -1,0 +1,103 @@
+"""``sluice engine bench``: how fast this machine generates, and what a stop-watch gives away, each with its load."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.config import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+RANDOM = "random"
+
+
+def add(commands: Any) -> None:
+    """Register ``engine`` with its acts."""
+    meaning = "measure the engine on this machine"
+    parser = commands.add_parser("engine", help=meaning, description=meaning.capitalize() + ".")
+    acts = parser.add_subparsers(metavar="ACT", required=True)
+    bench = acts.add_parser("bench", help="one by one, static and continuous batches side by side; and a timing probe")
+    bench.add_argument("--json", action="store_true", help="for programs")
+    bench.add_argument("--model", default="glossary", help="'glossary', a model folder, or 'random' (56 M parameters)")
+    bench.add_argument("--concurrent", type=_within(2, 1024), default=32, help="requests at once")
+    bench.add_argument("--prompt", type=_within(0, 256), default=64, help="longest prompt in words; 0 short questions")
+    bench.add_argument("--tokens", type=_within(1, 512), default=64, help="longest answer in tokens")
+    bench.add_argument("--threads", type=_within(1, 256), default=2, help="threads of the arithmetic on the CPU")
+    bench.add_argument("--rounds", type=_within(1, 20), default=2, help="best of so many rounds")
+    bench.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
+    bench.add_argument("--probe", type=_within(0, 1000), default=20, help="pairs of guesses of the probe; 0 none")
+    bench.add_argument("--reference", action="store_true", help="also transformers' continuous batching, if installed")
+    bench.set_defaults(act=_bench)
+
+
+def _within(low: int, high: int) -> Any:
+    def number(text: str) -> int:
+        value = int(text)
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"expected {low} to {high}")
+        return value
+
+    return number
+
+
+def _bench(asked: argparse.Namespace, _settings: Settings) -> int:
+    with _folder(asked.model) as folder:
+        found = _measure(folder, asked)
+    if asked.json:
+        print(json.dumps(found))
+        return 0
+    for name, value in found.items():
+        print(f"{name:34} {value}")
+    return 0
+
+
+@contextlib.contextmanager
+def _folder(model: str) -> Iterator[Path]:
+    from inference.bench.load import random_model
+    from inference.engine import shipped_model
+
+    if model == RANDOM:
+        with random_model() as folder:
+            yield folder
+    else:
+        yield shipped_model() if model == "glossary" else Path(model)
+
+
+def _measure(folder: Path, asked: argparse.Namespace) -> dict[str, object]:
+    import asyncio
+
+    from inference.bench import load, probe, reference, throughput
+
+    requests = load.questions(asked.concurrent, asked.tokens, prompt=asked.prompt)
+    prompts = load.encoded(folder, requests)
+    found: dict[str, object] = {
+        "model": f"{folder.name}, {load.parameters(folder):.1f} M parameters, fp32, {asked.device}",
+        "requests": asked.concurrent,
+        "prompt tokens": f"{min(map(len, prompts))} to {max(map(len, prompts))}",
+        "answer tokens": f"{min(r.max_tokens for r in requests)} to {max(r.max_tokens for r in requests)}",
+        "threads": asked.threads,
+    }
+    speeds = asyncio.run(
+        throughput.modes(
+            folder, requests, asked.threads, slots=asked.concurrent, rounds=asked.rounds, device=asked.device
+        )
+    )
+    alone = speeds["one by one"].tokens_per_second
+    for mode, speed in speeds.items():
+        found[f"{mode}, tokens/s"] = round(speed.tokens_per_second, 1)
+        found[f"{mode}, against one by one"] = round(speed.tokens_per_second / alone, 2)
+    if asked.reference:
+        theirs = reference.tokens_per_second(folder, prompts, [r.max_tokens for r in requests], asked.threads)
+        found["transformers, tokens/s"] = None if theirs is None else round(theirs, 1)
+        if theirs is not None:
+            found["continuous, against transformers"] = round(speeds["continuous"].tokens_per_second / theirs, 2)
+    if asked.probe:
+        leak = probe.run_probe(folder, asked.probe, min(200, max(64, asked.prompt)), asked.threads)
+        found["probe of another tenant, AUC"] = round(leak.auc, 3)
+        found["own prefix, times faster"] = round(leak.reuse, 1)
+    return found

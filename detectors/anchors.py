@@ -12,6 +12,8 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
+from detectors.grams import Codes, codes_of
+
 _COMMON = {letter: rank for rank, letter in enumerate("zqjxkvbpygfwmucldrhsnioate ")}
 """Letters of English from rare to common; what is not among them is rarer."""
 _BITS = 16
@@ -28,12 +30,15 @@ class AnchorIndex:
         for anchor, numbers in anchors.items():
             shift, gram = _rarest(anchor)
             table = self._tables.setdefault(len(gram), np.zeros(1 << _BITS, dtype=np.bool_))
-            table[_hashes(_codes(gram), len(gram))] = True
+            table[_hashes(codes_of(gram), len(gram))] = True
             self._by_gram.setdefault(gram, []).append((anchor, shift, numbers))
 
-    def find(self, text: str) -> list[tuple[int, tuple[int, ...]]]:
-        """Offset of each occurrence's last character with its anchor's numbers, in order of offset."""
-        codes = _codes(text)
+    def find(self, text: str, codes: Codes | None = None) -> list[tuple[int, tuple[int, ...]]]:
+        """Offset of each occurrence's last character with its anchor's numbers, in order of offset.
+
+        `codes` are the text's code points where they are known already.
+        """
+        codes = codes_of(text) if codes is None else codes
         found: list[tuple[int, tuple[int, ...]]] = []
         for length, table in self._tables.items():
             if len(codes) < length:
@@ -52,10 +57,6 @@ def _rarest(anchor: str) -> tuple[int, str]:
     grams = [(anchor[at : at + length], at) for at in range(len(anchor) - length + 1)]
     gram, at = min(grams, key=lambda gram: (sum(_COMMON.get(char, -1) for char in gram[0]), gram[1]))
     return at, gram
-
-
-def _codes(text: str) -> npt.NDArray[np.uint32]:
-    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
 
 
 def _hashes(codes: npt.NDArray[np.uint32], length: int) -> npt.NDArray[np.uint32]:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline import config
-from pipeline.cli import ask, audit, local, operate, stage
+from pipeline.cli import ask, audit, detect, local, operate, stage
 from pipeline.errors import ConfigError, Fatal, Malformed, Retryable
 
 EPILOG = """\
@@ -41,7 +41,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--config", type=Path, help="settings file (TOML)")
     parser.add_argument("--home", type=Path, default=config.default_home(), help="folder of the embedded stack")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in (local, stage, operate, ask, audit):
+    for module in (local, stage, operate, ask, audit, detect):
         module.add(commands)
     return parser
 

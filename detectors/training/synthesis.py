@@ -1,0 +1,80 @@
+"""Training rows written for this project: families of attacks, each with benign twins that use the same words.
+
+A family file has `language`, `role`, `[words]` (named lists) and `[[family]]` tables; a template's `{name}` stands for
+one entry of that list, entries may hold names themselves, and `{{` is a brace. `{harm}` is a plain harmful request of
+the same language out of the training rows.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import resources
+
+import msgspec
+
+from detectors.training.rows import Row
+
+_SLOT = re.compile(r"\{\{|\}\}|\{(\w+)\}")
+_DEPTH = 4
+SOURCE = "families"
+
+
+class _Family(msgspec.Struct, forbid_unknown_fields=True):
+    name: str
+    label: str
+    count: int
+    templates: list[str]
+    twins: list[str]
+    sentences: tuple[int, int] = (1, 1)
+
+
+class _File(msgspec.Struct, forbid_unknown_fields=True):
+    language: str
+    role: str
+    words: dict[str, list[str]]
+    family: list[_Family]
+
+
+def synthesise(seed: int, harmful: Mapping[str, Sequence[str]]) -> list[Row]:
+    """Every family's attacks and as many twins, without doubles. `harmful`: plain requests by language."""
+    folder = resources.files("detectors.training") / "families"
+    rows: list[Row] = []
+    for file in sorted((f for f in folder.iterdir() if f.name.endswith(".toml")), key=lambda f: f.name):
+        held = msgspec.convert(tomllib.loads(file.read_text("utf-8")), _File)
+        words = held.words | {"harm": list(harmful.get(held.language, ())) or ["..."]}
+        for family in held.family:
+            draw = random.Random(f"{seed}/{family.name}")
+            for label, templates in ((family.label, family.templates), ("benign", family.twins)):
+                for text in _texts(draw, templates, words, family):
+                    subset = family.name if label != "benign" else "twin"
+                    rows.append(Row(text, label, f"{SOURCE}/{family.name}", held.language, held.role, subset))
+    return rows
+
+
+def _texts(
+    draw: random.Random, templates: Sequence[str], words: Mapping[str, Sequence[str]], family: _Family
+) -> Iterator[str]:
+    seen: set[str] = set()
+    low, high = family.sentences
+    for _ in range(family.count):
+        chosen = draw.sample(templates, min(len(templates), draw.randint(low, high)))
+        # a name that a long text repeats is the same throughout
+        fixed = dict(words) | {"name": [draw.choice(words["name"])]} if "name" in words else words
+        text = " ".join(_fill(draw, template, fixed, _DEPTH) for template in chosen)
+        if text not in seen:
+            seen.add(text)
+            yield text
+
+
+def _fill(draw: random.Random, template: str, words: Mapping[str, Sequence[str]], depth: int) -> str:
+    def slot(match: re.Match[str]) -> str:
+        name = match[1]
+        if name is None:
+            return match[0][0]
+        entry = draw.choice(words[name])
+        return entry if name == "harm" or not depth else _fill(draw, entry, words, depth - 1)
+
+    return _SLOT.sub(slot, template)

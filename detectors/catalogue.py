@@ -12,8 +12,8 @@ from typing import NamedTuple
 from msgspec.structs import replace
 
 from detectors.base import HIGH, LOW, Detector, Finding, Part, Transcript
-from detectors.prompts import PromptDetector, Zone
 from detectors.pii import PiiDetector
+from detectors.prompts import PromptDetector, Zone
 
 PROMPTS = PromptDetector()
 CATALOGUE: tuple[Detector, ...] = (PROMPTS, PiiDetector())

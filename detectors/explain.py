@@ -12,7 +12,7 @@ from typing import NamedTuple
 from detectors.base import Part, Role
 from detectors.catalogue import PROMPTS, Assessment, assess
 from detectors.grams import CHAR_BITS, OFFSETS, SIZES, blocks, codes_of, join
-from detectors.scorer import HEADS
+from detectors.scorer import HEADS, SMOOTH
 from detectors.views import Passage, Seen, first_views, further_views
 
 MAX_CHARS = 20_000
@@ -60,8 +60,8 @@ def explain(text: str, role: Role = "user") -> Explanation:
         for f in verdict.findings
     ]
     grams = _grams(_reading(text, role, verdict), HEADS.index(role))
-    version = PROMPTS.model.version
-    return Explanation(verdict.score, verdict.zone, verdict.flagged, verdict.language, verdict.view, version, rules, grams)
+    shown = verdict.score, verdict.zone, verdict.flagged, verdict.language, verdict.view
+    return Explanation(*shown, PROMPTS.model.version, rules, grams)
 
 
 def _reading(text: str, role: Role, verdict: Assessment) -> str:
@@ -76,7 +76,7 @@ def _grams(text: str, head: int) -> list[Gram]:
     """The TOP grams by absolute weight, heaviest first."""
     joined = join([text])
     scorer = PROMPTS.scorer
-    size = len(text) + 1 + 16
+    unit = scorer.heads[head].scale / (len(text) + 1 + SMOOTH) ** 0.5
     totals: dict[tuple[int, str], float] = defaultdict(float)
     for block in blocks(joined, codes_of(joined.text)):
         table = scorer.weights[head][OFFSETS[block.order] : OFFSETS[block.order] + SIZES[block.order]]
@@ -84,7 +84,7 @@ def _grams(text: str, head: int) -> list[Gram]:
         places = range(len(values)) if block.places is None else block.places.tolist()
         for place, value in zip(places, values, strict=True):
             if value:
-                totals[block.order, _text(joined.text, place, block.order)] += value * scorer.heads[head].scale / size**0.5
+                totals[block.order, _text(joined.text, place, block.order)] += value * unit
     ordered = sorted(totals.items(), key=lambda item: (-abs(item[1]), item[0]))
     return [Gram(_KINDS[order], gram, weight) for (order, gram), weight in ordered[:TOP]]
 

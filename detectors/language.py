@@ -13,11 +13,18 @@ LANGUAGES = ("en", "zh", "other")
 EN, ZH, OTHER = range(3)
 _HAN, _FOREIGN, _LATIN = 1, 1 << 21, 1 << 42
 """Three counts in one 64-bit sum; a text that could overflow one is beyond any budget here."""
-_ENGLISH = """the of and to in is you that it for on are with as this be or by not your what how do can i my me we if an from
-have will write please would should there which about when where who why tell give make""".split()
-_OTHER = """der die und das ist nicht ein eine ich sie mit den von zu wie für le les des et est une vous dans que pour je
-pas sur el los las una por para con como es del al qué il di che non sono per della um uma não os em da na het een van ik
-niet voor dat yang dan untuk ini dengan apa của và là có không bir ve için nie jest się""".split()
+
+_ENGLISH = (
+    "the of and to in is you that it for on are with as this be or by not your what how do can i my me we if an "
+    "from have will write please would should there which about when where who why tell give make "
+)
+_FOREIGN_WORDS = (
+    "der die und das ist nicht ein eine ich sie mit den von zu wie für le les des et est une vous dans que pour "
+    "je pas sur el los las una por para con como es del al qué il di che non sono per della um uma não os em da "
+    "na het een van ik niet voor dat yang dan untuk ini dengan apa của và là có không bir ve için nie jest się "
+)
+_VOTES = dict.fromkeys(_FOREIGN_WORDS.split(), 1) | dict.fromkeys(_ENGLISH.split(), -1)
+"""A word that both lists hold counts as English."""
 
 
 def _counts() -> npt.NDArray[np.int64]:
@@ -36,7 +43,6 @@ def _counts() -> npt.NDArray[np.int64]:
 
 
 _COUNTS = _counts()
-_VOTES = {word: 1 for word in _OTHER} | {word: -1 for word in _ENGLISH}
 
 
 def languages(joined: Joined, codes: Codes) -> npt.NDArray[np.intp]:

@@ -1,7 +1,7 @@
 """Leave-one-source-out: every row is read by a model that saw no row of its source, and what it says decides the rest.
 
-Sources that hold much the same are one group; groups are dealt to folds, attacks by size, so that none is learned from a
-copy of it.
+Sources that hold much the same are one group; groups are dealt to folds, attacks by size, so that none is learned from
+a copy of it.
 """
 
 from __future__ import annotations
@@ -124,15 +124,17 @@ def held_out(
     window: int,
     stride: int,
     seed: int,
+    only: Sequence[int] | None = None,
 ) -> tuple[Wide, Wide]:
-    """(whole, worst window) of each row by the model that did not see its fold."""
+    """(whole, worst window) of each row by the model that did not see its fold; of the rows `only` where given."""
+    mine = np.arange(len(rows)) if only is None else np.asarray(only)
     whole, worst = np.zeros(len(rows)), np.zeros(len(rows))
-    for number in sorted(set(fold.tolist())):
+    for number in sorted(set(fold[mine].tolist())):
         model = learn(taught.without(fold == number), seed)
-        out = np.flatnonzero(fold == number)
+        out = mine[fold[mine] == number]
         scorer = scorer_of(*quantised(model, window, stride))
         whole[out], worst[out] = margins(scorer, [rows[index].text for index in out])
-    return whole, worst
+    return whole[mine], worst[mine]
 
 
 def readings(rows: Sequence[Row], whole: Wide, worst: Wide) -> Readings:

@@ -6,21 +6,25 @@ as attacks, the others as clean.
 
 from __future__ import annotations
 
-import random
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
+import numpy as np
 
 from detectors.normalize import clean
+from detectors.training.disguise import scrambled, wrapped
 
 WHOLE = 4_000
 """Characters of a long text that its beginning holds."""
 USER_WINDOW, DOCUMENT_WINDOW = 400, 160
 _WINDOWS = 4
 _DOCUMENT_WINDOWS = 6
+SCRAMBLED, WRAPPED = 0.08, 0.03
+"""Shares of short texts that are learned once more with shuffled letters, and as what an encoded text is wrapped in."""
 _BALANCE = 600
 EMPHASIS = {"hard_mention": 3.0, "hard_role_prompt": 2.0, "twin": 1.5}
 """By subset of benign rows: those that resemble attacks count for more (trigger words alone must not decide)."""
@@ -59,6 +63,11 @@ class Example(NamedTuple):
     row: int
 
 
+def drawing(key: str) -> np.random.Generator:
+    """Random numbers that depend on the key alone."""
+    return np.random.default_rng(zlib.crc32(key.encode()))
+
+
 def read(file: Path) -> list[Row]:
     """The rows of one file. Raises OSError, or msgspec.DecodeError where a line is no such row."""
     decode = msgspec.json.Decoder(Row).decode
@@ -84,15 +93,20 @@ def weights(rows: Sequence[Row]) -> list[float]:
 def user_examples(rows: Sequence[Row], chosen: Iterable[int], weight: Sequence[float], seed: int) -> Iterator[Example]:
     """Of each chosen row the whole text; of a long one also windows, which share its weight."""
     for index in chosen:
-        row, draw = rows[index], random.Random(f"{seed}/{index}")
+        row, draw = rows[index], drawing(f"{seed}/{index}")
         text = clean(row.text[: 4 * WHOLE]).text
         if len(text) <= USER_WINDOW:
             yield Example(text, row.attack, weight[index], index)
+            chance = float(draw.random())
+            if chance < SCRAMBLED:
+                yield Example(scrambled(text, draw), row.attack, weight[index], index)
+            elif chance > 1 - WRAPPED:
+                yield Example(wrapped(text, draw), False, weight[index], index)
             continue
         yield Example(text[:WHOLE], row.attack, weight[index] / 2, index)
         count = min(_WINDOWS, len(text) // USER_WINDOW)
         for _ in range(count):
-            start = draw.randrange(len(text) - USER_WINDOW + 1)
+            start = int(draw.integers(len(text) - USER_WINDOW + 1))
             piece = text[start : start + USER_WINDOW]
             yield Example(piece, row.attack, weight[index] / 2 / count, index)
 
@@ -102,7 +116,7 @@ def document_examples(
 ) -> Iterator[Example]:
     """Windows of documents, labelled by what they hold; user attacks and tasks as if planted, which they could be."""
     for index in chosen:
-        row, draw = rows[index], random.Random(f"{seed}/{index}")
+        row, draw = rows[index], drawing(f"{seed}/{index}")
         text = clean(row.text[: 4 * WHOLE]).text
         if row.role != "document":
             if row.attack and row.label == "injection" and len(text) <= USER_WINDOW:
@@ -112,11 +126,11 @@ def document_examples(
         if len(text) <= DOCUMENT_WINDOW or (row.attack and at < 0):
             yield Example(text[:WHOLE], row.attack, weight[index], index)
             continue
-        spots = [draw.randrange(len(text) - DOCUMENT_WINDOW + 1) for _ in range(_DOCUMENT_WINDOWS)]
+        spots = draw.integers(len(text) - DOCUMENT_WINDOW + 1, size=_DOCUMENT_WINDOWS).tolist()
         for start in spots:
             if at < 0 or start + DOCUMENT_WINDOW < at - 80 or start > at + len(row.payload):
                 yield Example(text[start : start + DOCUMENT_WINDOW], False, weight[index] / 2, index)
         if at >= 0:
-            for before in (draw.randrange(20), draw.randrange(20, 80)):
+            for before in (int(draw.integers(20)), int(draw.integers(20, 80))):
                 start = max(0, at - before)
                 yield Example(text[start : start + DOCUMENT_WINDOW], True, weight[index] / 2, index)

@@ -7,15 +7,15 @@ the same language out of the training rows.
 
 from __future__ import annotations
 
-import random
 import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 
 import msgspec
+import numpy as np
 
-from detectors.training.rows import Row
+from detectors.training.rows import Row, drawing
 
 _SLOT = re.compile(r"\{\{|\}\}|\{(\w+)\}")
 _DEPTH = 4
@@ -46,7 +46,7 @@ def synthesise(seed: int, harmful: Mapping[str, Sequence[str]]) -> list[Row]:
         held = msgspec.convert(tomllib.loads(file.read_text("utf-8")), _File)
         words = held.words | {"harm": list(harmful.get(held.language, ())) or ["..."]}
         for family in held.family:
-            draw = random.Random(f"{seed}/{family.name}")
+            draw = drawing(f"{seed}/{family.name}")
             for label, templates in ((family.label, family.templates), ("benign", family.twins)):
                 for text in _texts(draw, templates, words, family):
                     subset = family.name if label != "benign" else "twin"
@@ -55,26 +55,31 @@ def synthesise(seed: int, harmful: Mapping[str, Sequence[str]]) -> list[Row]:
 
 
 def _texts(
-    draw: random.Random, templates: Sequence[str], words: Mapping[str, Sequence[str]], family: _Family
+    draw: np.random.Generator, templates: Sequence[str], words: Mapping[str, Sequence[str]], family: _Family
 ) -> Iterator[str]:
     seen: set[str] = set()
     low, high = family.sentences
     for _ in range(family.count):
-        chosen = draw.sample(templates, min(len(templates), draw.randint(low, high)))
+        count = min(len(templates), int(draw.integers(low, high + 1)))
+        chosen = [templates[place] for place in draw.choice(len(templates), size=count, replace=False).tolist()]
         # a name that a long text repeats is the same throughout
-        fixed = dict(words) | {"name": [draw.choice(words["name"])]} if "name" in words else words
+        fixed = dict(words) | {"name": [_one(draw, words["name"])]} if "name" in words else words
         text = " ".join(_fill(draw, template, fixed, _DEPTH) for template in chosen)
         if text not in seen:
             seen.add(text)
             yield text
 
 
-def _fill(draw: random.Random, template: str, words: Mapping[str, Sequence[str]], depth: int) -> str:
+def _one(draw: np.random.Generator, entries: Sequence[str]) -> str:
+    return entries[int(draw.integers(len(entries)))]
+
+
+def _fill(draw: np.random.Generator, template: str, words: Mapping[str, Sequence[str]], depth: int) -> str:
     def slot(match: re.Match[str]) -> str:
         name = match[1]
         if name is None:
             return match[0][0]
-        entry = draw.choice(words[name])
+        entry = _one(draw, words[name])
         return entry if name == "harm" or not depth else _fill(draw, entry, words, depth - 1)
 
     return _SLOT.sub(slot, template)

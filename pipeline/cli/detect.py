@@ -47,9 +47,9 @@ def add(commands: Any) -> None:
     prompts = subcommands.add_parser(
         "prompts",
         help="score prompts and documents for injection and jailbreak",
-        description='Reads lines {"id", "text", "role"?: user|document|system, "context"?} and answers each with {"id", '
-        '"score", "zone", "flagged", "language", "rules", "view"}, in order. A score of 0.5 is the flag threshold of the '
-        'row\'s role and language. A line that cannot be read is answered with {"id", "error"}.',
+        description='Reads lines {"id", "text", "role"?: user|document|system, "context"?} and answers each, in order, '
+        'with {"id", "score", "zone", "flagged", "language", "rules", "view"}. A score of 0.5 is the flag threshold of '
+        'the row\'s role and language. A line that cannot be read is answered with {"id", "error"}.',
     )
     prompts.set_defaults(act=_prompts)
     explain = subcommands.add_parser("explain", help="what fired on one text, on which reading, and the n-grams behind")

@@ -1,4 +1,4 @@
-"""JSON lines in, JSON lines out: one answer per line, in order, at once when lines come singly, in batches when many wait."""
+"""JSON lines in, JSON lines out: an answer per line, in order, at once when lines come singly, else in batches."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +12,8 @@ from detectors.grams import Codes, Joined
 
 LANGUAGES = ("en", "zh", "other")
 EN, ZH, OTHER = range(3)
+_READ = 400
+"""Characters whose words are looked at."""
 _HAN, _FOREIGN, _LATIN = 1, 1 << 21, 1 << 42
 """Three counts in one 64-bit sum; a text that could overflow one is beyond any budget here."""
 
@@ -45,21 +48,25 @@ def _counts() -> npt.NDArray[np.int64]:
 _COUNTS = _counts()
 
 
-def languages(joined: Joined, codes: Codes) -> npt.NDArray[np.intp]:
-    """EN, ZH or OTHER per text.
+def languages(joined: Joined, codes: Codes, rows: Sequence[int] | None = None) -> npt.NDArray[np.intp]:
+    """EN, ZH or OTHER of each text, or of the texts `rows` alone."""
+    chosen = range(len(joined.starts)) if rows is None else rows
+    starts, ends = joined.starts.tolist(), joined.ends.tolist()
+    found = [_language(joined.text, codes[starts[row] : ends[row]], starts[row]) for row in chosen]
+    return np.array(found, dtype=np.intp)
 
-    A Han character says about as much as three letters. Kana, Hangul, Cyrillic, accented letters and the like make a
-    text foreign from one letter in fifty on; Latin text without them by its function words.
+
+def _language(text: str, codes: Codes, start: int) -> int:
+    """A Han character says about as much as three letters.
+
+    Kana, Hangul, Cyrillic, accented letters and the like make a text foreign from one letter in fifty on; Latin text
+    without them is judged by its function words.
     """
-    found = np.zeros(len(joined.starts), dtype=np.intp)
-    if not len(found):
-        return found
-    sums = np.add.reduceat(_COUNTS.take(np.minimum(codes, np.uint32(0xFFFF))), joined.starts - 1)
+    sums = int(_COUNTS.take(np.minimum(codes, np.uint32(0xFFFF))).sum())
     han, foreign, latin = sums & 0x1FFFFF, (sums >> 21) & 0x1FFFFF, sums >> 42
-    found[foreign * 50 > 3 * han + latin] = OTHER
-    found[(han * 3 * 3 > latin) & (han > foreign * 8)] = ZH
-    for index in np.flatnonzero(found == EN).tolist():
-        words = joined.text[joined.starts[index] : min(joined.ends[index], joined.starts[index] + 400)].split()
-        if sum([_VOTES.get(word, 0) for word in words]) > 0:
-            found[index] = OTHER
-    return found
+    if 9 * han > latin and han > 8 * foreign:
+        return ZH
+    if 50 * foreign > 3 * han + latin:
+        return OTHER
+    words = text[start : start + min(len(codes), _READ)].split()
+    return OTHER if sum([_VOTES.get(word, 0) for word in words]) > 0 else EN

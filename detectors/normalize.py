@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -112,6 +113,21 @@ def clean(text: str) -> View:
     if _SPECIAL.search(text) is None:
         return View("clean", _unmix(from_utf16(_FOLDS[units])))
     return _clean_mapped(text)
+
+
+def clean_all(texts: Sequence[str]) -> list[View]:
+    """`clean` of each; what folds character by character, which is nearly all, is folded in one pass over the batch."""
+    wide = [at for at, text in enumerate(texts) if not text.isascii()]
+    views = [View("clean", text.lower()) if text.isascii() else None for text in texts]
+    if wide:
+        units = [utf16(texts[at]) for at in wide]
+        ends = np.cumsum([len(each) for each in units])
+        joined = np.concatenate(units)
+        odd = np.logical_or.reduceat(_CLOSER[joined], np.concatenate(([0], ends[:-1])))
+        folded = _FOLDS[joined]
+        for at, start, end, closer in zip(wide, [0, *ends.tolist()], ends.tolist(), odd.tolist(), strict=False):
+            views[at] = clean(texts[at]) if closer else View("clean", from_utf16(folded[start:end]))
+    return [view for view in views if view is not None]
 
 
 def utf16(text: str) -> npt.NDArray[np.uint16]:

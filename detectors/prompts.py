@@ -12,7 +12,6 @@ from math import exp
 from typing import Literal, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from detectors.base import HIGH, LOW, MEDIUM, Finding, Transcript
 from detectors.grams import Joined, codes_of, join
@@ -23,7 +22,7 @@ from detectors.views import Passage, Seen, batches, first_views, further_views
 
 Zone = Literal["pass", "uncertain", "block"]
 SCORE = "injection.score"
-AT_ONCE = 256
+AT_ONCE = 128
 """Passages scored together; their sums stay in the processor's cache."""
 _SCORED = frozenset(("user", "document", "system"))
 _HEAD_OF = {"user": 0, "document": 1, "system": 2}
@@ -72,12 +71,12 @@ class PromptDetector:
         self.model, self.scorer = shipped
         self.phrases = PhraseDetector()
         zones = self.model.zones
-        self._flags = np.array([[zones[head][language].flag for language in LANGUAGES] for head in HEADS])
+        self._flags = [[zones[head][language].flag for language in LANGUAGES] for head in HEADS]
         self._steps = [
             [(zones[head][lang].uncertain - zones[head][lang].flag, zones[head][lang].block - zones[head][lang].flag)
              for lang in LANGUAGES] for head in HEADS
         ]  # fmt: skip
-        self._floor = min(step[0] for steps in self._steps for step in steps)
+        self._floors = [min(zone.uncertain for zone in zones[head].values()) for head in HEADS]
 
     def screen(self, texts: Sequence[Transcript]) -> list[tuple[Finding, ...]]:
         """Findings per transcript, ordered by turn, then start; parts of the operator's own are not read."""
@@ -140,14 +139,18 @@ class PromptDetector:
         for key, finding in found.items():
             if key not in best or finding.severity > best[key].severity:
                 best[key] = finding
-        tongue = languages(joined, codes)
         roles = np.array([_HEAD_OF.get(batch[view.at].role, -1) for view in seen])
         extra = self._evidence(seen, found, batch)
         for head in sorted(set(roles.tolist()) - {-1}):
             margins = self.scorer.margins(joined, codes, head)
-            odds = blend(margins, self.model.worst[HEADS[head]]) + extra - self._flags[head][tongue]
-            near = (roles == head) if everything else (roles == head) & (odds >= self._floor)
-            _keep(near, odds, tongue, margins, seen, worst)
+            odds = blend(margins, self.model.worst[HEADS[head]]) + extra
+            near = np.flatnonzero((roles == head) & ((odds >= self._floors[head]) | everything))
+            # most texts are far from any threshold, and then their language does not matter
+            tongues = languages(joined, codes, near.tolist())
+            for index, language in zip(near.tolist(), tongues.tolist(), strict=True):
+                above = float(odds[index] - self._flags[head][language])
+                span = int(margins.starts[index]), int(margins.ends[index])
+                _keep(_Worst(above, language, seen[index], *span), worst)
 
     def _evidence(self, seen: Sequence[Seen], found: Best, batch: Sequence[Passage]) -> Floats:
         """Log-odds that the rules add to each reading; what was found in a passage counts for all of its readings."""
@@ -176,19 +179,10 @@ def blend(margins: Margins, share: float) -> Floats:
     return margins.whole * (1 - share) + margins.worst * share
 
 
-def _keep(
-    near: npt.NDArray[np.bool_],
-    odds: Floats,
-    tongue: npt.NDArray[np.intp],
-    margins: Margins,
-    seen: Sequence[Seen],
-    worst: dict[int, _Worst],
-) -> None:
-    for index in np.flatnonzero(near).tolist():
-        view, value = seen[index], float(odds[index])
-        if view.text and (view.at not in worst or value > worst[view.at].odds):
-            span = int(margins.starts[index]), int(margins.ends[index])
-            worst[view.at] = _Worst(value, int(tongue[index]), view, *span)
+def _keep(reading: _Worst, worst: dict[int, _Worst]) -> None:
+    at = reading.seen.at
+    if reading.seen.text and (at not in worst or reading.odds > worst[at].odds):
+        worst[at] = reading
 
 
 def _place(reading: _Worst) -> tuple[int, int]:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from detectors.base import Role, Transcript
 from detectors.decode import decoded, tagged
 from detectors.grams import Joined
-from detectors.normalize import View, clean, loose
+from detectors.normalize import View, clean_all, loose
 from detectors.suspicion import encoded_at, spelled_at
 
 MAX_BATCH_CHARS = 1_048_576
@@ -62,14 +62,8 @@ def batches(texts: Sequence[Transcript], roles: frozenset[str], limit: int) -> I
 
 
 def first_views(batch: Sequence[Passage]) -> list[Seen]:
-    seen = []
-    for at, passage in enumerate(batch):
-        if passage.text.isascii():
-            seen.append(Seen(at, None, passage.text.lower()))
-        else:
-            view = clean(passage.text)
-            seen.append(Seen(at, view, view.text))
-    return seen
+    views = clean_all([passage.text for passage in batch])
+    return [Seen(at, None if batch[at].text.isascii() else view, view.text) for at, view in enumerate(views)]
 
 
 def further_views(batch: Sequence[Passage], seen: Sequence[Seen], joined: Joined) -> list[Seen]:

@@ -18,10 +18,11 @@ GENERAL_TAIL, UNCERTAIN_TAIL, BLOCK_TAIL = 0.004, 0.025, 0.0003
 """Shares of ordinary unseen benign traffic that may be flagged, uncertain or blocked. Each is well below what is
 promised: a threshold loses a factor of two to seven on the way to other traffic."""
 HARD_TAIL = 0.05
-"""Share of the benign rows that resemble attacks that may be flagged."""
+"""Share of the benign rows that speak of attacks or use their words that may be flagged."""
 BLOCK_STEP = 1.0
 """The block threshold is at least this much above the flag threshold, in log-odds."""
-HARD = ("hard_mention", "hard_role_prompt", "hard_roleplay", "twin")
+MENTIONS = ("hard_mention", "twin")
+HARD = (*MENTIONS, "hard_role_prompt", "hard_roleplay")
 MAX_USE = 4.0
 """Log-odds that a rule adds at most: rules know the pack they were written beside better than what is to come."""
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -83,8 +84,9 @@ def zones(rows: Sequence[Row], odds: Wide, language: npt.NDArray[np.intp]) -> di
         weight = np.array([min(1.0, 600 / sizes[row.source, row.language]) if keep else 0.0
                            for row, keep in zip(rows, general, strict=True)])  # fmt: skip
         flag = tail(odds[general], weight[general], GENERAL_TAIL)
-        if hard.sum() > 50:
-            flag = max(flag, tail(odds[hard], np.ones(int(hard.sum())), HARD_TAIL))
+        mentions = benign & np.array([row.subset in MENTIONS for row in rows])
+        if mentions.sum() > 50:
+            flag = max(flag, tail(odds[mentions], np.ones(int(mentions.sum())), HARD_TAIL))
         uncertain = min(flag, tail(odds[general], weight[general], UNCERTAIN_TAIL))
         block = max(flag + BLOCK_STEP, tail(odds[general], weight[general], BLOCK_TAIL))
         out[name] = Zone(uncertain=round(uncertain, 4), flag=round(flag, 4), block=round(block, 4))

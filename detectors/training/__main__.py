@@ -37,7 +37,7 @@ from detectors.training.synthesis import synthesise
 
 SEED = 1
 VERSION = "2"
-MAX_BENIGN = 2_500
+MAX_BENIGN = 2_000
 """Benign rows of one source that are learned from."""
 _SHORT = 200
 _FORMS = {"user": (USER_WINDOW, 100), "document": (DOCUMENT_WINDOW, 32), "system": (USER_WINDOW, 100)}
@@ -87,7 +87,7 @@ def train_document(rows: Sequence[Row], added: Stack) -> Trained:
     margins = held_out(rows, deal(rows, 3), taught, *_FORMS["document"], SEED, only=mine)
     found = readings(documents, *margins)
     own = stack(documents, found, [weight[index] for index in mine], 1.0)
-    own = own._replace(use=added.use, more=added.more, hidden=added.hidden)
+    own = added._replace(bias=own.bias)
     odds = own.odds(found, 1.0)
     _show("document", documents, odds, cut := zones(documents, odds, found.language))
     return Trained(*quantised(learn(taught, SEED), *_FORMS["document"]), 1.0, own, cut)
@@ -95,8 +95,8 @@ def train_document(rows: Sequence[Row], added: Stack) -> Trained:
 
 def train_system(rows: Sequence[Row], user: Trained) -> Trained:
     """The user's examples with system prompts as further benign ones, so that telling a model its role is no attack."""
-    # a quarter of the rest is enough here, where little is at stake: system prompts are the operator's own words
-    rows = [row for at, row in enumerate(rows) if row.role == "system" or row.label == "injection" or at % 4 == 0]
+    # a tenth of the rest is enough here, where little is at stake: system prompts are the operator's own words
+    rows = [row for at, row in enumerate(rows) if row.role == "system" or at % 10 == 0]
     weight = [value * (4.0 if row.role == "system" else 1.0) for row, value in zip(rows, weights(rows), strict=True)]
     taught = lesson(user_examples(rows, range(len(rows)), weight, SEED))
     mine = [index for index, row in enumerate(rows) if row.role == "system"]

@@ -30,6 +30,11 @@ class Grams(NamedTuple):
         shift = np.repeat(self.offsets[rows] - offsets[:-1], lengths)
         return Grams(self.ids[np.arange(offsets[-1]) + shift], offsets, self.scale[rows])
 
+    def slice(self, start: int, stop: int) -> Grams:
+        """The texts `start` to `stop`, without copying."""
+        low, high = self.offsets[start], self.offsets[stop]
+        return Grams(self.ids[low:high], self.offsets[start : stop + 1] - low, self.scale[start:stop])
+
     def margins(self, weights: Floats) -> Floats:
         """One sum of weights per text, times its factor."""
         sums = np.add.reduceat(np.append(weights.take(self.ids), np.float32(0)), self.offsets[:-1])
@@ -65,18 +70,21 @@ def fit(
 ) -> Linear:
     """Weights (WIDTH) and bias. `decay`: L2 penalty per example of a batch."""
     draw = np.random.default_rng(seed)
+    # shuffled once, so that a batch is a slice; the epochs differ in the order of the batches
+    order = draw.permutation(len(attack))
+    grams, attack, weight = grams.take(order), attack[order], weight[order]
     weights, squares = np.zeros(WIDTH, np.float32), np.full(WIDTH, 1e-3, np.float32)
     bias, bias_square = 0.0, 1e-3
+    starts = np.arange(0, len(attack), _BATCH)
     for _ in range(epochs):
-        order = draw.permutation(len(attack))
-        for at in range(0, len(order), _BATCH):
-            rows = np.sort(order[at : at + _BATCH])
-            batch = grams.take(rows)
+        for at in draw.permutation(starts).tolist():
+            rows = slice(at, at + _BATCH)
+            batch = grams.slice(at, min(at + _BATCH, len(attack)))
             odds = np.clip(batch.margins(weights) + bias, -30, 30)
             slope = (1 / (1 + np.exp(-odds)) - attack[rows]) * weight[rows]
             each = np.repeat(slope * batch.scale, np.diff(batch.offsets))
             gradient = np.bincount(batch.ids, weights=each, minlength=WIDTH).astype(np.float32)
-            gradient += np.float32(decay * len(rows)) * weights
+            gradient += np.float32(decay * len(slope)) * weights
             squares += gradient * gradient
             weights -= np.float32(rate) * gradient / np.sqrt(squares)
             total = float(slope.sum())

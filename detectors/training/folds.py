@@ -22,7 +22,7 @@ from detectors.scorer import HEADS, Head, Scorer
 from detectors.training.fit import Floats, Grams, Linear, fit, grams_of
 from detectors.training.rows import Example, Row
 
-FOLDS = 4
+FOLDS = 3
 EPOCHS = 3
 DECAY = 1e-6
 MAX_CHARS = 16_000

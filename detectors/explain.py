@@ -80,7 +80,7 @@ def _grams(text: str, head: int) -> list[Gram]:
     totals: dict[tuple[int, str], float] = defaultdict(float)
     for block in blocks(joined, codes_of(joined.text)):
         table = scorer.weights[head][OFFSETS[block.order] : OFFSETS[block.order] + SIZES[block.order]]
-        values = table.take(block.index).tolist()
+        values = table.take(block.slots).tolist()
         places = range(len(values)) if block.places is None else block.places.tolist()
         for place, value in zip(places, values, strict=True):
             if value:

@@ -40,10 +40,10 @@ class Joined(NamedTuple):
 
 
 class Block(NamedTuple):
-    """The grams of one order: `index[k]` (0: none) is the gram at `places[k]`, or at place k where that is None."""
+    """The grams of one order: `slots[k]` (0: none) is the gram at `places[k]`, or at place k where that is None."""
 
     order: int
-    index: Codes
+    slots: Codes
     places: Places | None
 
 

@@ -56,7 +56,7 @@ class Scorer:
         table = self.weights[head]
         for block in blocks(joined, codes):
             start = OFFSETS[block.order]
-            found = table[start : start + SIZES[block.order]].take(block.index)
+            found = table[start : start + SIZES[block.order]].take(block.slots)
             if block.places is None:
                 sums[: len(found)] += found
             else:

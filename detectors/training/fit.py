@@ -53,8 +53,8 @@ def grams_of(texts: Sequence[str]) -> Grams:
         joined = join(texts[at : at + _CHUNK])
         found, places = [], []
         for block in blocks(joined, codes_of(joined.text)):
-            kept = np.flatnonzero(block.index)
-            found.append(block.index[kept].astype(np.int32) + np.int32(OFFSETS[block.order]))
+            kept = np.flatnonzero(block.slots)
+            found.append(block.slots[kept].astype(np.int32) + np.int32(OFFSETS[block.order]))
             places.append(kept if block.places is None else block.places[kept])
         text = np.searchsorted(joined.ends + 1, np.concatenate(places))
         ids.append(np.concatenate(found)[np.argsort(text, kind="stable")])

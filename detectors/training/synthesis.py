@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 
 import msgspec
+
 from detectors.training.rows import Row, drawing
 
 _SLOT = re.compile(r"\{\{|\}\}|\{(\w+)\}")

@@ -106,7 +106,8 @@ def _explain(arguments: argparse.Namespace, settings: Settings) -> int:
 
     found = explain(arguments.text, arguments.role)
     if arguments.json:
-        terminal.document(msgspec.to_builtins(found))
+        rules, grams = ([each._asdict() for each in column] for column in (found.rules, found.grams))
+        terminal.document(found._asdict() | {"rules": rules, "grams": grams})
         return 0
     say = terminal.console()
     colour = {"block": "red", "uncertain": "yellow", "pass": "green"}[found.zone]

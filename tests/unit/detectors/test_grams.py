@@ -17,9 +17,9 @@ def grams(texts: list[str]) -> list[list[tuple[int, int, int]]]:
     joined = join(texts)
     found: list[list[tuple[int, int, int]]] = [[] for _ in texts]
     for block in blocks(joined, codes_of(joined.text)):
-        places = np.arange(len(block.index)) if block.places is None else block.places
-        assert block.index.max(initial=0) < SIZES[block.order]
-        for index, place in zip(block.index.tolist(), places.tolist(), strict=True):
+        places = np.arange(len(block.slots)) if block.places is None else block.places
+        assert block.slots.max(initial=0) < SIZES[block.order]
+        for index, place in zip(block.slots.tolist(), places.tolist(), strict=True):
             if index:
                 row = int(np.searchsorted(joined.ends + 1, place))
                 found[row].append((block.order, place - int(joined.starts[row]), index))

@@ -61,9 +61,9 @@ def test_a_model_tells_unseen_sources_apart_and_is_reproducible() -> None:
     assert np.array_equal(one.weights, two.weights)
     assert one.bias == two.bias
     held, _ = margins(scorer_of(*quantised(one, 400, 100)), [row.text for row in given])
-    exact = learn(taught, 5).weights
-    full = np.array([float(lesson_of(text).grams.margins(exact)[0]) + one.bias for text in ("bake bread", "forget rules")])
-    short, _ = margins(scorer_of(*quantised(one, 400, 100)), ["bake bread", "forget rules"])
+    texts = ["bake bread", "forget rules"]
+    full = [float(lesson_of(text).grams.margins(one.weights)[0]) + one.bias for text in texts]
+    short, _ = margins(scorer_of(*quantised(one, 400, 100)), texts)
     assert held[:60].min() > held[60:].max()
     assert short == pytest.approx(full, abs=0.05)
 

@@ -73,8 +73,8 @@ def _fold(char: str) -> str:
     return folded[:MAX_FOLD]
 
 
-def _tables() -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.bool_], re.Pattern[str]]:
-    """For UTF-16 units: what folds to one unit, where to look closer, and the class of what folds otherwise.
+def _tables() -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.bool_], npt.NDArray[np.bool_], re.Pattern[str]]:
+    """For UTF-16 units: what folds to one unit, where to look closer, what folds otherwise, and its class.
 
     Beyond the basic plane only the blocks that NFKC or case folding changes are listed, so emoji and rare ideographs
     keep their place; their high surrogates are where to look closer.
@@ -89,6 +89,8 @@ def _tables() -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.bool_], re.Pattern
             found.append(code)
     closer = np.zeros(0x10000, dtype=np.bool_)
     closer[found] = True
+    otherwise = closer.copy()
+    otherwise[0xD800:0xE000] = otherwise[0xFFFF] = True
     closer[[0xD835, 0xD83C, 0xD83E, 0xD87E, 0xDB40, 0xDB41, 0xDB42, 0xDB43]] = True
     closer[0x0370:0x0530] = True
     listed = "".join(re.escape(chr(code)) for code in found)
@@ -96,10 +98,10 @@ def _tables() -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.bool_], re.Pattern
         f"[{listed}\U0001d400-\U0001d7ff\U0001f100-\U0001f2ff\U0001fbf0-\U0001fbf9"
         "\U0002f800-\U0002fa1f\U000e0000-\U000e0fff]"
     )
-    return folds, closer, pattern
+    return folds, closer, otherwise, pattern
 
 
-_FOLDS, _CLOSER, _SPECIAL = _tables()
+_FOLDS, _CLOSER, _OTHERWISE, _SPECIAL = _tables()
 _fold.cache_clear()
 
 
@@ -140,18 +142,36 @@ def from_utf16(units: npt.NDArray[np.uint16]) -> str:
 
 
 def _clean_mapped(text: str) -> View:
-    out: list[str] = []
+    """Each code point as what it folds to, a run of white space as one space; each kind is folded once."""
+    codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
+    plane = np.minimum(codes, np.uint32(0xFFFF))
+    odd = np.flatnonzero(_OTHERWISE.take(plane))
+    kinds, which = np.unique(codes[odd], return_inverse=True)
+    pieces = [_fold(chr(kind)) for kind in kinds.tolist()]
+    lengths = np.ones(len(codes), dtype=np.intp)
+    lengths[odd] = np.array([len(piece) for piece in pieces], dtype=np.intp)[which]
+    source = np.repeat(np.arange(len(codes)), lengths)
+    out = _FOLDS.take(plane).astype("<u4")[source]
+    first = np.cumsum(lengths) - lengths
+    for place in range(MAX_FOLD):
+        letters = np.array([ord(piece[place]) if place < len(piece) else 0 for piece in pieces], dtype=np.uint32)
+        there = lengths[odd] > place
+        out[first[odd[there]] + place] = letters[which[there]]
+    return _spaced_once(out, source)
+
+
+def _spaced_once(out: npt.NDArray[np.uint32], source: npt.NDArray[np.intp]) -> View:
+    """The view of code points `out` that were read at `source`; a run of spaces becomes one that spans the run."""
+    if not len(out):
+        return View("clean", "", array("I"), array("I"))
+    out[((out >= 0x09) & (out <= 0x0D)) | ((out >= 0x1C) & (out <= 0x1F))] = 0x20
+    space = out == 0x20
+    kept = np.flatnonzero(~(space & np.concatenate(([False], space[:-1]))))
+    last = np.append(kept[1:], len(out)) - 1
     starts, ends = array("I"), array("I")
-    for at, char in enumerate(text):
-        piece = _fold(char)
-        if piece == " " and out and out[-1] == " ":
-            ends[-1] = at + 1
-            continue
-        for letter in piece:
-            out.append(letter)
-            starts.append(at)
-            ends.append(at + 1)
-    return View("clean", _unmix("".join(out)), starts, ends)
+    starts.frombytes(source[kept].astype(np.uint32).tobytes())
+    ends.frombytes((source[last] + 1).astype(np.uint32).tobytes())
+    return View("clean", _unmix(out[kept].astype("<u4").tobytes().decode("utf-32-le", "surrogatepass")), starts, ends)
 
 
 def _unmix(text: str) -> str:

@@ -22,6 +22,8 @@ from detectors.views import Passage, Seen, batches, first_views, further_views
 
 Zone = Literal["pass", "uncertain", "block"]
 SCORE = "injection.score"
+MENTION = 1.5
+"""Log-odds taken off where rules find their phrases spoken about and none in use."""
 AT_ONCE = 128
 """Passages scored together; their sums stay in the processor's cache."""
 _SCORED = frozenset(("user", "document", "system"))
@@ -161,9 +163,12 @@ class PromptDetector:
         for (at, _), finding in found.items():
             if finding.severity > LOW:
                 uses[at].append(finding)
+        mentioned = {at for at, _ in found} - uses.keys()
         for index, view in enumerate(seen):
             if rules := uses.get(view.at):
                 extra[index] = evidence(self.model, rules)
+            elif view.at in mentioned:
+                extra[index] = -MENTION
         return extra
 
 

@@ -20,7 +20,6 @@ from detectors.grams import OFFSETS, SIZES, WIDTH, Codes, Joined, blocks
 HEADS = ("user", "document", "system")
 SMOOTH = 16
 """Characters added to every length, so that one word says less than a sentence made of such."""
-MAX_GRAM_REACH = 1
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 

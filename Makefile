@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup lock demo test soak bench check lint types contracts clean
+.PHONY: help setup lock demo test soak bench detectors eval check lint types contracts clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -50,6 +50,15 @@ soak: setup ## kill every process at random under load, then count: make soak KI
 
 bench: setup ## measure this machine against the goals of the design; one figure: make bench FIGURE=admit
 	$(BIN)/python -m tests.bench $(FIGURE) --json $(or $(JSON),bench.json)
+
+detectors: setup ## train the prompt scorer anew and print leave-one-source-out tables: make detectors DATA=FOLDER
+	$(BIN)/python -m detectors.training $(DATA)
+
+eval: setup ## the bars of detection on labelled rows, on sources held out and on validation: make eval DATA=FOLDER
+	$(BIN)/python -m detectors.training --tables $(DATA)
+	$(BIN)/python -m detectors.evaluate $(DATA)
+	$(BIN)/python -m detectors.pii.evaluate $(DATA)
+	$(BIN)/python -m detectors.accounts.evaluate $(DATA)/extraction
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

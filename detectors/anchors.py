@@ -1,6 +1,6 @@
 """Where any of some hundred short strings stands in a long text, at a few nanoseconds a character.
 
-Each anchor is known by the hash of the four of its characters, in a row, that are rarest (or of as many as it has). The
+Each anchor is known by the hash of the four of its characters, in a row, that are rarest (two or one if short). The
 hashes of all places of the text are computed at once and looked up in a bit table, and only the few places that remain
 are compared. A trie costs ten times as much here: its root alone has a child for every first character.
 """
@@ -12,9 +12,13 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
+from detectors.grams import Codes, codes_of
+
 _COMMON = {letter: rank for rank, letter in enumerate("zqjxkvbpygfwmucldrhsnioate ")}
 """Letters of English from rare to common; what is not among them is rarer."""
 _BITS = 16
+_SIZES = (1, 2, 4)
+"""Lengths of gram that are looked for; each costs a pass, so three have to do."""
 _FACTORS = (0x9E3779B1, 0x85EBCA77, 0xC2B2AE3D, 0x27D4EB2F)
 """Odd constants taken from xxHash; any odd ones would do."""
 
@@ -28,12 +32,15 @@ class AnchorIndex:
         for anchor, numbers in anchors.items():
             shift, gram = _rarest(anchor)
             table = self._tables.setdefault(len(gram), np.zeros(1 << _BITS, dtype=np.bool_))
-            table[_hashes(_codes(gram), len(gram))] = True
+            table[_hashes(codes_of(gram), len(gram))] = True
             self._by_gram.setdefault(gram, []).append((anchor, shift, numbers))
 
-    def find(self, text: str) -> list[tuple[int, tuple[int, ...]]]:
-        """Offset of each occurrence's last character with its anchor's numbers, in order of offset."""
-        codes = _codes(text)
+    def find(self, text: str, codes: Codes | None = None) -> list[tuple[int, tuple[int, ...]]]:
+        """Offset of each occurrence's last character with its anchor's numbers, in order of offset.
+
+        `codes` are the text's code points where they are known already.
+        """
+        codes = codes_of(text) if codes is None else codes
         found: list[tuple[int, tuple[int, ...]]] = []
         for length, table in self._tables.items():
             if len(codes) < length:
@@ -48,14 +55,10 @@ class AnchorIndex:
 
 def _rarest(anchor: str) -> tuple[int, str]:
     """Where in the anchor its rarest gram begins, and the gram."""
-    length = min(len(_FACTORS), len(anchor))
+    length = max(size for size in _SIZES if size <= len(anchor))
     grams = [(anchor[at : at + length], at) for at in range(len(anchor) - length + 1)]
     gram, at = min(grams, key=lambda gram: (sum(_COMMON.get(char, -1) for char in gram[0]), gram[1]))
     return at, gram
-
-
-def _codes(text: str) -> npt.NDArray[np.uint32]:
-    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
 
 
 def _hashes(codes: npt.NDArray[np.uint32], length: int) -> npt.NDArray[np.uint32]:

@@ -11,11 +11,12 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from detectors.base import HIGH, Detector, Finding, Part, Transcript
-from detectors.phrases import PhraseDetector
+from detectors.base import HIGH, LOW, Detector, Finding, Part, Transcript
 from detectors.pii import PiiDetector
+from detectors.prompts import PromptDetector, Zone
 
-CATALOGUE: tuple[Detector, ...] = (PhraseDetector(), PiiDetector())
+PROMPTS = PromptDetector()
+CATALOGUE: tuple[Detector, ...] = (PROMPTS, PiiDetector())
 MAX_FINDINGS = 16
 """Findings of one request that are kept, the worst first; a record stays small whatever its text holds."""
 MAX_CHARS = 262_144
@@ -24,6 +25,19 @@ MAX_PARTS = 256
 """Parts of one request that are read, half from each end."""
 TRUNCATED = "detector.truncated"
 _SEAM = "\n\n"
+
+
+class Assessment(NamedTuple):
+    """What the prompt detector makes of a transcript: its worst part's score (0 .. 1, one half flags) and reading."""
+
+    score: float = 0.0
+    zone: Zone = "pass"
+    flagged: bool = False
+    language: str = "other"
+    view: str = "clean"
+    rules: tuple[str, ...] = ()
+    """Ids of the rules in use, not merely mentioned, in any part."""
+    findings: tuple[Finding, ...] = ()
 
 
 class _Fitted(NamedTuple):
@@ -57,6 +71,25 @@ def screen(
     return out
 
 
+def assess(transcripts: Sequence[Transcript], budget: int = MAX_CHARS) -> list[Assessment]:
+    """One assessment per transcript, system parts included; the default one where there is nothing to read."""
+    fitted = [_fit(transcript, budget, unread="") for transcript in transcripts]
+    out: list[Assessment] = []
+    for fit, verdicts in zip(fitted, PROMPTS.assess([fit.transcript for fit in fitted]), strict=True):
+        if not verdicts:
+            out.append(Assessment())
+            continue
+        worst = max(verdicts, key=lambda verdict: verdict.odds)
+        findings = tuple([_placed(f, fit) if fit.gaps else f for verdict in verdicts for f in verdict.findings])
+        rules = sorted({f.rule for f in findings if f.severity > LOW}) + [TRUNCATED] * bool(fit.gaps)
+        out.append(
+            Assessment(
+                worst.score, worst.zone, worst.flagged, worst.language, worst.view, tuple(rules), findings
+            )
+        )
+    return out
+
+
 def _contained(detector: Detector, texts: Sequence[Transcript]) -> list[tuple[Finding, ...]]:
     """The detector's findings; where it fails, each transcript alone, so only those it fails on bear the failure."""
     rows = _tried(detector, texts)
@@ -81,7 +114,8 @@ def _bounded(found: list[Finding]) -> tuple[Finding, ...]:
     return tuple(sorted(found, key=lambda f: (f.turn, f.start, f.rule, f.end)))
 
 
-def _fit(transcript: Transcript, budget: int) -> _Fitted:
+def _fit(transcript: Transcript, budget: int, unread: str = "system") -> _Fitted:
+    """Parts in the role `unread` are left whole: no detector reads them."""
     total = 0
     for part in transcript:
         total += len(part.text)
@@ -92,10 +126,10 @@ def _fit(transcript: Transcript, budget: int) -> _Fitted:
     turns = range(count) if count <= MAX_PARTS else (*range(half), *range(count - half, count))
     parts: list[Part] = []
     gaps = [(turn, 0, len(transcript[turn].text)) for turn in range(half, count - half)] if count > MAX_PARTS else []
-    share = _share([len(transcript[turn].text) for turn in turns if transcript[turn].role != "system"], budget)
+    share = _share([len(transcript[turn].text) for turn in turns if transcript[turn].role != unread], budget)
     for turn in turns:
         part = transcript[turn]
-        if part.role == "system" or len(part.text) <= share:
+        if part.role == unread or len(part.text) <= share:
             parts.append(part)
             continue
         start, end = share // 2, len(part.text) - share // 2

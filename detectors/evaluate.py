@@ -17,6 +17,7 @@ from typing import NamedTuple, TypeVar
 
 import msgspec
 
+from detectors import evaluate_prompts
 from detectors.base import HIGH, MEDIUM, Part, Role
 from detectors.catalogue import screen
 from detectors.extraction import AccountState, features, update
@@ -158,6 +159,9 @@ def main(arguments: Sequence[str]) -> int:
     folder, read = Path(arguments[0]), 0
     for name in FILES:
         if (file := folder / name).is_file():
+            if name == "validation.jsonl":
+                print(f"{name}: the bars of prompt detection")
+                print("\n".join(evaluate_prompts.report(evaluate_prompts.rows_of(file))))
             _print_tallies(f"{name}: prompts by label, language, source", prompts(file))
             read += 1
         if (file := folder / "pii" / name).is_file():

@@ -1,4 +1,4 @@
-"""The phrase detector: anchors of all rules are looked for at once, patterns only where an anchor stood.
+"""The phrase rules: anchors of all rules are looked for at once, patterns only where an anchor stood.
 
 Cost: one joined pass over a batch, some 10 ns a character, and about 2 µs for each anchor hit. A rule
 reports once per part, at its worst reading. System parts are the operator's own words and are not
@@ -10,31 +10,21 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 
 from detectors.anchors import AnchorIndex
 from detectors.base import HIGH, LOW, Finding, Transcript
-from detectors.decode import decoded, tagged
+from detectors.grams import Codes, Joined, codes_of, join
 from detectors.mention import is_mention
-from detectors.normalize import View, clean, loose
 from detectors.rulebook import Rule, load_rules
-from detectors.suspicion import encoded_at, spelled_at
+from detectors.views import Passage, Seen, batches, first_views, further_views
 
-MAX_BATCH_CHARS = 1_048_576
-"""Characters joined for one pass; bounds the memory of a batch of large prompts."""
-_BREAK = "\n\x00\n"
 SMUGGLED = "injection.hidden.tag-characters"
+ROLES = frozenset(("user", "document", "assistant"))
 _SMUGGLED = re.compile("[\U000e0020-\U000e007e]{8,}")
+_AT_ONCE = 4096
 
-
-@dataclass(frozen=True, slots=True)
-class _Text:
-    """One part under examination."""
-
-    row: int
-    turn: int
-    role: str
-    text: str
+Best = dict[tuple[int, int], Finding]
+"""The worst finding for (passage of the batch, rule number)."""
 
 
 class PhraseDetector:
@@ -53,76 +43,32 @@ class PhraseDetector:
     def screen(self, texts: Sequence[Transcript]) -> list[tuple[Finding, ...]]:
         """Findings per transcript, ordered by turn, then start."""
         found: list[list[Finding]] = [[] for _ in texts]
-        batch: list[_Text] = []
-        size = 0
-        for row, transcript in enumerate(texts):
-            for turn, part in enumerate(transcript):
-                if part.role == "system" or not part.text:
-                    continue
-                batch.append(_Text(row, turn, part.role, part.text))
-                size += len(batch[-1].text)
-                if size >= MAX_BATCH_CHARS:
-                    self._screen_batch(batch, found)
-                    batch, size = [], 0
-        self._screen_batch(batch, found)
-        return [tuple(sorted(row, key=_order)) if row else () for row in found]
+        for batch in batches(texts, ROLES, _AT_ONCE):
+            best: Best = {}
+            seen = first_views(batch)
+            joined = join([view.text for view in seen])
+            self.match(batch, seen, joined, codes_of(joined.text), best)
+            if extra := further_views(batch, seen, joined):
+                joined = join([view.text for view in extra])
+                self.match(batch, extra, joined, codes_of(joined.text), best)
+            for passage in batch:
+                found[passage.row] += smuggled(passage)
+            for (at, _), finding in best.items():
+                found[batch[at].row].append(finding)
+        return [tuple(sorted(row, key=order)) if row else () for row in found]
 
-    def _screen_batch(self, batch: list[_Text], found: list[list[Finding]]) -> None:
-        if not batch:
-            return
-        views: list[tuple[int, View | None, str]] = []
-        for at, item in enumerate(batch):
-            if item.text.isascii():
-                views.append((at, None, item.text.lower()))
-            else:
-                view = clean(item.text)
-                views.append((at, view, view.text))
-                if view.starts is not None:
-                    found[item.row] += _smuggled(item)
-        starts, joined = _join(text for _, _, text in views)
-        best: dict[tuple[int, int], Finding] = {}
-        self._match(batch, views, starts, joined, best)
-        if extra := self._further_views(batch, views, starts, joined):
-            self._match(batch, extra, *_join(text for _, _, text in extra), best)
-        for (at, _), finding in best.items():
-            found[batch[at].row].append(finding)
-
-    def _further_views(
-        self,
-        batch: list[_Text],
-        views: list[tuple[int, View | None, str]],
-        starts: list[int],
-        joined: str,
-    ) -> list[tuple[int, View | None, str]]:
-        """Loose and decoded views of the few texts that look spelled out or encoded."""
-        further: list[tuple[int, View | None, str]] = []
-        shape = joined.encode("ascii", "replace")
-        for index in sorted({bisect_right(starts, at) - 1 for at in spelled_at(shape, joined)}):
-            at, view, text = views[index]
-            if (read := loose(view or View("clean", text))) is not None:
-                further.append((at, read, read.text))
-        encoded = {bisect_right(starts, at) - 1 for at in encoded_at(shape, joined)}
-        for index, (at, view, _) in enumerate(views):
-            if view is not None and view.starts is not None and tagged(batch[at].text):
-                encoded.add(index)
-        for index in sorted(encoded):
-            at = views[index][0]
-            further += [(at, read, read.text) for read in decoded(batch[at].text)]
-        return further
-
-    def _match(
-        self,
-        batch: list[_Text],
-        views: list[tuple[int, View | None, str]],
-        starts: list[int],
-        joined: str,
-        best: dict[tuple[int, int], Finding],
+    def match(
+        self, batch: Sequence[Passage], seen: Sequence[Seen], joined: Joined, codes: Codes, best: Best
     ) -> None:
+        """Adds to `best` what the rules find in the readings `seen`, which are the texts of `joined`."""
+        starts, ends = joined.starts.tolist(), joined.ends.tolist()
         windows: dict[tuple[int, int], list[list[int]]] = {}
-        for end, rules in self._anchors.find(joined):
+        for end, rules in self._anchors.find(joined.text, codes):
             index = bisect_right(starts, end) - 1
+            if index < 0 or end >= ends[index]:
+                continue
             at = end - starts[index]
-            role = batch[views[index][0]].role
+            role = batch[seen[index].at].role
             for number in rules:
                 if role not in self.rules[number].roles:
                     continue
@@ -133,21 +79,21 @@ class PhraseDetector:
                 else:
                     spans.append([max(0, at - reach), at + reach])
         for (index, number), spans in windows.items():
-            at, view, text = views[index]
-            finding = _worst(self.rules[number], view, text, spans, batch[at])
-            known = best.get((at, number))
+            view = seen[index]
+            finding = _worst(self.rules[number], view, spans, batch[view.at])
+            known = best.get((view.at, number))
             if finding is not None and (known is None or finding.severity > known.severity):
-                best[at, number] = finding
+                best[view.at, number] = finding
 
 
-def _worst(rule: Rule, view: View | None, text: str, spans: Iterable[list[int]], item: _Text) -> Finding | None:
+def _worst(rule: Rule, seen: Seen, spans: Iterable[list[int]], passage: Passage) -> Finding | None:
     """The rule's first use in the windows, else its first mention, else nothing."""
     mention: Finding | None = None
-    for start, end in _matches(rule, text, spans):
-        quoted = rule.guard and is_mention(text, start, end)
+    for start, end in _matches(rule, seen.text, spans):
+        quoted = rule.guard and is_mention(seen.text, start, end)
         if quoted and mention is not None:
             continue
-        finding = _located(rule, view, start, end, item, quoted)
+        finding = _located(rule, seen, start, end, passage, quoted)
         if not quoted:
             return finding
         mention = finding
@@ -167,32 +113,19 @@ def _matches(rule: Rule, text: str, spans: Iterable[list[int]]) -> Iterator[tupl
                         yield match.span()
 
 
-def _located(rule: Rule, view: View | None, start: int, end: int, item: _Text, quoted: bool) -> Finding:
-    """The finding for `[start, end)` of a view, in offsets of the original part."""
-    name = "clean" if view is None else view.name
-    if view is not None:
-        span = view.span(start, end)
-        start, end = span.start, span.end
+def _located(rule: Rule, seen: Seen, start: int, end: int, passage: Passage, quoted: bool) -> Finding:
+    """The finding for `[start, end)` of a reading, in offsets of the original part."""
+    start, end = seen.place(start, end)
     severity = LOW if quoted else rule.severity
     confidence = min(rule.confidence, 30) if quoted else rule.confidence
-    return Finding(rule.id, severity, confidence, start, end, name, item.turn)
+    return Finding(rule.id, severity, confidence, start, end, seen.name, passage.turn)
 
 
-def _smuggled(item: _Text) -> list[Finding]:
+def smuggled(passage: Passage) -> tuple[Finding, ...]:
     """One finding for the first run of tag characters that is longer than any flag's."""
-    match = _SMUGGLED.search(item.text)
-    return [Finding(SMUGGLED, HIGH, 95, match.start(), match.end(), "raw", item.turn)] if match else []
+    match = None if passage.text.isascii() else _SMUGGLED.search(passage.text)
+    return (Finding(SMUGGLED, HIGH, 95, match.start(), match.end(), "raw", passage.turn),) if match else ()
 
 
-def _join(texts: Iterable[str]) -> tuple[list[int], str]:
-    """Texts joined for one pass, with the offset at which each begins."""
-    parts = list(texts)
-    starts, at = [], 0
-    for part in parts:
-        starts.append(at)
-        at += len(part) + len(_BREAK)
-    return starts, _BREAK.join(parts)
-
-
-def _order(finding: Finding) -> tuple[int, int, str]:
+def order(finding: Finding) -> tuple[int, int, str]:
     return finding.turn, finding.start, finding.rule

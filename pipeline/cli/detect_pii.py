@@ -5,16 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from detectors.pii import ACTIONS, Actions, find, rewritten
+from pipeline.cli import lines
 from pipeline.config import Settings
 from pipeline.errors import ConfigError
-
-MAX_LINE = 64 * 2**20
-"""Bytes of one line, its end included; a longer one is answered as an error and never held as a whole."""
 
 
 def add(subcommands: Any) -> None:
@@ -33,9 +31,11 @@ def add(subcommands: Any) -> None:
 
 def _pii(arguments: argparse.Namespace, settings: Settings) -> int:
     actions = _actions(arguments)
-    for line in _lines(sys.stdin.buffer):
-        sys.stdout.buffer.write(answered(line, actions, contextual=not arguments.structured))
-        sys.stdout.buffer.flush()
+
+    def reply(batch: Sequence[lines.Line]) -> list[bytes]:
+        return [answered(line, actions, contextual=not arguments.structured) for line in batch]
+
+    lines.answer(sys.stdin.fileno(), sys.stdout.buffer, reply)
     return 0
 
 
@@ -49,21 +49,10 @@ def _actions(arguments: argparse.Namespace) -> Actions:
         raise ConfigError(f"--key-file: {error}") from None
 
 
-def _lines(source: BinaryIO) -> Iterator[bytes | None]:
-    """Every line; None for one longer than MAX_LINE, which is read away in pieces."""
-    while line := source.readline(MAX_LINE):
-        if line.endswith(b"\n") or len(line) < MAX_LINE:
-            yield line
-            continue
-        while line and not line.endswith(b"\n"):
-            line = source.readline(MAX_LINE)
-        yield None
-
-
 def answered(line: bytes | None, actions: Actions, *, contextual: bool = True) -> bytes:
-    """The answer to one line, with the end of a line. Errors say what was expected, never what the line held."""
+    """The answer to one line. Errors say what was expected, never what the line held."""
     if line is None:
-        return _encoded({"id": None, "error": f"expected a line of at most {MAX_LINE} bytes"})
+        return _encoded({"id": None, "error": f"expected a line of at most {lines.MAX_LINE} bytes"})
     try:
         row = json.loads(line)
     except (ValueError, RecursionError):
@@ -79,7 +68,7 @@ def answered(line: bytes | None, actions: Actions, *, contextual: bool = True) -
 
 def _encoded(answer: dict[str, Any]) -> bytes:
     try:
-        return json.dumps(answer, ensure_ascii=False).encode() + b"\n"
+        return json.dumps(answer, ensure_ascii=False).encode()
     except UnicodeEncodeError:
         # half of a surrogate pair has no UTF-8, only an escape
-        return json.dumps(answer).encode() + b"\n"
+        return json.dumps(answer).encode()

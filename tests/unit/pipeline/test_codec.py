@@ -44,6 +44,8 @@ def drawn(kind: inspect.Type) -> st.SearchStrategy[Any]:
             return st.sampled_from(kind.values)
         case inspect.VarTupleType():
             return st.lists(drawn(kind.item_type), max_size=min(kind.max_length or 3, 3)).map(tuple)
+        case inspect.TupleType():
+            return st.tuples(*[drawn(each) for each in kind.item_types])
         case inspect.UnionType():
             return st.one_of([drawn(each) for each in kind.types])
         case inspect.StructType():

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from inference.batch import Batch
+from inference.blocks import Move
 from inference.engine import TorchEngine, shipped_model
 from inference.ports import FeedTokens, Row
 from inference.sequence import Sequence as Answer
@@ -71,6 +72,12 @@ class Noise:
     """A model that finds 50 tokens equally likely, whatever came before."""
 
     slots, budget, max_context, end = 4, 64, 4096, 256
+    vocabulary, blocks, block_size = 257, 512, 16
+
+    def lineage(self, tenant: str, adapter: str) -> bytes:
+        return b""
+
+    def rearrange(self, moves: Sequence[Move]) -> None: ...
 
     def encode(self, turns: tuple[Turn, ...]) -> list[int]:
         return list(turns[-1].text.encode())
@@ -85,13 +92,11 @@ class Noise:
         row[60:110] = 0.0
         return [row.copy() for item in feeds if item.feed.last]
 
-    def release(self, slot: int, length: int) -> None: ...
-
 
 def answers(requests: list[GenerationRequest]) -> dict[str, tuple[str, Chunk]]:
     """Texts and last chunks of a batch that marks for all but tenant ``out``."""
     marker = TenantMarker(MASTER, lambda tenant: MarkPolicy(opted_out=tenant == "out"), lambda: 30 * 86_400_000)
-    batch = Batch(Noise(), max_waiting=10, marker=marker)
+    batch = Batch(Noise(), max_waiting=10, clock=lambda: 0.0, marker=marker)
     texts = {request.request_id: "" for request in requests}
     last: dict[str, Chunk] = {}
     for request in requests:
@@ -134,7 +139,7 @@ def test_a_marked_answer_is_the_same_in_any_company() -> None:
 
 
 def test_an_engine_without_a_marker_says_nothing_of_marks() -> None:
-    batch = Batch(Noise(), max_waiting=1)
+    batch = Batch(Noise(), max_waiting=1, clock=lambda: 0.0)
     batch.join(Answer(ask("r", "t"), [1]))
     assert {chunk.mark for _ in range(125) for chunk in batch.step()} == {None}
 

@@ -31,7 +31,10 @@ def test_any_passage_of_the_guaranteed_length_is_found(seed: int, at: int, befor
     index.add("acme", "r1", delivered)
     (found,) = index.find(suspect)
     assert (found.tenant, found.name) == ("acme", "r1")
-    assert before + 1 <= found.start < found.end <= before + 1 + len(passage)
+    assert found.start < before + 1 + len(passage)
+    assert found.end > before + 1
+    # the letters beside it may happen to go on as in the original; one that folds to two may be half of it
+    assert normalised(suspect[found.start : found.end])[0][2:-2] in normalised(delivered)[0]
     index.close()
 
 

@@ -1,0 +1,137 @@
+"""The learned scorer: a linear model over hashed n-grams, one set of weights per role, for a whole batch at once.
+
+Weights are small integers, so a text's margin is the same alone, in a batch and on every machine. The contribution of
+each place is summed up once; any window's margin is then a difference of two sums, divided by the square root of its
+length. `python -m detectors.training` makes the weights; `weights/prompts.md` says from what.
+"""
+
+from __future__ import annotations
+
+import functools
+from importlib import resources
+from typing import Annotated, NamedTuple
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from detectors.grams import OFFSETS, SIZES, WIDTH, Codes, Joined, blocks
+
+HEADS = ("user", "document", "system")
+SMOOTH = 16
+"""Characters added to every length, so that one word says less than a sentence made of such."""
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+
+class Head(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How one role's integer margins become log-odds. `window`, `stride`: characters; longer texts are windowed."""
+
+    scale: float
+    bias: float
+    window: Annotated[int, msgspec.Meta(ge=16)]
+    stride: Annotated[int, msgspec.Meta(ge=1)]
+
+
+class Margins(NamedTuple):
+    """Per text, log-odds before rules: of the whole, and of the worst window with where it lies in the text."""
+
+    whole: Floats
+    worst: Floats
+    starts: Ints
+    ends: Ints
+
+
+class Scorer:
+    """Weights (3, WIDTH) int8 in the order of HEADS."""
+
+    def __init__(self, weights: npt.NDArray[np.int8], heads: dict[str, Head]) -> None:
+        self.weights = weights
+        self.heads = tuple(heads[name] for name in HEADS)
+
+    def places(self, joined: Joined, codes: Codes, head: int) -> Ints:
+        """Running sum of the weights at each place, one longer than `codes`."""
+        sums = np.zeros(len(codes), dtype=np.int16)
+        table = self.weights[head]
+        for block in blocks(joined, codes):
+            start = OFFSETS[block.order]
+            found = table[start : start + SIZES[block.order]].take(block.slots)
+            if block.places is None:
+                sums[: len(found)] += found
+            else:
+                sums[block.places] += found
+        running = np.zeros(len(codes) + 1, dtype=np.int64)
+        np.cumsum(sums, out=running[1:])
+        return running
+
+    def margins(self, joined: Joined, codes: Codes, head: int) -> Margins:
+        """Of every text of the batch, read in the role of HEADS[head]."""
+        running, form = self.places(joined, codes, head), self.heads[head]
+        starts, ends = joined.starts, joined.ends
+        whole = _margin(running, starts - 1, ends, form)
+        worst, begin, end = whole.copy(), np.zeros_like(starts), ends - starts
+        long = np.flatnonzero(ends - starts > form.window)
+        if len(long):
+            rows, low = _windows(starts[long], ends[long], form)
+            high = np.minimum(low + form.window, ends[long][rows])
+            value = _margin(running, low, high, form)
+            best = _first_best(rows, value)
+            worst[long], begin[long], end[long] = value[best], low[best] - starts[long], high[best] - starts[long]
+        return Margins(whole, worst, begin.astype(np.int64), end.astype(np.int64))
+
+
+def _margin(running: Ints, low: npt.NDArray[np.intp], high: npt.NDArray[np.intp], form: Head) -> Floats:
+    length = np.sqrt(high - low + float(SMOOTH))
+    return np.asarray((running[high] - running[low]) * form.scale / length + form.bias, dtype=np.float64)
+
+
+def _windows(
+    starts: npt.NDArray[np.intp], ends: npt.NDArray[np.intp], form: Head
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """(text, start) of every window: one each `stride`, and the last one ends with the text."""
+    counts = -(-(ends - starts - form.window) // form.stride) + 1
+    rows = np.repeat(np.arange(len(starts)), counts)
+    within = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return rows, np.minimum(starts[rows] + within * form.stride, ends[rows] - form.window)
+
+
+def _first_best(rows: npt.NDArray[np.intp], value: Floats) -> npt.NDArray[np.intp]:
+    """Index of each row's highest value, the first of equals."""
+    order = np.lexsort((-value, rows))
+    return order[np.flatnonzero(np.diff(rows, prepend=-1))]
+
+
+class Zone(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Log-odds from which a text of one language is uncertain, flagged and blocked."""
+
+    uncertain: float
+    flag: float
+    block: float
+
+
+class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`weights/prompts.json`: how margins and rules add up, and one threshold per role and language."""
+
+    version: str
+    heads: dict[str, Head]
+    worst: dict[str, float]
+    """By role, the share of the worst window in the margin; the rest is the whole text's."""
+    use: float
+    """Log-odds that a rule's use at full confidence adds."""
+    more: float
+    """Log-odds for each further rule in use, three at most."""
+    hidden: float
+    """Log-odds for a use that only an undone disguise shows."""
+    zones: dict[str, dict[str, Zone]]
+
+
+@functools.cache
+def load() -> tuple[Model, Scorer]:
+    """The model that is shipped."""
+    folder = resources.files("detectors") / "weights"
+    model = msgspec.json.decode((folder / "prompts.json").read_bytes(), type=Model)
+    with resources.as_file(folder / "prompts.npz") as file, np.load(file) as held:
+        weights = np.asarray(held["weights"], dtype=np.int8)
+    if weights.shape != (len(HEADS), WIDTH):
+        raise ValueError(f"weights/prompts.npz: expected shape {(len(HEADS), WIDTH)}, found {weights.shape}")
+    return model, Scorer(weights, model.heads)

@@ -1,0 +1,136 @@
+"""The labelled rows a scorer is trained on, and the examples made of them: short readings with weights.
+
+A long text becomes its beginning and some windows. Of a document only windows count: those at the planted instruction
+as attacks, the others as clean.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+
+from detectors.normalize import clean
+from detectors.training.disguise import scrambled, wrapped
+
+WHOLE = 4_000
+"""Characters of a long text that its beginning holds."""
+USER_WINDOW, DOCUMENT_WINDOW = 400, 160
+_WINDOWS = 4
+_DOCUMENT_WINDOWS = 6
+SCRAMBLED, WRAPPED = 0.08, 0.03
+"""Shares of short texts that are learned once more with shuffled letters, and as what an encoded text is wrapped in."""
+_BALANCE = 600
+EMPHASIS = {"hard_mention": 3.0, "hard_role_prompt": 2.0, "twin": 1.5}
+"""By subset of benign rows: those that resemble attacks count for more (trigger words alone must not decide)."""
+DOUBTFUL = {"Aatrox103/SAP": 0.3, "cyberark/FuzzyAI": 0.5, "meta-llama/PurpleLlama(CyberSecEval)": 0.5}
+"""By source of attack rows: whose label speaks of the topic more than of a technique."""
+HARMFUL_WEIGHT = 0.25
+"""A plainly harmful request is no attack on instructions; it teaches that topics are not techniques."""
+
+
+class Row(msgspec.Struct):
+    """One labelled text, as in the data pack."""
+
+    text: str
+    label: str
+    source: str
+    lang: str
+    role: str = "user"
+    subset: str = ""
+    payload: str = ""
+
+    @property
+    def attack(self) -> bool:
+        return self.label not in ("benign", "harmful")
+
+    @property
+    def language(self) -> str:
+        return self.lang if self.lang in ("en", "zh") else "other"
+
+
+class Example(NamedTuple):
+    """One reading to learn from; `row` is the index of the row it was made of."""
+
+    text: str
+    attack: bool
+    weight: float
+    row: int
+
+
+def drawing(key: str) -> np.random.Generator:
+    """Random numbers that depend on the key alone."""
+    return np.random.default_rng(zlib.crc32(key.encode()))
+
+
+def read(file: Path) -> list[Row]:
+    """The rows of one file. Raises OSError, or msgspec.DecodeError where a line is no such row."""
+    decode = msgspec.json.Decoder(Row).decode
+    return [decode(line) for line in file.read_bytes().splitlines()]
+
+
+def weights(rows: Sequence[Row]) -> list[float]:
+    """Balanced by source, label and language, hard negatives raised, doubtful labels lowered."""
+    sizes = Counter((row.source, row.label, row.language) for row in rows)
+    out = []
+    for row in rows:
+        weight = min(1.0, (_BALANCE / sizes[row.source, row.label, row.language]) ** 0.5)
+        if row.attack:
+            weight *= DOUBTFUL.get(row.source, 1.0)
+        elif row.label == "harmful":
+            weight *= HARMFUL_WEIGHT
+        else:
+            weight *= EMPHASIS.get(row.subset, 1.0)
+        out.append(weight)
+    return out
+
+
+def user_examples(rows: Sequence[Row], chosen: Iterable[int], weight: Sequence[float], seed: int) -> Iterator[Example]:
+    """Of each chosen row the whole text; of a long one also windows, which share its weight."""
+    for index in chosen:
+        row, draw = rows[index], drawing(f"{seed}/{index}")
+        text = clean(row.text[: 4 * WHOLE]).text
+        if len(text) <= USER_WINDOW:
+            yield Example(text, row.attack, weight[index], index)
+            chance = float(draw.random())
+            if chance < SCRAMBLED:
+                yield Example(scrambled(text, draw), row.attack, weight[index], index)
+            elif chance > 1 - WRAPPED:
+                yield Example(wrapped(text, draw), False, weight[index], index)
+            continue
+        yield Example(text[:WHOLE], row.attack, weight[index] / 2, index)
+        count = min(_WINDOWS, len(text) // USER_WINDOW)
+        for _ in range(count):
+            start = int(draw.integers(len(text) - USER_WINDOW + 1))
+            piece = text[start : start + USER_WINDOW]
+            yield Example(piece, row.attack, weight[index] / 2 / count, index)
+
+
+def document_examples(
+    rows: Sequence[Row], chosen: Iterable[int], weight: Sequence[float], seed: int
+) -> Iterator[Example]:
+    """Windows of documents, labelled by what they hold; user attacks and tasks as if planted, which they could be."""
+    for index in chosen:
+        row, draw = rows[index], drawing(f"{seed}/{index}")
+        text = clean(row.text[: 4 * WHOLE]).text
+        if row.role != "document":
+            if row.attack and row.label == "injection" and len(text) <= USER_WINDOW:
+                yield Example(text[:DOCUMENT_WINDOW], True, weight[index] * 0.3, index)
+            continue
+        at = text.find(clean(row.payload).text) if row.payload else -1
+        if len(text) <= DOCUMENT_WINDOW or (row.attack and at < 0):
+            yield Example(text[:WHOLE], row.attack, weight[index], index)
+            continue
+        spots = draw.integers(len(text) - DOCUMENT_WINDOW + 1, size=_DOCUMENT_WINDOWS).tolist()
+        for start in spots:
+            if at < 0 or start + DOCUMENT_WINDOW < at - 80 or start > at + len(row.payload):
+                yield Example(text[start : start + DOCUMENT_WINDOW], False, weight[index] / 2, index)
+        if at >= 0:
+            for before in (int(draw.integers(20)), int(draw.integers(20, 80))):
+                start = max(0, at - before)
+                yield Example(text[start : start + DOCUMENT_WINDOW], True, weight[index] / 2, index)

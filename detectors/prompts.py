@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from math import exp
+from math import exp, inf
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -18,7 +18,7 @@ from detectors.grams import Joined, codes_of, join
 from detectors.language import LANGUAGES, languages
 from detectors.phrases import ROLES, Best, PhraseDetector, order, smuggled
 from detectors.scorer import HEADS, Floats, Margins, Model, Scorer, load
-from detectors.views import Passage, Seen, batches, first_views, further_views
+from detectors.views import Passage, Seen, batches, collapsed, first_views, further_views
 
 Zone = Literal["pass", "uncertain", "block"]
 SCORE = "injection.score"
@@ -151,8 +151,19 @@ class PromptDetector:
             tongues = languages(joined, codes, near.tolist())
             for index, language in zip(near.tolist(), tongues.tolist(), strict=True):
                 above = float(odds[index] - self._flags[head][language])
+                if above >= self._steps[head][language][0]:
+                    above = min(above, self._collapsed(seen[index].text, head, float(extra[index]), language))
                 span = int(margins.starts[index]), int(margins.ends[index])
                 _keep(_Worst(above, language, seen[index], *span), worst)
+
+    def _collapsed(self, text: str, head: int, extra: float, language: int) -> float:
+        """Odds over the flag threshold once repetition is taken out: a line of dashes must not add up to an attack."""
+        short = collapsed(text)
+        if 2 * len(short) > len(text):
+            return inf
+        joined = join([short])
+        margins = self.scorer.margins(joined, codes_of(joined.text), head)
+        return float(blend(margins, self.model.worst[HEADS[head]])[0]) + extra - self._flags[head][language]
 
     def _evidence(self, seen: Sequence[Seen], found: Best, batch: Sequence[Passage]) -> Floats:
         """Log-odds that the rules add to each reading; what was found in a passage counts for all of its readings."""

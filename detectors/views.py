@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -12,6 +13,7 @@ from detectors.grams import Joined
 from detectors.normalize import View, clean_all, loose
 from detectors.suspicion import encoded_at, spelled_at
 
+_REPEATED = re.compile(r"(.{1,16}?)\1{3,}", re.DOTALL)
 MAX_BATCH_CHARS = 1_048_576
 """Characters joined for one pass; bounds the memory of a batch of large prompts."""
 
@@ -42,6 +44,11 @@ class Seen(NamedTuple):
             return start, end
         span = self.view.span(start, end)
         return span.start, span.end
+
+
+def collapsed(text: str) -> str:
+    """The text with what stands there four times or more in a row, up to 16 characters each, kept three times."""
+    return _REPEATED.sub(r"\1\1\1", text)
 
 
 def batches(texts: Sequence[Transcript], roles: frozenset[str], limit: int) -> Iterator[list[Passage]]:

@@ -41,6 +41,14 @@ def prompt(text: str, role: Role = "user") -> tuple[Part, ...]:
     return (Part(role, text),)
 
 
+@pytest.mark.parametrize(
+    "text", ["-" * 500, "0" * 2000, "ha " * 50, "a " * 5000, "word " * 60, "| a | b |\n" + "=" * 80, "哈" * 300]
+)
+def test_repetition_alone_is_not_refused_and_hides_nothing(text: str) -> None:
+    assert not [finding for finding in screen([prompt(text)])[0] if finding.severity >= HIGH]
+    assert max(finding.severity for finding in screen([prompt(ATTACKS[0] + text)])[0]) >= MEDIUM
+
+
 @pytest.mark.parametrize("text", ATTACKS)
 def test_an_attack_is_flagged_and_found_where_it_stands(text: str) -> None:
     (verdict,) = assess([prompt(text)])

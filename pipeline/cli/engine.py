@@ -21,7 +21,13 @@ def add(commands: Any) -> None:
     meaning = "measure the engine on this machine"
     parser = commands.add_parser("engine", help=meaning, description=meaning.capitalize() + ".")
     acts = parser.add_subparsers(metavar="ACT", required=True)
-    bench = acts.add_parser("bench", help="one by one, static and continuous batches side by side; and a timing probe")
+    bench = acts.add_parser(
+        "bench",
+        help="one by one, static and continuous batches side by side; and a timing probe",
+        description="Runs the same requests one by one, in fixed batches and continuously, and tells tokens per second "
+        "with their ratios; then guesses at another tenant's prefix by time, which must not tell (AUC near 0.5). "
+        "Minutes on two cores; figures are worth something on a quiet machine only.",
+    )
     bench.add_argument("--json", action="store_true", help="for programs")
     bench.add_argument("--model", default="glossary", help="'glossary', a model folder, or 'random' (56 M parameters)")
     bench.add_argument("--concurrent", type=_within(2, 1024), default=32, help="requests at once")

@@ -41,7 +41,7 @@ contracts: setup
 check: lint types contracts
 
 test: check ## lint, types, import contracts, then every test
-	$(BIN)/python -m pytest --numprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder
 
 KILLS ?= 500
 BROKERS ?= 1

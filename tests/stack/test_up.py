@@ -47,7 +47,10 @@ class Operator:
         argv += [text for pair in self.ports.items() for text in pair]
         self.home.mkdir(exist_ok=True)
         with (self.home / "up.log").open("wb") as log:
-            self.up = subprocess.Popen(argv, cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
+            # a shell may have started these tests in its background, where Ctrl-C is ignored
+            self.up = subprocess.Popen(
+                argv, cwd=ROOT, stdout=log, stderr=log, start_new_session=True, preexec_fn=_heed_ctrl_c
+            )
         end = time.monotonic() + READY_S
         while "running; Ctrl-C stops it" not in self.log() and "next, in another terminal" not in self.log():
             assert self.up.poll() is None, self.log()
@@ -70,6 +73,10 @@ class Operator:
         """The processes that read texts: theirs names nothing."""
         ours = {f"PPid:\t{pid}".encode() for pid in self.children()}
         return running(lambda entry: not ours.isdisjoint((entry / "status").read_bytes().splitlines()))
+
+
+def _heed_ctrl_c() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def running(fits: Callable[[Path], bool]) -> list[int]:

@@ -14,7 +14,7 @@ from pipeline.adapters.embedded.supervisor import free_port
 from pipeline.local import LocalStack, Ports
 from tests.bench import answer
 from tests.bench.rows import Row
-from tests.bench.site import documents, family, rss_mb
+from tests.bench.site import documents, family, memory_mb
 
 STAGES = ("gateway", "admit", "seal", "watch", "notify")
 STAGE_MB, BROKER_MB = 150, 400
@@ -50,7 +50,7 @@ def memory(stack: LocalStack) -> list[Row]:
     load = "after the load of the answers"
     rows = []
     for stage in STAGES:
-        size = sum(map(rss_mb, family(stack.stages[stage].pid)))
-        rows.append(Row("memory", stage, load, size, "MB RSS", STAGE_MB, "<="))
-    rows.append(Row("memory", "broker", load, rss_mb(stack.brokers[0].pid), "MB RSS", BROKER_MB, "<="))
+        size = sum(map(memory_mb, family(stack.stages[stage].pid)))
+        rows.append(Row("memory", stage, load, size, "MB PSS", STAGE_MB, "<="))
+    rows.append(Row("memory", "broker", load, memory_mb(stack.brokers[0].pid), "MB PSS", BROKER_MB, "<="))
     return rows

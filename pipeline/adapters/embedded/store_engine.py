@@ -43,6 +43,8 @@ _INPUT = re.compile(r"\binput\s*\(\s*('(?:[^'\\]|\\.)*')\s*\)", re.IGNORECASE)
 _OUT_FORMAT = re.compile(r"\bFORMAT\s+(\w+)\s*(?:SETTINGS\b[^()]*)?;?\s*$", re.IGNORECASE)
 _SETTINGS = re.compile(r"\bSETTINGS\s+\w+\s*=", re.IGNORECASE)
 _SETTINGS_BEFORE_FORMAT = re.compile(rb"\bSELECT\b", re.IGNORECASE)
+_KNOWN, _SHORT = 1024, 8192
+"""Texts that are kept with what parsing said of them, and the longest of these."""
 _CODE = re.compile(r"Code: (\d+)\. DB::Exception: ")
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,99}")
 
@@ -96,6 +98,7 @@ class StoreEngine:
         except RuntimeError as error:
             os.close(self._lock)
             raise ConfigError(f"the store in {home} does not open: {error}") from error
+        self._known: dict[str, tuple[int, bool]] = {}
 
     def close(self) -> None:
         """Flush and close; the folder is then free for another process."""
@@ -105,7 +108,7 @@ class StoreEngine:
     def mutates(self, sql: bytes) -> bool:
         """Whether a statement may change anything; what does not parse counts as a change."""
         head, _, _ = _split(sql)
-        return not _reads(self._anchor, _text(head))
+        return not self._classified(_text(head))[1]
 
     def run(self, statement: Statement) -> Answer:
         """Run one statement. Raises StatementError; nothing of a failed insert into one partition stays."""
@@ -115,7 +118,7 @@ class StoreEngine:
         try:
             self._prepare(connection, statement)
             if rows is None:
-                return _select(connection, statement, _text(head))
+                return self._select(connection, statement, _text(head))
             return self._insert(connection, statement, _text(head), rows, row_format)
         except RuntimeError as error:
             raise _statement_error(error) from error
@@ -123,7 +126,7 @@ class StoreEngine:
             connection.close()
 
     def _require_single(self, head: bytes) -> None:
-        count = self._anchor.classify_query(_text(head))["statement_count"]
+        count, _ = self._classified(_text(head))
         # Text that does not parse as a whole may still begin with a good statement, which the engine would run.
         if count > 1 or (count == 0 and b";" in head):
             raise StatementError(62, "Code: 62. DB::Exception: expected one well-formed statement. (SYNTAX_ERROR)")
@@ -133,13 +136,13 @@ class StoreEngine:
         for name in settings:
             if _NAME.fullmatch(name) is None:
                 raise StatementError(115, f"Code: 115. DB::Exception: no such setting: {name!r}. (UNKNOWN_SETTING)")
-        pairs = ", ".join(f"{name} = {_quoted(value)}" for name, value in settings.items())
-        connection.query(f"SET {pairs}", "Null")
+        pairs = [f"{name} = {_quoted(value)}" for name, value in settings.items()]
+        if statement.read_only:
+            pairs.append("readonly = 2")
+        connection.query(f"SET {', '.join(pairs)}", "Null")
         if statement.database:
             name = statement.database.replace("\\", "\\\\").replace("`", "\\`")
             connection.query(f"USE `{name}`", "Null")
-        if statement.read_only:
-            connection.query("SET readonly = 2", "Null")
 
     def _insert(self, connection: Any, statement: Statement, sql: str, rows: bytes, row_format: str) -> Answer:
         path = self._incoming / uuid.uuid4().hex
@@ -153,6 +156,36 @@ class StoreEngine:
         finally:
             path.unlink(missing_ok=True)
 
+    def _select(self, connection: Any, statement: Statement, sql: str) -> Answer:
+        written = _OUT_FORMAT.search(sql)
+        out = written[1] if written else statement.format
+        parameters = dict(statement.parameters)
+        result = connection.query(sql, out, params=parameters)
+        body, reads = result.bytes(), self._classified(sql)[1]
+        if not body and reads and out == "Native" and re.match(r"\s*(?:SELECT|WITH)\b", sql, re.IGNORECASE):
+            body = _native_header(connection, sql[: written.start()] if written else sql, parameters)
+        return Answer(
+            body,
+            out if reads else "",
+            result.rows_written(),
+            result.bytes_written(),
+            result.rows_read(),
+            result.bytes_read(),
+        )
+
+    def _classified(self, sql: str) -> tuple[int, bool]:
+        """How many statements a text has, and whether it only reads. Parsing costs more than many a small statement,
+        and a program sends the same few texts again and again."""
+        known = self._known.get(sql)
+        if known is None:
+            found = self._anchor.classify_query(sql)
+            known = found["statement_count"], str(found["query_class"]).endswith("READ_ONLY")
+            if len(sql) <= _SHORT:
+                if len(self._known) >= _KNOWN:
+                    self._known.clear()
+                self._known[sql] = known
+        return known
+
 
 def _from_file(sql: str, path: str, row_format: str) -> str:
     """An insert whose rows come from the quoted `path` instead of following it."""
@@ -161,28 +194,6 @@ def _from_file(sql: str, path: str, row_format: str) -> str:
     settings = _SETTINGS.search(sql)
     at = settings.start() if settings else len(sql)
     return f"{sql[:at]} FROM INFILE {path} {sql[at:]} FORMAT {row_format}"
-
-
-def _select(connection: Any, statement: Statement, sql: str) -> Answer:
-    written = _OUT_FORMAT.search(sql)
-    out = written[1] if written else statement.format
-    parameters = dict(statement.parameters)
-    result = connection.query(sql, out, params=parameters)
-    body, reads = result.bytes(), _reads(connection, sql)
-    if not body and reads and out == "Native" and re.match(r"\s*(?:SELECT|WITH)\b", sql, re.IGNORECASE):
-        body = _native_header(connection, sql[: written.start()] if written else sql, parameters)
-    return Answer(
-        body,
-        out if reads else "",
-        result.rows_written(),
-        result.bytes_written(),
-        result.rows_read(),
-        result.bytes_read(),
-    )
-
-
-def _reads(connection: Any, sql: str) -> bool:
-    return str(connection.classify_query(sql)["query_class"]).endswith("READ_ONLY")
 
 
 def _native_header(connection: Any, sql: str, parameters: dict[str, str]) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -107,6 +108,33 @@ def test_kafkas_own_java_client_places_keys_as_we_do(four: Deployment) -> None:
     keys = [f"{word}{n}" for word in ("", "org-", "漢字", "x" * 60) for n in range(500)]
     told = asyncio.run(output([*java_command(), "place", "64"], "\n".join(keys).encode()))
     assert [int(line) for line in told.split()] == [partition_of(key.encode(), 64) for key in keys]
+
+
+def go_producer(folder: Path) -> str:
+    """The built program; its modules are fetched on first use."""
+    go, program = found_or_skip("go", "the Go producer is not run"), str(folder / "producer")
+    version = subprocess.run([go, "env", "GOVERSION"], capture_output=True, text=True, check=True).stdout
+    if tuple(int(n) for n in re.findall(r"\d+", version)[:2]) < (1, 26):
+        pytest.skip(f"{version.strip()} has no HPKE in its library: the Go producer wants 1.26")
+    source = SOURCES / "go"
+    fetched = subprocess.run([go, "mod", "download"], cwd=source, capture_output=True, text=True, check=False)
+    if fetched.returncode:
+        pytest.skip("the Go producer is not run: its Kafka client is not at hand and cannot be fetched here")
+    subprocess.run([go, "build", "-o", program, "."], cwd=source, check=True)
+    return program
+
+
+def test_a_go_client_with_its_defaults_is_admitted_and_answered(four: Deployment, tmp_path: Path) -> None:
+    program, settings = go_producer(tmp_path), settings_of(four)
+
+    async def job() -> None:
+        async with asyncio.timeout(60), serving(settings):
+            url = f"http://127.0.0.1:{settings.gateway.port}"
+            answer = json.loads(await output([program, url, four.keys["acme"], PROMPT]))
+            assert (answer["result"], answer["text"]) == ("finished", PROMPT)
+            check(await decided(four, answer["request"]), "acme")
+
+    asyncio.run(job())
 
 
 def test_a_record_made_by_node_is_admitted_and_answered(four: Deployment) -> None:

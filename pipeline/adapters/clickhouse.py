@@ -18,7 +18,6 @@ lags.
 from __future__ import annotations
 
 import time
-import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
@@ -26,7 +25,8 @@ from urllib.parse import urlsplit
 import clickhouse_connect
 from clickhouse_connect.driver.exceptions import ClickHouseError, DatabaseError, OperationalError
 
-from pipeline.adapters.clickhouse_native import declared, migrations, native_block, plain_type
+from pipeline.adapters.clickhouse_insert import Block, block_of, held, insert_missing
+from pipeline.adapters.clickhouse_native import declared, migrations
 from pipeline.errors import ConfigError, Fatal, PipelineError, Retryable
 from pipeline.tables import SCHEMA_VERSION, TABLES, Table
 
@@ -146,39 +146,33 @@ class ClickHouse:
         return problems
 
     def insert(self, table: Table, rows: Sequence[Sequence[object]], token: str) -> bool:
-        """Insert the rows of one batch, each in the order of ``table.columns``; see `insert_columns`."""
-        return self.insert_columns(table, list(zip(*rows, strict=True)), token) if rows else False
+        """Insert the rows of one batch, each in the order of ``table.columns``; see `insert_batch`."""
+        return self.insert_batch([(table, list(zip(*rows, strict=True)))], token)
 
-    def insert_columns(self, table: Table, columns: Sequence[Sequence[Any]], token: str) -> bool:
-        """Make sure that the store holds one batch exactly once: all rows of one origin and batch, at most 64 MiB.
+    def insert_batch(self, parts: Sequence[tuple[Table, Sequence[Sequence[Any]]]], token: str) -> bool:
+        """Make sure that the store holds one batch exactly once: in each table all rows of its origin and batch, at
+        most 64 MiB.
 
-        One sequence per column of ``table.columns``; times in Unix ms; `token` is equal for equal rows. False where
-        every row was there before. Returns only when the rows have been read back. Raises Retryable (nothing
-        is known: do it again) or Fatal (a value of the wrong type, or the store holds other rows than the batch).
+        Per table one sequence per column of ``table.columns``; times in Unix ms; `token` is equal for equal rows. The
+        tables are written in order. False where every row was there before. Returns only when the rows have been read
+        back. Raises Retryable (nothing is known: do it again) or Fatal (a value of the wrong type, or the store holds
+        other rows than the batch).
         """
-        rows = len(columns[0]) if columns else 0
-        if not rows:
+        given = [(table, columns) for table, columns in parts if columns and columns[0]]
+        blocks = [block_of(table, self._types[table.name], columns) for table, columns in given]
+        if not blocks:
             return False
-        scope = self._scope(table, columns)
-        kinds = [self._types[table.name][name] for name in table.columns]
-        block = native_block(table.columns, kinds, columns)
-        wrote = self._insert_missing(table, kinds, block, scope, token)
-        held, checksum = self._held(table, scope)
-        if held < rows:
-            # The token is known but rows are missing: a batch that was cut off between two partitions.
-            wrote |= self._insert_missing(table, kinds, block, scope, f"{token}:{held}")
-            held, checksum = self._held(table, scope)
-        if held != rows:
-            raise Fatal(
-                f"table {table.name} holds {held} rows of {scope['origin']} batch {scope['batch']}, expected {rows}; "
-                "run `sluice audit verify` and look for another writer"
-            )
-        if checksum != _checksum(columns[table.columns.index("body")]):
-            raise Fatal(
-                f"table {table.name} holds other bodies of {scope['origin']} batch {scope['batch']} than were sent; "
-                "run `sluice audit verify` and check the store's disk"
-            )
-        return wrote
+        wrote = [self._insert_missing(block, token) for block in blocks]
+        found = self._held(blocks)
+        for place, block in enumerate(blocks):
+            if found[place][0] < block.rows:
+                # The token is known but rows are missing: a batch that was cut off between two partitions.
+                wrote.append(self._insert_missing(block, f"{token}:{found[place][0]}"))
+        if len(wrote) > len(blocks):
+            found = self._held(blocks)
+        for block, (rows, checksum) in zip(blocks, found, strict=True):
+            _require_held(block, rows, checksum)
+        return any(wrote)
 
     def query(self, sql: str, parameters: Mapping[str, object] | None = None) -> list[tuple[Any, ...]]:
         """All rows of a SELECT; values go in as ``{name:Type}`` parameters, never into the text."""
@@ -217,37 +211,14 @@ class ClickHouse:
             )
         return version
 
-    def _scope(self, table: Table, columns: Sequence[Sequence[Any]]) -> dict[str, Any]:
-        scope: dict[str, Any] = {}
-        for name in ("origin", "batch"):
-            values = set(columns[table.columns.index(name)])
-            if len(values) != 1:
-                raise Fatal(f"table {table.name}: expected rows of one {name}, came {len(values)} different ones")
-            scope[name] = values.pop()
-        times = columns[table.columns.index("time")]
-        return {**scope, "low": min(times), "high": max(times)}
-
-    def _insert_missing(
-        self, table: Table, kinds: Sequence[str], block: bytes, scope: dict[str, Any], token: str
-    ) -> bool:
-        names = ", ".join(f"`{name}`" for name in table.columns)
-        shape = ", ".join(f"`{name}` {plain_type(kind)}" for name, kind in zip(table.columns, kinds, strict=True))
-        shape = shape.replace("\\", "\\\\").replace("'", "\\'")
-        last = table.key[-1]
-        there = f"SELECT `{last}` FROM `{table.name}` WHERE {_IN_SCOPE}"  # noqa: S608 - names from tables.py
-        sql = (
-            f"INSERT INTO `{table.name}` ({names}) SELECT {names} FROM input('{shape}') "  # noqa: S608
-            f"WHERE `{last}` NOT IN ({there}) FORMAT Native"
-        )
+    def _insert_missing(self, block: Block, token: str) -> bool:
         settings = {"insert_deduplication_token": token, "max_insert_threads": 1, "max_threads": 1}
-        summary = self._command(sql, scope, block, settings)
+        summary = self._command(insert_missing(block), block.scope(0), block.content, settings)
         return int(summary.get("written_rows", 0)) > 0
 
-    def _held(self, table: Table, scope: dict[str, Any]) -> tuple[int, int]:
-        """Rows of the batch in the store and the sum of their bodies' CRC-32, read back from the disk's pages."""
-        sql = f"SELECT count(), sum(CRC32(body)) FROM `{table.name}` WHERE {_IN_SCOPE}"  # noqa: S608 - from tables.py
-        count, checksum = self.query(sql, scope)[0]
-        return int(count), int(checksum)
+    def _held(self, blocks: Sequence[Block]) -> list[tuple[int, int]]:
+        scopes = {name: value for place, block in enumerate(blocks) for name, value in block.scope(place).items()}
+        return [(int(rows), int(checksum)) for _, rows, checksum in self.query(held(blocks), scopes)]
 
     def _command(
         self,
@@ -286,15 +257,18 @@ class ClickHouse:
         return Fatal(f"ClickHouse at {self._place} refuses a statement of this program, {what}{detail}")
 
 
-# The times let the server skip all parts that do not reach into the batch: parts carry the least and greatest `time`.
-_IN_SCOPE = (
-    "`origin` = {origin:String} AND `batch` = {batch:UInt64} "
-    "AND `time` BETWEEN fromUnixTimestamp64Milli({low:Int64}) AND fromUnixTimestamp64Milli({high:Int64})"
-)
-
-
-def _checksum(bodies: Sequence[str | bytes]) -> int:
-    return sum(zlib.crc32(body if isinstance(body, bytes) else body.encode()) for body in bodies)
+def _require_held(block: Block, rows: int, checksum: int) -> None:
+    name, batch = block.table.name, f"{block.origin} batch {block.batch}"
+    if rows != block.rows:
+        raise Fatal(
+            f"table {name} holds {rows} rows of {batch}, expected {block.rows}; "
+            "run `sluice audit verify` and look for another writer"
+        )
+    if checksum != block.checksum:
+        raise Fatal(
+            f"table {name} holds other bodies of {batch} than were sent; "
+            "run `sluice audit verify` and check the store's disk"
+        )
 
 
 def _reason(error: BaseException) -> str:

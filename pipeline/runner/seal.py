@@ -14,9 +14,10 @@ import contextlib
 import logging
 import time
 from bisect import bisect_right
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
+from typing import Any
 
 from aiokafka import TopicPartition
 
@@ -155,14 +156,12 @@ class SealPartition:
         limit = self._rim.batch if fits == len(items) else fits
         return seal(source.state, [item.entry() for item in items[:fits]], now, self._rim.keys, limit)
 
-    async def _insert(self, manifest: Manifest, columns: tuple[object, ...]) -> None:
+    async def _insert(self, manifest: Manifest, columns: Sequence[Sequence[Any]]) -> None:
         """Until the store has it; the log is ahead of the store meanwhile, so nothing else may happen first."""
+        parts = [(RECORDS, columns), (MANIFESTS, [[value] for value in manifest_row(manifest)])]
         while True:
             try:
-                token = token_of(manifest)
-                if manifest.rows:
-                    await asyncio.to_thread(self._rim.store.insert_columns, RECORDS, columns, token)  # type: ignore[arg-type]
-                await asyncio.to_thread(self._rim.store.insert, MANIFESTS, [manifest_row(manifest)], token)
+                await asyncio.to_thread(self._rim.store.insert_batch, parts, token_of(manifest))
                 return
             except Retryable as error:
                 if self._stop.is_set():
@@ -172,7 +171,7 @@ class SealPartition:
 
     async def _insert_again(self, before: SealState, last: Manifest) -> None:
         """The last sealed batch once more, from the source; it may have been signed and never inserted."""
-        columns: tuple[object, ...] = ()
+        columns: Sequence[Sequence[Any]] = ()
         if last.rows:
             entries = await self._entries(last)
             again = seal(before, entries, last.time, self._rim.keys, max(self._rim.batch, len(entries)))

@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from pipeline.adapters.clickhouse import ClickHouse
 from pipeline.adapters.embedded.store import EmbeddedStore, StoreSettings
@@ -50,9 +48,7 @@ def sealed_batches() -> list[Sealed]:
 
 def insert(client: ClickHouse, made: Sealed) -> int:
     """One batch as SEAL inserts it: its rows, then its manifest."""
-    columns: Sequence[Sequence[Any]] = made.columns
-    client.insert_columns(RECORDS, columns, made.token)
-    client.insert(MANIFESTS, [made.row], made.token)
+    client.insert_batch([(RECORDS, made.columns), (MANIFESTS, [[value] for value in made.row])], made.token)
     return made.manifest.rows
 
 

@@ -17,6 +17,7 @@ from pipeline.errors import Fatal
 from pipeline.events.records import Decision, Outcome
 from pipeline.runner.seal import Rim, SealPartition
 from pipeline.stages.admit import GRACE_MS
+from pipeline.tables import RECORDS, Table
 from pipeline.topics import BY_NAME
 
 
@@ -25,11 +26,8 @@ class Taken:
 
     rows = 0
 
-    def insert_columns(self, table: object, columns: tuple[list[object], ...], token: str) -> None:
-        self.rows += len(columns[0])
-
-    def insert(self, table: object, rows: list[object], token: str) -> None:
-        pass
+    def insert_batch(self, parts: list[tuple[Table, tuple[list[object], ...]]], token: str) -> None:
+        self.rows += sum(len(columns[0]) for table, columns in parts if table is RECORDS and columns)
 
 
 async def lose(bootstrap: str, name: str) -> None:

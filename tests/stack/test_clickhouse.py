@@ -123,7 +123,7 @@ def test_a_changed_schema_is_named(clickhouse: ClickHouse) -> None:
 
 def test_rows_come_back_as_they_went_in(clickhouse: ClickHouse) -> None:
     columns = batch()
-    assert clickhouse.insert_columns(RECORDS, columns, "t") is True
+    assert clickhouse.insert_batch([(RECORDS, columns)], "t") is True
     names = ", ".join("toUnixTimestamp64Milli(time)" if n == "time" else f"`{n}`" for n in RECORDS.columns)
     # Bodies are no text; the client gives them back as such only where they happen to be UTF-8.
     names = names.replace("`body`", "hex(body)")
@@ -144,8 +144,8 @@ def test_manifests_go_in_by_row(clickhouse: ClickHouse) -> None:
 
 def test_a_batch_counts_once(clickhouse: ClickHouse) -> None:
     columns = batch()
-    assert clickhouse.insert_columns(RECORDS, columns, "t") is True
-    assert clickhouse.insert_columns(RECORDS, columns, "t") is False
+    assert clickhouse.insert_batch([(RECORDS, columns)], "t") is True
+    assert clickhouse.insert_batch([(RECORDS, columns)], "t") is False
     assert held(clickhouse) == (100, 100)
 
 
@@ -153,51 +153,51 @@ def test_a_batch_counts_once_beyond_the_deduplication_window(clickhouse: ClickHo
     clickhouse._command("ALTER TABLE records MODIFY SETTING non_replicated_deduplication_window = 2")
     batches = [batch(index) for index in range(6)]
     for index, columns in enumerate(batches):
-        clickhouse.insert_columns(RECORDS, columns, f"t{index}")
-    assert clickhouse.insert_columns(RECORDS, batches[0], "t0") is False
+        clickhouse.insert_batch([(RECORDS, columns)], f"t{index}")
+    assert clickhouse.insert_batch([(RECORDS, batches[0])], "t0") is False
     assert held(clickhouse) == (600, 600)
 
 
 def test_one_batch_from_many_writers_at_once_counts_once(clickhouse: ClickHouse) -> None:
     columns = batch(rows=2000)
     with ThreadPoolExecutor(6) as pool:
-        list(pool.map(lambda _: clickhouse.insert_columns(RECORDS, columns, "t"), range(12)))
+        list(pool.map(lambda _: clickhouse.insert_batch([(RECORDS, columns)], "t"), range(12)))
     assert held(clickhouse) == (2000, 2000)
 
 
 def test_a_batch_over_two_months_that_was_cut_off_is_completed(clickhouse: ClickHouse) -> None:
     columns = batch(rows=60, step_ms=DAY)
     part = [column[:20] for column in columns]
-    clickhouse.insert_columns(RECORDS, part, "t")
-    assert clickhouse.insert_columns(RECORDS, columns, "t") is True
+    clickhouse.insert_batch([(RECORDS, part)], "t")
+    assert clickhouse.insert_batch([(RECORDS, columns)], "t") is True
     assert held(clickhouse) == (60, 60)
 
 
 def test_equal_leaves_of_another_origin_are_other_rows(clickhouse: ClickHouse) -> None:
-    clickhouse.insert_columns(RECORDS, batch(), "a")
-    clickhouse.insert_columns(RECORDS, batch(origin="g/decisions/1"), "b")
+    clickhouse.insert_batch([(RECORDS, batch())], "a")
+    clickhouse.insert_batch([(RECORDS, batch(origin="g/decisions/1"))], "b")
     assert held(clickhouse) == (200, 200)
 
 
 def test_rows_that_differ_from_the_batch_are_told(clickhouse: ClickHouse) -> None:
     columns = batch()
-    clickhouse.insert_columns(RECORDS, columns, "t")
+    clickhouse.insert_batch([(RECORDS, columns)], "t")
     with pytest.raises(Fatal, match="holds 99 rows of g/decisions/0 batch 0, expected 50"):
-        clickhouse.insert_columns(RECORDS, [column[::2] for column in columns], "u")
+        clickhouse.insert_batch([(RECORDS, [column[::2] for column in columns])], "u")
     with pytest.raises(Fatal, match="holds other bodies"):
-        clickhouse.insert_columns(RECORDS, batch(), "u")
+        clickhouse.insert_batch([(RECORDS, batch())], "u")
 
 
 def test_a_value_that_does_not_fit_names_its_column_and_not_itself(clickhouse: ClickHouse) -> None:
     columns = batch()
     columns[RECORDS.columns.index("severity")] = [300] * 100
     with pytest.raises(Fatal, match="column severity: a value does not fit UInt8") as caught:
-        clickhouse.insert_columns(RECORDS, columns, "t")
+        clickhouse.insert_batch([(RECORDS, columns)], "t")
     assert "300" not in str(caught.value)
     columns = batch()
     columns[RECORDS.columns.index("batch")] = [0, 1] * 50
     with pytest.raises(Fatal, match="rows of one batch, came 2"):
-        clickhouse.insert_columns(RECORDS, columns, "t")
+        clickhouse.insert_batch([(RECORDS, columns)], "t")
     assert held(clickhouse) == (0, 0)
 
 
@@ -210,13 +210,13 @@ def test_acknowledged_batches_survive_a_kill_and_stay_single(tmp_path: Path) -> 
         found.apply_migrations()
         batches = [batch(index) for index in range(3)]
         for index, columns in enumerate(batches):
-            found.insert_columns(RECORDS, columns, f"t{index}")
+            found.insert_batch([(RECORDS, columns)], f"t{index}")
         store.kill()
         with pytest.raises(Retryable, match="gave no answer"):
             found.query("SELECT 1")
         store.start()
         for index, columns in enumerate(batches):
-            assert found.insert_columns(RECORDS, columns, f"t{index}") is False
+            assert found.insert_batch([(RECORDS, columns)], f"t{index}") is False
         assert held(found) == (300, 300)
     finally:
         supervisor.stop_all()
@@ -233,7 +233,7 @@ def test_a_part_that_was_cut_short_is_never_acknowledged(tmp_path: Path) -> None
         columns[-1] = [os.urandom(1000) for _ in range(2000)]
         resource.prlimit(store.pid, resource.RLIMIT_FSIZE, (1 << 20, resource.RLIM_INFINITY))
         with pytest.raises((Fatal, Retryable)):
-            found.insert_columns(RECORDS, columns, "t")
+            found.insert_batch([(RECORDS, columns)], "t")
     finally:
         supervisor.stop_all()
 

@@ -2,8 +2,8 @@
 
 FOLDER holds `train.jsonl` or `validation.jsonl` (fields text, label, source, lang, role) and may hold `pii/` of the
 same kind; accounts are measured by `detectors.accounts.evaluate`. A row counts as caught where a finding reaches BLOCK,
-the severity that the default policy refuses. The rules are literal, so nothing here is fitted; a set kept for acceptance
-stays one only as long as no rule is written after looking at its rows.
+the severity that the default policy refuses. The rules are literal, so nothing here is fitted; a set kept for
+acceptance stays one only as long as no rule is written after looking at its rows.
 """
 
 from __future__ import annotations

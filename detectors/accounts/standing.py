@@ -19,6 +19,9 @@ from detectors.accounts.signatures import signatures
 from detectors.accounts.state import AccountState
 from detectors.base import Finding
 
+MOST = 200
+"""Requests that are looked at together: the alarm is calibrated on so many, and an account lives longer. A step up
+or down uses up what led to it as well, so that whoever was wronged once does not climb on."""
 REPORTED = 0
 """Score (thousandths of log-odds) from which on an account is compared with others."""
 
@@ -36,11 +39,14 @@ class Judgement(NamedTuple):
     after: Standing
     findings: tuple[Finding, ...]
     """One where the account rose to another step."""
+    score: int
+    """Thousandths of log-odds, at the last reading."""
     signatures: tuple[int, ...]
     """What to compare the account by; empty unless it was read just now and looks at least a little suspicious."""
 
 
 JUDGE = shipped()
+NEWCOMER = AccountState()
 NOBODY = Standing()
 """An account that was never heard of."""
 pack = msgspec.msgpack.Encoder().encode
@@ -60,16 +66,15 @@ def step_at(standing: Standing, time: int) -> Step:
 def judged(before: Standing, seen: Trace, time: int) -> Judgement:
     """The account after one request at `time` (ms). Pure."""
     response = settle(before.response, time)
-    if response.step == "observe" and before.response.step != "observe":
-        # quiet all the way down: what it did is paid for, and it begins anew
-        before = NOBODY
-    traffic, _ = JUDGE.update(before.traffic, seen, time)
-    heard = JUDGE.heard(before.traffic, traffic)
+    came_down = response.step != before.response.step
+    past = NEWCOMER if came_down or before.traffic.count >= MOST else before.traffic
+    traffic, _ = JUDGE.update(past, seen, time)
+    heard = JUDGE.heard(past, traffic)
     after = respond(response, heard, time) if heard else response
     rose = STEPS.index(after.step) > STEPS.index(response.step)
-    report = reads(traffic) and traffic.score >= REPORTED
+    shared = signatures(traffic, seen) if reads(traffic) and traffic.score >= REPORTED else ()
     found = (finding(traffic.alarm),) if rose else ()
-    return Judgement(Standing(traffic, after), found, signatures(traffic, seen) if report else ())
+    return Judgement(Standing(NEWCOMER if rose else traffic, after), found, traffic.score, shared)
 
 
 def forgotten(accounts: Mapping[str, bytes], most: int) -> Sequence[str]:

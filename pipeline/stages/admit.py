@@ -93,7 +93,7 @@ def decide(ledger: Ledger, control: Control, partition: int, facts: Facts) -> De
         shadowed="" if denied else answer.shadowed,  # type: ignore[union-attr]
         first=_first(ledger, caller, facts, answer),
         step=answer.step,
-        score=judgement.after.traffic.score if judgement and shared else 0,
+        score=judgement.score if judgement and shared else 0,
         signatures=shared,
     )
 

@@ -1,9 +1,9 @@
 """How often the detectors fire on labelled rows: `python -m detectors.evaluate FOLDER`.
 
-FOLDER holds `train.jsonl` or `validation.jsonl` (fields text, label, source, lang, role) and may hold `pii/` and
-`extraction/` of the same kind. A row counts as caught where a finding reaches BLOCK, the severity that the default
-policy refuses. The rules are literal, so nothing here is fitted; a set kept for acceptance stays one only as long as
-no rule is written after looking at its rows.
+FOLDER holds `train.jsonl` or `validation.jsonl` (fields text, label, source, lang, role) and may hold `pii/` of the
+same kind; accounts are measured by `detectors.accounts.evaluate`. A row counts as caught where a finding reaches BLOCK,
+the severity that the default policy refuses. The rules are literal, so nothing here is fitted; a set kept for
+acceptance stays one only as long as no rule is written after looking at its rows.
 """
 
 from __future__ import annotations
@@ -18,9 +18,8 @@ from typing import NamedTuple, TypeVar
 import msgspec
 
 from detectors import evaluate_prompts
-from detectors.base import HIGH, MEDIUM, Part, Role
+from detectors.base import HIGH, Part, Role
 from detectors.catalogue import screen
-from detectors.extraction import AccountState, features, update
 from detectors.pii import redact
 
 BLOCK = HIGH
@@ -55,18 +54,6 @@ class _Personal(msgspec.Struct):
     spans: list[_Marked]
 
 
-class _Request(msgspec.Struct):
-    t: float
-    text: str
-
-
-class _Session(msgspec.Struct):
-    label: str
-    subtype: str
-    start: float
-    events: list[_Request]
-
-
 class Tally(NamedTuple):
     """Of `rows`, so many bore a finding at all and so many one that reaches BLOCK."""
 
@@ -98,21 +85,6 @@ def personal(file: Path) -> dict[str, tuple[int, int, int]]:
         missed.update(kind for kind, _, _ in marked - found)
         wrong.update(kind for kind, _, _ in found - marked)
     return {kind: (hits[kind], missed[kind], wrong[kind]) for kind in sorted(STRUCTURED)}
-
-
-def sessions(file: Path) -> dict[tuple[str, ...], Tally]:
-    """Per label and subtype: accounts whose sweep score reached a finding, and one that is refused."""
-    counts: dict[tuple[str, ...], list[int]] = defaultdict(lambda: [0, 0, 0])
-    for session in _rows(file, _Session):
-        state, worst = AccountState(), 0
-        for request in session.events:
-            time = round((session.start + request.t) * 1000)
-            state, found = update(state, features((Part("user", request.text),)), time)
-            worst = max([worst, *(finding.severity for finding in found)])
-        count = counts[session.label, session.subtype]
-        for place, holds in enumerate((True, worst >= MEDIUM, worst >= BLOCK)):
-            count[place] += holds
-    return {key: Tally(*count) for key, count in counts.items()}
 
 
 def _rows(file: Path, kind: type[Row]) -> Iterator[Row]:
@@ -166,9 +138,6 @@ def main(arguments: Sequence[str]) -> int:
             read += 1
         if (file := folder / "pii" / name).is_file():
             _print_personal(f"pii/{name}: structured items by type, strict offsets", personal(file))
-            read += 1
-        if (file := folder / "extraction" / name).is_file():
-            _print_tallies(f"extraction/{name}: accounts by label, subtype", sessions(file))
             read += 1
     if not read:
         print(f"expected {' or '.join(FILES)} in the folder, found neither", file=sys.stderr)

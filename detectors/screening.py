@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 import msgspec
 
+from detectors.accounts.features import spoken
 from detectors.base import Finding, Transcript
 from detectors.catalogue import screen
-from detectors.extraction import features_of_many
 
 
 class Screened(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    """What one transcript gave."""
+    """What one transcript gave; ``features`` are the text's part of a trace, empty where nobody read it."""
 
     findings: tuple[Finding, ...] = ()
     features: tuple[int, ...] = ()
@@ -20,4 +20,4 @@ class Screened(msgspec.Struct, frozen=True, gc=False, array_like=True):
 
 def screen_batch(transcripts: Sequence[Transcript]) -> list[Screened]:
     """One answer per transcript, in order; pure and deterministic."""
-    return [Screened(*found) for found in zip(screen(transcripts), features_of_many(transcripts), strict=True)]
+    return [Screened(*found) for found in zip(screen(transcripts), map(spoken, transcripts), strict=True)]

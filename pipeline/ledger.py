@@ -12,11 +12,16 @@ from typing import Any
 
 import msgspec
 
-from detectors.extraction import AccountState, update
+from detectors.accounts.features import traced
+from detectors.accounts.standing import NOBODY, Judgement, Standing, forgotten, judged, pack, unpack
+from pipeline import policy
+from pipeline.errors import Malformed
 from pipeline.events.records import (
+    LEDGER_FORMAT,
     Charge,
     ControlMark,
     Decision,
+    Facts,
     LogRecord,
     Outcome,
     SnapshotMark,
@@ -28,6 +33,8 @@ from pipeline.quota import Cells, charged, in_window
 IDEMPOTENCY_MS = 24 * 3600 * 1000
 REPLAY_WINDOW = 60
 """Counters below the highest by this much or more count as used."""
+MAX_ACCOUNTS = 16_384
+"""Accounts of one partition that a snapshot keeps, those that were heard of last; about 1 KB each."""
 _ABSENT: Any = object()
 
 
@@ -76,7 +83,12 @@ class Ledger:
         self.clients: dict[str, str] = {}
         self.sessions: dict[str, Session] = {}
         self.idempotent: dict[str, tuple[str, int]] = {}
-        self.accounts: dict[str, AccountState] = {}
+        self.accounts: dict[str, bytes] = {}
+        """Principal -> ``detectors.accounts.standing.Standing``, packed."""
+        self._known: tuple[bytes, Standing] = (b"", NOBODY)
+        """What was unpacked last; a value, so nothing that happens to ``accounts`` makes it wrong."""
+        self._judged: tuple[Standing, Facts, Judgement] | None = None
+        """The last judgement: ``apply`` asks for what ``decide`` has just asked for."""
         self._journal: list[tuple[dict[Any, Any], Any, Any]] | None = None
         self._marked = dict(self.marks)
         """The marks at ``begin``."""
@@ -136,11 +148,37 @@ class Ledger:
         if record.sequence:
             self._set(self.sequences, record.tenant, record.sequence)
         self._charge(record.charges, facts.time)
-        if facts.features and (record.verdict == "admit" or record.charges):
-            state = self.accounts.get(record.principal, AccountState())
-            self._set(self.accounts, record.principal, update(state, facts.features, facts.time)[0])
+        if policy.counts(record.verdict, record.reasons):
+            self._judge(record.principal, facts)
         if record.verdict == "admit" and facts.kind == "inference":
             self._reserve(record)
+
+    def standing(self, principal: str) -> Standing:
+        """Where the account of ``principal`` stands."""
+        held = self.accounts.get(principal, b"")
+        if held != self._known[0]:
+            self._known = held, unpack(held) if held else NOBODY
+        return self._known[1]
+
+    def judgement(self, principal: str, facts: Facts) -> Judgement | None:
+        """What ``facts`` make of the account of ``principal``, which stays as it is; None where its text was not
+        read."""
+        standing, known = self.standing(principal), self._judged
+        if known is not None and known[0] is standing and known[1] is facts:
+            return known[2]
+        seen = traced(facts.features)
+        if seen is None:
+            return None
+        found = judged(standing, seen, facts.time)
+        self._judged = standing, facts, found
+        return found
+
+    def _judge(self, principal: str, facts: Facts) -> None:
+        found = self.judgement(principal, facts)
+        if found is not None:
+            held = pack(found.after)
+            self._set(self.accounts, principal, held)
+            self._known = held, found.after
 
     def _reserve(self, record: Decision) -> None:
         facts = record.facts
@@ -195,6 +233,8 @@ class Ledger:
         now = self.time
         _keep(self, self.sessions, lambda s: s.time > now - 4 * SKEW_MS)
         _keep(self, self.idempotent, lambda held: held[1] > now - IDEMPOTENCY_MS)
+        for principal in forgotten(self.accounts, MAX_ACCOUNTS):
+            self._drop(self.accounts, principal)
 
     def _set(self, table: dict[Any, Any], key: Any, value: Any) -> None:
         if self._journal is not None:
@@ -210,6 +250,7 @@ class Ledger:
         """Canonical bytes of the whole state."""
         return msgspec.json.encode(
             _Image(
+                LEDGER_FORMAT,
                 self.marks,
                 self.cells.numbers,
                 self.cells.times,
@@ -224,8 +265,13 @@ class Ledger:
 
     @classmethod
     def load(cls, raw: bytes) -> Ledger:
-        """The state that ``dump`` wrote."""
-        image = msgspec.json.decode(raw, type=_Image)
+        """The state that ``dump`` wrote. Raises Malformed where a build of another format did."""
+        try:
+            image = msgspec.json.decode(raw, type=_Image)
+        except msgspec.DecodeError as error:
+            raise Malformed(f"not a ledger: {error}") from error
+        if image.format != LEDGER_FORMAT:
+            raise Malformed(f"expected a ledger of format {LEDGER_FORMAT}, came {image.format}")
         ledger = cls()
         ledger.marks, ledger.sequences, ledger.open = image.marks, image.sequences, image.open
         ledger.cells = Cells(image.numbers, image.times)
@@ -258,6 +304,7 @@ def _keep(ledger: Ledger, table: dict[str, Any], wanted: Any) -> None:
 
 
 class _Image(msgspec.Struct):
+    format: int
     marks: dict[str, int]
     numbers: dict[str, int]
     times: dict[str, list[int]]
@@ -265,4 +312,4 @@ class _Image(msgspec.Struct):
     open: dict[str, Reservation]
     sessions: dict[str, Session]
     idempotent: dict[str, tuple[str, int]]
-    accounts: dict[str, AccountState]
+    accounts: dict[str, bytes]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from detectors.accounts.response import DUTIES, STEPS, Step
 from detectors.base import Finding
-from pipeline.events.control import Plan
+from pipeline.events.control import Plan, Principal
 
 SCORED = "injection.score"
 """Rule whose confidence is a calibrated probability in percent, so that a tenant may set a threshold of its own."""
@@ -14,13 +15,34 @@ UNREAD = "detector."
 PERSONAL = "pii."
 
 
-def refusal(plan: Plan, findings: Sequence[Finding], account: Sequence[Finding]) -> str:
-    """The reason for which ``plan`` refuses a prompt with ``findings`` by an account with those; empty for none."""
+WITHHELD = frozenset({"unscreened", "injection", "extraction"})
+"""Reasons that are found after the limits held: such a request counts, for them and for its account."""
+
+
+def refusal(plan: Plan, findings: Sequence[Finding]) -> str:
+    """The reason for which ``plan`` refuses a prompt with ``findings``; empty for none."""
     if plan.unscreened == "refuse" and any(f.rule.startswith(UNREAD) for f in findings):
         return "unscreened"
-    if any(_blocks(plan, f) for f in findings):
-        return "injection"
-    return "extraction" if any(f.severity >= plan.block_severity for f in account) else ""
+    return "injection" if any(_blocks(plan, f) for f in findings) else ""
+
+
+def counts(verdict: str, reasons: Sequence[str]) -> bool:
+    """Whether a request that was answered so counts for its account: quotas refuse before anything is read."""
+    return verdict == "admit" or not WITHHELD.isdisjoint(reasons)
+
+
+def answered(plan: Plan, principal: Principal, step: Step) -> Step:
+    """The step at which an account that stands at ``step`` is answered under ``plan``."""
+    if principal.extraction != "judged":
+        return "observe" if principal.extraction == "cleared" else "block"
+    if plan.shadow:
+        return "observe"
+    return STEPS[min(STEPS.index(step), STEPS.index(plan.extraction))]
+
+
+def conceals(step: Step) -> bool:
+    """Whether an answer at ``step`` bears the watermark and no log-probabilities."""
+    return DUTIES[step].watermark
 
 
 def blanks(plan: Plan, findings: Iterable[Finding]) -> tuple[tuple[int, int, int], ...]:

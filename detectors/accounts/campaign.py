@@ -9,9 +9,11 @@ Memory is bounded: the signature that was reported longest ago is forgotten firs
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Hashable, Iterable, Mapping
+from typing import Generic, NamedTuple, TypeVar
 
+A = TypeVar("A", bound=Hashable)
+"""How whoever reports names an account."""
 MAX_SIGNATURES = 65_536
 MAX_MEMBERS = 64
 """Accounts of one signature that are kept, the latest."""
@@ -26,47 +28,56 @@ MAX_WEIGHT = 3_000
 
 
 class Member(NamedTuple):
-    """One account under a signature: its last score and when (ms)."""
+    """One account under a signature: its last score, when (ms), and the request by which it is found again."""
 
     score: int
     time: int
+    request: str = ""
 
 
-class Campaign(NamedTuple):
+class Campaign(NamedTuple, Generic[A]):
     """The signature that accounts share, and the accounts."""
 
     signature: int
-    members: tuple[int, ...]
+    members: dict[A, Member]
 
 
-class Campaigns:
+class Campaigns(Generic[A]):
     """Signature -> accounts. Not pure: `report` keeps what it is told. The same reports give the same answers."""
 
-    def __init__(self, capacity: int = MAX_SIGNATURES) -> None:
+    def __init__(self, capacity: int = MAX_SIGNATURES, window_ms: int = WINDOW_MS) -> None:
         self._capacity = capacity
-        self._members: OrderedDict[int, OrderedDict[int, Member]] = OrderedDict()
+        self._window_ms = window_ms
+        self._members: OrderedDict[int, OrderedDict[A, Member]] = OrderedDict()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Campaigns) and self._members == other._members
+
+    __hash__ = None  # type: ignore[assignment]
 
     def __len__(self) -> int:
         return len(self._members)
 
-    def report(self, account: int, signatures: Iterable[int], score: int, time: int) -> Campaign | None:
-        """What the report makes known, None where that is no campaign. Account and signatures are hashes."""
+    def report(
+        self, account: A, signatures: Iterable[int], score: int, time: int, request: str = ""
+    ) -> Campaign[A] | None:
+        """What the report makes known, None where that is no campaign. Signatures are hashes."""
         if score < FLOOR:
             return None
-        found: Campaign | None = None
+        found: Campaign[A] | None = None
         for signature in signatures:
             members = self._of(signature)
-            members.pop(account, None)
-            members[account] = Member(score, time)
+            known = members.pop(account, None)
+            # reports may come twice, and late
+            members[account] = known if known is not None and known.time > time else Member(score, time, request)
             while len(members) > MAX_MEMBERS:
                 members.popitem(last=False)
-            if found is None and _weighs(members, time):
-                found = Campaign(
-                    signature, tuple(n for n, member in members.items() if time - member.time <= WINDOW_MS)
-                )
+            recent = {name: member for name, member in members.items() if time - member.time <= self._window_ms}
+            if found is None and _weighs(recent):
+                found = Campaign(signature, recent)
         return found
 
-    def _of(self, signature: int) -> OrderedDict[int, Member]:
+    def _of(self, signature: int) -> OrderedDict[A, Member]:
         members = self._members.pop(signature, None)
         if members is None:
             members = OrderedDict()
@@ -76,8 +87,5 @@ class Campaigns:
         return members
 
 
-def _weighs(members: OrderedDict[int, Member], time: int) -> bool:
-    if len(members) < MEMBERS:
-        return False
-    weights = [min(score - FLOOR, MAX_WEIGHT) for score, at in members.values() if time - at <= WINDOW_MS]
-    return len(weights) >= MEMBERS and sum(weights) >= WEIGHT
+def _weighs(members: Mapping[A, Member]) -> bool:
+    return len(members) >= MEMBERS and sum(min(m.score - FLOOR, MAX_WEIGHT) for m in members.values()) >= WEIGHT

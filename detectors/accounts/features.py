@@ -25,6 +25,8 @@ SHORT_WORDS = 4
 RUN_WORDS, RUN_SHARE = 10, 3
 """A text of that many words of which only one in RUN_SHARE is new repeats itself."""
 MAX_BIASES = 1_024
+Spoken = tuple[int, int, int, int, int, int, int, int]
+_SILENT: Spoken = (0, 0, 0, 0, 0, 0, 0, 0)
 _LOW = (1 << 64) - 1
 _DIGITS = re.compile(r"\d+")
 _CUES = FUNCTION - 1
@@ -70,13 +72,21 @@ OPEN, ASKS, RUNS, WIDE, SHORT = (1 << 2 * _CUE_BITS + 4 + at for at in range(5))
 
 def trace(transcript: Transcript, sampling: Sampling) -> Trace:
     """The trace of the last user turn under `sampling`. Pure, never raises on any text or number."""
+    return Trace(*spoken(transcript), *turned(sampling))
+
+
+def traced(features: Sequence[int]) -> Trace | None:
+    """The trace that a record holds; None where it holds none, as of a text that nobody could read."""
+    return Trace(*features) if len(features) == len(Trace._fields) else None
+
+
+def spoken(transcript: Transcript) -> Spoken:
+    """What the last user turn says: `high` to `length` of its trace, all 0 where it has no word."""
     text = next((part.text for part in reversed(transcript) if part.role == "user"), "")
-    biased, biases = _bias(sampling.logit_bias)
-    dials = _dials(sampling)
     said = cut(text)
     found = words(said)
     if not found:
-        return Trace(biased=biased, biases=biases, dials=dials)
+        return _SILENT
     wide = not said.isascii() and len(found) > 2 * said.count(" ") + 4
     count = len(found)
     if count > MAX_WORDS:
@@ -88,7 +98,12 @@ def trace(transcript: Transcript, sampling: Sampling) -> Trace:
     head, tail = _edges(found, wide)
     marks = _marks(said, found, wide, count)
     form = _hash(_DIGITS.sub("0", said)) if _DIGITS.search(said) else _hash(said)
-    return Trace(full >> 64, full & _LOW, _hash(said), form, head, tail, marks, count, biased, biases, dials)
+    return full >> 64, full & _LOW, _hash(said), form, head, tail, marks, count
+
+
+def turned(sampling: Sampling) -> tuple[int, int, int]:
+    """What the parameters say: `biased`, `biases` and `dials` of a trace."""
+    return *_bias(sampling.logit_bias), _dials(sampling)
 
 
 def _marks(said: str, found: list[str], wide: bool, count: int) -> int:

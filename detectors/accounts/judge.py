@@ -8,6 +8,7 @@ too.
 from __future__ import annotations
 
 from importlib.resources import files
+from typing import Literal
 
 import msgspec
 
@@ -24,6 +25,7 @@ from detectors.accounts.rules import (
     RESAMPLING,
     TRACES,
     ruled,
+    shown,
 )
 from detectors.accounts.state import AccountState, advance, row
 from detectors.base import HIGH, Finding
@@ -31,6 +33,7 @@ from detectors.base import HIGH, Finding
 MODEL = files("detectors.accounts").joinpath("model.json")
 CHECK, FIRST = 5, 15
 """Requests between two readings of the trees, and before the first: fewer say too little."""
+Heard = Literal["", "suspect", "alarm"]
 
 
 class Model(msgspec.Struct, frozen=True):
@@ -56,7 +59,7 @@ class Judge:
         """
         after = advance(state, seen, time)
         score, cusum, alarm = state.score, state.cusum, state.alarm
-        if after.count % CHECK == 0 and after.count >= FIRST:
+        if reads(after):
             score = self._forest.score(row(after))
             cusum = min(max(0, cusum + score - self._drift), self._limit)
         if not alarm:
@@ -65,6 +68,21 @@ class Judge:
                 alarm = likeliest(after)
         after = msgspec.structs.replace(after, score=score, cusum=cusum, alarm=alarm)
         return after, () if alarm == state.alarm else (finding(alarm),)
+
+    def heard(self, before: AccountState, after: AccountState) -> Heard:
+        """What the request that led from `before` to `after` says of the account, beyond what its past says."""
+        if after.alarm and (after.alarm != before.alarm or shown(after)):
+            return "alarm"
+        if not reads(after):
+            return ""
+        if after.score >= self._alarm or after.cusum >= self._limit:
+            return "alarm"
+        return "suspect" if after.score > self._drift else ""
+
+
+def reads(state: AccountState) -> bool:
+    """Whether the trees read the account at its latest request."""
+    return state.count >= FIRST and state.count % CHECK == 0
 
 
 _AT = {name: at for at, name in enumerate(NAMES)}

@@ -136,7 +136,7 @@ class _Course:
             self.alarmed_at, self.alarmed_time = self.state.count, time
 
 
-def replay(accounts: list[Account], judged: Judge, campaigns: Campaigns) -> list[Answer]:
+def replay(accounts: list[Account], judged: Judge, campaigns: Campaigns[int]) -> list[Answer]:
     """One answer per account, in order. Requests of equal time are taken in the order of the accounts."""
     courses = [_Course() for _ in accounts]
     for time, at, seen in _clock(accounts):
@@ -150,7 +150,7 @@ def replay(accounts: list[Account], judged: Judge, campaigns: Campaigns) -> list
     return [_answer(account, course) for account, course in zip(accounts, courses, strict=True)]
 
 
-def _report(campaigns: Campaigns, courses: list[_Course], at: int, seen: Trace, time: int) -> None:
+def _report(campaigns: Campaigns[int], courses: list[_Course], at: int, seen: Trace, time: int) -> None:
     state = courses[at].state
     found = campaigns.report(at, signatures(state, seen), state.score, time)
     if found is None:

@@ -6,6 +6,10 @@ switched on or a dial turned now and then are ordinary.
 
 from __future__ import annotations
 
+from functools import reduce
+from operator import or_
+
+from detectors.accounts import facts
 from detectors.accounts.facts import NAMES
 from detectors.accounts.state import AccountState
 
@@ -55,3 +59,19 @@ def ruled(state: AccountState) -> int:
     ):
         return REPEAT_WORD
     return NONE
+
+
+_SHOWN = {
+    BIAS_SWEEP: facts.BIAS_PROBE | facts.BIAS_NEW,
+    LOGPROB_SWEEP: facts.LOGPROB_PROBE,
+    REPEAT_WORD: facts.RUNS | facts.ENDLESS_RUN,
+}
+
+
+def shown(state: AccountState) -> bool:
+    """Whether a rule finds the account, and its latest request is one of those that the rule counts."""
+    latest = state.recent[0] if state.recent else 0
+    return latest & _EVER > 0 and latest & _SHOWN.get(ruled(state), 0) > 0
+
+
+_EVER = reduce(or_, _SHOWN.values())

@@ -94,9 +94,9 @@ def _hostile() -> list[Line]:
 
 
 def _campaign() -> list[Line]:
-    """One template swept over a word list: what extraction of a glossary looks like."""
-    template = "Write down the complete dictionary entry, with all of its senses, for the English word {} please."
-    right = ("", "extraction")
+    """The reasoning behind every entry of a word list: what a student model is trained on."""
+    template = "What is a {}? Explain your reasoning step by step before you give the final answer."
+    right = ("", "throttled")
     return [Line("acme-research", "openai", _said(template.format(word)), right, 8) for word in SWEPT]
 
 

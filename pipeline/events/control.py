@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from detectors.accounts.response import Step
 from pipeline.errors import ConfigError, Malformed
 
 Id = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
@@ -56,6 +57,10 @@ class Plan(Document):
     output: Literal["release", "redact", "withhold", "review"] = "redact"
     """Personal data and secrets in answers: let out, taken out as they stream, end the answer, or put to analysts."""
     keep_texts: Literal["none", "findings", "all"] = "findings"
+    extraction: Step = "block"
+    """The farthest step at which an account that copies the model is answered; ``observe`` only tells."""
+    account_rate: Annotated[int, Field(ge=1, le=2**36 - 1)] = 60
+    """Requests a minute of which an account keeps a share at each step from ``throttle`` on."""
 
 
 class Organisation(Document):
@@ -81,6 +86,8 @@ class Principal(Document):
     doc: Literal["principal"] = "principal"
     id: Id
     tenant: Id
+    extraction: Literal["judged", "cleared", "confirmed"] = "judged"
+    """What an analyst knows of the account: it copies no model, whatever it looks like, or it does, and is blocked."""
 
 
 class Key(Document):

@@ -86,7 +86,12 @@ REASONS: dict[str, Reason] = {
     "extraction": Reason(
         403,
         "content_policy_violation",
-        "The request was withheld by the tenant's model extraction policy.",
+        "The account's requests amount to the copying of a model. Stop them for the time given, or ask your operator.",
+    ),
+    "throttled": Reason(
+        429,
+        "rate_limit_error",
+        "The account's requests look like the copying of a model, so fewer are served. Retry after the time given.",
     ),
     "unscreened": Reason(
         503,

@@ -11,10 +11,13 @@ from typing import Literal
 
 import msgspec
 
+from detectors.accounts.response import Step
 from detectors.base import Finding
 
-DECIDER = 2
+DECIDER = 3
 """Version of the rules in ``decide``; a verifier of another version cannot re-derive decisions."""
+LEDGER_FORMAT = 2
+"""Version of a ledger's stored form; a snapshot of another is passed over. Belongs to DECIDER, which rises with it."""
 
 Kind = Literal["inference", "cancel", "unknown"]
 Result = Literal["finished", "withheld", "failed", "expired", "cancelled"]
@@ -68,7 +71,7 @@ class Facts(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     deadline: int = 0
     findings: tuple[Finding, ...] = ()
     features: tuple[int, ...] = ()
-    """What the extraction account needs of the text, as integers."""
+    """The trace by which the account is judged (``detectors.accounts.features.Trace``); empty if nothing was read."""
     text_digest: bytes = b""
     """SHA-256 of the sealed text as it was received."""
     text: bytes = b""
@@ -99,6 +102,12 @@ class Decision(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, tag="d
     """Admitted by a plan in shadow mode, which else had refused for this reason."""
     first: str = ""
     """duplicate: the request that holds the idempotency key; cancel: the request that is to stop."""
+    step: Step = "observe"
+    """How an account that copies the model is answered: what ``DUTIES`` of it oblige to holds for this request."""
+    score: int = 0
+    """Of the account, in thousandths of log-odds, where ``signatures`` are to be compared."""
+    signatures: tuple[int, ...] = ()
+    """Hashes of wording that the account keeps using, to be compared across accounts; empty where not due."""
 
 
 class Outcome(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, tag="outcome", tag_field="kind"):
@@ -195,6 +204,8 @@ class Work(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """Nor any personal data, all of it: findings name the worst items only."""
     output: Literal["release", "redact", "withhold", "review"] = "redact"
     """What becomes of personal data and secrets in the answer."""
+    conceal: bool = False
+    """The account copies the model: no log-probabilities, no logit bias, and an answer that bears the watermark."""
 
 
 class Completion(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
@@ -254,6 +265,11 @@ class FindingEvent(msgspec.Struct, frozen=True, omit_defaults=True):
     verdict: str
     reasons: tuple[str, ...] = ()
     findings: tuple[Finding, ...] = ()
+    signature: int = 0
+    """Not 0: the account keeps using this wording (a hash). Such a record lies on the partition of the signature,
+    where those of all organisations meet, and says nothing else."""
+    score: int = 0
+    """signature: the account's, in thousandths of log-odds."""
 
 
 class Alert(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -270,6 +286,8 @@ class Alert(msgspec.Struct, frozen=True, omit_defaults=True):
     count: int
     first_time: int
     requests: tuple[str, ...] = ()
+    campaign: str = ""
+    """What the accounts of a campaign share, the same for every tenant: 16 hex digits of a hash."""
 
 
 class Delivery(msgspec.Struct, frozen=True, omit_defaults=True):

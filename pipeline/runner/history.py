@@ -48,7 +48,11 @@ class History:
             if image.position < begin:
                 continue
             held: list[LogRecord] = []
-            self.ledger = Ledger.load(image.content)
+            try:
+                self.ledger = Ledger.load(image.content)
+            except Malformed as error:
+                _log.warning("decisions[%d]: snapshot at %d passed over: %s", self._partition, image.position, error)
+                continue
             await self._log.start(Position(image.position, image.chain))
             await self.catch_up(held.append)
             if any(isinstance(r, SnapshotMark) and r.digest == image.digest for r in held):

@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from detectors.base import Finding
-from detectors.extraction import AccountState, found_at
+from detectors.accounts.response import DUTIES, QUIET_MS, STEPS, Step
+from detectors.accounts.standing import Judgement, step_at
 from pipeline import policy
 from pipeline.events.control import Control, Key, Limit, Plan, Principal, Tenant
 from pipeline.events.records import Charge, Completion, Decision, Facts, Outcome
@@ -24,6 +24,8 @@ from pipeline.topics import partition_of
 
 GRACE_MS = 5_000
 """After its deadline a run has this long to be reported before it counts as expired."""
+FULL = 100
+"""An account's whole share of its limit, in the unit of ``DUTIES``."""
 UNCHARGED = frozenset({"failed", "expired"})
 
 
@@ -38,6 +40,8 @@ class Caller(NamedTuple):
     """Partition of the organisation."""
     ceilings: tuple[Ceiling, ...]
     """Every limit over the caller, from the partition's capacity down to the principal."""
+    slowed: dict[Step, Ceiling]
+    """The further limit over an account that is answered at a step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +50,15 @@ class Denied:
     limit: str = ""
     retry_after_ms: int = 0
     charges: tuple[Charge, ...] = ()
-    findings: tuple[Finding, ...] = ()
+    judgement: Judgement | None = None
+    step: Step = "observe"
 
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
     charges: tuple[Charge, ...] = ()
-    findings: tuple[Finding, ...] = ()
+    judgement: Judgement | None = None
+    step: Step = "observe"
     first: str = ""
     shadowed: str = ""
 
@@ -68,6 +74,8 @@ def decide(ledger: Ledger, control: Control, partition: int, facts: Facts) -> De
     answer = _judge(ledger, control, caller, facts)
     tenant = caller.tenant.id if caller else ""
     denied = answer if isinstance(answer, Denied) else None
+    judgement = answer.judgement
+    shared = judgement.signatures if judgement else ()
     return Decision(
         request=request_id(control.generation, partition, facts.offset),
         facts=facts,
@@ -81,9 +89,12 @@ def decide(ledger: Ledger, control: Control, partition: int, facts: Facts) -> De
         limit=denied.limit if denied else "",
         retry_after_ms=denied.retry_after_ms if denied else 0,
         charges=answer.charges,
-        findings=answer.findings,
+        findings=judgement.findings if judgement else (),
         shadowed="" if denied else answer.shadowed,  # type: ignore[union-attr]
         first=_first(ledger, caller, facts, answer),
+        step=answer.step,
+        score=judgement.score if judgement and shared else 0,
+        signatures=shared,
     )
 
 
@@ -104,7 +115,8 @@ def identify(control: Control, key: str) -> Caller | None:
             return None
         home = partition_of(tenant.organisation.encode(), control.require_deployment().partitions)
         ceilings = tuple(ceiling(*scoped) for scoped in _limits(control, tenant, principal, plan))
-        known = control.derived[key] = Caller(tenant, principal, plan, held, home, ceilings)
+        slowed = {step: _slowed(principal, plan, step) for step in STEPS if 0 < DUTIES[step].rate < FULL}
+        known = control.derived[key] = Caller(tenant, principal, plan, held, home, ceilings, slowed)
     return known
 
 
@@ -171,6 +183,11 @@ def _limits(control: Control, tenant: Tenant, principal: Principal, plan: Plan) 
         yield f"p:{principal.id}", limit
 
 
+def _slowed(principal: Principal, plan: Plan, step: Step) -> Ceiling:
+    amount = max(1, plan.account_rate * DUTIES[step].rate // FULL)
+    return ceiling(f"p:{principal.id}", Limit(id=step, meter="rate", amount=amount, burst=-(-amount // 4)))
+
+
 def _judge(ledger: Ledger, control: Control, caller: Caller | None, facts: Facts) -> Admitted | Denied:
     """The checks in their order; the first that refuses is the answer."""
     if caller is None:
@@ -220,17 +237,34 @@ def _unfit(control: Control, caller: Caller, facts: Facts) -> str:
 
 def _meter(ledger: Ledger, caller: Caller, facts: Facts) -> Admitted | Denied:
     """Ceilings first, then findings: a refused attack still counts as a request, so it cannot be repeated for free."""
-    weighed = weigh(ledger.cells, caller.ceilings, facts.input_bound + facts.max_tokens, facts.time)
+    plan, principal = caller.plan, caller.principal
+    before = policy.answered(plan, principal, step_at(ledger.standing(principal.id), facts.time))
+    slowed = caller.slowed.get(before)
+    ceilings = (*caller.ceilings, slowed) if slowed else caller.ceilings
+    weighed = weigh(ledger.cells, ceilings, facts.input_bound + facts.max_tokens, facts.time)
     if isinstance(weighed, Denial):
         reason = "busy" if weighed.limit.startswith("*|") else weighed.reason
-        return Denied(reason, weighed.limit, weighed.retry_after_ms)
+        if slowed and weighed.limit == slowed.label:
+            reason = "throttled"
+        return Denied(reason, weighed.limit, weighed.retry_after_ms, step=before)
+    judgement = ledger.judgement(principal.id, facts)
+    stands = judgement.after.response.step if judgement else before
+    step = policy.answered(plan, principal, stands)
+    refusal = policy.refusal(plan, facts.findings)
     counted = tuple(c for c in weighed if c.unit == "requests" and c.meter != "open")
-    account = ledger.accounts.get(caller.principal.id, AccountState())
-    found = found_at(account, facts.features, facts.time)
-    refusal = policy.refusal(caller.plan, facts.findings, found) if facts.findings or found else ""
-    if refusal and not caller.plan.shadow:
-        return Denied(refusal, charges=counted, findings=found)
-    return Admitted(weighed, found, shadowed=refusal)
+    if refusal and not plan.shadow:
+        return Denied(refusal, charges=counted, judgement=judgement, step=step)
+    if not DUTIES[step].admit:
+        wait = _quiet_in(judgement, facts.time) if principal.extraction == "judged" else 0
+        return Denied("extraction", "", wait, counted, judgement, step)
+    if not refusal and principal.extraction == "judged" and step != stands and not DUTIES[stands].admit:
+        refusal = "extraction"
+    return Admitted(weighed, judgement, step, shadowed=refusal)
+
+
+def _quiet_in(judgement: Judgement | None, now: int) -> int:
+    """ms until an account that is silent from now on comes down by a step."""
+    return judgement.after.response.heard + QUIET_MS - now if judgement else 0
 
 
 def _first(ledger: Ledger, caller: Caller | None, facts: Facts, answer: Admitted | Denied) -> str:

@@ -9,12 +9,19 @@ from __future__ import annotations
 import hashlib
 from typing import NamedTuple
 
+import msgspec
+
+from detectors.accounts.response import DUTIES
+from detectors.base import MEDIUM, Finding
 from pipeline import policy
 from pipeline.events.codec import encode
 from pipeline.events.control import Control
 from pipeline.events.records import DeadLetter, Decision, FindingEvent, Outcome, Response, Work
 from pipeline.stages.intake import Intake, Raw, keeps
 from pipeline.topics import partition_of
+
+REVIEWED = Finding("extraction.review", MEDIUM, 90, 0, 0, "account", 0)
+"""Stands for an account under review where findings decide what is kept."""
 
 
 class Emission(NamedTuple):
@@ -47,7 +54,7 @@ def after_decision(decision: Decision, partition: int, control: Control, intake:
     event = _finding(decision)
     if event is not None:
         sent.append(Emission("findings", partition, decision.organisation.encode(), encode(event)))
-    return sent
+    return sent + [_shared(decision, signature, partitions) for signature in decision.signatures]
 
 
 def after_outcome(outcome: Outcome, partitions: int) -> list[Emission]:
@@ -93,10 +100,11 @@ def _work(decision: Decision, partition: int, control: Control, intake: Intake |
         sampling=intake.body.sampling,
         sealed=intake.body.sealed,
         wrap=intake.wrap,
-        keep="all" if keeps(plan, facts.findings + decision.findings) else plan.keep_texts,
+        keep="all" if keeps(plan, _told(decision)) else plan.keep_texts,
         blanks=policy.blanks(plan, facts.findings),
         blank_personal=policy.blanks_personal(plan),
         output=plan.output,
+        conceal=policy.conceals(decision.step),
     )
 
 
@@ -112,6 +120,21 @@ def _refusal(decision: Decision, partitions: int) -> Emission:
     )
     where = lane_partition(decision.facts.lane, partitions)
     return Emission("responses", where, decision.request.encode(), encode(response))
+
+
+def _told(decision: Decision) -> tuple[Finding, ...]:
+    """The findings for which a text is kept; an account under review has one at every request."""
+    review = DUTIES[decision.step].review
+    return decision.facts.findings + decision.findings + ((REVIEWED,) if review else ())
+
+
+def _shared(decision: Decision, signature: int, partitions: int) -> Emission:
+    """What an account keeps saying, sent where the same wording of every organisation arrives."""
+    who = (decision.organisation, decision.tenant, decision.principal)
+    shared = FindingEvent(decision.request, decision.facts.time, *who, "admit", decision.verdict)
+    event = msgspec.structs.replace(shared, signature=signature, score=decision.score)
+    key = signature.to_bytes(8, "big")
+    return Emission("findings", partition_of(key, partitions), key, encode(event))
 
 
 def _finding(decision: Decision) -> FindingEvent | None:

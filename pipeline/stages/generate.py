@@ -6,6 +6,7 @@ run that is lost is run again under another attempt, and admit takes the first c
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from pipeline.events.records import Completion, FindingEvent, Response, Result, 
 from pipeline.events.wire import Message
 from pipeline.stages.guard import cleaned
 
+MARKED_TEMPERATURE = 0.7
+"""A concealed answer is drawn at this temperature at least: the watermark lies in the choice of words."""
 _ROLES = {"system": "system", "user": "user", "assistant": "assistant", "document": "user"}
 _RESULTS: dict[FinishReason, Result] = {
     FinishReason.STOP: "finished",
@@ -56,7 +59,21 @@ def generation(work: Work, messages: Sequence[Message]) -> GenerationRequest:
         tenant=work.tenant,
         turns=tuple(Turn(_ROLES[m.role], m.content) for m in cleaned(work, messages)),
         max_tokens=work.max_tokens,
-        sampling=SamplingParams(**msgspec.structs.asdict(work.sampling)),
+        sampling=_sampling(work),
+    )
+
+
+def _sampling(work: Work) -> SamplingParams:
+    """How the answer is drawn. What is concealed reads nothing out, and leaves the watermark a choice of words."""
+    asked = SamplingParams(**msgspec.structs.asdict(work.sampling))
+    if not work.conceal:
+        return asked
+    return dataclasses.replace(
+        asked,
+        temperature=max(asked.temperature, MARKED_TEMPERATURE),
+        top_k=0 if asked.top_k == 1 else asked.top_k,
+        logit_bias=(),
+        logprobs=0,
     )
 
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from detectors.accounts.features import Sampling, turned
 from detectors.base import Finding, Part, Transcript
 from detectors.screening import Screened
 from inference.types import input_token_bound
@@ -177,11 +178,18 @@ def _intake(draft: _Draft, screened: Screened) -> Intake:
         input_bound=input_token_bound(draft.transcript),
         deadline=raw.time + body.timeout_ms,
         findings=found,
-        features=screened.features,
+        features=_trace(body, screened),
         text_digest=hashlib.sha256(body.sealed).digest(),
         text=body.sealed if draft.transcript and keeps(caller.plan, found) else b"",
     )
     return Intake(facts, body, envelope.wrap)
+
+
+def _trace(body: wire.InferenceBody, screened: Screened) -> tuple[int, ...]:
+    """What the account is judged by, empty where nobody read the text."""
+    if not screened.features:
+        return ()
+    return *screened.features, *turned(Sampling(body.temperature, body.max_tokens))
 
 
 def keeps(plan: Plan, found: Sequence[Finding]) -> bool:

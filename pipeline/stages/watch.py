@@ -10,15 +10,15 @@ holds enough. So an attack that goes on raises one alert per bucket, and bucket 
 
 from __future__ import annotations
 
-import hashlib
 from collections import OrderedDict, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from detectors.base import HIGH, MEDIUM
-from pipeline.events.codec import encode
 from pipeline.events.records import Alert, FindingEvent
+from pipeline.stages import campaign
+from pipeline.stages.alert_ids import alert_id, bucket_of
 
 MINUTE_MS = 60_000
 QUOTA_REASONS = frozenset({"rate_limited", "budget_exhausted", "too_many_open"})
@@ -48,11 +48,14 @@ class Rule:
     reasons: frozenset[str] = frozenset()
     """A refusal for any of these is one hit."""
     principals: int = 1
+    account: int = 1
+    """Hits that one such finding about an account is, which many requests led to."""
 
     def weight(self, event: FindingEvent) -> int:
         """How many hits this event is."""
         if self.findings:
-            return sum(finding.rule.startswith(self.findings) for finding in event.findings)
+            found = [finding for finding in event.findings if finding.rule.startswith(self.findings)]
+            return sum(self.account if finding.view == "account" else 1 for finding in found)
         return int(event.verdict != "admit" and not self.reasons.isdisjoint(event.reasons))
 
 
@@ -78,19 +81,20 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "extraction-campaign",
-        "2 or more extraction findings in one tenant within 10 minutes",
+        "an account that copies the model, or 2 or more extraction findings, in one tenant within 10 minutes",
         HIGH,
         10 * MINUTE_MS,
         hits=2,
         per="tenant",
         findings="extraction.",
+        account=2,
     ),
 )
 
 LONGEST_MS = max(rule.window_ms for rule in RULES)
 LATENESS_MS = 15 * MINUTE_MS
 """How far an event's time may lie before the time it was appended: the longest deadline (10 min) and some more."""
-REREAD_MS = 2 * LONGEST_MS + LATENESS_MS
+REREAD_MS = max(2 * LONGEST_MS, campaign.BUCKET_MS + campaign.WINDOW_MS) + LATENESS_MS
 """What must be read again before the first unfinished event: a bucket, the window before it, and lateness."""
 
 
@@ -144,6 +148,7 @@ class WatchState:
     """What one partition's watch remembers; keys are (rule, tenant, principal or empty)."""
 
     subjects: OrderedDict[tuple[str, str, str], Subject] = field(default_factory=OrderedDict)
+    shared: campaign.CampaignState = field(default_factory=campaign.CampaignState)
 
     def subject(self, key: tuple[str, str, str]) -> Subject:
         found = self.subjects.setdefault(key, Subject())
@@ -155,6 +160,8 @@ class WatchState:
 
 def apply(state: WatchState, event: FindingEvent) -> list[Alert]:
     """Fold one event in and give the alerts that it raises, in the order of RULES."""
+    if event.signature:
+        return campaign.correlate(state.shared, event)
     alerts = []
     for rule in RULES:
         weight = rule.weight(event)
@@ -177,17 +184,10 @@ def covered(alert: Alert, since: int) -> bool:
     Its bucket began at least one window after ``since``, so every event that could fall into a window of that
     bucket was read. Alerts for which it does not hold were raised by whoever read that time in full.
     """
+    if alert.rule == campaign.RULE:
+        return bucket_of(alert.time, campaign.BUCKET_MS) >= since + campaign.WINDOW_MS
     window_ms = next(rule.window_ms for rule in RULES if rule.name == alert.rule)
-    return _bucket(alert.time, window_ms) >= since + window_ms
-
-
-def alert_id(rule: str, tenant: str, principal: str, bucket: int) -> str:
-    """32 hex digits of SHA-256 over the alert's identity; ``bucket`` in Unix ms."""
-    return hashlib.sha256(encode((rule, tenant, principal, bucket))).hexdigest()[:32]
-
-
-def _bucket(time: int, window_ms: int) -> int:
-    return time - time % window_ms
+    return bucket_of(alert.time, window_ms) >= since + window_ms
 
 
 def _correlate(state: WatchState, rule: Rule, event: FindingEvent, weight: int) -> Alert | None:
@@ -195,7 +195,7 @@ def _correlate(state: WatchState, rule: Rule, event: FindingEvent, weight: int) 
     subject = state.subject((rule.name, event.tenant, principal))
     if not subject.add(event.principal, Hit(event.time, weight, event.request, event.stage), rule.window_ms):
         return None
-    bucket = _bucket(subject.clock, rule.window_ms)
+    bucket = bucket_of(subject.clock, rule.window_ms)
     if bucket == subject.fired or len(subject.hits) < rule.principals:
         return None
     hits = subject.window()

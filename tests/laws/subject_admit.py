@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from hypothesis import strategies as st
 from subject import Cuts, Run, Written
-from test_admit_laws import CONTROL, START, TENANTS, requests
+from test_admit_laws import CONTROL, START, TENANTS, attacks, requests
 
 from pipeline.events import records
 from pipeline.events.codec import decode, decode_log, encode
@@ -46,7 +46,7 @@ reports = st.fixed_dictionaries(
         "result": st.sampled_from(("finished", "failed", "withheld")),
     }
 )
-steps = st.lists(st.one_of(requests, reports, st.just({"wait": 40_000})), min_size=1, max_size=30)
+steps = st.lists(st.one_of(requests, attacks, reports, st.just({"wait": 40_000})), min_size=1, max_size=30)
 
 
 def placed(drawn: list[dict[str, Any]]) -> list[Item]:

@@ -16,6 +16,8 @@ from pipeline.stages import watch
 
 T0 = 1_760_000_400_000
 KINDS = (("injection.x", ""), ("injection.y", ""), ("extraction.y", ""), ("", "rate_limited"), ("other.z", ""))
+"""A finding or a refusal. Campaigns are left out: they are what tenants tell of each other, and have tests of their
+own."""
 steps = st.lists(
     st.tuples(
         st.integers(-watch.MINUTE_MS, watch.MINUTE_MS),

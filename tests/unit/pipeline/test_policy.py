@@ -9,9 +9,10 @@ import pytest
 from detectors.base import Finding, risk
 from detectors.pii import StreamRedactor
 from inference.types import Chunk, FinishReason, Turn, input_token_bound
+from inference.watermark.marking import MarkPolicy, skipped
 from pipeline import policy
-from pipeline.events.control import Plan
-from pipeline.events.records import Work
+from pipeline.events.control import Plan, Principal
+from pipeline.events.records import Sampling, Work
 from pipeline.events.wire import Message
 from pipeline.stages import generate
 from pipeline.stages.guard import MARKER, cleaned, guard_of
@@ -23,28 +24,64 @@ def finding(rule: str, severity: int = 3, confidence: int = 90, start: int = 0, 
 
 OVERRIDE, SCORE = finding("injection.override"), finding(policy.SCORED, 2, 70)
 UNREAD, PHONE = finding("detector.timeout"), finding("pii.PHONE", 1)
-SWEEP = finding("extraction.template-sweep")
 
 
 @pytest.mark.parametrize(
-    ("plan", "findings", "account", "reason"),
+    ("plan", "findings", "reason"),
     [
-        ({}, (PHONE,), (), ""),
-        ({}, (OVERRIDE,), (), "injection"),
-        ({}, (SCORE,), (), ""),
-        ({"block_confidence": 70}, (SCORE,), (), "injection"),
-        ({"block_confidence": 71}, (SCORE,), (), ""),
-        ({"block_confidence": 71}, (finding(policy.SCORED, 4, 60),), (), ""),
-        ({}, (), (SWEEP,), "extraction"),
-        ({}, (OVERRIDE,), (SWEEP,), "injection"),
-        ({"block_severity": 5}, (OVERRIDE,), (SWEEP,), ""),
-        ({}, (UNREAD,), (), "unscreened"),
-        ({"unscreened": "admit"}, (UNREAD,), (), ""),
-        ({"unscreened": "admit"}, (UNREAD, OVERRIDE), (), "injection"),
+        ({}, (PHONE,), ""),
+        ({}, (OVERRIDE,), "injection"),
+        ({}, (SCORE,), ""),
+        ({"block_confidence": 70}, (SCORE,), "injection"),
+        ({"block_confidence": 71}, (SCORE,), ""),
+        ({"block_confidence": 71}, (finding(policy.SCORED, 4, 60),), ""),
+        ({"block_severity": 5}, (OVERRIDE,), ""),
+        ({}, (UNREAD,), "unscreened"),
+        ({"unscreened": "admit"}, (UNREAD,), ""),
+        ({"unscreened": "admit"}, (UNREAD, OVERRIDE), "injection"),
     ],
 )
-def test_the_reason_is_the_plans(plan: dict[str, Any], findings: Any, account: Any, reason: str) -> None:
-    assert policy.refusal(Plan(id="p", **plan), findings, account) == reason
+def test_the_reason_is_the_plans(plan: dict[str, Any], findings: Any, reason: str) -> None:
+    assert policy.refusal(Plan(id="p", **plan), findings) == reason
+
+
+@pytest.mark.parametrize(
+    ("plan", "known", "stands", "answered"),
+    [
+        ({}, "judged", "observe", "observe"),
+        ({}, "judged", "block", "block"),
+        ({"extraction": "conceal"}, "judged", "block", "conceal"),
+        ({"extraction": "conceal"}, "judged", "throttle", "throttle"),
+        ({"extraction": "observe"}, "judged", "review", "observe"),
+        ({"shadow": True}, "judged", "review", "observe"),
+        ({}, "cleared", "block", "observe"),
+        ({"extraction": "observe", "shadow": True}, "confirmed", "observe", "block"),
+    ],
+)
+def test_an_account_is_answered_as_plan_and_analyst_say(
+    plan: dict[str, Any], known: Any, stands: Any, answered: str
+) -> None:
+    principal = Principal(id="app", tenant="acme", extraction=known)
+    assert policy.answered(Plan(id="p", **plan), principal, stands) == answered
+
+
+def test_quotas_are_asked_before_the_account_is_read() -> None:
+    assert [policy.counts("deny", (reason,)) for reason in ("rate_limited", "throttled", "unsigned")] == [False] * 3
+    assert policy.counts("admit", ())
+    assert all(policy.counts("deny", (reason,)) for reason in policy.WITHHELD)
+
+
+def test_a_concealed_answer_reads_nothing_out_and_leaves_the_mark_a_choice() -> None:
+    said = (Message("user", "Say it."),)
+    asked = Sampling(temperature=0.0, top_k=1, top_p=0.9, seed=7)
+    plain = generate.generation(work(sampling=asked), said).sampling
+    assert (plain.temperature, plain.top_k) == (0.0, 1)
+    drawn = generate.generation(work(sampling=asked, conceal=True), said).sampling
+    assert skipped(MarkPolicy(), temperature=plain.temperature, top_k=plain.top_k, form="text")
+    assert not skipped(MarkPolicy(), temperature=drawn.temperature, top_k=drawn.top_k, form="text")
+    assert (drawn.top_p, drawn.seed, drawn.logprobs, drawn.logit_bias) == (0.9, 7, 0, ())
+    warm = generate.generation(work(sampling=Sampling(temperature=1.5), conceal=True), said).sampling
+    assert warm.temperature == 1.5
 
 
 def test_risk_is_the_worst_finding_weighed() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -117,6 +118,14 @@ def test_extraction_adds_up_over_the_principals_of_a_tenant() -> None:
     (alert,) = watch.replay(pair)
     assert (alert.rule, alert.count, alert.principal) == ("extraction-campaign", 2, "")
     assert watch.replay([pair[0], event(T0 + 5, "extraction.sweep", tenant="other")]) == []
+
+
+def test_one_account_that_copies_the_model_is_an_alert_at_once() -> None:
+    alarm = msgspec.structs.replace(
+        event(T0, "extraction.sweep"), findings=(Finding("extraction.trace-harvest", 3, 90, 0, 0, "account", 0),)
+    )
+    (alert,) = watch.replay([alarm])
+    assert (alert.rule, alert.requests) == ("extraction-campaign", (alarm.request,))
 
 
 def test_memory_is_bounded() -> None:

@@ -8,10 +8,12 @@ SURE = FLOOR + MAX_WEIGHT
 
 
 def test_enough_sure_accounts_are_a_campaign_and_all_of_them_its_members() -> None:
-    campaigns = Campaigns()
+    campaigns: Campaigns[int] = Campaigns()
     found = [campaigns.report(account, (7,), SURE, account) for account in range(MEMBERS)]
     assert found[:-1] == [None] * (MEMBERS - 1)
-    assert found[-1] == (7, tuple(range(MEMBERS)))
+    assert found[-1] is not None
+    assert found[-1].signature == 7
+    assert found[-1].members == {account: (SURE, account, "") for account in range(MEMBERS)}
 
 
 def test_accounts_below_the_floor_never_add_up_however_many_share_an_instruction() -> None:

@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 from inference.registry.dsse import Trust
 from inference.registry.store import ModelRegistry
+from inference.registry.wrapping import create_worker
 from inference.watermark.keys import create_master
 from pipeline.adapters import engines, topic_admin
 from pipeline.adapters.auditor import Auditor, read_sources
@@ -25,6 +26,7 @@ from pipeline.adapters.kafka import Marks, Offsets
 from pipeline.adapters.kafka_write import Publisher
 from pipeline.adapters.key_files import create_log_keys, load_log_keys
 from pipeline.adapters.membership import Group, share
+from pipeline.adapters.model_acts import ModelActs
 from pipeline.adapters.registry import Registry
 from pipeline.audit.checkpoint import Verifiers
 from pipeline.audit.faults import Report
@@ -79,7 +81,7 @@ async def generate(settings: Settings, stop: asyncio.Event, assign: Assign = ())
     from pipeline.runner.sender import Sender
     from pipeline.stages.guard import guard_of
 
-    bootstrap = settings.kafka.bootstrap
+    bootstrap, ended = settings.kafka.bootstrap, asyncio.Event()
     # the model loads while the broker may still be starting
     engine = await asyncio.to_thread(engines.make_engine, settings.generate, settings.models, settings.keys)
     async with _control(settings) as feed, _opened(bootstrap, "sluice-generate", "work") as (publisher, offsets, marks):
@@ -90,7 +92,11 @@ async def generate(settings: Settings, stop: asyncio.Event, assign: Assign = ())
         worker = f"{socket.gethostname()}-{os.getpid()}-{int(time.time())}"
         rim = Rim(bootstrap, worker, engine, feed, vault, sender, reports, offsets, marks, guard_of)
         group = Group(bootstrap, "sluice-generate-workers", "work", settings.kafka.instance)
+        acts = ModelActs(settings.models.home, publisher, feed.control.require_deployment().partitions)
+        beside = [asyncio.create_task(acts.follow(ended)), asyncio.create_task(engines.follow(engine, ended))]
         await share(group, lambda p, s: GeneratePartition(rim, p).run(s), stop, assign)
+        ended.set()
+        await asyncio.gather(*beside)
         await reports.close()
         await sender.close()
         await engine.close()
@@ -201,6 +207,20 @@ def models(settings: Settings) -> ModelRegistry:
     return engines.model_registry(settings.models)
 
 
+async def forward_model_acts(settings: Settings) -> int:
+    """Write what was done to the registry to ``access``; gives the count. Raises Retryable, soon, without a broker."""
+    bootstrap = settings.kafka.bootstrap
+    await topic_admin.reach(bootstrap, patience_s=0)
+    feed, publisher = ControlFeed(bootstrap), Publisher(bootstrap)
+    try:
+        await feed.start()
+        partitions = feed.control.require_deployment().partitions
+        return await ModelActs(settings.models.home, publisher, partitions).forward()
+    finally:
+        await publisher.close()
+        await feed.close()
+
+
 def model_trust(settings: Settings) -> Trust:
     """Whose signatures on models count."""
     return engines.model_trust(settings.models)
@@ -242,6 +262,7 @@ async def apply_topics(settings: Settings) -> list[str]:
     FileKeyring.create(keys.keyring)
     log_keys = create_log_keys(keys.log_key, "sluice")
     create_master(keys.watermark_key)
+    create_worker(keys.worker_key)
     return await topic_admin.apply(kafka.bootstrap, kafka.partitions, kafka.replication, log_keys.verifier_keys)
 
 

@@ -127,6 +127,8 @@ class Outcome(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, tag="ou
     text: bytes = b""
     client_request: str = ""
     lane: int = -1
+    version: int = 0
+    """Of the model that answered; 0 where it has none."""
 
 
 class ControlMark(msgspec.Struct, frozen=True, tag="policy", tag_field="kind"):
@@ -216,6 +218,8 @@ class Completion(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """SHA-256 of the delivered text."""
     text: bytes = b""
     """The delivered text, sealed, where policy keeps it."""
+    version: int = 0
+    """Of the model that answered; 0 where it has none."""
 
 
 class Response(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):

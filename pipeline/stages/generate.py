@@ -77,7 +77,7 @@ class Answer:
         self._text: list[str] = []
         self._ready: list[str] = []
         """May leave, and has not left yet."""
-        self._position = 0
+        self._position = self._version = 0
         self.usage = Usage()
 
     def push(self, chunk: Chunk, elapsed_ms: int) -> bool:
@@ -88,6 +88,7 @@ class Answer:
             usage.first_token_ms = max(1, elapsed_ms)
         text = self._guard.push(chunk.text) if chunk.text else ""
         if chunk.finish is not None:
+            self._version = chunk.version
             text += self._guard.flush()
         if not text:
             return False
@@ -142,6 +143,7 @@ class Answer:
             findings=findings,
             text_digest=hashlib.sha256(text).digest(),
             text=self._seal("text", text) if keep else b"",
+            version=self._version,
         )
 
 

@@ -56,6 +56,11 @@ class Plan(Document):
     output: Literal["release", "redact", "withhold", "review"] = "redact"
     """Personal data and secrets in answers: let out, taken out as they stream, end the answer, or put to analysts."""
     keep_texts: Literal["none", "findings", "all"] = "findings"
+    isolation: Literal["shared", "process", "device"] = "shared"
+    """Who runs the tenants' requests: the shared workers, or for each tenant workers of its own, which nobody else's
+    work ever reaches; ``device``: on a device of their own as well."""
+    weight: Annotated[int, Field(ge=1, le=10_000)] = 100
+    """Share of service among tenants that wait for one worker, against 100; the risk of a request lowers it."""
 
 
 class Organisation(Document):

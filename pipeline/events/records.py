@@ -197,6 +197,10 @@ class Work(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """Nor any personal data, all of it: findings name the worst items only."""
     output: Literal["release", "redact", "withhold", "review"] = "redact"
     """What becomes of personal data and secrets in the answer."""
+    weight: int = 100
+    """Of the plan, among tenants that wait for one worker."""
+    risk: int = 0
+    """Of the prompt, 0 to 100: see ``detectors.base.risk``."""
 
 
 class Completion(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):

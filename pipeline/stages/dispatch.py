@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from typing import NamedTuple
 
+from detectors.base import risk
 from pipeline import policy
 from pipeline.events.codec import encode
 from pipeline.events.control import Control
@@ -41,7 +42,8 @@ def after_decision(decision: Decision, partition: int, control: Control, intake:
     if decision.verdict == "admit":
         work = _work(decision, partition, control, intake)
         key = work.request.encode()
-        sent.append(Emission("work", partition_of(key, partitions), key, encode(work)))
+        topic = policy.work_topic(control, decision.tenant)
+        sent.append(Emission(topic, partition_of(key, partitions), key, encode(work)))
     elif decision.facts.client_request and decision.tenant:
         sent.append(_refusal(decision, partitions))
     event = _finding(decision)
@@ -97,6 +99,8 @@ def _work(decision: Decision, partition: int, control: Control, intake: Intake |
         blanks=policy.blanks(plan, facts.findings),
         blank_personal=policy.blanks_personal(plan),
         output=plan.output,
+        weight=plan.weight,
+        risk=risk(facts.findings + decision.findings),
     )
 
 

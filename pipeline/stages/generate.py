@@ -57,6 +57,8 @@ def generation(work: Work, messages: Sequence[Message]) -> GenerationRequest:
         turns=tuple(Turn(_ROLES[m.role], m.content) for m in cleaned(work, messages)),
         max_tokens=work.max_tokens,
         sampling=SamplingParams(**msgspec.structs.asdict(work.sampling)),
+        weight=work.weight,
+        risk=work.risk / 100,
     )
 
 

@@ -14,7 +14,9 @@ RUN /opt/venv/bin/pip install --no-deps --editable /app && /opt/venv/bin/python 
 
 FROM python:3.11.13-slim-bookworm
 RUN useradd --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin sluice \
-    && install --directory --owner sluice --group sluice --mode 0700 /keys /models
+    && install --directory --owner sluice --group sluice --mode 0700 /keys \
+    # workers of isolated tenants run under ids of their own within the group
+    && install --directory --owner sluice --group sluice --mode 0770 /models /granted
 COPY --from=build /opt/venv /opt/venv
 COPY --from=build /app /app
 ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HOME=/tmp

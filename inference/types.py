@@ -144,6 +144,8 @@ class Chunk:
     """One for each of ``tokens`` where the request asked for them."""
     mark: MarkAccount | None = None
     """On the last chunk of an engine that marks: what of the answer was marked."""
+    version: int = 0
+    """On the last chunk: the model's version that answered, 0 where it has none."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,7 +44,7 @@ class ClickHouse(Section):
 
 class Keys(Section):
     home: Path = Field(
-        Path(".sluice/keys"), description="folder of keyring.json, log-key.json and watermark.key, mode 0700"
+        Path(".sluice/keys"), description="folder of keyring.json, log-key.json, watermark.key, worker.pem; mode 0700"
     )
 
     @property
@@ -54,6 +54,10 @@ class Keys(Section):
     @property
     def log_key(self) -> Path:
         return self.home / "log-key.json"
+
+    @property
+    def worker_key(self) -> Path:
+        return self.home / "worker.pem"
 
     @property
     def watermark_key(self) -> Path:
@@ -74,13 +78,19 @@ class Admit(Section):
 class Generate(Section):
     model: str = Field(
         "glossary",
-        description="'glossary' (ships with the project), 'echo', a signed model folder, or registry:MODEL@VERSION",
+        description="'glossary' (ships with the project, kept encrypted in the registry), 'echo', a signed model "
+        "folder, registry:MODEL (by its shares of traffic) or registry:MODEL@VERSION",
     )
     allow_unsigned: bool = Field(False, description="serve a model folder without a signature (development)")
     device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d{1,2})?)$", description="cpu, cuda or cuda:N")
     threads: int = Field(1, ge=1, le=256, description="threads of the arithmetic on the CPU")
     batch: int = Field(16, ge=1, le=1024, description="requests that run together")
     watermark: bool = Field(True, description="mark sampled answers with the tenant's key, so that a copy is traced")
+    pool: str = Field(
+        "",
+        pattern=r"^([a-z0-9][a-z0-9._-]{0,62})?$",
+        description="the isolated tenant that this worker is for alone; empty: one of the shared workers",
+    )
     echo_delay_ms: int = Field(0, ge=0, le=10_000, description="time per token of the echo engine")
 
 

@@ -24,6 +24,7 @@ from pipeline.adapters.embedded.supervisor import LOOPBACK, Child, Supervisor, r
 from pipeline.adapters.registry import read_policies
 from pipeline.config import Settings
 from pipeline.errors import ConfigError, Retryable
+from pipeline.local_pools import LocalPools
 
 _log = logging.getLogger(__name__)
 Say = Callable[[str], None]
@@ -76,6 +77,7 @@ class LocalStack:
         self._password = ""
         self.store: EmbeddedStore | None = None
         self._paces: dict[str, Pace] = {}
+        self._pools = LocalPools(self.home / "pools")
 
     @property
     def settings(self) -> Settings:
@@ -113,6 +115,7 @@ class LocalStack:
         for stage in wiring.STAGES:
             if stage not in self.stages:
                 self._start_stage(stage)
+        self._pools.start(self.settings)
         self._await_ready()
 
     def tend(self) -> None:
@@ -121,13 +124,30 @@ class LocalStack:
             self._tend_service(f"kafka-{index + 1}", broker)
         if self.store is not None:
             self._tend_service("clickhouse", self.store)
-        for stage, child in self.stages.items():
+        for stage in wiring.STAGES:
+            child = self.stages[stage]
             pace = self._paces.setdefault(stage, Pace())
             if not child.alive() and pace.due():
                 _log.warning("%s ended with status %s; starting it again", stage, child.returncode)
                 pace.again()
                 self._supervisor.remove(child)
                 self._start_stage(stage)
+        self._tend_pools()
+
+    def _tend_pools(self) -> None:
+        """Workers that isolated tenants ask for; none of them holds the others up."""
+        for name in sorted(self._pools.wanted()):
+            pace, child = self._paces.setdefault(name, Pace()), self.stages.get(name)
+            if (child is not None and child.alive()) or not (child is None or pace.due()):
+                continue
+            pace.again()
+            if child is not None:
+                _log.warning("%s ended with status %s; starting it again", name, child.returncode)
+                self._supervisor.remove(self.stages.pop(name))
+            try:
+                self._start_stage(name)
+            except (Retryable, ConfigError) as fault:
+                _log.warning("%s is not started yet: %s", name, fault)
 
     def _tend_service(self, name: str, service: EmbeddedBroker | EmbeddedStore) -> None:
         pace = self._paces.setdefault(name, Pace())
@@ -139,6 +159,7 @@ class LocalStack:
 
     def stop(self) -> None:
         """End everything in order: stages first, so that what they hold is written."""
+        self._pools.stop()
         children = list(self.stages.values())
         for child in children:
             child.ask()
@@ -152,11 +173,13 @@ class LocalStack:
             self._lock = None
 
     def _start_stage(self, stage: str) -> None:
+        """A stage, or ``generate.TENANT`` for a tenant's own worker."""
+        words, own = self._pools.run(stage) if stage not in wiring.STAGES else ([stage], {})
         child = spawn(
-            [sys.executable, "-m", "pipeline", "--config", str(self.home / "sluice.toml"), "run", stage],
+            [sys.executable, "-m", "pipeline", "--config", str(self.home / "sluice.toml"), "run", *words],
             name=stage,
             log=self.home / "logs" / f"{stage}.log",
-            env={**self._overrides, "SLUICE_KAFKA__INSTANCE": "0", "PYTHONUNBUFFERED": "1"},
+            env={**self._overrides, **own, "SLUICE_KAFKA__INSTANCE": "0", "PYTHONUNBUFFERED": "1"},
         )
         self._supervisor.add(child)
         self.stages[stage] = child

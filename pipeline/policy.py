@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 
 from detectors.accounts.response import DUTIES, STEPS, Step
 from detectors.base import Finding
-from pipeline.events.control import Plan, Principal
+from pipeline.events.control import Control, Plan, Principal
+from pipeline.topics import POOL_WORK
 
 SCORED = "injection.score"
 """Rule whose confidence is a calibrated probability in percent, so that a tenant may set a threshold of its own."""
@@ -63,6 +64,18 @@ def blanks(plan: Plan, findings: Iterable[Finding]) -> tuple[tuple[int, int, int
 def blanks_personal(plan: Plan) -> bool:
     """Whether personal data in prompts is taken out: all of it, also what findings did not have room for."""
     return PERSONAL in plan.blank
+
+
+def work_topic(control: Control, tenant: str) -> str:
+    """Where the work of ``tenant`` goes: to the shared workers, or to its own."""
+    plan = control.plans[control.tenants[tenant].plan]
+    return "work" if plan.isolation == "shared" else f"{POOL_WORK}{tenant}"
+
+
+def pools(control: Control) -> dict[str, str]:
+    """Tenants with workers of their own, by id, and the tier that their plan asks for."""
+    plans = {tenant.id: control.plans.get(tenant.plan) for tenant in control.tenants.values()}
+    return {name: plan.isolation for name, plan in sorted(plans.items()) if plan and plan.isolation != "shared"}
 
 
 def _blocks(plan: Plan, finding: Finding) -> bool:

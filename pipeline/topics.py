@@ -54,6 +54,15 @@ TOPICS: tuple[Topic, ...] = (
     Topic("audit", "origin", "manifests of one log in order", retention_ms=FOREVER, single_writer=True),
     Topic("dead_letters", "none", "bytes that could not be understood"),
 )
+POOL_WORK = "work."
+"""Begins the name of the work topic of one tenant's own workers, one for each tenant whose plan asks for them."""
+
+
+def pool_topic(tenant: str) -> Topic:
+    """The work topic of a tenant's own workers: who may not read it sees none of the tenant's work."""
+    return Topic(f"{POOL_WORK}{tenant}", "request", "all workers of one isolated tenant, and no other's")
+
+
 BY_NAME: dict[str, Topic] = {topic.name: topic for topic in TOPICS}
 
 _MURMUR_SEED, _M, _MASK = 0x9747B28C, 0x5BD1E995, 0xFFFFFFFF

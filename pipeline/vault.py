@@ -6,10 +6,12 @@ The file keyring is the development and single-node form. Lose it and no text op
 from __future__ import annotations
 
 import base64
+import contextlib
+import hashlib
 import json
 import os
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -56,11 +58,12 @@ class FileKeyring:
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             text = json.dumps({"current": "k1", "keys": {"k1": base64.b64encode(os.urandom(32)).decode()}})
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(descriptor, "w") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
+            partial = path.with_name(f".{path.name}.{os.getpid()}")
+            _write_once(partial, text, 0o600)
+            # of two processes that begin together one wins, and nobody reads half a keyring
+            with contextlib.suppress(FileExistsError):
+                os.link(partial, path)
+            partial.unlink()
         return cls(path)
 
     def wrap(self, secret: bytes, context: str) -> str:
@@ -78,6 +81,59 @@ class FileKeyring:
             return AESGCM(key).decrypt(raw[:12], raw[12:], context.encode())
         except InvalidTag:
             raise ConfigError(f"keyring key {name!r} does not open {context}: other keyring or altered bytes") from None
+
+
+class GrantedKeys:
+    """The few secrets that one tenant's own worker needs, in a file that holds no others and no key to any other.
+
+    What it cannot do: wrap, or open what was wrapped anew after it was written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            granted = json.loads(path.read_text())["granted"]
+            self._secrets = {str(name): base64.b64decode(secret) for name, secret in granted.items()}
+        except (OSError, KeyError, ValueError, TypeError, AttributeError) as error:
+            raise ConfigError(f"granted keys {path}: expected what sluice deploy grant writes; run it again") from error
+
+    @staticmethod
+    def write(path: Path, kms: Kms, wrapped: Mapping[str, str]) -> None:
+        """Open each of ``wrapped`` (context to wrapped secret) and write them where the worker's group may read."""
+        opened = {
+            _grant(text, name): base64.b64encode(kms.unwrap(text, name)).decode() for name, text in wrapped.items()
+        }
+        path.unlink(missing_ok=True)
+        _write_once(path, json.dumps({"granted": opened}), 0o640)
+
+    def wrap(self, secret: bytes, context: str) -> str:
+        raise ConfigError(f"a worker of one tenant wraps no secrets, came {context}")
+
+    def unwrap(self, wrapped: str, context: str) -> bytes:
+        secret = self._secrets.get(_grant(wrapped, context))
+        if secret is None:
+            raise ConfigError(f"this worker was not granted {context}, or it changed since: sluice deploy grant")
+        return secret
+
+
+def open_kms(path: Path) -> FileKeyring | GrantedKeys:
+    """The keyring at ``path``, or what a tenant's own worker has in its place. Raises ConfigError."""
+    try:
+        granted = b'"granted"' in path.read_bytes()
+    except OSError:
+        granted = False
+    return GrantedKeys(path) if granted else FileKeyring(path)
+
+
+def _grant(wrapped: str, context: str) -> str:
+    return f"{context}#{hashlib.sha256(wrapped.encode()).hexdigest()}"
+
+
+def _write_once(path: Path, text: str, mode: int) -> None:
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w") as file:
+        os.fchmod(file.fileno(), mode)
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 class Vault:

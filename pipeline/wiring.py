@@ -11,30 +11,38 @@ import contextlib
 import logging
 import os
 import socket
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
 
 from inference.registry.dsse import Trust
 from inference.registry.store import ModelRegistry
+from inference.registry.wrapping import create_worker
 from inference.watermark.keys import create_master
+from pipeline import policy
 from pipeline.adapters import engines, topic_admin
 from pipeline.adapters.auditor import Auditor, read_sources
 from pipeline.adapters.clickhouse import ClickHouse
 from pipeline.adapters.control_feed import ControlFeed
+from pipeline.adapters.grant import write_grant
 from pipeline.adapters.kafka import Marks, Offsets
 from pipeline.adapters.kafka_write import Publisher
 from pipeline.adapters.key_files import create_log_keys, load_log_keys
 from pipeline.adapters.membership import Group, share
+from pipeline.adapters.model_acts import ModelActs
 from pipeline.adapters.registry import Registry
 from pipeline.audit.checkpoint import Verifiers
 from pipeline.audit.faults import Report
 from pipeline.audit.replay import Rules
 from pipeline.audit.verify import Verifier
-from pipeline.config import Settings
+from pipeline.config import Generate, Settings
 from pipeline.errors import ConfigError, Retryable
+from pipeline.events.control import Control
 from pipeline.ledger import Ledger
 from pipeline.stages import admit as stages
-from pipeline.vault import FileKeyring, Vault
+from pipeline.topics import pool_topic
+from pipeline.vault import FileKeyring, Vault, open_kms
 
 _log = logging.getLogger(__name__)
 _PATIENCE_S = 90.0
@@ -79,21 +87,44 @@ async def generate(settings: Settings, stop: asyncio.Event, assign: Assign = ())
     from pipeline.runner.sender import Sender
     from pipeline.stages.guard import guard_of
 
-    bootstrap = settings.kafka.bootstrap
+    bootstrap, ended = settings.kafka.bootstrap, asyncio.Event()
     # the model loads while the broker may still be starting
     engine = await asyncio.to_thread(engines.make_engine, settings.generate, settings.models, settings.keys)
-    async with _control(settings) as feed, _opened(bootstrap, "sluice-generate", "work") as (publisher, offsets, marks):
-        vault = Vault(FileKeyring(settings.keys.keyring), feed.control)
+    pool = settings.generate.pool
+    # who shares the group and the marks of a tenant's own workers are those workers alone
+    topic, suffix = (pool_topic(pool).name, f".{pool}") if pool else ("work", "")
+    opened = _opened(bootstrap, f"sluice-generate{suffix}", topic)
+    async with _control(settings) as feed, opened as (publisher, offsets, marks):
+        _require_tier(settings.generate, feed.control)
+        vault = Vault(open_kms(settings.keys.keyring), feed.control)
         sender, reports = Sender(publisher), Sender(Publisher(bootstrap))
         sender.start()
         reports.start()
         worker = f"{socket.gethostname()}-{os.getpid()}-{int(time.time())}"
-        rim = Rim(bootstrap, worker, engine, feed, vault, sender, reports, offsets, marks, guard_of)
-        group = Group(bootstrap, "sluice-generate-workers", "work", settings.kafka.instance)
+        rim = Rim(bootstrap, worker, engine, feed, vault, sender, reports, offsets, marks, guard_of, pool)
+        group = Group(bootstrap, f"sluice-generate-workers{suffix}", topic, settings.kafka.instance)
+        acts = ModelActs(settings.models.home, publisher, feed.control.require_deployment().partitions)
+        beside = [asyncio.create_task(acts.follow(ended)), asyncio.create_task(engines.follow(engine, ended))]
         await share(group, lambda p, s: GeneratePartition(rim, p).run(s), stop, assign)
+        ended.set()
+        await asyncio.gather(*beside)
         await reports.close()
         await sender.close()
         await engine.close()
+
+
+def _require_tier(ours: Generate, control: Control) -> None:
+    """Raises ConfigError where no plan asks for this worker, or asks for more than it gives."""
+    tier = policy.pools(control).get(ours.pool, "")
+    if ours.pool and not tier:
+        raise ConfigError(
+            f"generate.pool {ours.pool}: no plan asks for workers of this tenant's own; set isolation in its plan, "
+            "or leave generate.pool empty"
+        )
+    if tier == "device" and ours.device == "cpu":
+        raise ConfigError(
+            f"generate.pool {ours.pool}: its plan asks for a device of its own, came generate.device cpu; set cuda:N"
+        )
 
 
 async def seal(settings: Settings, stop: asyncio.Event, assign: Assign = ()) -> None:
@@ -173,7 +204,8 @@ async def _control(settings: Settings) -> AsyncIterator[ControlFeed]:
     try:
         await topic_admin.reach(settings.kafka.bootstrap, _PATIENCE_S)
         await patiently(ready)
-        await topic_admin.require_partitions(settings.kafka.bootstrap, feed.control.require_deployment().partitions)
+        pinned = feed.control.require_deployment().partitions
+        await topic_admin.require_partitions(settings.kafka.bootstrap, pinned, policy.pools(feed.control))
         following = asyncio.create_task(feed.follow(stop))
         yield feed
     finally:
@@ -201,6 +233,20 @@ def models(settings: Settings) -> ModelRegistry:
     return engines.model_registry(settings.models)
 
 
+async def forward_model_acts(settings: Settings) -> int:
+    """Write what was done to the registry to ``access``; gives the count. Raises Retryable, soon, without a broker."""
+    bootstrap = settings.kafka.bootstrap
+    await topic_admin.reach(bootstrap, patience_s=0)
+    feed, publisher = ControlFeed(bootstrap), Publisher(bootstrap)
+    try:
+        await feed.start()
+        partitions = feed.control.require_deployment().partitions
+        return await ModelActs(settings.models.home, publisher, partitions).forward()
+    finally:
+        await publisher.close()
+        await feed.close()
+
+
 def model_trust(settings: Settings) -> Trust:
     """Whose signatures on models count."""
     return engines.model_trust(settings.models)
@@ -219,6 +265,26 @@ async def registry(settings: Settings) -> AsyncIterator[Registry]:
     finally:
         await hand.close()
         await feed.close()
+
+
+async def follow_pools(settings: Settings, stop: threading.Event, tell: Callable[[dict[str, str]], None]) -> None:
+    """Tell which tenants ask for workers of their own, now and whenever that changes, until ``stop``."""
+    async with _control(settings) as feed:
+        version = -1
+        while not stop.is_set():
+            if feed.control.version != version:
+                version = feed.control.version
+                tell(policy.pools(feed.control))
+            await asyncio.sleep(_PAUSE_S)
+
+
+async def grant(settings: Settings, tenant: str, out: Path) -> None:
+    """Write into ``out`` the keys that ``tenant``'s own workers need, and none of any other. Raises ConfigError."""
+    async with registry(settings) as hand:
+        document = hand.control.tenants.get(tenant)
+        if document is None or tenant not in policy.pools(hand.control):
+            raise ConfigError(f"no plan asks for workers of tenant {tenant!r} alone; see: sluice deploy tenants --list")
+    write_grant(settings.keys, document, out)
 
 
 def vault(settings: Settings, hand: Registry) -> Vault:
@@ -242,6 +308,7 @@ async def apply_topics(settings: Settings) -> list[str]:
     FileKeyring.create(keys.keyring)
     log_keys = create_log_keys(keys.log_key, "sluice")
     create_master(keys.watermark_key)
+    create_worker(keys.worker_key)
     return await topic_admin.apply(kafka.bootstrap, kafka.partitions, kafka.replication, log_keys.verifier_keys)
 
 

@@ -16,7 +16,7 @@ import msgspec
 
 from inference.registry.refusal import Refused
 
-Act = Literal["add", "verify", "load", "roll", "rollback", "revoke", "export", "pin"]
+Act = Literal["add", "verify", "load", "roll", "rollback", "revoke", "export", "grant", "pin"]
 Outcome = Literal["done", "refused", "failed"]
 FIRST = "0" * 64
 MAX_LINE_BYTES = 64 << 10

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from inference.registry.atomic import sync_folder
+from inference.registry.atomic import sync_folder, write_atomically
 from inference.registry.content import BUNDLE_FILE, MANIFEST_FILE, SIDECARS
 from inference.registry.manifest import Manifest
 from inference.registry.memory import SealedBytes
@@ -103,7 +103,7 @@ def wrapped(manifest: Manifest | KeyEnvelope, key: bytes, to: Iterable[Recipient
 
 
 def write_envelope(folder: Path, envelope: KeyEnvelope) -> None:
-    (folder / ENVELOPE_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(envelope)) + b"\n")
+    write_atomically(folder / ENVELOPE_FILE, msgspec.json.format(msgspec.json.encode(envelope)) + b"\n")
 
 
 def read_sidecars(folder: PlainFolder, limit: int) -> dict[str, bytes]:

@@ -200,6 +200,18 @@ class ModelRegistry:
             write_envelope(out, wrapped(envelope, key, [to]))
             return record
 
+    def grant(self, model: str, version: int, holder: Holder, to: Recipient) -> None:
+        """Wrap one version's data key for one more recipient, where it is not yet. Raises Refused."""
+        place = self._place(model, version)
+        if to.name in read_envelope(PlainFolder(place)).recipients:
+            return
+        with self._recorder.attempt("grant", model, version) as note, locked(self.home / ".lock"):
+            note.to = to.name
+            envelope = read_envelope(PlainFolder(place))
+            key = unwrap_for(holder, envelope.recipients, envelope.context)
+            more = wrapped(envelope, key, [to]).recipients
+            write_envelope(place, msgspec.structs.replace(envelope, recipients=envelope.recipients | more))
+
     def shares(self, model: str) -> dict[int, int]:
         """What ``rollout.choose`` needs."""
         return dict(read_state(self.home).of(model).shares)
@@ -219,7 +231,8 @@ class ModelRegistry:
     def _admit(self, manifest: Manifest, staging: Path, place: Path) -> None:
         with self._changing() as state:
             held = state.of(manifest.model)
-            if manifest.version <= held.highest:
+            # the highest may be known from a folder alone, and be added now
+            if manifest.version < held.highest or (manifest.version == held.highest and place.exists()):
                 raise Refused(
                     "rolled_back",
                     f"{manifest.model}: expected a version above {held.highest}, came {manifest.version}; sign it "

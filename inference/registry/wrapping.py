@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import hashlib
+import os
 import re
 from pathlib import Path
 from typing import Any, Protocol
@@ -121,12 +123,16 @@ class Worker:
 
     def write(self, path: Path) -> None:
         """The private key at ``path`` (mode 0600), the public one at ``path`` + ``.pub``. Raises Refused."""
-        encoding = serialization.Encoding.PEM
-        form, plain = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        write_private(path, b"".join(half.private_bytes(encoding, form, plain) for half in self._halves))
-        spki = serialization.PublicFormat.SubjectPublicKeyInfo
+        write_private(path, self.pem())
+        encoding, spki = serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
         public = b"".join(half.public_key().public_bytes(encoding, spki) for half in self._halves)
         path.with_name(f"{path.name}.pub").write_bytes(public)
+
+    def pem(self) -> bytes:
+        """Both halves as PKCS #8, not encrypted."""
+        encoding, plain = serialization.Encoding.PEM, serialization.NoEncryption()
+        form = serialization.PrivateFormat.PKCS8
+        return b"".join(half.private_bytes(encoding, form, plain) for half in self._halves)
 
     def unwrap(self, wrapped: str, context: str) -> bytes:
         try:
@@ -136,11 +142,26 @@ class Worker:
         return key
 
 
+def create_worker(path: Path) -> Worker:
+    """The worker's key at ``path``, made first where there is none. Raises Refused, OSError."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        partial = path.with_name(f".{path.name}.{os.getpid()}")
+        write_private(partial, Worker.generate().pem())
+        # of two processes that begin together one wins, and nobody reads half a key
+        with contextlib.suppress(FileExistsError):
+            os.link(partial, path)
+        partial.unlink()
+    return Worker.read(path)
+
+
 def unwrap_for(holder: Holder, recipients: dict[str, str], context: str) -> bytes:
     """The data key of a version. Raises Refused where the holder is no recipient."""
     wrapped = recipients.get(holder.name)
     if wrapped is None:
-        raise Refused("key", f"{context}: expected a key wrapped for {holder.name}, came none; grant it first")
+        raise Refused(
+            "key", f"{context}: expected a key wrapped for {holder.name}, came none; export or add it for that one"
+        )
     key = holder.unwrap(wrapped, context)
     if len(key) != KEY_BYTES:
         raise Refused("key", f"{context}: expected a data key of {KEY_BYTES} bytes, came {len(key)}")

@@ -68,8 +68,11 @@ def bits_of(octets: Tokens) -> Bits:
 
 
 def read_master(path: Path) -> bytes:
-    """The master secret of a file of mode 0600. Raises ValueError, OSError."""
-    if stat.S_IMODE(path.stat().st_mode) & 0o077:
+    """The master secret of a file of mode 0600, or 0640 for a worker that runs as another user of its owner's group.
+
+    Raises ValueError, OSError.
+    """
+    if stat.S_IMODE(path.stat().st_mode) & 0o037:
         raise ValueError(f"{path}: expected a file that only its owner may read; run: chmod 600 {path}")
     with path.open("rb") as file:
         master = file.read(MASTER_BYTES + 1)

@@ -5,6 +5,7 @@ A model is served only from bytes whose signature held: the shipped one, a signe
 
 from __future__ import annotations
 
+import asyncio
 import os
 import pwd
 import time
@@ -12,17 +13,19 @@ from pathlib import Path
 
 from inference.registry.dsse import Trust
 from inference.registry.keys import read_verifying_keys
-from inference.registry.opening import OpenModel
 from inference.registry.refusal import Refused
 from inference.registry.release import RELEASE_KEYS, SHIPPED
+from inference.registry.rollout import WHOLE
+from inference.registry.shipping import install
 from inference.registry.store import ModelRegistry
-from inference.registry.wrapping import Tenant
+from inference.registry.wrapping import Recipient, Tenant, create_worker
 from inference.types import InferenceEngine
+from inference.versions import VersionedEngine
 from inference.watermark.keys import create_master
 from inference.watermark.marking import MarkPolicy, TenantMarker
 from pipeline.config import Generate, Keys, Models
 from pipeline.errors import ConfigError
-from pipeline.vault import FileKeyring
+from pipeline.vault import FileKeyring, open_kms
 
 _FROM_REGISTRY = "registry:"
 
@@ -50,12 +53,20 @@ def make_engine(ours: Generate, models: Models, keys: Keys) -> InferenceEngine:
 
         return EchoEngine(delay=ours.echo_delay_ms / 1000)
     try:
+        if ours.model == "glossary" or ours.model.startswith(_FROM_REGISTRY):
+            return _registry_engine(ours, models, keys)
         if ours.allow_unsigned and Path(ours.model).is_dir():
             return _torch_engine(Path(ours.model), ours, keys)
-        with _opened(ours.model, models, keys) as model:
+        with model_registry(models, "generate").open_folder(Path(ours.model)) as model:
             return _torch_engine(model.folder, ours, keys)
     except (ValueError, OSError) as error:
         raise ConfigError(f"generate.model {ours.model}: {error}") from error
+
+
+async def follow(engine: InferenceEngine, stop: asyncio.Event) -> None:
+    """Keep an engine of several versions at the shares in force, until ``stop``."""
+    if isinstance(engine, VersionedEngine):
+        await engine.follow(stop)
 
 
 def _torch_engine(folder: Path, ours: Generate, keys: Keys) -> InferenceEngine:
@@ -63,7 +74,6 @@ def _torch_engine(folder: Path, ours: Generate, keys: Keys) -> InferenceEngine:
 
     marker = None
     if ours.watermark:
-        # a new embedded deployment starts this stage before anything else has made its keys
         marker = TenantMarker(_master(keys), lambda tenant: MarkPolicy(), _now_ms)
     return TorchEngine(folder, max_batch=ours.batch, threads=ours.threads, device=ours.device, marker=marker)
 
@@ -77,14 +87,29 @@ def _master(keys: Keys) -> bytes:
         ) from error
 
 
-def _opened(name: str, models: Models, keys: Keys) -> OpenModel:
-    registry = model_registry(models, "generate")
-    if not name.startswith(_FROM_REGISTRY):
-        return registry.open_folder(SHIPPED if name == "glossary" else Path(name))
-    model, at, version = name.removeprefix(_FROM_REGISTRY).partition("@")
-    if not at or not version.isdecimal():
-        raise Refused("unknown", "expected registry:MODEL@VERSION; see: sluice model list")
-    return registry.open(model, int(version), Tenant(FileKeyring(keys.keyring)))
+def _registry_engine(ours: Generate, models: Models, keys: Keys) -> VersionedEngine:
+    """What ``registry:MODEL`` or ``registry:MODEL@VERSION`` names, decrypted with this worker's own key.
+
+    The model that ships is put into the registry first; whoever holds the keyring lets the worker in.
+    """
+    registry, worker = model_registry(models, "generate"), create_worker(keys.worker_key)
+    # a new embedded deployment starts this stage before anything else has made its keys
+    kms = open_kms(keys.keyring) if keys.keyring.exists() else FileKeyring.create(keys.keyring)
+    operator = Tenant(kms) if isinstance(kms, FileKeyring) else None
+    name, _, version = ours.model.removeprefix(_FROM_REGISTRY).partition("@")
+    if ours.model == "glossary":
+        to: list[Recipient] = [worker.address] if operator is None else [operator, worker.address]
+        name = install(registry, model_trust(models), SHIPPED, to)
+    if version and not version.isdecimal():
+        raise Refused("unknown", "expected registry:MODEL or registry:MODEL@VERSION; see: sluice model list")
+
+    def load(number: int) -> InferenceEngine:
+        if operator is not None:
+            registry.grant(name, number, operator, worker.address)
+        with registry.open(name, number, worker) as model:
+            return _torch_engine(model.folder, ours, keys)
+
+    return VersionedEngine(name, load, lambda: {int(version): WHOLE} if version else registry.shares(name))
 
 
 def _account() -> str:

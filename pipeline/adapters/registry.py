@@ -6,9 +6,11 @@ import base64
 import os
 import time
 import tomllib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from pipeline.adapters import topic_admin
 from pipeline.adapters.control_feed import ControlFeed
 from pipeline.adapters.kafka_write import Publisher
 from pipeline.errors import ConfigError, Malformed
@@ -54,7 +56,7 @@ class Registry:
     """Writes documents once they fit what is there; the feed is read to its end before and after."""
 
     def __init__(self, bootstrap: str, feed: ControlFeed, kms: Kms, actor: str = "operator") -> None:
-        self._publisher = Publisher(bootstrap)
+        self._bootstrap, self._publisher = bootstrap, Publisher(bootstrap)
         self._feed, self._kms, self._actor = feed, kms, actor
 
     @property
@@ -74,6 +76,8 @@ class Registry:
             Model: control.models,
         }
         changed = [d for d in documents if held[type(d)].get(d.id) != d]
+        isolating = {d.id for d in changed if isinstance(d, Plan) and d.isolation != "shared"}
+        await self._add_pools(tenant.id for tenant in control.tenants.values() if tenant.plan in isolating)
         for document in changed:
             await self._write(document, f"policy.{document.doc}")
         await self._feed.refresh()
@@ -87,6 +91,8 @@ class Registry:
             raise ConfigError(f"tenant {tenant!r} exists; choose another id")
         if plan not in control.plans:
             raise ConfigError(f"no plan {plan!r}; known: {', '.join(sorted(control.plans)) or 'none (policy apply)'}")
+        if control.plans[plan].isolation != "shared":
+            await self._add_pools([tenant])
         organisation = organisation or tenant
         if organisation not in control.organisations:
             await self._write(_made(Organisation, id=organisation), "organisation.add")
@@ -98,7 +104,13 @@ class Registry:
     async def change_tenant(self, tenant: str, **changes: Any) -> None:
         """Suspend or resume, another plan, another webhook."""
         await self._feed.refresh()
-        await self._write(self._tenant(tenant).model_copy(update=changes), "tenant.change")
+        changed = self._tenant(tenant).model_copy(update=changes)
+        plan = self._feed.control.plans.get(changed.plan)
+        if plan is None:
+            raise ConfigError(f"no plan {changed.plan!r}; see: sluice policy show")
+        if plan.isolation != "shared":
+            await self._add_pools([tenant])
+        await self._write(changed, "tenant.change")
         await self._feed.refresh()
 
     async def add_key(self, tenant: str, principal: str, days: int = 0) -> str:
@@ -125,6 +137,11 @@ class Registry:
             raise ConfigError(f"no key {key.split('.')[0]!r}; list them with: sluice key list")
         await self._write(held.model_copy(update={"status": "revoked"}), "key.revoke")
         await self._feed.refresh()
+
+    async def _add_pools(self, tenants: Iterable[str]) -> None:
+        wanted = list(tenants)
+        if wanted:
+            await topic_admin.add_pools(self._bootstrap, wanted)
 
     def _tenant(self, tenant: str) -> Tenant:
         held = self._feed.control.tenants.get(tenant)

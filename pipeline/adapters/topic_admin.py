@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections.abc import Iterable
 from typing import Any
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError
 
+from pipeline import policy
 from pipeline.adapters.control_feed import ControlFeed
 from pipeline.adapters.kafka_write import Publisher
 from pipeline.errors import ConfigError, Retryable
 from pipeline.events.control import Deployment
-from pipeline.topics import TOPICS, Topic
+from pipeline.topics import TOPICS, Topic, pool_topic
 
 _TRIES_S = 30.0
 
@@ -33,13 +35,33 @@ async def apply(bootstrap: str, partitions: int, replication: int, log_keys: tup
     feed = ControlFeed(bootstrap)
     try:
         await _start(feed)
-        if feed.control.deployment is None:
-            deployment = Deployment(generation=f"g{os.urandom(4).hex()}", partitions=partitions, log_keys=log_keys)
-            publisher = Publisher(bootstrap)
-            await publisher.send("control", 0, b"deployment", deployment.model_dump_json().encode())
-            await publisher.close()
+        if feed.control.deployment is not None:
+            return [*(topic.name for topic in missing), *await add_pools(bootstrap, policy.pools(feed.control))]
+        deployment = Deployment(generation=f"g{os.urandom(4).hex()}", partitions=partitions, log_keys=log_keys)
+        publisher = Publisher(bootstrap)
+        await publisher.send("control", 0, b"deployment", deployment.model_dump_json().encode())
+        await publisher.close()
     finally:
         await feed.close()
+    return [topic.name for topic in missing]
+
+
+async def add_pools(bootstrap: str, tenants: Iterable[str]) -> list[str]:
+    """Create the work topics of tenants with their own workers, laid out as ``work``; gives those that were made.
+
+    Before control says that such a tenant exists: admit would wait for the topic, and everybody behind it. Raises
+    Retryable.
+    """
+    admin = await _connect(bootstrap)
+    try:
+        present = set(await admin.list_topics())
+        missing = [topic for topic in map(pool_topic, tenants) if topic.name not in present]
+        if missing:
+            [work] = await admin.describe_topics(["work"])
+            for topic in missing:
+                await _create(admin, topic, len(work["partitions"]), len(work["partitions"][0]["replicas"]))
+    finally:
+        await admin.close()
     return [topic.name for topic in missing]
 
 
@@ -58,8 +80,9 @@ async def check(bootstrap: str) -> list[str]:
         if feed.control.deployment is None:
             return ["control holds no deployment document; run: sluice topics apply"]
         partitions = feed.control.deployment.partitions
-        faults = [f"no topic {t.name}; run: sluice topics apply" for t in TOPICS if t.name not in present]
-        there = [topic for topic in TOPICS if topic.name in present]
+        wanted = [*TOPICS, *map(pool_topic, policy.pools(feed.control))]
+        faults = [f"no topic {t.name}; run: sluice topics apply" for t in wanted if t.name not in present]
+        there = [topic for topic in wanted if topic.name in present]
         described = {d["topic"]: d for d in await admin.describe_topics([t.name for t in there])}
         configs = await _configs(admin, there)
         for topic in there:
@@ -69,10 +92,10 @@ async def check(bootstrap: str) -> list[str]:
         await admin.close()
 
 
-async def require_partitions(bootstrap: str, pinned: int) -> None:
-    """Raises ConfigError where the broker's count of a main topic differs from the one pinned in control."""
+async def require_partitions(bootstrap: str, pinned: int, pools: Iterable[str] = ()) -> None:
+    """Raises ConfigError where the broker's count of a main topic, or of one in ``pools``, differs from ``pinned``."""
     admin = await _connect(bootstrap)
-    names = [topic.name for topic in TOPICS if topic.partitions == "main"]
+    names = [topic.name for topic in (*TOPICS, *map(pool_topic, pools)) if topic.partitions == "main"]
     try:
         found = {d["topic"]: len(d["partitions"]) for d in await admin.describe_topics(names)}
     finally:

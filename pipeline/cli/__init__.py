@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline import config
-from pipeline.cli import ask, audit, detect, engine, label, local, model, operate, stage, watermark
+from pipeline.cli import ask, audit, deploy, detect, engine, label, local, model, operate, stage, watermark
 from pipeline.errors import ConfigError, Fatal, Malformed, Retryable
 
 EPILOG = """\
@@ -41,7 +41,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--config", type=Path, help="settings file (TOML)")
     parser.add_argument("--home", type=Path, default=config.default_home(), help="folder of the embedded stack")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in (local, stage, operate, ask, audit, label, detect, model, watermark, engine):
+    for module in (local, stage, operate, deploy, ask, audit, label, detect, model, watermark, engine):
         module.add(commands)
     return parser
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import sys
 import time
 from collections.abc import Callable
@@ -20,10 +21,10 @@ from inference.registry.release import SHIPPED, sign_folder
 from inference.registry.rollout import WHOLE
 from inference.registry.source import PlainFolder
 from inference.registry.store import Held
-from inference.registry.wrapping import Tenant, Worker, WorkerAddress
+from inference.registry.wrapping import Recipient, Tenant, Worker, WorkerAddress, create_worker
 from pipeline import terminal, wiring
 from pipeline.config import Settings
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, Retryable
 from pipeline.vault import FileKeyring
 
 DESCRIPTION = """\
@@ -46,6 +47,7 @@ to another machine:
 exit codes: 0 done   1 verify found something   2 refused, or wrong usage; the text says what to do
 """
 _DAY_S = 86_400
+_RECORDED = frozenset({"add", "roll", "rollback", "revoke", "export"})
 Act = Callable[[argparse.Namespace, Settings], int]
 
 
@@ -102,11 +104,22 @@ def _command(group: Any, name: str, meaning: str, act: Act) -> argparse.Argument
             raise ConfigError(str(refusal)) from refusal
         except OSError as error:
             raise ConfigError(f"{error.filename or name}: {error.strerror}") from error
+        finally:
+            if name in _RECORDED:
+                _tell(settings)
 
     parser: argparse.ArgumentParser = group.add_parser(name, help=meaning, description=f"{meaning}.")
     parser.add_argument("--json", action="store_true", help="for programs")
     parser.set_defaults(act=run)
     return parser
+
+
+def _tell(settings: Settings) -> None:
+    """Put the act into the log now; the worker beside the registry does it else."""
+    try:
+        asyncio.run(wiring.forward_model_acts(settings))
+    except (Retryable, ConfigError, Refused, OSError):
+        print("sluice: on record in models.home; no broker took it into the topic access yet", file=sys.stderr)
 
 
 def _versioned(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
@@ -187,8 +200,8 @@ def _log(arguments: argparse.Namespace, settings: Settings) -> int:
 
 
 def _add(arguments: argparse.Namespace, settings: Settings) -> int:
-    kms = FileKeyring.create(settings.keys.keyring)
-    recipients = [Tenant(kms), *(Tenant(kms, tenant) for tenant in arguments.tenant)]
+    kms, worker = FileKeyring.create(settings.keys.keyring), create_worker(settings.keys.worker_key)
+    recipients: list[Recipient] = [Tenant(kms), worker.address, *(Tenant(kms, tenant) for tenant in arguments.tenant)]
     return _told(wiring.models(settings).add(arguments.folder, recipients), arguments)
 
 

@@ -11,9 +11,11 @@ import signal
 from typing import Any
 
 import uvloop
+from pydantic import ValidationError
 
 from pipeline import config, terminal
-from pipeline.config import Settings
+from pipeline.config import Generate, Settings
+from pipeline.errors import ConfigError
 from pipeline.wiring import STAGES
 
 _log = logging.getLogger(__name__)
@@ -29,6 +31,7 @@ def add(commands: Any) -> None:
     )
     run.add_argument("stage", choices=sorted(STAGES))
     run.add_argument("--assign", type=_partitions, default=(), metavar="P,P", help="these partitions, without a group")
+    run.add_argument("--pool", default="", metavar="TENANT", help="generate: run this tenant's work and no other's")
     run.add_argument("--verbose", action="store_true", help="log every step")
     run.set_defaults(act=_run)
     listed = commands.add_parser("config", help="list every setting, its variable and what is in force")
@@ -37,6 +40,8 @@ def add(commands: Any) -> None:
 
 
 def _run(arguments: argparse.Namespace, settings: Settings) -> int:
+    if arguments.pool:
+        settings = _pooled(arguments.stage, arguments.pool, settings)
     logging.basicConfig(
         level=logging.DEBUG if arguments.verbose else logging.INFO,
         format="%(asctime)s %(levelname)s %(name)s %(message)s",
@@ -57,6 +62,16 @@ def _run(arguments: argparse.Namespace, settings: Settings) -> int:
     # Faust brings services of its own that expect the standard loop
     (asyncio.run if arguments.stage == "watch" else uvloop.run)(main())
     return 0
+
+
+def _pooled(stage: str, tenant: str, settings: Settings) -> Settings:
+    if stage != "generate":
+        raise ConfigError(f"--pool: only generate has workers of one tenant, came {stage}")
+    try:
+        ours = Generate.model_validate({**settings.generate.model_dump(), "pool": tenant})
+    except ValidationError:
+        raise ConfigError(f"--pool: expected a tenant's id, came {tenant[:80]!r}") from None
+    return settings.model_copy(update={"generate": ours})
 
 
 def _say_what_waits() -> None:

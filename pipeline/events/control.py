@@ -61,6 +61,11 @@ class Plan(Document):
     """The farthest step at which an account that copies the model is answered; ``observe`` only tells."""
     account_rate: Annotated[int, Field(ge=1, le=2**36 - 1)] = 60
     """Requests a minute of which an account keeps a share at each step from ``throttle`` on."""
+    isolation: Literal["shared", "process", "device"] = "shared"
+    """Who runs the tenants' requests: the shared workers, or for each tenant workers of its own, which nobody else's
+    work ever reaches; ``device``: on a device of their own as well."""
+    weight: Annotated[int, Field(ge=1, le=10_000)] = 100
+    """Share of service among tenants that wait for one worker, against 100; the risk of a request lowers it."""
 
 
 class Organisation(Document):

@@ -136,6 +136,8 @@ class Outcome(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, tag="ou
     text: bytes = b""
     client_request: str = ""
     lane: int = -1
+    version: int = 0
+    """Of the model that answered; 0 where it has none."""
 
 
 class ControlMark(msgspec.Struct, frozen=True, tag="policy", tag_field="kind"):
@@ -206,6 +208,10 @@ class Work(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """What becomes of personal data and secrets in the answer."""
     conceal: bool = False
     """The account copies the model: no log-probabilities, no logit bias, and an answer that bears the watermark."""
+    weight: int = 100
+    """Of the plan, among tenants that wait for one worker."""
+    risk: int = 0
+    """Of the prompt, 0 to 100: see ``detectors.base.risk``."""
 
 
 class Completion(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
@@ -227,6 +233,8 @@ class Completion(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """SHA-256 of the delivered text."""
     text: bytes = b""
     """The delivered text, sealed, where policy keeps it."""
+    version: int = 0
+    """Of the model that answered; 0 where it has none."""
 
 
 class Response(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):

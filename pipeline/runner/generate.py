@@ -30,6 +30,7 @@ from pipeline.runner.sender import Sender
 from pipeline.stages import generate
 from pipeline.stages.admit import GRACE_MS
 from pipeline.stages.dispatch import Emission, lane_partition
+from pipeline.topics import pool_topic
 from pipeline.vault import Vault
 
 _log = logging.getLogger(__name__)
@@ -52,6 +53,8 @@ class Rim:
     offsets: Offsets
     marks: Marks
     guard: Callable[[Work], generate.Guard]
+    pool: str = ""
+    """The tenant that this worker is for alone; empty for one of the shared workers."""
     most: int = 256
     """Requests under way at once, over all partitions."""
     slots: asyncio.Semaphore = field(init=False)
@@ -60,6 +63,11 @@ class Rim:
     def __post_init__(self) -> None:
         self.slots = asyncio.Semaphore(self.most)
 
+    @property
+    def topic(self) -> str:
+        """Where this worker's work comes from."""
+        return pool_topic(self.pool).name if self.pool else "work"
+
 
 class GeneratePartition:
     """Runs the work of one partition, each request once per life of this object."""
@@ -67,7 +75,7 @@ class GeneratePartition:
     def __init__(self, rim: Rim, partition: int) -> None:
         self._rim, self._partition = rim, partition
         self._arrived = asyncio.Event()
-        self._inbox = Inbox(PartitionReader(rim.bootstrap, "work", partition, rim.offsets), self._arrived, 256)
+        self._inbox = Inbox(PartitionReader(rim.bootstrap, rim.topic, partition, rim.offsets), self._arrived, 256)
         self._progress = Progress()
         self._known: dict[str, int] = {}
         self._cancelled: dict[str, int] = {}
@@ -120,7 +128,11 @@ class GeneratePartition:
             self._progress.finish(item.offset)
             return
         now = _clock()
-        if work.cancel:
+        if self._rim.pool and work.tenant != self._rim.pool:
+            place = (self._rim.topic, self._partition, item.offset)
+            _log.error("%s[%d]: passed over %d, which is another tenant's", *place)
+            self._progress.finish(item.offset)
+        elif work.cancel:
             self._cancelled[work.request] = now + 600_000
             self._rim.engine.cancel(work.request)
             self._progress.finish(item.offset)

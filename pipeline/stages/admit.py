@@ -149,6 +149,7 @@ def outcome(ledger: Ledger, offset: int, time: int, report: Completion) -> Outco
         text=report.text,
         client_request=held.client_request,
         lane=held.lane,
+        version=report.version,
     )
 
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import msgspec
 
 from detectors.accounts.response import DUTIES
-from detectors.base import MEDIUM, Finding
+from detectors.base import MEDIUM, Finding, risk
 from pipeline import policy
 from pipeline.events.codec import encode
 from pipeline.events.control import Control
@@ -48,7 +48,8 @@ def after_decision(decision: Decision, partition: int, control: Control, intake:
     if decision.verdict == "admit":
         work = _work(decision, partition, control, intake)
         key = work.request.encode()
-        sent.append(Emission("work", partition_of(key, partitions), key, encode(work)))
+        topic = policy.work_topic(control, decision.tenant)
+        sent.append(Emission(topic, partition_of(key, partitions), key, encode(work)))
     elif decision.facts.client_request and decision.tenant:
         sent.append(_refusal(decision, partitions))
     event = _finding(decision)
@@ -105,6 +106,8 @@ def _work(decision: Decision, partition: int, control: Control, intake: Intake |
         blank_personal=policy.blanks_personal(plan),
         output=plan.output,
         conceal=policy.conceals(decision.step),
+        weight=plan.weight,
+        risk=risk(facts.findings + decision.findings),
     )
 
 

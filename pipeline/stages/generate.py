@@ -60,6 +60,8 @@ def generation(work: Work, messages: Sequence[Message]) -> GenerationRequest:
         turns=tuple(Turn(_ROLES[m.role], m.content) for m in cleaned(work, messages)),
         max_tokens=work.max_tokens,
         sampling=_sampling(work),
+        weight=work.weight,
+        risk=work.risk / 100,
     )
 
 
@@ -94,7 +96,7 @@ class Answer:
         self._text: list[str] = []
         self._ready: list[str] = []
         """May leave, and has not left yet."""
-        self._position = 0
+        self._position = self._version = 0
         self.usage = Usage()
 
     def push(self, chunk: Chunk, elapsed_ms: int) -> bool:
@@ -105,6 +107,7 @@ class Answer:
             usage.first_token_ms = max(1, elapsed_ms)
         text = self._guard.push(chunk.text) if chunk.text else ""
         if chunk.finish is not None:
+            self._version = chunk.version
             text += self._guard.flush()
         if not text:
             return False
@@ -159,6 +162,7 @@ class Answer:
             findings=findings,
             text_digest=hashlib.sha256(text).digest(),
             text=self._seal("text", text) if keep else b"",
+            version=self._version,
         )
 
 

@@ -11,11 +11,21 @@ from typing import Any
 import pytest
 import yaml
 
+from pipeline.compose import Isolated, tenants_file
 from pipeline.config import Settings, known_environment, load
 from pipeline.wiring import STAGES
 
 ROOT = Path(__file__).parents[3]
-COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+BASE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+TENANTS: dict[str, Any] = yaml.safe_load(
+    tenants_file([Isolated("initech", "device", 2), Isolated("acme", "process", 0)], ("GPU-1",))
+)
+COMPOSE: dict[str, Any] = {
+    **BASE,
+    "services": BASE["services"] | TENANTS["services"],
+    "volumes": BASE["volumes"] | TENANTS["volumes"],
+}
+"""What compose makes of the project's file with that of two isolated tenants laid over it."""
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 OURS = {name: service for name, service in SERVICES.items() if "build" in service}
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
@@ -104,7 +114,9 @@ def test_dependencies_exist_and_their_conditions_can_come_true(name: str) -> Non
 @each_of_ours
 def test_stages_wait_for_topics_and_tables(name: str) -> None:
     waits = set(SERVICES[name]["depends_on"])
-    assert waits == {"topics": {"kafka"}, "tables": {"clickhouse"}}.get(name, {"topics", "tables"})
+    jobs = {"topics": {"kafka"}, "tables": {"clickhouse"}, "grant-acme": {"topics"}, "grant-initech": {"topics"}}
+    granted = {name.replace("generate-", "grant-")} if name in TENANTS["services"] else set()
+    assert waits == jobs.get(name, {"topics", "tables"} | granted)
 
 
 @each_service
@@ -154,7 +166,13 @@ def test_secrets_come_from_outside_and_have_no_default() -> None:
     assert found >= 5
 
 
-WRITABLE = {"topics": ["keys:/keys"], "generate": ["models:/models"], "generate-gpu": ["models:/models"]}
+WRITABLE = {
+    "topics": ["keys:/keys"],
+    "generate": ["models:/models"],
+    "generate-gpu": ["models:/models"],
+    **{f"grant-{tenant}": [f"keys-{tenant}:/granted"] for tenant in ("acme", "initech")},
+    **{f"generate-{tenant}": [f"models-{tenant}:/models"] for tenant in ("acme", "initech")},
+}
 
 
 @each_of_ours

@@ -108,6 +108,8 @@ def test_the_generate_stage_refuses_a_tampered_and_an_unsigned_folder(home: Path
     with pytest.raises(ConfigError, match="expected a signed model"):
         make_engine(Generate(model=str(folder)), models, keys)
     with pytest.raises(ConfigError, match="registry:MODEL@VERSION"):
+        make_engine(Generate(model="registry:glossary@one"), models, keys)
+    with pytest.raises(ConfigError, match="sluice model roll"):
         make_engine(Generate(model="registry:glossary"), models, keys)
 
 

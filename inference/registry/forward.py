@@ -1,0 +1,60 @@
+"""Passes the record of a registry on to a log elsewhere, in order: at least once, and once where nothing breaks."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from inference.registry.atomic import write_atomically
+from inference.registry.events import EventLog, RegistryEvent
+from inference.registry.refusal import Refused
+
+
+class Forwarder:
+    """Of one registry's folder; the number of the last event that was passed on lies beside the record."""
+
+    def __init__(self, home: Path) -> None:
+        self._log = EventLog(home / "events.jsonl")
+        self._record, self._mark, self._lock = home / "events.jsonl", home / "forwarded", home / ".forward.lock"
+        self._seen = -1
+
+    @contextmanager
+    def pending(self) -> Iterator[list[RegistryEvent]]:
+        """What was not passed on yet; it counts as passed on when the body ends without a fault.
+
+        Empty while another process passes on. Raises Refused where the record was changed, OSError.
+        """
+        size = self._record.stat().st_size if self._record.exists() else 0
+        descriptor = None if size == self._seen else self._try_lock()
+        if descriptor is None:
+            yield []
+            return
+        try:
+            mark = self._read_mark()
+            waiting = [event for event in self._log.read() if event.sequence > mark]
+            yield waiting
+            if waiting:
+                write_atomically(self._mark, b"%d\n" % waiting[-1].sequence, 0o600)
+            self._seen = size
+        finally:
+            os.close(descriptor)
+
+    def _try_lock(self) -> int | None:
+        descriptor = os.open(self._lock, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        return descriptor
+
+    def _read_mark(self) -> int:
+        try:
+            return int(self._mark.read_text("ascii"))
+        except FileNotFoundError:
+            return 0
+        except ValueError:
+            raise Refused("state", f"{self._mark}: expected a number; remove it, and all is passed on again") from None

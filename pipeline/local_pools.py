@@ -1,0 +1,75 @@
+"""Workers of isolated tenants on this machine: who asks for one, and how it is run with keys and models of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from pathlib import Path
+
+from pipeline import wiring
+from pipeline.config import Settings
+from pipeline.errors import ConfigError, Retryable
+
+_log = logging.getLogger(__name__)
+_PREFIX = "generate."
+
+
+class LocalPools:
+    """Follows ``control`` in a thread of its own. Each tenant's keys and models lie in ``home/TENANT``."""
+
+    def __init__(self, home: Path) -> None:
+        self._home = home
+        self._tiers: dict[str, str] = {}
+        self._told: set[str] = set()
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._settings = Settings()
+
+    def start(self, settings: Settings) -> None:
+        """Begin to follow; ``settings`` name the broker and the operator's keys."""
+        self._settings = settings
+        self._stop.clear()
+        self._thread = threading.Thread(target=self._follow, name="pools", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join(5)
+            self._thread = None
+
+    def wanted(self) -> set[str]:
+        """Names of the workers that policies ask for. One that needs a device of its own is told instead, once."""
+        tiers = dict(self._tiers)
+        for tenant, tier in tiers.items():
+            if tier == "device" and tenant not in self._told:
+                self._told.add(tenant)
+                _log.warning(
+                    "%s asks for a device of its own; start its worker with: SLUICE_GENERATE__DEVICE=cuda:N "
+                    "sluice run generate --pool %s",
+                    tenant,
+                    tenant,
+                )
+        return {f"{_PREFIX}{tenant}" for tenant, tier in tiers.items() if tier == "process"}
+
+    def run(self, name: str) -> tuple[list[str], dict[str, str]]:
+        """Words after ``sluice run`` and the environment of a worker; its keys are written anew. Raises ConfigError."""
+        tenant = name.removeprefix(_PREFIX)
+        folder = self._home / tenant
+        self._home.mkdir(exist_ok=True, mode=0o700)
+        folder.mkdir(exist_ok=True, mode=0o700)
+        asyncio.run(wiring.grant(self._settings, tenant, folder / "keys"))
+        own = {"SLUICE_KEYS__HOME": str(folder / "keys"), "SLUICE_MODELS__HOME": str(folder / "models")}
+        return ["generate", "--pool", tenant], own
+
+    def _follow(self) -> None:
+        def tell(tiers: dict[str, str]) -> None:
+            self._tiers = tiers
+
+        while not self._stop.is_set():
+            try:
+                asyncio.run(wiring.follow_pools(self._settings, self._stop, tell))
+            except (Retryable, ConfigError) as fault:
+                _log.warning("isolated tenants are not followed, again in a while: %s", fault)
+                self._stop.wait(5)

@@ -12,7 +12,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 
 from inference.registry.dsse import Trust
 from inference.registry.store import ModelRegistry
@@ -32,6 +32,8 @@ from pipeline.audit.replay import Rules
 from pipeline.audit.verify import Verifier
 from pipeline.config import Settings
 from pipeline.errors import ConfigError, Retryable
+from pipeline.events.records import Work
+from pipeline.events.wire import Message
 from pipeline.ledger import Ledger
 from pipeline.stages import admit as stages
 from pipeline.vault import FileKeyring, Vault
@@ -75,20 +77,26 @@ async def admit(settings: Settings, stop: asyncio.Event, assign: Assign = ()) ->
 
 
 async def generate(settings: Settings, stop: asyncio.Event, assign: Assign = ()) -> None:
+    from pipeline.adapters.protected import read_protected
     from pipeline.runner.generate import GeneratePartition, Rim
     from pipeline.runner.sender import Sender
-    from pipeline.stages.guard import guard_of
+    from pipeline.stages.guard import Guards, guard_of
 
     bootstrap = settings.kafka.bootstrap
+    protected = await asyncio.to_thread(read_protected, settings.generate.protected)
     # the model loads while the broker may still be starting
     engine = await asyncio.to_thread(engines.make_engine, settings.generate, settings.models, settings.keys)
     async with _control(settings) as feed, _opened(bootstrap, "sluice-generate", "work") as (publisher, offsets, marks):
         vault = Vault(FileKeyring(settings.keys.keyring), feed.control)
+
+        def guard(work: Work, messages: Sequence[Message]) -> Guards:
+            return guard_of(work, messages, protected, vault.canary(work.tenant))
+
         sender, reports = Sender(publisher), Sender(Publisher(bootstrap))
         sender.start()
         reports.start()
         worker = f"{socket.gethostname()}-{os.getpid()}-{int(time.time())}"
-        rim = Rim(bootstrap, worker, engine, feed, vault, sender, reports, offsets, marks, guard_of)
+        rim = Rim(bootstrap, worker, engine, feed, vault, sender, reports, offsets, marks, guard)
         group = Group(bootstrap, "sluice-generate-workers", "work", settings.kafka.instance)
         await share(group, lambda p, s: GeneratePartition(rim, p).run(s), stop, assign)
         await reports.close()

@@ -101,7 +101,7 @@ def _sieve(hashes: Hashes) -> bytes:
 
 def _hash(codes: Sequence[int]) -> int:
     # factors in excess of the letters are passed over
-    found = (sum(map(mul, codes, _NUMBERS)) + _NUMBERS[MAX_RUN]) & _MASK
+    found: int = (sum(map(mul, codes, _NUMBERS)) + _NUMBERS[MAX_RUN]) & _MASK
     return found ^ (found >> 32)
 
 

@@ -1,8 +1,8 @@
 """Redaction of protected runs in a text that arrives in pieces.
 
 However a text is cut into pieces, what the stream gives back, joined, is the text with every stretch of overlapping
-protected runs replaced by a marker. Letters wait only while all that was said since could still become a run: ``LEAD`` - 1 of
-ordinary text, ``run`` - 1 at most.
+protected runs replaced by a marker. Letters wait only while all that was said since could still become a run: of
+ordinary text ``LEAD`` - 1, ``run`` - 1 at most.
 """
 
 from __future__ import annotations

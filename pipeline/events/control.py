@@ -55,6 +55,10 @@ class Plan(Document):
     same is replaced by a visible marker before the model reads it."""
     output: Literal["release", "redact", "withhold", "review"] = "redact"
     """Personal data and secrets in answers: let out, taken out as they stream, end the answer, or put to analysts."""
+    verbatim: Literal["release", "redact", "withhold", "review"] = "redact"
+    """Runs of the operator's protected texts (``generate.protected``) in answers, likewise."""
+    system_prompt: Literal["release", "redact", "withhold", "review"] = "review"
+    """Runs of the caller's own system prompt, and the tenant's canary, in answers, likewise."""
     keep_texts: Literal["none", "findings", "all"] = "findings"
 
 

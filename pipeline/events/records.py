@@ -195,6 +195,10 @@ class Work(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """Nor any personal data, all of it: findings name the worst items only."""
     output: Literal["release", "redact", "withhold", "review"] = "redact"
     """What becomes of personal data and secrets in the answer."""
+    verbatim: Literal["release", "redact", "withhold", "review"] = "redact"
+    """What becomes of runs of protected texts in it."""
+    system_prompt: Literal["release", "redact", "withhold", "review"] = "review"
+    """What becomes of runs of the caller's own system prompt in it."""
 
 
 class Completion(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
@@ -236,6 +240,7 @@ class Response(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     input_tokens: int = 0
     output_tokens: int = 0
     reason: str = ""
+    """Why it was refused; of an answer that was withheld, the guard that ended it."""
     limit: str = ""
     retry_after_ms: int = 0
     completion: bytes = b""

@@ -13,7 +13,7 @@ import contextlib
 import dataclasses
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from inference.bounds import MAX_DEADLINE_S
@@ -51,7 +51,7 @@ class Rim:
     """Completions, over a connection of their own: a broker answers one write after the other on each."""
     offsets: Offsets
     marks: Marks
-    guard: Callable[[Work], generate.Guard]
+    guard: Callable[[Work, Sequence[Message]], generate.Guard]
     most: int = 256
     """Requests under way at once, over all partitions."""
     slots: asyncio.Semaphore = field(init=False)
@@ -161,7 +161,8 @@ class GeneratePartition:
         rim.attempts += 1
         attempt = f"{rim.worker}.{rim.attempts}"
         try:
-            request = generate.generation(work, await self._open(work))
+            messages = await self._open(work)
+            request = generate.generation(work, messages)
             left_s = (work.deadline - _clock()) / 1000
             request = dataclasses.replace(request, deadline_s=min(MAX_DEADLINE_S, max(0.0, left_s)))
         except Malformed as error:
@@ -171,7 +172,7 @@ class GeneratePartition:
         def seal(name: str, raw: bytes) -> bytes:
             return rim.vault.seal(work.tenant, "response", name, work.client_request, raw)
 
-        answer = generate.Answer(work, attempt, rim.worker, seal, rim.guard(work))
+        answer = generate.Answer(work, attempt, rim.worker, seal, rim.guard(work, messages))
         finish = await self._stream(work, request, answer)
         return answer.completion(finish), answer.take()
 

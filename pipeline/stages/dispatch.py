@@ -97,6 +97,8 @@ def _work(decision: Decision, partition: int, control: Control, intake: Intake |
         blanks=policy.blanks(plan, facts.findings),
         blank_personal=policy.blanks_personal(plan),
         output=plan.output,
+        verbatim=plan.verbatim,
+        system_prompt=plan.system_prompt,
     )
 
 

@@ -18,7 +18,7 @@ from inference.types import Chunk, FinishReason, GenerationRequest, SamplingPara
 from pipeline.events.codec import encode
 from pipeline.events.records import Completion, FindingEvent, Response, Result, Work
 from pipeline.events.wire import Message
-from pipeline.stages.guard import cleaned
+from pipeline.stages.guard import cleaned, verdict, withheld_for
 
 _ROLES = {"system": "system", "user": "user", "assistant": "assistant", "document": "user"}
 _RESULTS: dict[FinishReason, Result] = {
@@ -157,6 +157,7 @@ def end(work: Work, completion: Completion, written: bytes) -> Response:
         finish=completion.finish,
         input_tokens=completion.input_tokens,
         output_tokens=completion.output_tokens,
+        reason=withheld_for(work, completion.findings) if completion.result == "withheld" else "",
         completion=hashlib.sha256(written).digest(),
     )
 
@@ -166,7 +167,8 @@ def finding(work: Work, completion: Completion, time: int) -> bytes | None:
     if not completion.findings:
         return None
     who = (work.organisation, work.tenant, work.principal)
-    return encode(FindingEvent(work.request, time, *who, "generate", work.output, (), completion.findings))
+    found = completion.findings
+    return encode(FindingEvent(work.request, time, *who, "generate", verdict(work, found), (), found))
 
 
 def failed(work: Work, attempt: str, worker: str) -> Completion:

@@ -81,6 +81,7 @@ class Generate(Section):
     threads: int = Field(1, ge=1, le=256, description="threads of the arithmetic on the CPU")
     batch: int = Field(16, ge=1, le=1024, description="requests that run together")
     watermark: bool = Field(True, description="mark sampled answers with the tenant's key, so that a copy is traced")
+    fingerprints: bool = Field(True, description="keep keyed fingerprints of each answer on its record, likewise")
     protected: str = Field(
         "", description="files and folders (.txt, .md), by comma, whose text must not be recited in answers"
     )

@@ -83,6 +83,7 @@ async def generate(settings: Settings, stop: asyncio.Event, assign: Assign = ())
     from pipeline.stages.guard import Guards, guard_of
 
     bootstrap = settings.kafka.bootstrap
+    trace = engines.make_trace(settings.generate, settings.keys)
     protected = await asyncio.to_thread(read_protected, settings.generate.protected)
     # the model loads while the broker may still be starting
     engine = await asyncio.to_thread(engines.make_engine, settings.generate, settings.models, settings.keys)
@@ -96,7 +97,7 @@ async def generate(settings: Settings, stop: asyncio.Event, assign: Assign = ())
         sender.start()
         reports.start()
         worker = f"{socket.gethostname()}-{os.getpid()}-{int(time.time())}"
-        rim = Rim(bootstrap, worker, engine, feed, vault, sender, reports, offsets, marks, guard)
+        rim = Rim(bootstrap, worker, engine, feed, vault, sender, reports, offsets, marks, guard, trace)
         group = Group(bootstrap, "sluice-generate-workers", "work", settings.kafka.instance)
         await share(group, lambda p, s: GeneratePartition(rim, p).run(s), stop, assign)
         await reports.close()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import pwd
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from inference.registry.dsse import Trust
@@ -20,6 +21,7 @@ from inference.registry.wrapping import Tenant
 from inference.types import InferenceEngine
 from inference.watermark.keys import create_master
 from inference.watermark.marking import MarkPolicy, TenantMarker
+from inference.watermark.winnow import Winnower, index_key
 from pipeline.config import Generate, Keys, Models
 from pipeline.errors import ConfigError
 from pipeline.vault import FileKeyring
@@ -58,6 +60,11 @@ def make_engine(ours: Generate, models: Models, keys: Keys) -> InferenceEngine:
         raise ConfigError(f"generate.model {ours.model}: {error}") from error
 
 
+def make_trace(ours: Generate, keys: Keys) -> Callable[[str], bytes] | None:
+    """What makes the fingerprints of an answer; None where none are kept. Raises ConfigError."""
+    return Winnower(index_key(_master(keys))).packed if ours.fingerprints else None
+
+
 def _torch_engine(folder: Path, ours: Generate, keys: Keys) -> InferenceEngine:
     from inference.engine import TorchEngine
 
@@ -73,7 +80,8 @@ def _master(keys: Keys) -> bytes:
         return create_master(keys.watermark_key)
     except OSError as error:
         raise ConfigError(
-            f"{keys.watermark_key}: {error.strerror}; run: sluice topics apply, or set generate.watermark to false"
+            f"{keys.watermark_key}: {error.strerror}; run: sluice topics apply, or set generate.watermark and "
+            "generate.fingerprints to false"
         ) from error
 
 

@@ -7,7 +7,7 @@ counts are tokens, digests are SHA-256.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -42,6 +42,22 @@ class Sampling(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     repetition_penalty: float = 1.0
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
+
+
+class Watermark(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """What of an answer bears the tenant's mark: ``inference.watermark.account.MarkAccount``, in tokens."""
+
+    scheme: str
+    epoch: int = 0
+    skipped: str = ""
+    marked: int = 0
+    no_context: int = 0
+    repeated: int = 0
+    code: int = 0
+
+
+Fingerprints = Annotated[bytes, msgspec.Meta(max_length=8192)]
+"""Keyed hashes of passages of the delivered text (``inference.watermark.winnow``), eight bytes each; empty for none."""
 
 
 class Facts(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
@@ -127,6 +143,8 @@ class Outcome(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, tag="ou
     text: bytes = b""
     client_request: str = ""
     lane: int = -1
+    watermark: Watermark | None = None
+    fingerprints: Fingerprints = b""
 
 
 class ControlMark(msgspec.Struct, frozen=True, tag="policy", tag_field="kind"):
@@ -220,6 +238,8 @@ class Completion(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """SHA-256 of the delivered text."""
     text: bytes = b""
     """The delivered text, sealed, where policy keeps it."""
+    watermark: Watermark | None = None
+    fingerprints: Fingerprints = b""
 
 
 class Response(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):

@@ -52,6 +52,7 @@ class Rim:
     offsets: Offsets
     marks: Marks
     guard: Callable[[Work, Sequence[Message]], generate.Guard]
+    trace: generate.Trace | None = None
     most: int = 256
     """Requests under way at once, over all partitions."""
     slots: asyncio.Semaphore = field(init=False)
@@ -172,7 +173,7 @@ class GeneratePartition:
         def seal(name: str, raw: bytes) -> bytes:
             return rim.vault.seal(work.tenant, "response", name, work.client_request, raw)
 
-        answer = generate.Answer(work, attempt, rim.worker, seal, rim.guard(work, messages))
+        answer = generate.Answer(work, attempt, rim.worker, seal, rim.guard(work, messages), rim.trace)
         finish = await self._stream(work, request, answer)
         return answer.completion(finish), answer.take()
 

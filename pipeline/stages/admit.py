@@ -137,6 +137,8 @@ def outcome(ledger: Ledger, offset: int, time: int, report: Completion) -> Outco
         text=report.text,
         client_request=held.client_request,
         lane=held.lane,
+        watermark=report.watermark,
+        fingerprints=report.fingerprints,
     )
 
 

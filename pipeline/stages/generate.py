@@ -6,6 +6,7 @@ run that is lost is run again under another attempt, and admit takes the first c
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,8 +16,9 @@ import msgspec
 
 from detectors.base import Finding
 from inference.types import Chunk, FinishReason, GenerationRequest, SamplingParams, Turn
+from inference.watermark.account import MarkAccount
 from pipeline.events.codec import encode
-from pipeline.events.records import Completion, FindingEvent, Response, Result, Work
+from pipeline.events.records import Completion, FindingEvent, Response, Result, Watermark, Work
 from pipeline.events.wire import Message
 from pipeline.stages.guard import cleaned, verdict, withheld_for
 
@@ -47,6 +49,8 @@ class Guard(Protocol):
 
 Seal = Callable[[str, bytes], bytes]
 """Field name and plaintext to sealed bytes, for one request."""
+Trace = Callable[[str], bytes]
+"""Delivered text to the fingerprints by which a copy is found."""
 
 
 def generation(work: Work, messages: Sequence[Message]) -> GenerationRequest:
@@ -70,9 +74,12 @@ class Usage:
 class Answer:
     """The stream of one attempt at one request."""
 
-    def __init__(self, work: Work, attempt: str, worker: str, seal: Seal, guard: Guard) -> None:
+    def __init__(
+        self, work: Work, attempt: str, worker: str, seal: Seal, guard: Guard, trace: Trace | None = None
+    ) -> None:
         self._work, self._attempt, self._worker = work, attempt, worker
-        self._seal, self._guard = seal, guard
+        self._seal, self._guard, self._trace = seal, guard, trace
+        self._mark: MarkAccount | None = None
         self._digest = hashlib.sha256()
         self._text: list[str] = []
         self._ready: list[str] = []
@@ -89,6 +96,7 @@ class Answer:
         text = self._guard.push(chunk.text) if chunk.text else ""
         if chunk.finish is not None:
             text += self._guard.flush()
+            self._mark = chunk.mark
         if not text:
             return False
         first = not self._ready
@@ -124,7 +132,8 @@ class Answer:
     def completion(self, finish: FinishReason | None) -> Completion:
         """The report; ``finish`` None says that the deadline came first."""
         result: Result = "withheld" if self.withheld else _RESULTS[finish] if finish else "expired"
-        text = "".join(self._text).encode()
+        said = "".join(self._text)
+        text = said.encode()
         findings = self._guard.findings
         keep = text and (self._work.keep == "all" or (self._work.keep == "findings" and findings))
         return Completion(
@@ -142,6 +151,8 @@ class Answer:
             findings=findings,
             text_digest=hashlib.sha256(text).digest(),
             text=self._seal("text", text) if keep else b"",
+            watermark=Watermark(**dataclasses.asdict(self._mark)) if self._mark else None,
+            fingerprints=self._trace(said) if self._trace else b"",
         )
 
 

@@ -11,9 +11,11 @@ from detectors.pii import StreamRedactor
 from detectors.verbatim import MARKER as PROTECTED
 from detectors.verbatim import ProtectedIndex
 from inference.types import Chunk, FinishReason, Turn, input_token_bound
+from inference.watermark.account import MarkAccount
 from pipeline import policy
+from pipeline.events.codec import decode, encode
 from pipeline.events.control import Plan
-from pipeline.events.records import Work
+from pipeline.events.records import Completion, Watermark, Work
 from pipeline.events.wire import Message
 from pipeline.stages import generate
 from pipeline.stages.guard import CANARY_LETTERS, MARKER, cleaned, guard_of
@@ -186,3 +188,15 @@ def test_a_short_or_absent_system_prompt_guards_nothing() -> None:
     for messages in ((), (Message("system", "Be kind."),), (Message("user", RULE),)):
         assert guard_of(asked, messages).push(f"{RULE} Be kind. ") == f"{RULE} Be kind. "
     assert len(CANARY) == CANARY_LETTERS
+
+
+def test_the_report_says_what_was_marked_and_how_a_copy_is_found() -> None:
+    asked, account = work(), MarkAccount(epoch=7, marked=40, repeated=2)
+    answer = generate.Answer(asked, "a1", "w", lambda _, raw: raw, guard_of(asked), lambda text: text[:8].encode())
+    answer.push(Chunk("q", "one two three ", 0, 3, None, 5, 3), 1)
+    answer.push(Chunk("q", "", 3, 0, FinishReason.STOP, 5, 3, mark=account), 1)
+    completion = decode(Completion, encode(answer.completion(FinishReason.STOP)))
+    assert completion.fingerprints == b"one two "
+    assert completion.watermark == Watermark("tournament-30/1", epoch=7, marked=40, repeated=2)
+    plain = generate.Answer(asked, "a1", "w", lambda _, raw: raw, guard_of(asked)).completion(FinishReason.STOP)
+    assert (plain.fingerprints, plain.watermark) == (b"", None)

@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from pipeline import texts
 from pipeline.errors import ConfigError, Malformed
 from pipeline.events.control import Control
+from pipeline.events.keyed import hmac_sha256
 
 _CACHE = 4096
 
@@ -152,6 +153,13 @@ class Vault:
 
     def webhook_secret(self, tenant: str) -> bytes:
         return self._open(self._control.tenants[tenant].webhook_secret, f"webhook/{tenant}")
+
+    def canary(self, tenant: str) -> str:
+        """26 letters and digits for the tenant's system prompts and documents, which nothing but a leak can bring out.
+
+        Derived from the data key: the same until that key is replaced. Raises Malformed for no such tenant.
+        """
+        return base64.b32encode(hmac_sha256(self._data_key(tenant), b"sluice/canary/v1"))[:26].decode().lower()
 
     def seal(self, tenant: str, kind: str, field: str, client_request: str, text: bytes) -> bytes:
         """Seal under the tenant's data key."""

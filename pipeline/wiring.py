@@ -13,7 +13,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 
 from inference.registry.dsse import Trust
@@ -39,6 +39,8 @@ from pipeline.audit.verify import Verifier
 from pipeline.config import Generate, Settings
 from pipeline.errors import ConfigError, Retryable
 from pipeline.events.control import Control
+from pipeline.events.records import Work
+from pipeline.events.wire import Message
 from pipeline.ledger import Ledger
 from pipeline.stages import admit as stages
 from pipeline.topics import pool_topic
@@ -83,11 +85,14 @@ async def admit(settings: Settings, stop: asyncio.Event, assign: Assign = ()) ->
 
 
 async def generate(settings: Settings, stop: asyncio.Event, assign: Assign = ()) -> None:
+    from pipeline.adapters.protected import read_protected
     from pipeline.runner.generate import GeneratePartition, Rim
     from pipeline.runner.sender import Sender
-    from pipeline.stages.guard import guard_of
+    from pipeline.stages.guard import Guards, guard_of
 
     bootstrap, ended = settings.kafka.bootstrap, asyncio.Event()
+    trace = engines.make_trace(settings.generate, settings.keys)
+    protected = await asyncio.to_thread(read_protected, settings.generate.protected)
     # the model loads while the broker may still be starting
     engine = await asyncio.to_thread(engines.make_engine, settings.generate, settings.models, settings.keys)
     pool = settings.generate.pool
@@ -97,11 +102,15 @@ async def generate(settings: Settings, stop: asyncio.Event, assign: Assign = ())
     async with _control(settings) as feed, opened as (publisher, offsets, marks):
         _require_tier(settings.generate, feed.control)
         vault = Vault(open_kms(settings.keys.keyring), feed.control)
+
+        def guard(work: Work, messages: Sequence[Message]) -> Guards:
+            return guard_of(work, messages, protected, vault.canary(work.tenant))
+
         sender, reports = Sender(publisher), Sender(Publisher(bootstrap))
         sender.start()
         reports.start()
         worker = f"{socket.gethostname()}-{os.getpid()}-{int(time.time())}"
-        rim = Rim(bootstrap, worker, engine, feed, vault, sender, reports, offsets, marks, guard_of, pool)
+        rim = Rim(bootstrap, worker, engine, feed, vault, sender, reports, offsets, marks, guard, trace, pool)
         group = Group(bootstrap, f"sluice-generate-workers{suffix}", topic, settings.kafka.instance)
         acts = ModelActs(settings.models.home, publisher, feed.control.require_deployment().partitions)
         beside = [asyncio.create_task(acts.follow(ended)), asyncio.create_task(engines.follow(engine, ended))]

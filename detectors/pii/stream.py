@@ -26,6 +26,8 @@ class StreamRedactor:
     def __init__(self) -> None:
         self.counts: dict[str, int] = {}
         """Items redacted so far, by type."""
+        self.spans: dict[str, tuple[int, int]] = {}
+        """Places of the first of each type; none are kept."""
         self._kept = ""
         self._pending = ""
         self._tail: re.Pattern[str] | None = None

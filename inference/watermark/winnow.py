@@ -20,6 +20,8 @@ GUARANTEE = GRAM + WINDOW - 1
 """Every common passage of this many letters and digits shares a fingerprint."""
 MAX_TEXT = 4 << 20
 """Characters of one text."""
+MAX_KEPT = 1024
+"""Fingerprints packed for the record of one answer: some eleven thousand letters. What follows is not traced."""
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS document (id INTEGER PRIMARY KEY, tenant TEXT NOT NULL, name TEXT NOT NULL UNIQUE);
 CREATE TABLE IF NOT EXISTS fingerprint (hash INTEGER NOT NULL, document INTEGER NOT NULL, position INTEGER NOT NULL);
@@ -41,6 +43,16 @@ class Passage:
     """Fingerprints in common."""
     share: float
     """Of the suspect's fingerprints."""
+
+
+def index_key(master: bytes) -> bytes:
+    """The key of a deployment's fingerprints, from the master secret of its watermarks."""
+    return hashlib.blake2b(master, digest_size=32, person=b"sluice.winnow").digest()
+
+
+def unpacked(packed: bytes) -> Hashes:
+    """The hashes of ``Winnower.packed``. Raises ValueError for bytes that are none."""
+    return np.frombuffer(packed, dtype="<i8").astype(np.int64)
 
 
 def normalised(text: str) -> tuple[str, Positions]:
@@ -75,6 +87,11 @@ class Winnower:
         chosen, hashes = self._winnow(self._hash(letters))
         return hashes, origins[chosen], origins[chosen + GRAM - 1] + 1
 
+    def packed(self, text: str) -> bytes:
+        """The first ``MAX_KEPT`` distinct fingerprints, eight bytes each, little-endian: what a record keeps."""
+        hashes, _, _ = self.fingerprints(text[:MAX_TEXT])
+        return np.array(list(dict.fromkeys(hashes.tolist()))[:MAX_KEPT], dtype="<i8").tobytes()
+
     def _hash(self, letters: str) -> NDArray[np.uint64]:
         codes = np.frombuffer(letters.encode("utf-32-le"), dtype="<u4").astype(np.uint64)
         count = len(codes) - GRAM + 1
@@ -104,6 +121,14 @@ class FingerprintIndex:
     def add(self, tenant: str, name: str, text: str) -> int:
         """Keep a text's fingerprints; gives their number. A name that is there already changes nothing."""
         hashes, starts, _ = self._winnower.fingerprints(text)
+        return self._keep(tenant, name, hashes, starts)
+
+    def add_packed(self, tenant: str, name: str, packed: bytes) -> int:
+        """Likewise with the fingerprints of a record, whose text is not at hand. Raises ValueError."""
+        hashes = unpacked(packed)
+        return self._keep(tenant, name, hashes, np.full(len(hashes), -1, np.intp))
+
+    def _keep(self, tenant: str, name: str, hashes: Hashes, starts: Positions) -> int:
         with self._base:
             row = self._base.execute(
                 "INSERT INTO document (tenant, name) VALUES (?, ?) ON CONFLICT DO NOTHING RETURNING id", (tenant, name)

@@ -9,6 +9,7 @@ import asyncio
 import os
 import pwd
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from inference.registry.dsse import Trust
@@ -23,6 +24,7 @@ from inference.types import InferenceEngine
 from inference.versions import VersionedEngine
 from inference.watermark.keys import create_master
 from inference.watermark.marking import MarkPolicy, TenantMarker
+from inference.watermark.winnow import Winnower, index_key
 from pipeline.config import Generate, Keys, Models
 from pipeline.errors import ConfigError
 from pipeline.vault import FileKeyring, open_kms
@@ -69,6 +71,11 @@ async def follow(engine: InferenceEngine, stop: asyncio.Event) -> None:
         await engine.follow(stop)
 
 
+def make_trace(ours: Generate, keys: Keys) -> Callable[[str], bytes] | None:
+    """What makes the fingerprints of an answer; None where none are kept. Raises ConfigError."""
+    return Winnower(index_key(_master(keys))).packed if ours.fingerprints else None
+
+
 def _torch_engine(folder: Path, ours: Generate, keys: Keys) -> InferenceEngine:
     from inference.engine import TorchEngine
 
@@ -83,7 +90,8 @@ def _master(keys: Keys) -> bytes:
         return create_master(keys.watermark_key)
     except OSError as error:
         raise ConfigError(
-            f"{keys.watermark_key}: {error.strerror}; run: sluice topics apply, or set generate.watermark to false"
+            f"{keys.watermark_key}: {error.strerror}; run: sluice topics apply, or set generate.watermark and "
+            "generate.fingerprints to false"
         ) from error
 
 

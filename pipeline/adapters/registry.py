@@ -18,7 +18,7 @@ from pipeline.events.codec import encode
 from pipeline.events.control import AnyDocument, Control, Key, Model, Organisation, Plan, Principal, Tenant, parse
 from pipeline.events.records import Access
 from pipeline.topics import partition_of
-from pipeline.vault import Kms, tenant_keys
+from pipeline.vault import Kms, Vault, tenant_keys
 
 KEY_PREFIX = "sk-sluice-"
 _KINDS = {"plan": Plan, "organisation": Organisation, "model": Model}
@@ -65,6 +65,13 @@ class Registry:
 
     async def close(self) -> None:
         await self._publisher.close()
+
+    def canary(self, tenant: str) -> str:
+        """``Vault.canary``. Raises ConfigError for no such tenant."""
+        try:
+            return Vault(self._kms, self.control).canary(tenant)
+        except Malformed as error:
+            raise ConfigError(f"{error}; see: sluice tenant list") from None
 
     async def apply_policies(self, documents: list[AnyDocument]) -> list[str]:
         """Write those that differ from what is in force; gives their names."""

@@ -178,4 +178,6 @@ def _reported(record: Outcome) -> Completion:
         findings=record.findings,
         text_digest=record.text_digest,
         text=record.text,
+        watermark=record.watermark,
+        fingerprints=record.fingerprints,
     )

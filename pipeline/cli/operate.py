@@ -27,6 +27,8 @@ def add(commands: Any) -> None:
     _command(tenant, "list", "all tenants", _with_registry(_tenant_list))
     for verb, meaning in (("suspend", "refuse everything from now on"), ("resume", "serve again")):
         _command(tenant, verb, meaning, _with_registry(_tenant_status)).add_argument("tenant")
+    canary = _command(tenant, "canary", "what a leak of the tenant's texts brings out", _with_registry(_tenant_canary))
+    canary.add_argument("tenant")
     key = _group(commands, "key", "API keys of principals")
     issued = _command(key, "add", "issue a key; it is shown once and never stored", _with_registry(_key_add))
     issued.add_argument("tenant")
@@ -106,6 +108,12 @@ async def _tenant_status(arguments: argparse.Namespace, registry: Registry) -> i
     status = "suspended" if arguments.verb == "suspend" else "active"
     await registry.change_tenant(arguments.tenant, status=status)
     return await _tenant_list(arguments, registry)
+
+
+async def _tenant_canary(arguments: argparse.Namespace, registry: Registry) -> int:
+    rows = [(arguments.tenant, registry.canary(arguments.tenant))]
+    terminal.table("put it into system prompts", ("tenant", "canary"), rows, as_json=arguments.json)
+    return 0
 
 
 async def _tenant_list(arguments: argparse.Namespace, registry: Registry) -> int:

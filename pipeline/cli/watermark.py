@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import hashlib
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -16,8 +15,9 @@ from inference.registry.release import SHIPPED
 from inference.types import InvalidRequest
 from inference.watermark.detect import ALARM, Detection, detect
 from inference.watermark.keys import EPOCH_MS, MarkKey, epoch_of, read_master
-from inference.watermark.winnow import MAX_TEXT, FingerprintIndex
+from inference.watermark.winnow import MAX_TEXT, FingerprintIndex, index_key
 from pipeline import terminal, wiring
+from pipeline.adapters.outcomes import sealed_outcomes
 from pipeline.config import Settings
 from pipeline.errors import ConfigError
 
@@ -32,10 +32,12 @@ examples:
   sluice watermark detect leak.txt                       under the keys of all tenants in control, last 12 epochs
   sluice watermark detect leak.txt --tenant acme --epochs 3
   sluice watermark index answers.db answer.txt --tenant acme --name g1-0-77
+  sluice watermark gather answers.db                     of every answer in the sealed log of the last 30 days
   sluice watermark find answers.db leak.txt
 an epoch is 30 days; watermark.key in keys.home is the master secret that all tenants' keys derive from
 exit codes: 0 nothing found   1 attributed, or a passage found   2 wrong usage or settings
 """
+_DAY_MS, _MAX_DAYS = 86_400_000, 3660
 
 
 def add(commands: Any) -> None:
@@ -57,6 +59,9 @@ def add(commands: Any) -> None:
     indexing.add_argument("file", type=Path)
     indexing.add_argument("--tenant", required=True)
     indexing.add_argument("--name", required=True, help="such as the request id; once each")
+    gathering = _command(group, "gather", "keep the fingerprints on sealed records; safe to repeat", _gather)
+    gathering.add_argument("index", type=Path)
+    gathering.add_argument("--days", type=int, default=30, help="back from now")
     finding = _command(group, "find", "delivered texts that a text copies from; exit 1 where there are any", _find)
     finding.add_argument("index", type=Path)
     finding.add_argument("file", type=Path)
@@ -132,6 +137,23 @@ def _index(arguments: argparse.Namespace, settings: Settings) -> int:
     return 0
 
 
+def _gather(arguments: argparse.Namespace, settings: Settings) -> int:
+    if not 1 <= arguments.days <= _MAX_DAYS:
+        raise ConfigError(f"--days: expected 1 to {_MAX_DAYS}, came {arguments.days}")
+    answers = kept = 0
+    index = _opened(arguments, settings)
+    try:
+        with wiring.store(settings, patience_s=5) as store:
+            for outcome in sealed_outcomes(store, time.time_ns() // 1_000_000 - arguments.days * _DAY_MS):
+                if outcome.fingerprints:
+                    added = index.add_packed(outcome.tenant, outcome.request, outcome.fingerprints)
+                    answers, kept = answers + (added > 0), kept + added
+    finally:
+        index.close()
+    terminal.table("", ("answers", "fingerprints"), [(answers, kept)], as_json=arguments.json)
+    return 0
+
+
 def _find(arguments: argparse.Namespace, settings: Settings) -> int:
     if not arguments.index.exists():
         raise ConfigError(f"{arguments.index}: expected an index; make it with: sluice watermark index")
@@ -147,8 +169,7 @@ def _find(arguments: argparse.Namespace, settings: Settings) -> int:
 
 
 def _opened(arguments: argparse.Namespace, settings: Settings) -> FingerprintIndex:
-    master = read_master(settings.keys.watermark_key)
-    return FingerprintIndex(arguments.index, hashlib.blake2b(master, digest_size=32, person=b"sluice.winnow").digest())
+    return FingerprintIndex(arguments.index, index_key(read_master(settings.keys.watermark_key)))
 
 
 def _text(path: Path) -> str:

@@ -7,7 +7,7 @@ counts are tokens, digests are SHA-256.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -45,6 +45,22 @@ class Sampling(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     repetition_penalty: float = 1.0
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
+
+
+class Watermark(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """What of an answer bears the tenant's mark: ``inference.watermark.account.MarkAccount``, in tokens."""
+
+    scheme: str
+    epoch: int = 0
+    skipped: str = ""
+    marked: int = 0
+    no_context: int = 0
+    repeated: int = 0
+    code: int = 0
+
+
+Fingerprints = Annotated[bytes, msgspec.Meta(max_length=8192)]
+"""Keyed hashes of passages of the delivered text (``inference.watermark.winnow``), eight bytes each; empty for none."""
 
 
 class Facts(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
@@ -138,6 +154,8 @@ class Outcome(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, tag="ou
     lane: int = -1
     version: int = 0
     """Of the model that answered; 0 where it has none."""
+    watermark: Watermark | None = None
+    fingerprints: Fingerprints = b""
 
 
 class ControlMark(msgspec.Struct, frozen=True, tag="policy", tag_field="kind"):
@@ -212,6 +230,10 @@ class Work(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """Of the plan, among tenants that wait for one worker."""
     risk: int = 0
     """Of the prompt, 0 to 100: see ``detectors.base.risk``."""
+    verbatim: Literal["release", "redact", "withhold", "review"] = "redact"
+    """What becomes of runs of protected texts in it."""
+    system_prompt: Literal["release", "redact", "withhold", "review"] = "review"
+    """What becomes of runs of the caller's own system prompt in it."""
 
 
 class Completion(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
@@ -235,6 +257,8 @@ class Completion(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """The delivered text, sealed, where policy keeps it."""
     version: int = 0
     """Of the model that answered; 0 where it has none."""
+    watermark: Watermark | None = None
+    fingerprints: Fingerprints = b""
 
 
 class Response(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
@@ -255,6 +279,7 @@ class Response(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     input_tokens: int = 0
     output_tokens: int = 0
     reason: str = ""
+    """Why it was refused; of an answer that was withheld, the guard that ended it."""
     limit: str = ""
     retry_after_ms: int = 0
     completion: bytes = b""

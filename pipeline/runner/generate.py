@@ -13,7 +13,7 @@ import contextlib
 import dataclasses
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from inference.bounds import MAX_DEADLINE_S
@@ -52,7 +52,8 @@ class Rim:
     """Completions, over a connection of their own: a broker answers one write after the other on each."""
     offsets: Offsets
     marks: Marks
-    guard: Callable[[Work], generate.Guard]
+    guard: Callable[[Work, Sequence[Message]], generate.Guard]
+    trace: generate.Trace | None = None
     pool: str = ""
     """The tenant that this worker is for alone; empty for one of the shared workers."""
     most: int = 256
@@ -173,7 +174,8 @@ class GeneratePartition:
         rim.attempts += 1
         attempt = f"{rim.worker}.{rim.attempts}"
         try:
-            request = generate.generation(work, await self._open(work))
+            messages = await self._open(work)
+            request = generate.generation(work, messages)
             left_s = (work.deadline - _clock()) / 1000
             request = dataclasses.replace(request, deadline_s=min(MAX_DEADLINE_S, max(0.0, left_s)))
         except Malformed as error:
@@ -183,7 +185,7 @@ class GeneratePartition:
         def seal(name: str, raw: bytes) -> bytes:
             return rim.vault.seal(work.tenant, "response", name, work.client_request, raw)
 
-        answer = generate.Answer(work, attempt, rim.worker, seal, rim.guard(work))
+        answer = generate.Answer(work, attempt, rim.worker, seal, rim.guard(work, messages), rim.trace)
         finish = await self._stream(work, request, answer)
         return answer.completion(finish), answer.take()
 

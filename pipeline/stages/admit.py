@@ -150,6 +150,8 @@ def outcome(ledger: Ledger, offset: int, time: int, report: Completion) -> Outco
         client_request=held.client_request,
         lane=held.lane,
         version=report.version,
+        watermark=report.watermark,
+        fingerprints=report.fingerprints,
     )
 
 

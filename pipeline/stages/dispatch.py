@@ -108,6 +108,8 @@ def _work(decision: Decision, partition: int, control: Control, intake: Intake |
         conceal=policy.conceals(decision.step),
         weight=plan.weight,
         risk=risk(facts.findings + decision.findings),
+        verbatim=plan.verbatim,
+        system_prompt=plan.system_prompt,
     )
 
 

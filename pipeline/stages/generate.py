@@ -16,10 +16,11 @@ import msgspec
 
 from detectors.base import Finding
 from inference.types import Chunk, FinishReason, GenerationRequest, SamplingParams, Turn
+from inference.watermark.account import MarkAccount
 from pipeline.events.codec import encode
-from pipeline.events.records import Completion, FindingEvent, Response, Result, Work
+from pipeline.events.records import Completion, FindingEvent, Response, Result, Watermark, Work
 from pipeline.events.wire import Message
-from pipeline.stages.guard import cleaned
+from pipeline.stages.guard import cleaned, verdict, withheld_for
 
 MARKED_TEMPERATURE = 0.7
 """A concealed answer is drawn at this temperature at least: the watermark lies in the choice of words."""
@@ -50,6 +51,8 @@ class Guard(Protocol):
 
 Seal = Callable[[str, bytes], bytes]
 """Field name and plaintext to sealed bytes, for one request."""
+Trace = Callable[[str], bytes]
+"""Delivered text to the fingerprints by which a copy is found."""
 
 
 def generation(work: Work, messages: Sequence[Message]) -> GenerationRequest:
@@ -89,9 +92,12 @@ class Usage:
 class Answer:
     """The stream of one attempt at one request."""
 
-    def __init__(self, work: Work, attempt: str, worker: str, seal: Seal, guard: Guard) -> None:
+    def __init__(
+        self, work: Work, attempt: str, worker: str, seal: Seal, guard: Guard, trace: Trace | None = None
+    ) -> None:
         self._work, self._attempt, self._worker = work, attempt, worker
-        self._seal, self._guard = seal, guard
+        self._seal, self._guard, self._trace = seal, guard, trace
+        self._mark: MarkAccount | None = None
         self._digest = hashlib.sha256()
         self._text: list[str] = []
         self._ready: list[str] = []
@@ -109,6 +115,7 @@ class Answer:
         if chunk.finish is not None:
             self._version = chunk.version
             text += self._guard.flush()
+            self._mark = chunk.mark
         if not text:
             return False
         first = not self._ready
@@ -144,7 +151,8 @@ class Answer:
     def completion(self, finish: FinishReason | None) -> Completion:
         """The report; ``finish`` None says that the deadline came first."""
         result: Result = "withheld" if self.withheld else _RESULTS[finish] if finish else "expired"
-        text = "".join(self._text).encode()
+        said = "".join(self._text)
+        text = said.encode()
         findings = self._guard.findings
         keep = text and (self._work.keep == "all" or (self._work.keep == "findings" and findings))
         return Completion(
@@ -163,6 +171,8 @@ class Answer:
             text_digest=hashlib.sha256(text).digest(),
             text=self._seal("text", text) if keep else b"",
             version=self._version,
+            watermark=Watermark(**dataclasses.asdict(self._mark)) if self._mark else None,
+            fingerprints=self._trace(said) if self._trace else b"",
         )
 
 
@@ -178,6 +188,7 @@ def end(work: Work, completion: Completion, written: bytes) -> Response:
         finish=completion.finish,
         input_tokens=completion.input_tokens,
         output_tokens=completion.output_tokens,
+        reason=withheld_for(work, completion.findings) if completion.result == "withheld" else "",
         completion=hashlib.sha256(written).digest(),
     )
 
@@ -187,7 +198,8 @@ def finding(work: Work, completion: Completion, time: int) -> bytes | None:
     if not completion.findings:
         return None
     who = (work.organisation, work.tenant, work.principal)
-    return encode(FindingEvent(work.request, time, *who, "generate", work.output, (), completion.findings))
+    found = completion.findings
+    return encode(FindingEvent(work.request, time, *who, "generate", verdict(work, found), (), found))
 
 
 def failed(work: Work, attempt: str, worker: str) -> Completion:

@@ -1,19 +1,31 @@
-"""The guards around the model: what it does not get to read, and personal data and secrets in what it says."""
+"""The guards around the model: what it does not get to read, and what is not let out of what it says.
+
+Every guard of an answer has one shape: a redactor finds and takes out, the plan's act says what follows.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, Protocol
 
-from detectors.base import LOW, MEDIUM, Finding
+from detectors.base import HIGH, LOW, MEDIUM, Finding
 from detectors.pii import StreamRedactor, redact
+from detectors.verbatim import ProtectedIndex, VerbatimRedactor
 from pipeline.events.records import Work
 from pipeline.events.wire import Message
 
 MARKER = "[removed]"
 """Stands for what the policy took out of a prompt."""
+PERSONAL, VERBATIM, SYSTEM_PROMPT = "pii.", "output.verbatim.", "output.system_prompt."
+"""Beginnings of the rules of the guards of an answer."""
+RECITED = 32
+"""Letters of the caller's own system prompt, as ``detectors.verbatim`` counts them, that are a recital."""
+CANARY_LETTERS = 26
 _CONFIDENCE = 90
 _SEVERITY = {"redact": LOW, "withhold": MEDIUM, "review": MEDIUM}
+_GRAVE = {"redact": MEDIUM, "withhold": HIGH, "review": HIGH}
+_ORDER = ("withhold", "review", "redact")
+Act = Literal["release", "redact", "withhold", "review"]
 
 
 def cleaned(work: Work, messages: Sequence[Message]) -> tuple[Message, ...]:
@@ -38,15 +50,33 @@ def _fitted(marker: str, removed: str) -> str:
     return marker[: len(removed.encode("utf-8", "surrogatepass"))]
 
 
+class Redactor(Protocol):
+    """Takes items out of a text that arrives in pieces."""
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Items taken out so far, by kind."""
+        ...
+
+    @property
+    def spans(self) -> dict[str, tuple[int, int]]:
+        """Where the first item of a kind stands in the answer as the model gave it; kinds may be absent."""
+        ...
+
+    def push(self, text: str) -> str: ...
+    def flush(self) -> str: ...
+
+
 class Redaction:
-    """A ``generate.Guard``; each type that was found is one finding.
+    """A ``generate.Guard``; each kind that was found is one finding, its rule ``rules`` and the kind.
 
     ``redact`` takes items out, ``withhold`` ends the answer before the first one, ``review`` lets them pass and tells.
     """
 
-    def __init__(self, act: Literal["redact", "withhold", "review"] = "redact") -> None:
+    def __init__(self, act: Act, redactor: Redactor, rules: str) -> None:
         self._act = act
-        self._redactor = StreamRedactor()
+        self._redactor = redactor
+        self._rules = rules
 
     @property
     def verdict(self) -> str:
@@ -65,25 +95,74 @@ class Redaction:
 
     @property
     def findings(self) -> tuple[Finding, ...]:
+        severity = (_SEVERITY if self._rules == PERSONAL else _GRAVE)[self._act]
         return tuple(
-            Finding(f"pii.{kind}", _SEVERITY[self._act], _CONFIDENCE, 0, 0, "raw", 0)
+            Finding(f"{self._rules}{kind}", severity, _CONFIDENCE, *self._redactor.spans.get(kind, (0, 0)), "raw", 0)
             for kind in sorted(self._redactor.counts)
         )
 
 
-class Unguarded:
-    """A ``generate.Guard`` that lets everything through."""
+class Guards:
+    """A ``generate.Guard``: several, each over what the one before let out; none lets everything through."""
 
-    findings: tuple[Finding, ...] = ()
-    verdict = "release"
+    def __init__(self, guards: Sequence[Redaction]) -> None:
+        self._guards = tuple(guards)
+
+    @property
+    def verdict(self) -> str:
+        return _worst({guard.verdict for guard in self._guards})
 
     def push(self, text: str) -> str:
+        for guard in self._guards:
+            text = guard.push(text)
         return text
 
     def flush(self) -> str:
-        return ""
+        text = ""
+        for guard in self._guards:
+            text = guard.push(text) + guard.flush()
+        return text
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        return tuple(finding for guard in self._guards for finding in guard.findings)
 
 
-def guard_of(work: Work) -> Redaction | Unguarded:
-    """The guard that the tenant's policy asks for."""
-    return Unguarded() if work.output == "release" else Redaction(work.output)
+def guard_of(
+    work: Work, messages: Sequence[Message] = (), protected: ProtectedIndex | None = None, canary: str = ""
+) -> Guards:
+    """The guards that the tenant's policy asks for; ``canary`` is the tenant's own, empty for none."""
+    guards = []
+    if work.system_prompt != "release":
+        system = [message.content for message in messages if message.role == "system"]
+        for kind, texts, run in (("recited", system, RECITED), ("canary", [canary], CANARY_LETTERS)):
+            index = ProtectedIndex({kind: texts}, run) if any(texts) else None
+            if index:
+                guards.append(Redaction(work.system_prompt, VerbatimRedactor(index), SYSTEM_PROMPT))
+    if work.verbatim != "release" and protected:
+        guards.append(Redaction(work.verbatim, VerbatimRedactor(protected), VERBATIM))
+    if work.output != "release":
+        guards.append(Redaction(work.output, StreamRedactor(), PERSONAL))
+    return Guards(guards)
+
+
+def acts(work: Work) -> dict[str, Act]:
+    """What the policy makes of the findings of each guard, by the beginning of their rules."""
+    return {SYSTEM_PROMPT: work.system_prompt, VERBATIM: work.verbatim, PERSONAL: work.output}
+
+
+def verdict(work: Work, findings: Sequence[Finding]) -> str:
+    """The gravest act that follows from ``findings`` of an answer; release for none."""
+    return _worst({act for rule, act in acts(work).items() if any(f.rule.startswith(rule) for f in findings)})
+
+
+def withheld_for(work: Work, findings: Sequence[Finding]) -> str:
+    """Which guard ended the answer: ``output.verbatim``, ``output.system_prompt`` or ``pii``; empty where none did."""
+    for rule, act in acts(work).items():
+        if act == "withhold" and any(f.rule.startswith(rule) for f in findings):
+            return rule.removesuffix(".")
+    return ""
+
+
+def _worst(acts: set[str]) -> str:
+    return next((act for act in _ORDER if act in acts), "release")

@@ -70,6 +70,15 @@ RULES: tuple[Rule, ...] = (
         findings="injection.",
     ),
     Rule(
+        "recited-texts",
+        "3 or more answers to one principal within 10 minutes that recite protected texts or the system prompt",
+        HIGH,
+        10 * MINUTE_MS,
+        hits=3,
+        per="principal",
+        findings="output.",
+    ),
+    Rule(
         "quota-abuse",
         "20 or more quota refusals over 2 or more principals of one tenant within 5 minutes",
         MEDIUM,

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 from hypothesis import strategies as st
 from subject import Cuts, Run, Written
 
+from detectors.verbatim import ProtectedIndex
 from inference.types import Chunk, FinishReason
 from pipeline.events.codec import decode, encode
 from pipeline.events.records import Completion, FindingEvent, Response, Work
@@ -19,6 +20,7 @@ from pipeline.stages.guard import guard_of
 
 TIME = 1_790_000_000_000
 PIECES = ("plain words ", "漢字 ", "call 13812345678 ", "jane@exam", "ple.org ", "4111 1111 1111 1111 ", " ", "é", "")
+PROTECTED = ProtectedIndex({"cards": ("call 13812345678 or 4111 1111 1111 1111",)}, 20)
 NEXT = {"": {"chunk", "completion"}, "chunk": {"chunk", "completion"}, "completion": {"end"}, "end": {"finding"}}
 
 
@@ -57,7 +59,16 @@ def interleaved(drawn: tuple[list[Any], list[int]]) -> list[Piece]:
 def work(piece: Piece) -> Work:
     who = (piece.tenant, piece.tenant, f"{piece.tenant}-1")
     return Work(
-        f"g1-0-{piece.run}", 0, *who, f"r{piece.run}", -1, TIME + 60_000, model="m", keep="all", output=piece.output
+        f"g1-0-{piece.run}",
+        0,
+        *who,
+        f"r{piece.run}",
+        -1,
+        TIME + 60_000,
+        model="m",
+        keep="all",
+        output=piece.output,
+        verbatim=piece.output,
     )
 
 
@@ -87,7 +98,7 @@ class GenerateSubject:
         positions: Counter[int] = Counter()
         written, digests = list[Written](), dict[str, bytes]()
         for at, piece in enumerate(inputs):
-            guard = guard_of(work(piece))
+            guard = guard_of(work(piece), (), PROTECTED)
             answer = answers.setdefault(piece.run, generate.Answer(work(piece), "a1", "w", seal, guard))
             half = len(piece.text) // 2 if at in cuts else 0
             for text in (piece.text[:half], piece.text[half:]) if half else (piece.text,):

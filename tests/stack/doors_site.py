@@ -242,6 +242,7 @@ class Worker:
             finish="stop",
             input_tokens=5,
             output_tokens=len(text.split()),
+            reason="output.verbatim" if result == "withheld" else "",
         )
 
     async def _send(self, envelope: wire.Envelope, *responses: Response) -> None:

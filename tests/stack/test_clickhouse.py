@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from pipeline import wiring
+from pipeline.adapters import outcomes
 from pipeline.adapters.clickhouse import ClickHouse
 from pipeline.adapters.clickhouse_native import declared, migrations
 from pipeline.adapters.embedded.store import EmbeddedStore, StoreSettings
@@ -20,6 +21,8 @@ from pipeline.adapters.embedded.supervisor import Supervisor, free_port
 from pipeline.adapters.key_files import create_log_keys
 from pipeline.config import Settings
 from pipeline.errors import ConfigError, Fatal, Retryable
+from pipeline.events.codec import encode
+from pipeline.events.records import Outcome
 from pipeline.tables import MANIFESTS, RECORDS, SCHEMA_VERSION, TABLES
 
 PASSWORD = "correct horse"
@@ -88,6 +91,27 @@ def test_migrations_apply_once(store: EmbeddedStore) -> None:
     assert found.apply_migrations() == SCHEMA_VERSION
     assert found.apply_migrations() == 0
     assert (found.schema_version(), found.check_tables()) == (SCHEMA_VERSION, [])
+
+
+def test_outcomes_come_back_page_by_page(clickhouse: ClickHouse, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outcomes, "_PAGE", 7)
+    for origin in ("g/decisions/0", "g/decisions/1"):
+        columns = batch(rows=20, origin=origin)
+        names = RECORDS.columns
+        columns[names.index("kind")] = ["outcome", "decision"] * 10
+        bodies = [
+            encode(Outcome(f"{origin}-{leaf}", NOON + leaf, "finished", "o", "t", "p", 1, fingerprints=b"12345678"))
+            for leaf in range(20)
+        ]
+        columns[names.index("body")] = [b"no record", *bodies[1:]]
+        clickhouse.insert_columns(RECORDS, columns, origin)
+    found = [(o.request, o.fingerprints) for o in outcomes.sealed_outcomes(clickhouse, NOON + 4)]
+    assert found == [
+        (f"{origin}-{leaf}", b"12345678")
+        for origin in ("g/decisions/0", "g/decisions/1")
+        for leaf in range(4, 20, 2)
+    ]
+    assert len(list(outcomes.sealed_outcomes(clickhouse, 0))) == 18
 
 
 def test_a_newer_store_is_refused(clickhouse: ClickHouse) -> None:

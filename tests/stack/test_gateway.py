@@ -105,7 +105,9 @@ def test_refusals_become_the_right_exception(site: Site, stream: bool) -> None:
         assert (await refused("refuse busy 100")).status_code == 503
         if not stream:
             assert (await refused("end failed")).code == "failed"
-            assert (await refused("end withheld")).code == "withheld"
+            withheld = await refused("end withheld")
+            assert (withheld.code, withheld.status_code) == ("withheld", 403)
+            assert "Guard: output.verbatim." in withheld.message
             assert (await refused("end cancelled")).status_code == 499
 
     play(site, test)

@@ -26,7 +26,9 @@ def test_a_stream_that_breaks_off_says_so(site: Site) -> None:
             [chunk async for chunk in stream]
         stream = await stock.chat.completions.create(model="glossary", messages=said("end withheld"), stream=True)
         chunks = [chunk async for chunk in stream]
-        assert chunks[-1].choices[0].finish_reason == "content_filter"
+        ended = chunks[-1].choices[0]
+        assert ended.finish_reason == "content_filter"
+        assert ended.model_dump()["content_filter"] == {"code": "withheld", "reason": "output.verbatim"}
 
     play(site, test)
 

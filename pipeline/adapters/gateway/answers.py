@@ -49,9 +49,14 @@ class ChatShape:
         return self._delta({"content": text})
 
     def last(self, end: Response) -> bytes:
-        """Finish reason, usage where asked for, and the end mark. An answer cut by policy ends as content_filter."""
-        finish = "content_filter" if end.result == "withheld" else _FINISH.get(end.finish, "stop")
-        closing = self._delta({}, finish)
+        """Finish reason, usage where asked for, and the end mark.
+
+        An answer cut by policy ends as content_filter, and ``content_filter`` beside it says which guard cut it.
+        """
+        if end.result == "withheld":
+            closing = self._delta({}, "content_filter", {"code": end.result, "reason": end.reason})
+        else:
+            closing = self._delta({}, _FINISH.get(end.finish, "stop"))
         if self._include_usage:
             closing += event({**self._head("chat.completion.chunk"), "choices": [], "usage": usage(end)})
         return closing + DONE
@@ -62,8 +67,10 @@ class ChatShape:
         choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": finish}
         return {**self._head("chat.completion"), "choices": [choice], "usage": usage(end)}
 
-    def _delta(self, delta: dict[str, str], finish: str | None = None) -> bytes:
-        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
+    def _delta(self, delta: dict[str, str], finish: str | None = None, cut: dict[str, str] | None = None) -> bytes:
+        choice: dict[str, Any] = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
+        if cut is not None:
+            choice["content_filter"] = cut
         found = {**self._head("chat.completion.chunk"), "choices": [choice]}
         return event({**found, "usage": None} if self._include_usage else found)
 
@@ -102,4 +109,5 @@ def collected(client_request: str, reply: Reply | None) -> dict[str, Any]:
 def _ended(end: Response) -> dict[str, Any]:
     counted = {"input_tokens": end.input_tokens, "output_tokens": end.output_tokens}
     total = {**counted, "total_tokens": end.input_tokens + end.output_tokens}
-    return {"request": end.request, "result": end.result, "finish": end.finish, "usage": total}
+    why = {"reason": end.reason} if end.reason else {}
+    return {"request": end.request, "result": end.result, "finish": end.finish, **why, "usage": total}

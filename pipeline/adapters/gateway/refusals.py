@@ -69,7 +69,10 @@ _ENDS = {"context": "input_too_long"}
 def of_response(response: Response) -> Refusal:
     """The refusal that a ``refusal`` response, or an ``end`` other than finished, stands for."""
     reason = response.reason if response.event == "refusal" else _ENDS.get(response.finish, response.result)
-    refusal = because(reason, limit=response.limit, retry_after_ms=response.retry_after_ms)
+    message = ""
+    if response.result == "withheld" and response.reason:
+        message = f"{REASONS['withheld'].message} Guard: {response.reason}."
+    refusal = because(reason, limit=response.limit, retry_after_ms=response.retry_after_ms, message=message)
     refusal.local = False
     return refusal
 

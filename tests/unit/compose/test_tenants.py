@@ -65,7 +65,8 @@ def test_only_tenants_of_the_tier_have_a_device_and_each_another(isolated: list[
 
 def test_a_tenants_user_id_does_not_depend_on_who_else_is_isolated() -> None:
     alone = written([Isolated("acme", "process", 7)])["services"]["generate-acme"]["user"]
-    among = written([Isolated("aaa", "process", 3), Isolated("acme", "process", 7)])["services"]["generate-acme"]["user"]
+    both = [Isolated("aaa", "process", 3), Isolated("acme", "process", 7)]
+    among = written(both)["services"]["generate-acme"]["user"]
     assert alone == among == f"{FIRST_UID + 7}:{GROUP}"
 
 

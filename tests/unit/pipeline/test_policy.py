@@ -8,14 +8,18 @@ import pytest
 
 from detectors.base import Finding, risk
 from detectors.pii import StreamRedactor
+from detectors.verbatim import MARKER as PROTECTED
+from detectors.verbatim import ProtectedIndex
 from inference.types import Chunk, FinishReason, Turn, input_token_bound
+from inference.watermark.account import MarkAccount
 from inference.watermark.marking import MarkPolicy, skipped
 from pipeline import policy
+from pipeline.events.codec import decode, encode
 from pipeline.events.control import Plan, Principal
-from pipeline.events.records import Sampling, Work
+from pipeline.events.records import Completion, Sampling, Watermark, Work
 from pipeline.events.wire import Message
 from pipeline.stages import generate
-from pipeline.stages.guard import MARKER, cleaned, guard_of
+from pipeline.stages.guard import CANARY_LETTERS, MARKER, cleaned, guard_of
 
 
 def finding(rule: str, severity: int = 3, confidence: int = 90, start: int = 0, end: int = 0, turn: int = 0) -> Finding:
@@ -159,3 +163,77 @@ def test_the_redactor_of_a_review_says_the_same_as_that_of_a_redaction() -> None
     redactor.flush()
     review.flush()
     assert [f.rule for f in review.findings] == [f"pii.{kind}" for kind in sorted(redactor.counts)]
+
+
+SECRET = "The reserve price of the northern depot is four hundred and twelve thousand pounds sterling."
+RULE = "Never tell anyone that the discount code of this week is BLUEWHALE."
+CANARY = "q7w2e4r6t3y5u7i2o4p6a3s5d7"
+TEXTS = ProtectedIndex({"prices": (SECRET,)})
+SYSTEM = (Message("system", RULE), Message("user", "hi"))
+
+
+def told(asked: Work, said: str, step: int) -> tuple[str, Any]:
+    """What left of an answer that comes in pieces of ``step`` characters, and its report."""
+    answer = generate.Answer(asked, "a1", "w", lambda _, raw: raw, guard_of(asked, SYSTEM, TEXTS, CANARY))
+    left = b""
+    for at in range(0, len(said), step):
+        last = FinishReason.STOP if at + step >= len(said) else None
+        answer.push(Chunk("q", said[at : at + step], at, 1, last, 5, at), 1)
+        response = answer.take()
+        left += response.sealed if response else b""
+        if answer.withheld:
+            break
+    return left.decode(), answer.completion(FinishReason.STOP)
+
+
+@pytest.mark.parametrize("step", [1, 5, 400])
+@pytest.mark.parametrize(
+    ("what", "field", "rule"),
+    [
+        (SECRET[:-1], "verbatim", "output.verbatim.prices"),
+        (RULE[:-1], "system_prompt", "output.system_prompt.recited"),
+        (CANARY, "system_prompt", "output.system_prompt.canary"),
+    ],
+)
+def test_recitals_end_as_the_plan_says(what: str, field: str, rule: str, step: int) -> None:
+    said = f"Well: {what}. Mail bo@example.org now."
+    cleaned_mail = said.replace("bo@example.org", "[EMAIL]")
+    expected = {
+        "release": ("finished", cleaned_mail, ""),
+        "review": ("finished", cleaned_mail, ""),
+        "redact": ("finished", cleaned_mail.replace(what, PROTECTED), ""),
+        "withhold": ("withheld", None, rule.rsplit(".", 1)[0]),
+    }
+    for act, (result, text, reason) in expected.items():
+        asked = work(**{"verbatim": "release", "system_prompt": "release", field: act})
+        left, completion = told(asked, said, step)
+        assert completion.result == result
+        assert left == text or (text is None and "Well: ".startswith(left))
+        assert [f.rule for f in completion.findings if f.rule == rule] == ([] if act == "release" else [rule])
+        for place in (f for f in completion.findings if f.rule == rule):
+            # an answer that is withheld ends within the first run
+            assert what.startswith(said[place.start : place.end]) if act == "withhold" else place.end == 6 + len(what)
+            assert place.start == 6
+        assert generate.end(asked, completion, b"").reason == reason
+        event = generate.finding(asked, completion, 1) or b""
+        assert f'"verdict":"{act if act in ("review", "withhold") else "redact"}"'.encode() in event
+        assert what.encode() not in event
+
+
+def test_a_short_or_absent_system_prompt_guards_nothing() -> None:
+    asked = work(system_prompt="withhold")
+    for messages in ((), (Message("system", "Be kind."),), (Message("user", RULE),)):
+        assert guard_of(asked, messages).push(f"{RULE} Be kind. ") == f"{RULE} Be kind. "
+    assert len(CANARY) == CANARY_LETTERS
+
+
+def test_the_report_says_what_was_marked_and_how_a_copy_is_found() -> None:
+    asked, account = work(), MarkAccount(epoch=7, marked=40, repeated=2)
+    answer = generate.Answer(asked, "a1", "w", lambda _, raw: raw, guard_of(asked), lambda text: text[:8].encode())
+    answer.push(Chunk("q", "one two three ", 0, 3, None, 5, 3), 1)
+    answer.push(Chunk("q", "", 3, 0, FinishReason.STOP, 5, 3, mark=account), 1)
+    completion = decode(Completion, encode(answer.completion(FinishReason.STOP)))
+    assert completion.fingerprints == b"one two "
+    assert completion.watermark == Watermark("tournament-30/1", epoch=7, marked=40, repeated=2)
+    plain = generate.Answer(asked, "a1", "w", lambda _, raw: raw, guard_of(asked)).completion(FinishReason.STOP)
+    assert (plain.fingerprints, plain.watermark) == (b"", None)

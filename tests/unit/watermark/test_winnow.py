@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inference.watermark.winnow import GRAM, GUARANTEE, MAX_TEXT, FingerprintIndex, Winnower, normalised
+from inference.watermark.winnow import GRAM, GUARANTEE, MAX_KEPT, MAX_TEXT, FingerprintIndex, Winnower, normalised
 
 KEY = b"k" * 32
 LETTERS = "abcdefghijklmnopqrstuvwxyzäß中文字"
@@ -18,6 +18,24 @@ LETTERS = "abcdefghijklmnopqrstuvwxyzäß中文字"
 def noise(seed: int, count: int) -> str:
     draw = random.Random(seed)
     return "".join(draw.choice(LETTERS) for _ in range(count))
+
+
+def test_the_fingerprints_of_a_record_find_a_copy_without_the_text() -> None:
+    delivered, index = noise(1, 4000), FingerprintIndex(None, KEY)
+    packed = Winnower(KEY).packed(delivered)
+    assert index.add_packed("acme", "r1", packed) == len(packed) // 8
+    assert index.add_packed("acme", "r1", packed) == 0
+    (found,) = index.find("they say " + delivered[700:800].upper())
+    assert (found.tenant, found.name) == ("acme", "r1")
+    assert index.find(noise(2, 400)) == []
+    with pytest.raises(ValueError):
+        index.add_packed("acme", "r2", packed[:-1])
+    index.close()
+
+
+def test_the_fingerprints_of_a_record_are_bounded() -> None:
+    assert len(Winnower(KEY).packed(noise(3, 40_000))) == 8 * MAX_KEPT
+    assert Winnower(KEY).packed("") == b""
 
 
 @settings(max_examples=60, deadline=None)

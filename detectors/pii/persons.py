@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from detectors.pii.item import GUESS, LIKELY, Item
 from detectors.pii.lexicon import words
+from detectors.pii.places import Places
 
 _CAPITAL = "A-ZÀ-ÖØ-ÞĀĂĄĆĈĊČĎĐĒĖĘĚĜĞĠĢĤĦĨĪĬĮİĴĶĹĻĽŁŃŅŇŌŎŐŒŔŖŘŚŜŞŠŢŤŨŪŬŮŰŲŴŶŸŹŻŽ"
 _LETTER = "A-Za-zÀ-ÖØ-öø-ɏ"
@@ -36,63 +37,82 @@ _ACTS = re.compile(
     r"(?:'s |’s |,? (?:said|says|asked|told|replied|shouted|wrote|called|went|came|is|was|has|had|will|lives|works|and"
     r"|wants|who|spent|from)\b|[:,?!])"
 )
-_SMALL_SIGNS = ("name is", "name was", "ame:", "ame=", " me ", "this is m", "this is d")
-"""One of these is in every text that _SMALL_CUE finds something in."""
-_SMALL_CUE = re.compile(
-    r"(?:my|his|her|their|full|first|last|maiden|the) name (?:is|was) |call(?:ed)? me |name[:=] ?"
-    r"|this is (?:mr|mrs|ms|dr)\.? ",
-    re.IGNORECASE,
-)
 _SMALL = re.compile(rf"[{_LETTER}][{_LETTER}'’-]{{1,24}}(?: [{_LETTER}][{_LETTER}'’-]{{0,24}}\.?){{0,3}}")
 _REACH = 28
 
 
 class _Lists(NamedTuple):
-    given: frozenset[str]
-    surnames: frozenset[str]
-    ambiguous: frozenset[str]
+    kinds: dict[str, str]
+    """g: a given name; s: a surname; a: a name that is a word too. A word that is more than one of them is the last
+    of s, g, a, but s where it is a and s."""
     refused: frozenset[str]
 
 
 @cache
 def _lists() -> _Lists:
-    ambiguous = words("word_names")
-    refused = (words("words") - ambiguous) | words("not_people") | words("cues")
-    return _Lists(words("given_names"), words("surnames"), ambiguous, refused)
+    given, surnames, ambiguous = words("given_names"), words("surnames"), words("word_names")
+    kinds = dict.fromkeys(surnames, "s") | dict.fromkeys(given, "g") | dict.fromkeys(ambiguous, "a")
+    kinds |= dict.fromkeys(ambiguous & surnames, "s")
+    return _Lists(kinds, (words("words") - ambiguous) | words("not_people") | words("cues"))
 
 
-def persons(text: str) -> Iterator[Item]:
+def persons(text: str, places: Places) -> Iterator[Item]:
     """Names in `text`, in order of their start; score LIKELY, or GUESS for a given name alone."""
-    refused = _lists().refused
+    lists = _lists()
+    refused = lists.refused
     for run in _RUN.finditer(text):
-        # most capitalised words begin a sentence
-        if run[0].lower() in refused:
+        # most capitalised words begin a sentence, most of the others are a heading's
+        name = run[0].lower()
+        if name in refused or (" " in name and refused.issuperset(name.split(" "))):
             continue
-        yield from _in_run(text, run)
-    if any(sign in text for sign in _SMALL_SIGNS):
-        for cue in _SMALL_CUE.finditer(text):
-            yield from _small(text, cue.end())
+        if name.isalpha():
+            if found := _single(text, run, lists.kinds.get(name, "u")):
+                yield found
+        else:
+            yield from _in_run(text, run)
+    if places.small_name:
+        at = 0
+        for start, end in places.small_name:
+            if start >= at and (found := _small(text, end)):
+                at = found.end
+                yield found
+
+
+def _single(text: str, run: re.Match[str], kind: str) -> Item | None:
+    """What `_judged` says of a run of one word."""
+    start, end = run.span()
+    if end - start < 2:
+        return None
+    if _cued(text, start):
+        return None if _FIRM.match(text, end) else Item("PERSON", start, end, LIKELY)
+    if kind != "g" or end - start < 3 or run[0].isupper() or not _alone(text, start, end):
+        return None
+    return None if _FIRM.match(text, end) else Item("PERSON", start, end, GUESS)
 
 
 def _in_run(text: str, run: re.Match[str]) -> Iterator[Item]:
     """A run's names: what lies between the words in it that no name holds."""
     lists = _lists()
     parts: list[re.Match[str]] = []
-    for token in [*_TOKEN.finditer(text, run.start(), run.end()), None]:
-        if token is not None and not _refused(token[0], lists):
+    for token in _TOKEN.finditer(text, run.start(), run.end()):
+        if not _refused(token[0], lists):
             parts.append(token)
             continue
         if parts and (found := _judged(text, parts, lists)):
             yield found
         parts = []
+    if parts and (found := _judged(text, parts, lists)):
+        yield found
 
 
 def _refused(token: str, lists: _Lists) -> bool:
     """Whether no name holds the word: it is an ordinary one, or one with an ending such as `I'm` or `They've`."""
-    if token[0].islower():
-        return False
     low = token.lower()
-    return low in lists.refused or low.replace("’", "'").partition("'")[0] in lists.refused or low[:2] in ("i'", "i’")
+    if token[0] == low[0]:
+        return False
+    if low in lists.refused:
+        return True
+    return not low.isalpha() and (low.replace("’", "'").partition("'")[0] in lists.refused or low[:2] in ("i'", "i’"))
 
 
 def _judged(text: str, parts: list[re.Match[str]], lists: _Lists) -> Item | None:
@@ -143,25 +163,24 @@ def _alone(text: str, start: int, end: int) -> bool:
 
 
 def _kind(token: str, lists: _Lists) -> str:
-    """g: a given name; s: a surname; a: a name that is a word too; u: not known."""
+    """One of `_Lists.kinds`, u: not known. Of a double name, the first kind of a, g, s that one of its parts has."""
     low = token.lower().replace("’", "'").removesuffix("'s")
-    names = [low, *low.split("-")] if "-" in low else [low]
-    for kind, known in (("a", lists.ambiguous), ("g", lists.given), ("s", lists.surnames)):
-        if any(name in known for name in names):
-            return "s" if kind == "a" and names[0] in lists.surnames else kind
-    return "u"
+    if "-" not in low:
+        return lists.kinds.get(low, "u")
+    known = [lists.kinds.get(name, "u") for name in (low, *low.split("-"))]
+    return min(known, key="agsu".index)
 
 
-def _small(text: str, start: int) -> Iterator[Item]:
+def _small(text: str, start: int) -> Item | None:
+    """The name in small letters that begins at `start`, behind words that announce one."""
     lists = _lists()
+    start += text.startswith(" ", start)
     match = _SMALL.match(text, start)
     if match is None or not match[0][0].islower():
-        return
+        return None
     end = start
     for token in _TOKEN.finditer(text, start, match.end()):
-        low = token[0].lower()
-        if low in lists.refused:
+        if token[0].lower() in lists.refused:
             break
         end = token.end()
-    if end > start + 1:
-        yield Item("PERSON", start, end, LIKELY)
+    return Item("PERSON", start, end, LIKELY) if end > start + 1 else None

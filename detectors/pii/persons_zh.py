@@ -26,6 +26,7 @@ _TITLE = re.compile("先生|女士|小姐|老师|医生|教授|经理|总|某")
 """A surname with one of these names nobody yet."""
 _EDGE = re.compile(r"[^一-鿿A-Za-z0-9]|$")
 _STOP = "的了在是有和与及或就都也很不没要去来说这那我你他她它们先女小老身手电住地护证号码年月日时分从向往将被把给"
+_TWO = re.compile("[一-鿿]{0,2}")
 _MAX_CUE = 4
 _MAX_LINK = 3
 _LINK = " :：\"'“‘是为叫=*|"
@@ -33,7 +34,9 @@ _LINK = " :：\"'“‘是为叫=*|"
 
 
 class _Forms(NamedTuple):
-    surname: re.Pattern[str]
+    start: re.Pattern[str]
+    """Where a name may begin: a surname that stands behind what a cue ends with, or one with given characters and
+    what belongs to a name after them."""
     double: frozenset[str]
     others: frozenset[str]
     """Words that begin like a name."""
@@ -45,26 +48,29 @@ class _Forms(NamedTuple):
 
 @cache
 def _forms() -> _Forms:
-    double = words("zh_double_surnames")
-    first = "".join(sorted({name[0] for name in double}))
-    strong = words("zh_cues")
-    heralds = {cue[-1] for cue in strong} | set(_WEAK) | set(_LINK)
+    double, given, strong = words("zh_double_surnames"), characters("zh_given"), words("zh_cues")
+    first = characters("zh_surnames") + "".join(sorted({name[0] for name in double}))
+    second = "".join(sorted({name[1] for name in double}))
+    cue_ends = "".join(sorted({cue[-1] for cue in strong} | set(_LINK)))
     return _Forms(
-        re.compile(f"[{characters('zh_surnames')}{first}]"),
+        re.compile(
+            f"[{first}](?:(?<=[{re.escape(cue_ends)}].)|[{second}]?[{given}]{{1,2}}(?:{_AFTER.pattern}|{_EDGE.pattern}))"
+        ),
         double,
         words("zh_not_people") | {province[:2] for province in words("zh_provinces")},
-        frozenset(characters("zh_given")),
+        frozenset(given),
         strong,
-        frozenset(heralds),
+        frozenset(cue_ends) | set(_WEAK),
     )
 
 
 def persons_zh(text: str) -> Iterator[Item]:
     """Names in `text`, in order of their start; score LIKELY with a cue before and after it, GUESS with one."""
     forms, at = _forms(), 0
-    for match in forms.surname.finditer(text):
+    while match := forms.start.search(text, at):
         start = match.start()
-        if start < at or text[start : start + 2] in forms.others:
+        at = start + 1
+        if text[start : start + 2] in forms.others:
             continue
         last = text[start - 1] if start else "\n"
         listed = text[start + 1 : start + 2] in forms.given
@@ -93,7 +99,7 @@ def _before(text: str, start: int, strong: frozenset[str]) -> int:
 
 def _end(text: str, start: int, at: int, before: int, given: frozenset[str]) -> int:
     """Where the name ends whose given characters begin at `at`; 0 where there is none. Two are tried before one."""
-    two = [char for char in text[at : at + 2] if "一" <= char <= "鿿"]
+    two = _TWO.match(text, at)[0]  # type: ignore[index]
     if _TITLE.match(text, at):
         return 0
     for count in range(len(two), 0, -1):

@@ -45,7 +45,10 @@ class _Lists(NamedTuple):
     kinds: dict[str, str]
     """g: a given name; s: a surname; a: a name that is a word too. A word that is more than one of them is the last
     of s, g, a, but s where it is a and s."""
-    refused: frozenset[str]
+    capital: dict[str, str]
+    """The same for words with a capital: r for one that no name holds."""
+    cue_ends: frozenset[str]
+    """The last two letters of each cue."""
 
 
 @cache
@@ -53,91 +56,110 @@ def _lists() -> _Lists:
     given, surnames, ambiguous = words("given_names"), words("surnames"), words("word_names")
     kinds = dict.fromkeys(surnames, "s") | dict.fromkeys(given, "g") | dict.fromkeys(ambiguous, "a")
     kinds |= dict.fromkeys(ambiguous & surnames, "s")
-    return _Lists(kinds, (words("words") - ambiguous) | words("not_people") | words("cues"))
+    refused = (words("words") - ambiguous) | words("not_people") | words("cues")
+    return _Lists(kinds, kinds | dict.fromkeys(refused, "r"), frozenset(cue[-2:] for cue in words("cues")))
 
 
 def persons(text: str, places: Places) -> Iterator[Item]:
     """Names in `text`, in order of their start; score LIKELY, or GUESS for a given name alone."""
-    lists = _lists()
-    refused = lists.refused
+    capital = _lists().capital
     for run in _RUN.finditer(text):
-        # most capitalised words begin a sentence, most of the others are a heading's
         name = run[0].lower()
-        if name in refused or (" " in name and refused.issuperset(name.split(" "))):
+        kind = capital.get(name)
+        # most capitalised words begin a sentence
+        if kind == "r":
             continue
         if name.isalpha():
-            if found := _single(text, run, lists.kinds.get(name, "u")):
+            if found := _single(text, run, kind):
                 yield found
         else:
             yield from _in_run(text, run)
-    if places.small_name:
-        at = 0
-        for start, end in places.small_name:
-            if start >= at and (found := _small(text, end)):
-                at = found.end
-                yield found
+    at = 0
+    for start, end in places.small_name:
+        if start >= at and (found := _small(text, end)):
+            at = found.end
+            yield found
 
 
-def _single(text: str, run: re.Match[str], kind: str) -> Item | None:
+def _single(text: str, run: re.Match[str], kind: str | None) -> Item | None:
     """What `_judged` says of a run of one word."""
     start, end = run.span()
     if end - start < 2:
         return None
     if _cued(text, start):
-        return None if _FIRM.match(text, end) else Item("PERSON", start, end, LIKELY)
-    if kind != "g" or end - start < 3 or run[0].isupper() or not _alone(text, start, end):
+        score = LIKELY
+    elif kind == "g" and end - start > 2 and not run[0].isupper() and _alone(text, start, end):
+        score = GUESS
+    else:
         return None
-    return None if _FIRM.match(text, end) else Item("PERSON", start, end, GUESS)
+    return None if _FIRM.match(text, end) else Item("PERSON", start, end, score)
+
+
+class _Part(NamedTuple):
+    """A word of a run, and its kind; u: not known."""
+
+    start: int
+    word: str
+    kind: str
 
 
 def _in_run(text: str, run: re.Match[str]) -> Iterator[Item]:
     """A run's names: what lies between the words in it that no name holds."""
     lists = _lists()
-    parts: list[re.Match[str]] = []
-    for token in _TOKEN.finditer(text, run.start(), run.end()):
-        if not _refused(token[0], lists):
-            parts.append(token)
-            continue
-        if parts and (found := _judged(text, parts, lists)):
-            yield found
-        parts = []
-    if parts and (found := _judged(text, parts, lists)):
+    parts: list[_Part] = []
+    at = run.start()
+    for word in run[0].split(" "):
+        token = word.rstrip(".")
+        kind = _kind(token, lists)
+        if kind != "r":
+            parts.append(_Part(at, token, kind))
+        elif parts:
+            if found := _judged(text, parts):
+                yield found
+            parts = []
+        at += len(word) + 1
+    if parts and (found := _judged(text, parts)):
         yield found
 
 
-def _refused(token: str, lists: _Lists) -> bool:
-    """Whether no name holds the word: it is an ordinary one, or one with an ending such as `I'm` or `They've`."""
+def _kind(token: str, lists: _Lists) -> str:
+    """Of a word in a run: r where no name holds it, as it is an ordinary one or ends such as `I'm` or `They've`."""
     low = token.lower()
-    if token[0] == low[0]:
-        return False
-    if low in lists.refused:
-        return True
-    return not low.isalpha() and (low.replace("’", "'").partition("'")[0] in lists.refused or low[:2] in ("i'", "i’"))
+    if token.isalpha():
+        return (lists.kinds if token[0] == low[0] else lists.capital).get(low, "u")
+    low = low.replace("’", "'")
+    if token[0] != low[0]:
+        ordinary = (token.lower(), low.partition("'")[0])
+        if low[:2] == "i'" or any(lists.capital.get(word) == "r" for word in ordinary):
+            return "r"
+    low = low.removesuffix("'s")
+    # of a double name, the first kind of a, g, s that one of its parts has
+    known = [lists.kinds.get(name, "u") for name in ((low, *low.split("-")) if "-" in low else (low,))]
+    return min(known, key="agsu".index)
 
 
-def _judged(text: str, parts: list[re.Match[str]], lists: _Lists) -> Item | None:
-    while parts and parts[-1][0][0].islower():
+def _judged(text: str, parts: list[_Part]) -> Item | None:
+    """The name that these words make, which follow one another in a run."""
+    while parts and parts[-1].word[0].islower():
         parts.pop()
-    while parts and parts[0][0][0].islower():
+    while parts and parts[0].word[0].islower():
         parts.pop(0)
-    if not parts:
+    kinds = [part.kind for part in parts if len(part.word) > 1]
+    if not kinds:
         return None
-    start, end = parts[0].start(), parts[-1].end()
+    start, end = parts[0].start, parts[-1].start + len(parts[-1].word)
     if text[end - 2 : end] in ("'s", "’s"):
         end -= 2
-    if _FIRM.match(text, end):
-        return None
-    kinds = [_kind(part[0], lists) for part in parts if len(part[0]) > 1]
     if len(kinds) > 2 and kinds[0] == "a" and kinds[1] == "g":
         # `Call Jane Smith`: a word that some bear as a name, before a name that is whole without it
-        start, kinds = parts[1].start(), kinds[1:]
-    if len(kinds) > 1 and _whole(kinds):
-        return Item("PERSON", start, end, LIKELY)
-    if kinds and _cued(text, start):
-        return Item("PERSON", start, end, LIKELY)
-    if kinds == ["g"] and len(parts[0][0]) > 2 and not parts[0][0].isupper() and _alone(text, start, end):
-        return Item("PERSON", start, end, GUESS)
-    return None
+        start, kinds = parts[1].start, kinds[1:]
+    if (len(kinds) > 1 and _whole(kinds)) or _cued(text, start):
+        score = LIKELY
+    elif kinds == ["g"] and len(parts[0].word) > 2 and not parts[0].word.isupper() and _alone(text, start, end):
+        score = GUESS
+    else:
+        return None
+    return None if _FIRM.match(text, end) else Item("PERSON", start, end, score)
 
 
 def _whole(kinds: list[str]) -> bool:
@@ -148,27 +170,21 @@ def _whole(kinds: list[str]) -> bool:
 
 def _cued(text: str, start: int) -> bool:
     """Whether a word that takes a person, or a title, stands before `start`."""
+    if not start or text[start - 1] not in _BETWEEN:
+        return False
     before = text[max(0, start - _REACH) : start].lower()
-    bare, cues = before.rstrip(_BETWEEN), words("cues")
-    if not 0 < len(before) - len(bare) <= _MAX_BETWEEN or not bare:
+    bare = before.rstrip(_BETWEEN)
+    if bare[-2:] not in _lists().cue_ends or len(before) - len(bare) > _MAX_BETWEEN:
         return False
     last = bare.rsplit(None, 2)[-2:]
     word = last[-1].rpartition('"')[2].lstrip("'({[<>*-|")
+    cues = words("cues")
     return word in cues or f"{last[0]} {word}" in cues
 
 
 def _alone(text: str, start: int, end: int) -> bool:
     """Whether a single given name stands as a person does: it acts, is spoken to, or follows a small word."""
     return _ACTS.match(text, end) is not None or (start > 1 and text[start - 1] == " " and text[start - 2].islower())
-
-
-def _kind(token: str, lists: _Lists) -> str:
-    """One of `_Lists.kinds`, u: not known. Of a double name, the first kind of a, g, s that one of its parts has."""
-    low = token.lower().replace("’", "'").removesuffix("'s")
-    if "-" not in low:
-        return lists.kinds.get(low, "u")
-    known = [lists.kinds.get(name, "u") for name in (low, *low.split("-"))]
-    return min(known, key="agsu".index)
 
 
 def _small(text: str, start: int) -> Item | None:
@@ -180,7 +196,7 @@ def _small(text: str, start: int) -> Item | None:
         return None
     end = start
     for token in _TOKEN.finditer(text, start, match.end()):
-        if token[0].lower() in lists.refused:
+        if lists.capital.get(token[0].lower()) == "r":
             break
         end = token.end()
     return Item("PERSON", start, end, LIKELY) if end > start + 1 else None

@@ -95,12 +95,8 @@ def _single(text: str, run: re.Match[str], kind: str | None) -> Item | None:
     return None if _FIRM.match(text, end) else Item("PERSON", start, end, score)
 
 
-class _Part(NamedTuple):
-    """A word of a run, and its kind; u: not known."""
-
-    start: int
-    word: str
-    kind: str
+_Part = tuple[int, str, str]
+"""A word of a run: its place, itself, its kind."""
 
 
 def _in_run(text: str, run: re.Match[str]) -> Iterator[Item]:
@@ -112,7 +108,7 @@ def _in_run(text: str, run: re.Match[str]) -> Iterator[Item]:
         token = word.rstrip(".")
         kind = _kind(token, lists)
         if kind != "r":
-            parts.append(_Part(at, token, kind))
+            parts.append((at, token, kind))
         elif parts:
             if found := _judged(text, parts):
                 yield found
@@ -140,22 +136,22 @@ def _kind(token: str, lists: _Lists) -> str:
 
 def _judged(text: str, parts: list[_Part]) -> Item | None:
     """The name that these words make, which follow one another in a run."""
-    while parts and parts[-1].word[0].islower():
+    while parts and parts[-1][1][0].islower():
         parts.pop()
-    while parts and parts[0].word[0].islower():
+    while parts and parts[0][1][0].islower():
         parts.pop(0)
-    kinds = [part.kind for part in parts if len(part.word) > 1]
+    kinds = [kind for _, word, kind in parts if len(word) > 1]
     if not kinds:
         return None
-    start, end = parts[0].start, parts[-1].start + len(parts[-1].word)
+    start, end = parts[0][0], parts[-1][0] + len(parts[-1][1])
     if text[end - 2 : end] in ("'s", "’s"):
         end -= 2
     if len(kinds) > 2 and kinds[0] == "a" and kinds[1] == "g":
         # `Call Jane Smith`: a word that some bear as a name, before a name that is whole without it
-        start, kinds = parts[1].start, kinds[1:]
+        start, kinds = parts[1][0], kinds[1:]
     if (len(kinds) > 1 and _whole(kinds)) or _cued(text, start):
         score = LIKELY
-    elif kinds == ["g"] and len(parts[0].word) > 2 and not parts[0].word.isupper() and _alone(text, start, end):
+    elif kinds == ["g"] and len(parts[0][1]) > 2 and not parts[0][1].isupper() and _alone(text, start, end):
         score = GUESS
     else:
         return None
@@ -171,6 +167,9 @@ def _whole(kinds: list[str]) -> bool:
 def _cued(text: str, start: int) -> bool:
     """Whether a word that takes a person, or a title, stands before `start`."""
     if not start or text[start - 1] not in _BETWEEN:
+        return False
+    # nearly always it is one space, behind a word that no cue ends like
+    if text[start - 2 : start - 1].isalpha() and text[start - 3 : start - 1].lower() not in _lists().cue_ends:
         return False
     before = text[max(0, start - _REACH) : start].lower()
     bare = before.rstrip(_BETWEEN)

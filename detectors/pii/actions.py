@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 from detectors.pii.item import SECRET, Item, plain
-from detectors.pii.scan import items, may_hold
+from detectors.pii.scan import items
 from detectors.pii.tokens import MIN_KEY, digest, token
 
 Action = Literal["redact", "mask", "hash", "token", "keep"]
@@ -46,7 +46,7 @@ REDACT = Actions()
 
 def redact(text: str) -> tuple[str, tuple[Item, ...]]:
     """The text with every structured item replaced by `[TYPE]`, and the items with offsets of the original text."""
-    found = tuple(items(plain(text))) if may_hold(text) else ()
+    found = tuple(items(plain(text)))
     return rewritten(text, found), found
 
 

@@ -7,11 +7,14 @@ levels); Western ones put the house number beside the street and the town behind
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Iterator
 from functools import cache
+from operator import itemgetter
 
 from detectors.pii.item import GUESS, LIKELY, Item
 from detectors.pii.lexicon import words
+from detectors.pii.places import Places
 
 _HAN = "一-鿿"
 _ZH_ROAD = (
@@ -66,11 +69,8 @@ _TOWN = re.compile(
     rf"(?:, | ?,?\n *){_CAP}(?: {_CAP}){{0,2}}(?=[, .;\n]|$)"
     rf"|,? {_CAP} (?=[A-Z]{{1,2}}[0-9][0-9A-Z]? ?[0-9][A-Z]{{2}}\b)"
 )
-_CUE = re.compile(
-    r"\b(?:address(?: is|:| to)|live[sd]? (?:at|on|in)|located at|sen[dt] (?:it )?to|ship(?:ped)? (?:it )?to"
-    r"|deliver(?:ed)? to|return to|moved to|drops? you off at|meet (?:me|us) at|arrived at|taxi to|resid(?:es?|ing) at"
-    r"|stop at|billing address:)\s+(?:the corner of )?"
-)
+_TO = re.compile(r"\s+(?:the corner of )?")
+"""Between the word that announces an address and the address."""
 _CHUNK = re.compile(r"[^.?!;\n]{5,80}")
 _CITED = re.compile(rf"{_CAP}.{{0,30}}?\b[0-9]{{1,5}}\b|\b[0-9]{{1,6}} (?:[0-9]{{1,5}} )?{_CAP} {_CAP}")
 _MAX_TAILS = 5
@@ -81,10 +81,8 @@ _HOUSE = re.compile(r"[0-9](?<![\w.,$€£#-][0-9])[0-9]{0,5}(?![0-9%])")
 _ZH_UNIT = re.compile("[号弄栋幢座室组楼层单]")
 _REACH = 40
 _WORD = 24
-_CUE_WORDS = (
-    "address", "live", "located", "sent", "send", "ship", "deliver", "return to", "moved to", "meet", "arrived at",
-    "resid", "off at", "stop at", "taxi",
-)  # fmt: skip
+_END = itemgetter(1)
+_INSIDE = re.compile(r"\w")
 
 
 @cache
@@ -92,7 +90,7 @@ def _provinces() -> re.Pattern[str]:
     return re.compile("|".join(sorted(words("zh_provinces"), key=len, reverse=True)))
 
 
-def addresses(text: str) -> Iterator[Item]:
+def addresses(text: str, places: Places) -> Iterator[Item]:
     """Addresses in `text`, in order of their start within each script, without overlap."""
     if _DIGIT.search(text) is None:
         return
@@ -100,17 +98,23 @@ def addresses(text: str) -> Iterator[Item]:
         yield from _chinese(text)
     at = 0
     for number in _HOUSE.finditer(text):
-        if number.start() < at:
+        start, end = number.span()
+        if start < at:
             continue
-        core = _STREET_FIRST.match(text, number.start())
-        if core is None and _after_name(text, number.start()):
-            core = _NAME_FIRST.search(text, max(at, number.start() - _REACH), min(len(text), number.end() + 8))
+        core = _STREET_FIRST.match(text, start)
+        if core is None and _way_before(places.way, max(at, start - _REACH), end + 8) and _after_name(text, start):
+            core = _NAME_FIRST.search(text, max(at, start - _REACH), min(len(text), end + 8))
         if core is not None:
             at = _grown(text, core.end())
             yield Item("ADDRESS", core.start(), at, LIKELY)
-    low = text.lower()
-    if any(word in low for word in _CUE_WORDS):
-        yield from _told(text)
+    if places.address:
+        yield from _told(text, places.address)
+
+
+def _way_before(ways: list[tuple[int, int]], low: int, high: int) -> bool:
+    """Whether one of the words for a way, which are in order of their ends, ends between `low` and `high`."""
+    first = bisect_left(ways, low, key=_END)
+    return first < len(ways) and ways[first][1] <= high
 
 
 def _after_name(text: str, at: int) -> bool:
@@ -119,13 +123,17 @@ def _after_name(text: str, at: int) -> bool:
     return word[:1].isupper() or word in ("u.", "utca", "út", "tér")
 
 
-def _told(text: str) -> Iterator[Item]:
+def _told(text: str, words: list[tuple[int, int]]) -> Iterator[Item]:
     """Whatever with a number and a capitalised word stands where an address is announced."""
-    for cue in _CUE.finditer(text):
-        chunk = _CHUNK.match(text, cue.end())
-        cited = _CITED.search(text, cue.end(), chunk.end()) if chunk else None
-        if cited is not None and cited.start() < cue.end() + 12:
-            yield Item("ADDRESS", cue.end(), _grown(text, cited.end()), GUESS)
+    at = 0
+    for start, end in words:
+        if start < at or not text[start:end].islower() or _INSIDE.match(text[start - 1 : start]):
+            continue
+        to = _TO.match(text, end)
+        chunk = _CHUNK.match(text, at := to.end()) if to else None
+        cited = _CITED.search(text, at, chunk.end()) if chunk else None
+        if cited is not None and cited.start() < at + 12:
+            yield Item("ADDRESS", at, _grown(text, cited.end()), GUESS)
 
 
 def _grown(text: str, end: int) -> int:

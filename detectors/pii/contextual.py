@@ -10,7 +10,8 @@ from detectors.pii.cued import cued
 from detectors.pii.item import Item, plain
 from detectors.pii.persons import persons
 from detectors.pii.persons_zh import persons_zh
-from detectors.pii.scan import items, may_hold
+from detectors.pii.places import places, small_letters
+from detectors.pii.scan import items
 
 _CHINESE = re.compile("[一-鿿]")
 
@@ -21,20 +22,28 @@ def find(text: str, *, contextual: bool = True) -> tuple[Item, ...]:
     Where recognisers disagree, a structured item wins over an address, an address over a cue, a cue over a name.
     """
     read = plain(text)
-    found = list(items(read)) if may_hold(read) else []
+    found = list(items(read))
     if contextual:
-        for recogniser in (addresses, cued, persons):
-            found = _merged(found, recogniser(read))
-        if _CHINESE.search(read):
+        low = small_letters(read)
+        at = places(low)
+        found = _merged(found, addresses(read, at))
+        found = _merged(found, cued(read, low, at))
+        found = _merged(found, persons(read, at))
+        if not read.isascii() and _CHINESE.search(read):
             found = _merged(found, persons_zh(read))
     return tuple(found)
 
 
+def _by_place(item: Item) -> tuple[int, int]:
+    return item.start, -item.end
+
+
 def _merged(known: list[Item], more: Iterable[Item]) -> list[Item]:
     """Both in order: of `more`, the first and longest ones that overlap nothing known."""
-    fresh = sorted(more, key=lambda item: (item.start, -item.end))
+    fresh = list(more)
     if not fresh:
         return known
+    fresh.sort(key=_by_place)
     out: list[Item] = []
     places = iter([*known, None])
     place, at = next(places), 0

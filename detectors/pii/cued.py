@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 
 from detectors.pii.item import LIKELY, SECRET, Item
+from detectors.pii.places import Places
 
 _MONTH = (
     r"(?:Jan(?:uary)?|Feb(?:ruary)?|Mar(?:ch)?|Apr(?:il)?|May|June?|July?|Aug(?:ust)?|Sept?(?:ember)?|Oct(?:ober)?"
@@ -21,36 +22,53 @@ _BORN = re.compile(r"(?:\bborn\b|birth|\bdob\b|d\.o\.b|出生|生日|生于|诞�
 _BORN_AFTER = re.compile(r"[ ,，]?(?:出?生(?:人|于|的|[，,。；]|$)|出生)")
 _WECHAT = re.compile(
     r"(?:微信|薇信|威信|\bvx|wechat|weixin|\bwx)(?:号码?|账号|帐号|id| id| account| number| handle)?"
-    r"(?P<told> ?(?:[:=：]|是|为|is\b|叫)| ?[(（]| )?[ \"'“]{0,2}(?P<name>[a-z][a-z0-9_-]{5,19})(?![a-z0-9_-])",
-    re.IGNORECASE,
+    r"(?P<told> ?(?:[:=：]|是|为|is\b|叫)| ?[(（]| )?[ \"'“]{0,2}(?P<name>[a-z][a-z0-9_-]{5,19})(?![a-z0-9_-])"
 )
 _PASSWORD = re.compile(
     r"(?:password|passwd|passphrase|\bpwd|密码|口令)(?: ?(?:is|was|是|为|:|=|：)+)[ \"'“]{0,2}"
-    r"([^\s\"'“”，。；,;<>()（）一-鿿]{6,64})",
-    re.IGNORECASE,
+    r"([^\s\"'“”，。；,;<>()（）一-鿿]{6,64})"
 )
 _ADD = re.compile("[加的搜]")
+_TOLD = re.compile("[0-9_]")
+_STRONG = re.compile("[0-9!@#$%^&*?]")
+_DIGIT = re.compile("[0-9]")
 _REACH = 40
+_BETWEEN = 24
+"""Code points between a word for birth and the date behind it, as in _BORN."""
 
 
-def cued(text: str) -> Iterator[Item]:
-    """Such items in `text`, in order of their start within each type."""
-    low = text.lower()
-    if "生" in low or "born" in low or "birth" in low or "dob" in low or "d.o.b" in low:
-        yield from _births(text)
-    if "信" in low or "wechat" in low or "weixin" in low or "vx" in low or "wx" in low:
-        for match in _WECHAT.finditer(text):
-            told = (match["told"] or "").strip() or re.search(r"[0-9_]", match["name"])
-            if told or _ADD.search(text, max(0, match.start() - 4), match.start()):
-                yield Item("WECHAT", match.start("name"), match.end("name"), LIKELY)
-    if "passw" in low or "passphrase" in low or "pwd" in low or "密码" in low or "口令" in low:
-        for match in _PASSWORD.finditer(text):
-            if re.search(r"[0-9!@#$%^&*?]", match[1]):
-                yield Item(SECRET, match.start(1), match.end(1), LIKELY)
+def cued(text: str, low: str, places: Places) -> Iterator[Item]:
+    """Such items in `text`, in order of their start within each type; `low` is it in small letters."""
+    if places.birth or low.endswith("生"):
+        yield from _births(text, low, places.birth)
+    for match in _at(_WECHAT, low, places.wechat):
+        told = (match["told"] or "").strip() or _TOLD.search(match["name"])
+        if told or _ADD.search(text, max(0, match.start() - 4), match.start()):
+            yield Item("WECHAT", match.start("name"), match.end("name"), LIKELY)
+    for match in _at(_PASSWORD, low, places.password):
+        if _STRONG.search(match[1]):
+            yield Item(SECRET, match.start(1), match.end(1), LIKELY)
 
 
-def _births(text: str) -> Iterator[Item]:
-    for date in _DATE.finditer(text):
-        before = text[max(0, date.start() - _REACH) : date.start()].lower()
-        if _BORN.search(before) or _BORN_AFTER.match(text, date.end()):
-            yield Item("DATE_OF_BIRTH", date.start(), date.end(), LIKELY)
+def _at(pattern: re.Pattern[str], low: str, words: list[tuple[int, int]]) -> Iterator[re.Match[str]]:
+    """Matches that begin at one of these words, in order, without overlap."""
+    at = 0
+    for start, _ in words:
+        if start >= at and (match := pattern.match(low, start)):
+            at = match.end()
+            yield match
+
+
+def _births(text: str, low: str, words: list[tuple[int, int]]) -> Iterator[Item]:
+    at = 0
+    for start, end in [*words, (len(text), len(text))]:
+        first, last = max(at, start - _REACH), end + _BETWEEN
+        if _DIGIT.search(text, first, last + _REACH) is None:
+            continue
+        for date in _DATE.finditer(text, first, last + _REACH):
+            if date.start() > last:
+                break
+            at = date.end()
+            before = low[max(0, date.start() - _REACH) : date.start()]
+            if _BORN.search(before) or _BORN_AFTER.match(text, at):
+                yield Item("DATE_OF_BIRTH", date.start(), at, LIKELY)

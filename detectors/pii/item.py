@@ -23,6 +23,7 @@ _TABLE[list(_SAME)] = list(_SAME.values())
 _SHORT = 256
 """Code points below which looking each of them up is faster than the table's fixed cost."""
 _OTHER_FORM = re.compile(f"[{re.escape(''.join(map(chr, _SAME)))}]")
+_READ = {chr(code): chr(read) for code, read in _SAME.items()}
 
 
 class Item(NamedTuple):
@@ -34,12 +35,16 @@ class Item(NamedTuple):
     score: int = SURE
 
 
+def _read(other: re.Match[str]) -> str:
+    return _READ[other[0]]
+
+
 def plain(text: str) -> str:
     """The text with other forms of ASCII characters as ASCII; character for character, so offsets stay."""
     if text.isascii() or _OTHER_FORM.search(text) is None:
         return text
     if len(text) < _SHORT:
-        return text.translate(_SAME)
+        return _OTHER_FORM.sub(_read, text)
     read = from_utf16(_TABLE[utf16(text)])
     # two lone surrogates side by side come back as one character
     return read if len(read) == len(text) else text.translate(_SAME)

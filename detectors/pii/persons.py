@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from detectors.pii.item import GUESS, LIKELY, Item
 from detectors.pii.lexicon import words
+from detectors.pii.places import Places
 
 _CAPITAL = "A-ZÀ-ÖØ-ÞĀĂĄĆĈĊČĎĐĒĖĘĚĜĞĠĢĤĦĨĪĬĮİĴĶĹĻĽŁŃŅŇŌŎŐŒŔŖŘŚŜŞŠŢŤŨŪŬŮŰŲŴŶŸŹŻŽ"
 _LETTER = "A-Za-zÀ-ÖØ-öø-ɏ"
@@ -36,88 +37,125 @@ _ACTS = re.compile(
     r"(?:'s |’s |,? (?:said|says|asked|told|replied|shouted|wrote|called|went|came|is|was|has|had|will|lives|works|and"
     r"|wants|who|spent|from)\b|[:,?!])"
 )
-_SMALL_SIGNS = ("name is", "name was", "ame:", "ame=", " me ", "this is m", "this is d")
-"""One of these is in every text that _SMALL_CUE finds something in."""
-_SMALL_CUE = re.compile(
-    r"(?:my|his|her|their|full|first|last|maiden|the) name (?:is|was) |call(?:ed)? me |name[:=] ?"
-    r"|this is (?:mr|mrs|ms|dr)\.? ",
-    re.IGNORECASE,
-)
 _SMALL = re.compile(rf"[{_LETTER}][{_LETTER}'’-]{{1,24}}(?: [{_LETTER}][{_LETTER}'’-]{{0,24}}\.?){{0,3}}")
 _REACH = 28
 
 
 class _Lists(NamedTuple):
-    given: frozenset[str]
-    surnames: frozenset[str]
-    ambiguous: frozenset[str]
-    refused: frozenset[str]
+    kinds: dict[str, str]
+    """g: a given name; s: a surname; a: a name that is a word too. A word that is more than one of them is the last
+    of s, g, a, but s where it is a and s."""
+    capital: dict[str, str]
+    """The same for words with a capital: r for one that no name holds."""
+    cue_ends: frozenset[str]
+    """The last two letters of each cue."""
 
 
 @cache
 def _lists() -> _Lists:
-    ambiguous = words("word_names")
+    given, surnames, ambiguous = words("given_names"), words("surnames"), words("word_names")
+    kinds = dict.fromkeys(surnames, "s") | dict.fromkeys(given, "g") | dict.fromkeys(ambiguous, "a")
+    kinds |= dict.fromkeys(ambiguous & surnames, "s")
     refused = (words("words") - ambiguous) | words("not_people") | words("cues")
-    return _Lists(words("given_names"), words("surnames"), ambiguous, refused)
+    return _Lists(kinds, kinds | dict.fromkeys(refused, "r"), frozenset(cue[-2:] for cue in words("cues")))
 
 
-def persons(text: str) -> Iterator[Item]:
+def persons(text: str, places: Places) -> Iterator[Item]:
     """Names in `text`, in order of their start; score LIKELY, or GUESS for a given name alone."""
-    refused = _lists().refused
+    capital = _lists().capital
     for run in _RUN.finditer(text):
+        name = run[0].lower()
+        kind = capital.get(name)
         # most capitalised words begin a sentence
-        if run[0].lower() in refused:
+        if kind == "r":
             continue
-        yield from _in_run(text, run)
-    if any(sign in text for sign in _SMALL_SIGNS):
-        for cue in _SMALL_CUE.finditer(text):
-            yield from _small(text, cue.end())
+        if name.isalpha():
+            if found := _single(text, run, kind):
+                yield found
+        else:
+            yield from _in_run(text, run)
+    at = 0
+    for start, end in places.small_name:
+        if start >= at and (found := _small(text, end)):
+            at = found.end
+            yield found
+
+
+def _single(text: str, run: re.Match[str], kind: str | None) -> Item | None:
+    """What `_judged` says of a run of one word."""
+    start, end = run.span()
+    if end - start < 2:
+        return None
+    if _cued(text, start):
+        score = LIKELY
+    elif kind == "g" and end - start > 2 and not run[0].isupper() and _alone(text, start, end):
+        score = GUESS
+    else:
+        return None
+    return None if _FIRM.match(text, end) else Item("PERSON", start, end, score)
+
+
+_Part = tuple[int, str, str]
+"""A word of a run: its place, itself, its kind."""
 
 
 def _in_run(text: str, run: re.Match[str]) -> Iterator[Item]:
     """A run's names: what lies between the words in it that no name holds."""
     lists = _lists()
-    parts: list[re.Match[str]] = []
-    for token in [*_TOKEN.finditer(text, run.start(), run.end()), None]:
-        if token is not None and not _refused(token[0], lists):
-            parts.append(token)
-            continue
-        if parts and (found := _judged(text, parts, lists)):
-            yield found
-        parts = []
+    parts: list[_Part] = []
+    at = run.start()
+    for word in run[0].split(" "):
+        token = word.rstrip(".")
+        kind = _kind(token, lists)
+        if kind != "r":
+            parts.append((at, token, kind))
+        elif parts:
+            if found := _judged(text, parts):
+                yield found
+            parts = []
+        at += len(word) + 1
+    if parts and (found := _judged(text, parts)):
+        yield found
 
 
-def _refused(token: str, lists: _Lists) -> bool:
-    """Whether no name holds the word: it is an ordinary one, or one with an ending such as `I'm` or `They've`."""
-    if token[0].islower():
-        return False
+def _kind(token: str, lists: _Lists) -> str:
+    """Of a word in a run: r where no name holds it, as it is an ordinary one or ends such as `I'm` or `They've`."""
     low = token.lower()
-    return low in lists.refused or low.replace("’", "'").partition("'")[0] in lists.refused or low[:2] in ("i'", "i’")
+    if token.isalpha():
+        return (lists.kinds if token[0] == low[0] else lists.capital).get(low, "u")
+    low = low.replace("’", "'")
+    if token[0] != low[0]:
+        ordinary = (token.lower(), low.partition("'")[0])
+        if low[:2] == "i'" or any(lists.capital.get(word) == "r" for word in ordinary):
+            return "r"
+    low = low.removesuffix("'s")
+    # of a double name, the first kind of a, g, s that one of its parts has
+    known = [lists.kinds.get(name, "u") for name in ((low, *low.split("-")) if "-" in low else (low,))]
+    return min(known, key="agsu".index)
 
 
-def _judged(text: str, parts: list[re.Match[str]], lists: _Lists) -> Item | None:
-    while parts and parts[-1][0][0].islower():
+def _judged(text: str, parts: list[_Part]) -> Item | None:
+    """The name that these words make, which follow one another in a run."""
+    while parts and parts[-1][1][0].islower():
         parts.pop()
-    while parts and parts[0][0][0].islower():
+    while parts and parts[0][1][0].islower():
         parts.pop(0)
-    if not parts:
+    kinds = [kind for _, word, kind in parts if len(word) > 1]
+    if not kinds:
         return None
-    start, end = parts[0].start(), parts[-1].end()
+    start, end = parts[0][0], parts[-1][0] + len(parts[-1][1])
     if text[end - 2 : end] in ("'s", "’s"):
         end -= 2
-    if _FIRM.match(text, end):
-        return None
-    kinds = [_kind(part[0], lists) for part in parts if len(part[0]) > 1]
     if len(kinds) > 2 and kinds[0] == "a" and kinds[1] == "g":
         # `Call Jane Smith`: a word that some bear as a name, before a name that is whole without it
-        start, kinds = parts[1].start(), kinds[1:]
-    if len(kinds) > 1 and _whole(kinds):
-        return Item("PERSON", start, end, LIKELY)
-    if kinds and _cued(text, start):
-        return Item("PERSON", start, end, LIKELY)
-    if kinds == ["g"] and len(parts[0][0]) > 2 and not parts[0][0].isupper() and _alone(text, start, end):
-        return Item("PERSON", start, end, GUESS)
-    return None
+        start, kinds = parts[1][0], kinds[1:]
+    if (len(kinds) > 1 and _whole(kinds)) or _cued(text, start):
+        score = LIKELY
+    elif kinds == ["g"] and len(parts[0][1]) > 2 and not parts[0][1].isupper() and _alone(text, start, end):
+        score = GUESS
+    else:
+        return None
+    return None if _FIRM.match(text, end) else Item("PERSON", start, end, score)
 
 
 def _whole(kinds: list[str]) -> bool:
@@ -128,12 +166,18 @@ def _whole(kinds: list[str]) -> bool:
 
 def _cued(text: str, start: int) -> bool:
     """Whether a word that takes a person, or a title, stands before `start`."""
+    if not start or text[start - 1] not in _BETWEEN:
+        return False
+    # nearly always it is one space, behind a word that no cue ends like
+    if text[start - 2 : start - 1].isalpha() and text[start - 3 : start - 1].lower() not in _lists().cue_ends:
+        return False
     before = text[max(0, start - _REACH) : start].lower()
-    bare, cues = before.rstrip(_BETWEEN), words("cues")
-    if not 0 < len(before) - len(bare) <= _MAX_BETWEEN or not bare:
+    bare = before.rstrip(_BETWEEN)
+    if bare[-2:] not in _lists().cue_ends or len(before) - len(bare) > _MAX_BETWEEN:
         return False
     last = bare.rsplit(None, 2)[-2:]
     word = last[-1].rpartition('"')[2].lstrip("'({[<>*-|")
+    cues = words("cues")
     return word in cues or f"{last[0]} {word}" in cues
 
 
@@ -142,26 +186,16 @@ def _alone(text: str, start: int, end: int) -> bool:
     return _ACTS.match(text, end) is not None or (start > 1 and text[start - 1] == " " and text[start - 2].islower())
 
 
-def _kind(token: str, lists: _Lists) -> str:
-    """g: a given name; s: a surname; a: a name that is a word too; u: not known."""
-    low = token.lower().replace("’", "'").removesuffix("'s")
-    names = [low, *low.split("-")] if "-" in low else [low]
-    for kind, known in (("a", lists.ambiguous), ("g", lists.given), ("s", lists.surnames)):
-        if any(name in known for name in names):
-            return "s" if kind == "a" and names[0] in lists.surnames else kind
-    return "u"
-
-
-def _small(text: str, start: int) -> Iterator[Item]:
+def _small(text: str, start: int) -> Item | None:
+    """The name in small letters that begins at `start`, behind words that announce one."""
     lists = _lists()
+    start += text.startswith(" ", start)
     match = _SMALL.match(text, start)
     if match is None or not match[0][0].islower():
-        return
+        return None
     end = start
     for token in _TOKEN.finditer(text, start, match.end()):
-        low = token[0].lower()
-        if low in lists.refused:
+        if lists.capital.get(token[0].lower()) == "r":
             break
         end = token.end()
-    if end > start + 1:
-        yield Item("PERSON", start, end, LIKELY)
+    return Item("PERSON", start, end, LIKELY) if end > start + 1 else None

@@ -25,15 +25,19 @@ _AFTER = re.compile(
 _TITLE = re.compile("先生|女士|小姐|老师|医生|教授|经理|总|某")
 """A surname with one of these names nobody yet."""
 _EDGE = re.compile(r"[^一-鿿A-Za-z0-9]|$")
-_STOP = "的了在是有和与及或就都也很不没要去来说这那我你他她它们先女小老身手电住地护证号码年月日时分从向往将被把给"
+_STOPS = frozenset("的了在是有和与及或就都也很不没要去来说这那我你他她它们先女小老身手电住地护证号码年月日时分从向往将被把给")
+_TWO = re.compile("[一-鿿]{0,2}")
 _MAX_CUE = 4
 _MAX_LINK = 3
 _LINK = " :：\"'“‘是为叫=*|"
 """What may stand between a cue and the name."""
+_LINKS = frozenset(_LINK)
 
 
 class _Forms(NamedTuple):
-    surname: re.Pattern[str]
+    start: re.Pattern[str]
+    """Where a name may begin: a surname that stands behind what a cue ends with, or one with given characters and
+    what belongs to a name after them."""
     double: frozenset[str]
     others: frozenset[str]
     """Words that begin like a name."""
@@ -45,26 +49,31 @@ class _Forms(NamedTuple):
 
 @cache
 def _forms() -> _Forms:
-    double = words("zh_double_surnames")
-    first = "".join(sorted({name[0] for name in double}))
-    strong = words("zh_cues")
-    heralds = {cue[-1] for cue in strong} | set(_WEAK) | set(_LINK)
+    double, given, strong = words("zh_double_surnames"), characters("zh_given"), words("zh_cues")
+    first = characters("zh_surnames") + "".join(sorted({name[0] for name in double}))
+    second = "".join(sorted({name[1] for name in double}))
+    cue_ends = "".join(sorted({cue[-1] for cue in strong} | _LINKS))
+    short = "".join(sorted({cue for cue in strong if len(cue) == 1} | _LINKS))
+    tails = "|".join(sorted({cue[-2:] for cue in strong if len(cue) > 1}))
+    # what few characters hold is asked first: the alternation of cues is slow
+    cued = f"(?<=[{re.escape(cue_ends)}].)(?:(?<=[{re.escape(short)}].)|(?<=(?:{tails}).))"
     return _Forms(
-        re.compile(f"[{characters('zh_surnames')}{first}]"),
+        re.compile(f"[{first}](?:{cued}|[{second}]?[{given}]{{1,2}}(?:{_AFTER.pattern}|{_EDGE.pattern}))"),
         double,
         words("zh_not_people") | {province[:2] for province in words("zh_provinces")},
-        frozenset(characters("zh_given")),
+        frozenset(given),
         strong,
-        frozenset(heralds),
+        frozenset(cue_ends) | set(_WEAK),
     )
 
 
 def persons_zh(text: str) -> Iterator[Item]:
     """Names in `text`, in order of their start; score LIKELY with a cue before and after it, GUESS with one."""
     forms, at = _forms(), 0
-    for match in forms.surname.finditer(text):
+    while match := forms.start.search(text, at):
         start = match.start()
-        if start < at or text[start : start + 2] in forms.others:
+        at = start + 1
+        if text[start : start + 2] in forms.others:
             continue
         last = text[start - 1] if start else "\n"
         listed = text[start + 1 : start + 2] in forms.given
@@ -82,9 +91,10 @@ def persons_zh(text: str) -> Iterator[Item]:
 def _before(text: str, start: int, strong: frozenset[str]) -> int:
     """2 behind a word for a person or a field, 1 at an edge or behind a word that takes a person, 0 otherwise."""
     for at in range(start, max(0, start - _MAX_LINK) - 1, -1):
-        if any(text[at - length : at] in strong for length in range(1, min(_MAX_CUE, at) + 1)):
+        cue = text[max(0, at - _MAX_CUE) : at]
+        if cue[-2:] in strong or cue[-3:] in strong or cue in strong or cue[-1:] in strong:
             return 2
-        if at == 0 or text[at - 1] not in _LINK:
+        if cue[-1:] not in _LINKS:
             break
     if start == 0 or text[start - 1] in _WEAK:
         return 1
@@ -93,11 +103,11 @@ def _before(text: str, start: int, strong: frozenset[str]) -> int:
 
 def _end(text: str, start: int, at: int, before: int, given: frozenset[str]) -> int:
     """Where the name ends whose given characters begin at `at`; 0 where there is none. Two are tried before one."""
-    two = [char for char in text[at : at + 2] if "一" <= char <= "鿿"]
-    if _TITLE.match(text, at):
+    two = _TWO.match(text, at)[0]  # type: ignore[index]
+    if not two or (before < 2 and two[0] not in given) or _TITLE.match(text, at):
         return 0
     for count in range(len(two), 0, -1):
-        listed = all(char in given for char in two[:count])
+        listed = given.issuperset(two[:count])
         if not listed and before < 2:
             continue
         end = at + count
@@ -106,7 +116,7 @@ def _end(text: str, start: int, at: int, before: int, given: frozenset[str]) -> 
         if before == 2:
             if listed and (count == 2 or two[-1] not in given or after or edge):
                 return end
-            if (after or edge) and not any(char in _STOP for char in two[:count]):
+            if (after or edge) and _STOPS.isdisjoint(two[:count]):
                 return end
         elif (after and (count == 2 or before)) or (before and edge and _framed(text, start, end)):
             return end

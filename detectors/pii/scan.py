@@ -14,9 +14,15 @@ from detectors.pii.shapes import ENTROPIC, MAX_ITEM, NUMBERS, PLATES, PROVINCES,
 
 WORD = f"!-~·À-ɏ{PROVINCES}"
 """Class of the characters that items are made of; spaces inside one are told apart by the shapes."""
-_ANCHOR = re.compile("[0-9@]")
+_ANCHOR = re.compile(
+    r"[0-9@:.-](?:(?<=@)"
+    r"|(?<=[0-9])(?:(?:[ .()-]{0,3}[0-9]){4}|[0-9]{0,2}\.[0-9]{1,3}\.[0-9])"
+    r"|(?<=[A-Z]{2}[0-9])[0-9] ?[A-Z0-9]{4}|(?<=[a-z]{2}[0-9])[0-9][a-z0-9]{11}"
+    r"|(?<=[0-9A-Fa-f].)(?:(?<=[:-])[0-9A-Fa-f]{2}[:-]|(?<=:)[0-9A-Fa-f]{0,4}:|(?<=\.)[0-9A-Fa-f]{4}\.))"
+)
+"""What every item but plates and runs has in the words that it begins in: START asks for no less. The class
+comes first, the looks behind second: a pattern that begins with a class is searched for many times faster."""
 _HINT = re.compile(r"[0-9](?:(?:[ .:()-]{0,2}[0-9]){4}|\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9])")
-_WIDE_ANCHOR = re.compile("[0-9@\uff10-\uff19\uff20-\uff3a\uff41-\uff5a]")
 _PLATE = re.compile(f"[{PROVINCES}][A-Z]")
 _WORD_END = re.compile(f"[^{WORD}]")
 _WORD_BACK = re.compile(f"[{WORD}]*")
@@ -34,17 +40,6 @@ class Found(NamedTuple):
     tail: re.Pattern[str] | None
 
 
-def may_hold(text: str) -> bool:
-    """Whether a text, `plain` or not, has anything that an item is found by; False for nearly all ordinary text."""
-    if text.isascii():
-        return _ANCHOR.search(text) is not None or _has_run(text)
-    return _WIDE_ANCHOR.search(text) is not None or _PLATE.search(text) is not None or _has_run(text)
-
-
-def _has_run(text: str) -> bool:
-    return _LONG_RUN in text.encode("ascii", "replace").translate(_RUN)
-
-
 def items(text: str, start: int = 0, tries: int = sys.maxsize) -> Iterator[Item]:
     """Items of a `plain` text that start at or after `start`, in order, without overlap; `tries` places are tried."""
     return (found.item for found in scan(text, start, tries))
@@ -57,8 +52,9 @@ def scan(text: str, start: int = 0, tries: int = sys.maxsize) -> Iterator[Found]
         at = max(at, low)
         while at < high and tries > 0:
             place = START.search(text, at, high + REACH)
-            if place is None or (at := place.start()) >= high:
+            if place is None or place.start() >= high:
                 break
+            at = place.start()
             tries -= 1
             found = _item(text, at)
             if found is None:
@@ -70,16 +66,29 @@ def scan(text: str, start: int = 0, tries: int = sys.maxsize) -> Iterator[Found]
 
 def _item(text: str, at: int) -> Found | None:
     before = text[max(0, at - CONTEXT) : at].lower()
-    for form in _shapes(text[at]):
-        match = form.pattern.match(text, at, at + MAX_ITEM)
-        if match is None or not (length := form.confirm(match[0], before)):
-            continue
-        end = at + length
-        grows = form.tail is not None and (form.type != "EMAIL" or length == MAX_ITEM)
-        if grows and form.tail is not None:
-            end = _beyond(form.tail, text, end)
-        return Found(Item(form.type, at, end, form.score), form.tail if grows else None)
+    shapes, either = _shapes(text[at])
+    # one call for the first shape whose pattern matches; only where it is not confirmed, those behind it are tried
+    first = either.match(text, at, at + MAX_ITEM)
+    if first is None or first.lastgroup is None:
+        return None
+    candidate = first[0]
+    for index in range(int(first.lastgroup[1:]), len(shapes)):
+        form = shapes[index]
+        if not candidate:
+            match = form.pattern.match(text, at, at + MAX_ITEM)
+            candidate = match[0] if match else ""
+        if candidate and (length := form.confirm(candidate, before)):
+            return _found(form, text, at, length)
+        candidate = ""
     return None
+
+
+def _found(form: Shape, text: str, at: int, length: int) -> Found:
+    end = at + length
+    grows = form.tail is not None and (form.type != "EMAIL" or length == MAX_ITEM)
+    if grows and form.tail is not None:
+        end = _beyond(form.tail, text, end)
+    return Found(Item(form.type, at, end, form.score), form.tail if grows else None)
 
 
 def _beyond(tail: re.Pattern[str], text: str, end: int) -> int:
@@ -87,13 +96,31 @@ def _beyond(tail: re.Pattern[str], text: str, end: int) -> int:
     return rest.end() if rest else end
 
 
-def _shapes(first: str) -> tuple[Shape, ...]:
+class _Shapes(NamedTuple):
+    """Shapes in the order in which they are tried, and the alternation of their patterns: group `sN` is shape N."""
+
+    shapes: tuple[Shape, ...]
+    either: re.Pattern[str]
+
+
+def _joined(shapes: tuple[Shape, ...]) -> _Shapes:
+    alternatives, groups = [], 0
+    for index, form in enumerate(shapes):
+        groups += 1
+        numbered = _BACK_REFERENCE.sub(lambda ref, before=groups: f"\\{int(ref[1]) + before}", form.pattern.pattern)  # type: ignore[misc]
+        alternatives.append(f"(?P<s{index}>{numbered})")
+        groups += form.pattern.groups
+    return _Shapes(shapes, re.compile("|".join(alternatives)))
+
+
+_BACK_REFERENCE = re.compile(r"\\([1-9])")
+_NUMBERS, _WORDS, _PLATES = _joined(NUMBERS + ENTROPIC), _joined(WORDS + ENTROPIC), _joined(PLATES)
+
+
+def _shapes(first: str) -> _Shapes:
     if first in "0123456789+(":
         return _NUMBERS
-    return PLATES if first > "ɏ" else _WORDS
-
-
-_NUMBERS, _WORDS = NUMBERS + ENTROPIC, WORDS + ENTROPIC
+    return _PLATES if first > "ɏ" else _WORDS
 
 
 def _words(text: str, start: int) -> Iterator[tuple[int, int]]:
@@ -101,6 +128,8 @@ def _words(text: str, start: int) -> Iterator[tuple[int, int]]:
     run = text.encode("ascii", "replace").translate(_RUN)
     at, none = start, len(text)
     digit = plate = long = start - 1
+    if text.isascii():
+        plate = none
     while True:
         if digit < at:
             digit = found.start() if (found := _ANCHOR.search(text, at)) else none

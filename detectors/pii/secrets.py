@@ -38,6 +38,7 @@ _NAMED = re.compile(
 )
 _NO_SECRET = re.compile(r"(?:token|request|trace|session)?[_ -]?(?:id|count|hash|commit|sha)\W{0,4}$")
 _PEM = re.compile(r"private key-----[\\rn\s]{1,6}$")
+_DIGIT, _LETTER = re.compile(r"\d"), re.compile(r"[^\W\d_]")
 _LEAST_ENTROPY = 3.0
 """Bits per character; twenty random hexadecimal digits have 3.4 in the mean, words written together below 3."""
 
@@ -49,14 +50,16 @@ def _keyed(candidate: str, before: str) -> int:
 
 
 def _named(candidate: str, before: str) -> int:
-    if not _NAMED.search(before) or _NO_SECRET.search(before):
+    # the texts before are searched last: most long words are nothing but letters
+    if _DIGIT.search(candidate) is None or _LETTER.search(candidate) is None:
         return 0
-    mixed = any(char.isdigit() for char in candidate) and any(char.isalpha() for char in candidate)
-    return len(candidate) if mixed and check.entropy(candidate) >= _LEAST_ENTROPY else 0
+    if check.entropy(candidate) < _LEAST_ENTROPY or not _NAMED.search(before) or _NO_SECRET.search(before):
+        return 0
+    return len(candidate)
 
 
 def _armoured(candidate: str, before: str) -> int:
-    return len(candidate) if _PEM.search(before) else 0
+    return len(candidate) if "private key-----" in before and _PEM.search(before) else 0
 
 
 SECRETS = (

@@ -14,9 +14,11 @@ import numpy.typing as npt
 from detectors.accounts import facts
 from detectors.accounts.facts import NAMES, Past
 from detectors.accounts.features import Trace
+from detectors.accounts.sketch import Ring
 
 RING = 20
 """Sketches that are kept, without those of texts that only came back."""
+SKETCHES = Ring(RING)
 TEXTS, EDGES, DIALS = 12, 8, 6
 """Hashes of texts and forms each, of openings and closings each, and of biases and dials each, with their counts."""
 RECENT = 32
@@ -39,8 +41,7 @@ class AccountState(msgspec.Struct, frozen=True, gc=False, array_like=True):
     gap: int = 0
     length: int = 0
     dials: int = 0
-    highs: tuple[int, ...] = ()
-    lows: tuple[int, ...] = ()
+    ring: bytes = b""
     texts: tuple[int, ...] = ()
     forms: tuple[int, ...] = ()
     heads: tuple[int, ...] = ()
@@ -63,7 +64,9 @@ def counted(table: tuple[int, ...], value: int, size: int) -> tuple[tuple[int, .
     """
     if not value:
         return table, 0
-    if value in table[::2]:
+    if table and table[0] == value:
+        return (value, table[1] + 1, *table[2:]), table[1]
+    if value in table[2::2]:
         at = 2 * table[::2].index(value)
         return (value, table[at + 1] + 1, *table[:at], *table[at + 2 :]), table[at + 1]
     if len(table) >= 2 * size:
@@ -82,9 +85,8 @@ def advance(state: AccountState, seen: Trace, time: int) -> AccountState:
     sets, bias_set = counted(state.bias_sets, seen.biased, DIALS)
     biases, bias = counted(state.biases, seen.biases, DIALS)
     settings, setting = counted(state.settings, seen.dials, DIALS)
-    high, low = seen.high, seen.low
-    near = [(a ^ high).bit_count() + (b ^ low).bit_count() for a, b in zip(state.highs, state.lows, strict=True)]
-    nearest = min(near, default=128)
+    full = seen.high << 64 | seen.low
+    nearest = SKETCHES.nearest(state.ring, full)
     gap = max(0, time - state.time) if state.count else 0
     on = facts.facts(seen, Past(
         not state.count, same, state.texts[:1] == (seen.text,), form, head, tail, bias_set, bias, setting, state.dials,
@@ -93,8 +95,8 @@ def advance(state: AccountState, seen: Trace, time: int) -> AccountState:
     fresh = seen.length > 0 and not same
     return AccountState(
         state.count + 1, max(time, state.time), gap, seen.length, seen.dials,
-        (high, *state.highs)[:RING] if fresh else state.highs, (low, *state.lows)[:RING] if fresh else state.lows,
-        texts, forms, heads, tails, sets, biases, settings, (on, *state.recent)[:RECENT], _added(state.totals, on),
+        SKETCHES.added(state.ring, full) if fresh else state.ring, texts, forms, heads, tails, sets, biases, settings,
+        (on, *state.recent[: RECENT - 1]), _added(state.totals, on),
         state.distance + (min(nearest, _MOST_DISTANT) if state.count else 0), state.score, state.cusum, state.alarm,
     )  # fmt: skip
 

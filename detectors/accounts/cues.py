@@ -23,7 +23,9 @@ MAX_WORDS = 64
 """Words of one text that count, half from each end."""
 MAX_CHARS = 4_096
 """Characters of one text that are read, half from each end."""
-MAX_CACHED = 32_768
+MAX_CACHED = 65_536
+"""Words that are remembered, about 400 bytes each; fewer than a pack of a few thousand accounts has are looked up again
+and again."""
 LANES = 128
 _WIDE = "\u2e80-\ud7ff\uf900-\ufaff\uff66-\uff9f"
 _TOKEN = re.compile(f"[{_WIDE}]|[^\\s{_WIDE}]+")

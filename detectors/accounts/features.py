@@ -29,6 +29,7 @@ _LOW = (1 << 64) - 1
 _GRAMMAR_BIT = 8 * LANES
 _LANES = (1 << _GRAMMAR_BIT) - 1
 _DIGITS = re.compile(r"\d+")
+_TO_ZERO = dict.fromkeys(map(ord, "123456789"), "0")
 _CUES = FUNCTION - 1
 _CUE_BITS = FUNCTION.bit_length() - 1
 
@@ -95,11 +96,13 @@ def spoken(transcript: Transcript) -> Spoken:
     summed, size = sum(lanes), len(lanes)
     grammar = summed >> _GRAMMAR_BIT
     if wide and size > 1:  # pairs of characters, which stand for words
-        full = sketch([(first ^ second >> 8) & _LANES for first, second in pairwise([v & _LANES for v in lanes])], size - 1)
+        full = sketch(
+            [(first ^ second >> 8) & _LANES for first, second in pairwise([v & _LANES for v in lanes])], size - 1
+        )
     else:
         full = majority(summed, size)
     text_hash = _hash(said)
-    numbered = _DIGITS.search(said) is not None
+    numbered = "0" in said.translate(_TO_ZERO) if said.isascii() else _DIGITS.search(said) is not None
     form = _hash(_DIGITS.sub("0", said)) if numbered else text_hash
     head, tail = _edges(found, wide, numbered)
     marks = _marks(said, found, wide, count) | min(15, 30 * grammar // size) << GRAMMAR
@@ -150,15 +153,18 @@ def _bias(biases: Sequence[tuple[int, float]]) -> tuple[int, int]:
 
 
 def _dials(sampling: Sampling) -> int:
-    warm = round(100 * sampling.temperature) if 0 <= sampling.temperature <= 2.55 else 255
-    limit = min(max(sampling.max_tokens, 0), (1 << 20) - 1)
+    warmth, limit, top, choices = sampling.temperature, sampling.max_tokens, sampling.top_logprobs, sampling.n
     return (
-        warm
-        | limit << 8
+        (round(100 * warmth) if 0 <= warmth <= 2.55 else 255)
+        | _within(limit, 0, (1 << 20) - 1) << 8
         | bool(sampling.logprobs) << 28
-        | min(max(sampling.top_logprobs, 0), 31) << 29
-        | min(max(sampling.n, 1), 127) << 34
+        | _within(top, 0, 31) << 29
+        | _within(choices, 1, 127) << 34
     )
+
+
+def _within(value: int, least: int, most: int) -> int:
+    return value if least <= value <= most else least if value < least else most
 
 
 def temperature(dials: int) -> int:

@@ -49,8 +49,9 @@ class Forest:
 
     def score(self, row: Rows) -> int:
         """Log-odds of one row in thousandths."""
-        above = row[self._columns] > self._bounds
-        return int(self._leaves[above.reshape(-1, DEPTH) @ self._digits + self._starts].sum()) + self._base
+        above = row.take(self._columns) > self._bounds
+        leaf = np.packbits(above.reshape(-1, DEPTH), axis=1, bitorder="little")[:, 0]
+        return int(np.add.reduce(self._leaves.take(leaf + self._starts))) + self._base
 
 
 class Recipe(NamedTuple):

@@ -12,7 +12,6 @@ import tomllib
 from importlib.resources import files
 
 import ahocorasick
-import numpy as np
 
 CUES = ("reason", "step", "whole", "order", "answer", "layout", "make", "tasks", "repeat", "endless", "verbatim")
 REASON, STEP, WHOLE, ORDER, ANSWER, LAYOUT, MAKE, TASKS, REPEAT, ENDLESS, VERBATIM = (
@@ -24,7 +23,9 @@ MAX_WORDS = 64
 """Words of one text that count, half from each end."""
 MAX_CHARS = 4_096
 """Characters of one text that are read, half from each end."""
-MAX_CACHED = 32_768
+MAX_CACHED = 65_536
+"""Words that are remembered, about 400 bytes each; fewer than a pack of a few thousand accounts has are looked up again
+and again."""
 LANES = 128
 _WIDE = "\u2e80-\ud7ff\uf900-\ufaff\uff66-\uff9f"
 _TOKEN = re.compile(f"[{_WIDE}]|[^\\s{_WIDE}]+")
@@ -42,15 +43,29 @@ def words(text: str) -> list[str]:
     return text.split() if text.isascii() else _TOKEN.findall(text)
 
 
+_SPREAD = tuple(bytes(byte >> 7 - at & 1 for at in range(8)) for byte in range(256))
+GRAMMAR = 1 << 8 * LANES
+"""Set beside the lanes of a word that does grammar's work, so that a sum of words counts those too."""
+
+
 class Lanes(dict[str, int]):
     """Word -> LANES bits of its hash, one in each byte of one integer, so that sums of words are counts per lane."""
+
+    def __init__(self, lexicon: Lexicon) -> None:
+        super().__init__()
+        self._lexicon = lexicon
 
     def __missing__(self, word: str) -> int:
         if len(self) >= MAX_CACHED:
             self.clear()
         digest = hashlib.blake2b(word.encode("utf-8", "replace"), digest_size=LANES // 8).digest()
-        lanes = self[word] = int.from_bytes(np.unpackbits(np.frombuffer(digest, dtype=np.uint8)).tobytes(), "big")
+        lanes = int.from_bytes(b"".join([_SPREAD[byte] for byte in digest]), "big")
+        lanes = self[word] = lanes | GRAMMAR * (self._lexicon[word] >= FUNCTION)
         return lanes
+
+
+_Starts = tuple[tuple[str, ...], list[tuple[str, bool, int]]]
+_NONE: _Starts = ((), [])
 
 
 class Lexicon(dict[str, int]):
@@ -67,7 +82,7 @@ class Lexicon(dict[str, int]):
                 starts.setdefault(word[0], []).append((word.rstrip("$"), word.endswith("$"), 1 << at))
             for phrase in table[cue]["phrases"]:
                 found[phrase] = found.get(phrase, 0) | 1 << at
-        self._starts = starts
+        self._starts = {first: (tuple(start for start, _, _ in held), held) for first, held in starts.items()}
         for phrase, bits in found.items():
             self._phrases.add_word(phrase, bits)
         self._phrases.make_automaton()
@@ -90,10 +105,18 @@ class Lexicon(dict[str, int]):
             return FUNCTION if word in self._function else 0
         bare = word.strip(_EDGE)
         bits = FUNCTION if bare in self._function else 0
-        for part in {bare, word.lstrip("\"'([{")}:
-            for start, whole, cue in self._starts.get(part[:1], ()):
-                if part == start if whole else part.startswith(start):
-                    bits |= cue
+        bits |= self._begins(bare)
+        opened = word.lstrip("\"'([{")
+        return bits if opened == bare else bits | self._begins(opened)
+
+    def _begins(self, part: str) -> int:
+        starts, held = self._starts.get(part[:1], _NONE)
+        if not part.startswith(starts):
+            return 0
+        bits = 0
+        for start, whole, cue in held:
+            if part == start if whole else part.startswith(start):
+                bits |= cue
         return bits
 
 
@@ -102,5 +125,5 @@ def hashed(text: str, size: int) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=size).digest(), "big")
 
 
-WORDS = Lanes()
 LEXICON = Lexicon(tomllib.loads(files("detectors.accounts").joinpath("cues.toml").read_text("utf-8")))
+WORDS = Lanes(LEXICON)

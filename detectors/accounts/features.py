@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from functools import reduce
 from itertools import pairwise
-from operator import or_
 from typing import NamedTuple
 from zlib import crc32
 
 import msgspec
 
-from detectors.accounts.cues import FUNCTION, LEXICON, MAX_WORDS, WORDS, cut, words
-from detectors.accounts.sketch import sketch
+from detectors.accounts.cues import FUNCTION, LANES, LEXICON, MAX_WORDS, WORDS, cut, words
+from detectors.accounts.sketch import majority, sketch
 from detectors.base import Transcript
 
 EDGE_WORDS = 4
@@ -28,7 +26,10 @@ MAX_BIASES = 1_024
 Spoken = tuple[int, int, int, int, int, int, int, int]
 _SILENT: Spoken = (0, 0, 0, 0, 0, 0, 0, 0)
 _LOW = (1 << 64) - 1
+_GRAMMAR_BIT = 8 * LANES
+_LANES = (1 << _GRAMMAR_BIT) - 1
 _DIGITS = re.compile(r"\d+")
+_TO_ZERO = dict.fromkeys(map(ord, "123456789"), "0")
 _CUES = FUNCTION - 1
 _CUE_BITS = FUNCTION.bit_length() - 1
 
@@ -92,13 +93,20 @@ def spoken(transcript: Transcript) -> Spoken:
     if count > MAX_WORDS:
         found = found[: MAX_WORDS // 2] + found[-MAX_WORDS // 2 :]
     lanes = list(map(WORDS.__getitem__, found))
-    if wide:  # pairs of characters, which stand for words
-        lanes = [first ^ second >> 8 for first, second in pairwise(lanes)] or lanes
-    full = sketch(lanes, len(lanes))
-    head, tail = _edges(found, wide)
-    marks = _marks(said, found, wide, count)
-    form = _hash(_DIGITS.sub("0", said)) if _DIGITS.search(said) else _hash(said)
-    return full >> 64, full & _LOW, _hash(said), form, head, tail, marks, count
+    summed, size = sum(lanes), len(lanes)
+    grammar = summed >> _GRAMMAR_BIT
+    if wide and size > 1:  # pairs of characters, which stand for words
+        full = sketch(
+            [(first ^ second >> 8) & _LANES for first, second in pairwise([v & _LANES for v in lanes])], size - 1
+        )
+    else:
+        full = majority(summed, size)
+    text_hash = _hash(said)
+    numbered = "0" in said.translate(_TO_ZERO) if said.isascii() else _DIGITS.search(said) is not None
+    form = _hash(_DIGITS.sub("0", said)) if numbered else text_hash
+    head, tail = _edges(found, wide, numbered)
+    marks = _marks(said, found, wide, count) | min(15, 30 * grammar // size) << GRAMMAR
+    return full >> 64, full & _LOW, text_hash, form, head, tail, marks, count
 
 
 def turned(sampling: Sampling) -> tuple[int, int, int]:
@@ -107,25 +115,30 @@ def turned(sampling: Sampling) -> tuple[int, int, int]:
 
 
 def _marks(said: str, found: list[str], wide: bool, count: int) -> int:
-    cues = list(map(LEXICON.__getitem__, found))
-    head, tail = reduce(or_, cues[:HEAD_WORDS]), reduce(or_, cues[-TAIL_WORDS:])
-    grammar = sum([bits >= FUNCTION for bits in cues])
+    head = tail = 0
+    for cues in map(LEXICON.__getitem__, found[:HEAD_WORDS]):
+        head |= cues
+    for cues in map(LEXICON.__getitem__, found[-TAIL_WORDS:]):
+        tail |= cues
     if wide:
         head |= LEXICON.in_text(said[:HEAD_CHARS])
         tail |= LEXICON.in_text(said[-TAIL_CHARS:])
-    end = said.rstrip()[-1:]
-    marks = head & _CUES | (tail & _CUES) << TAIL_CUES | min(15, 30 * grammar // len(found)) << GRAMMAR
+    end = found[-1][-1]
+    marks = head & _CUES | (tail & _CUES) << TAIL_CUES
     marks |= (end.isalnum() * OPEN) | ((end in "?？") * ASKS) | wide * WIDE
     if len(found) >= RUN_WORDS and len(set(found)) * RUN_SHARE <= len(found):
         marks |= RUNS
     return marks | (count <= (2 * SHORT_WORDS if wide else SHORT_WORDS)) * SHORT
 
 
-def _edges(found: list[str], wide: bool) -> tuple[int, int]:
+def _edges(found: list[str], wide: bool, numbered: bool) -> tuple[int, int]:
     size = min(2 * EDGE_WORDS if wide else EDGE_WORDS, len(found) // 2)
     if not size:
         return 0, 0
-    return tuple(_hash(_DIGITS.sub("0", " ".join(part))) for part in (found[:size], found[-size:]))  # type: ignore[return-value]
+    head, tail = " ".join(found[:size]), " ".join(found[-size:])
+    if numbered:
+        head, tail = _DIGITS.sub("0", head), _DIGITS.sub("0", tail)
+    return _hash(head), _hash(tail)
 
 
 def _hash(text: str) -> int:
@@ -140,15 +153,18 @@ def _bias(biases: Sequence[tuple[int, float]]) -> tuple[int, int]:
 
 
 def _dials(sampling: Sampling) -> int:
-    warm = round(100 * sampling.temperature) if 0 <= sampling.temperature <= 2.55 else 255
-    limit = min(max(sampling.max_tokens, 0), (1 << 20) - 1)
+    warmth, limit, top, choices = sampling.temperature, sampling.max_tokens, sampling.top_logprobs, sampling.n
     return (
-        warm
-        | limit << 8
+        (round(100 * warmth) if 0 <= warmth <= 2.55 else 255)
+        | _within(limit, 0, (1 << 20) - 1) << 8
         | bool(sampling.logprobs) << 28
-        | min(max(sampling.top_logprobs, 0), 31) << 29
-        | min(max(sampling.n, 1), 127) << 34
+        | _within(top, 0, 31) << 29
+        | _within(choices, 1, 127) << 34
     )
+
+
+def _within(value: int, least: int, most: int) -> int:
+    return value if least <= value <= most else least if value < least else most
 
 
 def temperature(dials: int) -> int:

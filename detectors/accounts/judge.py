@@ -66,7 +66,8 @@ class Judge:
             alarm = ruled(after)
             if not alarm and after.count >= FIRST and (score >= self._alarm or cusum >= self._limit):
                 alarm = likeliest(after)
-        after = msgspec.structs.replace(after, score=score, cusum=cusum, alarm=alarm)
+        if (score, cusum, alarm) != (state.score, state.cusum, state.alarm):
+            after = msgspec.structs.replace(after, score=score, cusum=cusum, alarm=alarm)
         return after, () if alarm == state.alarm else (finding(alarm),)
 
     def heard(self, before: AccountState, after: AccountState) -> Heard:

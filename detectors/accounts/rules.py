@@ -70,7 +70,7 @@ _SHOWN = {
 
 def shown(state: AccountState) -> bool:
     """Whether a rule finds the account, and its latest request is one of those that the rule counts."""
-    latest = state.recent[0] if state.recent else 0
+    latest = int.from_bytes(state.recent[:8], "little")
     return latest & _EVER > 0 and latest & _SHOWN.get(ruled(state), 0) > 0
 
 

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 
 from detectors.accounts.cues import LANES
 
+SKETCH = LANES // 8
+"""Bytes of a sketch."""
 _TOP = int.from_bytes(b"\x80" * LANES, "big")
 _ONES = int.from_bytes(b"\x01" * LANES, "big")
 _FOLDS = tuple((LANES * 8 >> fold, (1 << (LANES * 8 >> fold)) - 1, 1 << fold - 1) for fold in (1, 2, 3))
@@ -13,8 +15,41 @@ _FOLDS = tuple((LANES * 8 >> fold, (1 << (LANES * 8 >> fold)) - 1, 1 << fold - 1
 
 def sketch(lanes: Iterable[int], count: int) -> int:
     """Bit i is set where more than half of the `count` words (at most 127) have bit i of their hash set."""
-    over = (sum(lanes) + _ONES * (127 - count // 2)) & _TOP
-    bits = over >> 7
+    return majority(sum(lanes), count)
+
+
+def majority(summed: int, count: int) -> int:
+    """The sketch of `count` words (at most 127) whose lanes add up to `summed`."""
+    bits = ((summed + _ONES * (127 - count // 2)) & _TOP) >> 7
     for width, mask, shift in _FOLDS:
         bits = bits & mask | (bits >> width) << shift
     return bits
+
+
+class Ring:
+    """Sketches of the latest texts, SKETCH bytes each, and how far a sketch is from the nearest: all at once, as counts
+    of bits in lanes of one integer."""
+
+    def __init__(self, size: int) -> None:
+        def lanes(value: int, width: int) -> int:
+            return int.from_bytes(value.to_bytes(width, "little") * (size * SKETCH // width), "little")
+
+        self._bytes = size * SKETCH
+        self._each = lanes(1, SKETCH)
+        self._ones, self._twos, self._fours = lanes(0x55, 1), lanes(0x33, 1), lanes(0x0F, 1)
+
+    def nearest(self, held: bytes, found: int) -> int:
+        """Bits in which `found` differs from the nearest of those `held`; LANES where there is none."""
+        if not held:
+            return LANES
+        bits = int.from_bytes(held, "little") ^ found * self._each
+        bits -= bits >> 1 & self._ones
+        bits = (bits & self._twos) + (bits >> 2 & self._twos)
+        bits = bits + (bits >> 4) & self._fours
+        for fold in (8, 16, 32, 64):
+            bits += bits >> fold
+        return min(bits.to_bytes(self._bytes, "little")[: len(held) : SKETCH])
+
+    def added(self, held: bytes, found: int) -> bytes:
+        """With `found` in front, and without the oldest where there is no room."""
+        return (found.to_bytes(SKETCH, "little") + held)[: self._bytes]

@@ -14,9 +14,11 @@ import numpy.typing as npt
 from detectors.accounts import facts
 from detectors.accounts.facts import NAMES, Past
 from detectors.accounts.features import Trace
+from detectors.accounts.sketch import Ring
 
 RING = 20
 """Sketches that are kept, without those of texts that only came back."""
+SKETCHES = Ring(RING)
 TEXTS, EDGES, DIALS = 12, 8, 6
 """Hashes of texts and forms each, of openings and closings each, and of biases and dials each, with their counts."""
 RECENT = 32
@@ -26,12 +28,16 @@ COUNTED = tuple(NAMES.index(name) for name in (
     "same_hot", "bias_new", "dials_new", "tail_only",
 ))  # fmt: skip
 """Facts whose very number tells something, however many other requests surround them."""
+_TOLD = len(NAMES)
+_FACTS = 8
+"""Bytes of one request's facts."""
 _MOST_COUNTED, _MOST_SEEN, _MOST_DISTANT = 60, 200, 64
 COLUMNS = 1 + 2 * len(NAMES) + len(COUNTED) + 1 + 9
 
 
 class AccountState(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    """Tables are flat: hash, count, hash, count ..., the latest first. Times in milliseconds, scores in thousandths
+    """Tables are flat: hash, count, hash, count ..., the latest first. ``ring`` holds
+    sketches, ``recent`` the facts of requests, the latest first. Times in milliseconds, scores in thousandths
     of log-odds; ``alarm`` is the rule that fired first, 0 for none."""
 
     count: int = 0
@@ -39,8 +45,7 @@ class AccountState(msgspec.Struct, frozen=True, gc=False, array_like=True):
     gap: int = 0
     length: int = 0
     dials: int = 0
-    highs: tuple[int, ...] = ()
-    lows: tuple[int, ...] = ()
+    ring: bytes = b""
     texts: tuple[int, ...] = ()
     forms: tuple[int, ...] = ()
     heads: tuple[int, ...] = ()
@@ -48,7 +53,7 @@ class AccountState(msgspec.Struct, frozen=True, gc=False, array_like=True):
     bias_sets: tuple[int, ...] = ()
     biases: tuple[int, ...] = ()
     settings: tuple[int, ...] = ()
-    recent: tuple[int, ...] = ()
+    recent: bytes = b""
     totals: tuple[int, ...] = (0,) * len(NAMES)
     distance: int = 0
     score: int = 0
@@ -63,10 +68,14 @@ def counted(table: tuple[int, ...], value: int, size: int) -> tuple[tuple[int, .
     """
     if not value:
         return table, 0
-    if value in table[::2]:
+    if table and table[0] == value:
+        return (value, table[1] + 1, *table[2:]), table[1]
+    if value in table and value in table[::2]:
         at = 2 * table[::2].index(value)
         return (value, table[at + 1] + 1, *table[:at], *table[at + 2 :]), table[at + 1]
     if len(table) >= 2 * size:
+        if table[-1] == 1:
+            return (value, 1, *table[:-2]), 0
         counts = table[size + 1 :: 2]
         out = size + 2 * (len(counts) - 1 - counts[::-1].index(min(counts)))
         table = table[:out] + table[out + 2 :]
@@ -82,9 +91,8 @@ def advance(state: AccountState, seen: Trace, time: int) -> AccountState:
     sets, bias_set = counted(state.bias_sets, seen.biased, DIALS)
     biases, bias = counted(state.biases, seen.biases, DIALS)
     settings, setting = counted(state.settings, seen.dials, DIALS)
-    high, low = seen.high, seen.low
-    near = [(a ^ high).bit_count() + (b ^ low).bit_count() for a, b in zip(state.highs, state.lows, strict=True)]
-    nearest = min(near, default=128)
+    full = seen.high << 64 | seen.low
+    nearest = SKETCHES.nearest(state.ring, full)
     gap = max(0, time - state.time) if state.count else 0
     on = facts.facts(seen, Past(
         not state.count, same, state.texts[:1] == (seen.text,), form, head, tail, bias_set, bias, setting, state.dials,
@@ -93,8 +101,8 @@ def advance(state: AccountState, seen: Trace, time: int) -> AccountState:
     fresh = seen.length > 0 and not same
     return AccountState(
         state.count + 1, max(time, state.time), gap, seen.length, seen.dials,
-        (high, *state.highs)[:RING] if fresh else state.highs, (low, *state.lows)[:RING] if fresh else state.lows,
-        texts, forms, heads, tails, sets, biases, settings, (on, *state.recent)[:RECENT], _added(state.totals, on),
+        SKETCHES.added(state.ring, full) if fresh else state.ring, texts, forms, heads, tails, sets, biases, settings,
+        (on.to_bytes(_FACTS, "little") + state.recent)[: RECENT * _FACTS], _added(state.totals, on),
         state.distance + (min(nearest, _MOST_DISTANT) if state.count else 0), state.score, state.cusum, state.alarm,
     )  # fmt: skip
 
@@ -112,14 +120,17 @@ def row(state: AccountState) -> npt.NDArray[np.int32]:
     """What the scorer reads, COLUMNS integers: shares in thousandths, counts up to a bound."""
     count = max(1, state.count)
     totals = np.array(state.totals, dtype=np.int64)
-    recent = np.unpackbits(np.array(state.recent, dtype="<u8").view(np.uint8).reshape(-1, 8), axis=1, bitorder="little")
+    recent = np.unpackbits(np.frombuffer(state.recent, np.uint8), bitorder="little").reshape(-1, 8 * _FACTS)
     rest = [state.distance // count]
     for table in (state.texts, state.heads, state.tails):
         rest += _shares(table, count)
     rest.append(min(state.count, _MOST_SEEN))
-    return np.concatenate((
-        totals * 1000 // count, recent.sum(axis=0)[: len(NAMES)], np.minimum(totals.take(COUNTED), _MOST_COUNTED), rest,
-    )).astype(np.int32)  # fmt: skip
+    found = np.empty(COLUMNS, dtype=np.int32)
+    found[:_TOLD] = totals * 1000 // count
+    found[_TOLD : 2 * _TOLD] = np.add.reduce(recent, axis=0, dtype=np.int32)[:_TOLD]
+    found[2 * _TOLD : -len(rest)] = np.minimum(totals.take(COUNTED), _MOST_COUNTED)
+    found[-len(rest) :] = rest
+    return found
 
 
 def _shares(table: tuple[int, ...], count: int) -> list[int]:

@@ -298,7 +298,7 @@ async def grant(settings: Settings, tenant: str, out: Path) -> None:
 
 def vault(settings: Settings, hand: Registry) -> Vault:
     """The secrets behind the registry's documents."""
-    return Vault(FileKeyring(settings.keys.keyring), hand.control)
+    return Vault(open_kms(settings.keys.keyring), hand.control)
 
 
 async def check_broker(settings: Settings) -> None:

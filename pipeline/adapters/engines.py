@@ -100,7 +100,8 @@ def _registry_engine(ours: Generate, models: Models, keys: Keys) -> VersionedEng
 
     The model that ships is put into the registry first; whoever holds the keyring lets the worker in.
     """
-    registry, worker = model_registry(models, "generate"), create_worker(keys.worker_key)
+    actor = f"generate.{ours.pool}" if ours.pool else "generate"
+    registry, worker = model_registry(models, actor), create_worker(keys.worker_key)
     # a new embedded deployment starts this stage before anything else has made its keys
     kms = open_kms(keys.keyring) if keys.keyring.exists() else FileKeyring.create(keys.keyring)
     operator = Tenant(kms) if isinstance(kms, FileKeyring) else None

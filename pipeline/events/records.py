@@ -262,12 +262,12 @@ class Completion(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 
 
 class Response(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
-    """A chunk, the end, or a refusal, for whoever waits."""
+    """A place in the queue, a chunk, the end, or a refusal, for whoever waits."""
 
     request: str
     client_request: str
     tenant: str
-    event: Literal["chunk", "end", "refusal"]
+    event: Literal["chunk", "end", "refusal", "place"]
     attempt: str = ""
     position: int = 0
     """Tokens before this chunk."""
@@ -284,6 +284,10 @@ class Response(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     retry_after_ms: int = 0
     completion: bytes = b""
     """end: SHA-256 of the acknowledged completion's bytes."""
+    ahead: int = 0
+    """place: 1 is the next to run."""
+    eta_ms: int = -1
+    """place: estimated time until it runs; -1 while too little has been measured."""
 
 
 class FindingEvent(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from inference.bounds import MAX_DEADLINE_S
-from inference.types import EngineClosed, FinishReason, GenerationRequest, InferenceEngine
+from inference.types import EngineClosed, FinishReason, GenerationRequest, InferenceEngine, Place
 from pipeline.adapters.control_feed import ControlFeed
 from pipeline.adapters.kafka import Item, Marks, Offsets, PartitionReader
 from pipeline.errors import Malformed, Retryable
@@ -36,6 +36,8 @@ from pipeline.vault import Vault
 _log = logging.getLogger(__name__)
 _MARK_S = 0.5
 _PAUSE_S = 1.0
+_PLACES_S, _PLACES = 1.0, 32
+"""Seconds between two looks at who waits in the engine, and of how many at most: asking costs the engine time."""
 
 
 @dataclass(slots=True)
@@ -80,11 +82,13 @@ class GeneratePartition:
         self._progress = Progress()
         self._known: dict[str, int] = {}
         self._cancelled: dict[str, int] = {}
+        self._waiting: dict[str, tuple[Work, str, Place | None]] = {}
+        """Given to the engine and not begun: with attempt, and the place that was told."""
         self._runs: set[asyncio.Task[None]] = set()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until ``stop``; runs under way then are left for whoever comes next."""
-        marking = asyncio.create_task(self._keep_mark())
+        beside = [asyncio.create_task(self._keep_mark()), asyncio.create_task(self._tell_places())]
         try:
             await self._start(stop)
             while not stop.is_set():
@@ -97,9 +101,8 @@ class GeneratePartition:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._arrived.wait(), 0.2)
         finally:
-            marking.cancel()
-            for run in self._runs:
-                run.cancel()
+            for task in (*beside, *self._runs):
+                task.cancel()
             await asyncio.gather(*self._runs, return_exceptions=True)
             with contextlib.suppress(Retryable):
                 await self._set_mark()
@@ -186,7 +189,11 @@ class GeneratePartition:
             return rim.vault.seal(work.tenant, "response", name, work.client_request, raw)
 
         answer = generate.Answer(work, attempt, rim.worker, seal, rim.guard(work, messages), rim.trace)
-        finish = await self._stream(work, request, answer)
+        self._waiting[work.request] = (work, attempt, None)
+        try:
+            finish = await self._stream(work, request, answer)
+        finally:
+            self._waiting.pop(work.request, None)
         return answer.completion(finish), answer.take()
 
     async def _stream(self, work: Work, request: GenerationRequest, answer: generate.Answer) -> FinishReason | None:
@@ -203,6 +210,7 @@ class GeneratePartition:
                     if work.request in self._cancelled:
                         return FinishReason.CANCELLED
                     async for chunk in chunks:
+                        self._waiting.pop(work.request, None)
                         if answer.push(chunk, _clock() - began):
                             self._rim.sender.put_late(gathered)
                         finish = chunk.finish
@@ -236,6 +244,20 @@ class GeneratePartition:
                 await self._set_mark()
             except Retryable as error:
                 _log.warning("generate[%d]: %s", self._partition, error)
+
+    async def _tell_places(self) -> None:
+        """Tell those that wait where they stand, where that has changed; they take turns to be looked at."""
+        while True:
+            await asyncio.sleep(_PLACES_S)
+            for request in list(self._waiting)[:_PLACES]:
+                found = await self._rim.engine.place(request)
+                held = self._waiting.pop(request, None)
+                if held is None:
+                    continue
+                work, attempt, told = held
+                self._waiting[request] = (work, attempt, found)
+                if found is not None and found.position and found != told:
+                    self._rim.sender.put(self._response(work, generate.place(work, attempt, found)))
 
     async def _set_mark(self) -> None:
         if self._progress.changed:

@@ -15,7 +15,7 @@ from typing import Protocol
 import msgspec
 
 from detectors.base import Finding
-from inference.types import Chunk, FinishReason, GenerationRequest, SamplingParams, Turn
+from inference.types import Chunk, FinishReason, GenerationRequest, Place, SamplingParams, Turn
 from inference.watermark.account import MarkAccount
 from pipeline.events.codec import encode
 from pipeline.events.records import Completion, FindingEvent, Response, Result, Watermark, Work
@@ -190,6 +190,19 @@ def end(work: Work, completion: Completion, written: bytes) -> Response:
         output_tokens=completion.output_tokens,
         reason=withheld_for(work, completion.findings) if completion.result == "withheld" else "",
         completion=hashlib.sha256(written).digest(),
+    )
+
+
+def place(work: Work, attempt: str, found: Place) -> Response:
+    """Where a request stands that has not begun to run."""
+    return Response(
+        request=work.request,
+        client_request=work.client_request,
+        tenant=work.tenant,
+        event="place",
+        attempt=attempt,
+        ahead=found.position,
+        eta_ms=-1 if found.eta_s is None else round(found.eta_s * 1000),
     )
 
 

@@ -97,11 +97,14 @@ class SimpleShape:
         return {"client_request": self._client_request, "text": text, "model": self._model, **_ended(end)}
 
 
-def collected(client_request: str, reply: Reply | None) -> dict[str, Any]:
-    """What is known of a request that was written elsewhere: ``open`` until its end came by."""
+def collected(client_request: str, reply: Reply | None, place: Response | None = None) -> dict[str, Any]:
+    """What is known of a request: ``open`` until its end came by, with its place in the queue while it waits there."""
     if reply is None or reply.end is None:
         text = bytes(reply.text).decode("utf-8", "replace") if reply else ""
-        return {"client_request": client_request, "result": "open", "text": text}
+        known: dict[str, Any] = {"client_request": client_request, "result": "open", "text": text}
+        if place is not None:
+            known["queue"] = {"position": place.ahead, "eta_ms": place.eta_ms if place.eta_ms >= 0 else None}
+        return known
     text = (reply.whole or b"").decode("utf-8", "replace")
     return {"client_request": client_request, "text": text, **_ended(reply.end)}
 

@@ -61,7 +61,7 @@ async def model(request: web.Request) -> web.Response:
 
 
 async def held_request(request: web.Request) -> web.Response:
-    """The outcome of a request written by a direct producer, by its client request id under the same principal."""
+    """The outcome of a request, or its place in the queue, by its client request id under the same principal."""
     door, caller = _enter(request)
     client_request = request.match_info["id"]
     wait = request.query.get("wait_ms", "0")
@@ -70,12 +70,12 @@ async def held_request(request: web.Request) -> web.Response:
     if not client_request.startswith(f"{caller.principal.id}:"):
         # ids of other principals of the same tenant read as absent, whether they exist or not
         raise because("no_such_request", message="No request of this principal has that id.")
-    opener = door.opener(caller.tenant.id)
-    reply = await door.room.held((caller.tenant.id, client_request), opener, int(wait) / 1000)
+    opener, name = door.opener(caller.tenant.id), (caller.tenant.id, client_request)
+    reply = await door.room.held(name, opener, int(wait) / 1000)
     fault = reply.fault() if reply else None
     if fault is not None:
         raise fault
-    answer = collected(client_request, reply)
+    answer = collected(client_request, reply, door.room.place(name))
     return web.json_response(answer, status=202 if answer["result"] == "open" else 200)
 
 

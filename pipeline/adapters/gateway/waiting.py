@@ -87,6 +87,8 @@ class WaitingRoom:
         self._waiters: dict[Name, Waiter] = {}
         self._held: OrderedDict[Name, list[Response]] = OrderedDict()
         self._bytes = 0
+        self._places: OrderedDict[Name, Response] = OrderedDict()
+        """The newest word on where a request stands that has not begun, oldest out first."""
         self._bells: dict[Name, set[asyncio.Event]] = {}
 
     @property
@@ -108,6 +110,12 @@ class WaitingRoom:
 
     def deliver(self, response: Response) -> None:
         name = (response.tenant, response.client_request)
+        self._places.pop(name, None)
+        if response.event == "place":
+            self._places[name] = response
+            if len(self._places) > self._most:
+                self._places.popitem(last=False)
+            return
         waiter = self._waiters.get(name)
         if waiter is not None:
             waiter.feed(response)
@@ -115,6 +123,10 @@ class WaitingRoom:
         self._hold(name, response)
         for bell in self._bells.get(name, ()):
             bell.set()
+
+    def place(self, name: Name) -> Response | None:
+        """Where a request stands in a worker's queue; None where it runs, has ended, or nothing was told."""
+        return self._places.get(name)
 
     async def held(self, name: Name, opener: Opener, seconds: float) -> Reply | None:
         """The reply of a request that nobody waited for, as of its end or after ``seconds``; None if none came."""

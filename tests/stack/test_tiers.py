@@ -1,0 +1,163 @@
+"""A tenant with workers of its own: nobody else's worker sees its work, and without one it waits and expires."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from typing import Any
+
+import aiohttp
+import pytest
+from deployment_site import Deployment, furnished
+from real_stages import serving
+
+from inference.watermark.keys import create_master
+from pipeline import wiring
+from pipeline.adapters import topic_admin
+from pipeline.adapters.control_feed import ControlFeed
+from pipeline.adapters.embedded.supervisor import free_port
+from pipeline.adapters.kafka import PartitionReader
+from pipeline.adapters.registry import Registry
+from pipeline.config import Gateway, Generate, Kafka, Keys, Models, Settings
+from pipeline.errors import ConfigError
+from pipeline.events.codec import decode, decode_log
+from pipeline.events.control import Plan
+from pipeline.events.records import Outcome, Work
+
+PARTITIONS = 2
+ALONE = Plan(id="alone", models=("echo",), isolation="process", weight=300)
+ON_DEVICE = Plan(id="on-device", models=("echo",), isolation="device")
+
+
+def in_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    @functools.wraps(test)
+    def run(*given: Any, **named: Any) -> None:
+        asyncio.run(test(*given, **named))
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    with furnished(tmp_path_factory.mktemp("tiers"), PARTITIONS) as made:
+        asyncio.run(_isolate(made))
+        yield made
+
+
+async def _isolate(made: Deployment) -> None:
+    create_master(settings(made).keys.watermark_key)
+    async with wiring.registry(settings(made)) as hand:
+        await hand.apply_policies([ALONE, ON_DEVICE])
+        for tenant, plan in (("bank", "alone"), ("mint", "on-device")):
+            await hand.add_tenant(tenant, plan)
+            made.keys[tenant] = await hand.add_key(tenant, f"{tenant}-app")
+
+
+def settings(made: Deployment, **generate: Any) -> Settings:
+    return Settings(
+        kafka=Kafka(bootstrap=made.bootstrap, partitions=PARTITIONS),
+        keys=Keys(home=made.home / "keys"),
+        models=Models(home=made.home / "models"),
+        gateway=Gateway(port=free_port()),
+        generate=Generate(model="echo", **generate),
+    )
+
+
+@contextlib.asynccontextmanager
+async def own_worker(made: Deployment, tenant: str) -> AsyncIterator[None]:
+    """With the keys of that tenant alone."""
+    ours = settings(made, pool=tenant)
+    granted = Keys(home=made.home / tenant / "keys")
+    await wiring.grant(ours, tenant, granted.home)
+    stop = asyncio.Event()
+    running = asyncio.create_task(wiring.generate(ours.model_copy(update={"keys": granted}), stop))
+    try:
+        yield
+    finally:
+        stop.set()
+        await running
+
+
+async def ask(made: Deployment, url: str, tenant: str, timeout_ms: int = 30_000) -> tuple[int, str]:
+    """Status, and the text or the error's code."""
+    body = {"prompt": f"words of {tenant}", "model": "echo", "max_tokens": 8, "timeout_ms": timeout_ms}
+    headers = {"Authorization": f"Bearer {made.keys[tenant]}"}
+    async with aiohttp.ClientSession() as session, session.post(f"{url}/inference", json=body, headers=headers) as got:
+        answer = await got.json()
+        return got.status, answer["text"] if got.status == 200 else answer["error"]["code"]
+
+
+async def read(made: Deployment, topic: str) -> list[bytes]:
+    found = []
+    for partition in range(PARTITIONS):
+        reader = PartitionReader(made.bootstrap, topic, partition)
+        await reader.start(0)
+        found += [item.value for item in await reader.read_to_end()]
+        await reader.close()
+    return found
+
+
+@in_loop
+async def test_each_tenants_work_is_seen_by_its_own_workers_alone(deployment: Deployment) -> None:
+    shared = settings(deployment)
+    url = f"http://127.0.0.1:{shared.gateway.port}"
+    async with serving(shared):
+        assert await ask(deployment, url, "acme") == (200, "words of acme")
+        assert await ask(deployment, url, "bank", 1500) == (504, "expired")
+        async with own_worker(deployment, "bank"):
+            assert await ask(deployment, url, "bank") == (200, "words of bank")
+            assert await ask(deployment, url, "acme") == (200, "words of acme")
+    shared_work = [decode(Work, value) for value in await read(deployment, "work")]
+    own_work = [decode(Work, value) for value in await read(deployment, "work.bank")]
+    assert {work.tenant for work in shared_work} == {"acme"}
+    assert {work.tenant for work in own_work} == {"bank"}
+    assert {work.weight for work in own_work} == {ALONE.weight}
+    records = [decode_log(value) for value in await read(deployment, "decisions")]
+    outcomes = [record for record in records if isinstance(record, Outcome) and record.tenant == "bank"]
+    assert sorted(outcome.result for outcome in outcomes) == ["expired", "finished"]
+    for outcome in outcomes:
+        assert (outcome.worker == "") == (outcome.result == "expired")
+
+
+@in_loop
+async def test_the_keys_of_one_tenants_worker_open_no_other_tenants_texts(deployment: Deployment) -> None:
+    ours, out = settings(deployment), deployment.home / "opened"
+    await wiring.grant(ours, "bank", out)
+    async with wiring.registry(ours) as hand:
+        vault = wiring.vault(ours.model_copy(update={"keys": Keys(home=out)}), hand)
+        operator = wiring.vault(ours, hand)
+        for tenant, opens in (("bank", True), ("acme", False)):
+            sealed = operator.seal(tenant, "request", "messages", "r", b"secret")
+            if opens:
+                assert vault.unseal(tenant, "request", "messages", "r", sealed) == b"secret"
+                continue
+            with pytest.raises(ConfigError, match="was not granted"):
+                vault.unseal(tenant, "request", "messages", "r", sealed)
+        with pytest.raises(ConfigError, match="was not granted"):
+            vault.key_secret(next(iter(hand.control.keys)))
+    with pytest.raises(ConfigError, match="no plan asks"):
+        await wiring.grant(ours, "acme", out)
+
+
+@pytest.mark.parametrize(("pool", "told"), [("acme", "no plan asks"), ("nobody", "no plan asks"), ("mint", "cuda:N")])
+@in_loop
+async def test_a_worker_that_no_policy_asks_for_does_not_start(deployment: Deployment, pool: str, told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        await wiring.generate(settings(deployment, pool=pool), asyncio.Event())
+
+
+@in_loop
+async def test_the_table_of_topics_has_those_of_isolated_tenants(deployment: Deployment) -> None:
+    assert await topic_admin.check(deployment.bootstrap) == []
+    assert await topic_admin.add_pools(deployment.bootstrap, ["bank"]) == []
+    feed = ControlFeed(deployment.bootstrap)
+    hand = Registry(deployment.bootstrap, feed, deployment.keyring)
+    await feed.start()
+    try:
+        await hand.apply_policies([ALONE.model_copy(update={"id": "free"})])
+        assert await topic_admin.add_pools(deployment.bootstrap, ["initech"]) == [], "made before the plan was in force"
+    finally:
+        await hand.close()
+        await feed.close()

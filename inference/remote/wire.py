@@ -7,6 +7,7 @@ salts have stopped servers, CVE-2026-105756) and ``continuous_usage_stats``, whi
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -109,17 +110,18 @@ class EventLines:
         self._events = EVENTS_PER_TOKEN * max_tokens + SLACK
         self._rest = b""
 
-    def push(self, raw: bytes) -> list[bytes]:
-        """The payloads that ``raw`` completes. Raises UpstreamFault where a bound is passed."""
+    def push(self, raw: bytes) -> Iterator[bytes]:
+        """The payloads that ``raw`` completes. Raises UpstreamFault at the one that passes a bound."""
         self._bytes -= len(raw)
         *lines, self._rest = (self._rest + raw).split(b"\n")
-        if self._bytes < 0 or max(map(len, [*lines, self._rest])) > MAX_LINE:
+        for line in lines:
+            if line.startswith(b"data:"):
+                self._events -= 1
+                if self._events < 0:
+                    raise UpstreamFault("the model server sent more events than its answer may have")
+                yield line[5:].strip()
+        if self._bytes < 0 or len(self._rest) > MAX_LINE:
             raise UpstreamFault("the model server sent more bytes than its answer may have")
-        found = [line[5:].strip() for line in lines if line.startswith(b"data:")]
-        self._events -= len(found)
-        if self._events < 0:
-            raise UpstreamFault("the model server sent more events than its answer may have")
-        return found
 
 
 def read_event(raw: bytes) -> Event:

@@ -84,6 +84,13 @@ class Generate(Section):
     allow_unsigned: bool = Field(False, description="serve a model folder without a signature (development)")
     device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d{1,2})?)$", description="cpu, cuda or cuda:N")
     threads: int = Field(1, ge=1, le=256, description="threads of the arithmetic on the CPU")
+    upstream: str = Field(
+        "",
+        pattern=r"^(https?://\S{1,500})?$",
+        description="a server of OpenAI's chat completions, such as vLLM, up to /v1; generate.model is its model there",
+    )
+    upstream_key: SecretStr = Field(SecretStr(""), description="its API key; secret, from the environment")
+    upstream_context: int = Field(4096, ge=16, le=2**24, description="tokens that its model reads and writes at most")
     batch: int = Field(16, ge=1, le=1024, description="requests that run together")
     watermark: bool = Field(True, description="mark sampled answers with the tenant's key, so that a copy is traced")
     pool: str = Field(

@@ -27,6 +27,7 @@ from inference.watermark.marking import MarkPolicy, TenantMarker
 from inference.watermark.winnow import Winnower, index_key
 from pipeline.config import Generate, Keys, Models
 from pipeline.errors import ConfigError
+from pipeline.events.keyed import hmac_sha256
 from pipeline.vault import FileKeyring, open_kms
 
 _FROM_REGISTRY = "registry:"
@@ -49,7 +50,9 @@ def model_registry(models: Models, actor: str = "") -> ModelRegistry:
 
 
 def make_engine(ours: Generate, models: Models, keys: Keys) -> InferenceEngine:
-    """The engine that ``generate.model`` names. Raises ConfigError."""
+    """The engine that ``generate.model`` names, here or at ``generate.upstream``. Raises ConfigError."""
+    if ours.upstream:
+        return _remote_engine(ours, keys)
     if ours.model == "echo":
         from inference.echo import EchoEngine
 
@@ -69,6 +72,20 @@ async def follow(engine: InferenceEngine, stop: asyncio.Event) -> None:
     """Keep an engine of several versions at the shares in force, until ``stop``."""
     if isinstance(engine, VersionedEngine):
         await engine.follow(stop)
+
+
+def _remote_engine(ours: Generate, keys: Keys) -> InferenceEngine:
+    from inference.remote.engine import RemoteEngine
+
+    # of the deployment, not of this process: all workers of a tenant find the same prefixes
+    salt_key = hmac_sha256(_master(keys), b"sluice/cache-salt/v1")
+    return RemoteEngine(
+        ours.upstream,
+        ours.model,
+        salt_key=salt_key,
+        key=ours.upstream_key.get_secret_value(),
+        max_context=ours.upstream_context,
+    )
 
 
 def make_trace(ours: Generate, keys: Keys) -> Callable[[str], bytes] | None:

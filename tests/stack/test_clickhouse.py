@@ -107,9 +107,7 @@ def test_outcomes_come_back_page_by_page(clickhouse: ClickHouse, monkeypatch: py
         clickhouse.insert_columns(RECORDS, columns, origin)
     found = [(o.request, o.fingerprints) for o in outcomes.sealed_outcomes(clickhouse, NOON + 4)]
     assert found == [
-        (f"{origin}-{leaf}", b"12345678")
-        for origin in ("g/decisions/0", "g/decisions/1")
-        for leaf in range(4, 20, 2)
+        (f"{origin}-{leaf}", b"12345678") for origin in ("g/decisions/0", "g/decisions/1") for leaf in range(4, 20, 2)
     ]
     assert len(list(outcomes.sealed_outcomes(clickhouse, 0))) == 18
 

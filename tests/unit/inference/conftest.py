@@ -7,12 +7,14 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import torch
+from model_server import CONTEXT, ModelServer, serving
 
 from inference.chat import ChatTokenizer
 from inference.echo import EchoEngine
 from inference.engine import TorchEngine, TorchForward, shipped_model
 from inference.loop import BatchingEngine
 from inference.model import load_model
+from inference.remote.engine import RemoteEngine
 from inference.types import InferenceEngine
 
 
@@ -34,16 +36,30 @@ def torch_engine() -> Iterator[TorchEngine]:
     asyncio.run(engine.close())
 
 
-@pytest.fixture(params=["echo", "torch"])
+@pytest.fixture(scope="session")
+def model_server() -> Iterator[ModelServer]:
+    """A server on loopback that speaks vLLM's chat completions."""
+    with serving() as server:
+        yield server
+
+
+def remote(request: pytest.FixtureRequest) -> RemoteEngine:
+    server: ModelServer = request.getfixturevalue("model_server")
+    return RemoteEngine(server.url, "echo", salt_key=b"s" * 32, max_context=CONTEXT)
+
+
+@pytest.fixture(params=["echo", "torch", "remote"])
 def engine(request: pytest.FixtureRequest) -> InferenceEngine:
     """An engine of each kind, to be left open."""
     if request.param == "echo":
         return EchoEngine()
+    if request.param == "remote":
+        return remote(request)
     engine: TorchEngine = request.getfixturevalue("torch_engine")
     return engine
 
 
-@pytest.fixture(params=["echo", "torch"])
+@pytest.fixture(params=["echo", "torch", "remote"])
 def fresh_engine(
     request: pytest.FixtureRequest, torch_forward: Callable[[], TorchForward]
 ) -> Iterator[Callable[[], InferenceEngine]]:
@@ -53,6 +69,8 @@ def fresh_engine(
     def make() -> InferenceEngine:
         if request.param == "echo":
             return EchoEngine()
+        if request.param == "remote":
+            return remote(request)
         made.append(BatchingEngine(torch_forward(), models=("glossary",)))
         return made[-1]
 

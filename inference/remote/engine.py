@@ -1,0 +1,255 @@
+"""An ``InferenceEngine`` over HTTP. No torch: the model, its cache and its batches are the server's.
+
+What is the caller's stays here: bounds, deadlines, retries before the first token, and a cache salt per tenant, so that
+a server that keeps prefixes shares none between tenants.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hmac
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import aiohttp
+
+from inference.bounds import MAX_DEADLINE_S, check_request
+from inference.remote.answer import RemoteAnswer
+from inference.remote.wire import Event, EventLines, UpstreamFault, body, read_event
+from inference.sequence import failure
+from inference.types import (
+    Chunk,
+    ContextExceeded,
+    EngineClosed,
+    EngineStats,
+    FinishReason,
+    GenerationRequest,
+    InvalidRequest,
+    Place,
+)
+
+ATTEMPTS = 3
+"""Times that one request is sent at most; never again once text has come."""
+PAUSE_S = 0.2
+"""Before the second attempt; twice as long before each further one, or what ``Retry-After`` says up to MAX_PAUSE_S."""
+MAX_PAUSE_S = 5.0
+IDLE_S = 120.0
+"""Longest silence of a server in the middle of an answer, or before it."""
+_AGAIN = frozenset({408, 429, 500, 502, 503, 504})
+_FAULT_BYTES = 4096
+_T = TypeVar("_T")
+
+
+class _Cancelled(Exception):
+    """``cancel`` was called while the request waited for its server."""
+
+
+@dataclass(eq=False, slots=True)
+class _Run:
+    """One request on its way: what ends a wait early."""
+
+    request: GenerationRequest
+    until: float
+    """Deadline in the loop's time."""
+    idle_s: float
+    cancelled: bool = False
+    scope: asyncio.Timeout | None = field(default=None)
+
+    async def within(self, act: Awaitable[_T]) -> _T:
+        """The result of ``act``. Raises _Cancelled, or UpstreamFault where it takes too long."""
+        now = asyncio.get_running_loop().time()
+        try:
+            async with asyncio.timeout_at(now if self.cancelled else min(now + self.idle_s, self.until)) as self.scope:
+                return await act
+        except TimeoutError:
+            if self.cancelled:
+                raise _Cancelled from None
+            if asyncio.get_running_loop().time() >= self.until:
+                raise UpstreamFault("no answer by the deadline", FinishReason.DEADLINE) from None
+            raise UpstreamFault(f"the model server said nothing for {self.idle_s:g} s", again=True) from None
+        finally:
+            self.scope = None
+
+    def cancel(self) -> None:
+        self.cancelled = True
+        if self.scope is not None and not self.scope.expired():
+            self.scope.reschedule(asyncio.get_running_loop().time())
+
+
+class RemoteEngine:
+    """Serves ``model`` of the server at ``url`` (up to and with ``/v1``); of one event loop at a time.
+
+    ``key`` is sent as bearer token. ``salt_key`` derives the tenants' cache salts: the same for all workers of a
+    deployment. ``max_context`` is the model's there; the server has the last word on the length of an input, as only
+    it has the tokenizer. Each attempt has a connection of its own, which ends with the answer or its cancelling.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        model: str,
+        *,
+        salt_key: bytes,
+        key: str = "",
+        max_context: int = 4096,
+        max_running: int = 256,
+        idle_s: float = IDLE_S,
+    ) -> None:
+        self.models = (model,)
+        self.max_context = max_context
+        self._url = f"{url.rstrip('/')}/chat/completions"
+        self._salt_key, self._idle_s, self._max_running = salt_key, idle_s, max_running
+        self._headers = {"Accept": "text/event-stream", "Accept-Encoding": "identity"}
+        if key:
+            self._headers["Authorization"] = f"Bearer {key}"
+        self._open: dict[str, _Run] = {}
+        self._refusing = False
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._tokens = self._steps = 0
+
+    async def submit(self, request: GenerationRequest) -> AsyncIterator[Chunk]:
+        """See ``InferenceEngine.submit``."""
+        if self._refusing:
+            raise EngineClosed("the engine is draining; send the request to another one")
+        try:
+            run = self._accept(request)
+        except InvalidRequest as fault:
+            yield failure(request.request_id, fault)
+            return
+        self._idle.clear()
+        self._open[request.request_id] = run
+        try:
+            async with contextlib.aclosing(self._answer(run)) as chunks:
+                async for chunk in chunks:
+                    self._tokens += chunk.tokens
+                    yield chunk
+        finally:
+            del self._open[request.request_id]
+            if not self._open:
+                self._idle.set()
+
+    def cancel(self, request_id: str) -> bool:
+        """See ``InferenceEngine.cancel``; from the loop that reads the answer."""
+        run = self._open.get(request_id)
+        if run is None:
+            return False
+        run.cancel()
+        return True
+
+    async def place(self, request_id: str) -> Place | None:
+        """See ``InferenceEngine.place``; the queue is the server's and not told."""
+        return Place(0, None) if request_id in self._open else None
+
+    async def drain(self) -> None:
+        """See ``InferenceEngine.drain``."""
+        self._refusing = True
+        await self._idle.wait()
+
+    def stats(self) -> EngineStats:
+        """See ``InferenceEngine.stats``; a step is one event of one answer."""
+        running = len(self._open)
+        return EngineStats(running, 0, self._tokens, self._steps, running / self._max_running)
+
+    async def close(self) -> None:
+        """See ``InferenceEngine.close``."""
+        self._refusing = True
+        for run in self._open.values():
+            run.cancel()
+
+    def _accept(self, request: GenerationRequest) -> _Run:
+        check_request(request)
+        if request.adapter:
+            raise InvalidRequest("adapter: this tenant has none of that name")
+        if request.sampling.logprobs:
+            raise InvalidRequest("logprobs: this engine tells none")
+        if request.request_id in self._open:
+            raise InvalidRequest("request_id: a request of this id is already running")
+        if len(self._open) >= self._max_running:
+            raise InvalidRequest("the engine is full; try again later or send it elsewhere")
+        if request.max_tokens >= self.max_context:
+            raise ContextExceeded(f"expected max_tokens below {self.max_context}, got {request.max_tokens}")
+        left = MAX_DEADLINE_S if request.deadline_s is None else request.deadline_s
+        return _Run(request, asyncio.get_running_loop().time() + left, self._idle_s)
+
+    async def _answer(self, run: _Run) -> AsyncGenerator[Chunk, None]:
+        answer = RemoteAnswer(run.request)
+        try:
+            async with contextlib.aclosing(self._events(run)) as events:
+                async for event in events:
+                    self._steps += 1
+                    chunk = answer.accept(event)
+                    if chunk is not None:
+                        yield chunk
+                        if chunk.finish is not None:
+                            return
+            last = answer.whole()
+            if last is None:
+                raise UpstreamFault("the model server broke off in the middle of an answer")
+            yield last
+        except _Cancelled:
+            yield answer.end(FinishReason.CANCELLED)
+        except UpstreamFault as fault:
+            begun = answer.output_tokens > 0
+            yield answer.end(FinishReason.ERROR if begun else fault.finish, str(fault))
+
+    async def _events(self, run: _Run) -> AsyncGenerator[Event, None]:
+        """Events of the first attempt that gives any."""
+        for attempt in range(1, ATTEMPTS + 1):
+            begun, pause = False, PAUSE_S * 2 ** (attempt - 1)
+            try:
+                async with contextlib.aclosing(self._attempt(run)) as events:
+                    async for event in events:
+                        begun = begun or bool(event.text or (event.usage and event.usage.completion_tokens))
+                        yield event
+                return
+            except UpstreamFault as fault:
+                if begun or not fault.again or attempt == ATTEMPTS:
+                    raise
+                pause = min(MAX_PAUSE_S, max(pause, fault.pause_s))
+            await run.within(asyncio.sleep(pause))
+
+    async def _attempt(self, run: _Run) -> AsyncGenerator[Event, None]:
+        request = run.request
+        salt = hmac.digest(self._salt_key, request.tenant.encode(), "sha256").hex()
+        asked = body(request, self.models[0], salt)
+        limits = aiohttp.ClientTimeout(total=None)
+        connector = aiohttp.TCPConnector(force_close=True)
+        async with aiohttp.ClientSession(
+            connector=connector, timeout=limits, headers=self._headers, auto_decompress=False
+        ) as session:
+            try:
+                response = await run.within(session.post(self._url, json=asked, allow_redirects=False))
+                try:
+                    await self._require_stream(run, response)
+                    async with contextlib.aclosing(self._read(run, response)) as events:
+                        async for event in events:
+                            yield event
+                finally:
+                    response.close()
+            except (aiohttp.ClientError, OSError):
+                raise UpstreamFault("the model server cannot be reached or broke off", again=True) from None
+
+    async def _require_stream(self, run: _Run, response: aiohttp.ClientResponse) -> None:
+        if response.status == 200:
+            return
+        if response.status == 400:
+            said = await run.within(response.content.read(_FAULT_BYTES))
+            if b"context" in said:
+                error = f"input and max_tokens together are more than the model's context of {self.max_context}"
+                raise UpstreamFault(error, FinishReason.CONTEXT)
+        wait = response.headers.get("Retry-After", "")
+        again, pause = response.status in _AGAIN, float(wait) if wait.isdecimal() and len(wait) < 9 else 0.0
+        raise UpstreamFault(f"the model server answered {response.status}", again=again, pause_s=pause)
+
+    async def _read(self, run: _Run, response: aiohttp.ClientResponse) -> AsyncGenerator[Event, None]:
+        lines = EventLines(run.request.max_tokens)
+        while raw := await run.within(response.content.readany()):
+            for payload in lines.push(raw):
+                if run.cancelled:
+                    raise _Cancelled
+                if payload == b"[DONE]":
+                    return
+                yield read_event(payload)

@@ -3,7 +3,7 @@
 Frames on standard input and output: length (u32 BE), then msgpack; a list of transcripts in, a list of ``Screened``
 out. Reading is done by a fork of the process, which first sends an empty frame: it is ready. A batch that takes more
 CPU time or memory than its share kills that fork and nothing else; the next one is ready within milliseconds, and its
-empty frame in place of an answer says so. Neither can write a file nor open a further one, and neither holds a secret.
+empty frame in place of an answer says so. Neither can open a file, a pipe or a connection, and neither holds a secret.
 """
 
 from __future__ import annotations
@@ -84,7 +84,8 @@ def _confine() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     for limit in (resource.RLIMIT_FSIZE, resource.RLIMIT_CORE):
         resource.setrlimit(limit, (0, 0))
-    resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))
+    # what is open stays so; with any room at all, a place could be closed and filled with a file or a socket
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, 0))
     _die_with_parent()
 
 

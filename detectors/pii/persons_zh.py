@@ -25,7 +25,9 @@ _AFTER = re.compile(
 _TITLE = re.compile("先生|女士|小姐|老师|医生|教授|经理|总|某")
 """A surname with one of these names nobody yet."""
 _EDGE = re.compile(r"[^一-鿿A-Za-z0-9]|$")
-_STOPS = frozenset("的了在是有和与及或就都也很不没要去来说这那我你他她它们先女小老身手电住地护证号码年月日时分从向往将被把给")  # noqa: E501
+_STOPS = frozenset(
+    "的了在是有和与及或就都也很不没要去来说这那我你他她它们先女小老身手电住地护证号码年月日时分从向往将被把给"
+)
 _TWO = re.compile("[一-鿿]{0,2}")
 _MAX_CUE = 4
 _MAX_LINK = 3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable, Sequence
 
 from detectors.base import Finding, Transcript
@@ -19,19 +20,37 @@ def _hoard() -> str:
     return str(len(bytearray(3 << 30)))
 
 
-def _open() -> str:
+def _tried(act: Callable[[], object]) -> str:
     try:
-        os.close(os.open(os.devnull, os.O_RDONLY))
+        act()
     except OSError:
         return "refused"
-    return "opened"
+    return "done"
+
+
+def _open() -> object:
+    return os.open(os.devnull, os.O_RDONLY)
+
+
+def _open_in_place_of_another() -> object:
+    os.close(2)
+    return _open()
+
+
+def _connect() -> object:
+    return socket.create_connection(("127.0.0.1", 9), timeout=5)
 
 
 ACTS: dict[str, Callable[[], str]] = {
     "spin": _spin,
     "hoard": _hoard,
-    "open": _open,
-    "environment": lambda: " ".join(sorted(os.environ)),
+    "open": lambda: _tried(_open),
+    "write": lambda: _tried(lambda: os.open("left-behind", os.O_CREAT | os.O_WRONLY)),
+    "open in place of another": lambda: _tried(_open_in_place_of_another),
+    "socket": lambda: _tried(socket.socket),
+    "connect": lambda: _tried(_connect),
+    "pipe": lambda: _tried(os.pipe),
+    "environment": lambda: " ".join(sorted(f"{name}={value}" for name, value in os.environ.items())),
     "end": lambda: os._exit(3),
 }
 

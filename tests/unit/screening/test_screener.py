@@ -83,11 +83,22 @@ def test_a_worker_that_is_stopped_is_replaced(monkeypatch: pytest.MonkeyPatch) -
     assert words(with_screener(act)) == ["fine", "fine"]
 
 
-def test_the_worker_can_open_nothing_and_knows_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SLUICE_CLICKHOUSE__PASSWORD", "secret")
-    found = words(with_screener(lambda screener: screener.screen(said("open", "environment"))))
-    assert found[0] == "refused"
-    assert not [name for name in found[1].split() if name.startswith("SLUICE")]
+@pytest.mark.parametrize("act", ["open", "open in place of another", "write", "socket", "connect", "pipe"])
+def test_the_worker_can_open_neither_files_nor_connections(act: str) -> None:
+    assert words(with_screener(lambda screener: screener.screen(said("a", act)))) == ["fine", "refused"]
+
+
+def test_the_worker_knows_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    secrets = {
+        "SLUICE_CLICKHOUSE__PASSWORD": "secret-1",
+        "SLUICE_KEY": "secret-2",
+        "AWS_SECRET_ACCESS_KEY": "secret-3",
+        "PGPASSWORD": "secret-4",
+    }
+    for name, value in secrets.items():
+        monkeypatch.setenv(name, value)
+    known = words(with_screener(lambda screener: screener.screen(said("environment"))))[0]
+    assert not [name for name, value in secrets.items() if name in known or value in known]
 
 
 def test_a_worker_that_does_not_start_is_no_verdict() -> None:

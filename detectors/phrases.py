@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from detectors.anchors import AnchorIndex
 from detectors.base import HIGH, LOW, Finding, Transcript
-from detectors.grams import Codes, Joined, codes_of, join
+from detectors.grams import Hashed, hashed, join
 from detectors.mention import is_mention
 from detectors.rulebook import Rule, load_rules
 from detectors.views import Passage, Seen, batches, first_views, further_views
@@ -46,24 +46,22 @@ class PhraseDetector:
         for batch in batches(texts, ROLES, _AT_ONCE):
             best: Best = {}
             seen = first_views(batch)
-            joined = join([view.text for view in seen])
-            self.match(batch, seen, joined, codes_of(joined.text), best)
-            if extra := further_views(batch, seen, joined):
-                joined = join([view.text for view in extra])
-                self.match(batch, extra, joined, codes_of(joined.text), best)
+            grams = hashed(join([view.text for view in seen]))
+            self.match(batch, seen, grams, best)
+            if extra := further_views(batch, seen, grams.joined):
+                self.match(batch, extra, hashed(join([view.text for view in extra])), best)
             for passage in batch:
                 found[passage.row] += smuggled(passage)
             for (at, _), finding in best.items():
                 found[batch[at].row].append(finding)
         return [tuple(sorted(row, key=order)) if row else () for row in found]
 
-    def match(
-        self, batch: Sequence[Passage], seen: Sequence[Seen], joined: Joined, codes: Codes, best: Best
-    ) -> None:
-        """Adds to `best` what the rules find in the readings `seen`, which are the texts of `joined`."""
+    def match(self, batch: Sequence[Passage], seen: Sequence[Seen], grams: Hashed, best: Best) -> None:
+        """Adds to `best` what the rules find in the readings `seen`, which are the texts of the batch `grams`."""
+        joined = grams.joined
         starts, ends = joined.starts.tolist(), joined.ends.tolist()
         windows: dict[tuple[int, int], list[list[int]]] = {}
-        for end, rules in self._anchors.find(joined.text, codes):
+        for end, rules in self._anchors.find(joined.text, grams.chars):
             index = bisect_right(starts, end) - 1
             if index < 0 or end >= ends[index]:
                 continue

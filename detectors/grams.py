@@ -50,6 +50,9 @@ class Block(NamedTuple):
 
 def join(texts: Iterable[str]) -> Joined:
     parts = list(texts)
+    if len(parts) == 1:
+        start, end = len(BREAK), len(BREAK) + len(parts[0])
+        return Joined(f"{BREAK}{parts[0]}{BREAK}", np.array((start,)), np.array((end,)))
     lengths = np.fromiter(map(len, parts), dtype=np.intp, count=len(parts))
     ends = np.cumsum(lengths + len(BREAK))
     return Joined(BREAK.join(["", *parts, ""]), ends - lengths, ends)
@@ -100,11 +103,9 @@ _CHAR_SHIFTS = tuple(np.uint32(32 - bits) for bits in CHAR_BITS)
 _CHAR_OFFSETS = tuple(np.uint32(offset) for offset in OFFSETS[: len(CHAR_BITS)])
 _WORD_SHIFTS = np.array([[32 - bits] for bits in WORD_BITS], dtype=np.uint32)
 _WORD_OFFSETS = np.array([[offset] for offset in OFFSETS[len(CHAR_BITS) :]], dtype=np.uint32)
-_WORD_REACH = (0, 1, 2, 2)
-"""How many words after its own a gram reads."""
 _MIX = np.uint32(15)
 _CUT = tuple((order, back) for order in range(len(CHAR_BITS)) for back in range(order + 2))
-_CUT_ORDER = np.array([order for order, _ in _CUT], dtype=np.intp)
+_CUT_ORDER = np.array([[order] for order, _ in _CUT], dtype=np.intp)
 _CUT_BACK = np.array([[back] for _, back in _CUT], dtype=np.intp)
 
 
@@ -125,7 +126,7 @@ def char_grams(values: Codes) -> Codes:
     return grams
 
 
-def values_of(codes: Codes) -> Codes:
+def values_of(codes: Codes | Bytes) -> Codes:
     """One well spread value per character; codes of one byte are ASCII."""
     return _ASCII.take(codes) if codes.dtype == np.uint8 else _VALUES.take(np.minimum(codes, _LAST_CODE))
 
@@ -138,7 +139,7 @@ class Hashed(NamedTuple):
     """
 
     joined: Joined
-    codes: Codes
+    codes: Codes | Bytes
     chars: Codes
     words: Codes
     starts: Places
@@ -149,16 +150,24 @@ def hashed(joined: Joined) -> Hashed:
     codes = codes_of(joined.text)
     values = values_of(codes)
     chars = char_grams(values)
-    breaks = np.empty(len(joined.ends) + 1, dtype=np.intp)
-    breaks[0] = 1
-    np.add(joined.ends, 1, out=breaks[1:])
-    places = breaks - _CUT_BACK
-    np.maximum(places, 0, out=places)
-    chars[_CUT_ORDER[:, None], places] = 0
-    return Hashed(joined, codes, chars, *_word_grams(codes, values, breaks))
+    words, starts = _word_grams(codes, values)
+    chars[:, :2] = 0
+    if len(joined.ends) == 1:
+        # nothing follows that a gram could reach into but the break itself
+        for order in range(len(CHAR_BITS)):
+            chars[order, -3 - order :] = 0
+        return Hashed(joined, codes, chars, words, starts)
+    breaks = joined.ends + 1
+    chars[_CUT_ORDER, breaks - _CUT_BACK] = 0
+    # a text's last word begins no pair, its last two no three
+    ends = starts.searchsorted(breaks)
+    words[1:, ends[ends >= 1] - 1] = 0
+    words[2:, ends[ends >= 2] - 2] = 0
+    return Hashed(joined, codes, chars, words, starts)
 
 
-def _word_grams(codes: Codes, values: Codes, breaks: Places) -> tuple[Codes, Places]:
+def _word_grams(codes: Codes | Bytes, values: Codes) -> tuple[Codes, Places]:
+    """(4, words): the index of each word gram, whatever text it ends in, and where each word stands."""
     inside = _ASCII_WORD.take(codes) if codes.dtype == np.uint8 else _WORD.take(np.minimum(codes, _LAST_CODE))
     edges = (inside[1:] != inside[:-1]).nonzero()[0]
     before, last = edges[0::2], edges[1::2]
@@ -184,10 +193,6 @@ def _word_grams(codes: Codes, values: Codes, breaks: Places) -> tuple[Codes, Pla
         grams[3] *= _TURN
     grams >>= _WORD_SHIFTS
     grams += _WORD_OFFSETS
-    # a text's last word begins no pair, its last two no three
-    ends = starts.searchsorted(breaks)
-    for back, kinds in ((1, slice(1, None)), (2, slice(2, None))):
-        grams[kinds, ends[ends >= back] - back] = 0
     return grams, starts
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from detectors.anchors import AnchorIndex
 from detectors.base import HIGH, LOW, Finding, Transcript
@@ -104,11 +104,25 @@ def _matches(rule: Rule, text: str, spans: Iterable[list[int]]) -> Iterator[tupl
         while stop < len(text) and stop < high + 32 and text[stop].isalnum():
             stop += 1
         held = text[low:stop].__contains__
+        known: list[bool | None] = [None] * len(rule.needs)
         for reading in rule.readings:
-            if all(any(map(held, needed)) for needed in reading.needs):
+            if _all_there(reading.needs, rule.needs, known, held):
                 for match in reading.pattern.finditer(text, low, stop):
                     if match.start() < match.end():
                         yield match.span()
+
+
+def _all_there(
+    groups: Sequence[int], needs: Sequence[tuple[str, ...]], known: list[bool | None], held: Callable[[str], bool]
+) -> bool:
+    """Whether a string of each of these groups is held; `known` keeps the answers, as readings share their groups."""
+    for group in groups:
+        answer = known[group]
+        if answer is None:
+            answer = known[group] = any(map(held, needs[group]))
+        if not answer:
+            return False
+    return True
 
 
 def _located(rule: Rule, seen: Seen, start: int, end: int, passage: Passage, quoted: bool) -> Finding:

@@ -18,13 +18,13 @@ from detectors.grams import Hashed, hashed, join
 from detectors.language import LANGUAGES, languages
 from detectors.phrases import ROLES, Best, PhraseDetector, order, smuggled
 from detectors.scorer import HEADS, Floats, Margins, Model, Scorer, load
-from detectors.views import Passage, Seen, batches, collapsed, first_views, further_views
+from detectors.views import Passage, Seen, batches, collapsed, first_views, further_views, repetitive
 
 Zone = Literal["pass", "uncertain", "block"]
 SCORE = "injection.score"
 MENTION = 1.5
 """Log-odds taken off where rules find their phrases spoken about and none in use."""
-AT_ONCE = 128
+AT_ONCE = 64
 """Passages scored together; their sums stay in the processor's cache."""
 _SCORED = frozenset(("user", "document", "system"))
 _HEAD_OF = {"user": 0, "document": 1, "system": 2}
@@ -150,7 +150,8 @@ class PromptDetector:
             tongues = languages(grams.joined, grams.codes, near.tolist())
             for index, language in zip(near.tolist(), tongues.tolist(), strict=True):
                 above = float(odds[index] - self._flags[head][language])
-                if above >= self._steps[head][language][0]:
+                begin, end = int(grams.joined.starts[index]), int(grams.joined.ends[index])
+                if above >= self._steps[head][language][0] and repetitive(grams.chars[-1, begin:end]):
                     above = min(above, self._collapsed(seen[index].text, head, float(extra[index]), language))
                 span = int(margins.starts[index]), int(margins.ends[index])
                 _keep(_Worst(above, language, seen[index], *span), worst)

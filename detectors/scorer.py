@@ -58,11 +58,20 @@ class Scorer:
         sums[grams.starts] += np.add.reduce(table.take(grams.words), axis=0, dtype=np.int16)
         return sums
 
+    def total(self, grams: Hashed, head: int) -> int:
+        """Sum of all weights: what `places` adds up to."""
+        table = self.weights[head]
+        return int(table.take(grams.chars).sum(dtype=np.int64)) + int(table.take(grams.words).sum(dtype=np.int64))
+
     def margins(self, grams: Hashed, head: int) -> Margins:
         """Of every text of the batch, read in the role of HEADS[head]."""
-        sums, form = self.places(grams, head), self.heads[head]
+        form = self.heads[head]
         starts, ends = grams.joined.starts, grams.joined.ends
         lengths = ends - starts
+        if len(starts) == 1 and lengths[0] <= form.window:
+            whole = _margin(np.array((self.total(grams, head),)), lengths + 1, form)
+            return Margins(whole, whole, np.zeros_like(lengths), lengths)
+        sums = self.places(grams, head)
         bounds = np.empty(2 * len(starts), dtype=np.intp)
         np.subtract(starts, 1, out=bounds[0::2])
         bounds[1::2] = ends

@@ -10,6 +10,7 @@ import base64
 import binascii
 import html
 import re
+import string
 from array import array
 from collections.abc import Iterator
 from urllib.parse import unquote_to_bytes
@@ -26,6 +27,11 @@ _BASE64 = re.compile(r"[A-Za-z0-9+/_-]{20,}")
 _HEX = re.compile(r"(?:[0-9A-Fa-f]{2}[ :]?){12,}")
 _PERCENT = re.compile(r"(?:%[0-9A-Fa-f]{2}[^\s%]{0,64}){2,}")
 _ENTITY = re.compile(r"(?:&#[xX]?[0-9A-Fa-f]{1,6};[ ]?){4,}")
+_IN_BASE64, _IN_HEX = (
+    bytes(119 if chr(code) in held else 32 for code in range(256))
+    for held in (f"{string.ascii_letters}{string.digits}+/_-", f"{string.hexdigits} :")
+)
+"""A byte to `w` where the pattern's characters hold it, else to a blank."""
 _HEX_ONLY = re.compile(r"[0-9A-Fa-f]+")
 _TAGS = re.compile("[\U000e0020-\U000e007e]{4,}")
 
@@ -56,12 +62,17 @@ def tagged(text: str) -> bool:
 def _runs(text: str) -> Iterator[tuple[Span, str]]:
     """Up to MAX_RUNS runs that decode to readable text, with where they stand."""
     left = MAX_RUNS
-    for match in _BASE64.finditer(text):
+    shape = text.encode("ascii", "replace")
+    for match in _matches(_BASE64, text, shape.translate(_IN_BASE64), 20):
         if left and (plain := _base64(match[0][:MAX_RUN])) is not None:
             left -= 1
             yield Span(match.start(), match.end()), plain
-    for pattern, reader in ((_HEX, _hex), (_PERCENT, _percent), (_ENTITY, html.unescape)):
-        for match in pattern.finditer(text):
+    for pattern, reader, found in (
+        (_HEX, _hex, _matches(_HEX, text, shape.translate(_IN_HEX), 24)),
+        (_PERCENT, _percent, _matches_at(_PERCENT, text, "%")),
+        (_ENTITY, html.unescape, _matches_at(_ENTITY, text, "&#")),
+    ):
+        for match in found:
             if not left:
                 return
             start = _token_start(text, match.start()) if pattern is _PERCENT else match.start()
@@ -72,6 +83,27 @@ def _runs(text: str) -> Iterator[tuple[Span, str]]:
     if not text.isascii():
         for match, _ in zip(_TAGS.finditer(text), range(left), strict=False):
             yield Span(match.start(), match.end()), _untag(match[0][:MAX_RUN])
+
+
+def _matches(pattern: re.Pattern[str], text: str, classes: bytes, least: int) -> Iterator[re.Match[str]]:
+    """The pattern's matches, each within one run of at least `least` characters of its class, `w` in `classes`."""
+    at = classes.find(b"w" * least)
+    while at >= 0:
+        start = classes.rfind(b" ", 0, at) + 1
+        end = classes.find(b" ", at)
+        end = len(classes) if end < 0 else end
+        yield from pattern.finditer(text, start, end)
+        at = classes.find(b"w" * least, end)
+
+
+def _matches_at(pattern: re.Pattern[str], text: str, prefix: str) -> Iterator[re.Match[str]]:
+    """The matches of a pattern, each of which begins with this prefix."""
+    at = text.find(prefix)
+    while at >= 0:
+        match = pattern.match(text, at)
+        if match is not None:
+            yield match
+        at = text.find(prefix, at + 1 if match is None else match.end())
 
 
 def _token_start(text: str, at: int) -> int:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from detectors.base import Part, Role
 from detectors.catalogue import PROMPTS, Assessment, assess
-from detectors.grams import CHAR_BITS, OFFSETS, SIZES, blocks, codes_of, join
+from detectors.grams import CHAR_BITS, OFFSETS, SIZES, blocks, hashed, join
 from detectors.scorer import HEADS, SMOOTH
 from detectors.views import Passage, Seen, first_views, further_views
 
@@ -78,7 +78,7 @@ def _grams(text: str, head: int) -> list[Gram]:
     scorer = PROMPTS.scorer
     unit = scorer.heads[head].scale / (len(text) + 1 + SMOOTH) ** 0.5
     totals: dict[tuple[int, str], float] = defaultdict(float)
-    for block in blocks(joined, codes_of(joined.text)):
+    for block in blocks(hashed(joined)):
         table = scorer.weights[head][OFFSETS[block.order] : OFFSETS[block.order] + SIZES[block.order]]
         values = table.take(block.slots).tolist()
         places = range(len(values)) if block.places is None else block.places.tolist()

@@ -28,6 +28,7 @@ _TURN = np.uint32(0x9E3779B1)
 _FIRST, _LAST, _REST = np.uint32(0x85EBCA77), np.uint32(0xC2B2AE3D), np.uint32(0x27D4EB2F)
 
 Codes = npt.NDArray[np.uint32]
+Bytes = npt.NDArray[np.uint8]
 Places = npt.NDArray[np.intp]
 
 
@@ -49,13 +50,18 @@ class Block(NamedTuple):
 
 def join(texts: Iterable[str]) -> Joined:
     parts = list(texts)
+    if len(parts) == 1:
+        start, end = len(BREAK), len(BREAK) + len(parts[0])
+        return Joined(f"{BREAK}{parts[0]}{BREAK}", np.array((start,)), np.array((end,)))
     lengths = np.fromiter(map(len, parts), dtype=np.intp, count=len(parts))
     ends = np.cumsum(lengths + len(BREAK))
     return Joined(BREAK.join(["", *parts, ""]), ends - lengths, ends)
 
 
-def codes_of(text: str) -> Codes:
-    """Code points; lone surrogates count as what they are."""
+def codes_of(text: str) -> Codes | Bytes:
+    """Code points, one byte each where all are ASCII; lone surrogates count as what they are."""
+    if text.isascii():
+        return np.frombuffer(text.encode("ascii"), dtype=np.uint8)
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
 
 
@@ -89,46 +95,109 @@ def _tables() -> tuple[Codes, npt.NDArray[np.bool_]]:
 
 
 _VALUES, _WORD = _tables()
+_LAST_CODE = np.uint32(0xFFFF)
 
 
-def blocks(joined: Joined, codes: Codes) -> Iterator[Block]:
-    """Every order's grams; `codes` are those of `joined.text`."""
-    plane = np.minimum(codes, np.uint32(0xFFFF))
-    values = _VALUES.take(plane)
-    breaks = joined.ends + 1
-    breaks = np.concatenate((np.ones(1, dtype=np.intp), breaks))
+_ASCII, _ASCII_WORD = _VALUES[:0x80].copy(), _WORD[:0x80].copy()
+_CHAR_SHIFTS = tuple(np.uint32(32 - bits) for bits in CHAR_BITS)
+_CHAR_OFFSETS = tuple(np.uint32(offset) for offset in OFFSETS[: len(CHAR_BITS)])
+_WORD_SHIFTS = np.array([[32 - bits] for bits in WORD_BITS], dtype=np.uint32)
+_WORD_OFFSETS = np.array([[offset] for offset in OFFSETS[len(CHAR_BITS) :]], dtype=np.uint32)
+_MIX = np.uint32(15)
+_CUT = tuple((order, back) for order in range(len(CHAR_BITS)) for back in range(order + 2))
+_CUT_ORDER = np.array([[order] for order, _ in _CUT], dtype=np.intp)
+_CUT_BACK = np.array([[back] for _, back in _CUT], dtype=np.intp)
+
+
+def char_grams(values: Codes) -> Codes:
+    """(3, places): the index of each gram of 2, 3 and 4 characters into one head's weights; the last ones read 0."""
+    count = len(values)
+    grams = np.zeros((len(CHAR_BITS), count), dtype=np.uint32)
     total = values
-    for order, bits in enumerate(CHAR_BITS):
-        total = total[:-1] * _TURN + values[order + 1 :]
-        index = total >> np.uint32(32 - bits)
-        for back in range(order + 2):
-            index[np.minimum(np.maximum(breaks - back, 0), len(index) - 1)] = 0
-        yield Block(order, index, None)
-    yield from _word_blocks(plane, values, breaks)
+    for order, (shift, offset) in enumerate(zip(_CHAR_SHIFTS, _CHAR_OFFSETS, strict=True)):
+        if count < order + 2:
+            break
+        total = total[:-1] * _TURN
+        total += values[order + 1 :]
+        row = grams[order, : count - order - 1]
+        np.right_shift(total, shift, out=row)
+        if order:
+            row += offset
+    return grams
 
 
-def _word_blocks(plane: Codes, values: Codes, breaks: Places) -> Iterator[Block]:
-    inside = _WORD.take(plane)
-    edges = np.flatnonzero(inside[1:] != inside[:-1]) + 1
-    starts, ends = edges[0::2], edges[1::2]
-    sums = np.cumsum(values, dtype=np.uint32)
-    keys = (sums[ends - 1] - sums[starts - 1]) * _REST + values[starts] * _FIRST + values[ends - 1] * _LAST
-    keys ^= keys >> np.uint32(15)
-    last = np.searchsorted(starts, breaks) - 1
-    order = len(CHAR_BITS)
-    yield Block(order, keys >> np.uint32(32 - WORD_BITS[0]), starts)
-    two = keys[:-1] * _TURN + keys[1:]
-    yield Block(order + 1, _within(two, last, 1, WORD_BITS[1]), starts[: len(two)])
-    three = two[:-1] * _TURN + keys[2:]
-    yield Block(order + 2, _within(three, last, 2, WORD_BITS[2]), starts[: len(three)])
-    apart = (keys[:-2] * _FIRST + keys[2:]) * _TURN
-    yield Block(order + 3, _within(apart, last, 2, WORD_BITS[3]), starts[: len(apart)])
+def values_of(codes: Codes | Bytes) -> Codes:
+    """One well spread value per character; codes of one byte are ASCII."""
+    return _ASCII.take(codes) if codes.dtype == np.uint8 else _VALUES.take(np.minimum(codes, _LAST_CODE))
 
 
-def _within(hashes: Codes, last: Places, reach: int, bits: int) -> Codes:
-    """Indices of the hashes, 0 where the gram would end in the next text; `last` are each text's last words."""
-    index = hashes >> np.uint32(32 - bits)
-    for back in range(reach):
-        out = last - back
-        index[out[(out >= 0) & (out < len(index))]] = 0
-    return index
+class Hashed(NamedTuple):
+    """Every gram of a batch, as an index into one head's weights; 0 where it would reach into the next text.
+
+    `chars[k, i]` is the gram of k + 2 characters at place i, `words[k, j]` the k-th kind of word gram that begins with
+    word j, which stands at `starts[j]`.
+    """
+
+    joined: Joined
+    codes: Codes | Bytes
+    chars: Codes
+    words: Codes
+    starts: Places
+
+
+def hashed(joined: Joined) -> Hashed:
+    """All grams of the batch."""
+    codes = codes_of(joined.text)
+    values = values_of(codes)
+    chars = char_grams(values)
+    words, starts = _word_grams(codes, values)
+    chars[:, :2] = 0
+    if len(joined.ends) == 1:
+        # nothing follows that a gram could reach into but the break itself
+        for order in range(len(CHAR_BITS)):
+            chars[order, -3 - order :] = 0
+        return Hashed(joined, codes, chars, words, starts)
+    breaks = joined.ends + 1
+    chars[_CUT_ORDER, breaks - _CUT_BACK] = 0
+    # a text's last word begins no pair, its last two no three
+    ends = starts.searchsorted(breaks)
+    words[1:, ends[ends >= 1] - 1] = 0
+    words[2:, ends[ends >= 2] - 2] = 0
+    return Hashed(joined, codes, chars, words, starts)
+
+
+def _word_grams(codes: Codes | Bytes, values: Codes) -> tuple[Codes, Places]:
+    """(4, words): the index of each word gram, whatever text it ends in, and where each word stands."""
+    inside = _ASCII_WORD.take(codes) if codes.dtype == np.uint8 else _WORD.take(np.minimum(codes, _LAST_CODE))
+    edges = (inside[1:] != inside[:-1]).nonzero()[0]
+    before, last = edges[0::2], edges[1::2]
+    sums = values.cumsum(dtype=np.uint32)
+    keys = sums[last]
+    keys -= sums[before]
+    keys *= _REST
+    starts = before + 1
+    keys += values[starts] * _FIRST
+    keys += values[last] * _LAST
+    keys ^= keys >> _MIX
+    count = len(keys)
+    grams = np.zeros((len(WORD_BITS), count), dtype=np.uint32)
+    grams[0] = keys
+    if count > 1:
+        two = keys[:-1] * _TURN
+        two += keys[1:]
+        grams[1, :-1] = two
+    if count > 2:
+        np.multiply(two[:-1], _TURN, out=grams[2, :-2])
+        np.multiply(keys[:-2], _FIRST, out=grams[3, :-2])
+        grams[2:, :-2] += keys[2:]
+        grams[3] *= _TURN
+    grams >>= _WORD_SHIFTS
+    grams += _WORD_OFFSETS
+    return grams, starts
+
+
+def blocks(grams: Hashed) -> Iterator[Block]:
+    """Every order's grams by themselves."""
+    for order, row in enumerate((*grams.chars, *grams.words)):
+        places = grams.starts if order >= len(CHAR_BITS) else None
+        yield Block(order, np.where(row > 0, row - np.uint32(OFFSETS[order]), np.uint32(0)), places)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from detectors.grams import Codes, Joined
+from detectors.grams import Bytes, Codes, Joined
 
 LANGUAGES = ("en", "zh", "other")
 EN, ZH, OTHER = range(3)
@@ -48,7 +48,7 @@ def _counts() -> npt.NDArray[np.int64]:
 _COUNTS = _counts()
 
 
-def languages(joined: Joined, codes: Codes, rows: Sequence[int] | None = None) -> npt.NDArray[np.intp]:
+def languages(joined: Joined, codes: Codes | Bytes, rows: Sequence[int] | None = None) -> npt.NDArray[np.intp]:
     """EN, ZH or OTHER of each text, or of the texts `rows` alone."""
     chosen = range(len(joined.starts)) if rows is None else rows
     starts, ends = joined.starts.tolist(), joined.ends.tolist()
@@ -56,7 +56,7 @@ def languages(joined: Joined, codes: Codes, rows: Sequence[int] | None = None) -
     return np.array(found, dtype=np.intp)
 
 
-def _language(text: str, codes: Codes, start: int) -> int:
+def _language(text: str, codes: Codes | Bytes, start: int) -> int:
     """A Han character says about as much as three letters.
 
     Kana, Hangul, Cyrillic, accented letters and the like make a text foreign from one letter in fifty on; Latin text

@@ -12,9 +12,9 @@ from __future__ import annotations
 import re
 import unicodedata
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 import numpy.typing as npt
@@ -39,9 +39,14 @@ _FOREIGN = re.compile("[\u0370-\u03ff\u0400-\u052f]")
 _MIXED_WORD = re.compile("[a-z\u0370-\u03ff\u0400-\u052f]+")
 _LEET = str.maketrans("013457@$!|", "oieastasil")
 _LEET_WORD = re.compile(r"(?=[0-9@$!|]{0,63}[a-z])[a-z0-9@$!|]{4,64}")
+_LEET_RUN = re.compile(r"[a-z0-9@$!|]+")
 _LEET_SIGN = re.compile(r"[013457@$!|]")
 _SPACED = re.compile(r"(?<![a-z0-9])(?:[a-z0-9][ .\-_*|~]){3,}[a-z0-9](?![a-z0-9])")
 _SPACED_CJK = re.compile(r"(?:[\u4e00-\u9fff][\s.\-_*|~·/]{1,2}){3,}[\u4e00-\u9fff]")
+_SHAPE = bytes(
+    97 if chr(byte).isalnum() else 32 if chr(byte).isspace() or byte in b".-_*|~/" else byte for byte in range(0x80)
+) + bytes(0x80)
+"""ASCII classes of `_SPACED` and `_SPACED_CJK`: a cheap look whether either could match at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,26 +115,36 @@ def clean(text: str) -> View:
     if text.isascii():
         return View("clean", text.lower())
     units = utf16(text)
-    if not _CLOSER[units].any():
-        return View("clean", from_utf16(_FOLDS[units]))
+    if not _CLOSER.take(units).any():
+        return View("clean", from_utf16(_FOLDS.take(units)))
     if _SPECIAL.search(text) is None:
-        return View("clean", _unmix(from_utf16(_FOLDS[units])))
+        return View("clean", _unmix(from_utf16(_FOLDS.take(units))))
     return _clean_mapped(text)
 
 
 def clean_all(texts: Sequence[str]) -> list[View]:
     """`clean` of each; what folds character by character, which is nearly all, is folded in one pass over the batch."""
-    wide = [at for at, text in enumerate(texts) if not text.isascii()]
-    views = [View("clean", text.lower()) if text.isascii() else None for text in texts]
-    if wide:
-        units = [utf16(texts[at]) for at in wide]
-        ends = np.cumsum([len(each) for each in units])
-        joined = np.concatenate(units)
-        odd = np.logical_or.reduceat(_CLOSER[joined], np.concatenate(([0], ends[:-1])))
-        folded = _FOLDS[joined]
-        for at, start, end, closer in zip(wide, [0, *ends.tolist()], ends.tolist(), odd.tolist(), strict=False):
-            views[at] = clean(texts[at]) if closer else View("clean", from_utf16(folded[start:end]))
-    return [view for view in views if view is not None]
+    if len(texts) < 2:
+        return [clean(text) for text in texts]
+    joined = "\n".join(texts)
+    units = utf16(joined)
+    folded = _FOLDS.take(units)
+    shown = from_utf16(folded)
+    # one unit each: no code points beyond the plane, and no two halves that make one
+    even = len(units) == len(joined) == len(shown)
+    lengths = [len(text) if even else len(utf16(text)) for text in texts]
+    starts = np.zeros(len(texts), dtype=np.intp)
+    np.cumsum([length + 1 for length in lengths[:-1]], out=starts[1:])
+    odd = np.logical_or.reduceat(_CLOSER.take(units), np.minimum(starts, len(units) - 1))
+    views = []
+    for text, start, length, closer in zip(texts, starts.tolist(), lengths, odd.tolist(), strict=True):
+        if closer:
+            views.append(clean(text))
+        elif even:
+            views.append(View("clean", shown[start : start + length]))
+        else:
+            views.append(View("clean", from_utf16(folded[start : start + length])))
+    return views
 
 
 def utf16(text: str) -> npt.NDArray[np.uint16]:
@@ -179,12 +194,26 @@ def _unmix(text: str) -> str:
     if _FOREIGN.search(text) is None:
         return text
 
-    def latin(match: re.Match[str]) -> str:
-        word = match[0]
-        mixed = any("a" <= letter <= "z" for letter in word) and _FOREIGN.search(word)
-        return word.translate(_LOOKALIKES) if mixed else word
+    def latin(word: str) -> str:
+        return word.translate(_LOOKALIKES) if any("a" <= letter <= "z" for letter in word) else word
 
-    return _MIXED_WORD.sub(latin, text)
+    return _replaced(text, _FOREIGN, _MIXED_WORD, latin)
+
+
+def _replaced(text: str, sign: re.Pattern[str], word: re.Pattern[str], change: Callable[[str], str]) -> str:
+    """The text with each longest run of `word`'s characters that holds a `sign` changed; others are not looked at."""
+    pieces, done = [], 0
+    match = sign.search(text)
+    while match is not None:
+        start = match.start()
+        while start > done and word.match(text, start - 1, start):
+            start -= 1
+        whole = word.match(text, match.start())
+        end = match.end() if whole is None else whole.end()
+        pieces += [text[done:start], change(text[start:end])]
+        done = end
+        match = sign.search(text, end)
+    return "".join([*pieces, text[done:]]) if pieces else text
 
 
 def loose(view: View) -> View | None:
@@ -192,17 +221,20 @@ def loose(view: View) -> View | None:
 
     A single separator joins; two spaces, or a space next to other separators, stay a word break.
     """
-    text = _LEET_WORD.sub(_unleet, view.text)
+    text = _replaced(view.text, _LEET_SIGN, _LEET_RUN, partial(_LEET_WORD.sub, _unleet))
     keep = bytearray(b"\x01") * len(text)
-    for match in _SPACED.finditer(text):
-        for at in range(match.start() + 1, match.end(), 2):
-            keep[at] = 0
-    for match in _SPACED_CJK.finditer(text):
-        for at in range(match.start(), match.end()):
-            keep[at] = text[at] >= "\u4e00"
+    shape = text.encode("ascii", "replace").translate(_SHAPE)
+    if b"a a a a" in shape:
+        for match in _SPACED.finditer(text):
+            for at in range(match.start() + 1, match.end(), 2):
+                keep[at] = 0
+    if b"? ?" in shape or b"?  ?" in shape or "·" in text:
+        for match in _SPACED_CJK.finditer(text):
+            for at in range(match.start(), match.end()):
+                keep[at] = text[at] >= "\u4e00"
     if all(keep):
         return None if text == view.text else View("loose", text, view.starts, view.ends)
-    kept = [at for at, flag in enumerate(keep) if flag]
+    kept = np.frombuffer(keep, dtype=np.bool_).nonzero()[0].tolist()
     starts, ends = view.starts, view.ends
     return View(
         "loose",

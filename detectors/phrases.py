@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from detectors.anchors import AnchorIndex
 from detectors.base import HIGH, LOW, Finding, Transcript
-from detectors.grams import Codes, Joined, codes_of, join
+from detectors.grams import Hashed, hashed, join
 from detectors.mention import is_mention
 from detectors.rulebook import Rule, load_rules
 from detectors.views import Passage, Seen, batches, first_views, further_views
@@ -46,24 +46,22 @@ class PhraseDetector:
         for batch in batches(texts, ROLES, _AT_ONCE):
             best: Best = {}
             seen = first_views(batch)
-            joined = join([view.text for view in seen])
-            self.match(batch, seen, joined, codes_of(joined.text), best)
-            if extra := further_views(batch, seen, joined):
-                joined = join([view.text for view in extra])
-                self.match(batch, extra, joined, codes_of(joined.text), best)
+            grams = hashed(join([view.text for view in seen]))
+            self.match(batch, seen, grams, best)
+            if extra := further_views(batch, seen, grams.joined):
+                self.match(batch, extra, hashed(join([view.text for view in extra])), best)
             for passage in batch:
                 found[passage.row] += smuggled(passage)
             for (at, _), finding in best.items():
                 found[batch[at].row].append(finding)
         return [tuple(sorted(row, key=order)) if row else () for row in found]
 
-    def match(
-        self, batch: Sequence[Passage], seen: Sequence[Seen], joined: Joined, codes: Codes, best: Best
-    ) -> None:
-        """Adds to `best` what the rules find in the readings `seen`, which are the texts of `joined`."""
+    def match(self, batch: Sequence[Passage], seen: Sequence[Seen], grams: Hashed, best: Best) -> None:
+        """Adds to `best` what the rules find in the readings `seen`, which are the texts of the batch `grams`."""
+        joined = grams.joined
         starts, ends = joined.starts.tolist(), joined.ends.tolist()
         windows: dict[tuple[int, int], list[list[int]]] = {}
-        for end, rules in self._anchors.find(joined.text, codes):
+        for end, rules in self._anchors.find(joined.text, grams.chars):
             index = bisect_right(starts, end) - 1
             if index < 0 or end >= ends[index]:
                 continue
@@ -106,11 +104,25 @@ def _matches(rule: Rule, text: str, spans: Iterable[list[int]]) -> Iterator[tupl
         while stop < len(text) and stop < high + 32 and text[stop].isalnum():
             stop += 1
         held = text[low:stop].__contains__
+        known: list[bool | None] = [None] * len(rule.needs)
         for reading in rule.readings:
-            if all(any(map(held, needed)) for needed in reading.needs):
+            if _all_there(reading.needs, rule.needs, known, held):
                 for match in reading.pattern.finditer(text, low, stop):
                     if match.start() < match.end():
                         yield match.span()
+
+
+def _all_there(
+    groups: Sequence[int], needs: Sequence[tuple[str, ...]], known: list[bool | None], held: Callable[[str], bool]
+) -> bool:
+    """Whether a string of each of these groups is held; `known` keeps the answers, as readings share their groups."""
+    for group in groups:
+        answer = known[group]
+        if answer is None:
+            answer = known[group] = any(map(held, needs[group]))
+        if not answer:
+            return False
+    return True
 
 
 def _located(rule: Rule, seen: Seen, start: int, end: int, passage: Passage, quoted: bool) -> Finding:

@@ -14,17 +14,17 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from detectors.base import HIGH, LOW, MEDIUM, Finding, Transcript
-from detectors.grams import Joined, codes_of, join
+from detectors.grams import Hashed, hashed, join
 from detectors.language import LANGUAGES, languages
 from detectors.phrases import ROLES, Best, PhraseDetector, order, smuggled
 from detectors.scorer import HEADS, Floats, Margins, Model, Scorer, load
-from detectors.views import Passage, Seen, batches, collapsed, first_views, further_views
+from detectors.views import Passage, Seen, batches, collapsed, first_views, further_views, repetitive
 
 Zone = Literal["pass", "uncertain", "block"]
 SCORE = "injection.score"
 MENTION = 1.5
 """Log-odds taken off where rules find their phrases spoken about and none in use."""
-AT_ONCE = 128
+AT_ONCE = 64
 """Passages scored together; their sums stay in the processor's cache."""
 _SCORED = frozenset(("user", "document", "system"))
 _HEAD_OF = {"user": 0, "document": 1, "system": 2}
@@ -120,38 +120,38 @@ class PromptDetector:
         best: Best = {}
         worst: dict[int, _Worst] = {}
         seen = first_views(batch)
-        joined = join([view.text for view in seen])
-        self._pass(batch, seen, joined, best, worst, everything)
-        if extra := further_views(batch, seen, joined):
-            self._pass(batch, extra, join([view.text for view in extra]), best, worst, everything)
+        grams = hashed(join([view.text for view in seen]))
+        self._pass(batch, seen, grams, best, worst, everything)
+        if extra := further_views(batch, seen, grams.joined):
+            self._pass(batch, extra, hashed(join([view.text for view in extra])), best, worst, everything)
         return best, worst
 
     def _pass(
         self,
         batch: Sequence[Passage],
         seen: Sequence[Seen],
-        joined: Joined,
+        grams: Hashed,
         best: Best,
         worst: dict[int, _Worst],
         everything: bool,
     ) -> None:
-        codes = codes_of(joined.text)
         found: Best = {}
-        self.phrases.match(batch, seen, joined, codes, found)
+        self.phrases.match(batch, seen, grams, found)
         for key, finding in found.items():
             if key not in best or finding.severity > best[key].severity:
                 best[key] = finding
         roles = np.array([_HEAD_OF.get(batch[view.at].role, -1) for view in seen])
         extra = self._evidence(seen, found, batch)
         for head in sorted(set(roles.tolist()) - {-1}):
-            margins = self.scorer.margins(joined, codes, head)
+            margins = self.scorer.margins(grams, head)
             odds = blend(margins, self.model.worst[HEADS[head]]) + extra
             near = np.flatnonzero((roles == head) & ((odds >= self._floors[head]) | everything))
             # most texts are far from any threshold, and then their language does not matter
-            tongues = languages(joined, codes, near.tolist())
+            tongues = languages(grams.joined, grams.codes, near.tolist())
             for index, language in zip(near.tolist(), tongues.tolist(), strict=True):
                 above = float(odds[index] - self._flags[head][language])
-                if above >= self._steps[head][language][0]:
+                begin, end = int(grams.joined.starts[index]), int(grams.joined.ends[index])
+                if above >= self._steps[head][language][0] and repetitive(grams.chars[-1, begin:end]):
                     above = min(above, self._collapsed(seen[index].text, head, float(extra[index]), language))
                 span = int(margins.starts[index]), int(margins.ends[index])
                 _keep(_Worst(above, language, seen[index], *span), worst)
@@ -161,8 +161,7 @@ class PromptDetector:
         short = collapsed(text)
         if 2 * len(short) > len(text):
             return inf
-        joined = join([short])
-        margins = self.scorer.margins(joined, codes_of(joined.text), head)
+        margins = self.scorer.margins(hashed(join([short])), head)
         return float(blend(margins, self.model.worst[HEADS[head]])[0]) + extra - self._flags[head][language]
 
     def _evidence(self, seen: Sequence[Seen], found: Best, batch: Sequence[Passage]) -> Floats:

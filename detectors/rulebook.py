@@ -50,11 +50,11 @@ class _FamilyText(msgspec.Struct, forbid_unknown_fields=True):
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """One sequence of a rule. ``needs``: of each tuple at least one string is in every match, which is far
-    cheaper to ask than the pattern, and rules the pattern out nearly always."""
+    """One sequence of a rule. ``needs``: of each of these tuples of the rule's at least one string is in every match,
+    which is far cheaper to ask than the pattern, and rules the pattern out nearly always."""
 
     pattern: re.Pattern[str]
-    needs: tuple[tuple[str, ...], ...]
+    needs: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +69,7 @@ class Rule:
     runbook: str
     anchors: tuple[str, ...]
     readings: tuple[Reading, ...]
+    needs: tuple[tuple[str, ...], ...]
     reach: int
     guard: bool
     roles: frozenset[str]
@@ -103,12 +104,16 @@ def parse_family(text: str, name: str) -> tuple[Rule, ...]:
 def _compile(rule: _RuleText, family: _FamilyText) -> Rule:
     anchors = tuple(_expand(rule.anchors, family, rule.id))
     readings, reach = [], 0
+    needs: dict[tuple[str, ...], int] = {}
     for sequence in rule.sequences:
         groups = [_expand([group] if isinstance(group, str) else group, family, rule.id) for group in sequence]
         _require_anchor(groups, anchors, rule.id)
         gap = f"{_SENTENCE_GAP}{{0,{rule.gap}}}?"
         pattern = re.compile(gap.join(map(_group, groups)))
-        readings.append(Reading(pattern, tuple(needed for group in groups if (needed := _needed(group)))))
+        asked = [needed for group in groups if (needed := _needed(group))]
+        # the group that an anchor was found in is there anyway
+        asked.sort(key=lambda group: (any(anchor in word for word in group for anchor in anchors), len(group)))
+        readings.append(Reading(pattern, tuple(needs.setdefault(group, len(needs)) for group in asked)))
         reach = max(reach, sum(max(map(len, group)) + rule.gap for group in groups))
     return Rule(
         id=rule.id,
@@ -119,6 +124,7 @@ def _compile(rule: _RuleText, family: _FamilyText) -> Rule:
         runbook=rule.runbook,
         anchors=anchors,
         readings=tuple(readings),
+        needs=tuple(needs),
         reach=reach + 16,
         guard=rule.guard,
         roles=frozenset(rule.roles),

@@ -1,8 +1,8 @@
 """The learned scorer: a linear model over hashed n-grams, one set of weights per role, for a whole batch at once.
 
-Weights are small integers, so a text's margin is the same alone, in a batch and on every machine. The contribution of
-each place is summed up once; any window's margin is then a difference of two sums, divided by the square root of its
-length. `python -m detectors.training` makes the weights; `weights/prompts.md` says from what.
+Weights are small integers, so a text's margin is the same alone, in a batch and on every machine. What
+each place adds is known once for all; a window's margin is a difference of two running sums, divided by the square root
+of its length. `python -m detectors.training` makes the weights; `weights/prompts.md` says from what.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from detectors.grams import OFFSETS, SIZES, WIDTH, Codes, Joined, blocks
+from detectors.grams import WIDTH, Hashed
 
 HEADS = ("user", "document", "system")
 SMOOTH = 16
@@ -49,40 +49,49 @@ class Scorer:
         self.weights = weights
         self.heads = tuple(heads[name] for name in HEADS)
 
-    def places(self, joined: Joined, codes: Codes, head: int) -> Ints:
-        """Running sum of the weights at each place, one longer than `codes`."""
-        sums = np.zeros(len(codes), dtype=np.int16)
+    def places(self, grams: Hashed, head: int) -> npt.NDArray[np.int16]:
+        """Sum of the weights at each place of the batch."""
         table = self.weights[head]
-        for block in blocks(joined, codes):
-            start = OFFSETS[block.order]
-            found = table[start : start + SIZES[block.order]].take(block.slots)
-            if block.places is None:
-                sums[: len(found)] += found
-            else:
-                sums[block.places] += found
-        running = np.zeros(len(codes) + 1, dtype=np.int64)
-        np.cumsum(sums, out=running[1:])
-        return running
+        found = table.take(grams.chars)
+        sums = np.add(found[0], found[1], dtype=np.int16)
+        sums += found[2]
+        sums[grams.starts] += np.add.reduce(table.take(grams.words), axis=0, dtype=np.int16)
+        return sums
 
-    def margins(self, joined: Joined, codes: Codes, head: int) -> Margins:
+    def total(self, grams: Hashed, head: int) -> int:
+        """Sum of all weights: what `places` adds up to."""
+        table = self.weights[head]
+        return int(table.take(grams.chars).sum(dtype=np.int64)) + int(table.take(grams.words).sum(dtype=np.int64))
+
+    def margins(self, grams: Hashed, head: int) -> Margins:
         """Of every text of the batch, read in the role of HEADS[head]."""
-        running, form = self.places(joined, codes, head), self.heads[head]
-        starts, ends = joined.starts, joined.ends
-        whole = _margin(running, starts - 1, ends, form)
-        worst, begin, end = whole.copy(), np.zeros_like(starts), ends - starts
-        long = np.flatnonzero(ends - starts > form.window)
-        if len(long):
-            rows, low = _windows(starts[long], ends[long], form)
-            high = np.minimum(low + form.window, ends[long][rows])
-            value = _margin(running, low, high, form)
-            best = _first_best(rows, value)
-            worst[long], begin[long], end[long] = value[best], low[best] - starts[long], high[best] - starts[long]
-        return Margins(whole, worst, begin.astype(np.int64), end.astype(np.int64))
+        form = self.heads[head]
+        starts, ends = grams.joined.starts, grams.joined.ends
+        lengths = ends - starts
+        if len(starts) == 1 and lengths[0] <= form.window:
+            whole = _margin(np.array((self.total(grams, head),)), lengths + 1, form)
+            return Margins(whole, whole, np.zeros_like(lengths), lengths)
+        sums = self.places(grams, head)
+        bounds = np.empty(2 * len(starts), dtype=np.intp)
+        np.subtract(starts, 1, out=bounds[0::2])
+        bounds[1::2] = ends
+        whole = _margin(np.add.reduceat(sums, bounds, dtype=np.int64)[0::2], lengths + 1, form)
+        long = (lengths > form.window).nonzero()[0]
+        if not len(long):
+            return Margins(whole, whole, np.zeros_like(lengths), lengths)
+        worst, begin, end = whole.copy(), np.zeros_like(starts), lengths
+        running = np.zeros(len(sums) + 1, dtype=np.int64)
+        np.cumsum(sums, out=running[1:])
+        rows, low = _windows(starts[long], ends[long], form)
+        high = low + form.window
+        value = _margin(running[high] - running[low], high - low, form)
+        best = _first_best(rows, value)
+        worst[long], begin[long], end[long] = value[best], low[best] - starts[long], high[best] - starts[long]
+        return Margins(whole, worst, begin, end)
 
 
-def _margin(running: Ints, low: npt.NDArray[np.intp], high: npt.NDArray[np.intp], form: Head) -> Floats:
-    length = np.sqrt(high - low + float(SMOOTH))
-    return np.asarray((running[high] - running[low]) * form.scale / length + form.bias, dtype=np.float64)
+def _margin(sums: Ints, lengths: npt.NDArray[np.intp], form: Head) -> Floats:
+    return np.asarray(sums * form.scale / np.sqrt(lengths + float(SMOOTH)) + form.bias, dtype=np.float64)
 
 
 def _windows(

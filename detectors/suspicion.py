@@ -6,8 +6,10 @@ tests together, so an ordinary prompt never pays for a regular expression.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator
+from typing import AnyStr
 
 _LETTERS = b"abcdefghijklmnopqrstuvwxyz"
 _LEET = b"013457@$!|"
@@ -18,7 +20,8 @@ _SHAPE = bytes(
 )
 _RUN = bytes(119 if chr(byte).isalnum() or byte in b"+/_-:" else 32 for byte in range(128)) + bytes(128)
 _SPELLED = (b"a a a a", b"a0a", b" 0aaa")
-_SPELLED_WIDE = (b"? ? ", b"?  ?", b"?/?", b"? /", b"?/ ")
+_WIDE = bytes(32 if byte == ord("/") else byte for byte in range(256))
+_SPELLED_WIDE = (b"? ? ", b"?  ? ")
 """Characters beyond ASCII, here `?`, with separators between them."""
 _ENCODED_RUN = b"w" * 20
 _SPACED_CJK = re.compile(r"[\u4e00-\u9fff][\s.\-_*|~·/]{1,2}[\u4e00-\u9fff][\s.\-_*|~·/]")
@@ -29,9 +32,13 @@ def spelled_at(shape: bytes, joined: str) -> Iterator[int]:
     classes = shape.translate(_SHAPE)
     for needle in _SPELLED:
         yield from _all(classes, needle, 16)
-    if not joined.isascii() and ("·" in joined or any(needle in classes for needle in _SPELLED_WIDE)):
-        for match in _SPACED_CJK.finditer(joined):
-            yield match.start()
+    if not joined.isascii():
+        classes = classes.translate(_WIDE)
+        spaced = (at for needle in _SPELLED_WIDE for at in _all(classes, needle, 2))
+        dotted = (at - back for at in _all(joined, "·", 1) for back in (1, 2) if at >= back)
+        for at in itertools.chain(spaced, dotted):
+            if _SPACED_CJK.match(joined, at):
+                yield at
 
 
 def encoded_at(shape: bytes, joined: str) -> Iterator[int]:
@@ -41,7 +48,7 @@ def encoded_at(shape: bytes, joined: str) -> Iterator[int]:
         yield from _all(shape, needle, 64)
 
 
-def _all(where: bytes, needle: bytes, stride: int) -> Iterator[int]:
+def _all(where: AnyStr, needle: AnyStr, stride: int) -> Iterator[int]:
     """Offsets of a needle, at most one per stride characters."""
     at = where.find(needle)
     while at >= 0:

@@ -7,13 +7,16 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 from detectors.base import Role, Transcript
 from detectors.decode import decoded, tagged
-from detectors.grams import Joined
+from detectors.grams import Codes, Joined
 from detectors.normalize import View, clean_all, loose
 from detectors.suspicion import encoded_at, spelled_at
 
-_REPEATED = re.compile(r"(.{1,16}?)\1{3,}", re.DOTALL)
+MAX_UNIT = 16
+_REPEATED = re.compile(rf"(.{{1,{MAX_UNIT}}}?)\1{{3,}}", re.DOTALL)
 MAX_BATCH_CHARS = 1_048_576
 """Characters joined for one pass; bounds the memory of a batch of large prompts."""
 
@@ -51,6 +54,18 @@ def collapsed(text: str) -> str:
     return _REPEATED.sub(r"\1\1\1", text)
 
 
+def repetitive(fours: Codes) -> bool:
+    """Whether `collapsed` could halve the text that has these grams of four characters (of `char_grams`); False is sure.
+
+    Of a unit that stands there k times in a row, all but k + 3 characters begin a gram that also began one unit before;
+    only runs of a single character lose more than that, one each.
+    """
+    same = np.zeros(len(fours), dtype=np.bool_)
+    for unit in range(1, MAX_UNIT + 1):
+        same[unit:] |= fours[unit:] == fours[:-unit]
+    return 8 * int(np.count_nonzero(same)) > len(fours)
+
+
 def batches(texts: Sequence[Transcript], roles: frozenset[str], limit: int) -> Iterator[list[Passage]]:
     """The parts in these roles that hold text, in batches of at most `limit` and MAX_BATCH_CHARS plus one part."""
     batch: list[Passage] = []
@@ -69,8 +84,11 @@ def batches(texts: Sequence[Transcript], roles: frozenset[str], limit: int) -> I
 
 
 def first_views(batch: Sequence[Passage]) -> list[Seen]:
-    views = clean_all([passage.text for passage in batch])
-    return [Seen(at, None if batch[at].text.isascii() else view, view.text) for at, view in enumerate(views)]
+    seen = [Seen(at, None, passage.text.lower()) for at, passage in enumerate(batch)]
+    if wide := [at for at, passage in enumerate(batch) if not passage.text.isascii()]:
+        for at, view in zip(wide, clean_all([batch[at].text for at in wide]), strict=True):
+            seen[at] = Seen(at, view, view.text)
+    return seen
 
 
 def further_views(batch: Sequence[Passage], seen: Sequence[Seen], joined: Joined) -> list[Seen]:

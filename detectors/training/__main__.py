@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from detectors.language import LANGUAGES
 from detectors.scorer import HEADS, Head, Model, Zone
-from detectors.training.decide import SHARES, Stack, ordinary, recall_table, stack, tail, zones
+from detectors.training.decide import DOCUMENT_TAIL, SHARES, Stack, ordinary, recall_table, stack, tail, zones
 from detectors.training.folds import Readings, Wide, deal, group, held_out, learn, lesson, quantised, readings
 from detectors.training.rows import (
     DOCUMENT_WINDOW,
@@ -29,16 +29,20 @@ from detectors.training.rows import (
     Row,
     document_examples,
     drawing,
+    prose,
     read,
+    requests,
     user_examples,
     weights,
 )
-from detectors.training.synthesis import synthesise
+from detectors.training.synthesis import Borrowed, synthesise
 
 SEED = 1
 VERSION = "2"
 MAX_BENIGN = 2_000
 """Benign rows of one source that are learned from."""
+DOCUMENT_FOLDS = 6
+"""Few sources hold documents; with fewer folds those that are most alike would be held out together."""
 _SHORT = 200
 _FORMS = {"user": (USER_WINDOW, 100), "document": (DOCUMENT_WINDOW, 32), "system": (USER_WINDOW, 100)}
 """Window and stride in characters."""
@@ -61,10 +65,11 @@ def training_rows(file: Path) -> list[Row]:
     for row in rows:
         if row.label == "harmful" and len(row.text) < _SHORT:
             harmful[row.language].append(row.text)
+    borrowed = Borrowed(harmful, requests(rows))
     sizes = Counter(row.source for row in rows)
     draw = drawing(f"{SEED}")
     kept = [row for row in rows if row.attack or draw.random() < MAX_BENIGN / sizes[row.source]]
-    return kept + synthesise(SEED, harmful)
+    return kept + synthesise(SEED, borrowed)
 
 
 def train_user(rows: Sequence[Row]) -> Trained:
@@ -84,12 +89,12 @@ def train_document(rows: Sequence[Row], added: Stack) -> Trained:
     taught = lesson(document_examples(rows, range(len(rows)), weight, SEED))
     mine = [index for index, row in enumerate(rows) if row.role == "document"]
     documents = [rows[index] for index in mine]
-    margins = held_out(rows, deal(rows, 3), taught, *_FORMS["document"], SEED, only=mine)
+    margins = held_out(rows, deal(rows, DOCUMENT_FOLDS), taught, *_FORMS["document"], SEED, only=mine)
     found = readings(documents, *margins)
     own = stack(documents, found, [weight[index] for index in mine], 1.0)
     own = added._replace(bias=own.bias)
     odds = own.odds(found, 1.0)
-    _show("document", documents, odds, cut := zones(documents, odds, found.language))
+    _show("document", documents, odds, cut := zones(documents, odds, found.language, DOCUMENT_TAIL))
     return Trained(*quantised(learn(taught, SEED), *_FORMS["document"]), 1.0, own, cut)
 
 
@@ -152,7 +157,9 @@ def assembled(heads: dict[str, Trained]) -> Model:
 def train(rows: Sequence[Row]) -> dict[str, Trained]:
     """Every head, with its tables printed on the way."""
     user = train_user([row for row in rows if row.role == "user"])
-    document = train_document([row for row in rows if row.role == "document" or row.label == "injection"], user.stack)
+    document = train_document(
+        [*(row for row in rows if row.role == "document" or row.label == "injection"), *prose(rows)], user.stack
+    )
     return {
         "user": user,
         "document": document,

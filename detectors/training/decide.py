@@ -17,6 +17,9 @@ from detectors.training.rows import Row
 GENERAL_TAIL, UNCERTAIN_TAIL, BLOCK_TAIL = 0.004, 0.025, 0.0003
 """Shares of ordinary unseen benign traffic that may be flagged, uncertain or blocked. Each is well below what is
 promised: a threshold loses a factor of two to seven on the way to other traffic."""
+DOCUMENT_TAIL = 0.01
+"""The same share for documents: few sources hold any, so a fold without one knows far less prose than the model does,
+and is already stricter than it."""
 HARD_TAIL = 0.05
 """Share of the benign rows that speak of attacks or use their words that may be flagged."""
 BLOCK_STEP = 1.0
@@ -69,8 +72,10 @@ def tail(odds: Wide, weight: Wide, share: float) -> float:
     return float(odds[order[min(int(np.searchsorted(above, share)), len(order) - 1)]])
 
 
-def zones(rows: Sequence[Row], odds: Wide, language: npt.NDArray[np.intp]) -> dict[str, Zone]:
-    """Per language, from held-out benign rows, each source counting at most as 600 rows."""
+def zones(
+    rows: Sequence[Row], odds: Wide, language: npt.NDArray[np.intp], share: float = GENERAL_TAIL
+) -> dict[str, Zone]:
+    """Per language, from held-out benign rows, each source counting at most as 600 rows; `share` of them is flagged."""
     sizes = Counter((row.source, row.language) for row in rows if row.label == "benign")
     out: dict[str, Zone] = {}
     for name in LANGUAGES:
@@ -83,7 +88,7 @@ def zones(rows: Sequence[Row], odds: Wide, language: npt.NDArray[np.intp]) -> di
             continue
         weight = np.array([min(1.0, 600 / sizes[row.source, row.language]) if keep else 0.0
                            for row, keep in zip(rows, general, strict=True)])  # fmt: skip
-        flag = tail(odds[general], weight[general], GENERAL_TAIL)
+        flag = tail(odds[general], weight[general], share)
         mentions = benign & np.array([row.subset in MENTIONS for row in rows])
         if mentions.sum() > 50:
             flag = max(flag, tail(odds[mentions], np.ones(int(mentions.sum())), HARD_TAIL))

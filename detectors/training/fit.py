@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from detectors.grams import OFFSETS, WIDTH, blocks, codes_of, join
+from detectors.grams import OFFSETS, WIDTH, blocks, hashed, join
 from detectors.scorer import SMOOTH
 
 Floats = npt.NDArray[np.float32]
@@ -52,7 +52,7 @@ def grams_of(texts: Sequence[str]) -> Grams:
     for at in range(0, len(texts), _CHUNK):
         joined = join(texts[at : at + _CHUNK])
         found, places = [], []
-        for block in blocks(joined, codes_of(joined.text)):
+        for block in blocks(hashed(joined)):
             kept = np.flatnonzero(block.slots)
             found.append(block.slots[kept].astype(np.int32) + np.int32(OFFSETS[block.order]))
             places.append(kept if block.places is None else block.places[kept])

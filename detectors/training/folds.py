@@ -6,6 +6,7 @@ a copy of it.
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -14,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from detectors.base import LOW, Finding, Part
-from detectors.grams import WIDTH, codes_of, join
+from detectors.grams import OFFSETS, WIDTH, codes_of, hashed, join
 from detectors.language import languages
 from detectors.normalize import clean
 from detectors.phrases import PhraseDetector
@@ -91,7 +92,21 @@ def lesson(examples: Iterable[Example]) -> Lesson:
 
 
 def learn(taught: Lesson, seed: int, decay: float = DECAY) -> Linear:
-    return fit(taught.grams, taught.attack, taught.weight, epochs=EPOCHS, decay=decay, seed=seed)
+    """The model, in which a line of dashes or a row of one letter weighs nothing: it would add up to whatever it is."""
+    model = fit(taught.grams, taught.attack, taught.weight, epochs=EPOCHS, decay=decay, seed=seed)
+    model.weights[monotone()] = 0
+    return model
+
+
+@functools.cache
+def monotone() -> npt.NDArray[np.int32]:
+    """The ids of 3 and 4 times the same printable ASCII character, and of a sign twice."""
+    found: set[int] = set()
+    for sign in map(chr, range(0x21, 0x7F)):
+        ids, counts = np.unique(grams_of([sign * 12]).ids, return_counts=True)
+        inner = ids[(counts > 1) & ((ids >= OFFSETS[1]) | (not sign.isalnum()))]
+        found.update(inner.tolist())
+    return np.array(sorted(found), dtype=np.int32)
 
 
 def quantised(model: Linear, window: int, stride: int) -> tuple[npt.NDArray[np.int8], Head]:
@@ -112,7 +127,7 @@ def margins(scorer: Scorer, texts: Sequence[str], head: int = 0) -> tuple[Wide, 
     whole, worst = np.zeros(len(texts)), np.zeros(len(texts))
     for at in range(0, len(texts), _BATCH):
         joined = join([clean(text[:MAX_CHARS]).text for text in texts[at : at + _BATCH]])
-        found = scorer.margins(joined, codes_of(joined.text), head)
+        found = scorer.margins(hashed(joined), head)
         whole[at : at + _BATCH], worst[at : at + _BATCH] = found.whole, found.worst
     return whole, worst
 

@@ -6,6 +6,7 @@ as attacks, the others as clean.
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -23,6 +24,13 @@ WHOLE = 4_000
 USER_WINDOW, DOCUMENT_WINDOW = 400, 160
 _WINDOWS = 4
 _DOCUMENT_WINDOWS = 6
+_ASKED = frozenset(("intent", "dialogue_turn", "tool_instruction"))
+_ORDER = re.compile(
+    r"(?:please |can you |could you |i need you to |i want you to )?(?:transfer|send|delete|set|turn|book|cancel|order|add"
+    r"|remove|change|make|schedule|remind|call|text|find|get|give|pay|buy|reserve|share|create|update|unlock|open|close"
+    r"|move|search|check|put|start|stop|increase|switch|erase|clear|report|freeze|block|fetch|look) "
+)
+_TOLD = re.compile(r"(?:i|i'm|i've|my|it|the|that|this|there|what|who|how|why|is|are|when|where) ", re.IGNORECASE)
 SCRAMBLED, WRAPPED = 0.08, 0.03
 """Shares of short texts that are learned once more with shuffled letters, and as what an encoded text is wrapped in."""
 _BALANCE = 600
@@ -30,6 +38,12 @@ EMPHASIS = {"hard_mention": 3.0, "hard_role_prompt": 2.0, "twin": 1.5}
 """By subset of benign rows: those that resemble attacks count for more (trigger words alone must not decide)."""
 DOUBTFUL = {"Aatrox103/SAP": 0.3, "cyberark/FuzzyAI": 0.5, "meta-llama/PurpleLlama(CyberSecEval)": 0.5}
 """By source of attack rows: whose label speaks of the topic more than of a technique."""
+PROSE = {
+    "task_template": 300, "math": 100, "domain_finance": 1, "domain_medical": 1, "dialogue_turn": 1,
+    "intent": 1,
+}  # fmt: skip
+"""By subset of benign user rows that tell more than they ask: from how many characters on they serve as clean documents
+too. Of templates only the inner half counts, where the passages are; of English intents and turns what orders nothing."""
 HARMFUL_WEIGHT = 0.25
 """A plainly harmful request is no attack on instructions; it teaches that topics are not techniques."""
 
@@ -72,6 +86,30 @@ def read(file: Path) -> list[Row]:
     """The rows of one file. Raises OSError, or msgspec.DecodeError where a line is no such row."""
     decode = msgspec.json.Decoder(Row).decode
     return [decode(line) for line in file.read_bytes().splitlines()]
+
+
+def prose(rows: Iterable[Row]) -> Iterator[Row]:
+    """What benign user rows tell, as clean documents: without it, each source's fold would know no prose but its own."""
+    for row in rows:
+        if row.source == "openai/human-eval":
+            yield Row(row.text, row.label, row.source, row.lang, "document", "prose")
+        if row.role != "user" or row.label != "benign" or len(row.text) < PROSE.get(row.subset, len(row.text) + 1):
+            continue
+        if row.subset == "task_template":
+            quarter = len(row.text) // 4
+            yield Row(row.text[quarter:-quarter], row.label, row.source, row.lang, "document", "prose")
+        elif row.language == "zh" or row.subset not in _ASKED or _TOLD.match(row.text):
+            yield Row(row.text, row.label, row.source, row.lang, "document", "prose")
+
+
+def requests(rows: Iterable[Row]) -> dict[str, list[str]]:
+    """By language, ordinary orders to an assistant out of benign user rows, in lower case and without a full stop."""
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        text = row.text.strip().rstrip(".!?").lower()
+        if row.label == "benign" and row.subset in _ASKED and len(text) < 200 and _ORDER.match(text):
+            found.setdefault(row.language, []).append(text)
+    return found
 
 
 def weights(rows: Sequence[Row]) -> list[float]:
@@ -118,8 +156,8 @@ def document_examples(
     for index in chosen:
         row, draw = rows[index], drawing(f"{seed}/{index}")
         text = clean(row.text[: 4 * WHOLE]).text
-        if row.role != "document":
-            if row.attack and row.label == "injection" and len(text) <= USER_WINDOW:
+        if row.attack and row.role != "document":
+            if len(text) <= USER_WINDOW:
                 yield Example(text[:DOCUMENT_WINDOW], True, weight[index] * 0.3, index)
             continue
         at = text.find(clean(row.payload).text) if row.payload else -1

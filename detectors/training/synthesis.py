@@ -2,7 +2,7 @@
 
 A family file has `language`, `role`, `[words]` (named lists) and `[[family]]` tables; a template's `{name}` stands for
 one entry of that list, entries may hold names themselves, and `{{` is a brace. `{harm}` is a plain harmful request of
-the same language out of the training rows.
+the same language out of the training rows, `{request}` something ordinary that is asked of an assistant there.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
+from typing import NamedTuple
 
 import msgspec
 
@@ -51,13 +52,23 @@ class Draw:
         return self._held.pop() % count
 
 
-def synthesise(seed: int, harmful: Mapping[str, Sequence[str]], share: float = 1.0) -> list[Row]:
-    """Every family's attacks and as many twins, without doubles; of their count, `share`. `harmful`: by language."""
+class Borrowed(NamedTuple):
+    """Texts of the training rows that templates name, by language: plainly harmful requests, and ordinary orders."""
+
+    harm: Mapping[str, Sequence[str]] = {}
+    request: Mapping[str, Sequence[str]] = {}
+
+    def words(self, language: str) -> dict[str, list[str]]:
+        return {name: list(texts.get(language, ())) or ["..."] for name, texts in self._asdict().items()}
+
+
+def synthesise(seed: int, borrowed: Borrowed = Borrowed(), share: float = 1.0) -> list[Row]:
+    """Every family's attacks and as many twins, without doubles; of their count, `share`."""
     folder = resources.files("detectors.training") / "families"
     rows: list[Row] = []
     for file in sorted((f for f in folder.iterdir() if f.name.endswith(".toml")), key=lambda f: f.name):
         held = msgspec.convert(tomllib.loads(file.read_text("utf-8")), _File)
-        words = held.words | {"harm": list(harmful.get(held.language, ())) or ["..."]}
+        words = held.words | borrowed.words(held.language)
         for family in held.family:
             draw = Draw(f"{seed}/{family.name}")
             for label, templates in ((family.label, family.templates), ("benign", family.twins)):
@@ -93,6 +104,6 @@ def _fill(draw: Draw, template: str, words: Mapping[str, Sequence[str]], depth: 
         if name is None:
             return match[0][0]
         entry = _one(draw, words[name])
-        return entry if name == "harm" or not depth else _fill(draw, entry, words, depth - 1)
+        return entry if name in Borrowed._fields or not depth else _fill(draw, entry, words, depth - 1)
 
     return _SLOT.sub(slot, template)

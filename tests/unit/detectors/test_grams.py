@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from detectors.grams import CHAR_BITS, SIZES, WIDTH, blocks, codes_of, join
+from detectors.grams import CHAR_BITS, SIZES, WIDTH, blocks, hashed, join
 
 TEXTS = st.lists(st.text(alphabet="ab c1\n忽略é\U0001f600\ud800,", max_size=12), min_size=1, max_size=6)
 
@@ -16,7 +16,7 @@ def grams(texts: list[str]) -> list[list[tuple[int, int, int]]]:
     """Per text, every gram as (order, place in the text, index)."""
     joined = join(texts)
     found: list[list[tuple[int, int, int]]] = [[] for _ in texts]
-    for block in blocks(joined, codes_of(joined.text)):
+    for block in blocks(hashed(joined)):
         places = np.arange(len(block.slots)) if block.places is None else block.places
         assert block.slots.max(initial=0) < SIZES[block.order]
         for index, place in zip(block.slots.tolist(), places.tolist(), strict=True):

@@ -12,7 +12,7 @@ from detectors import phrases
 from detectors.base import HIGH, MEDIUM, Finding, Part, Role
 from detectors.catalogue import MAX_CHARS, PROMPTS, assess, screen
 from detectors.decode import MAX_OUTPUT
-from detectors.grams import Codes, Joined
+from detectors.grams import Hashed
 from detectors.prompts import SCORE, PromptDetector
 from detectors.rulebook import Rule, load_rules
 from detectors.scorer import Margins, Scorer
@@ -116,9 +116,9 @@ class Counting(Scorer):
 
     read = 0
 
-    def margins(self, joined: Joined, codes: Codes, head: int) -> Margins:
-        self.read += len(codes)
-        return super().margins(joined, codes, head)
+    def margins(self, grams: Hashed, head: int) -> Margins:
+        self.read += len(grams.codes)
+        return super().margins(grams, head)
 
 
 @pytest.mark.parametrize("name", HOSTILE)

@@ -20,7 +20,7 @@ from detectors.training.folds import (
     scorer_of,
 )
 from detectors.training.rows import Example, Row, document_examples, drawing, user_examples, weights
-from detectors.training.synthesis import synthesise
+from detectors.training.synthesis import Borrowed, synthesise
 
 
 def rows(count: int = 60) -> list[Row]:
@@ -34,9 +34,9 @@ def lesson_of(text: str) -> Lesson:
 
 
 def test_families_are_the_same_from_the_same_seed_and_twins_share_no_text_with_attacks() -> None:
-    one, two = (synthesise(3, {"en": ["harm"], "zh": ["害"]}, 0.05) for _ in range(2))
+    one, two = (synthesise(3, Borrowed({"en": ["harm"], "zh": ["害"]}, {"en": ["call mum"]}), 0.05) for _ in range(2))
     assert one == two
-    assert synthesise(4, {}, 0.05) != one
+    assert synthesise(4, share=0.05) != one
     attacks, twins = ({row.text for row in one if row.attack == kind} for kind in (True, False))
     assert len(attacks) > 300
     assert len(twins) > 150

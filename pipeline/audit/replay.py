@@ -178,6 +178,7 @@ def _reported(record: Outcome) -> Completion:
         findings=record.findings,
         text_digest=record.text_digest,
         text=record.text,
+        version=record.version,
         watermark=record.watermark,
         fingerprints=record.fingerprints,
     )

@@ -44,8 +44,10 @@ def words(text: str) -> list[str]:
 
 
 _SPREAD = tuple(bytes(byte >> 7 - at & 1 for at in range(8)) for byte in range(256))
-GRAMMAR = 1 << 8 * LANES
-"""Set beside the lanes of a word that does grammar's work, so that a sum of words counts those too."""
+GRAMMAR_BIT = 8 * (LANES + 1)
+GRAMMAR = 1 << GRAMMAR_BIT
+"""Set above the lanes of a word that does grammar's work, so that a sum of words counts those too; one lane above, so
+that a word moved down by a lane has no such mark among its lanes."""
 
 
 class Lanes(dict[str, int]):

@@ -10,7 +10,7 @@ from zlib import crc32
 
 import msgspec
 
-from detectors.accounts.cues import FUNCTION, LANES, LEXICON, MAX_WORDS, WORDS, cut, words
+from detectors.accounts.cues import FUNCTION, GRAMMAR_BIT, LEXICON, MAX_WORDS, WORDS, cut, words
 from detectors.accounts.sketch import majority, sketch
 from detectors.base import Transcript
 
@@ -26,8 +26,6 @@ MAX_BIASES = 1_024
 Spoken = tuple[int, int, int, int, int, int, int, int]
 _SILENT: Spoken = (0, 0, 0, 0, 0, 0, 0, 0)
 _LOW = (1 << 64) - 1
-_GRAMMAR_BIT = 8 * LANES
-_LANES = (1 << _GRAMMAR_BIT) - 1
 _DIGITS = re.compile(r"\d+")
 _TO_ZERO = dict.fromkeys(map(ord, "123456789"), "0")
 _CUES = FUNCTION - 1
@@ -94,11 +92,9 @@ def spoken(transcript: Transcript) -> Spoken:
         found = found[: MAX_WORDS // 2] + found[-MAX_WORDS // 2 :]
     lanes = list(map(WORDS.__getitem__, found))
     summed, size = sum(lanes), len(lanes)
-    grammar = summed >> _GRAMMAR_BIT
+    grammar = summed >> GRAMMAR_BIT
     if wide and size > 1:  # pairs of characters, which stand for words
-        full = sketch(
-            [(first ^ second >> 8) & _LANES for first, second in pairwise([v & _LANES for v in lanes])], size - 1
-        )
+        full = sketch([first ^ second >> 8 for first, second in pairwise(lanes)], size - 1)
     else:
         full = majority(summed, size)
     text_hash = _hash(said)

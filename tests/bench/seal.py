@@ -73,7 +73,7 @@ def history(count: int) -> Iterator[Decision | Outcome]:
             max_tokens=64,
             input_bound=316,
             deadline=time_ms + 60_000,
-            features=(0x9E3779B97F4A7C15 ^ index,),
+            features=(0x9E3779B97F4A7C15 ^ index, *range(index, index + 10)),
             text_digest=index.to_bytes(32, "big"),
         )
         who = ("acme", "acme", "acme-app")

@@ -162,4 +162,5 @@ def _reported(record: Outcome) -> Completion:
         findings=record.findings,
         text_digest=record.text_digest,
         text=record.text,
+        version=record.version,
     )

@@ -47,7 +47,7 @@ def _ports(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--kafka-port", type=int, default=9092, help="default %(default)s")
     parser.add_argument("--kafka-controller-port", type=int, default=9093, help="default %(default)s")
     parser.add_argument("--clickhouse-port", type=int, default=8123, help="default %(default)s")
-    parser.add_argument("--model", default="glossary", help="'glossary', 'echo' or a model folder")
+    parser.add_argument("--model", default="glossary", help="'glossary' (from the registry), 'echo' or a model folder")
 
 
 def _up(arguments: argparse.Namespace, settings: Settings) -> int:

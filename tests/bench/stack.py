@@ -21,16 +21,23 @@ STAGE_MB, BROKER_MB = 150, 400
 
 
 @contextlib.contextmanager
-def running() -> Iterator[tuple[LocalStack, str]]:
-    """A started stack and the text of a key on the plan that refuses nothing."""
+def opened(model: str) -> Iterator[LocalStack]:
+    """A started stack that serves ``model``, gone afterwards."""
     with tempfile.TemporaryDirectory(prefix="sluice-bench-") as folder:
         ports = Ports(free_port(), free_port(), free_port(), free_port())
-        stack = LocalStack(Path(folder), config.cache(), ports, {"SLUICE_GENERATE__MODEL": "echo"})
+        stack = LocalStack(Path(folder), config.cache(), ports, {"SLUICE_GENERATE__MODEL": model})
         try:
             stack.start(lambda text: print(text, file=sys.stderr))
-            yield stack, asyncio.run(_key(stack))
+            yield stack
         finally:
             stack.stop()
+
+
+@contextlib.contextmanager
+def running() -> Iterator[tuple[LocalStack, str]]:
+    """A started stack with the echo engine, and the text of a key on the plan that refuses nothing."""
+    with opened("echo") as stack:
+        yield stack, asyncio.run(_key(stack))
 
 
 async def _key(stack: LocalStack) -> str:

@@ -94,7 +94,8 @@ def history(count: int = 24) -> list[LogRecord]:
         write(decide(ledger, documents, 0, facts))
         if offset % 3 == 2 and ledger.open:
             held = next(iter(ledger.open.values()))
-            report = Completion(held.request, "acme", "acme", "finished", "w1", "a", "glossary", "stop", 5, 4)
+            told = ("w1", "a", "glossary", "stop", 5, 4)
+            report = Completion(held.request, "acme", "acme", "finished", *told, version=3)
             made = outcome(ledger, done, now, report)
             assert made is not None
             write(made)

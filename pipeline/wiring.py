@@ -78,6 +78,7 @@ async def admit(settings: Settings, stop: asyncio.Event, assign: Assign = ()) ->
 
 async def generate(settings: Settings, stop: asyncio.Event, assign: Assign = ()) -> None:
     from pipeline.adapters.protected import read_protected
+    from pipeline.adapters.worker_metrics import WorkerMetrics, find_nvml
     from pipeline.runner.generate import GeneratePartition, Rim
     from pipeline.runner.sender import Sender
     from pipeline.stages.guard import Guards, guard_of
@@ -98,8 +99,11 @@ async def generate(settings: Settings, stop: asyncio.Event, assign: Assign = ())
         reports.start()
         worker = f"{socket.gethostname()}-{os.getpid()}-{int(time.time())}"
         rim = Rim(bootstrap, worker, engine, feed, vault, sender, reports, offsets, marks, guard, trace)
+        metrics = WorkerMetrics(engine, find_nvml())
+        rim.observe = metrics.observe
         group = Group(bootstrap, "sluice-generate-workers", "work", settings.kafka.instance)
-        await share(group, lambda p, s: GeneratePartition(rim, p).run(s), stop, assign)
+        async with metrics.served(settings.generate.metrics_host, settings.generate.metrics_port):
+            await share(group, lambda p, s: GeneratePartition(rim, p).run(s), stop, assign)
         await reports.close()
         await sender.close()
         await engine.close()

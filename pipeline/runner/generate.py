@@ -53,6 +53,8 @@ class Rim:
     marks: Marks
     guard: Callable[[Work, Sequence[Message]], generate.Guard]
     trace: generate.Trace | None = None
+    observe: Callable[[Completion, generate.Usage], None] = lambda completion, usage: None
+    """Told of each run as it ends."""
     most: int = 256
     """Requests under way at once, over all partitions."""
     slots: asyncio.Semaphore = field(init=False)
@@ -175,7 +177,9 @@ class GeneratePartition:
 
         answer = generate.Answer(work, attempt, rim.worker, seal, rim.guard(work, messages), rim.trace)
         finish = await self._stream(work, request, answer)
-        return answer.completion(finish), answer.take()
+        completion = answer.completion(finish)
+        rim.observe(completion, answer.usage)
+        return completion, answer.take()
 
     async def _stream(self, work: Work, request: GenerationRequest, answer: generate.Answer) -> FinishReason | None:
         """Run to the end, which is None at the deadline; text leaves as it comes."""

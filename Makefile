@@ -4,10 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup lock demo test soak bench detectors eval check lint types contracts clean
+.PHONY: help setup lock demo test soak bench bench-engine detectors eval check lint types contracts clean
 
 help: ## this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
 setup: $(READY) ## virtual environment with the locked dependencies
 
@@ -50,6 +50,9 @@ soak: setup ## kill every process at random under load, then count: make soak KI
 
 bench: setup ## measure this machine against the goals of the design; one figure: make bench FIGURE=admit
 	$(BIN)/python -m tests.bench $(FIGURE) --json $(or $(JSON),bench.json)
+
+bench-engine: setup ## batches, watermark, prefix reuse and cold starts of the inference worker
+	$(BIN)/python -m tests.bench inference --json $(or $(JSON),bench-engine.json)
 
 detectors: setup ## train the prompt scorer anew and print leave-one-source-out tables: make detectors DATA=FOLDER
 	$(BIN)/python -m detectors.training $(DATA)

@@ -58,6 +58,8 @@ class Batch:
         self._pace = Pace()
         self._sequences: dict[str, Sequence] = {}
         self._began: dict[str, int] = {}
+        self._joined: dict[str, float] = {}
+        self._waited_s, self._taken = 0.0, 0
         self._steps = self._tokens = self._filled = self._calm = 0
 
     def join(self, sequence: Sequence) -> Chunk | None:
@@ -75,6 +77,7 @@ class Batch:
             error = "the engine's queue is full; try again later or send it to another engine"
             return sequence.end(FinishReason.ERROR, error)
         self._sequences[request.request_id] = sequence
+        self._joined[request.request_id] = self._clock()
         if self._marker is not None:
             self._marks[request.request_id] = self._marker(request)
         late = self._refuse_if_late(sequence)
@@ -127,6 +130,8 @@ class Batch:
             blocks_total=pool.total,
             quarantined=self._quarantine.held(self._clock()),
             step_s=self._pace.step_s,
+            begun=self._taken,
+            waited_s=self._waited_s,
         )
 
     def _refuse_if_late(self, sequence: Sequence) -> Chunk | None:
@@ -152,6 +157,10 @@ class Batch:
         """Outcomes of the feeds; none where memory ran out, and the next plan holds half as much."""
         for feed in feeds:
             self._began.setdefault(feed.request_id, self._steps)
+            joined = self._joined.pop(feed.request_id, None)
+            if joined is not None:
+                self._taken += 1
+                self._waited_s += self._clock() - joined
         try:
             outcomes = compute(self._forward, [self._with_tokens(feed) for feed in feeds])
         except MemoryError:
@@ -216,6 +225,7 @@ class Batch:
 
     def _out(self, request_id: str, *, spoiled: bool = False) -> Sequence:
         sequence = self._sequences.pop(request_id)
+        self._joined.pop(request_id, None)
         self._scheduler.remove(request_id, spoiled=spoiled)
         if request_id in self._began:
             self._pace.stay(self._steps - self._began.pop(request_id))

@@ -154,6 +154,7 @@ class EngineStats:
 
     ``computed`` are tokens that went through the model, ``reused`` prompt tokens that a tenant's own
     earlier request had left in the cache. ``step_s`` is the smoothed time of a step in seconds.
+    ``begun`` requests were taken from the queue, after ``waited_s`` seconds in it all together.
     ``stalled`` says that a step hangs: the engine has given up its requests and takes no more.
     """
 
@@ -169,6 +170,8 @@ class EngineStats:
     blocks_total: int = 0
     quarantined: int = 0
     step_s: float = 0.0
+    begun: int = 0
+    waited_s: float = 0.0
     stalled: bool = False
 
 

@@ -102,6 +102,8 @@ class Generate(Section):
     protected: str = Field(
         "", description="files and folders (.txt, .md), by comma, whose text must not be recited in answers"
     )
+    metrics_host: str = Field("127.0.0.1", description="address of the worker's /metrics")
+    metrics_port: int = Field(0, ge=0, le=65535, description="port of the worker's /metrics; 0 none")
     echo_delay_ms: int = Field(0, ge=0, le=10_000, description="time per token of the echo engine")
 
 

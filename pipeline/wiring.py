@@ -86,6 +86,7 @@ async def admit(settings: Settings, stop: asyncio.Event, assign: Assign = ()) ->
 
 async def generate(settings: Settings, stop: asyncio.Event, assign: Assign = ()) -> None:
     from pipeline.adapters.protected import read_protected
+    from pipeline.adapters.worker_metrics import WorkerMetrics, find_nvml
     from pipeline.runner.generate import GeneratePartition, Rim
     from pipeline.runner.sender import Sender
     from pipeline.stages.guard import Guards, guard_of
@@ -110,11 +111,14 @@ async def generate(settings: Settings, stop: asyncio.Event, assign: Assign = ())
         sender.start()
         reports.start()
         worker = f"{socket.gethostname()}-{os.getpid()}-{int(time.time())}"
+        metrics = WorkerMetrics(engine, find_nvml())
         rim = Rim(bootstrap, worker, engine, feed, vault, sender, reports, offsets, marks, guard, trace, pool)
+        rim.observe = metrics.observe
         group = Group(bootstrap, f"sluice-generate-workers{suffix}", topic, settings.kafka.instance)
         acts = ModelActs(settings.models.home, publisher, feed.control.require_deployment().partitions)
         beside = [asyncio.create_task(acts.follow(ended)), asyncio.create_task(engines.follow(engine, ended))]
-        await share(group, lambda p, s: GeneratePartition(rim, p).run(s), stop, assign)
+        async with metrics.served(settings.generate.metrics_host, settings.generate.metrics_port):
+            await share(group, lambda p, s: GeneratePartition(rim, p).run(s), stop, assign)
         ended.set()
         await asyncio.gather(*beside)
         await reports.close()

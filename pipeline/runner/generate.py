@@ -58,6 +58,8 @@ class Rim:
     trace: generate.Trace | None = None
     pool: str = ""
     """The tenant that this worker is for alone; empty for one of the shared workers."""
+    observe: Callable[[Completion, generate.Usage], None] = lambda completion, usage: None
+    """Told of each run as it ends."""
     most: int = 256
     """Requests under way at once, over all partitions."""
     slots: asyncio.Semaphore = field(init=False)
@@ -194,7 +196,9 @@ class GeneratePartition:
             finish = await self._stream(work, request, answer)
         finally:
             self._waiting.pop(work.request, None)
-        return answer.completion(finish), answer.take()
+        completion = answer.completion(finish)
+        rim.observe(completion, answer.usage)
+        return completion, answer.take()
 
     async def _stream(self, work: Work, request: GenerationRequest, answer: generate.Answer) -> FinishReason | None:
         """Run to the end, which is None at the deadline; text leaves as it comes."""

@@ -87,6 +87,7 @@ class Usage:
     input_tokens: int = 0
     output_tokens: int = 0
     first_token_ms: int = 0
+    last_token_ms: int = 0
 
 
 class Answer:
@@ -111,6 +112,7 @@ class Answer:
         usage.input_tokens, usage.output_tokens = chunk.input_tokens, chunk.output_tokens
         if not usage.first_token_ms and chunk.output_tokens:
             usage.first_token_ms = max(1, elapsed_ms)
+        usage.last_token_ms = max(elapsed_ms, usage.first_token_ms)
         text = self._guard.push(chunk.text) if chunk.text else ""
         if chunk.finish is not None:
             self._version = chunk.version

@@ -2,19 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
-
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-
-_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
-
-
-class Metric(NamedTuple):
-    name: str
-    kind: Literal["counter", "gauge", "histogram"]
-    help: str
-    labels: tuple[str, ...] = ()
-
+from pipeline.adapters.meters import Meters, Metric
 
 METRICS: tuple[Metric, ...] = (
     Metric("sluice_gateway_requests_total", "counter", "HTTP requests answered.", ("route", "status")),
@@ -34,33 +22,8 @@ METRICS: tuple[Metric, ...] = (
 )
 
 
-class Metrics:
-    """The table's metrics in a registry of their own. A name or label outside it raises KeyError or ValueError."""
+class Metrics(Meters):
+    """The table's metrics."""
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        self._counters: dict[str, Counter] = {}
-        self._gauges: dict[str, Gauge] = {}
-        self._histograms: dict[str, Histogram] = {}
-        for name, kind, text, labels in METRICS:
-            if kind == "counter":
-                self._counters[name] = Counter(name, text, labels, registry=self.registry)
-            elif kind == "gauge":
-                self._gauges[name] = Gauge(name, text, labels, registry=self.registry)
-            else:
-                self._histograms[name] = Histogram(name, text, labels, registry=self.registry, buckets=_SECONDS)
-
-    def count(self, name: str, *labels: str, by: float = 1) -> None:
-        metric = self._counters[name]
-        (metric.labels(*labels) if labels else metric).inc(by)
-
-    def level(self, name: str, value: float) -> None:
-        self._gauges[name].set(value)
-
-    def took(self, name: str, seconds: float, *labels: str) -> None:
-        metric = self._histograms[name]
-        (metric.labels(*labels) if labels else metric).observe(seconds)
-
-    def render(self) -> bytes:
-        """Prometheus text format 0.0.4."""
-        return generate_latest(self.registry)
+        super().__init__(METRICS)

@@ -34,8 +34,8 @@ def test_every_command_parses(command: str) -> None:
 
 
 def test_every_make_target_exists() -> None:
-    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    named = set(re.findall(r"\bmake ([a-z]+)\b", SHELL)) | set(re.findall(r"`make ([a-z]+)", TEXT))
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = set(re.findall(r"\bmake ([a-z-]+)\b", SHELL)) | set(re.findall(r"`make ([a-z-]+)", TEXT))
     assert named
     assert named <= targets
 

@@ -280,3 +280,19 @@ def test_log_probabilities_come_one_for_each_token_and_only_where_asked() -> Non
         await engine.close()
 
     asyncio.run(run())
+
+
+def test_the_time_in_the_queue_is_counted_once_for_each_that_left_it() -> None:
+    clock, forward = Clock(), HashForward(slots=1)
+    batch = make_batch(forward, clock=clock)
+    for name in ("first", "second", "gone"):
+        asked = request(name, "hello", limit=3)
+        assert batch.join(Sequence(asked, forward.encode(asked.turns))) is None
+    batch.leave("gone")
+    while batch.stats().running or batch.stats().waiting:
+        clock.now += 1.0
+        batch.step()
+    stats = batch.stats()
+    assert stats.begun == 2
+    # the first waited for the step that began it, the second for all of the first's as well
+    assert stats.waited_s > 2.0

@@ -1,0 +1,58 @@
+"""What it costs to serve only what was signed, from storage that only holds ciphertext."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from pathlib import Path
+
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from inference.model import load_model
+from inference.registry.dsse import Trust
+from inference.registry.keys import SigningKey
+from inference.registry.release import sign_folder
+from inference.registry.store import ModelRegistry
+from inference.registry.wrapping import Tenant
+
+GIB = 1 << 30
+_ALGORITHMS = ("ed25519", "ml-dsa-65")
+
+
+class _Keyring:
+    """Wraps under a key of this process."""
+
+    def __init__(self) -> None:
+        self._cipher = AESGCM(AESGCM.generate_key(256))
+
+    def wrap(self, secret: bytes, context: str) -> str:
+        nonce = os.urandom(12)
+        return (nonce + self._cipher.encrypt(nonce, secret, context.encode())).hex()
+
+    def unwrap(self, wrapped: str, context: str) -> bytes:
+        raw = bytes.fromhex(wrapped)
+        return self._cipher.decrypt(raw[:12], raw[12:], context.encode())
+
+
+def seconds_per_gib(folder: Path, rounds: int = 3) -> float:
+    """Wall seconds from ciphertext on disk to a loaded model: decrypt, verify, read; the best of ``rounds``."""
+    now = int(time.time())
+    keys = [SigningKey.generate(name) for name in _ALGORITHMS]
+    with tempfile.TemporaryDirectory() as name:
+        signed = Path(name) / "signed"
+        shutil.copytree(folder, signed)
+        manifest = sign_folder(
+            signed, keys, model="bench", version=1, licence="Apache-2.0", issued=now - 60, expires=now + 86_400
+        )
+        trust, holder = Trust([key.public for key in keys], _ALGORITHMS), Tenant(_Keyring())
+        registry = ModelRegistry(Path(name) / "registry", trust, actor="bench", clock=lambda: int(time.time() * 1000))
+        registry.add(signed, [holder])
+        best = float("inf")
+        for _ in range(rounds):
+            begun = time.perf_counter()
+            with registry.open("bench", 1, holder) as opened:
+                load_model(opened.folder)
+            best = min(best, time.perf_counter() - begun)
+    return best * GIB / manifest.size

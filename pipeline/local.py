@@ -124,8 +124,7 @@ class LocalStack:
             self._tend_service(f"kafka-{index + 1}", broker)
         if self.store is not None:
             self._tend_service("clickhouse", self.store)
-        for stage in wiring.STAGES:
-            child = self.stages[stage]
+        for stage, child in [(name, child) for name, child in self.stages.items() if name in wiring.STAGES]:
             pace = self._paces.setdefault(stage, Pace())
             if not child.alive() and pace.due():
                 _log.warning("%s ended with status %s; starting it again", stage, child.returncode)

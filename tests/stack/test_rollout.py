@@ -81,10 +81,16 @@ async def _serve(made: Deployment, home: Path) -> Served:
         registry.add(folder, [Tenant(made.keyring), create_worker(ours.keys.worker_key).address])
 
         async def operator() -> None:
-            for shares in ({first: 5_000, 99: 5_000}, {99: WHOLE}):
-                registry.roll("glossary", shares)
-                await asyncio.sleep(5)
+            registry.roll("glossary", {first: 5_000, 99: 5_000})
+            while not any((event.act, event.version) == ("load", 99) for event in registry.events()):  # noqa: ASYNC110
+                await asyncio.sleep(0.5)
+            await _more(statuses)
+            registry.roll("glossary", {99: WHOLE})
+            await asyncio.sleep(2)
+            await _more(statuses)
             registry.rollback("glossary")
+            await asyncio.sleep(2)
+            await _more(statuses)
 
         headers = {"Authorization": f"Bearer {made.keys['acme']}"}
         async with aiohttp.ClientSession(headers=headers) as session:
@@ -105,18 +111,24 @@ async def _serve(made: Deployment, home: Path) -> Served:
 
 
 async def _ask(session: aiohttp.ClientSession, url: str, statuses: list[int]) -> None:
-    body = {"prompt": "What is a dog?", "model": "glossary", "max_tokens": 12}
+    body = {"prompt": "What is a dog?", "model": "glossary", "max_tokens": 12, "timeout_ms": 300_000}
     async with session.post(f"{url}/inference", json=body) as answer:
         await answer.read()
         statuses.append(answer.status)
 
 
+async def _more(statuses: list[int]) -> None:
+    """Until each caller has got two more answers."""
+    wanted = len(statuses) + 2 * CALLERS
+    while len(statuses) < wanted:  # noqa: ASYNC110 - callers ring no bell
+        await asyncio.sleep(0.1)
+
+
 async def _places(made: Deployment, session: aiohttp.ClientSession, url: str) -> list[int]:
     """Positions told of the last of many requests at an engine that runs one at a time, by Kafka's door."""
     names = [f"acme-app:place-{n}" for n in range(16)]
-    records = [
-        made.request("acme", name, counter=n + 1, model="glossary", max_tokens=64) for n, name in enumerate(names)
-    ]
+    asked = {"model": "glossary", "max_tokens": 24, "timeout_ms": 300_000}
+    records = [made.request("acme", name, counter=n + 1, **asked) for n, name in enumerate(names)]
     publisher = Publisher(made.bootstrap)
     await publisher.send_all([("requests", 0, b"acme", value, headers) for value, headers in records])
     await publisher.close()
@@ -125,8 +137,8 @@ async def _places(made: Deployment, session: aiohttp.ClientSession, url: str) ->
         while True:
             async with session.get(f"{url}/v1/requests/{names[-1]}") as answer:
                 told = await answer.json()
+                assert answer.status in (200, 202), told
                 if answer.status == 200:
-                    assert told["result"] == "finished"
                     return seen
                 if "queue" in told:
                     seen.append(told["queue"]["position"])
@@ -143,7 +155,7 @@ async def _read(made: Deployment, topic: str) -> list[bytes]:
 
 
 def test_every_request_is_answered_through_roll_out_and_rollback(served: Served) -> None:
-    assert len(served.statuses) > CALLERS
+    assert len(served.statuses) >= 6 * CALLERS
     assert set(served.statuses) == {200}
     admitted = Counter(decision.request for decision in served.decisions if decision.verdict == "admit")
     assert Counter(outcome.request for outcome in served.outcomes) == admitted

@@ -1,4 +1,5 @@
-"""Word lists, read once each. Lines that begin with `#` say where a list comes from."""
+"""Word lists, read once each. Lines that begin with `#` say where a list comes from and
+under which licence."""
 
 from __future__ import annotations
 

@@ -51,8 +51,15 @@ soak: setup ## kill every process at random under load, then count: make soak KI
 bench: setup ## measure this machine against the goals of the design; one figure: make bench FIGURE=admit
 	$(BIN)/python -m tests.bench $(FIGURE) --json $(or $(JSON),bench.json)
 
-detectors: setup ## train the prompt scorer anew and print leave-one-source-out tables: make detectors DATA=FOLDER
-	$(BIN)/python -m detectors.training $(DATA)
+# said before anything is set up
+ifneq ($(filter detectors eval,$(MAKECMDGOALS)),)
+ifeq ($(DATA),)
+$(error give the folder of labelled rows that holds train.jsonl: make $(firstword $(MAKECMDGOALS)) DATA=FOLDER)
+endif
+endif
+
+detectors: setup ## train the prompt scorer anew and print its tables: make detectors DATA=FOLDER [LABELS=FILE of labels]
+	$(BIN)/python -m detectors.training $(if $(LABELS),--labels $(LABELS)) $(DATA)
 
 eval: setup ## the bars of detection on labelled rows, on sources held out and on validation: make eval DATA=FOLDER
 	$(BIN)/python -m detectors.training --tables $(DATA)

@@ -106,6 +106,8 @@ def _windows(
 
 def _first_best(rows: npt.NDArray[np.intp], value: Floats) -> npt.NDArray[np.intp]:
     """Index of each row's highest value, the first of equals."""
+    if rows[0] == rows[-1]:
+        return np.array((int(value.argmax()),), dtype=np.intp)
     order = np.lexsort((-value, rows))
     return order[np.flatnonzero(np.diff(rows, prepend=-1))]
 

@@ -53,7 +53,7 @@ class Scorer:
         """Sum of the weights at each place of the batch."""
         table = self.weights[head]
         found = table.take(grams.chars)
-        sums = np.add(found[0], found[1], dtype=np.int16)
+        sums: npt.NDArray[np.int16] = np.add(found[0], found[1], dtype=np.int16)
         sums += found[2]
         sums[grams.starts] += np.add.reduce(table.take(grams.words), axis=0, dtype=np.int16)
         return sums

@@ -26,8 +26,8 @@ _WINDOWS = 4
 _DOCUMENT_WINDOWS = 6
 _ASKED = frozenset(("intent", "dialogue_turn", "tool_instruction"))
 _ORDER = re.compile(
-    r"(?:please |can you |could you |i need you to |i want you to )?(?:transfer|send|delete|set|turn|book|cancel|order|add"
-    r"|remove|change|make|schedule|remind|call|text|find|get|give|pay|buy|reserve|share|create|update|unlock|open|close"
+    r"(?:please |can you |could you |i need you to |i want you to )?(?:transfer|send|delete|set|turn|book|cancel|order"
+    r"|add|remove|change|make|schedule|remind|call|text|find|get|give|pay|buy|reserve|share|create|update|unlock|open|close"
     r"|move|search|check|put|start|stop|increase|switch|erase|clear|report|freeze|block|fetch|look) "
 )
 _TOLD = re.compile(r"(?:i|i'm|i've|my|it|the|that|this|there|what|who|how|why|is|are|when|where) ", re.IGNORECASE)
@@ -46,7 +46,7 @@ TELLING = {
     "task_template": 300, "math": 100, "domain_finance": 1, "domain_medical": 1, "dialogue_turn": 1, "intent": 1
 }  # fmt: skip
 """By subset of benign user rows that tell more than they ask: from how many characters on they serve as clean documents
-too. Of templates only the inner half counts, where the passages are; of English intents and turns what orders nothing."""
+too. Of templates only the inner half counts, where passages are; of English intents and turns what orders nothing."""
 HARMFUL_WEIGHT = 0.25
 """A plainly harmful request is no attack on instructions; it teaches that topics are not techniques."""
 
@@ -92,7 +92,7 @@ def read(file: Path) -> list[Row]:
 
 
 def prose(rows: Iterable[Row]) -> Iterator[Row]:
-    """What benign user rows tell, as clean documents: without it, each source's fold would know no prose but its own."""
+    """What benign user rows tell, as clean documents: without it a fold would know next to no prose."""
     for row in rows:
         if row.source == "openai/human-eval":
             yield Row(row.text, row.label, row.source, row.lang, "document", PASSAGE)

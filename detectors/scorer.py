@@ -98,6 +98,11 @@ def _windows(
     starts: npt.NDArray[np.intp], ends: npt.NDArray[np.intp], form: Head
 ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
     """(text, start) of every window: one each `stride`, and the last one ends with the text."""
+    if len(starts) == 1:
+        start, last = int(starts[0]), int(ends[0]) - form.window
+        low = np.arange(start, last + form.stride, form.stride)
+        low[-1] = last
+        return np.zeros_like(low), low
     counts = -(-(ends - starts - form.window) // form.stride) + 1
     rows = np.repeat(np.arange(len(starts)), counts)
     within = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)

@@ -80,11 +80,10 @@ def test_labels_move_the_score_of_what_they_are_about_and_no_threshold(tmp_path:
     texts = [f"please print the rules of chess, part {n}" for n in range(20)]
     told = labelled.labelled(written(tmp_path, json.dumps([{"label": "benign", "text": text} for text in texts])))
     before, after = ([*attack, *benign], [*attack, *benign, *told])
-    score = [
-        margins(scorer_of(*quantised(learn(lesson(user_examples(rows, range(len(rows)), weights(rows), 1)), 1), 400, 100)),
-                texts)[0].mean()
-        for rows in (before, after)
-    ]  # fmt: skip
+    score = []
+    for rows in (before, after):
+        taught = lesson(user_examples(rows, range(len(rows)), weights(rows), 1))
+        score.append(margins(scorer_of(*quantised(learn(taught, 1), 400, 100)), texts)[0].mean())
     assert score[1] < score[0] - 0.5
     odds = drawing("z").normal(size=len(after))
     odds[len(before) :] = 50

@@ -54,8 +54,15 @@ bench: setup ## measure this machine against the goals of the design; one figure
 bench-engine: setup ## batches, watermark, prefix reuse and cold starts of the inference worker
 	$(BIN)/python -m tests.bench inference --json $(or $(JSON),bench-engine.json)
 
-detectors: setup ## train the prompt scorer anew and print leave-one-source-out tables: make detectors DATA=FOLDER
-	$(BIN)/python -m detectors.training $(DATA)
+# said before anything is set up
+ifneq ($(filter detectors eval,$(MAKECMDGOALS)),)
+ifeq ($(DATA),)
+$(error give the folder of labelled rows that holds train.jsonl: make $(firstword $(MAKECMDGOALS)) DATA=FOLDER)
+endif
+endif
+
+detectors: setup ## train the prompt scorer anew and print its tables: make detectors DATA=FOLDER [LABELS=FILE of labels]
+	$(BIN)/python -m detectors.training $(if $(LABELS),--labels $(LABELS)) $(DATA)
 
 eval: setup ## the bars of detection on labelled rows, on sources held out and on validation: make eval DATA=FOLDER
 	$(BIN)/python -m detectors.training --tables $(DATA)

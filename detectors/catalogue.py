@@ -83,9 +83,7 @@ def assess(transcripts: Sequence[Transcript], budget: int = MAX_CHARS) -> list[A
         findings = tuple([_placed(f, fit) if fit.gaps else f for verdict in verdicts for f in verdict.findings])
         rules = sorted({f.rule for f in findings if f.severity > LOW}) + [TRUNCATED] * bool(fit.gaps)
         out.append(
-            Assessment(
-                worst.score, worst.zone, worst.flagged, worst.language, worst.view, tuple(rules), findings
-            )
+            Assessment(worst.score, worst.zone, worst.flagged, worst.language, worst.view, tuple(rules), findings)
         )
     return out
 

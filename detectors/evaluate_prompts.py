@@ -90,4 +90,3 @@ def _role(row: Row) -> Role:
 def _odds(score: float) -> float:
     inside = min(max(score, 1e-15), 1 - 1e-15)
     return float(np.log(inside / (1 - inside)))
-

@@ -53,7 +53,7 @@ class Scorer:
         """Sum of the weights at each place of the batch."""
         table = self.weights[head]
         found = table.take(grams.chars)
-        sums = np.add(found[0], found[1], dtype=np.int16)
+        sums: npt.NDArray[np.int16] = np.add(found[0], found[1], dtype=np.int16)
         sums += found[2]
         sums[grams.starts] += np.add.reduce(table.take(grams.words), axis=0, dtype=np.int16)
         return sums
@@ -98,6 +98,11 @@ def _windows(
     starts: npt.NDArray[np.intp], ends: npt.NDArray[np.intp], form: Head
 ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
     """(text, start) of every window: one each `stride`, and the last one ends with the text."""
+    if len(starts) == 1:
+        start, last = int(starts[0]), int(ends[0]) - form.window
+        low = np.arange(start, last + form.stride, form.stride)
+        low[-1] = last
+        return np.zeros_like(low), low
     counts = -(-(ends - starts - form.window) // form.stride) + 1
     rows = np.repeat(np.arange(len(starts)), counts)
     within = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
@@ -106,6 +111,8 @@ def _windows(
 
 def _first_best(rows: npt.NDArray[np.intp], value: Floats) -> npt.NDArray[np.intp]:
     """Index of each row's highest value, the first of equals."""
+    if rows[0] == rows[-1]:
+        return np.array((int(value.argmax()),), dtype=np.intp)
     order = np.lexsort((-value, rows))
     return order[np.flatnonzero(np.diff(rows, prepend=-1))]
 

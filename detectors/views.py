@@ -55,7 +55,7 @@ def collapsed(text: str) -> str:
 
 
 def repetitive(fours: Codes) -> bool:
-    """Whether `collapsed` could halve the text that has these grams of four characters (of `char_grams`); False is sure.
+    """Whether `collapsed` could halve the text with these grams of four characters (`char_grams`); False is sure.
 
     Of a unit that stands there k times in a row, all but k + 3 characters begin a gram that also began one unit before;
     only runs of a single character lose more than that, one each.

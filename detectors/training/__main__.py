@@ -1,4 +1,4 @@
-"""Train the prompt scorer: `python -m detectors.training FOLDER`, where FOLDER holds `train.jsonl`.
+"""Train the prompt scorer: `python -m detectors.training [--labels FILE] FOLDER`, where FOLDER holds `train.jsonl`.
 
 Prints the leave-one-source-out tables, then writes `weights/prompts.npz` and `weights/prompts.json`. The same rows and
 seed give the same files.
@@ -6,6 +6,7 @@ seed give the same files.
 
 from __future__ import annotations
 
+import argparse
 import io
 import sys
 import zipfile
@@ -23,8 +24,10 @@ from detectors.language import LANGUAGES
 from detectors.scorer import HEADS, Head, Model, Zone
 from detectors.training.decide import DOCUMENT_TAIL, SHARES, Stack, ordinary, recall_table, stack, tail, zones
 from detectors.training.folds import Readings, Wide, deal, group, held_out, learn, lesson, quantised, readings
+from detectors.training.labelled import LabelError, labelled
 from detectors.training.rows import (
     DOCUMENT_WINDOW,
+    PROSE,
     USER_WINDOW,
     Row,
     document_examples,
@@ -38,7 +41,7 @@ from detectors.training.rows import (
 from detectors.training.synthesis import Borrowed, synthesise
 
 SEED = 1
-VERSION = "2"
+VERSION = "3"
 MAX_BENIGN = 2_000
 """Benign rows of one source that are learned from."""
 DOCUMENT_FOLDS = 6
@@ -87,7 +90,7 @@ def train_document(rows: Sequence[Row], added: Stack) -> Trained:
     """Documents; rules add as much as they do for users, in units of this head's margin."""
     weight = weights(rows)
     taught = lesson(document_examples(rows, range(len(rows)), weight, SEED))
-    mine = [index for index, row in enumerate(rows) if row.role == "document"]
+    mine = [index for index, row in enumerate(rows) if row.role == "document" and row.subset != PROSE]
     documents = [rows[index] for index in mine]
     margins = held_out(rows, deal(rows, DOCUMENT_FOLDS), taught, *_FORMS["document"], SEED, only=mine)
     found = readings(documents, *margins)
@@ -180,15 +183,23 @@ def write(heads: dict[str, Trained], folder: Path) -> None:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Train and write, or only print the tables; 2 where the folder has no rows."""
-    *options, folder = arguments or [""]
-    file = Path(folder) / "train.jsonl"
-    if options not in ([], ["--tables"]) or not file.is_file():
-        print("usage: python -m detectors.training [--tables] FOLDER (with train.jsonl)", file=sys.stderr)
-        return 2
-    heads = train(training_rows(file))
-    if not options:
-        write(heads, Path(str(resources.files("detectors") / "weights")))
+    """Train and write, or only print the tables; 2 where the folder has no rows or the labels are none."""
+    parser = argparse.ArgumentParser(prog="python -m detectors.training", description=__doc__)
+    parser.add_argument("folder", type=Path, help="holds train.jsonl, as make detectors DATA=FOLDER gives it")
+    parser.add_argument("--tables", action="store_true", help="print the tables and write nothing")
+    parser.add_argument("--labels", type=Path, help="what analysts labelled, with texts; one more source")
+    parser.add_argument("--to", type=Path, default=Path(str(resources.files("detectors") / "weights")), help="folder")
+    asked = parser.parse_args(arguments)
+    file = asked.folder / "train.jsonl"
+    if not file.is_file():
+        parser.error(f"expected a folder with train.jsonl, came {asked.folder}")
+    try:
+        more = labelled(asked.labels) if asked.labels else []
+    except (OSError, LabelError) as error:
+        parser.error(str(error))
+    heads = train([*training_rows(file), *more])
+    if not asked.tables:
+        write(heads, asked.to)
     return 0
 
 

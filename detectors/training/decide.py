@@ -12,7 +12,7 @@ import numpy.typing as npt
 from detectors.language import LANGUAGES
 from detectors.scorer import Zone
 from detectors.training.folds import Readings, Wide
-from detectors.training.rows import Row
+from detectors.training.rows import ANALYST, Row
 
 GENERAL_TAIL, UNCERTAIN_TAIL, BLOCK_TAIL = 0.004, 0.025, 0.0003
 """Shares of ordinary unseen benign traffic that may be flagged, uncertain or blocked. Each is well below what is
@@ -25,7 +25,7 @@ HARD_TAIL = 0.05
 BLOCK_STEP = 1.0
 """The block threshold is at least this much above the flag threshold, in log-odds."""
 MENTIONS = ("hard_mention", "twin")
-HARD = (*MENTIONS, "hard_role_prompt", "hard_roleplay")
+HARD = (*MENTIONS, "hard_role_prompt", "hard_roleplay", ANALYST)
 MAX_USE = 4.0
 """Log-odds that a rule adds at most: rules know the pack they were written beside better than what is to come."""
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)

@@ -26,24 +26,27 @@ _WINDOWS = 4
 _DOCUMENT_WINDOWS = 6
 _ASKED = frozenset(("intent", "dialogue_turn", "tool_instruction"))
 _ORDER = re.compile(
-    r"(?:please |can you |could you |i need you to |i want you to )?(?:transfer|send|delete|set|turn|book|cancel|order|add"
-    r"|remove|change|make|schedule|remind|call|text|find|get|give|pay|buy|reserve|share|create|update|unlock|open|close"
+    r"(?:please |can you |could you |i need you to |i want you to )?(?:transfer|send|delete|set|turn|book|cancel|order"
+    r"|add|remove|change|make|schedule|remind|call|text|find|get|give|pay|buy|reserve|share|create|update|unlock|open|close"
     r"|move|search|check|put|start|stop|increase|switch|erase|clear|report|freeze|block|fetch|look) "
 )
 _TOLD = re.compile(r"(?:i|i'm|i've|my|it|the|that|this|there|what|who|how|why|is|are|when|where) ", re.IGNORECASE)
 SCRAMBLED, WRAPPED = 0.08, 0.03
 """Shares of short texts that are learned once more with shuffled letters, and as what an encoded text is wrapped in."""
 _BALANCE = 600
-EMPHASIS = {"hard_mention": 3.0, "hard_role_prompt": 2.0, "twin": 1.5}
+ANALYST = "analyst"
+"""Subset of rows that a person labelled."""
+EMPHASIS = {"hard_mention": 3.0, "hard_role_prompt": 2.0, "twin": 1.5, ANALYST: 2.0}
 """By subset of benign rows: those that resemble attacks count for more (trigger words alone must not decide)."""
 DOUBTFUL = {"Aatrox103/SAP": 0.3, "cyberark/FuzzyAI": 0.5, "meta-llama/PurpleLlama(CyberSecEval)": 0.5}
 """By source of attack rows: whose label speaks of the topic more than of a technique."""
-PROSE = {
-    "task_template": 300, "math": 100, "domain_finance": 1, "domain_medical": 1, "dialogue_turn": 1,
-    "intent": 1,
+PASSAGE, PROSE = "passage", "prose"
+"""Subsets of clean documents made of user rows: those long enough to say where a threshold lies, and the rest."""
+TELLING = {
+    "task_template": 300, "math": 100, "domain_finance": 1, "domain_medical": 1, "dialogue_turn": 1, "intent": 1
 }  # fmt: skip
 """By subset of benign user rows that tell more than they ask: from how many characters on they serve as clean documents
-too. Of templates only the inner half counts, where the passages are; of English intents and turns what orders nothing."""
+too. Of templates only the inner half counts, where passages are; of English intents and turns what orders nothing."""
 HARMFUL_WEIGHT = 0.25
 """A plainly harmful request is no attack on instructions; it teaches that topics are not techniques."""
 
@@ -89,17 +92,18 @@ def read(file: Path) -> list[Row]:
 
 
 def prose(rows: Iterable[Row]) -> Iterator[Row]:
-    """What benign user rows tell, as clean documents: without it, each source's fold would know no prose but its own."""
+    """What benign user rows tell, as clean documents: without it a fold would know next to no prose."""
     for row in rows:
         if row.source == "openai/human-eval":
-            yield Row(row.text, row.label, row.source, row.lang, "document", "prose")
-        if row.role != "user" or row.label != "benign" or len(row.text) < PROSE.get(row.subset, len(row.text) + 1):
+            yield Row(row.text, row.label, row.source, row.lang, "document", PASSAGE)
+        if row.role != "user" or row.label != "benign" or len(row.text) < TELLING.get(row.subset, len(row.text) + 1):
             continue
         if row.subset == "task_template":
             quarter = len(row.text) // 4
-            yield Row(row.text[quarter:-quarter], row.label, row.source, row.lang, "document", "prose")
+            yield Row(row.text[quarter:-quarter], row.label, row.source, row.lang, "document", PASSAGE)
         elif row.language == "zh" or row.subset not in _ASKED or _TOLD.match(row.text):
-            yield Row(row.text, row.label, row.source, row.lang, "document", "prose")
+            kind = PASSAGE if row.language == "zh" and row.subset not in _ASKED else PROSE
+            yield Row(row.text, row.label, row.source, row.lang, "document", kind)
 
 
 def requests(rows: Iterable[Row]) -> dict[str, list[str]]:

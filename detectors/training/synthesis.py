@@ -62,7 +62,10 @@ class Borrowed(NamedTuple):
         return {name: list(texts.get(language, ())) or ["..."] for name, texts in self._asdict().items()}
 
 
-def synthesise(seed: int, borrowed: Borrowed = Borrowed(), share: float = 1.0) -> list[Row]:
+NOTHING = Borrowed()
+
+
+def synthesise(seed: int, borrowed: Borrowed = NOTHING, share: float = 1.0) -> list[Row]:
     """Every family's attacks and as many twins, without doubles; of their count, `share`."""
     folder = resources.files("detectors.training") / "families"
     rows: list[Row] = []

@@ -13,7 +13,7 @@ from pathlib import Path
 from pipeline import terminal
 from tests.bench.rows import HEAD, Row
 
-FIGURES = ("admit", "seal", "sink", "stack", "engine", "inference", "isolation", "pii")
+FIGURES = ("admit", "seal", "sink", "stack", "engine", "inference", "isolation", "prompts", "pii")
 
 
 def main() -> int:

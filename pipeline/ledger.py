@@ -29,10 +29,9 @@ from pipeline.events.records import (
 )
 from pipeline.events.wire import SKEW_MS
 from pipeline.quota import Cells, charged, in_window
+from pipeline.replays import Session
 
 IDEMPOTENCY_MS = 24 * 3600 * 1000
-REPLAY_WINDOW = 60
-"""Counters below the highest by this much or more count as used."""
 MAX_ACCOUNTS = 16_384
 """Accounts of one partition that a snapshot keeps, those that were heard of last; about 1 KB each."""
 _ABSENT: Any = object()
@@ -51,25 +50,6 @@ class Reservation(msgspec.Struct, frozen=True, gc=False):
     client_request: str
     lane: int
     charges: tuple[Charge, ...]
-
-
-class Session(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    """Replay window of one key and client session: bit ``i`` of ``seen`` is counter ``highest - i``."""
-
-    highest: int
-    seen: int
-    time: int
-
-    def fresh(self, counter: int) -> bool:
-        behind = self.highest - counter
-        return behind < 0 or (behind < REPLAY_WINDOW and not self.seen >> behind & 1)
-
-    def with_counter(self, counter: int, time: int) -> Session:
-        behind = self.highest - counter
-        if behind >= 0:
-            return Session(self.highest, self.seen | 1 << behind, time)
-        mask = (1 << REPLAY_WINDOW) - 1
-        return Session(counter, (self.seen << min(-behind, REPLAY_WINDOW) | 1) & mask, time)
 
 
 class Ledger:

@@ -39,7 +39,7 @@ from pipeline.audit.verify import Verifier
 from pipeline.config import Generate, Settings
 from pipeline.errors import ConfigError, Retryable
 from pipeline.events.control import Control
-from pipeline.events.records import Work
+from pipeline.events.messages import Work
 from pipeline.events.wire import Message
 from pipeline.ledger import Ledger
 from pipeline.stages import admit as stages

@@ -13,7 +13,8 @@ from pipeline.adapters.kafka import Marks, Offsets, PartitionReader
 from pipeline.adapters.kafka_write import Publisher
 from pipeline.events.chain import ChainReader
 from pipeline.events.codec import decode_log, encode
-from pipeline.events.records import Completion, Decision, LogRecord, Outcome
+from pipeline.events.messages import Completion
+from pipeline.events.records import Decision, LogRecord, Outcome
 from pipeline.runner.admit import AdmitPartition, Rim
 from pipeline.vault import Vault
 

@@ -20,7 +20,7 @@ from pipeline.adapters.kafka_stop import stop_consumer
 from pipeline.adapters.kafka_write import Publisher
 from pipeline.errors import Malformed, Retryable
 from pipeline.events.codec import decode, encode
-from pipeline.events.records import Alert, FindingEvent
+from pipeline.events.messages import Alert, FindingEvent
 from pipeline.stages import watch
 
 _log = logging.getLogger(__name__)

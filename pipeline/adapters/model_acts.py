@@ -13,7 +13,7 @@ from inference.registry.refusal import Refused
 from pipeline.adapters.kafka_write import Publisher
 from pipeline.errors import Retryable
 from pipeline.events.codec import encode
-from pipeline.events.records import Access
+from pipeline.events.messages import Access
 from pipeline.topics import partition_of
 
 _log = logging.getLogger(__name__)

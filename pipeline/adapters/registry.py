@@ -16,7 +16,7 @@ from pipeline.adapters.kafka_write import Publisher
 from pipeline.errors import ConfigError, Malformed
 from pipeline.events.codec import encode
 from pipeline.events.control import AnyDocument, Control, Key, Model, Organisation, Plan, Principal, Tenant, parse
-from pipeline.events.records import Access
+from pipeline.events.messages import Access
 from pipeline.topics import partition_of
 from pipeline.vault import Kms, Vault, tenant_keys
 

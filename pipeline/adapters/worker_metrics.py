@@ -16,7 +16,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
 from inference.types import EngineStats, InferenceEngine
 from pipeline.adapters.meters import Meters, Metric
-from pipeline.events.records import Completion
+from pipeline.events.messages import Completion
 from pipeline.stages.generate import Usage
 
 METRICS: tuple[Metric, ...] = (

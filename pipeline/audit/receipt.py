@@ -16,7 +16,7 @@ from pipeline.audit.checkpoint import MAX_NOTE_BYTES, Checkpoint, Verifiers, ope
 from pipeline.audit.merkle import Frontier, leaf_hash, node_hash, root, verify_inclusion
 from pipeline.audit.rows import leaf_value, read_leaf
 from pipeline.errors import Malformed
-from pipeline.events.records import Manifest
+from pipeline.events.messages import Manifest
 
 VERSION = "c2sp.org/tlog-proof@v1"
 MAX_RECORD_BYTES = 2 * 1024 * 1024

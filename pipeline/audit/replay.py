@@ -13,16 +13,8 @@ from typing import Any, Protocol
 from pipeline.errors import Malformed
 from pipeline.events.codec import encode
 from pipeline.events.control import Control, parse
-from pipeline.events.records import (
-    DECIDER,
-    Completion,
-    ControlMark,
-    Decision,
-    Facts,
-    LogRecord,
-    Outcome,
-    SnapshotMark,
-)
+from pipeline.events.messages import Completion
+from pipeline.events.records import DECIDER, ControlMark, Decision, Facts, LogRecord, Outcome, SnapshotMark
 
 
 class Reserved(Protocol):

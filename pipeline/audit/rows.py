@@ -17,18 +17,8 @@ import msgspec
 from detectors.base import Finding, risk
 from pipeline.errors import Malformed
 from pipeline.events.codec import decode, decode_log, encode
-from pipeline.events.records import (
-    Access,
-    Alert,
-    ControlMark,
-    Decision,
-    Delivery,
-    LogRecord,
-    Manifest,
-    Outcome,
-    SnapshotMark,
-    Tick,
-)
+from pipeline.events.messages import Access, Alert, Delivery, Manifest
+from pipeline.events.records import ControlMark, Decision, LogRecord, Outcome, SnapshotMark, Tick
 
 SEALED = ("decisions", "alerts", "access", "control", "deliveries")
 _FRAME = struct.Struct(">Qq")

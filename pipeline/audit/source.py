@@ -7,7 +7,7 @@ import struct
 from collections.abc import Iterable, Iterator
 
 from pipeline.events.chain import ChainReader, Entry, Position
-from pipeline.events.records import Manifest
+from pipeline.events.messages import Manifest
 
 
 class Source:

@@ -16,7 +16,8 @@ from pipeline.audit.source import Source
 from pipeline.errors import Malformed
 from pipeline.events.chain import EMPTY, Position
 from pipeline.events.codec import decode, decode_log
-from pipeline.events.records import LogRecord, Manifest
+from pipeline.events.messages import Manifest
+from pipeline.events.records import LogRecord
 from pipeline.tables import RECORDS
 from pipeline.topics import BY_NAME
 

@@ -22,7 +22,7 @@ from pipeline.adapters.control_feed import ControlFeed
 from pipeline.adapters.kafka import Item, Marks, Offsets, PartitionReader
 from pipeline.errors import Malformed, Retryable
 from pipeline.events.codec import decode, encode
-from pipeline.events.records import Completion, Response, Work
+from pipeline.events.messages import Completion, Response, Work
 from pipeline.events.wire import Message, decode_messages
 from pipeline.runner.inbox import Inbox
 from pipeline.runner.progress import Progress

@@ -22,7 +22,7 @@ from pipeline.adapters.kafka_write import Publisher
 from pipeline.adapters.webhook import Courier
 from pipeline.errors import ConfigError, Malformed, Retryable
 from pipeline.events.codec import decode, encode
-from pipeline.events.records import Alert, Delivery
+from pipeline.events.messages import Alert, Delivery
 from pipeline.stages import notify
 from pipeline.vault import Vault
 

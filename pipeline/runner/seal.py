@@ -29,7 +29,7 @@ from pipeline.audit.rows import SEALED, manifest_row, origin_name
 from pipeline.errors import Fatal, Retryable
 from pipeline.events.chain import ChainReader, Entry, Position
 from pipeline.events.codec import decode, encode
-from pipeline.events.records import Manifest
+from pipeline.events.messages import Manifest
 from pipeline.runner.inbox import Inbox
 from pipeline.stages.seal import Sealed, SealState, begin, heartbeat, resume, seal, token_of
 from pipeline.tables import MANIFESTS, RECORDS

@@ -17,7 +17,8 @@ from detectors.accounts.response import DUTIES, QUIET_MS, STEPS, Step
 from detectors.accounts.standing import Judgement, step_at
 from pipeline import policy
 from pipeline.events.control import Control, Key, Limit, Plan, Principal, Tenant
-from pipeline.events.records import Charge, Completion, Decision, Facts, Outcome
+from pipeline.events.messages import Completion
+from pipeline.events.records import Charge, Decision, Facts, Outcome
 from pipeline.ledger import Ledger, Reservation, client_name
 from pipeline.quota import Ceiling, Denial, ceiling, settle, weigh
 from pipeline.topics import partition_of

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pipeline.errors import Malformed
 from pipeline.events.codec import decode, encode
 from pipeline.events.control import Control
-from pipeline.events.records import Completion, ControlMark, LogRecord, Outcome, Tick
+from pipeline.events.messages import Completion
+from pipeline.events.records import ControlMark, LogRecord, Outcome, Tick
 from pipeline.ledger import Ledger
 from pipeline.stages import admit
 from pipeline.stages.intake import Intake, Raw

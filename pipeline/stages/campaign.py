@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from detectors.accounts.campaign import Campaign, Campaigns
 from detectors.base import HIGH
-from pipeline.events.records import Alert, FindingEvent
+from pipeline.events.messages import Alert, FindingEvent
 from pipeline.stages.alert_ids import alert_id, bucket_of
 
 RULE = "campaign"

@@ -16,7 +16,8 @@ from detectors.base import MEDIUM, Finding, risk
 from pipeline import policy
 from pipeline.events.codec import encode
 from pipeline.events.control import Control
-from pipeline.events.records import DeadLetter, Decision, FindingEvent, Outcome, Response, Work
+from pipeline.events.messages import DeadLetter, FindingEvent, Response, Work
+from pipeline.events.records import Decision, Outcome
 from pipeline.stages.intake import Intake, Raw, keeps
 from pipeline.topics import partition_of
 

@@ -18,7 +18,8 @@ from detectors.base import Finding
 from inference.types import Chunk, FinishReason, GenerationRequest, Place, SamplingParams, Turn
 from inference.watermark.account import MarkAccount
 from pipeline.events.codec import encode
-from pipeline.events.records import Completion, FindingEvent, Response, Result, Watermark, Work
+from pipeline.events.messages import Completion, FindingEvent, Response, Work
+from pipeline.events.records import Result, Watermark
 from pipeline.events.wire import Message
 from pipeline.stages.guard import cleaned, verdict, withheld_for
 

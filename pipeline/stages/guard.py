@@ -11,7 +11,7 @@ from typing import Literal, Protocol
 from detectors.base import HIGH, LOW, MEDIUM, Finding
 from detectors.pii import StreamRedactor, redact
 from detectors.verbatim import ProtectedIndex, VerbatimRedactor
-from pipeline.events.records import Work
+from pipeline.events.messages import Work
 from pipeline.events.wire import Message
 
 MARKER = "[removed]"

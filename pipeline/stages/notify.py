@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from pipeline.events.records import Alert, Delivery
+from pipeline.events.messages import Alert, Delivery
 
 SECOND_MS = 1000
 HOUR_MS = 3600 * SECOND_MS

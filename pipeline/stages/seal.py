@@ -22,7 +22,7 @@ from pipeline.audit.merkle import Frontier
 from pipeline.audit.rows import SEALED, leaf_digests, manifest_row, origin_name, statement, typed_many
 from pipeline.errors import ConfigError, Fatal
 from pipeline.events.chain import ChainReader, Entry, Position
-from pipeline.events.records import Manifest
+from pipeline.events.messages import Manifest
 from pipeline.tables import RECORDS
 from pipeline.topics import BY_NAME
 

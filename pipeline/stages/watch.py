@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from detectors.base import HIGH, MEDIUM
-from pipeline.events.records import Alert, FindingEvent
+from pipeline.events.messages import Alert, FindingEvent
 from pipeline.stages import campaign
 from pipeline.stages.alert_ids import alert_id, bucket_of
 

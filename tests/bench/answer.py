@@ -16,7 +16,8 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from pipeline.adapters.kafka import Item, PartitionReader
 from pipeline.events.codec import decode, decode_log
-from pipeline.events.records import Decision, Response, Work
+from pipeline.events.messages import Response, Work
+from pipeline.events.records import Decision
 from pipeline.local import LocalStack
 from pipeline.topics import partition_of
 from tests.bench.load import prompts

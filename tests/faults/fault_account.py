@@ -16,7 +16,8 @@ from pipeline.demo.account import Line, read_all
 from pipeline.events.chain import ChainReader
 from pipeline.events.codec import decode, decode_log
 from pipeline.events.control import Control
-from pipeline.events.records import Completion, Decision, LogRecord, Outcome
+from pipeline.events.messages import Completion
+from pipeline.events.records import Decision, LogRecord, Outcome
 from pipeline.stages.admit import UNCHARGED
 
 

@@ -15,7 +15,8 @@ from aiokafka.errors import KafkaTimeoutError, RequestTimedOutError
 from pipeline.adapters import kafka_write
 from pipeline.errors import Fatal, Retryable
 from pipeline.events.codec import decode
-from pipeline.events.records import Decision, LogRecord, Outcome, SnapshotMark, Work
+from pipeline.events.messages import Work
+from pipeline.events.records import Decision, LogRecord, Outcome, SnapshotMark
 from pipeline.runner.admit import AdmitPartition
 
 

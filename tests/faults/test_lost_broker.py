@@ -14,7 +14,7 @@ from pipeline.adapters import faust_watch, kafka, kafka_stop, kafka_write
 from pipeline.adapters.kafka import Marks, PartitionReader
 from pipeline.adapters.kafka_write import Publisher
 from pipeline.errors import Retryable
-from pipeline.events.records import Completion, Work
+from pipeline.events.messages import Completion, Work
 from pipeline.runner.generate import GeneratePartition
 from pipeline.stages.admit import GRACE_MS
 from pipeline.stages.dispatch import Emission

@@ -13,8 +13,9 @@ from test_admit_laws import CONTROL, START, TENANTS, attacks, requests
 
 from pipeline.events import records
 from pipeline.events.codec import decode, decode_log, encode
+from pipeline.events.messages import Completion
 from pipeline.events.reasons import REASONS
-from pipeline.events.records import Completion, Decision, Facts, LogRecord, Outcome
+from pipeline.events.records import Decision, Facts, LogRecord, Outcome
 from pipeline.events.wire import InferenceBody
 from pipeline.ledger import Ledger
 from pipeline.stages import dispatch

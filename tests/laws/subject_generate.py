@@ -14,7 +14,7 @@ from subject import Cuts, Run, Written
 from detectors.verbatim import ProtectedIndex
 from inference.types import Chunk, FinishReason
 from pipeline.events.codec import decode, encode
-from pipeline.events.records import Completion, FindingEvent, Response, Work
+from pipeline.events.messages import Completion, FindingEvent, Response, Work
 from pipeline.stages import generate
 from pipeline.stages.guard import guard_of
 

@@ -14,7 +14,7 @@ from test_seal_laws import BODY, KEYS, LEAF, OFFSET, chained_log, leaves_of, pla
 from pipeline.audit.merkle import root
 from pipeline.events.chain import ChainReader, Entry
 from pipeline.events.codec import decode, encode
-from pipeline.events.records import Manifest
+from pipeline.events.messages import Manifest
 from pipeline.stages.seal import begin, resume, seal
 
 LIMIT = 6

@@ -11,7 +11,7 @@ from subject import Cuts, Run, Written
 
 from detectors.base import Finding
 from pipeline.events.codec import decode, encode
-from pipeline.events.records import Alert, FindingEvent
+from pipeline.events.messages import Alert, FindingEvent
 from pipeline.stages import watch
 
 T0 = 1_760_000_400_000

@@ -19,7 +19,8 @@ from detectors.base import Part
 from pipeline import ledger as ledger_module
 from pipeline.events.codec import decode, decode_log, encode
 from pipeline.events.control import Control, Deployment, Key, Limit, Model, Organisation, Plan, Principal, Tenant
-from pipeline.events.records import Completion, Decision, Facts, FindingEvent, LogRecord, SnapshotMark, Work
+from pipeline.events.messages import Completion, FindingEvent, Work
+from pipeline.events.records import Decision, Facts, LogRecord, SnapshotMark
 from pipeline.events.wire import InferenceBody
 from pipeline.ledger import Ledger
 from pipeline.stages import dispatch, watch

@@ -12,7 +12,8 @@ from detectors.accounts.features import Sampling, trace
 from detectors.base import Finding, Part
 from pipeline.events.codec import decode_log, encode
 from pipeline.events.control import Control, Deployment, Key, Limit, Model, Organisation, Plan, Principal, Tenant
-from pipeline.events.records import Completion, Decision, Facts, LogRecord, Outcome, SnapshotMark, Tick
+from pipeline.events.messages import Completion
+from pipeline.events.records import Decision, Facts, LogRecord, Outcome, SnapshotMark, Tick
 from pipeline.ledger import Ledger
 from pipeline.stages.admit import GRACE_MS, decide, expired, outcome
 

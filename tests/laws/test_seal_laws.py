@@ -13,7 +13,8 @@ from pipeline.audit.rows import leaf_value
 from pipeline.audit.verify import Verifier
 from pipeline.events.chain import Entry, Position, batch_digest, links
 from pipeline.events.codec import encode
-from pipeline.events.records import Access, Tick
+from pipeline.events.messages import Access
+from pipeline.events.records import Tick
 from pipeline.stages.seal import Sealed, SealState, begin, seal
 from pipeline.tables import RECORDS
 

@@ -23,7 +23,7 @@ from pipeline.adapters.kafka import Item, PartitionReader
 from pipeline.config import cache
 from pipeline.events import control, wire
 from pipeline.events.codec import encode
-from pipeline.events.records import Response
+from pipeline.events.messages import Response
 from pipeline.stages.admit import request_id
 from pipeline.topics import TOPICS
 from pipeline.vault import FileKeyring, Vault, tenant_keys

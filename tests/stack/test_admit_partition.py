@@ -14,7 +14,8 @@ from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
 from pipeline import cli
 from pipeline.errors import Fatal
 from pipeline.events.codec import decode
-from pipeline.events.records import Decision, LogRecord, Outcome, Response, SnapshotMark, Work
+from pipeline.events.messages import Response, Work
+from pipeline.events.records import Decision, LogRecord, Outcome, SnapshotMark
 from pipeline.ledger import Ledger
 from pipeline.runner.admit import AdmitPartition
 

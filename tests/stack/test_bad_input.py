@@ -22,8 +22,9 @@ from pipeline.adapters.registry import Registry
 from pipeline.config import Gateway, Generate, Kafka, Keys, Settings
 from pipeline.events.chain import ChainReader
 from pipeline.events.codec import decode, decode_log
+from pipeline.events.messages import DeadLetter
 from pipeline.events.reasons import REASONS
-from pipeline.events.records import DeadLetter, Decision, LogRecord, Outcome
+from pipeline.events.records import Decision, LogRecord, Outcome
 
 CHAT = {"model": "echo", "messages": [TURN], "max_tokens": 8}
 

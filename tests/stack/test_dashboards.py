@@ -22,7 +22,8 @@ from pipeline.adapters.embedded.store import EmbeddedStore, StoreSettings
 from pipeline.adapters.embedded.supervisor import Supervisor, free_port
 from pipeline.audit.rows import manifest_row, typed
 from pipeline.events.codec import encode
-from pipeline.events.records import Access, Alert, Decision, Delivery, Facts, Manifest, Outcome
+from pipeline.events.messages import Access, Alert, Delivery, Manifest
+from pipeline.events.records import Decision, Facts, Outcome
 from pipeline.tables import MANIFESTS, RECORDS
 
 T0 = 1_760_000_400

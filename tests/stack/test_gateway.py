@@ -18,7 +18,7 @@ from pipeline.adapters.gateway.auth import bearer
 from pipeline.adapters.kafka import PartitionReader
 from pipeline.config import Gateway, Generate, Kafka, Keys, Settings
 from pipeline.events.codec import decode
-from pipeline.events.records import Access
+from pipeline.events.messages import Access
 from pipeline.producer import Producer
 from pipeline.topics import partition_of
 from pipeline.wiring import STAGES

@@ -24,7 +24,7 @@ from pipeline.adapters.webhook import secret_text
 from pipeline.config import cache
 from pipeline.events.codec import decode, encode
 from pipeline.events.control import Tenant
-from pipeline.events.records import Alert, Delivery
+from pipeline.events.messages import Alert, Delivery
 from pipeline.topics import BY_NAME
 from pipeline.vault import FileKeyring, tenant_keys
 

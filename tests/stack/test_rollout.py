@@ -26,7 +26,8 @@ from pipeline.adapters.kafka import PartitionReader
 from pipeline.adapters.kafka_write import Publisher
 from pipeline.config import Gateway, Generate, Kafka, Keys, Models, Settings
 from pipeline.events.codec import decode, decode_log
-from pipeline.events.records import Access, Decision, Outcome
+from pipeline.events.messages import Access
+from pipeline.events.records import Decision, Outcome
 
 CALLERS = 4
 

@@ -16,7 +16,7 @@ from pipeline.adapters.kafka_write import Publisher
 from pipeline.adapters.key_files import create_log_keys
 from pipeline.audit.checkpoint import LogKeys
 from pipeline.events.codec import encode
-from pipeline.events.records import Access
+from pipeline.events.messages import Access
 from pipeline.runner.seal import Rim, SealPartition
 
 LARGE, COUNT = 900_000, 80

@@ -24,7 +24,8 @@ from pipeline.config import Gateway, Generate, Kafka, Keys, Models, Settings
 from pipeline.errors import ConfigError
 from pipeline.events.codec import decode, decode_log
 from pipeline.events.control import Plan
-from pipeline.events.records import Outcome, Work
+from pipeline.events.messages import Work
+from pipeline.events.records import Outcome
 
 PARTITIONS = 2
 ALONE = Plan(id="alone", models=("echo",), isolation="process", weight=300)

@@ -21,7 +21,7 @@ from pipeline.adapters.kafka import PartitionReader
 from pipeline.adapters.kafka_write import Publisher
 from pipeline.config import cache
 from pipeline.events.codec import decode, encode
-from pipeline.events.records import Alert, FindingEvent
+from pipeline.events.messages import Alert, FindingEvent
 from pipeline.stages import watch
 from pipeline.topics import BY_NAME
 

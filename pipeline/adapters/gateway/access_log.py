@@ -10,7 +10,7 @@ from pipeline.adapters.gateway.metrics import Metrics
 from pipeline.adapters.gateway.writer import RequestWriter, now_ms
 from pipeline.errors import Retryable
 from pipeline.events.codec import encode
-from pipeline.events.records import Access
+from pipeline.events.messages import Access
 
 log = logging.getLogger(__name__)
 MINUTE_S = 60

@@ -10,7 +10,7 @@ import msgspec
 from pipeline.adapters.gateway.door import Pending
 from pipeline.adapters.gateway.refusals import Refusal
 from pipeline.adapters.gateway.replies import Reply
-from pipeline.events.records import Response
+from pipeline.events.messages import Response
 
 DONE = b"data: [DONE]\n\n"
 KEEP_ALIVE = b": keep-alive\n\n"

@@ -24,7 +24,7 @@ from pipeline.adapters.gateway.writer import RequestWriter, now_ms
 from pipeline.errors import Retryable
 from pipeline.events.codec import encode
 from pipeline.events.control import Control
-from pipeline.events.records import Response
+from pipeline.events.messages import Response
 from pipeline.events.wire import MAX_VALUE_BYTES, CancelBody
 from pipeline.stages.admit import request_id
 from pipeline.vault import Vault

@@ -11,7 +11,7 @@ from pipeline.adapters.gateway.metrics import Metrics
 from pipeline.adapters.kafka import Item, PartitionReader
 from pipeline.errors import Fatal, Malformed, Retryable
 from pipeline.events.codec import decode
-from pipeline.events.records import Response
+from pipeline.events.messages import Response
 
 log = logging.getLogger(__name__)
 _PAUSE_S = 0.5

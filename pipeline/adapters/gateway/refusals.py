@@ -8,8 +8,8 @@ from collections.abc import Mapping
 import msgspec
 
 from pipeline.errors import PipelineError
+from pipeline.events.messages import Response
 from pipeline.events.reasons import REASONS
-from pipeline.events.records import Response
 
 MAX_STOCK_WAIT_MS = 60_000
 """Stock clients sleep for at most this long; beyond it they would retry too early, so they are told not to."""

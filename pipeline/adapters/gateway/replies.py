@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from pipeline.adapters.gateway.refusals import Refusal, of_response
 from pipeline.errors import Malformed
-from pipeline.events.records import Response
+from pipeline.events.messages import Response
 
 MAX_ATTEMPTS = 8
 Opener = Callable[[Response], bytes]

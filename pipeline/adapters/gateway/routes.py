@@ -14,7 +14,7 @@ from pipeline.adapters.gateway.door import Door, Pending
 from pipeline.adapters.gateway.refusals import Refusal, because, invalid, no_answer
 from pipeline.adapters.gateway.translate import Ask, read_chat, read_simple, too_large
 from pipeline.adapters.gateway.writer import now_ms
-from pipeline.events.records import Response
+from pipeline.events.messages import Response
 from pipeline.events.wire import MAX_VALUE_BYTES, SKEW_MS
 
 DOOR = web.AppKey("door", Door)

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 
 from pipeline.adapters.gateway.metrics import Metrics
 from pipeline.adapters.gateway.replies import Opener, Reply
-from pipeline.events.records import Response
+from pipeline.events.messages import Response
 
 Name = tuple[str, str]
 """(tenant, client request id)"""

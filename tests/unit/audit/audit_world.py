@@ -15,7 +15,8 @@ from pipeline.audit.verify import Verifier
 from pipeline.events.chain import Entry, Position, batch_digest, links
 from pipeline.events.codec import encode
 from pipeline.events.control import Control, parse
-from pipeline.events.records import Completion, ControlMark, Facts, LogRecord, Manifest, SnapshotMark, Tick
+from pipeline.events.messages import Completion, Manifest
+from pipeline.events.records import ControlMark, Facts, LogRecord, SnapshotMark, Tick
 from pipeline.ledger import Ledger
 from pipeline.stages.admit import GRACE_MS, decide, expired, outcome
 from pipeline.stages.seal import Sealed, begin, heartbeat, seal

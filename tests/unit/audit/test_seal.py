@@ -10,7 +10,8 @@ from pipeline.audit.rows import typed
 from pipeline.errors import ConfigError, Fatal
 from pipeline.events.chain import Entry, Position, links
 from pipeline.events.codec import encode
-from pipeline.events.records import Decision, Manifest, Outcome
+from pipeline.events.messages import Manifest
+from pipeline.events.records import Decision, Outcome
 from pipeline.stages.seal import begin, heartbeat, resume, seal
 from pipeline.tables import MANIFESTS, RECORDS
 

@@ -27,21 +27,8 @@ from pipeline.audit.replay import Replay
 from pipeline.audit.rows import manifest_row, statement
 from pipeline.audit.verify import Verifier
 from pipeline.events.codec import decode_log, encode
-from pipeline.events.records import (
-    DECIDER,
-    Access,
-    Alert,
-    Completion,
-    ControlMark,
-    Decision,
-    Delivery,
-    Facts,
-    LogRecord,
-    Manifest,
-    Outcome,
-    SnapshotMark,
-    Tick,
-)
+from pipeline.events.messages import Access, Alert, Completion, Delivery, Manifest
+from pipeline.events.records import DECIDER, ControlMark, Decision, Facts, LogRecord, Outcome, SnapshotMark, Tick
 from pipeline.ledger import Ledger
 from pipeline.stages.admit_batch import decide_batch
 from pipeline.stages.intake import Intake, Raw

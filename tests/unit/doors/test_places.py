@@ -9,7 +9,7 @@ from pipeline.adapters.gateway.answers import collected
 from pipeline.adapters.gateway.metrics import Metrics
 from pipeline.adapters.gateway.waiting import WaitingRoom
 from pipeline.events.codec import decode, encode
-from pipeline.events.records import Response, Work
+from pipeline.events.messages import Response, Work
 from pipeline.stages import generate
 
 NAME = ("acme", "acme-1:r")

@@ -13,8 +13,8 @@ from pipeline.adapters.gateway.metrics import METRICS, Metrics
 from pipeline.adapters.gateway.replies import Reply
 from pipeline.adapters.gateway.waiting import WaitingRoom
 from pipeline.errors import Malformed
+from pipeline.events.messages import Response
 from pipeline.events.reasons import REASONS
-from pipeline.events.records import Response
 
 NAME = ("acme", "acme-1:r")
 

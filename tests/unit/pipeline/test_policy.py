@@ -16,7 +16,8 @@ from inference.watermark.marking import MarkPolicy, skipped
 from pipeline import policy
 from pipeline.events.codec import decode, encode
 from pipeline.events.control import Plan, Principal
-from pipeline.events.records import Completion, Sampling, Watermark, Work
+from pipeline.events.messages import Completion, Work
+from pipeline.events.records import Sampling, Watermark
 from pipeline.events.wire import Message
 from pipeline.stages import generate
 from pipeline.stages.guard import CANARY_LETTERS, MARKER, cleaned, guard_of

@@ -11,7 +11,7 @@ from inference.echo import EchoEngine
 from inference.types import EngineStats, GenerationRequest, Turn
 from pipeline.adapters.embedded.supervisor import free_port
 from pipeline.adapters.worker_metrics import ENGINE_METRICS, GPU_METRICS, METRICS, WorkerMetrics
-from pipeline.events.records import Completion
+from pipeline.events.messages import Completion
 from pipeline.stages.generate import Usage
 
 

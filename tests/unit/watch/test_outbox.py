@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.events.codec import decode, encode
-from pipeline.events.records import Alert, Delivery
+from pipeline.events.messages import Alert, Delivery
 from pipeline.stages import notify
 from pipeline.stages.notify import Answer, Outbox, Schedule
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from detectors.accounts.campaign import FLOOR, MAX_WEIGHT, MEMBERS
 from pipeline.events.codec import encode
-from pipeline.events.records import FindingEvent
+from pipeline.events.messages import FindingEvent
 from pipeline.stages import campaign, watch
 
 T0 = 1_760_000_400_000

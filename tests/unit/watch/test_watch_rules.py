@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from detectors.base import Finding
 from pipeline.events.codec import encode
-from pipeline.events.records import FindingEvent
+from pipeline.events.messages import FindingEvent
 from pipeline.stages import watch
 
 T0 = 1_760_000_400_000  # a border of the 10 and of the 5 minute buckets

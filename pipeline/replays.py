@@ -1,0 +1,27 @@
+"""Which records of a client session were seen: a window over its rising counter, as in RFC 4303, 3.4.3."""
+
+from __future__ import annotations
+
+import msgspec
+
+REPLAY_WINDOW = 60
+"""Counters below the highest by this much or more count as used."""
+
+
+class Session(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """Replay window of one key and client session: bit ``i`` of ``seen`` is counter ``highest - i``."""
+
+    highest: int
+    seen: int
+    time: int
+
+    def fresh(self, counter: int) -> bool:
+        behind = self.highest - counter
+        return behind < 0 or (behind < REPLAY_WINDOW and not self.seen >> behind & 1)
+
+    def with_counter(self, counter: int, time: int) -> Session:
+        behind = self.highest - counter
+        if behind >= 0:
+            return Session(self.highest, self.seen | 1 << behind, time)
+        mask = (1 << REPLAY_WINDOW) - 1
+        return Session(counter, (self.seen << min(-behind, REPLAY_WINDOW) | 1) & mask, time)

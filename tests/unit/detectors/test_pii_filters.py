@@ -13,6 +13,9 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_pii import TEXTS, VALUES
+from test_pii_context import HITS
+from test_pii_hostile import BLOCKS
 
 from detectors.pii import (
     StreamRedactor,
@@ -31,9 +34,6 @@ from detectors.pii.item import Item, plain
 from detectors.pii.places import places, small_letters
 from detectors.pii.shape import Shape
 from detectors.pii.shapes import ENTROPIC, NUMBERS, PLATES, START, WORDS
-from tests.unit.detectors.test_pii import TEXTS, VALUES
-from tests.unit.detectors.test_pii_context import HITS
-from tests.unit.detectors.test_pii_hostile import BLOCKS
 
 MARKED = [re.sub(r"<([^<>|]+)\|[A-Z_]+>", r"\1", hit) for hit in HITS]
 PIECES = st.one_of(

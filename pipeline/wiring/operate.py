@@ -1,0 +1,160 @@
+"""What an operator's command does, and what verifies the log."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+from inference.registry.dsse import Trust
+from inference.registry.store import ModelRegistry
+from inference.registry.wrapping import create_worker
+from inference.watermark.keys import create_master
+from pipeline import policy
+from pipeline.adapters import engines, topic_admin
+from pipeline.adapters.auditor import Auditor, read_sources
+from pipeline.adapters.clickhouse import ClickHouse
+from pipeline.adapters.control_feed import ControlFeed
+from pipeline.adapters.grant import write_grant
+from pipeline.adapters.kafka_write import Publisher
+from pipeline.adapters.key_files import create_log_keys
+from pipeline.adapters.model_acts import ModelActs
+from pipeline.adapters.registry import Registry
+from pipeline.audit.checkpoint import Verifiers
+from pipeline.audit.faults import Report
+from pipeline.audit.replay import Rules
+from pipeline.audit.verify import Verifier
+from pipeline.config import Settings
+from pipeline.errors import ConfigError
+from pipeline.ledger import Ledger
+from pipeline.stages import admit as stages
+from pipeline.vault import FileKeyring, Vault, open_kms
+from pipeline.wiring.shared import PAUSE_S, control_of
+
+
+def models(settings: Settings) -> ModelRegistry:
+    """The model registry, in the name of the account that asks."""
+    return engines.model_registry(settings.models)
+
+
+async def forward_model_acts(settings: Settings) -> int:
+    """Write what was done to the registry to ``access``; gives the count. Raises Retryable, soon, without a broker."""
+    bootstrap = settings.kafka.bootstrap
+    await topic_admin.reach(bootstrap, patience_s=0)
+    feed, publisher = ControlFeed(bootstrap), Publisher(bootstrap)
+    try:
+        await feed.start()
+        partitions = feed.control.require_deployment().partitions
+        return await ModelActs(settings.models.home, publisher, partitions).forward()
+    finally:
+        await publisher.close()
+        await feed.close()
+
+
+def model_trust(settings: Settings) -> Trust:
+    """Whose signatures on models count."""
+    return engines.model_trust(settings.models)
+
+
+@contextlib.asynccontextmanager
+async def registry(settings: Settings) -> AsyncIterator[Registry]:
+    """The operator's hand on ``control``; a user of the embedded stack needs it running."""
+    keyring = FileKeyring(settings.keys.keyring)
+    feed = ControlFeed(settings.kafka.bootstrap)
+    hand = Registry(settings.kafka.bootstrap, feed, keyring)
+    try:
+        await check_broker(settings)
+        await feed.start()
+        yield hand
+    finally:
+        await hand.close()
+        await feed.close()
+
+
+async def follow_pools(settings: Settings, stop: threading.Event, tell: Callable[[dict[str, str]], None]) -> None:
+    """Tell which tenants ask for workers of their own, now and whenever that changes, until ``stop``."""
+    async with control_of(settings) as feed:
+        version = -1
+        while not stop.is_set():
+            if feed.control.version != version:
+                version = feed.control.version
+                tell(policy.pools(feed.control))
+            await asyncio.sleep(PAUSE_S)
+
+
+async def grant(settings: Settings, tenant: str, out: Path) -> None:
+    """Write into ``out`` the keys that ``tenant``'s own workers need, and none of any other. Raises ConfigError."""
+    async with registry(settings) as hand:
+        document = hand.control.tenants.get(tenant)
+        if document is None or tenant not in policy.pools(hand.control):
+            raise ConfigError(f"no plan asks for workers of tenant {tenant!r} alone; see: sluice deploy tenants --list")
+    write_grant(settings.keys, document, out)
+
+
+def vault(settings: Settings, hand: Registry) -> Vault:
+    """The secrets behind the registry's documents."""
+    return Vault(open_kms(settings.keys.keyring), hand.control)
+
+
+async def check_broker(settings: Settings) -> None:
+    """Raises Retryable, soon, where no broker answers."""
+    await topic_admin.reach(settings.kafka.bootstrap, patience_s=5)
+
+
+async def check_topics(settings: Settings) -> list[str]:
+    await check_broker(settings)
+    return await topic_admin.check(settings.kafka.bootstrap)
+
+
+async def apply_topics(settings: Settings) -> list[str]:
+    """Topics, the deployment document, and keys where there are none. Gives the names of the topics made."""
+    kafka, keys = settings.kafka, settings.keys
+    FileKeyring.create(keys.keyring)
+    log_keys = create_log_keys(keys.log_key, "sluice")
+    create_master(keys.watermark_key)
+    create_worker(keys.worker_key)
+    return await topic_admin.apply(kafka.bootstrap, kafka.partitions, kafka.replication, log_keys.verifier_keys)
+
+
+def check_tables(settings: Settings) -> list[str]:
+    with store(settings) as clickhouse:
+        return clickhouse.check_tables()
+
+
+def apply_tables(settings: Settings) -> int:
+    with store(settings) as clickhouse:
+        return clickhouse.apply_migrations()
+
+
+@contextlib.contextmanager
+def store(settings: Settings, patience_s: float = 30.0) -> Iterator[ClickHouse]:
+    """A connected client of the store."""
+    ours = settings.clickhouse
+    clickhouse = ClickHouse(ours.url, ours.user, ours.password.get_secret_value(), ours.database)
+    clickhouse.connect(patience_s)
+    try:
+        yield clickhouse
+    finally:
+        clickhouse.close()
+
+
+async def log_keys(settings: Settings) -> list[str]:
+    """Verifier keys as pinned in ``control``; an outside verifier brings keys of its own."""
+    feed = ControlFeed(settings.kafka.bootstrap)
+    try:
+        await check_broker(settings)
+        await feed.start()
+        return list(feed.control.require_deployment().log_keys)
+    finally:
+        await feed.close()
+
+
+def verify(settings: Settings, keys: list[str], say: Callable[[str], None], *, with_source: bool = False) -> Report:
+    """Verify the whole store, offline but for ``with_source``."""
+    rules = Rules(Ledger, stages.decide, stages.outcome, stages.expired, stages.GRACE_MS)
+    with store(settings, patience_s=5) as clickhouse:
+        auditor = Auditor(clickhouse, Verifier(Verifiers(keys)), rules)
+        sources = asyncio.run(read_sources(settings.kafka.bootstrap, auditor.origins())) if with_source else None
+        return auditor.verify(say, sources)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from subject import Cuts, Run, Written
 from test_admit_laws import CONTROL, START, TENANTS, attacks, requests
 
-from pipeline.events import records
+from pipeline.events import messages
 from pipeline.events.codec import decode, decode_log, encode
 from pipeline.events.messages import Completion
 from pipeline.events.reasons import REASONS
@@ -85,10 +85,10 @@ class AdmitSubject:
     name = "admit"
     writes: ClassVar[dict[str, Any]] = {
         "decisions": LogRecord,
-        "work": records.Work,
-        "findings": records.FindingEvent,
-        "responses": records.Response,
-        "dead_letters": records.DeadLetter,
+        "work": messages.Work,
+        "findings": messages.FindingEvent,
+        "responses": messages.Response,
+        "dead_letters": messages.DeadLetter,
     }
 
     def inputs(self) -> st.SearchStrategy[list[Item]]:
@@ -141,7 +141,7 @@ class AdmitSubject:
                 states[record.request] = after
         left = {request for request, state in states.items() if state == "admit"}
         assert left == set(Ledger.load(run.state).open)
-        work = [decode(records.Work, w.value).request for w in run.written if w.topic == "work"]
+        work = [decode(messages.Work, w.value).request for w in run.written if w.topic == "work"]
         assert Counter(work) == Counter({r for r, state in states.items() if state != "deny"})
 
 

@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from msgspec import inspect
 
 from pipeline.errors import Malformed
-from pipeline.events import records, wire
+from pipeline.events import messages, records, wire
 from pipeline.events.codec import decode, decode_log, encode
 
 LOG = (records.Decision, records.Outcome, records.ControlMark, records.Tick, records.SnapshotMark)
 PLAIN = (
-    *(records.Work, records.Completion, records.Response, records.FindingEvent, records.Alert, records.Delivery),
-    *(records.Access, records.Manifest, records.DeadLetter, records.SnapshotChunk, wire.InferenceBody),
+    *(messages.Work, messages.Completion, messages.Response, messages.FindingEvent, messages.Alert, messages.Delivery),
+    *(messages.Access, messages.Manifest, messages.DeadLetter, records.SnapshotChunk, wire.InferenceBody),
 )
 
 

@@ -15,19 +15,17 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
-from detectors.base import Transcript
-from detectors.screening import Screened
 from pipeline.adapters.control_feed import ControlFeed
 from pipeline.adapters.kafka import Marks, Offsets, PartitionReader
 from pipeline.adapters.kafka_write import Publisher
-from pipeline.errors import Fatal, Retryable
+from pipeline.errors import Retryable
 from pipeline.events.records import Decision, LogRecord, Outcome
 from pipeline.runner.history import History
 from pipeline.runner.inbox import CAPACITY, Inbox, LateBell
+from pipeline.runner.opening import Opening, Screen, clock
 from pipeline.stages import dispatch
 from pipeline.stages.admit import GRACE_MS
 from pipeline.stages.admit_batch import Step, decide_batch
@@ -35,16 +33,10 @@ from pipeline.stages.intake import Door, Intake, Raw
 from pipeline.vault import Vault
 
 _log = logging.getLogger(__name__)
-_TAKE = 512
-"""Requests that are opened together; while they are decided the next ones are being screened."""
-_AHEAD_MS = 5_000
 _LOOK_S = 0.5
 _PAUSE_S = 1.0
 _GATHER_S = 0.02
 """Completions wait this long for requests to share a batch with; a refusal that they could turn does not wait."""
-
-
-Screen = Callable[[Sequence[Transcript]], Awaitable[Sequence[Screened]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,16 +59,11 @@ class AdmitPartition:
     def __init__(self, rim: Rim, partition: int) -> None:
         self._rim, self._partition = rim, partition
         self._history = History(rim.bootstrap, partition, rim.offsets, rim.publisher)
-        self._door = Door(rim.feed.control, rim.vault, partition)
         self._arrived = asyncio.Event()
-        self._requests = Inbox(PartitionReader(rim.bootstrap, "requests", partition, rim.offsets), self._arrived)
+        door = Door(rim.feed.control, rim.vault, partition)
+        self._requests = Opening(rim.bootstrap, partition, rim.offsets, door, rim.screen, self._arrived)
         late = LateBell(self._arrived, _GATHER_S)
         self._reports = Inbox(PartitionReader(rim.bootstrap, "completions", partition, rim.offsets), late)
-        self._opening: asyncio.Task[tuple[int, list[Intake]]] | None = None
-        """The next requests, how many of those that wait they are, and what is read of them elsewhere right now."""
-        self._pending: deque[Intake] = deque()
-        self._raw: dict[int, Raw] = {}
-        """What will be a dead letter."""
         self._owed: list[LogRecord] = []
         """Written, and what follows is not under way yet."""
         self._acting: asyncio.Task[None] | None = None
@@ -100,9 +87,8 @@ class AdmitPartition:
             await self._acted_on()
             await self._commit_mark()
         finally:
-            for task in (self._acting, self._opening):
-                if task is not None:
-                    task.cancel()
+            if self._acting is not None:
+                self._acting.cancel()
             await self._requests.close()
             await self._reports.close()
             await self._history.close()
@@ -130,11 +116,11 @@ class AdmitPartition:
             await self._rim.feed.refresh()
             await asyncio.sleep(0.05)
         await self._act(())
-        await self._requests.reader.start(ledger.marks["requests"])
+        await self._requests.start(ledger.marks["requests"])
         reports = self._reports.reader
         # what retention took belonged to reservations that have expired since
         await reports.start(max(ledger.marks["completions"], await reports.begin()))
-        self._requests.start()
+        self._requests.pump()
         self._reports.start()
         at = ledger.marks["requests"]
         _log.info("admit[%d]: took over at request %d, %d open", self._partition, at, len(ledger.open))
@@ -142,9 +128,9 @@ class AdmitPartition:
     async def _turn(self) -> None:
         await self._look()
         if self._owed:
-            await self._act((), self._opened())
-        await self._fill()
-        due = next(self._history.ledger.due(_clock(), GRACE_MS), None)
+            await self._act((), self._requests.by_offset())
+        await self._requests.fill(self._history.ledger.marks["requests"])
+        due = next(self._history.ledger.due(clock(), GRACE_MS), None)
         step = self._decide(drained=due is not None and await self._reports.reach_end())
         if step.blocked and not step.records:
             step = self._decide(drained=await self._reports.reach_end())
@@ -156,11 +142,10 @@ class AdmitPartition:
             return
         self._wrote = True
         self._reports.drop(step.reports)
-        used = {i.facts.offset: i for i in (self._pending.popleft() for _ in range(step.intakes))}
-        await self._act(step.records, used)
+        await self._act(step.records, self._requests.take(step.intakes))
         if self._history.since_snapshot >= self._rim.snapshot_every:
             await self._snapshot()
-        if self._pending or self._requests.waiting or step.full:
+        if self._requests.waiting or step.full:
             self._arrived.set()
 
     async def _look(self) -> None:
@@ -180,62 +165,13 @@ class AdmitPartition:
         # owed at once: an error further on must not lose what was folded before it
         await self._history.catch_up(self._owed.append)
         _log.warning("admit[%d]: another writer got %d records in", self._partition, len(self._owed))
-        await self._act((), self._opened())
+        await self._act((), self._requests.by_offset())
         self._arrived.set()
-
-    def _opened(self) -> dict[int, Intake]:
-        return {intake.facts.offset: intake for intake in self._pending}
-
-    async def _fill(self) -> None:
-        """Take what was opened, and have the next requests opened while these are decided."""
-        while self._opening is None or self._opening.done() or not self._pending:
-            if self._opening is not None:
-                await self._take_opened()
-            self._pass_over()
-            if len(self._pending) >= _TAKE or not self._open_next():
-                return
-
-    async def _take_opened(self) -> None:
-        opening, self._opening = self._opening, None
-        assert opening is not None
-        count, intakes = await opening
-        self._pending += intakes
-        self._requests.drop(count)
-
-    def _pass_over(self) -> None:
-        """What was decided already, by another writer."""
-        mark = self._history.ledger.marks["requests"]
-        while self._pending and self._pending[0].facts.offset < mark:
-            self._raw.pop(self._pending.popleft().facts.offset, None)
-
-    def _open_next(self) -> bool:
-        """Whether anything waits that can be opened."""
-        items = self._requests.peek(_TAKE)
-        if not items:
-            return False
-        if items[-1].time > _clock() + _AHEAD_MS:
-            raise Fatal(
-                f"requests[{self._partition}]: broker time {items[-1].time} is more than {_AHEAD_MS} ms ahead of this "
-                "machine's clock. Set the clocks (NTP), then start again."
-            )
-        mark = self._history.ledger.marks["requests"]
-        raws = [Raw(i.offset, i.time, i.value, i.headers) for i in items if i.offset >= mark]
-        self._opening = asyncio.create_task(self._open(len(items), raws))
-        self._opening.add_done_callback(lambda _: self._arrived.set())
-        return True
-
-    async def _open(self, count: int, raws: Sequence[Raw]) -> tuple[int, list[Intake]]:
-        opened = self._door.open(raws)
-        intakes = opened.intakes(await self._rim.screen(opened.texts) if opened.texts else ())
-        for raw, intake in zip(raws, intakes, strict=True):
-            if intake.facts.fault == "malformed":
-                self._raw[raw.offset] = raw
-        return count, intakes
 
     def _decide(self, drained: bool) -> Step:
         reports = [Raw(i.offset, i.time, i.value, ()) for i in self._reports.peek(CAPACITY)]
         ledger, control = self._history.ledger, self._rim.feed.control
-        return decide_batch(ledger, control, self._partition, reports, self._pending, _clock(), drained)
+        return decide_batch(ledger, control, self._partition, reports, self._requests.pending, clock(), drained)
 
     async def _act(self, records: Sequence[LogRecord], intakes: dict[int, Intake] | None = None) -> None:
         """Start to send what follows from all that is owed and from ``records``. Raises Retryable."""
@@ -244,7 +180,7 @@ class AdmitPartition:
         wanted = [r.facts.offset for r in self._owed if isinstance(r, Decision) and self._to_run(r)]
         missing = [offset for offset in wanted if offset not in intakes]
         if missing:
-            intakes = intakes | await self._read_again(missing)
+            intakes = intakes | await self._requests.read_again(missing)
         await self._acted_on()
         emissions = [e for record in self._owed for e in self._follow(record, intakes)]
         self._owed.clear()
@@ -268,7 +204,7 @@ class AdmitPartition:
 
     def _follow(self, record: LogRecord, intakes: dict[int, Intake]) -> list[dispatch.Emission]:
         if isinstance(record, Decision):
-            raw = self._raw.pop(record.facts.offset, None)
+            raw = self._requests.malformed.pop(record.facts.offset, None)
             if dispatch.needs_body(record) and not self._to_run(record):
                 return []
             sent = dispatch.after_decision(
@@ -284,19 +220,6 @@ class AdmitPartition:
     def _to_run(self, decision: Decision) -> bool:
         return dispatch.needs_body(decision) and decision.request in self._history.ledger.open
 
-    async def _read_again(self, offsets: list[int]) -> dict[int, Intake]:
-        reader = PartitionReader(self._rim.bootstrap, "requests", self._partition, self._rim.offsets)
-        wanted, found = set(offsets), dict[int, Intake]()
-        try:
-            await reader.start(min(wanted), max(wanted) + 1)
-            while reader.position <= max(wanted):
-                for item in await reader.poll():
-                    if item.offset in wanted:
-                        found[item.offset] = self._door.reopen(Raw(item.offset, item.time, item.value, item.headers))
-        finally:
-            await reader.close()
-        return found
-
     async def _snapshot(self) -> None:
         # Decisions below the snapshot are not folded again, so all that follows from them must be marked as sent.
         await self._acted_on()
@@ -308,7 +231,3 @@ class AdmitPartition:
         if self._acted > self._mark:
             await self._rim.marks.set(self._partition, self._acted)
             self._mark = self._acted
-
-
-def _clock() -> int:
-    return int(time.time() * 1000)

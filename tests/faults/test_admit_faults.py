@@ -144,7 +144,7 @@ def test_a_batch_that_lands_on_an_idle_new_owner_is_acted_on(deployment: Any, mo
         async with Writers(deployment) as writers:
             old, idle = writers.start(), writers.start()
             await asyncio.sleep(1)
-            monkeypatch.setattr(idle, "_fill", _nothing)
+            monkeypatch.setattr(idle._requests, "fill", _nothing)
 
             async def dies(*_: object) -> None:
                 raise Killed
@@ -171,7 +171,7 @@ def test_an_error_after_newcomers_were_folded_loses_none_of_them(
             slow = writers.start()
             await asyncio.sleep(1)
             faults = _broker_goes_after_the_fold(slow, monkeypatch)
-            monkeypatch.setattr(slow, "_fill", _nothing)
+            monkeypatch.setattr(slow._requests, "fill", _nothing)
             monkeypatch.setattr(writers.workers[0], "_act", _never)
             await writers.produce("acme", [f"fold-{n}" for n in range(10)], 1, session="fold")
             await settled(deployment, writers, before, 10)
@@ -181,7 +181,7 @@ def test_an_error_after_newcomers_were_folded_loses_none_of_them(
     asyncio.run(scene())
 
 
-async def _nothing() -> None:
+async def _nothing(*_: object) -> None:
     """Opens no requests."""
 
 

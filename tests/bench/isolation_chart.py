@@ -18,7 +18,10 @@ def draw(document: dict[str, Any]) -> str:
     if not rows:
         raise ValueError("expected rows of the figure isolation; run: python -m tests.bench isolation --json FILE")
     longest = max(row["value"] for row in rows)
-    height = 40 + (BAR + 6) * len(rows) + 44
+    loads = [f"{row['what'].split(',')[0]}: {row['load']}" for row in rows]
+    machine = f"{document['cores']} cores, {document['machine']}; one machine runs the whole stack"
+    notes = [*dict.fromkeys(loads), machine]
+    height = 48 + (BAR + 6) * len(rows) + 16 * len(notes)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}" font-family="sans-serif" '
         'font-size="12"><rect width="100%" height="100%" fill="white"/>',
@@ -31,9 +34,9 @@ def draw(document: dict[str, Any]) -> str:
         parts.append(f'<text x="{LEFT - 8}" y="{y + 15}" text-anchor="end">{escape(row["what"])}</text>')
         parts.append(f'<rect x="{LEFT}" y="{y}" width="{width:.1f}" height="{BAR}" fill="{tone}"/>')
         parts.append(f'<text x="{LEFT + width + 6:.1f}" y="{y + 15}">{row["value"]:,.0f} ms</text>')
-    cores, machine = document["cores"], document["machine"]
-    for at, line in enumerate((rows[0]["load"], f"{cores} cores, {machine}; one machine runs the whole stack")):
-        parts.append(f'<text x="10" y="{height - 26 + 16 * at}" font-size="10" fill="#555">{escape(line)}</text>')
+    for at, line in enumerate(notes):
+        y = height - 16 * (len(notes) - at) + 6
+        parts.append(f'<text x="10" y="{y}" font-size="10" fill="#555">{escape(line)}</text>')
     return "\n".join([*parts, "</svg>", ""])
 
 

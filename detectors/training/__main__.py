@@ -131,7 +131,7 @@ def train_system(rows: Sequence[Row], user: Trained) -> Trained:
 
 
 def _best_many(rows: Sequence[Row], found: Readings, added: Stack) -> tuple[float, Readings]:
-    """What the worst of many windows loses, by the mean recall at its threshold, and the readings with that taken off."""
+    """What the worst of many windows loses, by the mean recall at the threshold, and the readings without it."""
     lengths = np.array([len(clean(row.text[:MAX_CHARS]).text) for row in rows], dtype=np.intp)
     windows = np.log(windows_of(lengths, Head(1, 0, *_FORMS["document"])))
     tried = [(many, found._replace(worst=found.worst - many * windows)) for many in MANY]

@@ -25,12 +25,17 @@ Ints = npt.NDArray[np.int64]
 
 
 class Head(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How one role's integer margins become log-odds. `window`, `stride`: characters; longer texts are windowed."""
+    """How one role's integer margins become log-odds. `window`, `stride`: characters; longer texts are windowed.
+
+    `many`: log-odds that the worst of n windows loses for each natural logarithm of n, as the worst of many is high by
+    chance alone.
+    """
 
     scale: float
     bias: float
     window: Annotated[int, msgspec.Meta(ge=16)]
     stride: Annotated[int, msgspec.Meta(ge=1)]
+    many: float = 0.0
 
 
 class Margins(NamedTuple):
@@ -86,12 +91,18 @@ class Scorer:
         high = low + form.window
         value = _margin(running[high] - running[low], high - low, form)
         best = _first_best(rows, value)
-        worst[long], begin[long], end[long] = value[best], low[best] - starts[long], high[best] - starts[long]
+        worst[long] = value[best] - form.many * np.log(windows_of(lengths[long], form))
+        begin[long], end[long] = low[best] - starts[long], high[best] - starts[long]
         return Margins(whole, worst, begin, end)
 
 
 def _margin(sums: Ints, lengths: npt.NDArray[np.intp], form: Head) -> Floats:
     return np.asarray(sums * form.scale / np.sqrt(lengths + float(SMOOTH)) + form.bias, dtype=np.float64)
+
+
+def windows_of(lengths: npt.NDArray[np.intp], form: Head) -> npt.NDArray[np.intp]:
+    """How many windows texts of these lengths have; at most `window` characters are one."""
+    return np.asarray(-(-np.maximum(lengths - form.window, 0) // form.stride) + 1, dtype=np.intp)
 
 
 def _windows(
@@ -103,7 +114,7 @@ def _windows(
         low = np.arange(start, last + form.stride, form.stride)
         low[-1] = last
         return np.zeros_like(low), low
-    counts = -(-(ends - starts - form.window) // form.stride) + 1
+    counts = windows_of(ends - starts, form)
     rows = np.repeat(np.arange(len(starts)), counts)
     within = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
     return rows, np.minimum(starts[rows] + within * form.stride, ends[rows] - form.window)

@@ -11,7 +11,7 @@ import io
 import sys
 import zipfile
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import NamedTuple
@@ -19,11 +19,24 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 import numpy.typing as npt
+from msgspec.structs import replace
 
 from detectors.language import LANGUAGES
-from detectors.scorer import HEADS, Head, Model, Zone
-from detectors.training.decide import DOCUMENT_TAIL, SHARES, Stack, ordinary, recall_table, stack, tail, zones
-from detectors.training.folds import Readings, Wide, deal, group, held_out, learn, lesson, quantised, readings
+from detectors.normalize import clean
+from detectors.scorer import HEADS, Head, Model, Zone, windows_of
+from detectors.training.decide import DOCUMENT_TAIL, MANY, SHARES, Stack, ordinary, recall_table, stack, tail, zones
+from detectors.training.folds import (
+    MAX_CHARS,
+    Readings,
+    Wide,
+    deal,
+    group,
+    held_out,
+    learn,
+    lesson,
+    quantised,
+    readings,
+)
 from detectors.training.labelled import LabelError, labelled
 from detectors.training.rows import (
     DOCUMENT_WINDOW,
@@ -41,7 +54,7 @@ from detectors.training.rows import (
 from detectors.training.synthesis import Borrowed, synthesise
 
 SEED = 1
-VERSION = "3"
+VERSION = "4"
 MAX_BENIGN = 2_000
 """Benign rows of one source that are learned from."""
 DOCUMENT_FOLDS = 6
@@ -94,11 +107,13 @@ def train_document(rows: Sequence[Row], added: Stack) -> Trained:
     documents = [rows[index] for index in mine]
     margins = held_out(rows, deal(rows, DOCUMENT_FOLDS), taught, *_FORMS["document"], SEED, only=mine)
     found = readings(documents, *margins)
+    many, found = _best_many(documents, found, added)
     own = stack(documents, found, [weight[index] for index in mine], 1.0)
     own = added._replace(bias=own.bias)
     odds = own.odds(found, 1.0)
     _show("document", documents, odds, cut := zones(documents, odds, found.language, DOCUMENT_TAIL))
-    return Trained(*quantised(learn(taught, SEED), *_FORMS["document"]), 1.0, own, cut)
+    held, head = quantised(learn(taught, SEED), *_FORMS["document"])
+    return Trained(held, replace(head, many=many), 1.0, own, cut)
 
 
 def train_system(rows: Sequence[Row], user: Trained) -> Trained:
@@ -115,6 +130,20 @@ def train_system(rows: Sequence[Row], user: Trained) -> Trained:
     return Trained(*quantised(learn(taught, SEED), *_FORMS["system"]), user.share, user.stack, cut)
 
 
+def _best_many(rows: Sequence[Row], found: Readings, added: Stack) -> tuple[float, Readings]:
+    """What the worst of many windows loses, by the mean recall at the threshold, and the readings without it."""
+    lengths = np.array([len(clean(row.text[:MAX_CHARS]).text) for row in rows], dtype=np.intp)
+    windows = np.log(windows_of(lengths, Head(1, 0, *_FORMS["document"])))
+    tried = [(many, found._replace(worst=found.worst - many * windows)) for many in MANY]
+
+    def flagged(read: Readings) -> float:
+        odds = added.odds(read, 1.0)
+        cut = zones(rows, odds, read.language, DOCUMENT_TAIL)
+        return _mean_recall(rows, odds, {language: zone.flag for language, zone in cut.items()})
+
+    return max(tried, key=lambda each: (flagged(each[1]), -each[0]))
+
+
 def _best_share(rows: Sequence[Row], found: Readings, weight: Sequence[float]) -> tuple[float, Stack]:
     """The share of the worst window with the best mean recall over sources at 1 % of ordinary traffic."""
     best = (-1.0, 0.0, Stack(0, 1, 0, 0, 0))
@@ -125,11 +154,14 @@ def _best_share(rows: Sequence[Row], found: Readings, weight: Sequence[float]) -
     return best[1], best[2]
 
 
-def _mean_recall(rows: Sequence[Row], odds: Wide) -> float:
+def _mean_recall(rows: Sequence[Row], odds: Wide, cuts: Mapping[str, float] | None = None) -> float:
+    """Over sources and languages; above these cuts, or 1 % of ordinary rows where none are given."""
     caught: dict[tuple[str, str], list[bool]] = defaultdict(list)
     for language in LANGUAGES:
         plain = ordinary(rows, language)
-        cut = tail(odds[plain], np.ones(int(plain.sum())), 0.01)
+        if not plain.any() or (cuts is not None and language not in cuts):
+            continue
+        cut = cuts[language] if cuts is not None else tail(odds[plain], np.ones(int(plain.sum())), 0.01)
         for row, value in zip(rows, odds, strict=True):
             if row.attack and row.language == language:
                 caught[language, group(row.source)].append(bool(value > cut))
@@ -150,7 +182,7 @@ def assembled(heads: dict[str, Trained]) -> Model:
     for name, trained in heads.items():
         slope, head = trained.stack.slope, trained.head
         bias = head.bias * slope + trained.stack.bias
-        forms[name] = Head(scale=head.scale * slope, bias=bias, window=head.window, stride=head.stride)
+        forms[name] = replace(head, scale=head.scale * slope, bias=bias, many=head.many * slope)
         strict = max(trained.zones.values(), key=lambda zone: zone.flag)
         cuts[name] = {language: trained.zones.get(language, strict) for language in LANGUAGES}
     shares = {name: trained.share for name, trained in heads.items()}

@@ -6,6 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 from deployment_site import Deployment, furnished
+from hypothesis import settings
+
+# a busy machine is no fault of what is tested
+settings.register_profile("sluice", deadline=None)
+settings.load_profile("sluice")
 
 
 @pytest.fixture(scope="module")

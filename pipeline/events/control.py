@@ -61,7 +61,7 @@ class Plan(Document):
     system_prompt: Literal["release", "redact", "withhold", "review"] = "review"
     """Runs of the caller's own system prompt, and the tenant's canary, in answers, likewise."""
     keep_texts: Literal["none", "findings", "all"] = "findings"
-    extraction: Step = "block"
+    extraction: Step = "observe"
     """The farthest step at which an account that copies the model is answered; ``observe`` only tells."""
     account_rate: Annotated[int, Field(ge=1, le=2**36 - 1)] = 60
     """Requests a minute of which an account keeps a share at each step from ``throttle`` on."""

@@ -87,6 +87,7 @@ def test_an_end_is_told_only_while_the_request_cannot_have_expired(left_ms: int,
         control = SimpleNamespace(require_deployment=lambda: SimpleNamespace(partitions=1))
         rim = SimpleNamespace(
             bootstrap="127.0.0.1:1",
+            topic="work",
             offsets=object(),
             sender=sender,
             reports=sender,

@@ -65,10 +65,10 @@ def work_hard(number: int) -> str:
 
 
 def control(plan: Plan | None = None, extraction: str = "judged") -> Control:
-    found = Control()
+    found, limit = Control(), Limit(id="rpm", meter="rate", amount=6000)
     documents = [
         Deployment(generation="g1", partitions=4),
-        plan or Plan(id="big", models=("glossary",), tenant=(Limit(id="rpm", meter="rate", amount=6000),)),
+        plan or Plan(id="big", models=("glossary",), tenant=(limit,), extraction="block"),
         Model(id="glossary", context=256),
         Organisation(id="acme"),
         Tenant(id="acme", organisation="acme", plan="big", data_key="-", hpke_public="-", hpke_private="-"),

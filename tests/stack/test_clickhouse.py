@@ -104,7 +104,7 @@ def test_outcomes_come_back_page_by_page(clickhouse: ClickHouse, monkeypatch: py
             for leaf in range(20)
         ]
         columns[names.index("body")] = [b"no record", *bodies[1:]]
-        clickhouse.insert_columns(RECORDS, columns, origin)
+        clickhouse.insert_batch([(RECORDS, columns)], origin)
     found = [(o.request, o.fingerprints) for o in outcomes.sealed_outcomes(clickhouse, NOON + 4)]
     assert found == [
         (f"{origin}-{leaf}", b"12345678") for origin in ("g/decisions/0", "g/decisions/1") for leaf in range(4, 20, 2)

@@ -54,12 +54,13 @@ def test_the_reason_is_the_plans(plan: dict[str, Any], findings: Any, reason: st
     ("plan", "known", "stands", "answered"),
     [
         ({}, "judged", "observe", "observe"),
-        ({}, "judged", "block", "block"),
+        ({}, "judged", "block", "observe"),
+        ({"extraction": "block"}, "judged", "block", "block"),
         ({"extraction": "conceal"}, "judged", "block", "conceal"),
         ({"extraction": "conceal"}, "judged", "throttle", "throttle"),
         ({"extraction": "observe"}, "judged", "review", "observe"),
-        ({"shadow": True}, "judged", "review", "observe"),
-        ({}, "cleared", "block", "observe"),
+        ({"extraction": "block", "shadow": True}, "judged", "review", "observe"),
+        ({"extraction": "block"}, "cleared", "block", "observe"),
         ({"extraction": "observe", "shadow": True}, "confirmed", "observe", "block"),
     ],
 )

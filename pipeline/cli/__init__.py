@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import logging
 import os
 import sys
@@ -12,9 +13,22 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline import config
-from pipeline.cli import ask, audit, deploy, detect, engine, label, local, model, operate, stage, watermark
 from pipeline.errors import ConfigError, Fatal, Malformed, Retryable
 
+COMMANDS: dict[str, tuple[str, ...]] = {
+    "local": ("up", "demo"),
+    "stage": ("run", "config"),
+    "operate": ("topics", "tables", "tenant", "key", "policy"),
+    "deploy": ("deploy",),
+    "ask": ("ask",),
+    "audit": ("audit",),
+    "label": ("label",),
+    "detect": ("detect",),
+    "model": ("model",),
+    "watermark": ("watermark",),
+    "engine": ("engine",),
+}
+"""Module of this package -> the commands that it adds."""
 EPILOG = """\
 first steps:
   sluice demo                 the whole system on this machine, with traffic and a summary
@@ -30,8 +44,11 @@ settings:
 """
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Every command with its help; each sets ``act``, called with the parsed arguments and the settings."""
+def build_parser(modules: Sequence[str] = tuple(COMMANDS)) -> argparse.ArgumentParser:
+    """Every command of ``modules`` with its help.
+
+    Each sets ``act``, which is called with the parsed arguments and the settings.
+    """
     parser = argparse.ArgumentParser(
         prog="sluice",
         description="Streaming policy and observability for multi-tenant model serving.",
@@ -41,14 +58,15 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--config", type=Path, help="settings file (TOML)")
     parser.add_argument("--home", type=Path, default=config.default_home(), help="folder of the embedded stack")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in (local, stage, operate, deploy, ask, audit, label, detect, model, watermark, engine):
-        module.add(commands)
+    for module in modules:
+        importlib.import_module(f"pipeline.cli.{module}").add(commands)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and give its exit code."""
-    arguments = build_parser().parse_args(argv)
+    argv = sys.argv[1:] if argv is None else argv
+    arguments = build_parser(_needed(argv)).parse_args(argv)
     # its warnings repeat what our own errors say, and name no fix
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     try:
@@ -65,6 +83,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _say(error, 3)
     except Fatal as error:
         return _say(error, 4)
+
+
+def _needed(argv: Sequence[str]) -> Sequence[str]:
+    """The module of the command that was given, or all: what the others import costs each process half its start."""
+    front = argparse.ArgumentParser(add_help=False, exit_on_error=False)
+    for option in ("--config", "--home"):
+        front.add_argument(option)
+    front.add_argument("command", nargs="?")
+    try:
+        command = front.parse_known_args(argv)[0].command
+    except argparse.ArgumentError:
+        command = None
+    return [module for module, names in COMMANDS.items() if command in names] or tuple(COMMANDS)
 
 
 def _file(arguments: argparse.Namespace) -> Path | None:

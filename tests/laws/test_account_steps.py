@@ -255,7 +255,7 @@ def test_the_plan_says_how_far_it_goes_and_the_record_what_it_spared(farthest: s
 
 
 def test_a_plan_in_shadow_refuses_nothing() -> None:
-    plan = Plan(id="big", models=("glossary",), shadow=True)
+    plan = Plan(id="big", models=("glossary",), shadow=True, extraction="block")
     found = list(talk(Partition(control(plan)), "eve", harvest, 1_500, START, GAP))
     assert {(d.verdict, d.step) for d in found} == {("admit", "observe")}
     assert found[-1].shadowed == "extraction"

@@ -24,6 +24,7 @@ CEILING = 40
 
 def documents() -> Control:
     plan = Plan(
+        extraction="block",
         id="small",
         models=("glossary",),
         max_tokens=64,

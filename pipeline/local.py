@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import IO
 
 from pipeline import config, wiring
-from pipeline.adapters.embedded.broker import BrokerSettings, EmbeddedBroker
+from pipeline.adapters.embedded.broker import EmbeddedBroker
+from pipeline.adapters.embedded.broker_config import BrokerSettings
 from pipeline.adapters.embedded.store import EmbeddedStore, StoreSettings
 from pipeline.adapters.embedded.supervisor import LOOPBACK, Child, Supervisor, require_port, spawn
 from pipeline.adapters.registry import read_policies

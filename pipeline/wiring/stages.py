@@ -1,4 +1,7 @@
-"""One function per process of the pipeline; each serves until ``stop`` is set."""
+"""One function per process of the pipeline; each serves until ``stop`` is set.
+
+What only one of them needs, it imports itself: six processes start together.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +12,10 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 
 from pipeline import policy
-from pipeline.adapters import engines
-from pipeline.adapters.clickhouse import ClickHouse
 from pipeline.adapters.kafka import Offsets
 from pipeline.adapters.kafka_write import Publisher
 from pipeline.adapters.key_files import load_log_keys
 from pipeline.adapters.membership import Group, share
-from pipeline.adapters.model_acts import ModelActs
 from pipeline.config import Generate, Settings
 from pipeline.errors import ConfigError
 from pipeline.events.control import Control
@@ -61,6 +61,8 @@ async def admit(settings: Settings, stop: asyncio.Event, assign: Assign = ()) ->
 
 
 async def generate(settings: Settings, stop: asyncio.Event, assign: Assign = ()) -> None:
+    from pipeline.adapters import engines
+    from pipeline.adapters.model_acts import ModelActs
     from pipeline.adapters.protected import read_protected
     from pipeline.adapters.worker_metrics import WorkerMetrics, find_nvml
     from pipeline.runner.generate import GeneratePartition, Rim
@@ -117,6 +119,7 @@ def _require_tier(ours: Generate, control: Control) -> None:
 
 
 async def seal(settings: Settings, stop: asyncio.Event, assign: Assign = ()) -> None:
+    from pipeline.adapters.clickhouse import ClickHouse
     from pipeline.runner.seal import Rim, SealPartition
 
     bootstrap, ours, store = settings.kafka.bootstrap, settings.seal, settings.clickhouse

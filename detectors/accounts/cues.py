@@ -9,7 +9,9 @@ from __future__ import annotations
 import hashlib
 import re
 import tomllib
+from functools import reduce
 from importlib.resources import files
+from operator import itemgetter, or_
 
 import ahocorasick
 
@@ -29,6 +31,7 @@ and again."""
 LANES = 128
 _WIDE = "\u2e80-\ud7ff\uf900-\ufaff\uff66-\uff9f"
 _TOKEN = re.compile(f"[{_WIDE}]|[^\\s{_WIDE}]+")
+_CUE = itemgetter(1)
 _EDGE = ".,;:!?\"'()[]{}。，；：！？、“”‘’（）《》…"
 
 
@@ -91,10 +94,7 @@ class Lexicon(dict[str, int]):
 
     def in_text(self, part: str) -> int:
         """Cues of phrases in a script without spaces."""
-        bits = 0
-        for _, cue in self._phrases.iter(part):
-            bits |= cue
-        return bits
+        return reduce(or_, map(_CUE, self._phrases.iter(part)), 0)
 
     def __missing__(self, word: str) -> int:
         if len(self) >= MAX_CACHED:

@@ -131,7 +131,7 @@ class Ledger:
             self._set(self.sequences, record.tenant, record.sequence)
         self._charge(record.charges, facts.time)
         if policy.counts(record.verdict, record.reasons):
-            self._judge(record.principal, facts)
+            self.judge(record.principal, facts)
         if record.verdict == "admit" and facts.kind == "inference":
             self._reserve(record)
 
@@ -164,7 +164,8 @@ class Ledger:
         self._judged = standing, facts, found
         return found
 
-    def _judge(self, principal: str, facts: Facts) -> None:
+    def judge(self, principal: str, facts: Facts) -> None:
+        """Keep what ``judgement`` says."""
         found = self.judgement(principal, facts)
         if found is not None:
             held = pack(found.after)
@@ -174,22 +175,11 @@ class Ledger:
     def _reserve(self, record: Decision) -> None:
         facts = record.facts
         self._soonest = min(self._soonest, facts.deadline)
-        self._set(
-            self.open,
-            record.request,
-            Reservation(
-                record.request,
-                facts.offset,
-                facts.time,
-                facts.deadline,
-                record.organisation,
-                record.tenant,
-                record.principal,
-                facts.client_request,
-                facts.lane,
-                record.charges,
-            ),
-        )
+        held = Reservation(
+            record.request, facts.offset, facts.time, facts.deadline, record.organisation, record.tenant,
+            record.principal, facts.client_request, facts.lane, record.charges,
+        )  # fmt: skip
+        self._set(self.open, record.request, held)
         self._set(self.clients, client_name(record.principal, facts.client_request), record.request)
         if facts.idempotency:
             self._set(

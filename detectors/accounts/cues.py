@@ -30,7 +30,7 @@ MAX_CACHED = 65_536
 and again."""
 LANES = 128
 _WIDE = "\u2e80-\ud7ff\uf900-\ufaff\uff66-\uff9f"
-_TOKEN = re.compile(f"[{_WIDE}]|[^\\s{_WIDE}]+")
+_RUN = re.compile(f"([{_WIDE}]+)|([^\\s{_WIDE}]+)")
 _CUE = itemgetter(1)
 _EDGE = ".,;:!?\"'()[]{}。，；：！？、“”‘’（）《》…"
 
@@ -43,7 +43,15 @@ def cut(text: str) -> str:
 
 def words(text: str) -> list[str]:
     """Words of a text that `cut` gave; where a script writes none, characters."""
-    return text.split() if text.isascii() else _TOKEN.findall(text)
+    if text.isascii():
+        return text.split()
+    found: list[str] = []
+    for wide, word in _RUN.findall(text):
+        if wide:
+            found += wide
+        else:
+            found.append(word)
+    return found
 
 
 _SPREAD = tuple(bytes(byte >> 7 - at & 1 for at in range(8)) for byte in range(256))

@@ -137,7 +137,9 @@ def _added(totals: tuple[int, ...], on: int) -> tuple[int, ...]:
 def row(state: AccountState) -> npt.NDArray[np.int32]:
     """What the scorer reads, COLUMNS integers: shares in thousandths, counts up to a bound."""
     count = max(1, state.count)
-    recent = np.unpackbits(np.frombuffer(state.recent, np.uint8), bitorder="little").reshape(-1, 8 * _FACTS)
+    bits = np.unpackbits(np.frombuffer(state.recent, np.uint8), bitorder="little")
+    # eight facts at a time are added, as bytes of one number: RECENT fits into each
+    recent = np.add.reduce(bits.view("<u8").reshape(-1, _FACTS)).view(np.uint8)
     rest = [state.distance // count]
     for table in (state.texts, state.heads, state.tails):
         rest += _shares(table, count)
@@ -145,8 +147,7 @@ def row(state: AccountState) -> npt.NDArray[np.int32]:
     told = np.array((*state.totals, *rest), dtype=np.int64)
     found = np.empty(COLUMNS, dtype=np.int32)
     found[:_TOLD] = told[:_TOLD] * 1000 // count
-    # RECENT fits into the bytes that the bits are
-    found[_TOLD : 2 * _TOLD] = np.add.reduce(recent, axis=0, dtype=np.uint8)[:_TOLD]
+    found[_TOLD : 2 * _TOLD] = recent[:_TOLD]
     found[2 * _TOLD : -len(rest)] = np.minimum(told.take(_COUNTED), _MOST_COUNTED)
     found[-len(rest) :] = told[_TOLD:]
     return found
@@ -154,6 +155,6 @@ def row(state: AccountState) -> npt.NDArray[np.int32]:
 
 def _shares(table: tuple[int, ...], count: int) -> list[int]:
     """The share of the commonest and of the three commonest values, and the count of the first."""
-    counts = sorted(table[1::2])[-3:]
+    counts = sorted(table[1::2])
     most = counts[-1] if counts else 0
-    return [1000 * most // count, 1000 * sum(counts) // count, min(most, _MOST_COUNTED)]
+    return [1000 * most // count, 1000 * sum(counts[-3:]) // count, min(most, _MOST_COUNTED)]

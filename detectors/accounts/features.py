@@ -11,7 +11,7 @@ from zlib import crc32
 
 import msgspec
 
-from detectors.accounts.cues import FUNCTION, GRAMMAR_BIT, LEXICON, MAX_WORDS, WORDS, cut, words
+from detectors.accounts.cues import CUES_BIT, FUNCTION, GRAMMAR_BIT, LEXICON, MAX_WORDS, WORDS, cut, words
 from detectors.accounts.sketch import majority, sketch
 from detectors.base import Transcript
 
@@ -29,8 +29,8 @@ _SILENT: Spoken = (0, 0, 0, 0, 0, 0, 0, 0)
 _LOW = (1 << 64) - 1
 _DIGITS = re.compile(r"\d+")
 _TO_ZERO = bytes(0x30 if 0x30 <= byte <= 0x39 else byte for byte in range(256))
-_cues_of, _lanes_of = LEXICON.__getitem__, WORDS.__getitem__
-_CUES = FUNCTION - 1
+_lanes_of = WORDS.__getitem__
+_COUNT = (1 << CUES_BIT - GRAMMAR_BIT) - 1
 _CUE_BITS = FUNCTION.bit_length() - 1
 
 
@@ -83,8 +83,11 @@ def traced(features: Sequence[int]) -> Trace | None:
 
 def spoken(transcript: Transcript) -> Spoken:
     """What the last user turn says: `high` to `length` of its trace, all 0 where it has no word."""
-    text = next((part.text for part in reversed(transcript) if part.role == "user"), "")
-    said = cut(text)
+    said = ""
+    for part in reversed(transcript):
+        if part.role == "user":
+            said = cut(part.text)
+            break
     found = words(said)
     if not found:
         return _SILENT
@@ -95,7 +98,7 @@ def spoken(transcript: Transcript) -> Spoken:
         found = found[: MAX_WORDS // 2] + found[-MAX_WORDS // 2 :]
     lanes = list(map(_lanes_of, found))
     summed, size = sum(lanes), len(lanes)
-    grammar = summed >> GRAMMAR_BIT
+    grammar = summed >> GRAMMAR_BIT & _COUNT
     if wide and size > 1:  # pairs of characters, which stand for words
         moved = [each >> 8 for each in lanes]
         full = sketch(map(xor, lanes, moved[1:]), size - 1)
@@ -108,7 +111,7 @@ def spoken(transcript: Transcript) -> Spoken:
     if numbered:
         form = _hash(said, numbered)
     head, tail = _edges(found, wide, numbered)
-    marks = _marks(said, found, wide, count) | min(15, 30 * grammar // size) << GRAMMAR
+    marks = _marks(said, found, lanes, wide, count) | min(15, 30 * grammar // size) << GRAMMAR
     return full >> 64, full & _LOW, text_hash, form, head, tail, marks, count
 
 
@@ -117,15 +120,15 @@ def turned(sampling: Sampling) -> tuple[int, int, int]:
     return *_bias(sampling.logit_bias), _dials(sampling)
 
 
-def _marks(said: str, found: list[str], wide: bool, count: int) -> int:
-    head = reduce(or_, map(_cues_of, found[:HEAD_WORDS]))
-    tail = reduce(or_, map(_cues_of, found[-TAIL_WORDS:]))
+def _marks(said: str, found: list[str], lanes: list[int], wide: bool, count: int) -> int:
+    head = reduce(or_, lanes[:HEAD_WORDS]) >> CUES_BIT
+    tail = reduce(or_, lanes[-TAIL_WORDS:]) >> CUES_BIT
     if wide:
         begun = LEXICON.in_text(said[:HEAD_CHARS])
         head |= begun
         tail |= begun if len(said) <= HEAD_CHARS else LEXICON.in_text(said[-TAIL_CHARS:])
     end = found[-1][-1]
-    marks = head & _CUES | (tail & _CUES) << TAIL_CUES
+    marks = head | tail << TAIL_CUES
     marks |= (end.isalnum() * OPEN) | ((end in "?？") * ASKS) | wide * WIDE
     if len(found) >= RUN_WORDS and len(set(found)) * RUN_SHARE <= len(found):
         marks |= RUNS

@@ -174,12 +174,12 @@ def _word_grams(codes: Codes | Bytes, values: Codes) -> tuple[Codes, Places]:
     edges = (inside[1:] != inside[:-1]).nonzero()[0]
     before, last = edges[0::2], edges[1::2]
     sums = values.cumsum(dtype=np.uint32)
-    keys = sums[last]
-    keys -= sums[before]
+    keys = sums.take(last)
+    keys -= sums.take(before)
     keys *= _REST
     starts = before + 1
-    keys += values[starts] * _FIRST
-    keys += values[last] * _LAST
+    keys += values.take(starts) * _FIRST
+    keys += values.take(last) * _LAST
     keys ^= keys >> _MIX
     count = len(keys)
     grams = np.zeros((len(WORD_BITS), count), dtype=np.uint32)

@@ -109,15 +109,19 @@ def _tables() -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.bool_], npt.NDArra
 
 _FOLDS, _CLOSER, _OTHERWISE, _SPECIAL = _tables()
 _fold.cache_clear()
+_LOOK = np.uint16(0xFFFF)
+"""No character; where `_MARKED` gives it, the text needs the closer look of `_CLOSER`."""
+_MARKED = np.where(_CLOSER, _LOOK, _FOLDS)
 
 
 def clean(text: str) -> View:
     """The `clean` view. Text in which each character folds to one keeps its offsets and its white space runs."""
     if text.isascii():
         return View("clean", text.lower())
+    folded = _MARKED.take(utf16(text))
+    if not (folded == _LOOK).any():
+        return View("clean", from_utf16(folded))
     units = utf16(text)
-    if not _CLOSER.take(units).any():
-        return View("clean", from_utf16(_FOLDS.take(units)))
     if _SPECIAL.search(text) is None:
         return View("clean", _unmix(from_utf16(_FOLDS.take(units))))
     return _clean_mapped(text)

@@ -13,7 +13,7 @@ from pathlib import Path
 from pipeline import terminal
 from tests.bench.rows import HEAD, Row
 
-FIGURES = ("admit", "seal", "sink", "stack", "engine", "inference", "isolation", "prompts", "pii")
+FIGURES = ("admit", "seal", "sink", "stack", "engine", "inference", "isolation", "prompts", "pii", "accounts")
 
 
 def main() -> int:

@@ -10,7 +10,6 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from pipeline import policy
 from pipeline.adapters import engines
-from pipeline.adapters.clickhouse import ClickHouse
 from pipeline.adapters.kafka import Offsets
 from pipeline.adapters.kafka_write import Publisher
 from pipeline.adapters.key_files import load_log_keys
@@ -117,6 +116,7 @@ def _require_tier(ours: Generate, control: Control) -> None:
 
 
 async def seal(settings: Settings, stop: asyncio.Event, assign: Assign = ()) -> None:
+    from pipeline.adapters.clickhouse import ClickHouse
     from pipeline.runner.seal import Rim, SealPartition
 
     bootstrap, ours, store = settings.kafka.bootstrap, settings.seal, settings.clickhouse

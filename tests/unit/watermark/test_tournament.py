@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inference.watermark.detect import detect
-from inference.watermark.keys import LAYERS, MASTER_BYTES, MarkKey, create_master, epoch_of, read_master, with_token
+from inference.watermark.keys import LAYERS, MarkKey, epoch_of, with_token
+from inference.watermark.secrets import SECRET_BYTES, create_master, read_master
 from inference.watermark.tournament import CANDIDATES, MarkedRow, compete, draw_marked, reference, tournament
 
-MASTER = bytes(range(MASTER_BYTES))
+MASTER = bytes(range(SECRET_BYTES))
 
 
 @settings(max_examples=40, deadline=None)

@@ -9,22 +9,24 @@ import asyncio
 import os
 import pwd
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+from inference.adapters import Adapters
 from inference.registry.dsse import Trust
 from inference.registry.keys import read_verifying_keys
+from inference.registry.opening import OpenModel
 from inference.registry.refusal import Refused
 from inference.registry.release import RELEASE_KEYS, SHIPPED
 from inference.registry.rollout import WHOLE
 from inference.registry.shipping import install
 from inference.registry.store import ModelRegistry
 from inference.registry.wrapping import Recipient, Tenant, create_worker
-from inference.types import InferenceEngine
+from inference.types import GenerationRequest, InferenceEngine
 from inference.versions import VersionedEngine
 from inference.watermark.secrets import Secrets, create_master, read_secrets
 from pipeline.config import Generate, Keys, Models
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, Malformed
 from pipeline.vault import FileKeyring, open_kms
 
 _FROM_REGISTRY = "registry:"
@@ -63,6 +65,20 @@ def make_engine(ours: Generate, models: Models, keys: Keys) -> InferenceEngine:
             return _torch_engine(model.folder, ours, keys)
     except (ValueError, OSError) as error:
         raise ConfigError(f"generate.model {ours.model}: {error}") from error
+
+
+def adapting(engine: InferenceEngine) -> Callable[[GenerationRequest], Awaitable[GenerationRequest]] | None:
+    """What makes tenants' adapters ready in ``engine``, None where it takes none; that raises Malformed."""
+    if not isinstance(engine, VersionedEngine):
+        return None
+
+    async def adapted(request: GenerationRequest) -> GenerationRequest:
+        try:
+            return await engine.adapted(request)
+        except Refused as fault:
+            raise Malformed(str(fault)) from fault
+
+    return adapted
 
 
 async def follow(engine: InferenceEngine, stop: asyncio.Event) -> None:
@@ -137,13 +153,20 @@ def _registry_engine(ours: Generate, models: Models, keys: Keys) -> VersionedEng
     if version and not version.isdecimal():
         raise Refused("unknown", "expected registry:MODEL or registry:MODEL@VERSION; see: sluice model list")
 
-    def load(number: int) -> InferenceEngine:
+    def opened(model: str, number: int) -> OpenModel:
         if operator is not None:
-            registry.grant(name, number, operator, worker.address)
-        with registry.open(name, number, worker) as model:
+            registry.grant(model, number, operator, worker.address)
+        return registry.open(model, number, worker)
+
+    def load(number: int) -> InferenceEngine:
+        with opened(name, number) as model:
             return _torch_engine(model.folder, ours, keys)
 
-    return VersionedEngine(name, load, lambda: {int(version): WHOLE} if version else registry.shares(name))
+    def digest(model: str, number: int) -> str:
+        return next((held.digest for held in registry.held(model) if held.manifest.version == number), "")
+
+    adapters = Adapters(opened, registry.shares, digest)
+    return VersionedEngine(name, load, lambda: {int(version): WHOLE} if version else registry.shares(name), adapters)
 
 
 def _account() -> str:

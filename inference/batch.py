@@ -19,7 +19,7 @@ from inference.quarantine import Quarantine
 from inference.sampling import adjusted, choose, logprobs, shortlist, uniform
 from inference.scheduler import Feed, QueueFull, Scheduler
 from inference.sequence import Sequence
-from inference.types import Chunk, EngineStats, FinishReason, Place
+from inference.types import Chunk, EngineStats, FinishReason, Place, TokenLogprob
 from inference.watermark.marking import AnswerMark, Marker
 from inference.watermark.tournament import MarkedRow, draw_marked
 
@@ -209,7 +209,7 @@ class Batch:
         if token == self._forward.end:
             return self._out(feed.request_id).end(FinishReason.STOP)
         self._tokens += 1
-        told = logprobs(outcome, token, sampling.logprobs) if sampling.logprobs else None
+        told = self._named(logprobs(outcome, token, sampling.logprobs)) if sampling.logprobs else None
         piece = self._forward.piece(token)
         if feed.request_id in self._marks:
             self._marks[feed.request_id].accept(piece)
@@ -217,6 +217,10 @@ class Batch:
         if chunk is not None and chunk.finish is not None:
             self._out(feed.request_id)
         return chunk
+
+    def _named(self, told: TokenLogprob) -> TokenLogprob:
+        piece = self._forward.piece
+        return replace(told, pieces=(piece(told.token), *(piece(token) for token, _ in told.top)))
 
     def _accounted(self, chunk: Chunk) -> Chunk:
         """The last chunk of an answer says what was marked."""

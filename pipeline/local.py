@@ -33,6 +33,8 @@ _READY_S = 90.0
 _GRACE_S = 15.0
 _BACK_OFF_S = (0.0, 1.0, 2.0, 5.0, 10.0)
 _STEADY_S = 60.0
+_GIVE_WAY = frozenset({"seal", "watch", "notify"})
+"""Stages that no caller waits for; the store does as well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +181,7 @@ class LocalStack:
             name=stage,
             log=self.home / "logs" / f"{stage}.log",
             env={**self._overrides, **own, "SLUICE_KAFKA__INSTANCE": "0", "PYTHONUNBUFFERED": "1"},
+            gives_way=stage in _GIVE_WAY,
         )
         self._supervisor.add(child)
         self.stages[stage] = child

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 from detectors.accounts.response import DUTIES, STEPS, Step
 from detectors.base import Finding
 from pipeline.events.control import Control, Model, Plan, Principal
+from pipeline.events.records import Facts
+from pipeline.events.wire import MAX_TOLD
 from pipeline.topics import POOL_WORK
 
 SCORED = "injection.score"
@@ -49,6 +51,18 @@ def answered(plan: Plan, principal: Principal, step: Step) -> Step:
     if plan.shadow:
         return "observe"
     return STEPS[min(STEPS.index(step), STEPS.index(plan.extraction))]
+
+
+def unreadable(plan: Plan, facts: Facts) -> str:
+    """Why ``plan`` lets a request read less out of the model than ``facts`` ask for; empty where it lets them."""
+    if facts.biases and not plan.logit_bias:
+        return "logit_bias_not_allowed"
+    # both together read the model's last layer out (Carlini et al. 2024), and a readout must fit one record
+    if facts.top_logprobs > plan.top_logprobs or (
+        facts.top_logprobs >= 0 and (facts.biases or facts.max_tokens > MAX_TOLD)
+    ):
+        return "logprobs_not_allowed"
+    return ""
 
 
 def conceals(step: Step) -> bool:

@@ -66,6 +66,10 @@ class Plan(Document):
     """The farthest step at which an account that copies the model is answered; ``observe`` only tells."""
     account_rate: Annotated[int, Field(ge=1, le=2**36 - 1)] = 60
     """Requests a minute of which an account keeps a share at each step from ``throttle`` on."""
+    top_logprobs: Annotated[int, Field(ge=-1, le=5)] = -1
+    """Log-probabilities told beside each token's own; 0: its own alone, -1: none at all."""
+    logit_bias: bool = False
+    """Whether a request may bend the logits of tokens."""
     isolation: Literal["shared", "process", "device"] = "shared"
     """Who runs the tenants' requests: the shared workers, or for each tenant workers of its own, which nobody else's
     work ever reaches; ``device``: on a device of their own as well."""

@@ -101,6 +101,8 @@ class Response(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """Why it was refused; of an answer that was withheld, the guard that ended it."""
     limit: str = ""
     retry_after_ms: int = 0
+    logprobs: bytes = b""
+    """end: what the model gave each token of the answer (``stages.readout``), sealed."""
     completion: bytes = b""
     """end: SHA-256 of the acknowledged completion's bytes."""
     ahead: int = 0

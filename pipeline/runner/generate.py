@@ -163,8 +163,16 @@ class GeneratePartition:
                     return
 
     async def _run(self, offset: int, work: Work) -> None:
+        rim = self._rim
+        rim.attempts += 1
+        attempt = f"{rim.worker}.{rim.attempts}"
         try:
-            completion, rest = await self._generate(work)
+            try:
+                completion, rest, told = await self._generate(work, attempt)
+            except Exception as fault:
+                # ours, not the caller's; its text may quote the prompt, and the caller waits for an answer
+                _log.error("generate: %s met a fault of this worker: %s", work.request, type(fault).__name__)
+                completion, rest, told = generate.failed(work, attempt, rim.worker), None, b""
             written = encode(completion)
             await self._rim.reports.written(
                 Emission("completions", work.partition, work.organisation.encode(), written)
@@ -173,7 +181,7 @@ class GeneratePartition:
                 self._rim.sender.put(self._response(work, rest))
             if _clock() < work.deadline + GRACE_MS:
                 # later it may have expired already, and admit is the one to say so
-                self._rim.sender.put(self._response(work, generate.end(work, completion, written)))
+                self._rim.sender.put(self._response(work, generate.end(work, completion, written, told)))
             event = generate.finding(work, completion, _clock())
             if event is not None:
                 self._rim.sender.put(Emission("findings", work.partition, work.organisation.encode(), event))
@@ -181,11 +189,9 @@ class GeneratePartition:
         finally:
             self._rim.slots.release()
 
-    async def _generate(self, work: Work) -> tuple[Completion, Response | None]:
-        """The report, and the text that has not left yet: it goes with the end."""
+    async def _generate(self, work: Work, attempt: str) -> tuple[Completion, Response | None, bytes]:
+        """The report, the text that has not left yet and goes with the end, and the sealed log-probabilities."""
         rim = self._rim
-        rim.attempts += 1
-        attempt = f"{rim.worker}.{rim.attempts}"
         try:
             messages = await self._open(work)
             request = generate.generation(work, messages)
@@ -195,7 +201,7 @@ class GeneratePartition:
             request = dataclasses.replace(request, deadline_s=min(MAX_DEADLINE_S, max(0.0, left_s)))
         except Malformed as error:
             _log.error("generate: %s cannot be run: %s", work.request, error)
-            return generate.failed(work, attempt, rim.worker), None
+            return generate.failed(work, attempt, rim.worker), None, b""
 
         def seal(name: str, raw: bytes) -> bytes:
             return rim.vault.seal(work.tenant, "response", name, work.client_request, raw)
@@ -208,7 +214,7 @@ class GeneratePartition:
             self._waiting.pop(work.request, None)
         completion = msgspec.structs.replace(answer.completion(finish), adapter=request.adapter)
         rim.observe(completion, answer.usage)
-        return completion, answer.take()
+        return completion, answer.take(), answer.readout()
 
     async def _stream(self, work: Work, request: GenerationRequest, answer: generate.Answer) -> FinishReason | None:
         """Run to the end, which is None at the deadline; text leaves as it comes."""

@@ -237,6 +237,10 @@ def _unfit(control: Control, caller: Caller, facts: Facts) -> str:
         return "max_tokens_exceeded"
     if facts.input_bound > caller.plan.max_input_bytes:
         return "input_too_long"
+    if facts.top_logprobs >= 0 or facts.biases:
+        refusal = policy.unreadable(caller.plan, facts)
+        if refusal:
+            return refusal
     return "deadline_passed" if facts.deadline <= facts.time else ""
 
 

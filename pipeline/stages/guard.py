@@ -6,6 +6,7 @@ Every guard of an answer has one shape: a redactor finds and takes out, the plan
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Literal, Protocol
 
 from detectors.base import HIGH, LOW, MEDIUM, Finding
@@ -135,8 +136,8 @@ def guard_of(
     guards = []
     if work.system_prompt != "release":
         system = [message.content for message in messages if message.role == "system"]
-        for kind, texts, run in (("recited", system, RECITED), ("canary", [canary], CANARY_LETTERS)):
-            index = ProtectedIndex({kind: texts}, run) if any(texts) else None
+        recited = ProtectedIndex({"recited": system}, RECITED) if any(system) else None
+        for index in (recited, _canaries(canary) if canary else None):
             if index:
                 guards.append(Redaction(work.system_prompt, VerbatimRedactor(index), SYSTEM_PROMPT))
     if work.verbatim != "release" and protected:
@@ -144,6 +145,11 @@ def guard_of(
     if work.output != "release":
         guards.append(Redaction(work.output, StreamRedactor(), PERSONAL))
     return Guards(guards)
+
+
+@lru_cache(maxsize=4096)
+def _canaries(canary: str) -> ProtectedIndex:
+    return ProtectedIndex({"canary": [canary]}, CANARY_LETTERS)
 
 
 def acts(work: Work) -> dict[str, Act]:

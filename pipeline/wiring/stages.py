@@ -60,6 +60,7 @@ async def admit(settings: Settings, stop: asyncio.Event, assign: Assign = ()) ->
 
 
 async def generate(settings: Settings, stop: asyncio.Event, assign: Assign = ()) -> None:
+    from pipeline.adapters.canaries import Canaries
     from pipeline.adapters.protected import read_protected
     from pipeline.adapters.worker_metrics import WorkerMetrics, find_nvml
     from pipeline.runner.generate import GeneratePartition, Rim
@@ -78,9 +79,10 @@ async def generate(settings: Settings, stop: asyncio.Event, assign: Assign = ())
     async with control_of(settings) as feed, opened as (publisher, offsets, marks):
         _require_tier(settings.generate, feed.control)
         vault = Vault(open_kms(settings.keys.keyring), feed.control)
+        canaries = Canaries(feed.control, vault)
 
         def guard(work: Work, messages: Sequence[Message]) -> Guards:
-            return guard_of(work, messages, protected, vault.canary(work.tenant))
+            return guard_of(work, messages, protected, vault.canary(work.tenant), canaries.others(work.tenant))
 
         sender, reports = Sender(publisher), Sender(Publisher(bootstrap))
         sender.start()

@@ -72,6 +72,7 @@ async def _serve(made: Deployment, server: ModelServer) -> Served:
     ours = settings(made, server.url)
     async with wiring.registry(ours) as hand:
         await hand.apply_policies(offering())
+        planted = {tenant: hand.canary(tenant) for tenant in ("acme", "globex")}
     url = f"http://127.0.0.1:{ours.gateway.port}"
     answers: dict[str, tuple[int, str]] = {}
     async with serving(ours), aiohttp.ClientSession(url) as http:
@@ -79,6 +80,8 @@ async def _serve(made: Deployment, server: ModelServer) -> Served:
         for tenant in ("acme", "globex", "acme"):
             answers[tenant] = await _ask(http, made.keys[tenant])
         asked = list(zip(server.keys, server.asked, strict=True))
+        for tenant, canary in planted.items():
+            answers[f"planted by {tenant}"] = await _ask(http, made.keys["acme"], f"it is {canary} they say")
         for fault in (ALWAYS_BUSY, BROKEN_OFF):
             server.acting = fault
             answers[fault] = await _ask(http, made.keys["acme"])
@@ -89,13 +92,13 @@ async def _serve(made: Deployment, server: ModelServer) -> Served:
     return Served(streamed, answers, asked, [record for record in records if isinstance(record, Outcome)])
 
 
-def _body(**fields: object) -> dict[str, object]:
-    return {"model": MODEL, "messages": [{"role": "user", "content": WORDS}], "max_tokens": 16, **fields}
+def _body(text: str = WORDS, **fields: object) -> dict[str, object]:
+    return {"model": MODEL, "messages": [{"role": "user", "content": text}], "max_tokens": 16, **fields}
 
 
-async def _ask(http: aiohttp.ClientSession, key: str) -> tuple[int, str]:
+async def _ask(http: aiohttp.ClientSession, key: str, text: str = WORDS) -> tuple[int, str]:
     headers = {"Authorization": f"Bearer {key}"}
-    async with http.post("/v1/chat/completions", json=_body(), headers=headers) as answer:
+    async with http.post("/v1/chat/completions", json=_body(text), headers=headers) as answer:
         return answer.status, await answer.text()
 
 
@@ -125,9 +128,20 @@ def test_each_tenant_has_a_salt_of_its_own_and_no_name(served: Served) -> None:
 
 def test_tokens_are_charged_as_the_server_counts_them(served: Served) -> None:
     finished = [outcome for outcome in served.outcomes if outcome.result == "finished"]
-    assert len(finished) == 4
-    assert {outcome.output_tokens for outcome in finished} == {len(WORDS.split())}
+    assert len(finished) == 5
+    assert {outcome.output_tokens for outcome in finished[:4]} == {len(WORDS.split())}
     assert all(outcome.input_tokens > 0 and outcome.model == MODEL for outcome in finished)
+
+
+def test_an_answer_with_another_tenants_canary_is_withheld(served: Served) -> None:
+    (own, mine), (foreign, theirs) = served.answers["planted by acme"], served.answers["planted by globex"]
+    assert (own, foreign) == (200, 403)
+    assert json.loads(mine)["choices"][0]["finish_reason"] == "stop"
+    error = json.loads(theirs)["error"]
+    assert (error["code"], "they say" in theirs) == ("withheld", False)
+    assert "output.foreign" in error["message"]
+    [withheld] = [outcome for outcome in served.outcomes if outcome.result == "withheld"]
+    assert [finding.rule for finding in withheld.findings] == ["output.foreign.canary"]
 
 
 def test_a_server_that_fails_is_an_error_that_says_so_and_quotes_nothing(served: Served) -> None:

@@ -11,7 +11,7 @@ from detectors.pii import StreamRedactor
 from detectors.verbatim import MARKER as PROTECTED
 from detectors.verbatim import ProtectedIndex
 from inference.types import Chunk, FinishReason, Turn, input_token_bound
-from inference.watermark.account import MarkAccount
+from inference.watermark.account import SCHEME, MarkAccount
 from inference.watermark.marking import MarkPolicy, skipped
 from pipeline import policy
 from pipeline.events.codec import decode, encode
@@ -251,6 +251,6 @@ def test_the_report_says_what_was_marked_and_how_a_copy_is_found() -> None:
     answer.push(Chunk("q", "", 3, 0, FinishReason.STOP, 5, 3, mark=account), 1)
     completion = decode(Completion, encode(answer.completion(FinishReason.STOP)))
     assert completion.fingerprints == b"one two "
-    assert completion.watermark == Watermark("tournament-30/1", epoch=7, marked=40, repeated=2)
+    assert completion.watermark == Watermark(SCHEME, epoch=7, marked=40, repeated=2)
     plain = generate.Answer(asked, "a1", "w", lambda _, raw: raw, guard_of(asked)).completion(FinishReason.STOP)
     assert (plain.fingerprints, plain.watermark) == (b"", None)

@@ -40,7 +40,11 @@ def test_a_grant_neither_holds_the_master_nor_passes_for_it(keys: Keys) -> None:
         read_master(keys.watermark_key)
 
 
-@pytest.mark.parametrize("raw", [b"", b"{}", os.urandom(33), grant(MASTER, "acme")[:-9], b"x" * 5000])
+@pytest.mark.parametrize(
+    "raw",
+    [b"", b"{}", os.urandom(33), grant(MASTER, "acme")[:-9], b"x" * 5000],
+    ids=["empty", "document", "noise", "cut", "long"],
+)
 def test_other_bytes_are_refused_and_not_quoted(tmp_path: Path, raw: bytes) -> None:
     path = tmp_path / "watermark.key"
     path.write_bytes(raw)

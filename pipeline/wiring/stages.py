@@ -10,6 +10,7 @@ import os
 import socket
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING
 
 from pipeline import policy
 from pipeline.adapters.kafka import Offsets
@@ -24,6 +25,10 @@ from pipeline.events.wire import Message
 from pipeline.topics import pool_topic
 from pipeline.vault import FileKeyring, Vault, open_kms
 from pipeline.wiring.shared import control_of, opened_of, patiently
+
+if TYPE_CHECKING:
+    from detectors.verbatim import ProtectedIndex
+    from pipeline.stages.guard import Guards
 
 Assign = tuple[int, ...]
 
@@ -62,13 +67,11 @@ async def admit(settings: Settings, stop: asyncio.Event, assign: Assign = ()) ->
 
 async def generate(settings: Settings, stop: asyncio.Event, assign: Assign = ()) -> None:
     from pipeline.adapters import engines
-    from pipeline.adapters.canaries import Canaries
     from pipeline.adapters.model_acts import ModelActs
     from pipeline.adapters.protected import read_protected
     from pipeline.adapters.worker_metrics import WorkerMetrics, find_nvml
     from pipeline.runner.generate import GeneratePartition, Rim
     from pipeline.runner.sender import Sender
-    from pipeline.stages.guard import Guards, guard_of
 
     bootstrap, ended = settings.kafka.bootstrap, asyncio.Event()
     trace = engines.make_trace(settings.generate, settings.keys)
@@ -82,11 +85,7 @@ async def generate(settings: Settings, stop: asyncio.Event, assign: Assign = ())
     async with control_of(settings) as feed, opened as (publisher, offsets, marks):
         _require_tier(settings.generate, feed.control)
         vault = Vault(open_kms(settings.keys.keyring), feed.control)
-        canaries = Canaries(feed.control, vault)
-
-        def guard(work: Work, messages: Sequence[Message]) -> Guards:
-            return guard_of(work, messages, protected, vault.canary(work.tenant), canaries.others(work.tenant))
-
+        guard = _guard(feed.control, vault, protected)
         sender, reports = Sender(publisher), Sender(Publisher(bootstrap))
         sender.start()
         reports.start()
@@ -104,6 +103,21 @@ async def generate(settings: Settings, stop: asyncio.Event, assign: Assign = ())
         await reports.close()
         await sender.close()
         await engine.close()
+
+
+def _guard(
+    control: Control, vault: Vault, protected: ProtectedIndex | None
+) -> Callable[[Work, Sequence[Message]], Guards]:
+    """What makes the guards of one request's answer."""
+    from pipeline.adapters.canaries import Canaries
+    from pipeline.stages.guard import guard_of
+
+    canaries = Canaries(control, vault)
+
+    def guard(work: Work, messages: Sequence[Message]) -> Guards:
+        return guard_of(work, messages, protected, vault.canary(work.tenant), canaries.others(work.tenant))
+
+    return guard
 
 
 def _require_tier(ours: Generate, control: Control) -> None:

@@ -31,7 +31,7 @@ from pipeline.adapters.kafka import PartitionReader
 from pipeline.config import Gateway, Generate, Kafka, Keys, Models, Settings
 from pipeline.events.codec import decode_log
 from pipeline.events.control import Model
-from pipeline.events.records import Decision, Outcome
+from pipeline.events.records import Decision, LogRecord, Outcome
 
 OWN, LOST, FOREIGN = "glossary:acme", "glossary:lost", "glossary:foreign"
 QUESTION = "What is a dog?"
@@ -127,12 +127,18 @@ async def _serve(made: Deployment, home: Path) -> Served:
                         answers[tenant, model] = (got.status, said)
                 async with session.get(f"{url}/v1/models", headers=headers) as got:
                     told[tenant] = [entry["id"] for entry in (await got.json())["data"]]
-    reader = PartitionReader(made.bootstrap, "decisions", 0)
-    await reader.start(0)
-    records = [decode_log(item.value) for item in await reader.read_to_end()]
-    await reader.close()
+    records = await _records(made)
     decisions = [record for record in records if isinstance(record, Decision)]
     return Served(answers, told, decisions, [record for record in records if isinstance(record, Outcome)])
+
+
+async def _records(made: Deployment) -> list[LogRecord]:
+    reader = PartitionReader(made.bootstrap, "decisions", 0)
+    await reader.start(0)
+    try:
+        return [decode_log(item.value) for item in await reader.read_to_end()]
+    finally:
+        await reader.close()
 
 
 def test_the_owner_is_answered_through_its_adapter(served: Served) -> None:

@@ -110,9 +110,7 @@ class TenantMarker:
 
     def __call__(self, request: GenerationRequest) -> AnswerMark:
         sampling = request.sampling
-        why = skipped(
-            self._policy(request.tenant), temperature=sampling.temperature, top_k=sampling.top_k, form="text"
-        )
+        why = skipped(self._policy(request.tenant), temperature=sampling.temperature, top_k=sampling.top_k, form="text")
         if why is not None:
             return AnswerMark(None, MarkAccount(skipped=why))
         return AnswerMark(self._key(request.tenant, epoch_of(self._clock())))

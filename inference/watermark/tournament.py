@@ -43,9 +43,7 @@ def compete(weights: Weights, bits: Bits) -> Weights:
     return marked
 
 
-def reweigh(
-    candidates: Ids, weights: Weights, contexts: Sequence[Sequence[int]], keys: Sequence[MarkKey]
-) -> Weights:
+def reweigh(candidates: Ids, weights: Weights, contexts: Sequence[Sequence[int]], keys: Sequence[MarkKey]) -> Weights:
     """Marked weights of ``[rows, k]`` candidates, for the sampler's own draw. Contexts are the last four output tokens.
 
     The sum of each row stays, so tokens outside the candidates keep their probabilities.

@@ -1,0 +1,108 @@
+"""What a device tells of its rows of logits: torch on any device, one Triton kernel where it is CUDA.
+
+A row's weights are summed in chunks first, then one chunk is looked into: the whole row is read once and nothing as
+wide as the vocabulary is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from inference.ports import SHORT, Ask, Row, Shortlist
+
+CHUNK = 1024
+Weigh = Callable[[Tensor, Tensor, Tensor], Tensor]
+_COLDEST = 1e-30
+"""Colder than this, float32 has no number; all but the likeliest weigh nothing long before."""
+
+
+def survey(logits: Tensor, asks: Sequence[Ask], weigh: Weigh) -> list[Shortlist]:
+    """What ``asks`` want to know of ``[rows, vocab]`` logits; ``weigh`` as ``chunk_weights``.
+
+    ``logits`` must stay as they are while one of the answers is held.
+    """
+    reach = min(max(ask.reach for ask in asks), logits.shape[1])
+    peaks, best = logits.max(-1)
+    peaks = peaks.float()
+    if all(ask.temperature == 0.0 for ask in asks):
+        told = _fetch([best[:, None], peaks[:, None], torch.ones_like(peaks)[:, None]])
+    else:
+        listed = logits.topk(reach, dim=-1) if reach else None
+        values = logits[:, :0].float() if listed is None else listed.values.float()
+        ids = best[:, None][:, :0] if listed is None else listed.indices
+        drawn, total = _draw(logits, peaks, best, (ids[:, :SHORT], values[:, :SHORT]), asks, weigh)
+        told = _fetch([drawn[:, None], peaks[:, None], total[:, None], ids, values])
+    found = []
+    for index, ask in enumerate(asks):
+        line, count = told[index], min(ask.reach, reach)
+        ids_told, values_told = line[3 : 3 + count].astype(np.intp), line[3 + reach : 3 + reach + count]
+        whole = partial(fetch_row, logits, index)
+        found.append(Shortlist(int(line[0]), float(line[1]), float(line[2]), ids_told, values_told, whole))
+    return found
+
+
+def fetch_row(logits: Tensor, index: int) -> Row:
+    """One row as numpy."""
+    row: Row = logits[index].float().cpu().numpy()
+    return row
+
+
+def chunk_weights(logits: Tensor, peaks: Tensor, heats: Tensor) -> Tensor:
+    """Sums of ``exp((logits - peak) / heat)`` over each ``CHUNK`` entries: ``[rows, chunks]``."""
+    rows, size = logits.shape
+    padded = functional.pad(logits.float(), (0, -size % CHUNK), value=-torch.inf).view(rows, -1, CHUNK)
+    return ((padded - peaks[:, None, None]) / heats[:, None, None]).exp().sum(-1)
+
+
+def _draw(
+    logits: Tensor, peaks: Tensor, best: Tensor, top: tuple[Tensor, Tensor], asks: Sequence[Ask], weigh: Weigh
+) -> tuple[Tensor, Tensor]:
+    """The drawn tokens, without those of ``top`` where there is a reach, and the sums of all weights."""
+    asked = _send(logits, [[ask.temperature, ask.draw, float(ask.reach > 0)] for ask in asks])
+    greedy, goal, reaching = asked[:, 0] == 0.0, asked[:, 1], asked[:, 2] > 0.0
+    heats = asked[:, 0].masked_fill(greedy, 1.0).clamp(min=_COLDEST)
+    cold = heats.float()
+    sums = weigh(logits, peaks, cold).double()
+    total = sums.sum(-1)
+    taken = ((top[1] - peaks[:, None]) / cold[:, None]).exp().double() * reaching[:, None]
+    sums = sums.scatter_add(1, top[0] // CHUNK, -taken).clamp(min=0.0)
+    edges = sums.cumsum(-1)
+    goal = (goal * total - taken.sum(-1)).clamp(min=0.0)
+    # rounding may have put the goal at the very end: no further than the last chunk that weighs anything
+    chunk = (edges <= torch.minimum(goal, edges[:, -1] * (1 - 1e-12))[:, None]).sum(-1, keepdim=True)
+    chunk = chunk.clamp(max=edges.shape[1] - 1)
+    within = goal[:, None] - edges.gather(1, chunk) + sums.gather(1, chunk)
+    spots = chunk * CHUNK + torch.arange(CHUNK, device=logits.device)
+    inside = spots < logits.shape[1]
+    piece = logits.gather(1, spots.clamp(max=logits.shape[1] - 1)).float()
+    weights = ((piece - peaks[:, None]) / cold[:, None]).exp().double() * inside
+    place = (top[0] - chunk * CHUNK).clamp(-1, CHUNK)
+    here = (place >= 0) & (place < CHUNK) & reaching[:, None]
+    # one column more for those that stand elsewhere
+    left = functional.pad(weights, (0, 1)).scatter(1, place.masked_fill(~here, CHUNK), 0.0)[:, :CHUNK]
+    share = left.cumsum(-1)
+    index = (share <= torch.minimum(within, share[:, -1:] * (1 - 1e-12))).sum(-1, keepdim=True)
+    drawn = (chunk * CHUNK + index.clamp(max=CHUNK - 1))[:, 0]
+    return torch.where(greedy | (share[:, -1] <= 0.0), best, drawn), total
+
+
+def _send(near: Tensor, values: list[list[float]]) -> Tensor:
+    held = torch.tensor(values, dtype=torch.float64)
+    return held.pin_memory().to(near.device, non_blocking=True) if near.is_cuda else held
+
+
+def _fetch(parts: list[Tensor]) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+    """Columns side by side as float64, in one transfer; token ids are exact in it."""
+    packed = torch.cat([part.double() for part in parts], dim=1)
+    if not packed.is_cuda:
+        return packed.numpy()
+    host = torch.empty(packed.shape, dtype=packed.dtype, pin_memory=True)
+    host.copy_(packed, non_blocking=True)
+    torch.cuda.current_stream(packed.device).synchronize()
+    return host.numpy()

@@ -135,4 +135,10 @@ def _join(parts: Sequence[nn.Linear]) -> nn.Linear:
 
 
 def _joined(tensors: Sequence[Tensor]) -> nn.Parameter:
+    first, rows = tensors[0], sum(len(tensor) for tensor in tensors)
+    # another decoder of the same model has joined them before
+    places = [tensor.data_ptr() - first.data_ptr() for tensor in tensors]
+    sizes = [tensor.nbytes for tensor in tensors]
+    if places == [sum(sizes[:index]) for index in range(len(sizes))] and first.untyped_storage().nbytes() == sum(sizes):
+        return nn.Parameter(torch.as_strided(first, (rows, *first.shape[1:]), first.stride()), requires_grad=False)
     return nn.Parameter(torch.cat(list(tensors)), requires_grad=False)

@@ -22,7 +22,8 @@ from inference.drawing import fetch_row, survey
 from inference.fused import FusedDecoder, Where
 from inference.model import LanguageModel
 from inference.paged import MAX_TILE, make_rows
-from inference.ports import FeedTokens, Row, Shortlist
+from inference.ports import SHORT, Ask, FeedTokens, Row, Shortlist
+from inference.scheduler import Feed
 from inference.serving import BLOCK_SIZE, ModelForward, Words
 
 PREFILL_TOKENS = 2048
@@ -30,6 +31,7 @@ PREFILL_TOKENS = 2048
 MEMORY_SHARE = 0.8
 """Of the memory that is free once the weights are there, the part that the cache takes where nothing else is asked."""
 Ints = NDArray[np.int32]
+_ALIGNED = 16
 
 
 class CudaForward(ModelForward):
@@ -57,6 +59,14 @@ class CudaForward(ModelForward):
             self._graphs = _captured(
                 self._fused, self._device, slots, -(-self.max_context // BLOCK_SIZE), self._cache.scratch
             )
+
+        self._warm()
+
+    def _warm(self) -> None:
+        """Have the kernels compiled before the first request, on a block that is nobody's."""
+        scratch = (self._cache.scratch,)
+        for ask in (Ask(False), Ask(False, 1.0, 0.5, SHORT)):
+            self.logits([FeedTokens(Feed("", 0, count, True, scratch), [0] * count, None, ask) for count in (1, 2)])
 
     @torch.inference_mode()
     def logits(self, feeds: Items[FeedTokens]) -> list[Row | Shortlist]:
@@ -208,11 +218,9 @@ def _layout(upload: _Upload, feeds: list[FeedTokens], each: int, scratch: int) -
         for begin, count in zip(begins[alone:].tolist(), counts[alone:].tolist(), strict=True)
         for step in range(0, count, each)
     ]
-    # in one transfer; the views share its memory
     firsts, rows = ([tile[side] for tile in tiles] for side in (0, 1))
     lists = (tokens, positions, owners, table.ravel(), np.arange(alone), np.ones(alone), firsts, rows)
-    lines = [np.asarray(values, dtype=np.int32) for values in lists]
-    parts = torch.split(upload(np.concatenate(lines)), [len(line) for line in lines])
+    parts = _sent(upload, [np.asarray(values, dtype=np.int32) for values in lists])
     where = Where(
         tokens=parts[0],
         positions=parts[1],
@@ -222,6 +230,16 @@ def _layout(upload: _Upload, feeds: list[FeedTokens], each: int, scratch: int) -
         chunks=(parts[6], parts[7]) if tiles else None,
     )
     return where, (begins + counts - 1).tolist()
+
+
+def _sent(upload: _Upload, lines: Items[Ints]) -> list[Tensor]:
+    """The lines on the device, in one transfer.
+
+    Each begins at a multiple of ``_ALIGNED`` bytes: Triton compiles a kernel anew for pointers that do not.
+    """
+    padded = [np.pad(line, (0, -len(line) % (_ALIGNED // line.itemsize))) for line in lines]
+    parts = torch.split(upload(np.concatenate(padded)), [len(line) for line in padded])
+    return [part[: len(line)] for part, line in zip(parts, lines, strict=True)]
 
 
 def _free_positions(model: LanguageModel) -> int:

@@ -3,7 +3,7 @@
 
 What follows a ``@triton.jit`` is Triton's language, not Python: the type checker cannot read it.
 
-Rows are tokens. A row's request is ``owners[row]``, a column of ``tables``: ``tables[position // BLOCK, column]`` is
+Numbers that change from pass to pass are not specialised: each would be compiled for anew. Rows are tokens. A row's request is ``owners[row]``, a column of ``tables``: ``tables[position // BLOCK, column]`` is
 the cache block that holds a position. All numbers of a pass live on the device, so a captured graph can be replayed on
 others. Sums are kept in float32 whatever the dtype of weights and cache.
 """
@@ -84,7 +84,7 @@ def gated(both: Tensor) -> Tensor:
     return out
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["columns"])
 def _turn(
     joined, query, keys, values, tables, positions, owners, cosine, sine, query_gain, key_gain,
     columns, head_stride, epsilon, heads, kv_heads,
@@ -150,7 +150,7 @@ def turn_and_write(
     return query
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["columns", "rows"])
 def _attend(
     query, keys, values, tables, positions, owners, firsts, counts, out, part, peaks, sums,
     scale, columns, head_stride, rows, kv_heads,
@@ -204,7 +204,7 @@ def _attend(
         tl.store(sums + place, total, mask=real)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["each"])
 def _combine(part, peaks, sums, out, each, SIZE: tl.constexpr, WIDTH: tl.constexpr, SPLITS: tl.constexpr):
     line = tl.program_id(0).to(tl.int64)
     split, d = tl.arange(0, SPLITS), tl.arange(0, WIDTH)

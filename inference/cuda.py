@@ -150,11 +150,15 @@ class _Upload:
 
 @dataclass(frozen=True, slots=True)
 class _Graph:
-    """A captured step of ``count`` single tokens; ``numbers`` holds tokens, positions, then tables."""
+    """A captured step of ``count`` single tokens; ``numbers`` holds tokens, positions, then tables.
+
+    ``where`` is held because the graph reads it at its address.
+    """
 
     count: int
     scratch: int
     numbers: Tensor
+    where: Where
     hidden: Tensor
     graph: torch.cuda.CUDAGraph
 
@@ -190,7 +194,7 @@ def _captured(decoder: FusedDecoder, device: torch.device, slots: int, width: in
             graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
                 hidden = decoder.hidden(where)
-        found.append(_Graph(count, scratch, numbers, hidden, graph))
+        found.append(_Graph(count, scratch, numbers, where, hidden, graph))
     return found[::-1]
 
 

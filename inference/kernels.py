@@ -3,9 +3,10 @@
 
 What follows a ``@triton.jit`` is Triton's language, not Python: the type checker cannot read it.
 
-Numbers that change from pass to pass are not specialised: each would be compiled for anew. Rows are tokens. A row's request is ``owners[row]``, a column of ``tables``: ``tables[position // BLOCK, column]`` is
+Rows are tokens. A row's request is ``owners[row]``, a column of ``tables``: ``tables[position // BLOCK, column]`` is
 the cache block that holds a position. All numbers of a pass live on the device, so a captured graph can be replayed on
-others. Sums are kept in float32 whatever the dtype of weights and cache.
+others; those that a launch must be told are not specialised, or each would be compiled for anew. Sums are kept in
+float32 whatever the dtype of weights and cache.
 """
 
 from __future__ import annotations

@@ -184,7 +184,8 @@ class Batch:
         asked = WHOLE
         if feed.last:
             mark = self._marks.get(feed.request_id)
-            asked = ask(request.sampling, self._uniform(sequence), marked=mark is not None and mark.key is not None)
+            marked = mark is not None and mark.key is not None
+            asked = ask(request.sampling, lambda: self._uniform(sequence), marked=marked)
         return FeedTokens(feed, sequence.ids[feed.start : feed.start + feed.count], adapter, asked)
 
     def _draw(self, rows: Items[tuple[Feed, Row | Shortlist]]) -> dict[str, int]:
@@ -195,9 +196,12 @@ class Batch:
         for feed, logits in rows:
             name, sequence = feed.request_id, self._sequences[feed.request_id]
             sampling, mark = sequence.request.sampling, self._marks.get(name)
-            draw = self._uniform(sequence)
             context = mark.context(sequence.ids[sequence.input_tokens :]) if mark is not None else None
             key = mark.key if mark is not None and context is not None else None
+            if isinstance(logits, Shortlist) and not len(logits.ids):
+                tokens[name] = logits.drawn
+                continue
+            draw = self._uniform(sequence)
             if isinstance(logits, Shortlist):
                 short.append(ShortRow(name, logits, sampling, draw, context or (), key))
                 continue

@@ -11,6 +11,7 @@ import contextlib
 from collections.abc import Mapping
 from collections.abc import Sequence as Items
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import torch
@@ -71,8 +72,9 @@ class CudaForward(ModelForward):
     @torch.inference_mode()
     def logits(self, feeds: Items[FeedTokens]) -> list[Row | Shortlist]:
         """See ``Forward.logits``."""
+        tokens = np.fromiter(chain.from_iterable(item.tokens for item in feeds), dtype=np.int64)
         # an id out of range would end the device's context, and every request with it
-        if any(token < 0 or token >= self.vocabulary for item in feeds for token in item.tokens):
+        if tokens.min(initial=0) < 0 or tokens.max(initial=0) >= self.vocabulary:
             raise IndexError("expected token ids within the vocabulary")
         try:
             with torch.cuda.device(self._device) if self._device.type == "cuda" else contextlib.nullcontext():
@@ -98,8 +100,11 @@ class CudaForward(ModelForward):
 
     def _hidden(self, feeds: Items[FeedTokens]) -> Tensor:
         """Hidden states of the last row of each feed marked ``last``, in order."""
-        plain = [index for index, item in enumerate(feeds) if self._fused is not None and item.adapter is None]
-        other = [index for index in range(len(feeds)) if index not in set(plain)]
+        if self._fused is not None and all(item.adapter is None for item in feeds):
+            return self._quick(feeds)
+        quick = [self._fused is not None and item.adapter is None for item in feeds]
+        plain = [index for index, fits in enumerate(quick) if fits]
+        other = [index for index, fits in enumerate(quick) if not fits]
         parts = [(plain, self._quick), (other, self._slow)]
         found, order = [], []
         for indices, compute in parts:

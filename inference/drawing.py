@@ -38,12 +38,15 @@ def survey(logits: Tensor, asks: Sequence[Ask], weigh: Weigh) -> list[Shortlist]
         ids = best[:, None][:, :0] if listed is None else listed.indices
         drawn, total = _draw(logits, peaks, best, (ids[:, :SHORT], values[:, :SHORT]), asks, weigh)
         told = _fetch([drawn[:, None], peaks[:, None], total[:, None], ids, values])
+    drawn_told, peaks_told, totals = told[:, 0].astype(np.intp).tolist(), told[:, 1].tolist(), told[:, 2].tolist()
+    ids_told, values_told = told[:, 3 : 3 + reach].astype(np.intp), told[:, 3 + reach :]
+    none = (ids_told[0, :0], values_told[0, :0])
     found = []
     for index, ask in enumerate(asks):
-        line, count = told[index], min(ask.reach, reach)
-        ids_told, values_told = line[3 : 3 + count].astype(np.intp), line[3 + reach : 3 + reach + count]
+        count = ask.reach
+        listed_ids, listed_values = (ids_told[index, :count], values_told[index, :count]) if count else none
         whole = partial(fetch_row, logits, index)
-        found.append(Shortlist(int(line[0]), float(line[1]), float(line[2]), ids_told, values_told, whole))
+        found.append(Shortlist(drawn_told[index], peaks_told[index], totals[index], listed_ids, listed_values, whole))
     return found
 
 

@@ -21,6 +21,10 @@ from torch import Tensor
 NARROW, WIDE = 16, 64
 """Query rows of one program: for single tokens (the least a matrix product takes), and for chunks of prompts."""
 SPAN = 64
+STAGES, WARPS = 2, 4
+"""Depth of prefetching and warps of the attention's programs."""
+_SEVERAL = 8
+"""Heads that one program turns."""
 CHUNK = 1024
 """Vocabulary entries whose weights are summed by one program."""
 _LOG2_E = 1.4426950408889634
@@ -89,37 +93,46 @@ def gated(both: Tensor) -> Tensor:
 def _turn(
     joined, query, keys, values, tables, positions, owners, cosine, sine, query_gain, key_gain,
     columns, head_stride, epsilon, heads, kv_heads,
-    NORMED: tl.constexpr, BLOCK: tl.constexpr, SIZE: tl.constexpr, HALF: tl.constexpr,
+    NORMED: tl.constexpr, BLOCK: tl.constexpr, SIZE: tl.constexpr, HALF: tl.constexpr, SEVERAL: tl.constexpr,
 ):  # fmt: skip
-    row, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
-    at = tl.arange(0, HALF)
-    inside = at < SIZE // 2
-    source = joined + (row * (heads + 2 * kv_heads) + head) * SIZE
-    low = tl.load(source + at, mask=inside, other=0.0).to(tl.float32)
-    high = tl.load(source + SIZE // 2 + at, mask=inside, other=0.0).to(tl.float32)
+    row, head = tl.program_id(0).to(tl.int64), tl.program_id(1) * SEVERAL + tl.arange(0, SEVERAL)[:, None]
+    at = tl.arange(0, HALF)[None, :]
+    wide = at < SIZE // 2
+    every = heads + 2 * kv_heads
+    turned = head < heads + kv_heads
+    source = joined + (row * every + head) * SIZE + at
+    low = tl.load(source, mask=wide & (head < every), other=0.0).to(tl.float32)
+    high = tl.load(source + SIZE // 2, mask=wide & (head < every), other=0.0).to(tl.float32)
+    if NORMED:
+        scale = tl.rsqrt((tl.sum(low * low, axis=1) + tl.sum(high * high, axis=1)) / SIZE + epsilon)[:, None]
+        asked = wide & (head < heads)
+        held = wide & (head >= heads)
+        first = tl.load(query_gain + at + head * 0, mask=asked, other=0.0) + tl.load(
+            key_gain + at + head * 0, mask=held, other=0.0
+        )
+        second = tl.load(query_gain + SIZE // 2 + at + head * 0, mask=asked, other=0.0) + tl.load(
+            key_gain + SIZE // 2 + at + head * 0, mask=held, other=0.0
+        )
+        low = tl.where(turned, low * scale * first.to(tl.float32), low)
+        high = tl.where(turned, high * scale * second.to(tl.float32), high)
     position = tl.load(positions + row)
-    if head < heads + kv_heads:
-        if NORMED:
-            gain = query_gain if head < heads else key_gain
-            scale = tl.rsqrt((tl.sum(low * low, axis=0) + tl.sum(high * high, axis=0)) / SIZE + epsilon)
-            low = low * scale * tl.load(gain + at, mask=inside, other=0.0).to(tl.float32)
-            high = high * scale * tl.load(gain + SIZE // 2 + at, mask=inside, other=0.0).to(tl.float32)
-        turn = position.to(tl.int64) * (SIZE // 2) + at
-        c = tl.load(cosine + turn, mask=inside, other=0.0)
-        s = tl.load(sine + turn, mask=inside, other=0.0)
-        low, high = low * c - high * s, high * c + low * s
-    if head < heads:
-        target = query + (row * heads + head) * SIZE
-    else:
-        block = tl.load(tables + (position // BLOCK) * columns + tl.load(owners + row)).to(tl.int64)
-        spot = (block * BLOCK + position % BLOCK) * SIZE
-        if head < heads + kv_heads:
-            target = keys + (head - heads) * head_stride + spot
-        else:
-            target = values + (head - heads - kv_heads) * head_stride + spot
-    kind = target.dtype.element_ty
-    tl.store(target + at, low.to(kind), mask=inside)
-    tl.store(target + SIZE // 2 + at, high.to(kind), mask=inside)
+    turn = position.to(tl.int64) * (SIZE // 2) + at
+    c = tl.load(cosine + turn, mask=wide, other=0.0)
+    s = tl.load(sine + turn, mask=wide, other=0.0)
+    kind = query.dtype.element_ty
+    one = tl.where(turned, low * c - high * s, low).to(kind)
+    other = tl.where(turned, high * c + low * s, high).to(kind)
+    target = query + (row * heads + head) * SIZE + at
+    tl.store(target, one, mask=wide & (head < heads))
+    tl.store(target + SIZE // 2, other, mask=wide & (head < heads))
+    block = tl.load(tables + (position // BLOCK) * columns + tl.load(owners + row)).to(tl.int64)
+    spot = (block * BLOCK + position % BLOCK) * SIZE + at
+    target = keys + (head - heads).to(tl.int64) * head_stride + spot
+    tl.store(target, one, mask=wide & (head >= heads) & turned)
+    tl.store(target + SIZE // 2, other, mask=wide & (head >= heads) & turned)
+    target = values + (head - heads - kv_heads).to(tl.int64) * head_stride + spot
+    tl.store(target, one, mask=wide & (head < every) & (head >= heads + kv_heads))
+    tl.store(target + SIZE // 2, other, mask=wide & (head < every) & (head >= heads + kv_heads))
 
 
 def turn_and_write(
@@ -143,10 +156,11 @@ def turn_and_write(
     tables, positions, owners = where
     normed = gains is not None
     first, second = gains if normed else (query, query)
-    _turn[(rows, every)](
+    _turn[(rows, triton.cdiv(every, _SEVERAL))](
         joined, query, keys, values, tables, positions, owners, *turns, first, second,
         tables.shape[1], keys.stride(0), epsilon, heads, kv_heads,
-        NORMED=normed, BLOCK=block, SIZE=size, HALF=triton.next_power_of_2(size // 2), num_warps=1,
+        NORMED=normed, BLOCK=block, SIZE=size, HALF=triton.next_power_of_2(size // 2), SEVERAL=_SEVERAL,
+        num_warps=2,
     )  # fmt: skip
     return query
 
@@ -245,7 +259,7 @@ def attend(
         query, keys, values, tables, positions, owners, *tiles, out, part, peaks, sums,
         size**-0.5 * _LOG2_E, tables.shape[1], keys.stride(0), rows, kv_heads,
         GROUP=heads // kv_heads, ROWS=lines, SIZE=size, WIDTH=width, BLOCK=block, SPAN=SPAN, SPLITS=splits,
-        num_warps=4, num_stages=2,
+        num_warps=WARPS, num_stages=STAGES,
     )  # fmt: skip
     if splits > 1:
         _combine[(rows * heads,)](

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from collections.abc import Sequence as Items
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +17,7 @@ from inference.types import Turn
 Row: TypeAlias = NDArray[np.float32]
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
+class Ask(NamedTuple):
     """What is to be known of a row of logits, so that a device need not hand over all of it.
 
     ``whole``: all. Else the token on which ``draw`` in [0, 1) falls at ``temperature`` (0: the likeliest), and the
@@ -34,8 +33,7 @@ class Ask:
 WHOLE = Ask()
 
 
-@dataclass(frozen=True, slots=True)
-class Shortlist:
+class Shortlist(NamedTuple):
     """What a device tells of a row of logits.
 
     ``ids`` and ``logits`` ``[reach]``, likeliest first. ``drawn``: with no reach the token that was drawn among all;

@@ -6,7 +6,7 @@ through them is another (likeliest first), so the same number may pick another t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,14 +24,14 @@ Weights = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
 
-def ask(sampling: SamplingParams, draw: float, *, marked: bool) -> Ask:
-    """What must be known of a row to draw from it."""
+def ask(sampling: SamplingParams, draw: Callable[[], float], *, marked: bool) -> Ask:
+    """What must be known of a row to draw from it; ``draw`` gives the number in [0, 1) if it is needed for that."""
     penalties = sampling.presence_penalty or sampling.frequency_penalty or sampling.repetition_penalty != 1.0
     if penalties or sampling.logit_bias or sampling.logprobs or sampling.top_k > LONG:
         return WHOLE
     if sampling.temperature == 0.0 or sampling.top_k == 1:
         return Ask(whole=False)
-    return Ask(False, sampling.temperature, draw, LONG if _cuts(sampling) else SHORT if marked else 0)
+    return Ask(False, sampling.temperature, draw(), LONG if _cuts(sampling) else SHORT if marked else 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +47,9 @@ class ShortRow:
 
 
 def draw_short(rows: Sequence[ShortRow]) -> dict[str, int]:
-    """The token of each row by name."""
-    tokens = {row.name: row.row.drawn for row in rows if not len(row.row.ids)}
-    listed = [row for row in rows if len(row.row.ids)]
+    """The token of each row by name; all have a reach."""
+    tokens: dict[str, int] = {}
+    listed = list(rows)
     if not listed:
         return tokens
     ids, weights = _table(listed)

@@ -186,7 +186,7 @@ def _step_s(forward: CudaForward, batch: int, load: Load, sampling: SamplingPara
     at = load.prompt + load.tokens // 2
     each = at // forward.block_size + 1
     draw = np.random.default_rng(0)
-    asked: Ask = ask(sampling, 0.37, marked=marked)
+    asked: Ask = ask(sampling, lambda: 0.37, marked=marked)
     feeds = [
         FeedTokens(
             Feed(f"r{row}", at, 1, True, tuple(range(row * each, row * each + each))),
@@ -241,8 +241,8 @@ async def _answers(engine: BatchingEngine, requests: list[GenerationRequest]) ->
     first, last = times[:, 0].max(), times[:, -1].min()
     steady = int(((times > first) & (times <= last)).sum())
     return {
-        "engine_tokens_per_s": times.size / (times.max() - begun),
-        "engine_decode_tokens_per_s": steady / (last - first),
+        "engine_tokens_per_s": times.size / float(times.max() - begun),
+        "engine_decode_tokens_per_s": steady / float(last - first),
         "first_token_s": float(np.median(times[:, 0])) - begun,
     }
 

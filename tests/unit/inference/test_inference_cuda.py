@@ -157,16 +157,17 @@ def test_graphs_change_no_token(name: str, bits: torch.dtype, tmp_path: Path) ->
 @on_cuda
 @pytest.mark.parametrize("name", ["llama", "qwen2", "qwen3"])
 def test_half_precision_stays_near(name: str, tmp_path: Path) -> None:
-    """The reference in float32; bfloat16 keeps eight bits of each number."""
+    """No further from the reference in float32 than 1.3 times what the reference itself is in bfloat16."""
     reference = reference_of(name, tmp_path)
     forward = served(load_model(tmp_path, torch.bfloat16), graphs=True)
     tokens = np.random.default_rng(2).integers(0, 211, 60).tolist()
     with torch.no_grad():
-        wanted = reference(torch.tensor([tokens])).logits[0].numpy()
+        wanted = reference(torch.tensor([tokens])).logits[0, 50:].numpy()
+        half = reference.to(DEVICE, torch.bfloat16)
+        theirs = half(torch.tensor([tokens], device=DEVICE)).logits[0, 50:].float().cpu().numpy()
     rows(forward, feed(0, 0, tokens[:50]))
-    for at in range(50, 60):
-        (row,) = rows(forward, feed(0, at, [tokens[at]]))
-        assert np.linalg.norm(row - wanted[at]) / np.linalg.norm(wanted[at]) < 0.03
+    found = np.stack([rows(forward, feed(0, at, [tokens[at]]))[0] for at in range(50, 60)])
+    assert np.linalg.norm(found - wanted) < 1.3 * np.linalg.norm(theirs - wanted)
 
 
 @on_cuda

@@ -45,7 +45,7 @@ def logits(seed: int) -> torch.Tensor:
 
 
 def told(row: torch.Tensor, sampling: SamplingParams, draw: float, *, marked: bool) -> Shortlist:
-    return survey(row, [ask(sampling, draw, marked=marked)], chunk_weights)[0]
+    return survey(row, [ask(sampling, lambda: draw, marked=marked)], chunk_weights)[0]
 
 
 def shares(row: np.ndarray, sampling: SamplingParams, *, marked: bool) -> dict[int, float]:
@@ -61,13 +61,15 @@ def shares(row: np.ndarray, sampling: SamplingParams, *, marked: bool) -> dict[i
 @pytest.mark.parametrize("name", SAMPLINGS)
 def test_each_token_is_drawn_as_often_as_its_likelihood_says(name: str, marked: bool) -> None:
     sampling, row = SAMPLINGS[name], logits(4)
-    wanted = shares(row[0].numpy(), sampling, marked=marked)
     draws = [(step + 0.5) / DRAWS for step in range(DRAWS)]
+    wanted = shares(row[0].numpy(), sampling, marked=marked)
+    lists = [told(row, sampling, draw, marked=marked) for draw in draws]
     rows = [
-        ShortRow(str(step), told(row, sampling, draw, marked=marked), sampling, draw, CONTEXT, KEY if marked else None)
-        for step, draw in enumerate(draws)
+        ShortRow(str(step), one, sampling, draw, CONTEXT, KEY if marked else None)
+        for step, (one, draw) in enumerate(zip(lists, draws, strict=True))
+        if len(one.ids)
     ]
-    found = Counter(draw_short(rows).values())
+    found = Counter([*draw_short(rows).values(), *(one.drawn for one in lists if not len(one.ids))])
     assert set(found) <= set(wanted)
     # evenly spaced draws meet each token's interval as often as its length says, but for its two ends
     assert all(abs(found[token] - share * DRAWS) <= 2 for token, share in wanted.items())
@@ -88,8 +90,9 @@ def test_extreme_draws_and_temperatures_pick_a_token_that_may_be_drawn(draw: flo
     row[0, [5, 2000]] = torch.tensor([1.0, 3e38])
     row[0, 7] = 3e38 if heat > 1 else -torch.inf
     sampling = SamplingParams(heat)
-    found = draw_short([ShortRow("r", told(row, sampling, draw, marked=marked), sampling, draw)])
-    assert found["r"] in (7, 2000)
+    one = told(row, sampling, draw, marked=marked)
+    found = draw_short([ShortRow("r", one, sampling, draw)])["r"] if marked else one.drawn
+    assert found in (7, 2000)
 
 
 def test_the_likeliest_is_the_first_of_several() -> None:
@@ -111,7 +114,7 @@ def test_the_likeliest_is_the_first_of_several() -> None:
     ],
 )
 def test_a_request_that_needs_the_whole_row_asks_for_it(sampling: SamplingParams) -> None:
-    assert ask(sampling, 0.5, marked=False).whole
+    assert ask(sampling, lambda: 0.5, marked=False).whole
 
 
 def test_numbers_that_are_none_are_told() -> None:

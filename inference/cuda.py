@@ -18,9 +18,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from inference import kernels
 from inference.drawing import fetch_row, survey
 from inference.fused import FusedDecoder, Where
+from inference.kernels_drawing import draw_rows
 from inference.model import LanguageModel
 from inference.paged import MAX_TILE, make_rows
 from inference.ports import SHORT, Ask, FeedTokens, Row, Shortlist
@@ -93,9 +93,7 @@ class CudaForward(ModelForward):
         if not short:
             return list(scores.float().cpu().numpy())
         asked = scores if len(short) == len(items) else scores[short]
-        told = dict(
-            zip(short, survey(asked, [items[index].ask for index in short], kernels.chunk_weights), strict=True)
-        )
+        told = dict(zip(short, survey(asked, [items[index].ask for index in short], draw_rows), strict=True))
         return [told[index] if index in told else fetch_row(scores, index) for index in range(len(items))]
 
     def _hidden(self, feeds: Items[FeedTokens]) -> Tensor:

@@ -1,4 +1,4 @@
-"""What a device tells of its rows of logits: torch on any device, one Triton kernel where it is CUDA.
+"""What a device tells of its rows of logits. In torch; ``inference.kernels_drawing`` draws faster where it is CUDA.
 
 A row's weights are summed in chunks first, then one chunk is looked into: the whole row is read once and nothing as
 wide as the vocabulary is written.
@@ -17,13 +17,13 @@ from torch.nn import functional
 from inference.ports import SHORT, Ask, Row, Shortlist
 
 CHUNK = 1024
-Weigh = Callable[[Tensor, Tensor, Tensor], Tensor]
-_COLDEST = 1e-30
+Draw = Callable[[Tensor, Tensor, Tensor, tuple[Tensor, Tensor], Tensor], tuple[Tensor, Tensor]]
+COLDEST = 1e-30
 """Colder than this, float32 has no number; all but the likeliest weigh nothing long before."""
 
 
-def survey(logits: Tensor, asks: Sequence[Ask], weigh: Weigh) -> list[Shortlist]:
-    """What ``asks`` want to know of ``[rows, vocab]`` logits; ``weigh`` as ``chunk_weights``.
+def survey(logits: Tensor, asks: Sequence[Ask], draw: Draw) -> list[Shortlist]:
+    """What ``asks`` want to know of ``[rows, vocab]`` logits; ``draw`` is ``draw_rows`` or does the same.
 
     ``logits`` must stay as they are while one of the answers is held.
     """
@@ -36,7 +36,8 @@ def survey(logits: Tensor, asks: Sequence[Ask], weigh: Weigh) -> list[Shortlist]
         listed = logits.topk(reach, dim=-1) if reach else None
         values = logits[:, :0].float() if listed is None else listed.values.float()
         ids = best[:, None][:, :0] if listed is None else listed.indices
-        drawn, total = _draw(logits, peaks, best, (ids[:, :SHORT], values[:, :SHORT]), asks, weigh)
+        asked = _send(logits, [[ask.temperature, ask.draw, float(ask.reach > 0)] for ask in asks])
+        drawn, total = draw(logits, peaks, best, (ids[:, :SHORT], values[:, :SHORT]), asked)
         told = _fetch([drawn[:, None], peaks[:, None], total[:, None], ids, values])
     drawn_told, peaks_told, totals = told[:, 0].astype(np.intp).tolist(), told[:, 1].tolist(), told[:, 2].tolist()
     ids_told, values_told = told[:, 3 : 3 + reach].astype(np.intp), told[:, 3 + reach :]
@@ -56,22 +57,17 @@ def fetch_row(logits: Tensor, index: int) -> Row:
     return row
 
 
-def chunk_weights(logits: Tensor, peaks: Tensor, heats: Tensor) -> Tensor:
-    """Sums of ``exp((logits - peak) / heat)`` over each ``CHUNK`` entries: ``[rows, chunks]``."""
-    rows, size = logits.shape
-    padded = functional.pad(logits.float(), (0, -size % CHUNK), value=-torch.inf).view(rows, -1, CHUNK)
-    return ((padded - peaks[:, None, None]) / heats[:, None, None]).exp().sum(-1)
-
-
-def _draw(
-    logits: Tensor, peaks: Tensor, best: Tensor, top: tuple[Tensor, Tensor], asks: Sequence[Ask], weigh: Weigh
+def draw_rows(
+    logits: Tensor, peaks: Tensor, best: Tensor, top: tuple[Tensor, Tensor], asked: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """The drawn tokens, without those of ``top`` where there is a reach, and the sums of all weights."""
-    asked = _send(logits, [[ask.temperature, ask.draw, float(ask.reach > 0)] for ask in asks])
+    """The drawn tokens, and the sums of all weights.
+
+    ``asked``: float64 temperature, draw, and whether the likeliest (``top``: ids and logits) are drawn elsewhere.
+    """
     greedy, goal, reaching = asked[:, 0] == 0.0, asked[:, 1], asked[:, 2] > 0.0
-    heats = asked[:, 0].masked_fill(greedy, 1.0).clamp(min=_COLDEST)
+    heats = asked[:, 0].masked_fill(greedy, 1.0).clamp(min=COLDEST)
     cold = heats.float()
-    sums = weigh(logits, peaks, cold).double()
+    sums = _chunk_weights(logits, peaks, cold).double()
     total = sums.sum(-1)
     taken = ((top[1] - peaks[:, None]) / cold[:, None]).exp().double() * reaching[:, None]
     sums = sums.scatter_add(1, top[0] // CHUNK, -taken).clamp(min=0.0)
@@ -93,6 +89,13 @@ def _draw(
     index = (share <= torch.minimum(within, share[:, -1:] * (1 - 1e-12))).sum(-1, keepdim=True)
     drawn = (chunk * CHUNK + index.clamp(max=CHUNK - 1))[:, 0]
     return torch.where(greedy | (share[:, -1] <= 0.0), best, drawn), total
+
+
+def _chunk_weights(logits: Tensor, peaks: Tensor, heats: Tensor) -> Tensor:
+    """Sums of ``exp((logits - peak) / heat)`` over each ``CHUNK`` entries: ``[rows, chunks]``."""
+    rows, size = logits.shape
+    padded = functional.pad(logits.float(), (0, -size % CHUNK), value=-torch.inf).view(rows, -1, CHUNK)
+    return ((padded - peaks[:, None, None]) / heats[:, None, None]).exp().sum(-1)
 
 
 def _send(near: Tensor, values: list[list[float]]) -> Tensor:

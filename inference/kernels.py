@@ -25,8 +25,7 @@ STAGES, WARPS = 2, 4
 """Depth of prefetching and warps of the attention's programs."""
 _SEVERAL = 8
 """Heads that one program turns."""
-CHUNK = 1024
-"""Vocabulary entries whose weights are summed by one program."""
+_WIDTH = 1024
 _LOG2_E = 1.4426950408889634
 Spots: TypeAlias = tuple[Tensor, Tensor, Tensor]
 """Tables, positions, owners."""
@@ -85,7 +84,7 @@ def gated(both: Tensor) -> Tensor:
     """SwiGLU's ``silu(gate) * up`` of ``[rows, 2 * inner]``, gates first."""
     rows, inner = both.shape[0], both.shape[1] // 2
     out = both.new_empty((rows, inner))
-    _gate[(rows, triton.cdiv(inner, CHUNK))](both, out, inner, WIDTH=CHUNK, num_warps=4)
+    _gate[(rows, triton.cdiv(inner, _WIDTH))](both, out, inner, WIDTH=_WIDTH, num_warps=4)
     return out
 
 
@@ -265,21 +264,3 @@ def attend(
         _combine[(rows * heads,)](
             part, peaks, sums, out, rows * heads, SIZE=size, WIDTH=width, SPLITS=splits, num_warps=1
         )
-
-
-@triton.jit
-def _weigh(logits, peaks, heats, out, size, chunks, WIDTH: tl.constexpr):
-    row, chunk = tl.program_id(0).to(tl.int64), tl.program_id(1)
-    at = chunk * WIDTH + tl.arange(0, WIDTH)
-    value = tl.load(logits + row * size + at, mask=at < size, other=float("-inf")).to(tl.float32)
-    weight = tl.exp((value - tl.load(peaks + row)) / tl.load(heats + row))
-    tl.store(out + row * chunks + chunk, tl.sum(weight, axis=0))
-
-
-def chunk_weights(logits: Tensor, peaks: Tensor, heats: Tensor) -> Tensor:
-    """Sums of ``exp((logits - peak) / heat)`` over each ``CHUNK`` entries: float32 ``[rows, chunks]``."""
-    rows, size = logits.shape
-    chunks = triton.cdiv(size, CHUNK)
-    out = torch.empty((rows, chunks), device=logits.device, dtype=torch.float32)
-    _weigh[(rows, chunks)](logits, peaks, heats, out, size, chunks, WIDTH=CHUNK, num_warps=4)
-    return out

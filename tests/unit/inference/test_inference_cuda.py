@@ -26,8 +26,8 @@ if not CUDA and os.environ.get("TRITON_INTERPRET") != "1":
 
 # they import Triton
 from inference.cuda import CudaForward  # noqa: E402
-from inference.drawing import chunk_weights  # noqa: E402
-from inference.kernels import chunk_weights as chunk_weights_on_device  # noqa: E402
+from inference.drawing import draw_rows  # noqa: E402
+from inference.kernels_drawing import draw_rows as draw_rows_on_device  # noqa: E402
 
 DEVICE = torch.device("cuda" if CUDA else "cpu")
 CLOSE = 2e-3
@@ -85,12 +85,21 @@ def test_logits_equal_the_reference(name: str, graphs: bool, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("bits", [torch.float32, torch.bfloat16])
-def test_weights_summed_by_the_kernel_are_those_of_torch(bits: torch.dtype) -> None:
-    logits = torch.randn((3, 2500), generator=torch.Generator().manual_seed(0)).to(DEVICE, bits) * 4
+@pytest.mark.parametrize("listed", [0, 5, 64])
+def test_what_the_kernel_draws_is_what_torch_draws(bits: torch.dtype, listed: int) -> None:
+    draws = torch.rand(24, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    logits = torch.randn((24, 2500), generator=torch.Generator().manual_seed(0)).to(DEVICE, bits) * 4
     logits[:, 7] = -torch.inf
-    peaks, heats = logits.max(-1).values.float(), torch.tensor([0.3, 1.0, 2.0], device=DEVICE)
-    found = chunk_weights_on_device(logits, peaks, heats)
-    assert torch.allclose(found, chunk_weights(logits, peaks, heats), rtol=1e-5)
+    logits[3], logits[3, 2400] = -torch.inf, 1.0
+    asked = torch.stack((torch.tensor([0.0, 0.3, 1.0, 2.0]).double().repeat(6), draws, (draws > 0.4).double()), dim=1)
+    peaks, best = logits.max(-1)
+    top = logits.topk(listed)
+    rest = (logits, peaks.float(), best, (top.indices, top.values.float()), asked.to(DEVICE))
+    (found, totals), (wanted, sums) = draw_rows_on_device(*rest), draw_rows(*rest)
+    assert torch.allclose(totals, sums, rtol=1e-5)
+    # sums in another order may move a draw that falls on an edge
+    assert (found == wanted).sum() >= 23
+    assert torch.isfinite(logits[torch.arange(24), found]).all()
 
 
 def test_what_is_told_of_a_row_is_what_the_whole_row_says(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import torch
 from inference_doubles import HashForward, check_answer, request
 
 from inference.batch import Batch
-from inference.drawing import CHUNK, chunk_weights, survey
+from inference.drawing import CHUNK, draw_rows, survey
 from inference.ports import SHORT, FeedTokens, Row, Shortlist
 from inference.sampling import choose, shortlist
 from inference.sequence import Sequence
@@ -45,7 +45,7 @@ def logits(seed: int) -> torch.Tensor:
 
 
 def told(row: torch.Tensor, sampling: SamplingParams, draw: float, *, marked: bool) -> Shortlist:
-    return survey(row, [ask(sampling, lambda: draw, marked=marked)], chunk_weights)[0]
+    return survey(row, [ask(sampling, lambda: draw, marked=marked)], draw_rows)[0]
 
 
 def shares(row: np.ndarray, sampling: SamplingParams, *, marked: bool) -> dict[int, float]:
@@ -131,7 +131,7 @@ class Telling(HashForward):
         rows = super().logits(feeds)
         items = [item for item in feeds if item.feed.last]
         return [
-            row if item.ask.whole else survey(torch.from_numpy(row)[None], [item.ask], chunk_weights)[0]
+            row if item.ask.whole else survey(torch.from_numpy(row)[None], [item.ask], draw_rows)[0]
             for item, row in zip(items, rows, strict=True)
         ]
 

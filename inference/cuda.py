@@ -8,6 +8,7 @@ adapter, take the plain torch path of the CPU on the device: right, and slower.
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Mapping
 from collections.abc import Sequence as Items
 from dataclasses import dataclass
@@ -31,6 +32,8 @@ PREFILL_TOKENS = 2048
 """Prompt tokens computed in a step beside one token for each slot."""
 MEMORY_SHARE = 0.8
 """Of the memory that is free once the weights are there, the part that the cache takes where nothing else is asked."""
+SWITCH_S = 0.005
+"""Seconds after which another thread must give up the interpreter's lock: until then the device may wait for ours."""
 Ints = NDArray[np.int32]
 _ALIGNED = 16
 
@@ -62,6 +65,7 @@ class CudaForward(ModelForward):
             )
 
         self._warm()
+        sys.setswitchinterval(min(SWITCH_S, sys.getswitchinterval()))
 
     def _warm(self) -> None:
         """Have the kernels compiled before the first request, on a block that is nobody's."""
@@ -82,6 +86,12 @@ class CudaForward(ModelForward):
                 return self._answers([item for item in feeds if item.feed.last], hidden)
         except torch.OutOfMemoryError:
             raise MemoryError from None
+
+    def again(self, count: int) -> None:
+        """Replay the captured step of ``count`` tokens and its logits on what was computed last, for measurements."""
+        graph = next(graph for graph in self._graphs if graph.count >= count)
+        graph.graph.replay()
+        self._model.logits(graph.hidden[:count])
 
     def _answers(self, items: list[FeedTokens], hidden: Tensor) -> list[Row | Shortlist]:
         if not items:
@@ -205,9 +215,9 @@ def _table(feeds: Items[FeedTokens], columns: int, scratch: int) -> Ints:
     """``[blocks, columns]``: the blocks of each feed, filled up with ``scratch``."""
     width = max(len(item.feed.blocks) for item in feeds)
     filler = (scratch,) * width
-    lines = [item.feed.blocks + filler[len(item.feed.blocks) :] for item in feeds]
+    lines = chain.from_iterable(item.feed.blocks + filler[len(item.feed.blocks) :] for item in feeds)
     table = np.full((columns, width), scratch, dtype=np.int32)
-    table[: len(feeds)] = lines
+    table[: len(feeds)] = np.fromiter(lines, dtype=np.int32, count=width * len(feeds)).reshape(-1, width)
     return np.ascontiguousarray(table.T)
 
 

@@ -29,10 +29,11 @@ def survey(logits: Tensor, asks: Sequence[Ask], draw: Draw) -> list[Shortlist]:
     """
     reach = min(max(ask.reach for ask in asks), logits.shape[1])
     peaks, best = logits.max(-1)
-    peaks = peaks.float()
     if all(ask.temperature == 0.0 for ask in asks):
-        told = _fetch([best[:, None], peaks[:, None], torch.ones_like(peaks)[:, None]])
+        # the sum at temperature 0 counts the likeliest alone, and nobody asks for it
+        told = _fetch([best[:, None], peaks[:, None], peaks[:, None]])
     else:
+        peaks = peaks.float()
         listed = logits.topk(reach, dim=-1) if reach else None
         values = logits[:, :0].float() if listed is None else listed.values.float()
         ids = best[:, None][:, :0] if listed is None else listed.indices

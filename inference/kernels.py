@@ -21,7 +21,7 @@ from torch import Tensor
 NARROW, WIDE = 16, 64
 """Query rows of one program: for single tokens (the least a matrix product takes), and for chunks of prompts."""
 SPAN = 64
-STAGES, WARPS = 2, 4
+STAGES, WARPS = 3, 4
 """Depth of prefetching and warps of the attention's programs."""
 _SEVERAL = 8
 """Heads that one program turns."""

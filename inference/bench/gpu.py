@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from inference.config import ModelConfig, RopeScaling
+from inference.bench.shapes import SHAPES, Words, random_model, step_bytes
 from inference.cuda import CudaForward
 from inference.loop import BatchingEngine
-from inference.model import LanguageModel, build_model
+from inference.model import LanguageModel
 from inference.ports import Ask, FeedTokens
 from inference.scheduler import Feed
 from inference.shortlist import ask
@@ -32,15 +32,6 @@ from inference.watermark.keys import MASTER_BYTES
 from inference.watermark.marking import Marker, MarkPolicy, TenantMarker
 
 BATCHES = (1, 4, 16, 64, 128, 256)
-CONTEXT = 8192
-_LLAMA3 = RopeScaling("llama3", None, None, 8.0, 8192, 1.0, 4.0)
-SHAPES = {
-    "1b": ModelConfig(128_256, 2048, 8192, 16, 32, CONTEXT, 8, rope_theta=5e5, rope_scaling=_LLAMA3, head_dim=64),
-    "8b": ModelConfig(
-        128_256, 4096, 14_336, 32, 32, CONTEXT, 8, rope_theta=5e5, rope_scaling=_LLAMA3, tie_word_embeddings=False
-    ),
-}
-"""Llama-3.2-1B and Llama-3.1-8B, but for the context, which is cut to 8192."""
 DATASHEET = {"NVIDIA H100 80GB HBM3": 3.35e12, "NVIDIA H200": 4.8e12}
 """Bytes per second of a device's memory by its maker."""
 STEPS = 30
@@ -53,21 +44,6 @@ class Load:
 
     prompt: int
     tokens: int
-
-
-class Words:
-    """A vocabulary without an end, so that answers have the length asked for; a prompt's text is "seed count"."""
-
-    def __init__(self, size: int) -> None:
-        self.size, self.end, self.longest = size, size, 64
-
-    def piece(self, token: int) -> bytes:
-        return b"a"
-
-    def encode(self, turns: tuple[Turn, ...]) -> list[int]:
-        seed, count = map(int, turns[-1].text.split())
-        ids: list[int] = np.random.default_rng(seed).integers(0, self.size, count).tolist()
-        return ids
 
 
 def measure(shapes: list[str], batches: list[int], compare: int, load: Load) -> dict[str, Any]:
@@ -94,34 +70,12 @@ def measure(shapes: list[str], batches: list[int], compare: int, load: Load) -> 
     return found
 
 
-def random_model(config: ModelConfig, device: torch.device, dtype: torch.dtype = torch.bfloat16) -> LanguageModel:
-    """A model with random weights, made on the device."""
-    with torch.device("meta"):
-        shapes = {name: tensor.shape for name, tensor in LanguageModel(config).state_dict().items()}
-    generator = torch.Generator(device).manual_seed(0)
-    tensors = {}
-    for name, shape in shapes.items():
-        drawn = torch.empty(shape, device=device, dtype=dtype).normal_(0.0, 0.02, generator=generator)
-        tensors[name] = drawn + 1.0 if "norm" in name else drawn
-    return build_model(config, tensors, dtype).to(device)
-
-
 def copy_speed(device: torch.device) -> float:
     """Bytes read plus written per second by a copy of 2 GiB within the device, the best of ten."""
     source = torch.randint(0, 100, (1 << 31,), device=device, dtype=torch.uint8)
     target = torch.empty_like(source)
     seconds = min(_timed(lambda: target.copy_(source)) for _ in range(10))
     return 2 * source.numel() / seconds
-
-
-def step_bytes(model: LanguageModel, batch: int, positions: int) -> int:
-    """What a step of ``batch`` tokens must read: all weights but the looked-up embeddings, and the cache."""
-    config, size = model.config, model.cosine.element_size()
-    weights = sum(part.numel() for part in model.parameters())
-    if not config.tie_word_embeddings:
-        weights -= config.vocab_size * config.hidden_size
-    cache = 2 * config.num_hidden_layers * config.kv_heads * config.head_size * positions * batch
-    return (weights + cache) * size
 
 
 def _shape(model: LanguageModel, batches: list[int], compare: int, load: Load, copied: float) -> dict[str, Any]:
@@ -171,9 +125,11 @@ def _forward(model: LanguageModel, slots: int, load: Load, *, graphs: bool) -> C
 def _step_row(forward: CudaForward, model: LanguageModel, batch: int, load: Load, copied: float) -> dict[str, float]:
     middle = load.prompt + load.tokens // 2
     seconds = _step_s(forward, batch, load, SamplingParams())
-    floor = step_bytes(model, batch, middle)
+    floor, busy = step_bytes(model, batch, middle), _device_s(forward, batch)
     return {
         "batch": batch,
+        "device_s": busy,
+        "device_share_of_copy": floor / busy / copied,
         "step_s": seconds,
         "step_tokens_per_s": batch / seconds,
         "bytes": floor,
@@ -199,6 +155,19 @@ def _step_s(forward: CudaForward, batch: int, load: Load, sampling: SamplingPara
     for _ in range(3):
         forward.logits(feeds)
     return statistics.median(_timed(lambda: forward.logits(feeds)) for _ in range(STEPS))
+
+
+@torch.inference_mode()
+def _device_s(forward: CudaForward, batch: int) -> float:
+    """Seconds of the last step on the device alone, from weights to logits: many in a row, the host ahead of them."""
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+    forward.again(batch)
+    begin.record()
+    for _ in range(STEPS):
+        forward.again(batch)
+    end.record()
+    torch.cuda.synchronize()
+    return float(begin.elapsed_time(end)) / STEPS / 1e3
 
 
 async def _engine(
@@ -271,14 +240,15 @@ def table(found: dict[str, Any]) -> str:
         f"{found['device']}, torch {found['torch']}, {found['dtype']}, prompts of {load['prompt']} and answers of "
         f"{load['tokens']} tokens; a copy within the device moves {found['copy_bytes_per_s'] / 1e12:.2f} TB/s",
         "",
-        "| shape | batch | step | tokens/s, step | of the copy's speed | tokens/s, engine writing | over all |",
-        "|---|---|---|---|---|---|---|",
+        "| shape | batch | device | of the copy's speed | call | of the copy's speed | tokens/s, call "
+        "| tokens/s, engine writing | tokens/s, engine over all |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for name, shape in found["shapes"].items():
         for row in shape["batches"]:
             lines.append(
-                f"| {name} | {row['batch']} | {row['step_s'] * 1e3:.2f} ms | {row['step_tokens_per_s']:,.0f} "
-                f"| {row['share_of_copy']:.0%} "
+                f"| {name} | {row['batch']} | {row['device_s'] * 1e3:.2f} ms | {row['device_share_of_copy']:.0%} "
+                f"| {row['step_s'] * 1e3:.2f} ms | {row['share_of_copy']:.0%} | {row['step_tokens_per_s']:,.0f} "
                 f"| {row['engine_decode_tokens_per_s']:,.0f} | {row['engine_tokens_per_s']:,.0f} |"
             )
     return "\n".join(lines)

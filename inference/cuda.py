@@ -8,7 +8,6 @@ adapter, take the plain torch path of the CPU on the device: right, and slower.
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Mapping
 from collections.abc import Sequence as Items
 from dataclasses import dataclass
@@ -32,8 +31,6 @@ PREFILL_TOKENS = 2048
 """Prompt tokens computed in a step beside one token for each slot."""
 MEMORY_SHARE = 0.8
 """Of the memory that is free once the weights are there, the part that the cache takes where nothing else is asked."""
-SWITCH_S = 0.005
-"""Seconds after which another thread must give up the interpreter's lock: until then the device may wait for ours."""
 Ints = NDArray[np.int32]
 _ALIGNED = 16
 
@@ -65,7 +62,6 @@ class CudaForward(ModelForward):
             )
 
         self._warm()
-        sys.setswitchinterval(min(SWITCH_S, sys.getswitchinterval()))
 
     def _warm(self) -> None:
         """Have the kernels compiled before the first request, on a block that is nobody's."""

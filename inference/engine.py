@@ -147,9 +147,13 @@ class TorchEngine(BatchingEngine):
             torch.set_num_threads(threads)
         chat = load_tokenizer(model_dir)
         place = _usable(device)
-        model = load_model(model_dir, _DTYPES[dtype or _USUAL.get(place.type, "bfloat16")]).to(place)
-        found = {key: add_adapter(model, key, folder) for key, folder in (adapters or {}).items()}
-        forward = _forward(model, chat, max_batch, cache_tokens, found, graphs)
+        try:
+            model = load_model(model_dir, _DTYPES[dtype or _USUAL.get(place.type, "bfloat16")]).to(place)
+            found = {key: add_adapter(model, key, folder) for key, folder in (adapters or {}).items()}
+            forward = _forward(model, chat, max_batch, cache_tokens, found, graphs)
+        except torch.OutOfMemoryError:
+            told = "expected memory for the weights and a cache of one whole context at least"
+            raise ValueError(f"device {device}: {told}; take a larger device or a smaller model") from None
         self.row_counts = forward.row_counts if isinstance(forward, TorchForward) else ()
         super().__init__(forward, models=(model_dir.name,), max_waiting=max_waiting, reuse=reuse, marker=marker)
 

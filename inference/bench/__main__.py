@@ -22,11 +22,12 @@ def main() -> int:
     asked = parser.parse_args()
     # it needs CUDA and Triton
     from inference.bench import gpu as bench
+    from inference.bench.shapes import SHAPES
 
     load = bench.Load(asked.prompt, asked.tokens)
     batches = asked.batch or list(bench.BATCHES)
     try:
-        found = bench.measure(asked.shape or list(bench.SHAPES), batches, asked.compare, load)
+        found = bench.measure(asked.shape or list(SHAPES), batches, asked.compare, load)
     except ValueError as fault:
         print(fault, file=sys.stderr)
         return 2

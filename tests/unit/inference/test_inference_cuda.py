@@ -84,6 +84,17 @@ def test_logits_equal_the_reference(name: str, graphs: bool, tmp_path: Path) -> 
         assert np.abs(pair[1] - wanted[85 + step]).max() < CLOSE
 
 
+def test_a_short_prompt_in_pieces_equals_the_reference(tmp_path: Path) -> None:
+    reference = reference_of("qwen3", tmp_path)
+    forward = served(load_model(tmp_path), graphs=False)
+    tokens = [5, 200, 17, 3, 90, 44]
+    with torch.no_grad():
+        wanted = reference(torch.tensor([tokens])).logits[0].numpy()
+    for start, end in [(0, 4), (4, 5), (5, 6)]:
+        (piece,) = rows(forward, feed(1, start, tokens[start:end]))
+        assert np.abs(piece - wanted[end - 1]).max() < CLOSE
+
+
 @pytest.mark.parametrize("bits", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("listed", [0, 5, 64])
 def test_what_the_kernel_draws_is_what_torch_draws(bits: torch.dtype, listed: int) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
 import subprocess
 import sys
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -181,6 +184,15 @@ def test_a_nan_fails_its_request_alone() -> None:
         ends |= {chunk.request_id: chunk for chunk in batch.step() if chunk.finish is not None}
     assert ends["bad"].error is not None
     assert ends["good"].error is None
+
+
+@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the kernels are tested on the device")
+def test_the_kernels_are_right_in_tritons_interpreter() -> None:
+    tests = Path(__file__).with_name("test_inference_cuda.py")
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-k", "64-bits1 or short", str(tests)]
+    done = subprocess.run(command, env=os.environ | {"TRITON_INTERPRET": "1"}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-4000:]
 
 
 def test_no_engine_on_the_cpu_imports_triton() -> None:

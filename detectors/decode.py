@@ -131,7 +131,8 @@ def _hex(run: str) -> str | None:
 
 
 def _percent(run: str) -> str | None:
-    return _readable(unquote_to_bytes(run))
+    # a lone surrogate has no UTF-8; what stands for it is left out as unreadable
+    return _readable(unquote_to_bytes(run.encode("utf-8", "surrogatepass")))
 
 
 def _untag(run: str) -> str:

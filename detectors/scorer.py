@@ -8,6 +8,7 @@ of its length. `python -m detectors.training` makes the weights; `weights/prompt
 from __future__ import annotations
 
 import functools
+import math
 from importlib import resources
 from typing import Annotated, NamedTuple
 
@@ -77,6 +78,8 @@ class Scorer:
             whole = _margin(np.array((self.total(grams, head),)), lengths + 1, form)
             return Margins(whole, whole, np.zeros_like(lengths), lengths)
         sums = self.places(grams, head)
+        if len(starts) == 1:
+            return _alone(sums, int(starts[0]), int(ends[0]), form)
         bounds = np.empty(2 * len(starts), dtype=np.intp)
         np.subtract(starts, 1, out=bounds[0::2])
         bounds[1::2] = ends
@@ -96,6 +99,30 @@ class Scorer:
         return Margins(whole, worst, begin, end)
 
 
+def _alone(sums: npt.NDArray[np.int16], start: int, end: int, form: Head) -> Margins:
+    """The margins of one text that has windows: as of many, with few calls, which are what it costs."""
+    running = np.zeros(len(sums) + 1, dtype=np.int64)
+    np.add.accumulate(sums, dtype=np.int64, out=running[1:])
+    last = end - form.window
+    low = np.arange(start, last + form.stride, form.stride)
+    low[-1] = last
+    value = running.take(low + form.window)
+    value -= running.take(low)
+    odds = value * form.scale / math.sqrt(form.window + float(SMOOTH)) + form.bias
+    best = int(odds.argmax())
+    total = int(running[end]) - int(running[start - 1])
+    whole = total * form.scale / math.sqrt(end - start + 1 + float(SMOOTH)) + form.bias
+    worst = float(odds[best]) - form.many * _log(len(low))
+    begin = int(low[best]) - start
+    return Margins(*(np.array((one,)) for one in (whole, worst, begin, begin + form.window)))
+
+
+@functools.cache
+def _log(count: int) -> float:
+    """As numpy gives it for many."""
+    return float(np.log(np.array((count,)))[0])
+
+
 def _margin(sums: Ints, lengths: npt.NDArray[np.intp], form: Head) -> Floats:
     return np.asarray(sums * form.scale / np.sqrt(lengths + float(SMOOTH)) + form.bias, dtype=np.float64)
 
@@ -109,11 +136,6 @@ def _windows(
     starts: npt.NDArray[np.intp], ends: npt.NDArray[np.intp], form: Head
 ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
     """(text, start) of every window: one each `stride`, and the last one ends with the text."""
-    if len(starts) == 1:
-        start, last = int(starts[0]), int(ends[0]) - form.window
-        low = np.arange(start, last + form.stride, form.stride)
-        low[-1] = last
-        return np.zeros_like(low), low
     counts = windows_of(ends - starts, form)
     rows = np.repeat(np.arange(len(starts)), counts)
     within = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
@@ -122,8 +144,6 @@ def _windows(
 
 def _first_best(rows: npt.NDArray[np.intp], value: Floats) -> npt.NDArray[np.intp]:
     """Index of each row's highest value, the first of equals."""
-    if rows[0] == rows[-1]:
-        return np.array((int(value.argmax()),), dtype=np.intp)
     order = np.lexsort((-value, rows))
     return order[np.flatnonzero(np.diff(rows, prepend=-1))]
 

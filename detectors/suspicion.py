@@ -19,10 +19,13 @@ _SHAPE = bytes(
     for byte in range(256)
 )
 _RUN = bytes(119 if chr(byte).isalnum() or byte in b"+/_-:" else 32 for byte in range(128)) + bytes(128)
-_SPELLED = (b"a a a a", b"a0a", b" 0aaa")
+_SPELLED = ((b" a a ", b"a a a a"), (b"a0a", b"a0a"), (b" 0a", b" 0aaa"))
+"""What is looked for, behind a part of it that ordinary text lacks and that is found to be missing sooner."""
 _WIDE = bytes(32 if byte == ord("/") else byte for byte in range(256))
 _SPELLED_WIDE = (b"? ? ", b"?  ? ")
 """Characters beyond ASCII, here `?`, with separators between them."""
+_ALONE = b" ? "
+"""Part of both."""
 _ENCODED_RUN = b"w" * 20
 _SPACED_CJK = re.compile(r"[\u4e00-\u9fff][\s.\-_*|~·/]{1,2}[\u4e00-\u9fff][\s.\-_*|~·/]")
 
@@ -30,10 +33,13 @@ _SPACED_CJK = re.compile(r"[\u4e00-\u9fff][\s.\-_*|~·/]{1,2}[\u4e00-\u9fff][\s.
 def spelled_at(shape: bytes, joined: str) -> Iterator[int]:
     """Offsets of letters spaced out or mixed with leetspeak signs; `shape` is ASCII of `joined`."""
     classes = shape.translate(_SHAPE)
-    for needle in _SPELLED:
-        yield from _all(classes, needle, 16)
+    for part, needle in _SPELLED:
+        if part in classes:
+            yield from _all(classes, needle, 16)
     if not joined.isascii():
         classes = classes.translate(_WIDE)
+        if _ALONE not in classes and "·" not in joined:
+            return
         spaced = (at for needle in _SPELLED_WIDE for at in _all(classes, needle, 2))
         dotted = (at - back for at in _all(joined, "·", 1) for back in (1, 2) if at >= back)
         for at in itertools.chain(spaced, dotted):

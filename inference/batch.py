@@ -20,7 +20,7 @@ from inference.sampling import adjusted, choose, logprobs, shortlist, uniform
 from inference.scheduler import Feed, QueueFull, Scheduler
 from inference.sequence import Sequence
 from inference.shortlist import ShortRow, ask, draw_short
-from inference.types import Chunk, EngineStats, FinishReason, Place
+from inference.types import Chunk, EngineStats, FinishReason, Place, TokenLogprob
 from inference.watermark.marking import AnswerMark, Marker
 from inference.watermark.tournament import MarkedRow, draw_marked
 
@@ -230,7 +230,8 @@ class Batch:
         self._tokens += 1
         told = None
         if sampling.logprobs:
-            told = logprobs(outcome.whole() if isinstance(outcome, Shortlist) else outcome, token, sampling.logprobs)
+            row = outcome.whole() if isinstance(outcome, Shortlist) else outcome
+            told = self._named(logprobs(row, token, sampling.logprobs))
         piece = self._forward.piece(token)
         if feed.request_id in self._marks:
             self._marks[feed.request_id].accept(piece)
@@ -238,6 +239,10 @@ class Batch:
         if chunk is not None and chunk.finish is not None:
             self._out(feed.request_id)
         return chunk
+
+    def _named(self, told: TokenLogprob) -> TokenLogprob:
+        piece = self._forward.piece
+        return replace(told, pieces=(piece(told.token), *(piece(token) for token, _ in told.top)))
 
     def _accounted(self, chunk: Chunk) -> Chunk:
         """The last chunk of an answer says what was marked."""

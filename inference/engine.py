@@ -155,7 +155,15 @@ class TorchEngine(BatchingEngine):
             told = "expected memory for the weights and a cache of one whole context at least"
             raise ValueError(f"device {device}: {told}; take a larger device or a smaller model") from None
         self.row_counts = forward.row_counts if isinstance(forward, TorchForward) else ()
+        self._own = forward
         super().__init__(forward, models=(model_dir.name,), max_waiting=max_waiting, reuse=reuse, marker=marker)
+
+    def adopt(self, tenant: str, name: str, folder: Path) -> None:
+        """Hang in one more adapter that this tenant alone may ask for; blocks, and steps go on.
+
+        Raises ``ValueError`` where it does not fit, ``OSError`` where it cannot be read.
+        """
+        self._own.adopt((tenant, name), folder)
 
 
 def _forward(

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from collections.abc import Sequence as Items
+from pathlib import Path
 from typing import Protocol
 
 import torch
 
 from inference.attention import geometry
 from inference.blocks import Move
+from inference.lora import add_adapter
 from inference.model import LanguageModel
 from inference.paged import PagedCache
 from inference.ports import FeedTokens, Row, Shortlist
@@ -93,6 +95,10 @@ class ModelForward:
             # the same words whether it is another's or nobody's
             raise InvalidRequest("adapter: this tenant has none of that name")
         return self._digest + self._adapters[tenant, adapter]
+
+    def adopt(self, key: tuple[str, str], folder: Path) -> None:
+        """Hang in one more adapter while requests run: none can ask for it before all of it is there."""
+        self._adapters[key] = add_adapter(self._model, key, folder)
 
     def piece(self, token: int) -> bytes:
         """See ``Forward.piece``."""

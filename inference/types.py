@@ -102,11 +102,15 @@ class GenerationRequest:
 
 @dataclass(frozen=True, slots=True)
 class TokenLogprob:
-    """Natural logarithms, rounded to ``LOGPROB_STEP``: the drawn token's, and (id, value) of the likeliest."""
+    """Natural logarithms, rounded to ``LOGPROB_STEP``: the drawn token's, and (id, value) of the likeliest.
+
+    ``pieces``: the bytes of the drawn token, then of each of ``top``, where an engine knows them.
+    """
 
     token: int
     logprob: float
     top: tuple[tuple[int, float], ...]
+    pieces: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -118,7 +118,7 @@ class Models(Section):
 
 
 class Seal(Section):
-    batch: int = Field(4096, ge=1, le=4096, description="most records of one sealed batch")
+    batch: int = Field(16_384, ge=1, le=16_384, description="most records of one sealed batch")
     interval_ms: int = Field(1000, ge=10, le=60_000, description="a batch closes after this long at the latest")
 
 

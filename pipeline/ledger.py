@@ -34,6 +34,8 @@ from pipeline.replays import Session
 IDEMPOTENCY_MS = 24 * 3600 * 1000
 MAX_ACCOUNTS = 16_384
 """Accounts of one partition that a snapshot keeps, those that were heard of last; about 1 KB each."""
+MAX_UNPACKED = 1_024
+"""Accounts that are kept unpacked besides, about 5 KB each; those who ask again and again are read from here."""
 _ABSENT: Any = object()
 
 
@@ -65,8 +67,8 @@ class Ledger:
         self.idempotent: dict[str, tuple[str, int]] = {}
         self.accounts: dict[str, bytes] = {}
         """Principal -> ``detectors.accounts.standing.Standing``, packed."""
-        self._known: tuple[bytes, Standing] = (b"", NOBODY)
-        """What was unpacked last; a value, so nothing that happens to ``accounts`` makes it wrong."""
+        self._known: dict[str, tuple[bytes, Standing]] = {}
+        """What was unpacked of ``accounts``, each with its bytes: where those differ, it no longer holds."""
         self._judged: tuple[Standing, Facts, Judgement] | None = None
         """The last judgement: ``apply`` asks for what ``decide`` has just asked for."""
         self._journal: list[tuple[dict[Any, Any], Any, Any]] | None = None
@@ -129,16 +131,25 @@ class Ledger:
             self._set(self.sequences, record.tenant, record.sequence)
         self._charge(record.charges, facts.time)
         if policy.counts(record.verdict, record.reasons):
-            self._judge(record.principal, facts)
+            self.judge(record.principal, facts)
         if record.verdict == "admit" and facts.kind == "inference":
             self._reserve(record)
 
     def standing(self, principal: str) -> Standing:
         """Where the account of ``principal`` stands."""
-        held = self.accounts.get(principal, b"")
-        if held != self._known[0]:
-            self._known = held, unpack(held) if held else NOBODY
-        return self._known[1]
+        held = self.accounts.get(principal)
+        if held is None:
+            return NOBODY
+        known = self._known.get(principal)
+        if known is not None and known[0] is held:
+            return known[1]
+        return self._know(principal, held, unpack(held))
+
+    def _know(self, principal: str, held: bytes, standing: Standing) -> Standing:
+        if len(self._known) >= MAX_UNPACKED and principal not in self._known:
+            self._known.clear()
+        self._known[principal] = held, standing
+        return standing
 
     def judgement(self, principal: str, facts: Facts) -> Judgement | None:
         """What ``facts`` make of the account of ``principal``, which stays as it is; None where its text was not
@@ -153,32 +164,22 @@ class Ledger:
         self._judged = standing, facts, found
         return found
 
-    def _judge(self, principal: str, facts: Facts) -> None:
+    def judge(self, principal: str, facts: Facts) -> None:
+        """Keep what ``judgement`` says."""
         found = self.judgement(principal, facts)
         if found is not None:
             held = pack(found.after)
             self._set(self.accounts, principal, held)
-            self._known = held, found.after
+            self._know(principal, held, found.after)
 
     def _reserve(self, record: Decision) -> None:
         facts = record.facts
         self._soonest = min(self._soonest, facts.deadline)
-        self._set(
-            self.open,
-            record.request,
-            Reservation(
-                record.request,
-                facts.offset,
-                facts.time,
-                facts.deadline,
-                record.organisation,
-                record.tenant,
-                record.principal,
-                facts.client_request,
-                facts.lane,
-                record.charges,
-            ),
-        )
+        held = Reservation(
+            record.request, facts.offset, facts.time, facts.deadline, record.organisation, record.tenant,
+            record.principal, facts.client_request, facts.lane, record.charges,
+        )  # fmt: skip
+        self._set(self.open, record.request, held)
         self._set(self.clients, client_name(record.principal, facts.client_request), record.request)
         if facts.idempotency:
             self._set(

@@ -6,7 +6,9 @@ from collections.abc import Iterable, Sequence
 
 from detectors.accounts.response import DUTIES, STEPS, Step
 from detectors.base import Finding
-from pipeline.events.control import Control, Plan, Principal
+from pipeline.events.control import Control, Model, Plan, Principal
+from pipeline.events.records import Facts
+from pipeline.events.wire import MAX_TOLD
 from pipeline.topics import POOL_WORK
 
 SCORED = "injection.score"
@@ -27,6 +29,16 @@ def refusal(plan: Plan, findings: Sequence[Finding]) -> str:
     return "injection" if any(_blocks(plan, f) for f in findings) else ""
 
 
+def knows(tenant: str, model: Model | None) -> bool:
+    """Whether a model exists for a tenant; the adapters of others do not."""
+    return model is not None and model.tenant in (None, tenant)
+
+
+def allows(plan: Plan, tenant: str, model: Model) -> bool:
+    """Whether a tenant may ask for a model: its plan names it, or the base of an adapter that is the tenant's own."""
+    return knows(tenant, model) and (model.base or model.id) in plan.models
+
+
 def counts(verdict: str, reasons: Sequence[str]) -> bool:
     """Whether a request that was answered so counts for its account: quotas refuse before anything is read."""
     return verdict == "admit" or not WITHHELD.isdisjoint(reasons)
@@ -39,6 +51,18 @@ def answered(plan: Plan, principal: Principal, step: Step) -> Step:
     if plan.shadow:
         return "observe"
     return STEPS[min(STEPS.index(step), STEPS.index(plan.extraction))]
+
+
+def unreadable(plan: Plan, facts: Facts) -> str:
+    """Why ``plan`` lets a request read less out of the model than ``facts`` ask for; empty where it lets them."""
+    if facts.biases and not plan.logit_bias:
+        return "logit_bias_not_allowed"
+    # both together read the model's last layer out (Carlini et al. 2024), and a readout must fit one record
+    if facts.top_logprobs > plan.top_logprobs or (
+        facts.top_logprobs >= 0 and (facts.biases or facts.max_tokens > MAX_TOLD)
+    ):
+        return "logprobs_not_allowed"
+    return ""
 
 
 def conceals(step: Step) -> bool:

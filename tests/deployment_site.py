@@ -14,7 +14,8 @@ import msgspec
 
 from pipeline.adapters import topic_admin
 from pipeline.adapters.control_feed import ControlFeed
-from pipeline.adapters.embedded.broker import BrokerSettings, EmbeddedBroker
+from pipeline.adapters.embedded.broker import EmbeddedBroker
+from pipeline.adapters.embedded.broker_config import BrokerSettings
 from pipeline.adapters.embedded.supervisor import Supervisor, free_port
 from pipeline.adapters.registry import Registry, read_policies
 from pipeline.config import cache
@@ -54,10 +55,13 @@ class Deployment:
         *,
         counter: int,
         session: str = "s",
+        at: int = 0,
+        key: str = "",
         **fields: object,
     ) -> tuple[bytes, list[tuple[str, bytes]]]:
-        """Value and headers of a genuine record of ``requests``."""
-        key, secret = self.keys[tenant].removeprefix("sk-sluice-").split(".")
+        """Value and headers of a genuine record of ``requests``, signed with the tenant's key or the one named ``key``,
+        now or ``at`` (Unix ms)."""
+        key, secret = self.keys[key or tenant].removeprefix("sk-sluice-").split(".")
         messages = msgspec.json.encode([{"role": "user", "content": prompt}])
         sealed = self.vault.seal(tenant, "request", "messages", name, messages)
         body = wire.InferenceBody(**{"model": "echo", "max_tokens": 16, "sealed": sealed, **fields})  # type: ignore[arg-type]
@@ -68,7 +72,7 @@ class Deployment:
             name,
             "inference",
             value,
-            time=int(time.time() * 1000),
+            time=at or int(time.time() * 1000),
             session=session,
             counter=counter,
         )

@@ -9,7 +9,9 @@ from __future__ import annotations
 import hashlib
 import re
 import tomllib
+from functools import reduce
 from importlib.resources import files
+from operator import itemgetter, or_
 
 import ahocorasick
 
@@ -28,7 +30,8 @@ MAX_CACHED = 65_536
 and again."""
 LANES = 128
 _WIDE = "\u2e80-\ud7ff\uf900-\ufaff\uff66-\uff9f"
-_TOKEN = re.compile(f"[{_WIDE}]|[^\\s{_WIDE}]+")
+_RUN = re.compile(f"([{_WIDE}]+)|([^\\s{_WIDE}]+)")
+_CUE = itemgetter(1)
 _EDGE = ".,;:!?\"'()[]{}。，；：！？、“”‘’（）《》…"
 
 
@@ -40,7 +43,15 @@ def cut(text: str) -> str:
 
 def words(text: str) -> list[str]:
     """Words of a text that `cut` gave; where a script writes none, characters."""
-    return text.split() if text.isascii() else _TOKEN.findall(text)
+    if text.isascii():
+        return text.split()
+    found: list[str] = []
+    for wide, word in _RUN.findall(text):
+        if wide:
+            found += wide
+        else:
+            found.append(word)
+    return found
 
 
 _SPREAD = tuple(bytes(byte >> 7 - at & 1 for at in range(8)) for byte in range(256))
@@ -48,10 +59,13 @@ GRAMMAR_BIT = 8 * (LANES + 1)
 GRAMMAR = 1 << GRAMMAR_BIT
 """Set above the lanes of a word that does grammar's work, so that a sum of words counts those too; one lane above, so
 that a word moved down by a lane has no such mark among its lanes."""
+CUES_BIT = GRAMMAR_BIT + 8
+"""From here on a word bears its cues, so that one look tells all of it; no sum of words reaches up to them."""
 
 
 class Lanes(dict[str, int]):
-    """Word -> LANES bits of its hash, one in each byte of one integer, so that sums of words are counts per lane."""
+    """Word -> LANES bits of its hash, one in each byte of one integer, so that sums of words are counts per lane; above
+    them whether it is grammar's, and its cues."""
 
     def __init__(self, lexicon: Lexicon) -> None:
         super().__init__()
@@ -62,7 +76,8 @@ class Lanes(dict[str, int]):
             self.clear()
         digest = hashlib.blake2b(word.encode("utf-8", "replace"), digest_size=LANES // 8).digest()
         lanes = int.from_bytes(b"".join([_SPREAD[byte] for byte in digest]), "big")
-        lanes = self[word] = lanes | GRAMMAR * (self._lexicon[word] >= FUNCTION)
+        cues = self._lexicon.cues(word)
+        lanes = self[word] = lanes | GRAMMAR * (cues >= FUNCTION) | (cues & FUNCTION - 1) << CUES_BIT
         return lanes
 
 
@@ -70,11 +85,10 @@ _Starts = tuple[tuple[str, ...], list[tuple[str, bool, int]]]
 _NONE: _Starts = ((), [])
 
 
-class Lexicon(dict[str, int]):
-    """Word -> its cues, by the table of `cues.toml`."""
+class Lexicon:
+    """What words and phrases hint at, by the table of `cues.toml`."""
 
     def __init__(self, table: dict[str, dict[str, list[str]]]) -> None:
-        super().__init__()
         self._function = frozenset((*table["function"]["words"], *"".join(table["function"]["phrases"])))
         starts: dict[str, list[tuple[str, bool, int]]] = {}
         self._phrases = ahocorasick.Automaton()
@@ -91,18 +105,10 @@ class Lexicon(dict[str, int]):
 
     def in_text(self, part: str) -> int:
         """Cues of phrases in a script without spaces."""
-        bits = 0
-        for _, cue in self._phrases.iter(part):
-            bits |= cue
-        return bits
+        return reduce(or_, map(_CUE, self._phrases.iter(part)), 0)
 
-    def __missing__(self, word: str) -> int:
-        if len(self) >= MAX_CACHED:
-            self.clear()
-        bits = self[word] = self._cues(word)
-        return bits
-
-    def _cues(self, word: str) -> int:
+    def cues(self, word: str) -> int:
+        """Cues of one word, and FUNCTION where it is grammar's."""
         if len(word) == 1 and word >= "\u2e80":
             return FUNCTION if word in self._function else 0
         bare = word.strip(_EDGE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from detectors.accounts import cues
@@ -37,6 +38,7 @@ TINY_TOKENS, HOT_HUNDREDTHS = 32, 70
 QUICK_MS = 10_000
 LONG_WORDS, BRIEF_WORDS = 48, 14
 SALAD_GRAMMAR = 3
+_REMEMBERED = 16_384
 _ELICIT = REASON | STEP | WHOLE | ORDER | ANSWER
 
 
@@ -60,6 +62,20 @@ class Past(NamedTuple):
     gap_before: int
 
 
+class _Bits(dict[int, int]):
+    """Packed marks or dials -> the facts that they raise whatever came before; few of them are ever used."""
+
+    def __init__(self, raised: Callable[[int], int]) -> None:
+        super().__init__()
+        self._raised = raised
+
+    def __missing__(self, packed: int) -> int:
+        if len(self) >= _REMEMBERED:
+            self.clear()
+        on = self[packed] = self._raised(packed)
+        return on
+
+
 def facts(seen: Trace, past: Past) -> int:
     """The facts of one request."""
     met = _met(seen, past)
@@ -80,70 +96,106 @@ def _met(seen: Trace, past: Past) -> int:
     on = HEAD_KNOWN * head | TAIL_KNOWN * tail
     if past.same:
         return on | SAME | SAME_AS_LAST * past.same_as_last
-    on |= HEAD_ONLY * (head and not tail) | TAIL_ONLY * (tail and not head)
+    if head != tail:
+        on |= HEAD_ONLY if head else TAIL_ONLY
     if past.first:
         return on
     if past.form:
         return on | NUMBERED
+    nearest = past.nearest
     if (
         past.head_as_last
+        and nearest <= GROWN_BITS
         and seen.length >= past.length_before + 4
-        and past.nearest <= GROWN_BITS
         and seen.length > f.TAIL_WORDS
     ):
         return on | GROWS
-    if past.nearest > FAR_BITS:
+    if nearest > FAR_BITS:
         return on | FAR | FAR_KNOWN * (head or tail)
-    if past.nearest <= NEAR_BITS:
+    if nearest <= NEAR_BITS:
         return on | NEAR | AKIN | EDITED * (not head) | EDITED_INSIDE * (head and tail)
-    return on | AKIN * (past.nearest <= AKIN_BITS)
+    return on | AKIN * (nearest <= AKIN_BITS)
 
 
 def _asked(seen: Trace, past: Past, grows: bool) -> int:
     """What the text asks for, by the cues at its ends, and its shape."""
     marks = seen.marks
-    start, end = marks >> f.HEAD_CUES, marks >> f.TAIL_CUES
+    on = _SHAPES[marks]
     head, tail = past.head >= KNOWN, past.tail >= KNOWN
-    on = SHORT * (marks & f.SHORT > 0) | OPEN * (marks & f.OPEN > 0) | ASKS * (marks & f.ASKS > 0)
-    on |= WIDE * (marks & f.WIDE > 0) | RUNS * (marks & f.RUNS > 0) | LONG * (seen.length > LONG_WORDS)
-    on |= LAYOUT_END * (end & LAYOUT > 0)
-    if marks >> f.GRAMMAR & 15 <= SALAD_GRAMMAR and seen.length and not marks & f.SHORT:
-        on |= SALAD | SALAD_AKIN * (past.nearest <= AKIN_BITS)
-    if sure := elicits(end):
-        on |= ELICITS_END_WEAKLY | (ELICITS_END | ELICITS_END_KNOWN * tail) * (sure == 2)
-    if start & REASON and head and not grows:
-        on |= ELICITS_START_WIDELY * (start & (WHOLE | STEP) > 0)
-    if elicits(start) == 2:
-        on |= ELICITS_START | ELICITS_START_KNOWN * (head and not grows)
-    if start & MAKE and start & TASKS:
-        on |= MAKES_START | MAKES_KNOWN * (head or tail)
-    if end & MAKE and end & TASKS:
-        on |= MAKES_END | MAKES_KNOWN * (head or tail)
-    if start & VERBATIM:
-        on |= (
-            VERBATIM_START
-            | VERBATIM_OPEN * (marks & f.OPEN > 0 and head and not grows)
-            | VERBATIM_KNOWN * (head and not grows)
-        )
-    if start & REPEAT and start & cues.ENDLESS:
-        brief = seen.length <= BRIEF_WORDS * (2 if marks & f.WIDE else 1)
-        on |= ENDLESS | ENDLESS_RUN * (brief or marks & f.RUNS > 0)
+    if seen.length > LONG_WORDS:
+        on |= LONG
+    if on & SALAD:
+        if not seen.length:
+            on ^= SALAD
+        elif past.nearest <= AKIN_BITS:
+            on |= SALAD_AKIN
+    if on & ELICITS_END and tail:
+        on |= ELICITS_END_KNOWN
+    if (head or tail) and on & (MAKES_START | MAKES_END):
+        on |= MAKES_KNOWN
+    start = marks >> f.HEAD_CUES
+    if head and not grows:
+        if start & REASON and start & (WHOLE | STEP):
+            on |= ELICITS_START_WIDELY
+        if on & ELICITS_START:
+            on |= ELICITS_START_KNOWN
+        if on & VERBATIM_START:
+            on |= VERBATIM_KNOWN | VERBATIM_OPEN * (on & OPEN > 0)
+    if on & ENDLESS and (on & RUNS or seen.length <= BRIEF_WORDS * (2 if on & WIDE else 1)):
+        on |= ENDLESS_RUN
     return on
+
+
+def _shape(marks: int) -> int:
+    """What the cues and the form of a text say by themselves. A text without words is SALAD here."""
+    start, end = marks >> f.HEAD_CUES, marks >> f.TAIL_CUES
+    on = SHORT * (marks & f.SHORT > 0) | OPEN * (marks & f.OPEN > 0) | ASKS * (marks & f.ASKS > 0)
+    on |= WIDE * (marks & f.WIDE > 0) | RUNS * (marks & f.RUNS > 0) | LAYOUT_END * (end & LAYOUT > 0)
+    on |= SALAD * (marks >> f.GRAMMAR & 15 <= SALAD_GRAMMAR and not marks & f.SHORT)
+    sure = elicits(end)
+    on |= ELICITS_END_WEAKLY * (sure > 0) | ELICITS_END * (sure == 2) | ELICITS_START * (elicits(start) == 2)
+    on |= MAKES_START * (start & MAKE > 0 and start & TASKS > 0) | MAKES_END * (end & MAKE > 0 and end & TASKS > 0)
+    on |= VERBATIM_START * (start & VERBATIM > 0)
+    return on | ENDLESS * (start & REPEAT > 0 and start & cues.ENDLESS > 0)
 
 
 def _turned(seen: Trace, past: Past) -> int:
     """What the parameters do, and the pace."""
-    dials = seen.dials
-    tiny, warm = 0 < f.max_tokens(dials) <= TINY_TOKENS, f.temperature(dials)
-    on = TINY * tiny | LOGPROBS * f.logprobs(dials) | CHOICES * (f.choices(dials) > 1) | COLD * (warm == 0)
-    on |= HOT * (warm >= HOT_HUNDREDTHS) | SAME_HOT * (past.same > 0 and warm > 0)
-    short = seen.marks & f.SHORT > 0 or not seen.length
-    if f.top_logprobs(dials):
-        on |= TOP_LOGPROBS | LOGPROB_PROBE * (tiny and short and not past.same)
+    dials, same = seen.dials, past.same
+    on = _DIALLED[dials]
+    if same and f.temperature(dials):
+        on |= SAME_HOT
+    if seen.biases or on & TOP_LOGPROBS:
+        on |= _probed(seen, past, on & TINY > 0)
+    if past.first:
+        return on
+    if dials != past.dials_before:
+        on |= DIALS_TURNED
+    if not past.dials:
+        on |= DIALS_NEW
+    if past.gap < QUICK_MS:
+        on |= QUICK
+    before = past.gap_before
+    return on | REGULAR if before > 0 and abs(past.gap - before) * 8 <= before else on
+
+
+def _probed(seen: Trace, past: Past, tiny: bool) -> int:
+    """What a request with biases or top log-probs may be after."""
+    on, short = 0, seen.marks & f.SHORT > 0 or not seen.length
+    if f.top_logprobs(seen.dials):
+        on |= LOGPROB_PROBE * (tiny and short and not past.same)
     if seen.biases:
         on |= BIASED | BIAS_SET_NEW * (not past.bias_set) | BIAS_NEW * (not past.bias)
         on |= BIAS_PROBE * (not past.bias and (tiny or short))
-    if past.first:
-        return on
-    on |= DIALS_TURNED * (dials != past.dials_before) | DIALS_NEW * (not past.dials) | QUICK * (past.gap < QUICK_MS)
-    return on | REGULAR * (past.gap_before > 0 and abs(past.gap - past.gap_before) * 8 <= past.gap_before)
+    return on
+
+
+def _dialled(dials: int) -> int:
+    """What the parameters say by themselves."""
+    warm = f.temperature(dials)
+    on = TINY * (0 < f.max_tokens(dials) <= TINY_TOKENS) | LOGPROBS * f.logprobs(dials)
+    on |= CHOICES * (f.choices(dials) > 1) | TOP_LOGPROBS * (f.top_logprobs(dials) > 0)
+    return on | COLD * (warm == 0) | HOT * (warm >= HOT_HUNDREDTHS)
+
+
+_SHAPES, _DIALLED = _Bits(_shape), _Bits(_dialled)

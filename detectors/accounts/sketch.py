@@ -12,6 +12,9 @@ _TOP = int.from_bytes(b"\x80" * LANES, "big")
 _ONES = int.from_bytes(b"\x01" * LANES, "big")
 _FOLDS = tuple((LANES * 8 >> fold, (1 << (LANES * 8 >> fold)) - 1, 1 << fold - 1) for fold in (1, 2, 3))
 
+_BITS = bytes(byte.bit_count() for byte in range(256))
+_EACH = int.from_bytes(b"\x01" * SKETCH, "little")
+
 
 def sketch(lanes: Iterable[int], count: int) -> int:
     """Bit i is set where more than half of the `count` words (at most 127) have bit i of their hash set."""
@@ -31,24 +34,18 @@ class Ring:
     of bits in lanes of one integer."""
 
     def __init__(self, size: int) -> None:
-        def lanes(value: int, width: int) -> int:
-            return int.from_bytes(value.to_bytes(width, "little") * (size * SKETCH // width), "little")
-
         self._bytes = size * SKETCH
-        self._each = lanes(1, SKETCH)
-        self._ones, self._twos, self._fours = lanes(0x55, 1), lanes(0x33, 1), lanes(0x0F, 1)
 
     def nearest(self, held: bytes, found: int) -> int:
         """Bits in which `found` differs from the nearest of those `held`; LANES where there is none."""
         if not held:
             return LANES
-        bits = int.from_bytes(held, "little") ^ found * self._each
-        bits -= bits >> 1 & self._ones
-        bits = (bits & self._twos) + (bits >> 2 & self._twos)
-        bits = bits + (bits >> 4) & self._fours
-        for fold in (8, 16, 32, 64):
-            bits += bits >> fold
-        return min(bits.to_bytes(self._bytes, "little")[: len(held) : SKETCH])
+        size = len(held)
+        same = int.from_bytes(found.to_bytes(SKETCH, "little") * (size // SKETCH), "little")
+        counts = (int.from_bytes(held, "little") ^ same).to_bytes(size, "little").translate(_BITS)
+        # the product's last byte of every sketch is the sum of its bytes, and no sum reaches 256
+        sums = int.from_bytes(counts, "little") * _EACH
+        return min(sums.to_bytes(size + SKETCH, "little")[SKETCH - 1 : size : SKETCH])
 
     def added(self, held: bytes, found: int) -> bytes:
         """With `found` in front, and without the oldest where there is no room."""

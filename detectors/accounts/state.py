@@ -32,6 +32,7 @@ _TOLD = len(NAMES)
 _FACTS = 8
 """Bytes of one request's facts."""
 _MOST_COUNTED, _MOST_SEEN, _MOST_DISTANT = 60, 200, 64
+_COUNTED = np.array(COUNTED)
 COLUMNS = 1 + 2 * len(NAMES) + len(COUNTED) + 1 + 9
 
 
@@ -85,11 +86,16 @@ def counted(table: tuple[int, ...], value: int, size: int) -> tuple[tuple[int, .
 def advance(state: AccountState, seen: Trace, time: int) -> AccountState:
     """The state after one request at `time` (ms); score and alarm are left as they are. Pure."""
     texts, same = counted(state.texts, seen.text, TEXTS)
-    forms, form = counted(state.forms, seen.form, TEXTS)
+    if seen.form == seen.text and state.forms == state.texts:
+        forms, form = texts, same  # an account without numbers has two tables of one content
+    else:
+        forms, form = counted(state.forms, seen.form, TEXTS)
     heads, head = counted(state.heads, seen.head, EDGES)
     tails, tail = counted(state.tails, seen.tail, EDGES)
-    sets, bias_set = counted(state.bias_sets, seen.biased, DIALS)
-    biases, bias = counted(state.biases, seen.biases, DIALS)
+    sets, bias_set, biases, bias = state.bias_sets, 0, state.biases, 0
+    if seen.biases:
+        sets, bias_set = counted(sets, seen.biased, DIALS)
+        biases, bias = counted(biases, seen.biases, DIALS)
     settings, setting = counted(state.settings, seen.dials, DIALS)
     full = seen.high << 64 | seen.low
     nearest = SKETCHES.nearest(state.ring, full)
@@ -107,34 +113,48 @@ def advance(state: AccountState, seen: Trace, time: int) -> AccountState:
     )  # fmt: skip
 
 
+class _Places(dict[int, tuple[int, ...]]):
+    """Facts -> the numbers of those that hold; an account repeats itself, and there are few kinds of request."""
+
+    def __missing__(self, on: int) -> tuple[int, ...]:
+        if len(self) >= _REMEMBERED:
+            self.clear()
+        places = self[on] = tuple([at for at in range(len(NAMES)) if on >> at & 1])
+        return places
+
+
+_REMEMBERED = 8_192
+_PLACES = _Places()
+
+
 def _added(totals: tuple[int, ...], on: int) -> tuple[int, ...]:
     grown = list(totals)
-    while on:
-        low = on & -on
-        grown[low.bit_length() - 1] += 1
-        on ^= low
+    for at in _PLACES[on]:
+        grown[at] += 1
     return tuple(grown)
 
 
 def row(state: AccountState) -> npt.NDArray[np.int32]:
     """What the scorer reads, COLUMNS integers: shares in thousandths, counts up to a bound."""
     count = max(1, state.count)
-    totals = np.array(state.totals, dtype=np.int64)
-    recent = np.unpackbits(np.frombuffer(state.recent, np.uint8), bitorder="little").reshape(-1, 8 * _FACTS)
+    bits = np.unpackbits(np.frombuffer(state.recent, np.uint8), bitorder="little")
+    # eight facts at a time are added, as bytes of one number: RECENT fits into each
+    recent = np.add.reduce(bits.view("<u8").reshape(-1, _FACTS)).view(np.uint8)
     rest = [state.distance // count]
     for table in (state.texts, state.heads, state.tails):
         rest += _shares(table, count)
     rest.append(min(state.count, _MOST_SEEN))
+    told = np.array((*state.totals, *rest), dtype=np.int64)
     found = np.empty(COLUMNS, dtype=np.int32)
-    found[:_TOLD] = totals * 1000 // count
-    found[_TOLD : 2 * _TOLD] = np.add.reduce(recent, axis=0, dtype=np.int32)[:_TOLD]
-    found[2 * _TOLD : -len(rest)] = np.minimum(totals.take(COUNTED), _MOST_COUNTED)
-    found[-len(rest) :] = rest
+    found[:_TOLD] = told[:_TOLD] * 1000 // count
+    found[_TOLD : 2 * _TOLD] = recent[:_TOLD]
+    found[2 * _TOLD : -len(rest)] = np.minimum(told.take(_COUNTED), _MOST_COUNTED)
+    found[-len(rest) :] = told[_TOLD:]
     return found
 
 
 def _shares(table: tuple[int, ...], count: int) -> list[int]:
     """The share of the commonest and of the three commonest values, and the count of the first."""
-    counts = sorted(table[1::2])[-3:]
+    counts = sorted(table[1::2])
     most = counts[-1] if counts else 0
-    return [1000 * most // count, 1000 * sum(counts) // count, min(most, _MOST_COUNTED)]
+    return [1000 * most // count, 1000 * sum(counts[-3:]) // count, min(most, _MOST_COUNTED)]

@@ -64,13 +64,14 @@ def persons(text: str, places: Places) -> Iterator[Item]:
     """Names in `text`, in order of their start; score LIKELY, or GUESS for a given name alone."""
     capital = _lists().capital
     for run in _RUN.finditer(text):
-        name = run[0].lower()
+        word = run[0]
+        name = word.lower()
         kind = capital.get(name)
         # most capitalised words begin a sentence
         if kind == "r":
             continue
         if name.isalpha():
-            if found := _single(text, run, kind):
+            if len(word) > 1 and (found := _single(text, run, kind)):
                 yield found
         else:
             yield from _in_run(text, run)
@@ -82,10 +83,8 @@ def persons(text: str, places: Places) -> Iterator[Item]:
 
 
 def _single(text: str, run: re.Match[str], kind: str | None) -> Item | None:
-    """What `_judged` says of a run of one word."""
+    """What `_judged` says of a run of one word, which is longer than a letter."""
     start, end = run.span()
-    if end - start < 2:
-        return None
     if _cued(text, start):
         score = LIKELY
     elif kind == "g" and end - start > 2 and not run[0].isupper() and _alone(text, start, end):
@@ -102,11 +101,13 @@ _Part = tuple[int, str, str]
 def _in_run(text: str, run: re.Match[str]) -> Iterator[Item]:
     """A run's names: what lies between the words in it that no name holds."""
     lists = _lists()
+    capital = lists.capital
     parts: list[_Part] = []
     at = run.start()
     for word in run[0].split(" "):
         token = word.rstrip(".")
-        kind = _kind(token, lists)
+        low = token.lower()
+        kind = capital.get(low, "u") if token.isalpha() and token[0] != low[0] else _kind(token, lists)
         if kind != "r":
             parts.append((at, token, kind))
         elif parts:

@@ -28,8 +28,8 @@ from inference.ports import Ask, FeedTokens
 from inference.scheduler import Feed
 from inference.shortlist import ask
 from inference.types import GenerationRequest, SamplingParams, Turn
-from inference.watermark.keys import MASTER_BYTES
 from inference.watermark.marking import Marker, MarkPolicy, TenantMarker
+from inference.watermark.secrets import SECRET_BYTES, of_master
 
 BATCHES = (1, 4, 16, 64, 128, 256)
 DATASHEET = {"NVIDIA H100 80GB HBM3": 3.35e12, "NVIDIA H200": 4.8e12}
@@ -97,7 +97,7 @@ def _shape(model: LanguageModel, batches: list[int], compare: int, load: Load, c
 
 
 def _switches(forward: CudaForward, model: LanguageModel, batch: int, load: Load) -> dict[str, Any]:
-    marker = TenantMarker(secrets.token_bytes(MASTER_BYTES), lambda tenant: MarkPolicy(), lambda: 0)
+    marker = TenantMarker(of_master(secrets.token_bytes(SECRET_BYTES)).mark, lambda tenant: MarkPolicy(), lambda: 0)
     found: dict[str, Any] = {
         "batch": batch,
         "greedy": asyncio.run(_engine(forward, batch, load)),

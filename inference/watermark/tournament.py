@@ -15,11 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inference.sampling import pick
-from inference.watermark.keys import CONTEXT, WORD, Bits, MarkKey, bits_of, with_token
+from inference.watermark.keys import CONTEXT, WORD, Bits, MarkKey, Tokens, bits_of, with_token
 
 CANDIDATES = 64
 """Most likely tokens that compete; the rest keep their probabilities."""
 _DUST = 1e-60
+_DEPTH = 16
+"""Rows into which a row of weights is folded to find the largest."""
 Weights = NDArray[np.float64]
 Ids = NDArray[np.intp]
 
@@ -48,13 +50,21 @@ def reweigh(candidates: Ids, weights: Weights, contexts: Sequence[Sequence[int]]
 
     The sum of each row stays, so tokens outside the candidates keep their probabilities.
     """
-    mixed = np.array(contexts, dtype=WORD).reshape(-1, CONTEXT)
-    for row, key in enumerate(keys):
-        mixed[row] = key.encrypt(mixed[row])
+    mixed = _encrypted(np.array(contexts, dtype=WORD).reshape(-1, CONTEXT), keys)
     blocks = with_token(np.repeat(mixed[:, None], candidates.shape[1], axis=1), candidates.astype(WORD))
+    return compete(weights, bits_of(_encrypted(blocks, keys)))
+
+
+def _encrypted(blocks: Tokens, keys: Sequence[MarkKey]) -> Tokens:
+    """Each row of ``[rows, ..., 4]`` under its own key, those of one key at once: a call costs more than a block."""
+    rows: dict[int, list[int]] = {}
     for row, key in enumerate(keys):
-        blocks[row] = key.encrypt(blocks[row])
-    return compete(weights, bits_of(blocks))
+        rows.setdefault(id(key), []).append(row)
+    found = np.empty_like(blocks)
+    for same in rows.values():
+        chosen = blocks[same]
+        found[same] = keys[same[0]].encrypt(chosen.reshape(-1, chosen.shape[-1])).reshape(chosen.shape)
+    return found
 
 
 def tournament(candidates: Ids, probabilities: Weights, context: Sequence[int], key: MarkKey, draw: float) -> int:
@@ -95,8 +105,17 @@ def draw_marked(rows: Sequence[MarkedRow]) -> dict[str, int]:
 
 
 def _likeliest(weights: Weights) -> Ids:
-    if len(weights) <= CANDIDATES:
-        return np.arange(len(weights))
+    """Places of the ``CANDIDATES`` largest, of equal ones any."""
+    columns = len(weights) // _DEPTH
+    if columns <= CANDIDATES:
+        return _largest(weights) if len(weights) > CANDIDATES else np.arange(len(weights))
+    # so many columns peak no lower, hence so many weights are no smaller: the rest need not be put in order
+    peaks = weights[: columns * _DEPTH].reshape(_DEPTH, columns).max(axis=0)
+    near = np.flatnonzero(weights >= np.partition(peaks, -CANDIDATES)[-CANDIDATES])
+    return near[_largest(weights[near])]
+
+
+def _largest(weights: Weights) -> Ids:
     return np.argpartition(weights, -CANDIDATES)[-CANDIDATES:]
 
 

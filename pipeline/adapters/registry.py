@@ -45,11 +45,15 @@ def read_policies(path: Path) -> list[AnyDocument]:
 
 
 def _require_known(documents: list[AnyDocument], path: Path) -> None:
-    models = {d.id for d in documents if isinstance(d, Model)}
+    models = [document for document in documents if isinstance(document, Model)]
+    known, bases = {model.id for model in models}, {model.id for model in models if model.base is None}
     for plan in documents:
-        missing = [m for m in plan.models if m not in models] if isinstance(plan, Plan) else []
+        missing = [m for m in plan.models if m not in known] if isinstance(plan, Plan) else []
         if missing:
             raise ConfigError(f"{path}: plan {plan.id} names models that are not in the file: {missing}")
+    for model in models:
+        if model.base is not None and model.base not in bases:
+            raise ConfigError(f"{path}: model {model.id} is an adapter of {model.base!r}, which is no base in the file")
 
 
 class Registry:
@@ -145,6 +149,17 @@ class Registry:
         await self._write(held.model_copy(update={"status": "revoked"}), "key.revoke")
         await self._feed.refresh()
 
+    async def judge_account(self, principal: str, extraction: str, analyst: str) -> str:
+        """Put in force what an analyst knows of an account (``Principal.extraction``); gives its tenant."""
+        await self._feed.refresh()
+        held = self._feed.control.principals.get(principal)
+        if held is None:
+            raise ConfigError(f"no principal {principal[:80]!r}; list them with: sluice key list")
+        changed = held.model_copy(update={"extraction": extraction})
+        await self._write(changed, f"account.{extraction}", held.tenant, analyst)
+        await self._feed.refresh()
+        return held.tenant
+
     async def _add_pools(self, tenants: Iterable[str]) -> None:
         wanted = list(tenants)
         if wanted:
@@ -156,12 +171,12 @@ class Registry:
             raise ConfigError(f"no tenant {tenant!r}; list them with: sluice tenant list")
         return held
 
-    async def _write(self, document: AnyDocument, act: str) -> None:
+    async def _write(self, document: AnyDocument, act: str, tenant: str = "", actor: str = "") -> None:
         await self._publisher.send(
             "control", 0, f"{document.doc}/{document.id}".encode(), document.model_dump_json().encode()
         )
-        tenant = document.id if isinstance(document, Tenant) else ""
-        await self._record(act, tenant, f"{document.doc}/{document.id}")
+        tenant = document.id if isinstance(document, Tenant) else tenant
+        await self._record(act, tenant, f"{document.doc}/{document.id}", actor)
 
     async def label(self, request: str, tenant: str, verdict: str, analyst: str) -> None:
         """Put on record what an analyst says of a request of ``tenant``: ``attack`` or ``benign``."""

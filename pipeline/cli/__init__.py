@@ -23,6 +23,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "ask": ("ask",),
     "audit": ("audit",),
     "label": ("label",),
+    "account": ("account",),
     "detect": ("detect",),
     "model": ("model",),
     "watermark": ("watermark",),

@@ -64,6 +64,15 @@ REASONS: dict[str, Reason] = {
         "invalid_request_error",
         "max_tokens is above what the plan or the model allows. Ask for fewer.",
     ),
+    "logprobs_not_allowed": Reason(
+        403,
+        "permission_error",
+        "The tenant's plan tells fewer log-probabilities, or none. Ask for at most its top_logprobs, for 4,096 tokens "
+        "or fewer, and not together with logit_bias.",
+    ),
+    "logit_bias_not_allowed": Reason(
+        403, "permission_error", "The tenant's plan does not include logit_bias. Leave it out."
+    ),
     "input_too_long": Reason(
         413,
         "invalid_request_error",

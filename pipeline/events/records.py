@@ -14,7 +14,7 @@ import msgspec
 from detectors.accounts.response import Step
 from detectors.base import Finding
 
-DECIDER = 3
+DECIDER = 4
 """Version of the rules in ``decide``; a verifier of another version cannot re-derive decisions."""
 LEDGER_FORMAT = 2
 """Version of a ledger's stored form; a snapshot of another is passed over. Belongs to DECIDER, which rises with it."""
@@ -45,6 +45,9 @@ class Sampling(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     repetition_penalty: float = 1.0
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
+    logprobs: bool = False
+    top_logprobs: int = 0
+    logit_bias: tuple[tuple[int, float], ...] = ()
 
 
 class Watermark(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
@@ -86,6 +89,10 @@ class Facts(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """Proven upper bound of the prompt's tokens."""
     deadline: int = 0
     findings: tuple[Finding, ...] = ()
+    top_logprobs: int = -1
+    """Log-probabilities asked for beside each token's own; -1 for none at all."""
+    biases: int = 0
+    """Tokens whose logits the request bends."""
     features: tuple[int, ...] = ()
     """The trace by which the account is judged (``detectors.accounts.features.Trace``); empty if nothing was read."""
     text_digest: bytes = b""
@@ -156,6 +163,8 @@ class Outcome(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, tag="ou
     """Of the model that answered; 0 where it has none."""
     watermark: Watermark | None = None
     fingerprints: Fingerprints = b""
+    adapter: str = ""
+    """Of the tenant, ADAPTER@VERSION, through which it was answered."""
 
 
 class ControlMark(msgspec.Struct, frozen=True, tag="policy", tag_field="kind"):

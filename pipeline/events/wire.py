@@ -33,6 +33,8 @@ SIGNED = (
 )
 MAX_VALUE_BYTES = 1024 * 1024
 MAX_HEADER_BYTES = 2048
+MAX_TOLD = 4096
+"""Tokens of an answer of which log-probabilities are told."""
 SKEW_MS = 60_000
 
 ShortText = Annotated[str, msgspec.Meta(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9._:/-]+$")]
@@ -64,6 +66,17 @@ class InferenceBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omi
     repetition_penalty: Annotated[float, msgspec.Meta(ge=0.1, le=10.0)] = 1.0
     presence_penalty: Annotated[float, msgspec.Meta(ge=-2.0, le=2.0)] = 0.0
     frequency_penalty: Annotated[float, msgspec.Meta(ge=-2.0, le=2.0)] = 0.0
+    logprobs: bool = False
+    top_logprobs: Annotated[int, msgspec.Meta(ge=0, le=5)] = 0
+    logit_bias: Annotated[
+        tuple[
+            tuple[
+                Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)], Annotated[float, msgspec.Meta(ge=-100.0, le=100.0)]
+            ],
+            ...,
+        ],
+        msgspec.Meta(max_length=64),
+    ] = ()
 
     @property
     def sampling(self) -> Sampling:
@@ -77,6 +90,9 @@ class InferenceBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omi
             repetition_penalty=self.repetition_penalty,
             presence_penalty=self.presence_penalty,
             frequency_penalty=self.frequency_penalty,
+            logprobs=self.logprobs,
+            top_logprobs=self.top_logprobs,
+            logit_bias=self.logit_bias,
         )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from pipeline.errors import PipelineError, Retryable
@@ -56,3 +58,5 @@ class Answer(msgspec.Struct, frozen=True):
     request: str = ""
     finish: str = ""
     usage: Usage = Usage()
+    logprobs: dict[str, Any] | None = None
+    """OpenAI's shape, where they were asked for and the plan tells them."""

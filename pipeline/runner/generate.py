@@ -13,8 +13,10 @@ import contextlib
 import dataclasses
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+
+import msgspec
 
 from inference.bounds import MAX_DEADLINE_S
 from inference.types import EngineClosed, FinishReason, GenerationRequest, InferenceEngine, Place
@@ -40,6 +42,10 @@ _PLACES_S, _PLACES = 1.0, 32
 """Seconds between two looks at who waits in the engine, and of how many at most: asking costs the engine time."""
 
 
+Adapt = Callable[[GenerationRequest], Awaitable[GenerationRequest]]
+"""Raises Malformed."""
+
+
 @dataclass(slots=True)
 class Rim:
     """What the partitions of one worker share."""
@@ -58,6 +64,8 @@ class Rim:
     trace: generate.Trace | None = None
     pool: str = ""
     """The tenant that this worker is for alone; empty for one of the shared workers."""
+    adapted: Adapt | None = None
+    """Makes a request's adapter ready; None where the engine takes none."""
     observe: Callable[[Completion, generate.Usage], None] = lambda completion, usage: None
     """Told of each run as it ends."""
     most: int = 256
@@ -155,8 +163,16 @@ class GeneratePartition:
                     return
 
     async def _run(self, offset: int, work: Work) -> None:
+        rim = self._rim
+        rim.attempts += 1
+        attempt = f"{rim.worker}.{rim.attempts}"
         try:
-            completion, rest = await self._generate(work)
+            try:
+                completion, rest, told = await self._generate(work, attempt)
+            except Exception as fault:
+                # ours, not the caller's; its text may quote the prompt, and the caller waits for an answer
+                _log.error("generate: %s met a fault of this worker: %s", work.request, type(fault).__name__)
+                completion, rest, told = generate.failed(work, attempt, rim.worker), None, b""
             written = encode(completion)
             await self._rim.reports.written(
                 Emission("completions", work.partition, work.organisation.encode(), written)
@@ -165,7 +181,7 @@ class GeneratePartition:
                 self._rim.sender.put(self._response(work, rest))
             if _clock() < work.deadline + GRACE_MS:
                 # later it may have expired already, and admit is the one to say so
-                self._rim.sender.put(self._response(work, generate.end(work, completion, written)))
+                self._rim.sender.put(self._response(work, generate.end(work, completion, written, told)))
             event = generate.finding(work, completion, _clock())
             if event is not None:
                 self._rim.sender.put(Emission("findings", work.partition, work.organisation.encode(), event))
@@ -173,19 +189,19 @@ class GeneratePartition:
         finally:
             self._rim.slots.release()
 
-    async def _generate(self, work: Work) -> tuple[Completion, Response | None]:
-        """The report, and the text that has not left yet: it goes with the end."""
+    async def _generate(self, work: Work, attempt: str) -> tuple[Completion, Response | None, bytes]:
+        """The report, the text that has not left yet and goes with the end, and the sealed log-probabilities."""
         rim = self._rim
-        rim.attempts += 1
-        attempt = f"{rim.worker}.{rim.attempts}"
         try:
             messages = await self._open(work)
             request = generate.generation(work, messages)
+            if request.adapter and rim.adapted is not None:
+                request = await rim.adapted(request)
             left_s = (work.deadline - _clock()) / 1000
             request = dataclasses.replace(request, deadline_s=min(MAX_DEADLINE_S, max(0.0, left_s)))
         except Malformed as error:
-            _log.error("generate: %s cannot be opened: %s", work.request, error)
-            return generate.failed(work, attempt, rim.worker), None
+            _log.error("generate: %s cannot be run: %s", work.request, error)
+            return generate.failed(work, attempt, rim.worker), None, b""
 
         def seal(name: str, raw: bytes) -> bytes:
             return rim.vault.seal(work.tenant, "response", name, work.client_request, raw)
@@ -196,9 +212,9 @@ class GeneratePartition:
             finish = await self._stream(work, request, answer)
         finally:
             self._waiting.pop(work.request, None)
-        completion = answer.completion(finish)
+        completion = msgspec.structs.replace(answer.completion(finish), adapter=request.adapter)
         rim.observe(completion, answer.usage)
-        return completion, answer.take()
+        return completion, answer.take(), answer.readout()
 
     async def _stream(self, work: Work, request: GenerationRequest, answer: generate.Answer) -> FinishReason | None:
         """Run to the end, which is None at the deadline; text leaves as it comes."""

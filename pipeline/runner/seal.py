@@ -31,7 +31,7 @@ from pipeline.events.chain import ChainReader, Entry, Position
 from pipeline.events.codec import decode, encode
 from pipeline.events.messages import Manifest
 from pipeline.runner.inbox import Inbox
-from pipeline.stages.seal import Sealed, SealState, begin, heartbeat, resume, seal, token_of
+from pipeline.stages.seal import BATCH_RECORDS, Sealed, SealState, begin, heartbeat, resume, seal, token_of
 from pipeline.tables import MANIFESTS, RECORDS
 
 _log = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ class Rim:
     keys: LogKeys
     store: ClickHouse
     offsets: Offsets
-    batch: int = 4096
+    batch: int = BATCH_RECORDS
     interval_ms: int = 1000
 
 

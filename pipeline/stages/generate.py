@@ -15,12 +15,13 @@ from typing import Protocol
 import msgspec
 
 from detectors.base import Finding
-from inference.types import Chunk, FinishReason, GenerationRequest, Place, SamplingParams, Turn
+from inference.types import Chunk, FinishReason, GenerationRequest, Place, SamplingParams, TokenLogprob, Turn
 from inference.watermark.account import MarkAccount
 from pipeline.events.codec import encode
 from pipeline.events.messages import Completion, FindingEvent, Response, Work
 from pipeline.events.records import Result, Watermark
 from pipeline.events.wire import Message
+from pipeline.stages import readout
 from pipeline.stages.guard import cleaned, verdict, withheld_for
 
 MARKED_TEMPERATURE = 0.7
@@ -66,12 +67,16 @@ def generation(work: Work, messages: Sequence[Message]) -> GenerationRequest:
         sampling=_sampling(work),
         weight=work.weight,
         risk=work.risk / 100,
+        adapter=work.adapter,
     )
 
 
 def _sampling(work: Work) -> SamplingParams:
     """How the answer is drawn. What is concealed reads nothing out, and leaves the watermark a choice of words."""
-    asked = SamplingParams(**msgspec.structs.asdict(work.sampling))
+    sampling = msgspec.structs.asdict(work.sampling)
+    # the engine counts the likeliest tokens, and tells the drawn one's with at least one of them
+    top = sampling.pop("top_logprobs")
+    asked = SamplingParams(**{**sampling, "logprobs": max(1, top) if sampling["logprobs"] else 0})
     if not work.conceal:
         return asked
     return dataclasses.replace(
@@ -104,6 +109,7 @@ class Answer:
         self._text: list[str] = []
         self._ready: list[str] = []
         """May leave, and has not left yet."""
+        self._told: list[TokenLogprob] = []
         self._position = self._version = 0
         self.usage = Usage()
 
@@ -114,6 +120,7 @@ class Answer:
         if not usage.first_token_ms and chunk.output_tokens:
             usage.first_token_ms = max(1, elapsed_ms)
         usage.last_token_ms = max(elapsed_ms, usage.first_token_ms)
+        self._told += chunk.logprobs
         text = self._guard.push(chunk.text) if chunk.text else ""
         if chunk.finish is not None:
             self._version = chunk.version
@@ -145,6 +152,13 @@ class Answer:
             sealed=self._seal(f"{self._attempt}:{position}", raw),
             prefix=self._digest.digest(),
         )
+
+    def readout(self) -> bytes:
+        """Sealed log-probabilities of the answer, empty where none are told."""
+        if self._guard.findings or not self._told:
+            return b""
+        packed = readout.pack(self._told, self._work.sampling.top_logprobs)
+        return self._seal(f"{self._attempt}:logprobs", packed) if packed else b""
 
     @property
     def withheld(self) -> bool:
@@ -179,8 +193,8 @@ class Answer:
         )
 
 
-def end(work: Work, completion: Completion, written: bytes) -> Response:
-    """The last response, once ``written``, the completion's bytes, is acknowledged."""
+def end(work: Work, completion: Completion, written: bytes, told: bytes = b"") -> Response:
+    """The last response, once ``written``, the completion's bytes, is acknowledged; ``told`` is a sealed readout."""
     return Response(
         request=work.request,
         client_request=work.client_request,
@@ -192,6 +206,7 @@ def end(work: Work, completion: Completion, written: bytes) -> Response:
         input_tokens=completion.input_tokens,
         output_tokens=completion.output_tokens,
         reason=withheld_for(work, completion.findings) if completion.result == "withheld" else "",
+        logprobs=told if completion.result == "finished" else b"",
         completion=hashlib.sha256(written).digest(),
     )
 

@@ -14,8 +14,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from detectors.accounts.features import Sampling, turned
-from detectors.base import Finding, Part, Transcript
-from detectors.screening import Screened
+from detectors.base import Finding, Part, Screened, Transcript
 from inference.types import input_token_bound
 from pipeline.errors import Malformed
 from pipeline.events import wire
@@ -177,6 +176,8 @@ def _intake(draft: _Draft, screened: Screened) -> Intake:
         max_tokens=body.max_tokens,
         input_bound=input_token_bound(draft.transcript),
         deadline=raw.time + body.timeout_ms,
+        top_logprobs=body.top_logprobs if body.logprobs else -1,
+        biases=len(body.logit_bias),
         findings=found,
         features=_trace(body, screened),
         text_digest=hashlib.sha256(body.sealed).digest(),
@@ -189,7 +190,8 @@ def _trace(body: wire.InferenceBody, screened: Screened) -> tuple[int, ...]:
     """What the account is judged by, empty where nobody read the text."""
     if not screened.features:
         return ()
-    return *screened.features, *turned(Sampling(body.temperature, body.max_tokens))
+    dials = Sampling(body.temperature, body.max_tokens, body.logprobs, body.top_logprobs, body.logit_bias)
+    return *screened.features, *turned(dials)
 
 
 def keeps(plan: Plan, found: Sequence[Finding]) -> bool:

@@ -26,7 +26,7 @@ from pipeline.events.messages import Manifest
 from pipeline.tables import RECORDS
 from pipeline.topics import BY_NAME
 
-BATCH_RECORDS = 4096
+BATCH_RECORDS = 16_384
 
 
 @dataclass(frozen=True, slots=True)

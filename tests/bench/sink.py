@@ -17,7 +17,7 @@ from tests.bench.rows import Row
 from tests.bench.seal import START, entries
 from tests.bench.site import cpu_seconds
 
-COUNT = 122_880
+COUNT = 131_072
 
 
 def measure() -> list[Row]:

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+from ack_thief import AckThief
 from admit_site import Writers, history, read, report, until_answered
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
@@ -103,6 +104,24 @@ def test_lost_acknowledgements_double_and_lose_nothing(deployment: Any, monkeypa
         assert lost, "no acknowledgement was lost, so this showed nothing"
 
     asyncio.run(scene())
+
+
+@pytest.mark.parametrize("topic", ["decisions", "work"])
+def test_acknowledgements_that_the_network_swallows_double_and_lose_nothing(deployment: Any, topic: str) -> None:
+    thief = AckThief(int(deployment.bootstrap.rpartition(":")[2]), topic, every=2)
+
+    async def scene() -> None:
+        before = await decided(deployment)
+        async with thief.between(), Writers(deployment) as writers:
+            writers.start()
+            for at in range(0, 60, 10):
+                names = [f"swallowed-{topic}-{n}" for n in range(at, at + 10)]
+                await writers.produce("acme", names, at + 1, session=f"swallowed-{topic}")
+                await asyncio.sleep(0.2)
+            await settled(deployment, writers, before, 60)
+
+    asyncio.run(scene())
+    assert thief.stolen >= 2, "no acknowledgement was swallowed, so this showed nothing"
 
 
 def test_dispatch_that_fails_in_the_middle_is_done_again(deployment: Any, monkeypatch: pytest.MonkeyPatch) -> None:

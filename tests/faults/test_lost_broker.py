@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -14,7 +15,8 @@ from pipeline.adapters import faust_watch, kafka, kafka_stop, kafka_write
 from pipeline.adapters.kafka import Marks, PartitionReader
 from pipeline.adapters.kafka_write import Publisher
 from pipeline.errors import Retryable
-from pipeline.events.messages import Completion, Work
+from pipeline.events.codec import decode
+from pipeline.events.messages import Completion, Response, Work
 from pipeline.runner.generate import GeneratePartition
 from pipeline.stages.admit import GRACE_MS
 from pipeline.stages.dispatch import Emission
@@ -74,19 +76,23 @@ def test_a_reader_whose_fetching_stands_still_reads_anew(deployment: Any, monkey
     assert asyncio.run(asyncio.wait_for(scene(), 60)) == [b"first", b"second", b"third"]
 
 
-@pytest.mark.parametrize(("left_ms", "told"), [(1_000, ["responses"]), (-GRACE_MS - 1_000, [])])
-def test_an_end_is_told_only_while_the_request_cannot_have_expired(left_ms: int, told: list[str]) -> None:
-    """A worker that wakes up late may have written its completion after admit wrote the outcome ``expired``."""
+Generated = Callable[[Work, str], Awaitable[tuple[Completion, None, bytes]]]
+
+
+def ran(left_ms: int, generated: Generated) -> list[Emission]:
+    """What leaves of one run whose request has ``left_ms`` left, everything around the run a stand-in."""
     sent: list[Emission] = []
 
     async def written(emission: Emission) -> None:
-        assert emission.topic == "completions"
+        sent.append(emission)
 
     async def scene() -> None:
         sender = SimpleNamespace(written=written, put=sent.append)
         control = SimpleNamespace(require_deployment=lambda: SimpleNamespace(partitions=1))
         rim = SimpleNamespace(
             bootstrap="127.0.0.1:1",
+            worker="w",
+            attempts=0,
             topic="work",
             offsets=object(),
             sender=sender,
@@ -96,13 +102,31 @@ def test_an_end_is_told_only_while_the_request_cannot_have_expired(left_ms: int,
         )
         partition = GeneratePartition(cast(Any, rim), 0)
         work = Work("g-0-1", 0, "acme", "acme", "acme-app", "acme-app:1", 0, int(time.time() * 1000) + left_ms)
-
-        async def generated(_: Work) -> tuple[Completion, None]:
-            return Completion(work.request, "acme", "acme", "finished", "w", "w.1"), None
-
         partition._generate = generated  # type: ignore[method-assign]
         await rim.slots.acquire()
         await partition._run(0, work)
+        assert not rim.slots.locked()
 
     asyncio.run(scene())
-    assert [emission.topic for emission in sent] == told
+    return sent
+
+
+@pytest.mark.parametrize(("left_ms", "told"), [(1_000, ["responses"]), (-GRACE_MS - 1_000, [])])
+def test_an_end_is_told_only_while_the_request_cannot_have_expired(left_ms: int, told: list[str]) -> None:
+    """A worker that wakes up late may have written its completion after admit wrote the outcome ``expired``."""
+
+    async def generated(work: Work, attempt: str) -> tuple[Completion, None, bytes]:
+        return Completion(work.request, "acme", "acme", "finished", "w", attempt), None, b""
+
+    assert [emission.topic for emission in ran(left_ms, generated)] == ["completions", *told]
+
+
+def test_a_fault_of_the_worker_fails_its_request_at_once_and_quotes_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    async def generated(work: Work, attempt: str) -> tuple[Completion, None, bytes]:
+        raise ValueError("the caller's secret words")
+
+    completion, end = ran(1_000, generated)
+    assert decode(Completion, completion.value).result == "failed"
+    assert decode(Response, end.value).result == "failed"
+    assert "ValueError" in caplog.text
+    assert "secret" not in caplog.text

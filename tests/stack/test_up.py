@@ -114,7 +114,7 @@ def infer(operator: Operator, key: str, prompt: str = "What is a dog?") -> dict[
         with urllib.request.urlopen(request, timeout=60) as answer:
             return dict(json.load(answer))
     except urllib.error.HTTPError as refused:
-        return {"request": refused.headers["x-sluice-request"]}
+        return {"request": refused.headers["x-sluice-request"], "result": json.load(refused)["error"]["code"]}
 
 
 def test_both_doors_answer(operator: Operator, key: str) -> None:
@@ -127,6 +127,21 @@ def test_both_doors_answer(operator: Operator, key: str) -> None:
     assert (wrong.returncode, "refused" in wrong.stderr) == (1, True)
     none = operator.command("ask", "x", SLUICE_KEY="")
     assert (none.returncode, "SLUICE_KEY" in none.stderr) == (2, True)
+
+
+def test_what_an_analyst_knows_of_an_account_is_in_force_at_once_and_on_record(operator: Operator, key: str) -> None:
+    assert operator.command("account", "confirm", "nobody").returncode == 2
+    [listed] = operator.json("key", "list")
+    principal, end = listed["principal"], time.monotonic() + 60
+    for verb, standing, answer in (("confirm", "confirmed", "extraction"), ("clear", "cleared", "finished")):
+        [judged] = operator.json("account", verb, principal, "--by", "ana")
+        assert judged == {"principal": principal, "tenant": "me", "standing": standing, "by": "ana"}
+        while infer(operator, key)["result"] != answer:
+            assert time.monotonic() < end
+            time.sleep(0.2)
+    assert [(row["principal"], row["standing"]) for row in operator.json("account", "list")] == [(principal, "cleared")]
+    operator.json("account", "judge", principal)
+    assert operator.json("account", "list") == []
 
 
 def test_an_analyst_labels_a_request_and_the_label_is_sealed(operator: Operator, key: str) -> None:

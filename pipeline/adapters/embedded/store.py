@@ -69,7 +69,7 @@ class EmbeddedStore:
         argv = [sys.executable, "-m", "pipeline.adapters.embedded.store_server"]
         argv += ["--home", str(s.home), "--port", str(s.port), "--user", s.user]
         env = {PASSWORD_VARIABLE: s.password, "TZ": "UTC", "PYTHONPATH": str(_ROOT)}
-        self._child = spawn(argv, name="store", log=s.home / "store.log", env=env)
+        self._child = spawn(argv, name="store", log=s.home / "store.log", env=env, gives_way=True)
         self._supervisor.add(self._child)
 
     def start(self, timeout_s: float = START_TIMEOUT_S) -> None:

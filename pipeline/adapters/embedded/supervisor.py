@@ -27,10 +27,21 @@ from pipeline.errors import ConfigError
 
 LOOPBACK = "127.0.0.1"
 
-# argv: parent pid, reading end of the pipe or -1, program, arguments.
+_GIVES_WAY = 5
+"""Nice value of what nobody waits for: a third of a core's share where all are busy."""
+
+# argv: parent pid, reading end of the pipe or -1, nice value, program, arguments.
 _LAUNCHER = """
 import os, signal, sys
-parent, pipe = int(sys.argv[1]), int(sys.argv[2])
+parent, pipe, nice = (int(word) for word in sys.argv[1:4])
+if nice:
+    os.nice(nice)
+    try:
+        # Linux shares cores out between sessions first (sched(7), autogroup), and this leads one
+        with open("/proc/self/autogroup", "w") as group:
+            group.write(str(nice))
+    except OSError:
+        pass
 if pipe < 0:
     import ctypes
     ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGKILL, 0, 0, 0)
@@ -46,7 +57,7 @@ else:
     os.close(pipe)
 if os.getppid() != parent:
     os._exit(1)
-os.execvp(sys.argv[3], sys.argv[3:])
+os.execvp(sys.argv[4], sys.argv[4:])
 """
 
 
@@ -72,6 +83,10 @@ class Child:
     def alive(self) -> bool:
         """Whether the program still runs."""
         return self._process.poll() is None
+
+    def wait(self, timeout_s: float) -> int:
+        """Exit status once the program has ended. Raises subprocess.TimeoutExpired where it goes on."""
+        return self._process.wait(timeout_s)
 
     def ask(self) -> None:
         """Send SIGTERM and do not wait."""
@@ -148,17 +163,20 @@ def spawn(
     name: str,
     log: Path,
     env: Mapping[str, str] | None = None,
+    gives_way: bool = False,
     watch_pipe: bool = sys.platform != "linux",
 ) -> Child:
     """Start `argv` tied to this process, standard output and error appended to `log`.
 
-    `env` is added to the inherited environment. Raises ConfigError when the launcher cannot run.
+    `env` is added to the inherited environment; `gives_way`: others come first where cores are short. Raises
+    ConfigError when the launcher cannot run.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
-    return _on_spawner(lambda: _fork(list(argv), name, log, dict(env or {}), watch_pipe))
+    nice = _GIVES_WAY if gives_way else 0
+    return _on_spawner(lambda: _fork(list(argv), name, log, dict(env or {}), nice, watch_pipe))
 
 
-def _fork(argv: list[str], name: str, log: Path, env: dict[str, str], watch_pipe: bool) -> Child:
+def _fork(argv: list[str], name: str, log: Path, env: dict[str, str], nice: int, watch_pipe: bool) -> Child:
     reading, writing = os.pipe() if watch_pipe else (-1, -1)
     launcher = [
         sys.executable,
@@ -168,6 +186,7 @@ def _fork(argv: list[str], name: str, log: Path, env: dict[str, str], watch_pipe
         _LAUNCHER,
         str(os.getpid()),
         str(reading),
+        str(nice),
     ]
     try:
         with log.open("ab") as sink:

@@ -11,6 +11,7 @@ from pipeline.adapters.gateway.door import Pending
 from pipeline.adapters.gateway.refusals import Refusal
 from pipeline.adapters.gateway.replies import Reply
 from pipeline.events.messages import Response
+from pipeline.stages import readout
 
 DONE = b"data: [DONE]\n\n"
 KEEP_ALIVE = b": keep-alive\n\n"
@@ -48,27 +49,34 @@ class ChatShape:
     def piece(self, text: str) -> bytes:
         return self._delta({"content": text})
 
-    def last(self, end: Response) -> bytes:
-        """Finish reason, usage where asked for, and the end mark.
+    def last(self, reply: Reply) -> bytes:
+        """Finish reason, usage and log-probabilities where asked for, and the end mark.
 
         An answer cut by policy ends as content_filter, and ``content_filter`` beside it says which guard cut it.
         """
+        end = _end(reply)
         if end.result == "withheld":
             closing = self._delta({}, "content_filter", {"code": end.result, "reason": end.reason})
         else:
-            closing = self._delta({}, _FINISH.get(end.finish, "stop"))
+            closing = self._delta({}, _FINISH.get(end.finish, "stop"), told=_told(reply))
         if self._include_usage:
             closing += event({**self._head("chat.completion.chunk"), "choices": [], "usage": usage(end)})
         return closing + DONE
 
-    def whole(self, text: str, end: Response) -> dict[str, Any]:
-        message = {"role": "assistant", "content": text, "refusal": None}
+    def whole(self, text: str, reply: Reply) -> dict[str, Any]:
+        end, message = _end(reply), {"role": "assistant", "content": text, "refusal": None}
         finish = _FINISH.get(end.finish, "stop")
-        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": finish}
+        choice = {"index": 0, "message": message, "logprobs": _told(reply), "finish_reason": finish}
         return {**self._head("chat.completion"), "choices": [choice], "usage": usage(end)}
 
-    def _delta(self, delta: dict[str, str], finish: str | None = None, cut: dict[str, str] | None = None) -> bytes:
-        choice: dict[str, Any] = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
+    def _delta(
+        self,
+        delta: dict[str, str],
+        finish: str | None = None,
+        cut: dict[str, str] | None = None,
+        told: dict[str, Any] | None = None,
+    ) -> bytes:
+        choice: dict[str, Any] = {"index": 0, "delta": delta, "logprobs": told, "finish_reason": finish}
         if cut is not None:
             choice["content_filter"] = cut
         found = {**self._head("chat.completion.chunk"), "choices": [choice]}
@@ -90,11 +98,11 @@ class SimpleShape:
     def piece(self, text: str) -> bytes:
         return event({"text": text})
 
-    def last(self, end: Response) -> bytes:
-        return event({**_ended(end), "model": self._model}) + DONE
+    def last(self, reply: Reply) -> bytes:
+        return event({**_ended(reply), "model": self._model}) + DONE
 
-    def whole(self, text: str, end: Response) -> dict[str, Any]:
-        return {"client_request": self._client_request, "text": text, "model": self._model, **_ended(end)}
+    def whole(self, text: str, reply: Reply) -> dict[str, Any]:
+        return {"client_request": self._client_request, "text": text, "model": self._model, **_ended(reply)}
 
 
 def collected(client_request: str, reply: Reply | None, place: Response | None = None) -> dict[str, Any]:
@@ -106,11 +114,24 @@ def collected(client_request: str, reply: Reply | None, place: Response | None =
             known["queue"] = {"position": place.ahead, "eta_ms": place.eta_ms if place.eta_ms >= 0 else None}
         return known
     text = (reply.whole or b"").decode("utf-8", "replace")
-    return {"client_request": client_request, "text": text, **_ended(reply.end)}
+    return {"client_request": client_request, "text": text, **_ended(reply)}
 
 
-def _ended(end: Response) -> dict[str, Any]:
+def _end(reply: Reply) -> Response:
+    assert reply.end is not None
+    return reply.end
+
+
+def _told(reply: Reply) -> dict[str, Any] | None:
+    """OpenAI's ``logprobs`` of a choice."""
+    packed = reply.logprobs()
+    return {"content": readout.content(packed), "refusal": None} if packed else None
+
+
+def _ended(reply: Reply) -> dict[str, Any]:
+    end, told = _end(reply), _told(reply)
     counted = {"input_tokens": end.input_tokens, "output_tokens": end.output_tokens}
     total = {**counted, "total_tokens": end.input_tokens + end.output_tokens}
     why = {"reason": end.reason} if end.reason else {}
-    return {"request": end.request, "result": end.result, "finish": end.finish, **why, "usage": total}
+    read = {"logprobs": told} if told else {}
+    return {"request": end.request, "result": end.result, "finish": end.finish, **why, "usage": total, **read}

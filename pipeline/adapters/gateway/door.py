@@ -104,13 +104,12 @@ class Door:
         return (held.id if held else "unknown", principal.tenant if principal else "")
 
     def opener(self, tenant: str) -> Opener:
-        """Opens the sealed text of a response for its tenant."""
+        """Opens what is sealed in a response for its tenant."""
 
-        def open_text(response: Response) -> bytes:
-            field = f"{response.attempt}:{response.position}"
-            return self.vault.unseal(tenant, "response", field, response.client_request, response.sealed)
+        def open_field(response: Response, field: str, sealed: bytes) -> bytes:
+            return self.vault.unseal(tenant, "response", field, response.client_request, sealed)
 
-        return open_text
+        return open_field
 
     @contextlib.asynccontextmanager
     async def open(self, caller: Caller, ask: Ask) -> AsyncIterator[Pending]:

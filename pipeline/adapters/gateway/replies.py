@@ -10,7 +10,8 @@ from pipeline.errors import Malformed
 from pipeline.events.messages import Response
 
 MAX_ATTEMPTS = 8
-Opener = Callable[[Response], bytes]
+Opener = Callable[[Response, str, bytes], bytes]
+"""Opens a sealed field of a response, by the field's name. Raises Malformed."""
 
 
 class Attempt:
@@ -43,11 +44,11 @@ class Attempt:
 class Reply:
     """The answer to one request, as delivered so far. ``end`` is set by the end or the refusal.
 
-    ``open_text`` opens a chunk's sealed text and may raise Malformed: then that attempt is not followed further.
+    An attempt one of whose chunks does not open is not followed further.
     """
 
-    def __init__(self, open_text: Opener) -> None:
-        self._open = open_text
+    def __init__(self, opener: Opener) -> None:
+        self._open = opener
         self._attempts: dict[str, Attempt] = {}
         self.following = ""
         self.moved = 0
@@ -85,6 +86,15 @@ class Reply:
             )
         return None
 
+    def logprobs(self) -> bytes:
+        """The readout of the ended answer (``stages.readout``), empty where none came or it does not open."""
+        if self.end is None or not self.end.logprobs:
+            return b""
+        try:
+            return self._open(self.end, f"{self.end.attempt}:logprobs", self.end.logprobs)
+        except Malformed:
+            return b""
+
     def _chunk(self, response: Response) -> None:
         attempt = self._attempts.get(response.attempt)
         if attempt is None:
@@ -94,7 +104,8 @@ class Reply:
         if not attempt.sound:
             return
         try:
-            attempt.add(response.position, self._open(response), response.prefix)
+            text = self._open(response, f"{response.attempt}:{response.position}", response.sealed)
+            attempt.add(response.position, text, response.prefix)
         except Malformed:
             attempt.sound = False
 

@@ -8,10 +8,12 @@ from typing import Protocol
 
 from aiohttp import web
 
+from pipeline import policy
 from pipeline.adapters.gateway.answers import KEEP_ALIVE, ChatShape, SimpleShape, collected, error_event
 from pipeline.adapters.gateway.auth import Caller
 from pipeline.adapters.gateway.door import Door, Pending
 from pipeline.adapters.gateway.refusals import Refusal, because, invalid, no_answer
+from pipeline.adapters.gateway.replies import Reply
 from pipeline.adapters.gateway.translate import Ask, read_chat, read_simple, too_large
 from pipeline.adapters.gateway.writer import now_ms
 from pipeline.events.messages import Response
@@ -28,8 +30,8 @@ _MAX_WAIT_MS = 60_000
 class Shape(Protocol):
     def first(self) -> bytes: ...
     def piece(self, text: str) -> bytes: ...
-    def last(self, end: Response) -> bytes: ...
-    def whole(self, text: str, end: Response) -> dict[str, object]: ...
+    def last(self, reply: Reply) -> bytes: ...
+    def whole(self, text: str, reply: Reply) -> dict[str, object]: ...
 
 
 async def chat_completions(request: web.Request) -> web.StreamResponse:
@@ -134,7 +136,7 @@ async def _answer(request: web.Request, door: Door, ask: Ask, pending: Pending, 
     if fault is not None:
         raise fault
     _count(door, reply.end)
-    return web.json_response(shape.whole((reply.whole or b"").decode("utf-8", "replace"), reply.end))
+    return web.json_response(shape.whole((reply.whole or b"").decode("utf-8", "replace"), reply))
 
 
 async def _stream(request: web.Request, door: Door, pending: Pending, shape: Shape) -> web.StreamResponse:
@@ -160,7 +162,7 @@ async def _stream(request: web.Request, door: Door, pending: Pending, shape: Sha
     if fault is not None and end.result != "withheld":
         return await _finish(response, error_event(fault))
     _count(door, end)
-    return await _finish(response, shape.last(end))
+    return await _finish(response, shape.last(waiter.reply))
 
 
 async def _begin(request: web.Request, pending: Pending, shape: Shape) -> web.StreamResponse:
@@ -208,7 +210,9 @@ def _idempotency(request: web.Request) -> str:
 
 
 def _allowed(door: Door, caller: Caller) -> list[str]:
-    return [m for m in caller.plan.models if m in door.control.models]
+    plan, models = caller.plan, door.control.models
+    own = sorted(m.id for m in models.values() if m.tenant and policy.allows(plan, caller.tenant.id, m))
+    return [m for m in plan.models if policy.knows(caller.tenant.id, models.get(m))] + own
 
 
 def _model(caller: Caller, name: str) -> dict[str, object]:

@@ -31,6 +31,7 @@ _ROLES = {
 }
 _UNKNOWN = re.compile(r"unknown field `(.{1,64})`", re.DOTALL)
 _MISSING = re.compile(r"missing required field `(\w+)`")
+_TOKEN = re.compile(r"[0-9]{1,10}", re.ASCII)
 _PATH = re.compile(r" - at `\$\.?([^`]*)`$")
 
 
@@ -70,6 +71,9 @@ class _Sampled(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     repetition_penalty: float | None = None
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = None
+    logit_bias: dict[str, float] | None = None
     timeout_ms: int | None = None
     stream: bool | None = None
 
@@ -192,6 +196,8 @@ def _body(
     asked: _Sampled, turns: tuple[Message, ...], wanted: int | None, control: Control, plan: Plan, idempotency: str
 ) -> InferenceBody:
     model = asked.model or ""
+    if asked.top_logprobs is not None and not asked.logprobs:
+        raise invalid("top_logprobs", "top_logprobs: expected only together with logprobs true.")
     stop = (asked.stop,) if isinstance(asked.stop, str) else tuple(asked.stop or ())
     given = {
         "model": model,
@@ -206,6 +212,9 @@ def _body(
         "repetition_penalty": asked.repetition_penalty,
         "presence_penalty": asked.presence_penalty,
         "frequency_penalty": asked.frequency_penalty,
+        "logprobs": asked.logprobs,
+        "top_logprobs": asked.top_logprobs,
+        "logit_bias": _biases(asked.logit_bias),
         "timeout_ms": asked.timeout_ms,
         "idempotency": idempotency,
     }
@@ -215,6 +224,14 @@ def _body(
         raise _fault(str(error).removeprefix("not an inference body: ")) from None
     except OverflowError:
         raise invalid(None, "A number is out of range: expected at most 64 bits.") from None
+
+
+def _biases(asked: dict[str, float] | None) -> list[tuple[int, float]] | None:
+    if asked is None:
+        return None
+    if not all(_TOKEN.fullmatch(token) for token in asked):
+        raise invalid("logit_bias", "logit_bias: expected token ids as keys, whole numbers of at most 10 digits.")
+    return [(int(token), value) for token, value in asked.items()]
 
 
 def _room(model: str, turns: tuple[Message, ...], control: Control, plan: Plan) -> int:

@@ -100,6 +100,7 @@ def test_batches_of_any_size_answer_alike() -> None:
 HOSTILE = {
     "nothing": "",
     "lone surrogates": "\ud800\udfff" * 50_000,
+    "escapes around half a character": "%69%67\ud800%6e%6f " * 2_000,
     "zero-width": "\u200b" * 10_000_000,
     "nested percent": "%" + "25" * 100_000 + "41",
     "nested entities": "&" + "amp;" * 100_000 + "#105;",

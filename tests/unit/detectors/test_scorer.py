@@ -61,6 +61,13 @@ def test_the_worst_window_of_a_long_text_is_found_where_it_is() -> None:
     assert abs(int(found.starts[0]) - 80) <= FORM.stride
 
 
+@pytest.mark.parametrize("length", [FORM.window, FORM.window + 1, 200, 2_000])
+def test_a_long_text_alone_has_the_margins_that_it_has_among_others(length: int) -> None:
+    text = " ".join(f"w{number % 37} and so on" for number in range(length))[:length]
+    alone, among = (SCORER.margins(hashed(join(texts)), 0) for texts in ([text], [text, "a"]))
+    assert [column.tolist() for column in alone] == [column.tolist()[:1] for column in among]
+
+
 def test_the_worst_of_many_windows_loses_what_their_number_says() -> None:
     joined = join(["a", "word " * 40, "word " * 80])
     plain = Scorer(WEIGHTS, dict.fromkeys(HEADS, replace(FORM, many=0.0))).margins(hashed(joined), 0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -23,10 +24,11 @@ UNOPENABLE = "this text does not open"
 """Longer than any text that is drawn."""
 
 
-def opened(response: Response) -> bytes:
-    if response.sealed == UNOPENABLE.encode():
+def opened(response: Response, field: str, sealed: bytes) -> bytes:
+    assert field in (f"{response.attempt}:{response.position}", f"{response.attempt}:logprobs")
+    if sealed == UNOPENABLE.encode():
         raise Malformed("does not open")
-    return response.sealed
+    return sealed
 
 
 def chunk(attempt: str, position: int, text: str, prefix: str, request: str = "q") -> Response:
@@ -54,6 +56,13 @@ def test_one_attempt_in_order() -> None:
     text, reply = replay(*chunks("a", ["x", "y", "z"]), end("a", "xyz"))
     assert text == "xyz"
     assert reply.fault(streamed=True) is None
+
+
+@pytest.mark.parametrize(("sealed", "told"), [(b"", b""), (b"read", b"read"), (UNOPENABLE.encode(), b"")])
+def test_log_probabilities_come_with_the_end_or_not_at_all(sealed: bytes, told: bytes) -> None:
+    _, reply = replay(*chunks("a", ["x"]), msgspec.structs.replace(end("a", "x"), logprobs=sealed))
+    assert reply.logprobs() == told
+    assert reply.fault() is None
 
 
 words = st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=3), min_size=1, max_size=6)

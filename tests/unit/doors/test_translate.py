@@ -53,6 +53,9 @@ def test_everything_that_is_understood() -> None:
         repetition_penalty=1.5,
         presence_penalty=-1,
         frequency_penalty=2,
+        logprobs=True,
+        top_logprobs=3,
+        logit_bias={"17": -100, "4": 0.5},
         stop=["x", "y"],
         n=1,
         user="u",
@@ -66,7 +69,9 @@ def test_everything_that_is_understood() -> None:
     body = ask.body
     assert (body.model, body.max_tokens, body.temperature, body.top_p, body.top_k) == ("glossary", 7, 1.0, 0.5, 4)
     assert (body.seed, body.stop, body.timeout_ms, body.idempotency) == (9, ("x", "y"), 500, "once")
-    assert body.sampling == Sampling(1.0, 0.5, 4, 9, ("x", "y"), 0.1, 1.5, -1.0, 2.0)
+    assert body.sampling == Sampling(
+        1.0, 0.5, 4, 9, ("x", "y"), 0.1, 1.5, -1.0, 2.0, True, 3, ((17, -100.0), (4, 0.5))
+    )
     assert ask.stream
     assert ask.include_usage
 
@@ -120,6 +125,14 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"stop": ["a"] * 5}, "stop", "invalid_type"),
     ({"stop": [""]}, "stop[0]", "invalid_type"),
     ({"stop": ["s" * 65]}, "stop[0]", "invalid_type"),
+    ({"logprobs": 1}, "logprobs", "invalid_type"),
+    ({"logprobs": True, "top_logprobs": 6}, "top_logprobs", "invalid_type"),
+    ({"top_logprobs": 1}, "top_logprobs", "invalid_value"),
+    ({"logit_bias": {"a": 1}}, "logit_bias", "invalid_value"),
+    ({"logit_bias": {CANARY: 1}}, "logit_bias", "invalid_value"),
+    ({"logit_bias": {"-1": 1}}, "logit_bias", "invalid_value"),
+    ({"logit_bias": {"1": 101}}, "logit_bias[0][1]", "invalid_type"),
+    ({"logit_bias": {str(n): 1 for n in range(65)}}, "logit_bias", "invalid_type"),
     ({"n": 2}, "n", "invalid_value"),
     ({"stream": "yes"}, "stream", "invalid_type"),
     ({"stream_options": {"include_usage": True}}, "stream_options", "invalid_value"),

@@ -21,12 +21,14 @@ from inference.sampling import choose, shortlist
 from inference.sequence import Sequence
 from inference.shortlist import LONG, ShortRow, ask, draw_short
 from inference.types import Chunk, SamplingParams
-from inference.watermark.keys import MASTER_BYTES, MarkKey
+from inference.watermark.keys import MarkKey
 from inference.watermark.marking import MarkPolicy, TenantMarker
+from inference.watermark.secrets import SECRET_BYTES
 from inference.watermark.tournament import reweigh
 
 VOCABULARY = 3 * CHUNK - 100
-KEY = MarkKey(b"m" * MASTER_BYTES, "acme", 1)
+SECRET = b"m" * SECRET_BYTES
+KEY = MarkKey(SECRET, "acme", 1)
 CONTEXT = (3, 1, 4, 1)
 DRAWS = 400
 SAMPLINGS = {
@@ -140,7 +142,7 @@ class Telling(HashForward):
 
 
 def run(forward: HashForward, marked: bool) -> dict[str, list[Chunk]]:
-    marker = TenantMarker(b"m" * MASTER_BYTES, lambda tenant: MarkPolicy(), lambda: 0) if marked else None
+    marker = TenantMarker(lambda tenant: SECRET, lambda tenant: MarkPolicy(), lambda: 0) if marked else None
     batch = Batch(forward, max_waiting=100, clock=lambda: 0.0, marker=marker)
     samplings = [
         SamplingParams(),
@@ -190,7 +192,18 @@ def test_a_nan_fails_its_request_alone() -> None:
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the kernels are tested on the device")
 def test_the_kernels_are_right_in_tritons_interpreter() -> None:
     tests = Path(__file__).with_name("test_inference_cuda.py")
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-k", "64-bits1 or short", str(tests)]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-x",
+        "-p",
+        "no:cacheprovider",
+        "-k",
+        "64-bits1 or short",
+        str(tests),
+    ]
     done = subprocess.run(command, env=os.environ | {"TRITON_INTERPRET": "1"}, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-4000:]
 

@@ -111,7 +111,7 @@ def test_every_cue_is_reached_by_a_word_and_by_a_phrase() -> None:
     ]
     written = ["推理", "步骤", "完整", "最后", "回答", "字段", "生成", "指令", "重复", "永远", "原文"]
     for at, (word, phrase) in enumerate(zip(spoken, written, strict=True)):
-        assert LEXICON[word] & 1 << at, CUES[at]
+        assert LEXICON.cues(word) & 1 << at, CUES[at]
         assert LEXICON.in_text(phrase) & 1 << at, CUES[at]
 
 

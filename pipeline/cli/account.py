@@ -1,0 +1,77 @@
+"""``sluice account``: accounts that looked like copiers of a model, and what analysts know of them."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import getpass
+from typing import Any
+
+from pipeline import terminal, wiring
+from pipeline.config import Settings
+
+_VERDICTS = {
+    "clear": ("cleared", "it copies nothing, whatever it looks like: it is answered like any other"),
+    "confirm": ("confirmed", "it does copy: every request is refused"),
+    "judge": ("judged", "let its requests speak again"),
+}
+_RISES = """
+SELECT principal, argMax(tenant, (time, leaf)), argMax(JSONExtractString(body, 'step'), (time, leaf)),
+    argMax(arrayFirst(rule -> startsWith(rule, 'extraction.'), rules), (time, leaf)), count(), toString(max(time))
+FROM records
+WHERE kind = 'decision' AND principal != '' AND arrayExists(rule -> startsWith(rule, 'extraction.'), rules)
+GROUP BY principal ORDER BY max(time) DESC LIMIT {limit:UInt32}
+"""
+_COLUMNS = ("principal", "tenant", "standing", "step", "rule", "rises", "last")
+
+
+def add(commands: Any) -> None:
+    parser = commands.add_parser(
+        "account",
+        help="accounts that looked like copiers, and what you know of them",
+        description="An account that copies the model is answered step by step, as its plan says. What an analyst "
+        "knows of it counts more than what it looks like; it is an act of a person and sealed like every other.",
+    )
+    acts = parser.add_subparsers(metavar="ACT", required=True)
+    listed = acts.add_parser("list", help="accounts that rose a step, the latest first, and those judged by hand")
+    listed.add_argument("--limit", type=int, choices=range(1, 100_001), metavar="N", default=100)
+    listed.set_defaults(act=_list)
+    for verb, (_, meaning) in _VERDICTS.items():
+        made = acts.add_parser(verb, help=meaning, description=f"{meaning[0].upper()}{meaning[1:]}.")
+        made.add_argument("principal", help="as on the decision, in an alert, or in: sluice account list")
+        made.add_argument("--by", default="", help="the analyst (default: the user of this machine)")
+        made.set_defaults(act=_judge, verb=verb)
+    for made in acts.choices.values():
+        made.add_argument("--json", action="store_true", help="for programs")
+
+
+def _list(arguments: argparse.Namespace, settings: Settings) -> int:
+    with wiring.store(settings, patience_s=5) as store:
+        rises = store.query(_RISES, {"limit": arguments.limit})
+
+    async def known() -> dict[str, tuple[str, str]]:
+        async with wiring.registry(settings) as hand:
+            return {p.id: (p.tenant, p.extraction) for p in hand.control.principals.values()}
+
+    held = asyncio.run(known())
+    rows = [(name, tenant, held.get(name, ("", "judged"))[1], *rest) for name, tenant, *rest in rises]
+    told = {row[0] for row in rows}
+    rows += [
+        (name, tenant, standing, "", "", 0, "")
+        for name, (tenant, standing) in sorted(held.items())
+        if standing != "judged" and name not in told
+    ]
+    terminal.table("accounts", _COLUMNS, rows, as_json=arguments.json)
+    return 0
+
+
+def _judge(arguments: argparse.Namespace, settings: Settings) -> int:
+    standing, analyst = _VERDICTS[arguments.verb][0], arguments.by or getpass.getuser()
+
+    async def act() -> str:
+        async with wiring.registry(settings) as hand:
+            return await hand.judge_account(arguments.principal, standing, analyst)
+
+    row = (arguments.principal, asyncio.run(act()), standing, analyst)
+    terminal.table("in force now", ("principal", "tenant", "standing", "by"), [row], as_json=arguments.json)
+    return 0

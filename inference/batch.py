@@ -11,14 +11,15 @@ import numpy as np
 
 from inference.blocks import BlockPool
 from inference.fairness import effective_weight
-from inference.isolate import compute
+from inference.isolate import Outcome, compute
 from inference.pace import Pace
-from inference.ports import FeedTokens, Forward, Row
+from inference.ports import WHOLE, FeedTokens, Forward, Row, Shortlist
 from inference.prefix import PrefixKeys
 from inference.quarantine import Quarantine
 from inference.sampling import adjusted, choose, logprobs, shortlist, uniform
 from inference.scheduler import Feed, QueueFull, Scheduler
 from inference.sequence import Sequence
+from inference.shortlist import ShortRow, ask, draw_short
 from inference.types import Chunk, EngineStats, FinishReason, Place, TokenLogprob
 from inference.watermark.marking import AnswerMark, Marker
 from inference.watermark.tournament import MarkedRow, draw_marked
@@ -101,7 +102,7 @@ class Batch:
         outcomes = self._compute(feeds)
         self._steps += 1
         self._filled += len(feeds)
-        drawn = self._draw([(feed, row) for feed, row in outcomes if isinstance(row, np.ndarray)])
+        drawn = self._draw([(feed, row) for feed, row in outcomes if isinstance(row, np.ndarray | Shortlist)])
         chunks = [self._apply(feed, outcome, drawn.get(feed.request_id)) for feed, outcome in outcomes]
         self._rearrange()
         self._pace.step(self._clock() - began)
@@ -153,7 +154,7 @@ class Batch:
         slots = self._scheduler.slots
         return self._pace.wait_s(ahead, slots, max(0, slots - self._scheduler.running))
 
-    def _compute(self, feeds: tuple[Feed, ...]) -> list[tuple[Feed, Row | str | None]]:
+    def _compute(self, feeds: tuple[Feed, ...]) -> list[Outcome]:
         """Outcomes of the feeds; none where memory ran out, and the next plan holds half as much."""
         for feed in feeds:
             self._began.setdefault(feed.request_id, self._steps)
@@ -180,25 +181,43 @@ class Batch:
         sequence = self._sequences[feed.request_id]
         request = sequence.request
         adapter = (request.tenant, request.adapter) if request.adapter else None
-        return FeedTokens(feed, sequence.ids[feed.start : feed.start + feed.count], adapter)
+        asked = WHOLE
+        if feed.last:
+            mark = self._marks.get(feed.request_id)
+            marked = mark is not None and mark.key is not None
+            asked = ask(request.sampling, lambda: self._uniform(sequence), marked=marked)
+        return FeedTokens(feed, sequence.ids[feed.start : feed.start + feed.count], adapter, asked)
 
-    def _draw(self, rows: Items[tuple[Feed, Row]]) -> dict[str, int]:
+    def _draw(self, rows: Items[tuple[Feed, Row | Shortlist]]) -> dict[str, int]:
         """The next token of each request; those with a watermark are drawn together."""
         tokens: dict[str, int] = {}
         marked: list[MarkedRow] = []
+        short: list[ShortRow] = []
         for feed, logits in rows:
             name, sequence = feed.request_id, self._sequences[feed.request_id]
             sampling, mark = sequence.request.sampling, self._marks.get(name)
-            row = adjusted(logits, sampling, sequence.ids, sequence.input_tokens)
-            draw = uniform(name, sampling.seed, sequence.output_tokens)
             context = mark.context(sequence.ids[sequence.input_tokens :]) if mark is not None else None
-            if mark is None or context is None or mark.key is None:
+            key = mark.key if mark is not None and context is not None else None
+            if isinstance(logits, Shortlist) and not len(logits.ids):
+                tokens[name] = logits.drawn
+                continue
+            draw = self._uniform(sequence)
+            if isinstance(logits, Shortlist):
+                short.append(ShortRow(name, logits, sampling, draw, context or (), key))
+                continue
+            row = adjusted(logits, sampling, sequence.ids, sequence.input_tokens)
+            if key is None:
                 tokens[name] = choose(row, sampling, draw)
             else:
-                marked.append(MarkedRow(name, *shortlist(row, sampling), context, mark.key, draw))
-        return tokens | draw_marked(marked)
+                marked.append(MarkedRow(name, *shortlist(row, sampling), context or (), key, draw))
+        return tokens | draw_marked(marked) | draw_short(short)
 
-    def _apply(self, feed: Feed, outcome: Row | str | None, token: int | None) -> Chunk | None:
+    @staticmethod
+    def _uniform(sequence: Sequence) -> float:
+        request = sequence.request
+        return uniform(request.request_id, request.sampling.seed, sequence.output_tokens)
+
+    def _apply(self, feed: Feed, outcome: Row | Shortlist | str | None, token: int | None) -> Chunk | None:
         if isinstance(outcome, str):
             return self._out(feed.request_id, spoiled=True).end(FinishReason.ERROR, outcome)
         self._scheduler.fed(feed, drawn=token is not None)
@@ -209,7 +228,10 @@ class Batch:
         if token == self._forward.end:
             return self._out(feed.request_id).end(FinishReason.STOP)
         self._tokens += 1
-        told = self._named(logprobs(outcome, token, sampling.logprobs)) if sampling.logprobs else None
+        told = None
+        if sampling.logprobs:
+            row = outcome.whole() if isinstance(outcome, Shortlist) else outcome
+            told = self._named(logprobs(row, token, sampling.logprobs))
         piece = self._forward.piece(token)
         if feed.request_id in self._marks:
             self._marks[feed.request_id].accept(piece)

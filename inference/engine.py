@@ -9,7 +9,6 @@ neighbour change the low bits and so, rarely, the text.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from collections.abc import Sequence as Items
 from pathlib import Path
@@ -19,97 +18,40 @@ from torch import Tensor
 from torch.nn import functional
 
 from inference.attention import geometry
-from inference.blocks import Move
-from inference.chat import ByteTokenizer, load_tokenizer
+from inference.chat import load_tokenizer
 from inference.loop import BatchingEngine
 from inference.lora import add_adapter
 from inference.model import LanguageModel, load_model
 from inference.paged import SPAN, PagedCache, make_rows, steady_tiles
 from inference.ports import FeedTokens, Row
 from inference.scheduler import Feed
-from inference.types import ContextExceeded, InvalidRequest, Turn
+from inference.serving import BLOCK_SIZE, ModelForward, Words
 from inference.watermark.marking import Marker
 
 PREFILL_TOKENS = 96
 """Prompt tokens computed in a step beside one token for each slot."""
-BLOCK_SIZE = 16
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+_USUAL = {"cpu": "float32"}
 CACHE_TOKENS = 32_768
 """Positions of the cache where nothing else is asked; memory is committed as they are written."""
 
 
-class TorchForward:
-    """The arithmetic behind ``TorchEngine``: one dtype on the model's device, a cache of ``cache_tokens`` positions.
-
-    ``adapters`` maps (tenant, name) to the SHA-256 of one hung into the model under it.
-    """
+class TorchForward(ModelForward):
+    """The arithmetic behind ``TorchEngine`` on the CPU, and on any device that torch knows."""
 
     def __init__(
         self,
         model: LanguageModel,
-        chat: ByteTokenizer,
+        chat: Words,
         slots: int,
         *,
         cache_tokens: int = CACHE_TOKENS,
         adapters: Mapping[tuple[str, str], bytes] | None = None,
     ) -> None:
-        if chat.size > model.config.vocab_size:
-            raise ValueError(
-                f"tokenizer.json: expected at most {model.config.vocab_size} tokens as in config.json, got {chat.size}"
-            )
-        self.slots = slots
-        self.budget = slots + PREFILL_TOKENS
-        self.max_context = model.config.max_position_embeddings
-        self.end = chat.end
-        self.vocabulary = model.config.vocab_size
-        self.block_size = BLOCK_SIZE
-        self.blocks = -(-max(self.max_context, min(cache_tokens, slots * self.max_context)) // BLOCK_SIZE)
-        self._model, self._chat, self._adapters = model, chat, dict(adapters or {})
-        self._device, self._dtype = model.cosine.device, model.cosine.dtype
-        self._digest = weights_digest(model)
-        shape = geometry(model.config, self.blocks, BLOCK_SIZE)
-        self._cache = PagedCache(shape, self._device, self._dtype)
-        self._tiles = steady_tiles(shape, self._device, self._dtype, min(self.max_context, 8 * SPAN))
-        # Markers and ids without text would let an answer forge a turn.
-        self._banned = torch.tensor(
-            [
-                token
-                for token in range(model.config.vocab_size)
-                if token != chat.end and (token >= chat.size or not chat.piece(token))
-            ],
-            device=self._device,
-        )
+        super().__init__(model, chat, slots, slots + PREFILL_TOKENS, cache_tokens, adapters)
+        self._tiles = steady_tiles(self._shape, self._device, self._dtype, min(self.max_context, 8 * SPAN))
         self.row_counts: tuple[int, ...] = ()
         self.row_counts = self._steady_row_counts()
-
-    def encode(self, turns: tuple[Turn, ...]) -> list[int]:
-        """See ``Forward.encode``; refuses by size first, so encoding work is bounded."""
-        size = sum(len(turn.text.encode()) for turn in turns)
-        if size > self.max_context * self._chat.longest:
-            raise ContextExceeded(f"turns: expected at most {self.max_context} tokens, {size} bytes cannot fit")
-        return self._chat.encode(turns)
-
-    def lineage(self, tenant: str, adapter: str) -> bytes:
-        """See ``Forward.lineage``."""
-        if not adapter:
-            return self._digest
-        if (tenant, adapter) not in self._adapters:
-            # the same words whether it is another's or nobody's
-            raise InvalidRequest("adapter: this tenant has none of that name")
-        return self._digest + self._adapters[tenant, adapter]
-
-    def adopt(self, key: tuple[str, str], folder: Path) -> None:
-        """Hang in one more adapter while requests run: none can ask for it before all of it is there."""
-        self._adapters[key] = add_adapter(self._model, key, folder)
-
-    def piece(self, token: int) -> bytes:
-        """See ``Forward.piece``."""
-        return self._chat.piece(token)
-
-    @torch.inference_mode()
-    def rearrange(self, moves: Items[Move]) -> None:
-        """See ``Forward.rearrange``."""
-        self._cache.rearrange(moves)
 
     def logits(self, feeds: Items[FeedTokens]) -> list[Row]:
         """See ``Forward.logits``."""
@@ -175,23 +117,13 @@ class TorchForward:
         return tuple(sorted(steady))
 
 
-def weights_digest(model: LanguageModel) -> bytes:
-    """SHA-256 over names, shapes, dtypes and a sample of the bits of a model's tensors.
-
-    It keeps caches of different models apart; it does not prove what the weights are.
-    """
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        sample = tensor.flatten()[:: max(1, tensor.numel() // 64)].float().cpu().numpy()
-        digest.update(f"{name}|{tuple(tensor.shape)}|{tensor.dtype}|".encode() + sample.tobytes())
-    return digest.digest()
-
-
 class TorchEngine(BatchingEngine):
     """Serves one model folder (``config.json``, ``model.safetensors``, ``tokenizer.json``).
 
     ``max_batch`` requests run together, ``max_waiting`` more may wait. ``threads`` sets torch's
-    threads for the whole process; ``device`` is torch's name of one; ``dtype`` is float32 or bfloat16.
+    threads for the whole process; ``device`` is torch's name of one; ``dtype`` is float32 or bfloat16, by default the
+    first on the CPU and the second elsewhere; ``cache_tokens`` positions of cache, by default what ``CACHE_TOKENS``
+    says on the CPU and what is left of a CUDA device's memory. ``graphs`` False replays no captured steps there.
     ``adapters`` maps (tenant, name) to a folder with a LoRA adapter that only this tenant may ask for.
     Raises ``ValueError`` or ``OSError`` for an unusable folder or device.
     """
@@ -204,19 +136,26 @@ class TorchEngine(BatchingEngine):
         threads: int | None = None,
         max_waiting: int = 1024,
         device: str = "cpu",
-        dtype: str = "float32",
-        cache_tokens: int = CACHE_TOKENS,
+        dtype: str | None = None,
+        cache_tokens: int | None = None,
         adapters: Mapping[tuple[str, str], Path] | None = None,
         reuse: bool = True,
         marker: Marker | None = None,
+        graphs: bool = True,
     ) -> None:
         if threads is not None:
             torch.set_num_threads(threads)
         chat = load_tokenizer(model_dir)
-        model = load_model(model_dir, _DTYPES[dtype]).to(_usable(device))
-        found = {key: add_adapter(model, key, folder) for key, folder in (adapters or {}).items()}
-        forward = TorchForward(model, chat, max_batch, cache_tokens=cache_tokens, adapters=found)
-        self.row_counts, self._own = forward.row_counts, forward
+        place = _usable(device)
+        try:
+            model = load_model(model_dir, _DTYPES[dtype or _USUAL.get(place.type, "bfloat16")]).to(place)
+            found = {key: add_adapter(model, key, folder) for key, folder in (adapters or {}).items()}
+            forward = _forward(model, chat, max_batch, cache_tokens, found, graphs)
+        except torch.OutOfMemoryError:
+            told = "expected memory for the weights and a cache of one whole context at least"
+            raise ValueError(f"device {device}: {told}; take a larger device or a smaller model") from None
+        self.row_counts = forward.row_counts if isinstance(forward, TorchForward) else ()
+        self._own = forward
         super().__init__(forward, models=(model_dir.name,), max_waiting=max_waiting, reuse=reuse, marker=marker)
 
     def adopt(self, tenant: str, name: str, folder: Path) -> None:
@@ -225,6 +164,22 @@ class TorchEngine(BatchingEngine):
         Raises ``ValueError`` where it does not fit, ``OSError`` where it cannot be read.
         """
         self._own.adopt((tenant, name), folder)
+
+
+def _forward(
+    model: LanguageModel,
+    chat: Words,
+    slots: int,
+    cache_tokens: int | None,
+    adapters: Mapping[tuple[str, str], bytes],
+    graphs: bool,
+) -> ModelForward:
+    if model.cosine.device.type != "cuda":
+        return TorchForward(model, chat, slots, cache_tokens=cache_tokens or CACHE_TOKENS, adapters=adapters)
+    # it imports Triton, which only such machines need
+    from inference.cuda import CudaForward
+
+    return CudaForward(model, chat, slots, cache_tokens=cache_tokens, adapters=adapters, graphs=graphs)
 
 
 def _usable(device: str) -> torch.device:

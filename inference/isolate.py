@@ -7,10 +7,10 @@ from typing import TypeAlias
 
 import numpy as np
 
-from inference.ports import FeedTokens, Forward, Row
+from inference.ports import FeedTokens, Forward, Row, Shortlist
 from inference.scheduler import Feed
 
-Outcome: TypeAlias = tuple[Feed, "Row | str | None"]
+Outcome: TypeAlias = tuple[Feed, "Row | Shortlist | str | None"]
 """A feed with its logits, with None where its prompt is not through, or with why it failed."""
 
 
@@ -33,8 +33,9 @@ def compute(forward: Forward, batch: Items[FeedTokens]) -> list[Outcome]:
         return [*compute(forward, batch[:half]), *compute(forward, batch[half:])]
 
 
-def _finite(row: Row) -> Row | str:
+def _finite(row: Row | Shortlist) -> Row | Shortlist | str:
     # a NaN anywhere is the maximum; so is an infinity, and with nothing but -inf there is nothing to draw
-    if not np.isfinite(row.max()):
+    peak = row.peak if isinstance(row, Shortlist) else row.max()
+    if not np.isfinite(peak):
         return "the model's output for this request was not a number"
     return row

@@ -60,9 +60,10 @@ class PagedCache:
     def rearrange(self, moves: Sequence[Move]) -> None:
         """Copy and erase blocks in order; neighbouring erasures are done at once."""
         for copy, targets in _batched(moves):
+            erased = torch.tensor(targets, device=self.keys[0].device)
             for tensor in (*self.keys, *self.values):
                 if copy == ERASE:
-                    tensor[:, targets] = 0
+                    tensor.index_fill_(1, erased, 0)
                 else:
                     tensor[:, targets[0]] = tensor[:, copy]
 

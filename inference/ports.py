@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Sequence as Items
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,13 +17,50 @@ from inference.types import Turn
 Row: TypeAlias = NDArray[np.float32]
 
 
+class Ask(NamedTuple):
+    """What is to be known of a row of logits, so that a device need not hand over all of it.
+
+    ``whole``: all. Else the token on which ``draw`` in [0, 1) falls at ``temperature`` (0: the likeliest), and the
+    ``reach`` likeliest. A forward may tell more than is asked.
+    """
+
+    whole: bool = True
+    temperature: float = 0.0
+    draw: float = 0.0
+    reach: int = 0
+
+
+WHOLE = Ask()
+
+
+class Shortlist(NamedTuple):
+    """What a device tells of a row of logits.
+
+    ``ids`` and ``logits`` ``[reach]``, likeliest first. ``drawn``: with no reach the token that was drawn among all;
+    else among those beyond the first ``SHORT``, for the part of the draw that falls there. ``peak``: the largest
+    logit; ``total``: the sum over all tokens of ``exp((logit - peak) / temperature)``. ``whole`` fetches the row.
+    """
+
+    drawn: int
+    peak: float
+    total: float
+    ids: NDArray[np.intp]
+    logits: NDArray[np.float64]
+    whole: Callable[[], Row]
+
+
+SHORT = 64
+"""Likeliest tokens that are told apart from the rest: those that a watermark's tournament takes."""
+
+
 @dataclass(frozen=True, slots=True)
 class FeedTokens:
-    """A planned feed with its token ids and the (tenant, name) of the adapter they go through."""
+    """A planned feed with its token ids, the (tenant, name) of the adapter they go through, and what is asked."""
 
     feed: Feed
     tokens: list[int]
     adapter: tuple[str, str] | None = None
+    ask: Ask = WHOLE
 
 
 class Forward(Protocol):
@@ -51,8 +89,8 @@ class Forward(Protocol):
     def rearrange(self, moves: Items[Move]) -> None:
         """Copy and erase blocks, in order."""
 
-    def logits(self, feeds: Items[FeedTokens]) -> list[Row]:
-        """Compute the feeds; one ``[vocab]`` row for each feed marked ``last``, in order.
+    def logits(self, feeds: Items[FeedTokens]) -> Items[Row | Shortlist]:
+        """Compute the feeds; one ``[vocab]`` row for each feed marked ``last``, in order, or what was asked of it.
 
         Raises ``MemoryError`` where the device has no room for so many at once.
         """

@@ -64,9 +64,7 @@ def allow_export(access: Access, actor: str, count: int, now_ms: int, events: It
     """
     identity = access.identity.get(actor, Identity())
     if "model:export" not in identity.roles:
-        raise Refused(
-            "role", f"{actor}: expected the role model:export, came none; an operator adds it in access.toml"
-        )
+        raise Refused("role", f"{actor}: expected the role model:export, came none; an operator adds it in access.toml")
     spent = sum(event.count for event in events if event.time > now_ms - DAY_MS and _left_to(event, actor))
     left = identity.daily_bytes - spent
     if count > left:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inference.sampling import pick
-from inference.watermark.keys import CONTEXT, WORD, Bits, MarkKey, bits_of, with_token
+from inference.watermark.keys import CONTEXT, WORD, Bits, MarkKey, Tokens, bits_of, with_token
 
 CANDIDATES = 64
 """Most likely tokens that compete; the rest keep their probabilities."""
@@ -45,20 +45,26 @@ def compete(weights: Weights, bits: Bits) -> Weights:
     return marked
 
 
-def reweigh(
-    candidates: Ids, weights: Weights, contexts: Sequence[Sequence[int]], keys: Sequence[MarkKey]
-) -> Weights:
+def reweigh(candidates: Ids, weights: Weights, contexts: Sequence[Sequence[int]], keys: Sequence[MarkKey]) -> Weights:
     """Marked weights of ``[rows, k]`` candidates, for the sampler's own draw. Contexts are the last four output tokens.
 
     The sum of each row stays, so tokens outside the candidates keep their probabilities.
     """
-    mixed = np.array(contexts, dtype=WORD).reshape(-1, CONTEXT)
-    for row, key in enumerate(keys):
-        mixed[row] = key.encrypt(mixed[row])
+    mixed = _encrypted(np.array(contexts, dtype=WORD).reshape(-1, CONTEXT), keys)
     blocks = with_token(np.repeat(mixed[:, None], candidates.shape[1], axis=1), candidates.astype(WORD))
+    return compete(weights, bits_of(_encrypted(blocks, keys)))
+
+
+def _encrypted(blocks: Tokens, keys: Sequence[MarkKey]) -> Tokens:
+    """Each row of ``[rows, ..., 4]`` under its own key, those of one key at once: a call costs more than a block."""
+    rows: dict[int, list[int]] = {}
     for row, key in enumerate(keys):
-        blocks[row] = key.encrypt(blocks[row])
-    return compete(weights, bits_of(blocks))
+        rows.setdefault(id(key), []).append(row)
+    found = np.empty_like(blocks)
+    for same in rows.values():
+        chosen = blocks[same]
+        found[same] = keys[same[0]].encrypt(chosen.reshape(-1, chosen.shape[-1])).reshape(chosen.shape)
+    return found
 
 
 def tournament(candidates: Ids, probabilities: Weights, context: Sequence[int], key: MarkKey, draw: float) -> int:

@@ -124,5 +124,3 @@ def _explain(arguments: argparse.Namespace, settings: Settings) -> int:
         say.print(f"  [{mark}]{gram.weight:+8.3f}[/] {gram.kind} ", end="")
         say.print(repr(gram.text), markup=False, style="cyan")
     return 0
-
-

@@ -81,8 +81,9 @@ def _measure(folder: Path, asked: argparse.Namespace) -> dict[str, object]:
 
     requests = load.questions(asked.concurrent, asked.tokens, prompt=asked.prompt)
     prompts = load.encoded(folder, requests)
+    bits = "fp32" if asked.device == "cpu" else "bf16"
     found: dict[str, object] = {
-        "model": f"{folder.name}, {load.parameters(folder):.1f} M parameters, fp32, {asked.device}",
+        "model": f"{folder.name}, {load.parameters(folder):.1f} M parameters, {bits}, {asked.device}",
         "requests": asked.concurrent,
         "prompt tokens": f"{min(map(len, prompts))} to {max(map(len, prompts))}",
         "answer tokens": f"{min(r.max_tokens for r in requests)} to {max(r.max_tokens for r in requests)}",

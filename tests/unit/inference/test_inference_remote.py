@@ -46,18 +46,22 @@ def test_what_is_asked_is_vllms(server: ModelServer) -> None:
     assert len(salts) == 2
     assert all(len(bytes.fromhex(salt)) == 32 for salt in salts)
     assert server.keys[-1] == f"Bearer {KEY}"
-    assert asked == ask_again == {
-        "model": "m",
-        "messages": [{"role": "user", "content": "xyzzy hello"}],
-        "max_tokens": 16,
-        "temperature": 0.7,
-        "top_k": 5,
-        "seed": asked["seed"],
-        "stop": ["\n"],
-        "logit_bias": {"7": -1.5},
-        "stream": True,
-        "stream_options": {"include_usage": True, "continuous_usage_stats": True},
-    }
+    assert (
+        asked
+        == ask_again
+        == {
+            "model": "m",
+            "messages": [{"role": "user", "content": "xyzzy hello"}],
+            "max_tokens": 16,
+            "temperature": 0.7,
+            "top_k": 5,
+            "seed": asked["seed"],
+            "stop": ["\n"],
+            "logit_bias": {"7": -1.5},
+            "stream": True,
+            "stream_options": {"include_usage": True, "continuous_usage_stats": True},
+        }
+    )
 
 
 @pytest.mark.parametrize(("model", "attempts"), [("500 twice", 3), ("429 slow", 2)])
@@ -120,9 +124,7 @@ def test_a_server_that_cannot_be_reached_is_an_error(server: ModelServer) -> Non
     assert "cannot be reached" in str(chunk.error)
 
 
-@pytest.mark.parametrize(
-    ("model", "finish"), [("silent", FinishReason.DEADLINE), ("falls silent", FinishReason.ERROR)]
-)
+@pytest.mark.parametrize(("model", "finish"), [("silent", FinishReason.DEADLINE), ("falls silent", FinishReason.ERROR)])
 def test_the_deadline_ends_a_wait(server: ModelServer, model: str, finish: FinishReason) -> None:
     assert ask(server, model, deadline_s=0.3)[-1].finish is finish
     assert server.broken.acquire(timeout=10)

@@ -89,18 +89,24 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-@pytest.fixture(params=SHAPES)
-def pair(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[LanguageModel, Any]:
-    """Our model, read from the folder that the reference wrote, and the reference."""
-    family, fields = SHAPES[request.param]
+def reference_of(name: str, folder: Path) -> Any:
+    """The reference's model of a shape, random weights; also written to ``folder``."""
+    family, fields = SHAPES[name]
     torch.manual_seed(7)
     reference = getattr(transformers, f"{family}ForCausalLM")(getattr(transformers, f"{family}Config")(**fields))
     with torch.no_grad():
-        for name, tensor in [*reference.named_parameters(), *reference.named_buffers()]:
-            if "bias" in name or "norm" in name:
+        for part, tensor in [*reference.named_parameters(), *reference.named_buffers()]:
+            if "bias" in part or "norm" in part:
                 # biases start at zero and norms at one: a model that ignored them would agree
                 tensor.add_(torch.randn(tensor.shape) * 0.1)
-    reference.eval().save_pretrained(tmp_path)
+    reference.eval().save_pretrained(folder)
+    return reference
+
+
+@pytest.fixture(params=SHAPES)
+def pair(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[LanguageModel, Any]:
+    """Our model, read from the folder that the reference wrote, and the reference."""
+    reference = reference_of(request.param, tmp_path)
     return load_model(tmp_path), reference
 
 

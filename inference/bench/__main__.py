@@ -1,0 +1,41 @@
+"""``python -m inference.bench gpu``: figures that need a device of their own."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+
+def main() -> int:
+    """Measure what was asked, print a table, write JSON."""
+    parser = argparse.ArgumentParser(prog="python -m inference.bench")
+    acts = parser.add_subparsers(metavar="ACT", required=True, dest="act")
+    gpu = acts.add_parser("gpu", help="decoding on a CUDA device: random weights of the shapes of Llama 3.1 and 3.2")
+    gpu.add_argument("--shape", action="append", choices=("1b", "8b"), help="both where none is given")
+    gpu.add_argument("--batch", type=int, action="append", help="requests at once; 1, 4, 16, 64, 128, 256")
+    gpu.add_argument("--compare", type=int, default=64, help="requests at once where switches are compared; 0: none")
+    gpu.add_argument("--prompt", type=int, default=256, help="tokens of each prompt")
+    gpu.add_argument("--tokens", type=int, default=128, help="tokens of each answer")
+    gpu.add_argument("--json", type=Path, help="file to write")
+    asked = parser.parse_args()
+    # it needs CUDA and Triton
+    from inference.bench import gpu as bench
+    from inference.bench.shapes import SHAPES
+
+    load = bench.Load(asked.prompt, asked.tokens)
+    batches = asked.batch or list(bench.BATCHES)
+    try:
+        found = bench.measure(asked.shape or list(SHAPES), batches, asked.compare, load)
+    except ValueError as fault:
+        print(fault, file=sys.stderr)
+        return 2
+    if asked.json:
+        asked.json.write_text(json.dumps(found, indent=1) + "\n")
+    print(bench.table(found))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

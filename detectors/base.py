@@ -50,6 +50,13 @@ class Finding(msgspec.Struct, frozen=True, gc=False, array_like=True, order=True
     turn: Annotated[int, msgspec.Meta(ge=0)]
 
 
+class Screened(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """What one transcript gave; ``features`` are the text's part of a trace, empty where nobody read it."""
+
+    findings: tuple[Finding, ...] = ()
+    features: tuple[int, ...] = ()
+
+
 def risk(findings: Iterable[Finding]) -> int:
     """0 (nothing found) .. 100 (critical and certain): the worst finding, its confidence weighed by its severity."""
     return max((finding.confidence * finding.severity // CRITICAL for finding in findings), default=0)

@@ -15,6 +15,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from detectors.plane import VARIED
+
 BREAK = "\n\x00\n"
 CHAR_BITS = (16, 18, 19)
 """Size of the tables for 2, 3 and 4 characters, as powers of two."""
@@ -82,7 +84,7 @@ def _tables() -> tuple[Codes, npt.NDArray[np.bool_]]:
     """
     codes = np.arange(0x10000, dtype=np.uint32)
     words = np.zeros(0x10000, dtype=np.bool_)
-    for code in range(0x10000):
+    for code in VARIED:
         kind = unicodedata.category(chr(code))
         if kind == "Nd":
             codes[code] = 0x30

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from detectors.grams import Bytes, Codes, Joined
+from detectors.plane import IDEOGRAPHS, SYLLABLES, VARIED
 
 LANGUAGES = ("en", "zh", "other")
 EN, ZH, OTHER = range(3)
@@ -32,16 +33,18 @@ _VOTES = dict.fromkeys(_FOREIGN_WORDS.split(), 1) | dict.fromkeys(_ENGLISH.split
 
 def _counts() -> npt.NDArray[np.int64]:
     counts = np.zeros(0x10000, dtype=np.int64)
-    for code in range(0x41, 0x10000):
-        char = chr(code)
-        if unicodedata.category(char)[0] not in "LM":
+    for code in VARIED:
+        if unicodedata.category(chr(code))[0] not in "LM":
             continue
         if code < 0x80:
             counts[code] = _LATIN
-        elif 0x3400 <= code < 0xA000 or 0xF900 <= code < 0xFB00:
+        elif 0xF900 <= code < 0xFB00:
             counts[code] = _HAN
         else:
             counts[code] = _FOREIGN
+    for ideographs in IDEOGRAPHS:
+        counts[ideographs.start : ideographs.stop] = _HAN
+    counts[SYLLABLES.start : SYLLABLES.stop] = _FOREIGN
     return counts
 
 

@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from detectors.base import Span
+from detectors.plane import VARIED, from_utf16, utf16
 
 MAX_RUNS = 16
 """Encoded runs looked at in one text; more than this is noise, and each costs a decode."""
@@ -86,7 +87,7 @@ def _tables() -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.bool_], npt.NDArra
     """
     folds = np.arange(0x10000, dtype=np.uint16)
     found = []
-    for code in range(0x10000):
+    for code in VARIED:
         piece = chr(code).lower() if code < 0x80 else _fold(chr(code))
         if len(piece) == 1 and piece < "\U00010000":
             folds[code] = ord(piece)
@@ -149,15 +150,6 @@ def clean_all(texts: Sequence[str]) -> list[View]:
         else:
             views.append(View("clean", from_utf16(folded[start : start + length])))
     return views
-
-
-def utf16(text: str) -> npt.NDArray[np.uint16]:
-    """The text's UTF-16 units, so that a table can be applied to all of them at once."""
-    return np.frombuffer(text.encode("utf-16-le", "surrogatepass"), dtype="<u2")
-
-
-def from_utf16(units: npt.NDArray[np.uint16]) -> str:
-    return units.astype("<u2", copy=False).tobytes().decode("utf-16-le", "surrogatepass")
 
 
 def _clean_mapped(text: str) -> View:

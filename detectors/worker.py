@@ -20,8 +20,8 @@ from typing import IO
 
 import msgspec
 
-from detectors.base import Part, Transcript
-from detectors.screening import Screened, screen_batch
+from detectors.base import Part, Screened, Transcript
+from detectors.screening import screen_batch
 
 MEMORY_BYTES = 2 << 30
 """Address space of the process; numpy's libraries alone reserve a few hundred MiB of it."""

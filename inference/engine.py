@@ -98,6 +98,10 @@ class TorchForward:
             raise InvalidRequest("adapter: this tenant has none of that name")
         return self._digest + self._adapters[tenant, adapter]
 
+    def adopt(self, key: tuple[str, str], folder: Path) -> None:
+        """Hang in one more adapter while requests run: none can ask for it before all of it is there."""
+        self._adapters[key] = add_adapter(self._model, key, folder)
+
     def piece(self, token: int) -> bytes:
         """See ``Forward.piece``."""
         return self._chat.piece(token)
@@ -212,8 +216,15 @@ class TorchEngine(BatchingEngine):
         model = load_model(model_dir, _DTYPES[dtype]).to(_usable(device))
         found = {key: add_adapter(model, key, folder) for key, folder in (adapters or {}).items()}
         forward = TorchForward(model, chat, max_batch, cache_tokens=cache_tokens, adapters=found)
-        self.row_counts = forward.row_counts
+        self.row_counts, self._own = forward.row_counts, forward
         super().__init__(forward, models=(model_dir.name,), max_waiting=max_waiting, reuse=reuse, marker=marker)
+
+    def adopt(self, tenant: str, name: str, folder: Path) -> None:
+        """Hang in one more adapter that this tenant alone may ask for; blocks, and steps go on.
+
+        Raises ``ValueError`` where it does not fit, ``OSError`` where it cannot be read.
+        """
+        self._own.adopt((tenant, name), folder)
 
 
 def _usable(device: str) -> torch.device:

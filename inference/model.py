@@ -42,9 +42,17 @@ class Backbone(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        shape = (config.vocab_size, config.hidden_size)
+        self.embed_tokens = nn.Embedding(*shape, _weight=_begun(*shape))
         self.layers = nn.ModuleList(Block(config, index) for index in range(config.num_hidden_layers))
         self.norm = RmsNorm(config.hidden_size, config.rms_norm_eps)
+
+
+def _begun(*shape: int) -> Tensor:
+    """Where training of embeddings begins. On the meta device nothing is drawn: torch would import its compiler for it,
+    seconds of a worker's start."""
+    weights = torch.empty(*shape)
+    return weights if weights.is_meta else nn.init.normal_(weights)
 
 
 class LanguageModel(nn.Module):

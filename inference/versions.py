@@ -12,7 +12,10 @@ import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
+from typing import Protocol, runtime_checkable
 
+from inference.adapters import Adapters
 from inference.registry.refusal import Refused
 from inference.registry.rollout import choose
 from inference.sequence import failure
@@ -26,15 +29,25 @@ Load = Callable[[int], InferenceEngine]
 Shares = Callable[[], Mapping[int, int]]
 
 
+@runtime_checkable
+class Adopting(Protocol):
+    """An engine into which a tenant's adapter is hung while it runs."""
+
+    def adopt(self, tenant: str, name: str, folder: Path) -> None: ...
+
+
 class VersionedEngine:
     """An ``InferenceEngine`` over versions of ``model``; the last chunk of an answer names the one that gave it.
 
-    ``shares`` tells what each version gets in basis points, ``load`` makes the engine of one; both may block. Raises
-    Refused, ValueError or OSError where a version with traffic cannot be loaded, or none has any.
+    ``shares`` tells what each version gets in basis points, ``load`` makes the engine of one; both may block.
+    ``adapters`` finds those of tenants; a request with one goes to the version that it was made for. Raises Refused,
+    ValueError or OSError where a version with traffic cannot be loaded, or none has any.
     """
 
-    def __init__(self, model: str, load: Load, shares: Shares) -> None:
-        self._model, self._load, self._read = model, load, shares
+    def __init__(self, model: str, load: Load, shares: Shares, adapters: Adapters | None = None) -> None:
+        self.model = model
+        self._load, self._read, self._adapters = load, shares, adapters
+        self._adopted: dict[tuple[str, str], tuple[int, InferenceEngine]] = {}
         self._shares = dict(shares())
         if not self._shares:
             raise Refused("rollout", f"{model}: expected a version with traffic, came none: sluice model roll")
@@ -58,10 +71,11 @@ class VersionedEngine:
 
     async def submit(self, request: GenerationRequest) -> AsyncIterator[Chunk]:
         """See ``InferenceEngine.submit``."""
-        if not self._shares:
-            yield failure(request.request_id, InvalidRequest("model: no version of it may be served; roll one out"))
+        try:
+            version = self._version(request)
+        except InvalidRequest as fault:
+            yield failure(request.request_id, fault)
             return
-        version = choose(self._shares, self._model, request.request_id)
         self._open[version] += 1
         try:
             async with contextlib.aclosing(self._engines[version].submit(request)) as chunks:  # type: ignore[type-var]
@@ -69,6 +83,27 @@ class VersionedEngine:
                     yield chunk if chunk.finish is None else replace(chunk, version=version)
         finally:
             self._open[version] -= 1
+
+    async def adapted(self, request: GenerationRequest) -> GenerationRequest:
+        """The request with its adapter, named as in the registry, hung in and named as here. Raises Refused."""
+        if self._adapters is None:
+            raise Refused("unknown", f"{self.model}: served without adapters")
+        name = await self._adapters.name(self, request.tenant, request.adapter, request.request_id)
+        return replace(request, adapter=name)
+
+    def holds(self, tenant: str, name: str) -> bool:
+        """Whether a version with traffic has this adapter."""
+        version, engine = self._adopted.get((tenant, name), (0, None))
+        # a version that came back is another engine, without what was hung into the one before
+        return engine is not None and version in self._shares and self._engines.get(version) is engine
+
+    def adopt(self, tenant: str, name: str, version: int, folder: Path) -> None:
+        """Hang an adapter into the version that it was made for; blocks. Raises Refused, ValueError."""
+        engine = self._engines.get(version) if version in self._shares else None
+        if engine is None or not isinstance(engine, Adopting):
+            raise Refused("rollout", f"{name}: made for {self.model} version {version}, which gets no traffic here")
+        engine.adopt(tenant, name, folder)
+        self._adopted[tenant, name] = (version, engine)
 
     def cancel(self, request_id: str) -> bool:
         """See ``InferenceEngine.cancel``."""
@@ -109,7 +144,7 @@ class VersionedEngine:
             try:
                 await self.look()
             except (Refused, ValueError, OSError) as fault:
-                _log.error("%s: the shares before stay in force: %s", self._model, fault)
+                _log.error("%s: the shares before stay in force: %s", self.model, fault)
 
     async def look(self) -> None:
         """Take on the shares as they are now. Raises Refused, ValueError, OSError; the ones before stay then."""
@@ -128,7 +163,7 @@ class VersionedEngine:
         self._swap(shares, made)
 
     def _swap(self, shares: dict[int, int], made: dict[int, InferenceEngine]) -> None:
-        _log.info("%s: traffic by version, in basis points: %s", self._model, shares)
+        _log.info("%s: traffic by version, in basis points: %s", self.model, shares)
         self._engines |= made
         self._shares, self._refused = shares, {}
         for version in sorted(self._engines.keys() - shares.keys()):
@@ -136,6 +171,16 @@ class VersionedEngine:
             task = asyncio.create_task(self._retire(version))
             self._retiring.add(task)
             task.add_done_callback(self._retiring.discard)
+
+    def _version(self, request: GenerationRequest) -> int:
+        if not self._shares:
+            raise InvalidRequest("model: no version of it may be served; roll one out")
+        if not request.adapter:
+            return choose(self._shares, self.model, request.request_id)
+        if not self.holds(request.tenant, request.adapter):
+            # the same words whether it is another's or nobody's
+            raise InvalidRequest("adapter: this tenant has none of that name")
+        return self._adopted[request.tenant, request.adapter][0]
 
     async def _retire(self, version: int) -> None:
         """Let a version finish what it has begun; it may have come back meanwhile."""

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import IO
 
 from pipeline import config, wiring
-from pipeline.adapters.embedded.broker import BrokerSettings, EmbeddedBroker
+from pipeline.adapters.embedded.broker import EmbeddedBroker
+from pipeline.adapters.embedded.broker_config import BrokerSettings
 from pipeline.adapters.embedded.store import EmbeddedStore, StoreSettings
 from pipeline.adapters.embedded.supervisor import LOOPBACK, Child, Supervisor, require_port, spawn
 from pipeline.adapters.registry import read_policies
@@ -94,8 +95,11 @@ class LocalStack:
     def url(self) -> str:
         return f"http://{LOOPBACK}:{self._ports.gateway}"
 
-    def start(self, say: Say) -> None:
-        """Set up what is missing, start everything, wait for the first readiness. Raises ConfigError, Retryable."""
+    def start(self, say: Say, meanwhile: Callable[[], None] = lambda: None) -> None:
+        """Set up what is missing, start everything, wait for the first readiness. Raises ConfigError, Retryable.
+
+        ``meanwhile`` is called where there is nothing to do but wait.
+        """
         self._take_home()
         self._write_config()
         require_port(LOOPBACK, self._ports.gateway, "--port", "the gateway")
@@ -109,6 +113,7 @@ class LocalStack:
         self.store.launch()
         # its model loads meanwhile; the other stages would only wait
         self._start_stage("generate")
+        meanwhile()
         for broker in self.brokers:
             broker.await_ready()
         self.store.await_ready()

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from detectors.accounts.response import DUTIES, STEPS, Step
 from detectors.base import Finding
-from pipeline.events.control import Control, Plan, Principal
+from pipeline.events.control import Control, Model, Plan, Principal
 from pipeline.events.records import Facts
 from pipeline.events.wire import MAX_TOLD
 from pipeline.topics import POOL_WORK
@@ -27,6 +27,16 @@ def refusal(plan: Plan, findings: Sequence[Finding]) -> str:
     if plan.unscreened == "refuse" and any(f.rule.startswith(UNREAD) for f in findings):
         return "unscreened"
     return "injection" if any(_blocks(plan, f) for f in findings) else ""
+
+
+def knows(tenant: str, model: Model | None) -> bool:
+    """Whether a model exists for a tenant; the adapters of others do not."""
+    return model is not None and model.tenant in (None, tenant)
+
+
+def allows(plan: Plan, tenant: str, model: Model) -> bool:
+    """Whether a tenant may ask for a model: its plan names it, or the base of an adapter that is the tenant's own."""
+    return knows(tenant, model) and (model.base or model.id) in plan.models
 
 
 def counts(verdict: str, reasons: Sequence[str]) -> bool:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.table import Table
+if TYPE_CHECKING:
+    # drawing is for people: stages and pipes never pay for its import
+    from rich.console import Console
 
-from pipeline.audit.faults import Report
+    from pipeline.audit.faults import Report
 
 
 def console() -> Console:
     """Colours and width of the terminal; neither in a pipe."""
+    from rich.console import Console
+
     return Console(soft_wrap=not sys.stdout.isatty(), highlight=False)
 
 
@@ -28,6 +31,8 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], 
         for row in rows:
             print("\t".join(str(cell) for cell in row))
         return
+    from rich.table import Table
+
     drawn = Table(title=title or None, title_justify="left")
     for index, column in enumerate(columns):
         numeric = bool(rows) and all(isinstance(row[index], int | float) for row in rows)

@@ -6,8 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from detectors.base import Transcript
-from detectors.screening import Screened
+from detectors.base import Screened, Transcript
 from pipeline.adapters.control_feed import ControlFeed
 from pipeline.adapters.kafka import Marks, Offsets, PartitionReader
 from pipeline.adapters.kafka_write import Publisher

@@ -14,7 +14,8 @@ import msgspec
 
 from pipeline.adapters import topic_admin
 from pipeline.adapters.control_feed import ControlFeed
-from pipeline.adapters.embedded.broker import BrokerSettings, EmbeddedBroker
+from pipeline.adapters.embedded.broker import EmbeddedBroker
+from pipeline.adapters.embedded.broker_config import BrokerSettings
 from pipeline.adapters.embedded.supervisor import Supervisor, free_port
 from pipeline.adapters.registry import Registry, read_policies
 from pipeline.config import cache

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from detectors.normalize import from_utf16, utf16
+from detectors.plane import from_utf16, utf16
 
 SURE, LIKELY, GUESS = 99, 90, 70
 """Scores in percent: a check digit or a format of its own; a word nearby that names it; its looks alone."""

@@ -7,8 +7,21 @@ ordinary text ``LEAD`` - 1, ``run`` - 1 at most.
 
 from __future__ import annotations
 
-from detectors.verbatim.index import LEAD, ProtectedIndex
+from collections.abc import Sequence
+from typing import Protocol
+
+from detectors.verbatim.index import LEAD
 from detectors.verbatim.letters import MAX_GAP, letters
+
+
+class Runs(Protocol):
+    """What is protected, as ``ProtectedIndex`` tells it."""
+
+    run: int
+
+    def leads(self, codes: Sequence[int]) -> bool: ...
+    def owner(self, codes: Sequence[int]) -> str | None: ...
+
 
 MARKER = "[protected]"
 """Stands for a protected passage."""
@@ -17,7 +30,7 @@ MARKER = "[protected]"
 class VerbatimRedactor:
     """Takes protected runs out of a text that arrives in pieces. Places count code points of that text."""
 
-    def __init__(self, index: ProtectedIndex) -> None:
+    def __init__(self, index: Runs) -> None:
         self._index = index
         self.counts: dict[str, int] = {}
         """Passages taken out so far, by corpus."""

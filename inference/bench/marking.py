@@ -10,14 +10,14 @@ from pathlib import Path
 from inference.bench.load import questions
 from inference.bench.throughput import speed
 from inference.engine import TorchEngine
-from inference.watermark.keys import MASTER_BYTES
 from inference.watermark.marking import MarkPolicy, TenantMarker
+from inference.watermark.secrets import SECRET_BYTES, of_master
 
 
 async def step_seconds(folder: Path, count: int, tokens: int, threads: int, rounds: int = 5) -> tuple[float, float]:
     """Processor seconds of one step of ``count`` sampled answers without and with the mark, each the best of
     ``rounds`` that take turns."""
-    marker = TenantMarker(secrets.token_bytes(MASTER_BYTES), lambda tenant: MarkPolicy(), lambda: 0)
+    marker = TenantMarker(of_master(secrets.token_bytes(SECRET_BYTES)).mark, lambda tenant: MarkPolicy(), lambda: 0)
     engines = [
         TorchEngine(folder, max_batch=count, threads=threads, reuse=False, marker=made) for made in (None, marker)
     ]

@@ -19,11 +19,13 @@ from inference.types import GenerationRequest, Turn
 class Leak:
     """``auc``: chance that a right guess of another tenant's prompt was answered faster than a wrong one; 0.5 is blind.
 
-    ``reuse``: median time to the first token without the tenant's own prefix, over that with it.
+    ``reuse``: median time to the first token without the tenant's own prefix, over that with it; ``reuse_processor``
+    likewise of processor time, which other work on the machine disturbs less.
     """
 
     auc: float
     reuse: float
+    reuse_processor: float
 
 
 async def probe(folder: Path, pairs: int, words: int, threads: int) -> Leak:
@@ -31,13 +33,15 @@ async def probe(folder: Path, pairs: int, words: int, threads: int) -> Leak:
     engine = TorchEngine(folder, max_batch=4, threads=threads)
     draw = np.random.default_rng(0)
     times: dict[str, list[float]] = {"right": [], "wrong": [], "own": [], "new": []}
+    spent: dict[str, list[float]] = {kind: [] for kind in times}
 
     async def ask(kind: str, tenant: str, text: str) -> None:
         request = GenerationRequest(f"{kind}-{tenant}-{len(times[kind])}", tenant, (Turn("user", text),), 1)
-        begun = time.perf_counter()
+        begun, used = time.perf_counter(), time.process_time()
         async for _ in engine.submit(request):
             pass
         times[kind].append(time.perf_counter() - begun)
+        spent[kind].append(time.process_time() - used)
 
     for number in range(pairs + 1):
         secret, other = (" ".join(draw.choice(WORDS, words)) for _ in range(2))
@@ -50,7 +54,8 @@ async def probe(folder: Path, pairs: int, words: int, threads: int) -> Leak:
     await engine.close()
     # the first round pays for memory that is touched for the first time
     kept = {kind: values[1:] for kind, values in times.items()}
-    return Leak(auc(kept["right"], kept["wrong"]), float(np.median(kept["new"]) / np.median(kept["own"])))
+    reuse, processor = (float(np.median(seen["new"][1:]) / np.median(seen["own"][1:])) for seen in (times, spent))
+    return Leak(auc(kept["right"], kept["wrong"]), reuse, processor)
 
 
 def auc(fast: Sequence[float], slow: Sequence[float]) -> float:

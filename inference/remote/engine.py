@@ -9,21 +9,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hmac
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
+from collections.abc import AsyncGenerator, Awaitable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 import aiohttp
 
-from inference.bounds import MAX_DEADLINE_S, check_request
+from inference.bounds import MAX_DEADLINE_S
 from inference.remote.answer import RemoteAnswer
 from inference.remote.wire import Event, EventLines, UpstreamFault, body, read_event
-from inference.sequence import failure
+from inference.streams import StreamEngine
 from inference.types import (
     Chunk,
     ContextExceeded,
-    EngineClosed,
-    EngineStats,
     FinishReason,
     GenerationRequest,
     InvalidRequest,
@@ -78,12 +76,13 @@ class _Run:
             self.scope.reschedule(asyncio.get_running_loop().time())
 
 
-class RemoteEngine:
+class RemoteEngine(StreamEngine[_Run]):
     """Serves ``model`` of the server at ``url`` (up to and with ``/v1``); of one event loop at a time.
 
     ``key`` is sent as bearer token. ``salt_key`` derives the tenants' cache salts: the same for all workers of a
     deployment. ``max_context`` is the model's there; the server has the last word on the length of an input, as only
-    it has the tokenizer. Each attempt has a connection of its own, which ends with the answer or its cancelling.
+    it has the tokenizer. Each attempt has a connection of its own, which ends with the answer or its cancelling. A step
+    is one event of one answer.
     """
 
     def __init__(
@@ -97,78 +96,20 @@ class RemoteEngine:
         max_running: int = 256,
         idle_s: float = IDLE_S,
     ) -> None:
-        self.models = (model,)
-        self.max_context = max_context
+        super().__init__((model,), max_context, max_running)
         self._url = f"{url.rstrip('/')}/chat/completions"
-        self._salt_key, self._idle_s, self._max_running = salt_key, idle_s, max_running
+        self._salt_key, self._idle_s = salt_key, idle_s
         self._headers = {"Accept": "text/event-stream", "Accept-Encoding": "identity"}
         if key:
             self._headers["Authorization"] = f"Bearer {key}"
-        self._open: dict[str, _Run] = {}
-        self._refusing = False
-        self._idle = asyncio.Event()
-        self._idle.set()
-        self._tokens = self._steps = 0
-
-    async def submit(self, request: GenerationRequest) -> AsyncIterator[Chunk]:
-        """See ``InferenceEngine.submit``."""
-        if self._refusing:
-            raise EngineClosed("the engine is draining; send the request to another one")
-        try:
-            run = self._accept(request)
-        except InvalidRequest as fault:
-            yield failure(request.request_id, fault)
-            return
-        self._idle.clear()
-        self._open[request.request_id] = run
-        try:
-            async with contextlib.aclosing(self._answer(run)) as chunks:
-                async for chunk in chunks:
-                    self._tokens += chunk.tokens
-                    yield chunk
-        finally:
-            del self._open[request.request_id]
-            if not self._open:
-                self._idle.set()
-
-    def cancel(self, request_id: str) -> bool:
-        """See ``InferenceEngine.cancel``; from the loop that reads the answer."""
-        run = self._open.get(request_id)
-        if run is None:
-            return False
-        run.cancel()
-        return True
 
     async def place(self, request_id: str) -> Place | None:
         """See ``InferenceEngine.place``; the queue is the server's and not told."""
         return Place(0, None) if request_id in self._open else None
 
-    async def drain(self) -> None:
-        """See ``InferenceEngine.drain``."""
-        self._refusing = True
-        await self._idle.wait()
-
-    def stats(self) -> EngineStats:
-        """See ``InferenceEngine.stats``; a step is one event of one answer."""
-        running = len(self._open)
-        return EngineStats(running, 0, self._tokens, self._steps, running / self._max_running)
-
-    async def close(self) -> None:
-        """See ``InferenceEngine.close``."""
-        self._refusing = True
-        for run in self._open.values():
-            run.cancel()
-
     def _accept(self, request: GenerationRequest) -> _Run:
-        check_request(request)
-        if request.adapter:
-            raise InvalidRequest("adapter: this tenant has none of that name")
         if request.sampling.logprobs:
             raise InvalidRequest("logprobs: this engine tells none")
-        if request.request_id in self._open:
-            raise InvalidRequest("request_id: a request of this id is already running")
-        if len(self._open) >= self._max_running:
-            raise InvalidRequest("the engine is full; try again later or send it elsewhere")
         if request.max_tokens >= self.max_context:
             raise ContextExceeded(f"expected max_tokens below {self.max_context}, got {request.max_tokens}")
         left = MAX_DEADLINE_S if request.deadline_s is None else request.deadline_s

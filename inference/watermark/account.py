@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-SCHEME = "tournament-30/1"
+SCHEME = "tournament-30/2"
 
 
 @dataclass(slots=True)

@@ -14,7 +14,7 @@ from typing import Literal
 
 from inference.types import GenerationRequest
 from inference.watermark.account import MarkAccount
-from inference.watermark.keys import CONTEXT, MASTER_BYTES, MarkKey, epoch_of
+from inference.watermark.keys import CONTEXT, MarkKey, epoch_of
 
 Skip = Literal["off", "opted_out", "temperature_zero", "single_candidate", "json", "code"]
 Form = Literal["text", "json", "code"]
@@ -100,19 +100,18 @@ _KEYS = 4096
 
 
 class TenantMarker:
-    """A ``Marker`` that gives each tenant its key of the current epoch; ``clock`` gives Unix milliseconds."""
+    """A ``Marker`` that gives each tenant its key of the current epoch: ``secret`` gives a tenant's secret, ``clock``
+    Unix milliseconds."""
 
-    def __init__(self, master: bytes, policy: Callable[[str], MarkPolicy], clock: Callable[[], int]) -> None:
-        if len(master) != MASTER_BYTES:
-            raise ValueError(f"watermark master: expected {MASTER_BYTES} bytes, got {len(master)}")
-        self._master, self._policy, self._clock = master, policy, clock
+    def __init__(
+        self, secret: Callable[[str], bytes], policy: Callable[[str], MarkPolicy], clock: Callable[[], int]
+    ) -> None:
+        self._secret, self._policy, self._clock = secret, policy, clock
         self._keys: OrderedDict[tuple[str, int], MarkKey] = OrderedDict()
 
     def __call__(self, request: GenerationRequest) -> AnswerMark:
         sampling = request.sampling
-        why = skipped(
-            self._policy(request.tenant), temperature=sampling.temperature, top_k=sampling.top_k, form="text"
-        )
+        why = skipped(self._policy(request.tenant), temperature=sampling.temperature, top_k=sampling.top_k, form="text")
         if why is not None:
             return AnswerMark(None, MarkAccount(skipped=why))
         return AnswerMark(self._key(request.tenant, epoch_of(self._clock())))
@@ -120,7 +119,7 @@ class TenantMarker:
     def _key(self, tenant: str, epoch: int) -> MarkKey:
         held = self._keys.get((tenant, epoch))
         if held is None:
-            held = self._keys[tenant, epoch] = MarkKey(self._master, tenant, epoch)
+            held = self._keys[tenant, epoch] = MarkKey(self._secret(tenant), tenant, epoch)
             if len(self._keys) > _KEYS:
                 self._keys.popitem(last=False)
         return held

@@ -206,7 +206,7 @@ class Bench:
         learned = [entry.word for entry in read_entries(glossary)]
         self._words = {"learned": learned, "unknown": unlearned(glossary, learned)}
         self._count, self._keys = count, keys
-        marker = TenantMarker(MASTER, lambda tenant: MarkPolicy(), lambda: 0)
+        marker = TenantMarker(lambda tenant: MASTER, lambda tenant: MarkPolicy(), lambda: 0)
         self._marking, self._plain = (
             TorchEngine(shipped_model(), max_batch=32, threads=1, marker=made) for made in (marker, None)
         )

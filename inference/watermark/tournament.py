@@ -20,6 +20,8 @@ from inference.watermark.keys import CONTEXT, WORD, Bits, MarkKey, bits_of, with
 CANDIDATES = 64
 """Most likely tokens that compete; the rest keep their probabilities."""
 _DUST = 1e-60
+_DEPTH = 16
+"""Rows into which a row of weights is folded to find the largest."""
 Weights = NDArray[np.float64]
 Ids = NDArray[np.intp]
 
@@ -97,8 +99,17 @@ def draw_marked(rows: Sequence[MarkedRow]) -> dict[str, int]:
 
 
 def _likeliest(weights: Weights) -> Ids:
-    if len(weights) <= CANDIDATES:
-        return np.arange(len(weights))
+    """Places of the ``CANDIDATES`` largest, of equal ones any."""
+    columns = len(weights) // _DEPTH
+    if columns <= CANDIDATES:
+        return _largest(weights) if len(weights) > CANDIDATES else np.arange(len(weights))
+    # so many columns peak no lower, hence so many weights are no smaller: the rest need not be put in order
+    peaks = weights[: columns * _DEPTH].reshape(_DEPTH, columns).max(axis=0)
+    near = np.flatnonzero(weights >= np.partition(peaks, -CANDIDATES)[-CANDIDATES])
+    return near[_largest(weights[near])]
+
+
+def _largest(weights: Weights) -> Ids:
     return np.argpartition(weights, -CANDIDATES)[-CANDIDATES:]
 
 

@@ -45,11 +45,6 @@ class Passage:
     """Of the suspect's fingerprints."""
 
 
-def index_key(master: bytes) -> bytes:
-    """The key of a deployment's fingerprints, from the master secret of its watermarks."""
-    return hashlib.blake2b(master, digest_size=32, person=b"sluice.winnow").digest()
-
-
 def unpacked(packed: bytes) -> Hashes:
     """The hashes of ``Winnower.packed``. Raises ValueError for bytes that are none."""
     return np.frombuffer(packed, dtype="<i8").astype(np.int64)

@@ -9,25 +9,24 @@ import asyncio
 import os
 import pwd
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+from inference.adapters import Adapters
 from inference.registry.dsse import Trust
 from inference.registry.keys import read_verifying_keys
+from inference.registry.opening import OpenModel
 from inference.registry.refusal import Refused
 from inference.registry.release import RELEASE_KEYS, SHIPPED
 from inference.registry.rollout import WHOLE
 from inference.registry.shipping import install
 from inference.registry.store import ModelRegistry
 from inference.registry.wrapping import Recipient, Tenant, create_worker
-from inference.types import InferenceEngine
+from inference.types import GenerationRequest, InferenceEngine
 from inference.versions import VersionedEngine
-from inference.watermark.keys import create_master
-from inference.watermark.marking import MarkPolicy, TenantMarker
-from inference.watermark.winnow import Winnower, index_key
+from inference.watermark.secrets import Secrets, create_master, read_secrets
 from pipeline.config import Generate, Keys, Models
-from pipeline.errors import ConfigError
-from pipeline.events.keyed import hmac_sha256
+from pipeline.errors import ConfigError, Malformed
 from pipeline.vault import FileKeyring, open_kms
 
 _FROM_REGISTRY = "registry:"
@@ -68,6 +67,20 @@ def make_engine(ours: Generate, models: Models, keys: Keys) -> InferenceEngine:
         raise ConfigError(f"generate.model {ours.model}: {error}") from error
 
 
+def adapting(engine: InferenceEngine) -> Callable[[GenerationRequest], Awaitable[GenerationRequest]] | None:
+    """What makes tenants' adapters ready in ``engine``, None where it takes none; that raises Malformed."""
+    if not isinstance(engine, VersionedEngine):
+        return None
+
+    async def adapted(request: GenerationRequest) -> GenerationRequest:
+        try:
+            return await engine.adapted(request)
+        except Refused as fault:
+            raise Malformed(str(fault)) from fault
+
+    return adapted
+
+
 async def follow(engine: InferenceEngine, stop: asyncio.Event) -> None:
     """Keep an engine of several versions at the shares in force, until ``stop``."""
     if isinstance(engine, VersionedEngine):
@@ -77,12 +90,11 @@ async def follow(engine: InferenceEngine, stop: asyncio.Event) -> None:
 def _remote_engine(ours: Generate, keys: Keys) -> InferenceEngine:
     from inference.remote.engine import RemoteEngine
 
-    # of the deployment, not of this process: all workers of a tenant find the same prefixes
-    salt_key = hmac_sha256(_master(keys), b"sluice/cache-salt/v1")
     return RemoteEngine(
         ours.upstream,
         ours.model,
-        salt_key=salt_key,
+        # of the deployment, not of this process: all workers of a tenant find the same prefixes
+        salt_key=_secrets(ours, keys).salt,
         key=ours.upstream_key.get_secret_value(),
         max_context=ours.upstream_context,
     )
@@ -90,21 +102,33 @@ def _remote_engine(ours: Generate, keys: Keys) -> InferenceEngine:
 
 def make_trace(ours: Generate, keys: Keys) -> Callable[[str], bytes] | None:
     """What makes the fingerprints of an answer; None where none are kept. Raises ConfigError."""
-    return Winnower(index_key(_master(keys))).packed if ours.fingerprints else None
+    if not ours.fingerprints:
+        return None
+    from inference.watermark.winnow import Winnower
+
+    return Winnower(_secrets(ours, keys).index).packed
 
 
 def _torch_engine(folder: Path, ours: Generate, keys: Keys) -> InferenceEngine:
     from inference.engine import TorchEngine
+    from inference.watermark.marking import MarkPolicy, TenantMarker
 
     marker = None
     if ours.watermark:
-        marker = TenantMarker(_master(keys), lambda tenant: MarkPolicy(), _now_ms)
+        marker = TenantMarker(_secrets(ours, keys).mark, lambda tenant: MarkPolicy(), _now_ms)
     return TorchEngine(folder, max_batch=ours.batch, threads=ours.threads, device=ours.device, marker=marker)
 
 
-def _master(keys: Keys) -> bytes:
+def _secrets(ours: Generate, keys: Keys) -> Secrets:
     try:
-        return create_master(keys.watermark_key)
+        if not keys.watermark_key.exists():
+            create_master(keys.watermark_key)
+        secrets = read_secrets(keys.watermark_key)
+        if secrets.tenant not in ("", ours.pool):
+            raise ValueError(f"{keys.watermark_key}: granted to tenant {secrets.tenant}; run with --pool of that name")
+        return secrets
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
     except OSError as error:
         raise ConfigError(
             f"{keys.watermark_key}: {error.strerror}; run: sluice topics apply, or set generate.watermark and "
@@ -129,13 +153,20 @@ def _registry_engine(ours: Generate, models: Models, keys: Keys) -> VersionedEng
     if version and not version.isdecimal():
         raise Refused("unknown", "expected registry:MODEL or registry:MODEL@VERSION; see: sluice model list")
 
-    def load(number: int) -> InferenceEngine:
+    def opened(model: str, number: int) -> OpenModel:
         if operator is not None:
-            registry.grant(name, number, operator, worker.address)
-        with registry.open(name, number, worker) as model:
+            registry.grant(model, number, operator, worker.address)
+        return registry.open(model, number, worker)
+
+    def load(number: int) -> InferenceEngine:
+        with opened(name, number) as model:
             return _torch_engine(model.folder, ours, keys)
 
-    return VersionedEngine(name, load, lambda: {int(version): WHOLE} if version else registry.shares(name))
+    def digest(model: str, number: int) -> str:
+        return next((held.digest for held in registry.held(model) if held.manifest.version == number), "")
+
+    adapters = Adapters(opened, registry.shares, digest)
+    return VersionedEngine(name, load, lambda: {int(version): WHOLE} if version else registry.shares(name), adapters)
 
 
 def _account() -> str:

@@ -1,4 +1,4 @@
-"""The keys of one tenant's own workers: its text keys, the watermark's master, a worker's key of their own."""
+"""The keys of one tenant's own workers: its text keys, its secrets of traces, a worker's key of their own."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from inference.registry.refusal import Refused
 from inference.registry.wrapping import create_worker
-from inference.watermark.keys import read_master
+from inference.watermark.secrets import grant, read_master
 from pipeline.config import Keys
 from pipeline.errors import ConfigError
 from pipeline.events.control import Tenant
@@ -22,7 +22,7 @@ def write_grant(keys: Keys, tenant: Tenant, out: Path) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True, mode=0o750)
         GrantedKeys.write(granted.keyring, kms, wrapped)
-        _replace(granted.watermark_key, read_master(keys.watermark_key))
+        _replace(granted.watermark_key, grant(read_master(keys.watermark_key), tenant.id))
         create_worker(granted.worker_key)
         granted.worker_key.chmod(0o640)
     except (OSError, ValueError, Refused) as error:

@@ -45,11 +45,15 @@ def read_policies(path: Path) -> list[AnyDocument]:
 
 
 def _require_known(documents: list[AnyDocument], path: Path) -> None:
-    models = {d.id for d in documents if isinstance(d, Model)}
+    models = [document for document in documents if isinstance(document, Model)]
+    known, bases = {model.id for model in models}, {model.id for model in models if model.base is None}
     for plan in documents:
-        missing = [m for m in plan.models if m not in models] if isinstance(plan, Plan) else []
+        missing = [m for m in plan.models if m not in known] if isinstance(plan, Plan) else []
         if missing:
             raise ConfigError(f"{path}: plan {plan.id} names models that are not in the file: {missing}")
+    for model in models:
+        if model.base is not None and model.base not in bases:
+            raise ConfigError(f"{path}: model {model.id} is an adapter of {model.base!r}, which is no base in the file")
 
 
 class Registry:

@@ -17,8 +17,7 @@ from types import TracebackType
 
 import msgspec
 
-from detectors.base import HIGH, Finding, Transcript
-from detectors.screening import Screened
+from detectors.base import HIGH, Finding, Screened, Transcript
 from pipeline.errors import Retryable
 
 _log = logging.getLogger(__name__)

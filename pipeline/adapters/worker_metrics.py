@@ -9,15 +9,17 @@ from __future__ import annotations
 import contextlib
 import importlib
 from collections.abc import AsyncIterator, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from aiohttp import web
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
 from inference.types import EngineStats, InferenceEngine
 from pipeline.adapters.meters import Meters, Metric
 from pipeline.events.messages import Completion
 from pipeline.stages.generate import Usage
+
+if TYPE_CHECKING:
+    from aiohttp import web
 
 METRICS: tuple[Metric, ...] = (
     Metric("sluice_generate_runs_total", "counter", "Runs that ended.", ("result",)),
@@ -82,6 +84,8 @@ class WorkerMetrics:
         if not port:
             yield
             return
+        from aiohttp import web
+
         app = web.Application()
         app.router.add_get("/metrics", self._render)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
@@ -93,6 +97,8 @@ class WorkerMetrics:
             await runner.cleanup()
 
     async def _render(self, _: web.Request) -> web.Response:
+        from aiohttp import web
+
         return web.Response(body=self.meters.render(), headers={"Content-Type": "text/plain; version=0.0.4"})
 
 

@@ -55,7 +55,7 @@ def add(commands: Any) -> None:
     grant = group.add_parser(
         "grant",
         help="the keys that one isolated tenant's workers need, and no others",
-        description="Write the tenant's text keys, the watermark's master and a key for models into a folder, readable "
+        description="Write the tenant's text keys, its secrets of traces and a key for models into a folder, readable "
         "by its owner and its owner's group. Run it again after keys were rotated.",
     )
     grant.add_argument("tenant")

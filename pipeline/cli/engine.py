@@ -98,10 +98,11 @@ def _measure(folder: Path, asked: argparse.Namespace) -> dict[str, object]:
         found[f"{mode}, tokens/s"] = round(speed.tokens_per_second, 1)
         found[f"{mode}, against one by one"] = round(speed.tokens_per_second / alone, 2)
     if asked.reference:
-        theirs = reference.tokens_per_second(folder, prompts, [r.max_tokens for r in requests], asked.threads)
-        found["transformers, tokens/s"] = None if theirs is None else round(theirs, 1)
-        if theirs is not None:
-            found["continuous, against transformers"] = round(speeds["continuous"].tokens_per_second / theirs, 2)
+        theirs = reference.speed(folder, prompts, [r.max_tokens for r in requests], asked.threads, asked.rounds)
+        rate = theirs and theirs.tokens_per_second
+        found["transformers, tokens/s"] = rate and round(rate, 1)
+        if rate:
+            found["continuous, against transformers"] = round(speeds["continuous"].tokens_per_second / rate, 2)
     if asked.probe:
         leak = probe.run_probe(folder, asked.probe, min(200, max(64, asked.prompt)), asked.threads)
         found["probe of another tenant, AUC"] = round(leak.auc, 3)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import shutil
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -59,20 +61,29 @@ def _up(arguments: argparse.Namespace, settings: Settings) -> int:
 
 
 def _demo(arguments: argparse.Namespace, settings: Settings) -> int:
-    from pipeline.demo.play import run
+    # a second of imports, the OpenAI client's above all, while Kafka starts
+    loading = threading.Thread(target=importlib.import_module, args=("pipeline.demo.play",), daemon=True)
 
     def play(stack: LocalStack) -> int | None:
+        loading.join()
+        from pipeline.demo.play import run
+
         code = run(stack, _say, as_json=arguments.json)
         if arguments.once:
             return code
         _say_next(stack)
         return None
 
-    return _with_stack(arguments, play)
+    return _with_stack(arguments, play, meanwhile=loading.start)
 
 
-def _with_stack(arguments: argparse.Namespace, act: Callable[[LocalStack], int | None]) -> int:
-    """Run ``act`` on a started stack and tend it until Ctrl-C, or until ``act`` gives an exit code."""
+def _with_stack(
+    arguments: argparse.Namespace, act: Callable[[LocalStack], int | None], meanwhile: Callable[[], None] = lambda: None
+) -> int:
+    """Run ``act`` on a started stack and tend it until Ctrl-C, or until ``act`` gives an exit code.
+
+    ``meanwhile`` is begun once the first processes start, and must not block.
+    """
     # Kafka, ClickHouse and their engines are loaded by nobody else
     from pipeline.local import LocalStack, Ports
 
@@ -81,7 +92,7 @@ def _with_stack(arguments: argparse.Namespace, act: Callable[[LocalStack], int |
     stack = LocalStack(Path(arguments.home), config.cache(), ports, overrides)
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        stack.start(_say)
+        stack.start(_say, meanwhile)
         code = act(stack)
         while code is None:
             stack.tend()

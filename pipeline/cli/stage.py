@@ -13,7 +13,7 @@ from typing import Any
 import uvloop
 from pydantic import ValidationError
 
-from pipeline import config, terminal
+from pipeline import config
 from pipeline.config import Generate, Settings
 from pipeline.errors import ConfigError
 from pipeline.wiring import STAGES
@@ -107,6 +107,8 @@ def _partitions(text: str) -> tuple[int, ...]:
 
 
 def _config(arguments: argparse.Namespace, settings: Settings) -> int:
+    from pipeline import terminal
+
     variables = {name: variable for variable, name in config.known_environment().items()}
     rows = []
     for section, field, default, meaning in config.table():

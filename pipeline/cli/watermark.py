@@ -14,8 +14,9 @@ from inference.chat import ChatTokenizer
 from inference.registry.release import SHIPPED
 from inference.types import InvalidRequest
 from inference.watermark.detect import ALARM, Detection, detect
-from inference.watermark.keys import EPOCH_MS, MarkKey, epoch_of, read_master
-from inference.watermark.winnow import MAX_TEXT, FingerprintIndex, index_key
+from inference.watermark.keys import EPOCH_MS, MarkKey, epoch_of
+from inference.watermark.secrets import Secrets, index_key, of_master, read_master
+from inference.watermark.winnow import MAX_TEXT, FingerprintIndex
 from pipeline import terminal, wiring
 from pipeline.adapters.outcomes import sealed_outcomes
 from pipeline.config import Settings
@@ -88,13 +89,13 @@ def _detect(arguments: argparse.Namespace, settings: Settings) -> int:
     if arguments.epochs < 1:
         raise ConfigError(f"--epochs: expected at least 1, came {arguments.epochs}")
     text = _text(arguments.file)
-    master = read_master(settings.keys.watermark_key)
+    secrets = of_master(read_master(settings.keys.watermark_key))
     tenants = arguments.tenant or asyncio.run(_tenants(settings))
     try:
         tokens = ChatTokenizer.load(arguments.model / "tokenizer.json").encode_text(text)
     except InvalidRequest as error:
         raise ConfigError(f"{arguments.file}: {error}") from error
-    found = detect(tokens, _keys(master, tenants, arguments.epochs))
+    found = detect(tokens, _keys(secrets, tenants, arguments.epochs))
     _report(found, len(tokens), arguments)
     return 1 if found.attributed else 0
 
@@ -115,11 +116,12 @@ def _report(found: Detection, tokens: int, arguments: argparse.Namespace) -> Non
     print(f"z {best.z:.2f} over {best.scored} distinct tokens of {tokens}")
 
 
-def _keys(master: bytes, tenants: list[str], epochs: int) -> Iterator[MarkKey]:
+def _keys(secrets: Secrets, tenants: list[str], epochs: int) -> Iterator[MarkKey]:
     now = epoch_of(time.time_ns() // 1_000_000)
     for tenant in tenants:
+        secret = secrets.mark(tenant)
         for epoch in range(max(0, now - epochs + 1), now + 1):
-            yield MarkKey(master, tenant, epoch)
+            yield MarkKey(secret, tenant, epoch)
 
 
 async def _tenants(settings: Settings) -> list[str]:

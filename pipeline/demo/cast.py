@@ -1,7 +1,8 @@
-"""Who takes part: three tenants on three plans, two principals each, with fresh keys for every run."""
+"""Who takes part: three tenants on three plans, two principals each and one that copies, with fresh keys every run."""
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 
 from pipeline import wiring
@@ -9,6 +10,8 @@ from pipeline.config import Settings
 
 PLANS = {"acme": "enterprise", "globex": "team", "initech": "free"}
 PRINCIPALS = ("app", "research")
+STUDENT = "acme-student"
+"""Who runs the extraction campaign."""
 
 
 @dataclass(slots=True)
@@ -32,6 +35,8 @@ async def assemble(settings: Settings, webhook: str) -> Cast:
                 await registry.change_tenant(tenant, webhook=target)
             for role in PRINCIPALS:
                 cast.keys[f"{tenant}-{role}"] = await registry.add_key(tenant, f"{tenant}-{role}", days=1)
+        # an account that copies is reported once, and known when it comes back: each run has one of its own
+        cast.keys[STUDENT] = await registry.add_key("acme", f"{STUDENT}-{os.urandom(4).hex()}", days=1)
         cast.revoked = await registry.add_key("globex", "globex-app", days=1)
         await registry.revoke_key(cast.revoked)
         vault = wiring.vault(settings, registry)

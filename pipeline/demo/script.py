@@ -82,7 +82,7 @@ def _ordinary() -> list[Line]:
         lines.append(Line(who[index % 3], doors[index % 4], _said(f"What is a {word}?")))
     for index, text in enumerate(CHINESE):
         lines.append(Line(who[index % 2], doors[index % 4], _said(text)))
-    lines += [Line("acme-app", "openai-stream", CHAT), Line("globex-app", "kafka", CHAT)]
+    lines += [Line("acme-research", "openai-stream", CHAT), Line("globex-app", "kafka", CHAT)]
     lines += [Line("globex-app", "openai", _said(text)) for text in PERSONAL]
     return lines
 
@@ -97,7 +97,7 @@ def _campaign() -> list[Line]:
     """The reasoning behind every entry of a word list: what a student model is trained on."""
     template = "What is a {}? Explain your reasoning step by step before you give the final answer."
     right = ("", "throttled")
-    return [Line("acme-research", "openai", _said(template.format(word)), right, 8) for word in SWEPT]
+    return [Line("acme-student", "openai", _said(template.format(word)), right, 8) for word in SWEPT]
 
 
 def _burst() -> list[Line]:

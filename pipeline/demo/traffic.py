@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import aiohttp
-from openai import APIStatusError, AsyncOpenAI, OpenAIError
+from openai import APIStatusError, AsyncOpenAI, DefaultAsyncHttpxClient, OpenAIError
 
 from pipeline.demo.cast import Cast
 from pipeline.demo.script import Door, Line, Scene
@@ -40,8 +40,12 @@ class Callers:
 
     def __init__(self, url: str, cast: Cast, seen: Seen) -> None:
         self._url, self._cast, self.seen = url, cast, seen
+        # one pool of connections for all: each would read the certificates of the world anew
+        self._http = DefaultAsyncHttpxClient()
         self._openai = {
-            who: AsyncOpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0, timeout=_LONG_S)
+            who: AsyncOpenAI(
+                base_url=f"{url}/v1", api_key=key, max_retries=0, timeout=_LONG_S, http_client=self._http
+            )
             for who, key in cast.keys.items()
         }
         self._producers: dict[str, Producer] = {}
@@ -50,8 +54,7 @@ class Callers:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        for client in self._openai.values():
-            await client.close()
+        await self._http.aclose()
         for producer in self._producers.values():
             await producer.close()
 

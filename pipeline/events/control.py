@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from detectors.accounts.response import Step
 from pipeline.errors import ConfigError, Malformed
 
 Id = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
+ModelId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,126}$")]
 Wrapped = Annotated[str, Field(max_length=4096, description="base64 of bytes wrapped by the keyring")]
 
 
@@ -115,9 +116,21 @@ class Key(Document):
 
 class Model(Document):
     doc: Literal["model"] = "model"
-    id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,126}$")]
+    id: ModelId
     context: Annotated[int, Field(ge=16)]
     version: str = "1"
+    tenant: Id | None = None
+    """Whose adapter it is: nobody else may ask for it, or learn of it, and this tenant where its plan has ``base``."""
+    base: ModelId | None = None
+    """The model whose weights the adapter changes; what is asked of it goes to the workers of this one."""
+    adapter: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")] | None = None
+    """The adapter's id in the model registry."""
+
+    @model_validator(mode="after")
+    def _whole(self) -> Model:
+        if len({self.tenant is None, self.base is None, self.adapter is None}) != 1:
+            raise ValueError("expected tenant, base and adapter together, or none of them")
+        return self
 
 
 class Deployment(Document):

@@ -49,6 +49,8 @@ class Work(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """What becomes of runs of protected texts in it."""
     system_prompt: Literal["release", "redact", "withhold", "review"] = "review"
     """What becomes of runs of the caller's own system prompt in it."""
+    adapter: str = ""
+    """Of the tenant, by its id in the model registry."""
 
 
 class Completion(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
@@ -74,6 +76,8 @@ class Completion(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """Of the model that answered; 0 where it has none."""
     watermark: Watermark | None = None
     fingerprints: Fingerprints = b""
+    adapter: str = ""
+    """Of the tenant, ADAPTER@VERSION, through which it was answered."""
 
 
 class Response(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):

@@ -163,6 +163,8 @@ class Outcome(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, tag="ou
     """Of the model that answered; 0 where it has none."""
     watermark: Watermark | None = None
     fingerprints: Fingerprints = b""
+    adapter: str = ""
+    """Of the tenant, ADAPTER@VERSION, through which it was answered."""
 
 
 class ControlMark(msgspec.Struct, frozen=True, tag="policy", tag_field="kind"):

@@ -13,8 +13,10 @@ import contextlib
 import dataclasses
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+
+import msgspec
 
 from inference.bounds import MAX_DEADLINE_S
 from inference.types import EngineClosed, FinishReason, GenerationRequest, InferenceEngine, Place
@@ -40,6 +42,10 @@ _PLACES_S, _PLACES = 1.0, 32
 """Seconds between two looks at who waits in the engine, and of how many at most: asking costs the engine time."""
 
 
+Adapt = Callable[[GenerationRequest], Awaitable[GenerationRequest]]
+"""Raises Malformed."""
+
+
 @dataclass(slots=True)
 class Rim:
     """What the partitions of one worker share."""
@@ -58,6 +64,8 @@ class Rim:
     trace: generate.Trace | None = None
     pool: str = ""
     """The tenant that this worker is for alone; empty for one of the shared workers."""
+    adapted: Adapt | None = None
+    """Makes a request's adapter ready; None where the engine takes none."""
     observe: Callable[[Completion, generate.Usage], None] = lambda completion, usage: None
     """Told of each run as it ends."""
     most: int = 256
@@ -187,10 +195,12 @@ class GeneratePartition:
         try:
             messages = await self._open(work)
             request = generate.generation(work, messages)
+            if request.adapter and rim.adapted is not None:
+                request = await rim.adapted(request)
             left_s = (work.deadline - _clock()) / 1000
             request = dataclasses.replace(request, deadline_s=min(MAX_DEADLINE_S, max(0.0, left_s)))
         except Malformed as error:
-            _log.error("generate: %s cannot be opened: %s", work.request, error)
+            _log.error("generate: %s cannot be run: %s", work.request, error)
             return generate.failed(work, attempt, rim.worker), None, b""
 
         def seal(name: str, raw: bytes) -> bytes:
@@ -202,7 +212,7 @@ class GeneratePartition:
             finish = await self._stream(work, request, answer)
         finally:
             self._waiting.pop(work.request, None)
-        completion = answer.completion(finish)
+        completion = msgspec.structs.replace(answer.completion(finish), adapter=request.adapter)
         rim.observe(completion, answer.usage)
         return completion, answer.take(), answer.readout()
 

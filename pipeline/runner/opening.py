@@ -7,8 +7,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 
-from detectors.base import Transcript
-from detectors.screening import Screened
+from detectors.base import Screened, Transcript
 from pipeline.adapters.kafka import Offsets, PartitionReader
 from pipeline.errors import Fatal
 from pipeline.runner.inbox import Inbox

@@ -153,6 +153,7 @@ def outcome(ledger: Ledger, offset: int, time: int, report: Completion) -> Outco
         version=report.version,
         watermark=report.watermark,
         fingerprints=report.fingerprints,
+        adapter=report.adapter,
     )
 
 
@@ -228,9 +229,9 @@ def _repeated(ledger: Ledger, caller: Caller, facts: Facts) -> str:
 
 def _unfit(control: Control, caller: Caller, facts: Facts) -> str:
     model = control.models.get(facts.model)
-    if model is None:
+    if model is None or not policy.knows(caller.tenant.id, model):
         return "unknown_model"
-    if facts.model not in caller.plan.models:
+    if not policy.allows(caller.plan, caller.tenant.id, model):
         return "model_not_allowed"
     if facts.max_tokens > min(caller.plan.max_tokens, model.context):
         return "max_tokens_exceeded"

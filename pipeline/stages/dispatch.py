@@ -93,7 +93,7 @@ def _work(decision: Decision, partition: int, control: Control, intake: Intake |
         return Work(*named)
     assert intake is not None
     assert intake.body is not None
-    plan = control.plans[control.tenants[decision.tenant].plan]
+    plan, model = control.plans[control.tenants[decision.tenant].plan], control.models.get(facts.model)
     return Work(
         *named,
         model=facts.model,
@@ -111,6 +111,7 @@ def _work(decision: Decision, partition: int, control: Control, intake: Intake |
         risk=risk(facts.findings + decision.findings),
         verbatim=plan.verbatim,
         system_prompt=plan.system_prompt,
+        adapter=(model and model.adapter) or "",
     )
 
 

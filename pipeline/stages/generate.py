@@ -67,6 +67,7 @@ def generation(work: Work, messages: Sequence[Message]) -> GenerationRequest:
         sampling=_sampling(work),
         weight=work.weight,
         risk=work.risk / 100,
+        adapter=work.adapter,
     )
 
 

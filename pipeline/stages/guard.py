@@ -19,6 +19,8 @@ MARKER = "[removed]"
 """Stands for what the policy took out of a prompt."""
 PERSONAL, VERBATIM, SYSTEM_PROMPT = "pii.", "output.verbatim.", "output.system_prompt."
 """Beginnings of the rules of the guards of an answer."""
+FOREIGN = "output.foreign."
+"""Likewise; what another tenant planted is let out under no policy."""
 RECITED = 32
 """Letters of the caller's own system prompt, as ``detectors.verbatim`` counts them, that are a recital."""
 CANARY_LETTERS = 26
@@ -130,10 +132,15 @@ class Guards:
 
 
 def guard_of(
-    work: Work, messages: Sequence[Message] = (), protected: ProtectedIndex | None = None, canary: str = ""
+    work: Work,
+    messages: Sequence[Message] = (),
+    protected: ProtectedIndex | None = None,
+    canary: str = "",
+    foreign: Foreign | None = None,
 ) -> Guards:
-    """The guards that the tenant's policy asks for; ``canary`` is the tenant's own, empty for none."""
-    guards = []
+    """The guards that the tenant's policy asks for, and the one against what other tenants planted (``foreign``);
+    ``canary`` is the tenant's own, empty for none."""
+    guards = [] if foreign is None else [Redaction("withhold", VerbatimRedactor(foreign), FOREIGN)]
     if work.system_prompt != "release":
         system = [message.content for message in messages if message.role == "system"]
         recited = ProtectedIndex({"recited": system}, RECITED) if any(system) else None
@@ -147,6 +154,21 @@ def guard_of(
     return Guards(guards)
 
 
+class Foreign:
+    """``Runs`` of the canaries of all tenants, but for a tenant's ``own``."""
+
+    def __init__(self, planted: ProtectedIndex, own: str) -> None:
+        self._planted, self._own = planted, _canaries(own)
+        self.run = planted.run
+
+    def leads(self, codes: Sequence[int]) -> bool:
+        return self._planted.leads(codes)
+
+    def owner(self, codes: Sequence[int]) -> str | None:
+        found = self._planted.owner(codes)
+        return found if found is None or self._own.owner(codes) is None else None
+
+
 @lru_cache(maxsize=4096)
 def _canaries(canary: str) -> ProtectedIndex:
     return ProtectedIndex({"canary": [canary]}, CANARY_LETTERS)
@@ -154,7 +176,7 @@ def _canaries(canary: str) -> ProtectedIndex:
 
 def acts(work: Work) -> dict[str, Act]:
     """What the policy makes of the findings of each guard, by the beginning of their rules."""
-    return {SYSTEM_PROMPT: work.system_prompt, VERBATIM: work.verbatim, PERSONAL: work.output}
+    return {FOREIGN: "withhold", SYSTEM_PROMPT: work.system_prompt, VERBATIM: work.verbatim, PERSONAL: work.output}
 
 
 def verdict(work: Work, findings: Sequence[Finding]) -> str:
@@ -163,7 +185,7 @@ def verdict(work: Work, findings: Sequence[Finding]) -> str:
 
 
 def withheld_for(work: Work, findings: Sequence[Finding]) -> str:
-    """Which guard ended the answer: ``output.verbatim``, ``output.system_prompt`` or ``pii``; empty where none did."""
+    """Which guard ended the answer, such as ``output.verbatim`` or ``pii``; empty where none did."""
     for rule, act in acts(work).items():
         if act == "withhold" and any(f.rule.startswith(rule) for f in findings):
             return rule.removesuffix(".")

@@ -14,8 +14,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from detectors.accounts.features import Sampling, turned
-from detectors.base import Finding, Part, Transcript
-from detectors.screening import Screened
+from detectors.base import Finding, Part, Screened, Transcript
 from inference.types import input_token_bound
 from pipeline.errors import Malformed
 from pipeline.events import wire

@@ -7,31 +7,29 @@ import contextlib
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from inference.registry.dsse import Trust
 from inference.registry.store import ModelRegistry
 from inference.registry.wrapping import create_worker
-from inference.watermark.keys import create_master
+from inference.watermark.secrets import create_master
 from pipeline import policy
 from pipeline.adapters import engines, topic_admin
-from pipeline.adapters.auditor import Auditor, read_sources
-from pipeline.adapters.clickhouse import ClickHouse
 from pipeline.adapters.control_feed import ControlFeed
 from pipeline.adapters.grant import write_grant
 from pipeline.adapters.kafka_write import Publisher
 from pipeline.adapters.key_files import create_log_keys
 from pipeline.adapters.model_acts import ModelActs
 from pipeline.adapters.registry import Registry
-from pipeline.audit.checkpoint import Verifiers
-from pipeline.audit.faults import Report
-from pipeline.audit.replay import Rules
-from pipeline.audit.verify import Verifier
 from pipeline.config import Settings
 from pipeline.errors import ConfigError
-from pipeline.ledger import Ledger
-from pipeline.stages import admit as stages
 from pipeline.vault import FileKeyring, Vault, open_kms
 from pipeline.wiring.shared import PAUSE_S, control_of
+
+if TYPE_CHECKING:
+    # what one act needs is imported there: every stage imports this module, and pays for all that it names
+    from pipeline.adapters.clickhouse import ClickHouse
+    from pipeline.audit.faults import Report
 
 
 def models(settings: Settings) -> ModelRegistry:
@@ -131,6 +129,8 @@ def apply_tables(settings: Settings) -> int:
 @contextlib.contextmanager
 def store(settings: Settings, patience_s: float = 30.0) -> Iterator[ClickHouse]:
     """A connected client of the store."""
+    from pipeline.adapters.clickhouse import ClickHouse
+
     ours = settings.clickhouse
     clickhouse = ClickHouse(ours.url, ours.user, ours.password.get_secret_value(), ours.database)
     clickhouse.connect(patience_s)
@@ -153,6 +153,13 @@ async def log_keys(settings: Settings) -> list[str]:
 
 def verify(settings: Settings, keys: list[str], say: Callable[[str], None], *, with_source: bool = False) -> Report:
     """Verify the whole store, offline but for ``with_source``."""
+    from pipeline.adapters.auditor import Auditor, read_sources
+    from pipeline.audit.checkpoint import Verifiers
+    from pipeline.audit.replay import Rules
+    from pipeline.audit.verify import Verifier
+    from pipeline.ledger import Ledger
+    from pipeline.stages import admit as stages
+
     rules = Rules(Ledger, stages.decide, stages.outcome, stages.expired, stages.GRACE_MS)
     with store(settings, patience_s=5) as clickhouse:
         auditor = Auditor(clickhouse, Verifier(Verifiers(keys)), rules)

@@ -1,4 +1,7 @@
-"""One function per process of the pipeline; each serves until ``stop`` is set."""
+"""One function per process of the pipeline; each serves until ``stop`` is set.
+
+What only one of them needs, it imports itself: six processes start together.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +12,10 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 
 from pipeline import policy
-from pipeline.adapters import engines
-from pipeline.adapters.clickhouse import ClickHouse
 from pipeline.adapters.kafka import Offsets
 from pipeline.adapters.kafka_write import Publisher
 from pipeline.adapters.key_files import load_log_keys
 from pipeline.adapters.membership import Group, share
-from pipeline.adapters.model_acts import ModelActs
 from pipeline.config import Generate, Settings
 from pipeline.errors import ConfigError
 from pipeline.events.control import Control
@@ -61,6 +61,9 @@ async def admit(settings: Settings, stop: asyncio.Event, assign: Assign = ()) ->
 
 
 async def generate(settings: Settings, stop: asyncio.Event, assign: Assign = ()) -> None:
+    from pipeline.adapters import engines
+    from pipeline.adapters.canaries import Canaries
+    from pipeline.adapters.model_acts import ModelActs
     from pipeline.adapters.protected import read_protected
     from pipeline.adapters.worker_metrics import WorkerMetrics, find_nvml
     from pipeline.runner.generate import GeneratePartition, Rim
@@ -79,9 +82,10 @@ async def generate(settings: Settings, stop: asyncio.Event, assign: Assign = ())
     async with control_of(settings) as feed, opened as (publisher, offsets, marks):
         _require_tier(settings.generate, feed.control)
         vault = Vault(open_kms(settings.keys.keyring), feed.control)
+        canaries = Canaries(feed.control, vault)
 
         def guard(work: Work, messages: Sequence[Message]) -> Guards:
-            return guard_of(work, messages, protected, vault.canary(work.tenant))
+            return guard_of(work, messages, protected, vault.canary(work.tenant), canaries.others(work.tenant))
 
         sender, reports = Sender(publisher), Sender(Publisher(bootstrap))
         sender.start()
@@ -89,7 +93,7 @@ async def generate(settings: Settings, stop: asyncio.Event, assign: Assign = ())
         worker = f"{socket.gethostname()}-{os.getpid()}-{int(time.time())}"
         metrics = WorkerMetrics(engine, find_nvml())
         rim = Rim(bootstrap, worker, engine, feed, vault, sender, reports, offsets, marks, guard, trace, pool)
-        rim.observe = metrics.observe
+        rim.adapted, rim.observe = engines.adapting(engine), metrics.observe
         group = Group(bootstrap, f"sluice-generate-workers{suffix}", topic, settings.kafka.instance)
         acts = ModelActs(settings.models.home, publisher, feed.control.require_deployment().partitions)
         beside = [asyncio.create_task(acts.follow(ended)), asyncio.create_task(engines.follow(engine, ended))]
@@ -117,6 +121,7 @@ def _require_tier(ours: Generate, control: Control) -> None:
 
 
 async def seal(settings: Settings, stop: asyncio.Event, assign: Assign = ()) -> None:
+    from pipeline.adapters.clickhouse import ClickHouse
     from pipeline.runner.seal import Rim, SealPartition
 
     bootstrap, ours, store = settings.kafka.bootstrap, settings.seal, settings.clickhouse

@@ -29,7 +29,10 @@ def main() -> int:
     rows: list[Row] = []
     for name in asked.figures or FIGURES:
         print(f"measuring {name}", file=sys.stderr, flush=True)
-        rows += importlib.import_module(f"tests.bench.{name}").measure()
+        # as they come: a figure takes minutes, and one that is cut short has told what it had
+        for row in importlib.import_module(f"tests.bench.{name}").measure():
+            rows.append(row)
+            print(" | ".join(row.cells()), file=sys.stderr, flush=True)
     terminal.table("benchmarks", HEAD, [row.cells() for row in rows])
     if asked.json:
         machine = {"cores": os.cpu_count(), "machine": platform.machine(), "python": platform.python_version()}

@@ -25,7 +25,8 @@ from tests.bench.rows import Row, percentile
 from tests.bench.site import PARTITIONS, cpu_seconds, family
 
 SLACK_MS = 5.0
-_SATURATION_S, _PACED_S = 6.0, 15.0
+_WARM_S, _SATURATION_S, _PACED_S = 20.0, 6.0, 15.0
+"""The broker's machine code is made while it works; a deployment runs for weeks."""
 _CLIENTS = 24
 TOKENS = 4
 """Of one answer: what is timed is the way, not a worker that writes hundreds of chunks."""
@@ -61,7 +62,7 @@ async def measure(stack: LocalStack, key: str) -> list[Row]:
     headers = {"Authorization": f"Bearer {key}"}
     async with aiohttp.ClientSession(headers=headers, connector=aiohttp.TCPConnector(limit=0)) as session:
         caller = Caller(session, stack.url)
-        await closed_loop(caller.ask, 2.0)
+        await closed_loop(caller.ask, _WARM_S)
         caller.took.clear()
         rate = await closed_loop(caller.ask, _SATURATION_S)
         async with Floor(stack.brokers[0].bootstrap) as floor:
@@ -89,7 +90,7 @@ def _rows(rate: float, caller: Caller, floor: Floor, hops: dict[str, float]) -> 
     low = {share: percentile(floor.took, share) * 1000 for share in (0.5, 0.99)}
     ours = {share: percentile(caller.took, share) * 1000 for share in (0.5, 0.99)}
     rows = [
-        Row("answer", "saturation", f"closed loop, {_CLIENTS} clients", rate, "requests/s"),
+        Row("answer", "saturation", f"closed loop, {_CLIENTS} clients, after {_WARM_S:.0f} s of the same", rate, "requests/s"),
         Row("answer", "floor p50: 3 bare hops + 1 acknowledgement", load, low[0.5], "ms"),
         Row("answer", "floor p99", load, low[0.99], "ms"),
         Row("answer", "p50", load, ours[0.5], "ms", low[0.5] + SLACK_MS, "<="),

@@ -14,7 +14,8 @@ import openai
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
-from pipeline.adapters.embedded.broker import BrokerSettings, EmbeddedBroker
+from pipeline.adapters.embedded.broker import EmbeddedBroker
+from pipeline.adapters.embedded.broker_config import BrokerSettings
 from pipeline.adapters.embedded.supervisor import Supervisor, free_port
 from pipeline.adapters.gateway.app import run
 from pipeline.adapters.gateway.auth import bearer

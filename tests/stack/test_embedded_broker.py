@@ -16,7 +16,9 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
-from pipeline.adapters.embedded.broker import BrokerSettings, EmbeddedBroker, _cluster_id
+from pipeline.adapters.embedded import class_archive
+from pipeline.adapters.embedded.broker import EmbeddedBroker, _cluster_id
+from pipeline.adapters.embedded.broker_config import BrokerSettings
 from pipeline.adapters.embedded.jars import cached_jars
 from pipeline.adapters.embedded.supervisor import Supervisor, free_port
 from pipeline.config import cache
@@ -152,6 +154,22 @@ def test_second_start_needs_no_network(broker: EmbeddedBroker) -> None:
     assert len(cached_jars(CACHE)) > 30
 
 
+def test_classes_are_loaded_from_their_archive(broker: EmbeddedBroker, tmp_path: Path) -> None:
+    jars = cached_jars(CACHE)
+    archive = class_archive.place(CACHE, broker._java(jars), jars)
+    end = time.monotonic() + 2 * class_archive.MAKE_TIMEOUT_S
+    while not archive.exists() and time.monotonic() < end:
+        # another process is making it
+        time.sleep(0.2)
+    supervisor = Supervisor()
+    with_archive = EmbeddedBroker(settings(tmp_path / "prepared"), supervisor)
+    with_archive.start()
+    try:
+        assert str(archive) in Path(f"/proc/{with_archive.pid}/maps").read_text()
+    finally:
+        supervisor.stop_all()
+
+
 def test_taken_port_is_named(tmp_path: Path) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
@@ -165,7 +183,8 @@ def test_taken_port_is_named(tmp_path: Path) -> None:
 PARENT = """
 import sys, time
 from pathlib import Path
-from pipeline.adapters.embedded.broker import BrokerSettings, EmbeddedBroker
+from pipeline.adapters.embedded.broker import EmbeddedBroker
+from pipeline.adapters.embedded.broker_config import BrokerSettings
 from pipeline.adapters.embedded.supervisor import Supervisor
 home, cache, port, controller = sys.argv[1:]
 settings = BrokerSettings(Path(home), Path(cache), int(port), int(controller))

@@ -16,7 +16,8 @@ from aiohttp import web
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from standardwebhooks.webhooks import Webhook
 
-from pipeline.adapters.embedded.broker import BrokerSettings, EmbeddedBroker
+from pipeline.adapters.embedded.broker import EmbeddedBroker
+from pipeline.adapters.embedded.broker_config import BrokerSettings
 from pipeline.adapters.embedded.supervisor import Supervisor, free_port
 from pipeline.adapters.kafka import PartitionReader
 from pipeline.adapters.kafka_write import Publisher

@@ -13,7 +13,7 @@ import pytest
 from deployment_site import Deployment, furnished
 from real_stages import serving
 
-from inference.watermark.keys import create_master
+from inference.watermark.secrets import create_master
 from pipeline import wiring
 from pipeline.adapters import topic_admin
 from pipeline.adapters.control_feed import ControlFeed

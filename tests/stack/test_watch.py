@@ -15,7 +15,8 @@ import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from detectors.base import Finding
-from pipeline.adapters.embedded.broker import BrokerSettings, EmbeddedBroker
+from pipeline.adapters.embedded.broker import EmbeddedBroker
+from pipeline.adapters.embedded.broker_config import BrokerSettings
 from pipeline.adapters.embedded.supervisor import Supervisor, free_port
 from pipeline.adapters.kafka import PartitionReader
 from pipeline.adapters.kafka_write import Publisher

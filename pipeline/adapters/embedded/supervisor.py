@@ -84,6 +84,10 @@ class Child:
         """Whether the program still runs."""
         return self._process.poll() is None
 
+    def wait(self, timeout_s: float) -> int:
+        """Exit status once the program has ended. Raises subprocess.TimeoutExpired where it goes on."""
+        return self._process.wait(timeout_s)
+
     def ask(self) -> None:
         """Send SIGTERM and do not wait."""
         if self.alive():

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from aiohttp import web
 
+from pipeline import policy
 from pipeline.adapters.gateway.answers import KEEP_ALIVE, ChatShape, SimpleShape, collected, error_event
 from pipeline.adapters.gateway.auth import Caller
 from pipeline.adapters.gateway.door import Door, Pending
@@ -209,7 +210,9 @@ def _idempotency(request: web.Request) -> str:
 
 
 def _allowed(door: Door, caller: Caller) -> list[str]:
-    return [m for m in caller.plan.models if m in door.control.models]
+    plan, models = caller.plan, door.control.models
+    own = sorted(m.id for m in models.values() if m.tenant and policy.allows(plan, caller.tenant.id, m))
+    return [m for m in plan.models if policy.knows(caller.tenant.id, models.get(m))] + own
 
 
 def _model(caller: Caller, name: str) -> dict[str, object]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 
 import pytest
 from hypothesis import given
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from detectors import decode, normalize
 from detectors.grams import char_grams, codes_of, values_of
 from detectors.normalize import clean, clean_all, loose
+from detectors.plane import IDEOGRAPHS, SYLLABLES, VARIED
 from detectors.views import collapsed, repetitive
 
 PIECES = st.lists(
@@ -64,3 +66,12 @@ def test_encoded_runs_are_all_found(text: str) -> None:
 
 def spans(found: object) -> list[tuple[int, int]]:
     return [match.span() for match in found if isinstance(match, re.Match)]  # type: ignore[attr-defined]
+
+
+def test_what_the_tables_leave_out_is_of_one_kind() -> None:
+    left_out = [chr(code) for code in sorted(set(range(0x10000)) - set(VARIED))]
+    letters = {chr(code) for block in (*IDEOGRAPHS, SYLLABLES) for code in block}
+    assert all(normalize._fold(char) == char for char in left_out)
+    kinds = {char: unicodedata.category(char) for char in left_out}
+    assert {kinds[char] for char in letters} == {"Lo"}
+    assert {kinds[char] for char in left_out if char not in letters} == {"So", "Cs", "Co"}

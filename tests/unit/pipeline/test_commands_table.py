@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from pipeline import wiring
 from pipeline.cli import COMMANDS, _needed, build_parser
 
 
@@ -38,7 +39,14 @@ def test_a_command_needs_its_own_module(argv: list[str], modules: list[str]) -> 
 def test_a_stage_starts_without_what_other_commands_import() -> None:
     look = "import sys; from pipeline.cli import build_parser; build_parser(['stage']); print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True).stdout.split()
-    assert not {"pipeline.cli.detect", "pipeline.cli.watermark", "torch"} & set(loaded)
+    others = {"pipeline.cli.detect", "pipeline.cli.watermark", "pipeline.wiring.operate", "inference.registry"}
+    assert not (others | {"torch", "numpy", "clickhouse_connect", "rich"}) & set(loaded)
+
+
+def test_every_name_of_the_wiring_is_found() -> None:
+    assert [name for name in wiring.__all__ if not hasattr(wiring, name)] == []
+    with pytest.raises(AttributeError, match="nothing"):
+        wiring.nothing  # noqa: B018
 
 
 def test_the_whole_help_names_every_command() -> None:

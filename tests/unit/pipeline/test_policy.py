@@ -11,7 +11,7 @@ from detectors.pii import StreamRedactor
 from detectors.verbatim import MARKER as PROTECTED
 from detectors.verbatim import ProtectedIndex
 from inference.types import Chunk, FinishReason, Turn, input_token_bound
-from inference.watermark.account import MarkAccount
+from inference.watermark.account import SCHEME, MarkAccount
 from inference.watermark.marking import MarkPolicy, skipped
 from pipeline import policy
 from pipeline.events.codec import decode, encode
@@ -20,7 +20,7 @@ from pipeline.events.messages import Completion, Work
 from pipeline.events.records import Sampling, Watermark
 from pipeline.events.wire import Message
 from pipeline.stages import generate
-from pipeline.stages.guard import CANARY_LETTERS, MARKER, cleaned, guard_of
+from pipeline.stages.guard import CANARY_LETTERS, MARKER, Foreign, cleaned, guard_of, withheld_for
 
 
 def finding(rule: str, severity: int = 3, confidence: int = 90, start: int = 0, end: int = 0, turn: int = 0) -> Finding:
@@ -222,6 +222,21 @@ def test_recitals_end_as_the_plan_says(what: str, field: str, rule: str, step: i
         assert what.encode() not in event
 
 
+@pytest.mark.parametrize("step", [1, 7, 400])
+@pytest.mark.parametrize("act", ["release", "withhold"])
+def test_what_another_tenant_planted_ends_the_answer_whatever_the_plan_says(act: str, step: int) -> None:
+    other = CANARY[::-1]
+    foreign = Foreign(ProtectedIndex({"canary": [CANARY, other]}, CANARY_LETTERS), CANARY)
+    asked = work(output=act, verbatim=act, system_prompt="release")
+    for said, ends in ((f"Mine is {CANARY}.", False), (f"Theirs is {other.upper()}, I think.", True)):
+        guard = guard_of(asked, SYSTEM, foreign=foreign)
+        left = "".join(guard.push(said[at : at + step]) for at in range(0, len(said), step)) + guard.flush()
+        assert (guard.verdict == "withhold") == ends
+        assert left == ("Theirs is " if step < 400 else "") if ends else said
+        assert [finding.rule for finding in guard.findings] == (["output.foreign.canary"] if ends else [])
+        assert withheld_for(asked, guard.findings) == ("output.foreign" if ends else "")
+
+
 def test_a_short_or_absent_system_prompt_guards_nothing() -> None:
     asked = work(system_prompt="withhold")
     for messages in ((), (Message("system", "Be kind."),), (Message("user", RULE),)):
@@ -236,6 +251,6 @@ def test_the_report_says_what_was_marked_and_how_a_copy_is_found() -> None:
     answer.push(Chunk("q", "", 3, 0, FinishReason.STOP, 5, 3, mark=account), 1)
     completion = decode(Completion, encode(answer.completion(FinishReason.STOP)))
     assert completion.fingerprints == b"one two "
-    assert completion.watermark == Watermark("tournament-30/1", epoch=7, marked=40, repeated=2)
+    assert completion.watermark == Watermark(SCHEME, epoch=7, marked=40, repeated=2)
     plain = generate.Answer(asked, "a1", "w", lambda _, raw: raw, guard_of(asked)).completion(FinishReason.STOP)
     assert (plain.fingerprints, plain.watermark) == (b"", None)

@@ -6,8 +6,7 @@ import os
 import socket
 from collections.abc import Callable, Sequence
 
-from detectors.base import Finding, Transcript
-from detectors.screening import Screened
+from detectors.base import Finding, Screened, Transcript
 from detectors.worker import main
 
 

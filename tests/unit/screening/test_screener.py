@@ -10,8 +10,8 @@ from typing import TypeVar
 
 import pytest
 
-from detectors.base import Part, Transcript
-from detectors.screening import Screened, screen_batch
+from detectors.base import Part, Screened, Transcript
+from detectors.screening import screen_batch
 from pipeline.adapters.screening import KILLED, MAX_CHARS, Screener
 from pipeline.errors import Retryable
 

@@ -15,10 +15,11 @@ from inference.sequence import Sequence as Answer
 from inference.types import Chunk, GenerationRequest, SamplingParams, Turn
 from inference.watermark.account import SCHEME
 from inference.watermark.detect import detect
-from inference.watermark.keys import MASTER_BYTES, MarkKey
+from inference.watermark.keys import MarkKey
 from inference.watermark.marking import AnswerMark, CodeFence, MarkPolicy, TenantMarker, skipped
+from inference.watermark.secrets import SECRET_BYTES
 
-MASTER = bytes(range(MASTER_BYTES))
+MASTER = bytes(range(SECRET_BYTES))
 
 
 @pytest.mark.parametrize(
@@ -95,7 +96,9 @@ class Noise:
 
 def answers(requests: list[GenerationRequest]) -> dict[str, tuple[str, Chunk]]:
     """Texts and last chunks of a batch that marks for all but tenant ``out``."""
-    marker = TenantMarker(MASTER, lambda tenant: MarkPolicy(opted_out=tenant == "out"), lambda: 30 * 86_400_000)
+    marker = TenantMarker(
+        lambda tenant: MASTER, lambda tenant: MarkPolicy(opted_out=tenant == "out"), lambda: 30 * 86_400_000
+    )
     batch = Batch(Noise(), max_waiting=10, clock=lambda: 0.0, marker=marker)
     texts = {request.request_id: "" for request in requests}
     last: dict[str, Chunk] = {}
@@ -145,7 +148,7 @@ def test_an_engine_without_a_marker_says_nothing_of_marks() -> None:
 
 
 def test_the_torch_engine_marks() -> None:
-    marker = TenantMarker(MASTER, lambda tenant: MarkPolicy(), lambda: 0)
+    marker = TenantMarker(lambda tenant: MASTER, lambda tenant: MarkPolicy(), lambda: 0)
 
     async def run() -> Chunk:
         engine = TorchEngine(shipped_model(), max_batch=1, threads=1, marker=marker)

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from inference.watermark.detect import LAYER_WEIGHTS, detect, scored_pairs, total_of
-from inference.watermark.keys import MASTER_BYTES, MarkKey
+from inference.watermark.keys import MarkKey
+from inference.watermark.secrets import SECRET_BYTES
 from inference.watermark.significance import EXACT_TRIALS, family, tail_probability
 
 
@@ -41,7 +42,7 @@ def test_long_texts_have_a_normal_tail_and_longer_ones_a_bound_that_is_never_too
 
 def test_alarms_are_as_frequent_as_stated() -> None:
     draw = np.random.default_rng(3)
-    keys = [MarkKey(bytes(MASTER_BYTES), f"t{n}", 0) for n in range(20)]
+    keys = [MarkKey(bytes(SECRET_BYTES), f"t{n}", 0) for n in range(20)]
     pairs = [scored_pairs(draw.permutation(300)[:120].tolist()) for _ in range(200)]
     least = bisect_left(range(19_140), True, key=lambda score: tail_probability(score, 116, LAYER_WEIGHTS) < 0.1)
     totals = np.array([[total_of(key, *pair) for key in keys] for pair in pairs])
@@ -52,7 +53,7 @@ def test_alarms_are_as_frequent_as_stated() -> None:
 
 
 def test_a_repeated_passage_is_no_new_evidence() -> None:
-    key = MarkKey(bytes(MASTER_BYTES), "t", 0)
+    key = MarkKey(bytes(SECRET_BYTES), "t", 0)
     text = list(range(40))
     once, again = detect(text, [key]).best, detect(text * 5, [key]).best
     assert once is not None

@@ -9,12 +9,22 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from inference.watermark.detect import detect
-from inference.watermark.keys import LAYERS, MASTER_BYTES, MarkKey, create_master, epoch_of, read_master, with_token
-from inference.watermark.tournament import CANDIDATES, MarkedRow, compete, draw_marked, reference, tournament
+from inference.watermark.keys import LAYERS, MarkKey, epoch_of, with_token
+from inference.watermark.secrets import SECRET_BYTES, create_master, read_master
+from inference.watermark.tournament import (
+    CANDIDATES,
+    MarkedRow,
+    _likeliest,
+    compete,
+    draw_marked,
+    reference,
+    tournament,
+)
 
-MASTER = bytes(range(MASTER_BYTES))
+MASTER = bytes(range(SECRET_BYTES))
 
 
 @settings(max_examples=40, deadline=None)
@@ -121,3 +131,10 @@ def test_the_master_secret_is_made_once_and_private(tmp_path: Path) -> None:
     os.chmod(path, 0o600)
     with pytest.raises(ValueError, match="32 bytes"):
         read_master(path)
+
+
+@given(arrays(np.float64, st.integers(1, 3000), elements=st.sampled_from([0.0, 1e-300, 0.25, 0.5, 1.0, 2.0])))
+def test_the_likeliest_are_the_largest_whatever_the_length_and_the_ties(weights: np.ndarray) -> None:
+    found = _likeliest(weights)
+    assert len(set(found.tolist())) == len(found) == min(CANDIDATES, len(weights))
+    assert np.array_equal(np.sort(weights[found]), np.sort(weights)[-CANDIDATES:])

@@ -10,7 +10,7 @@ import pytest
 
 from inference.registry.release import SHIPPED
 from inference.types import GenerationRequest, SamplingParams, Turn
-from inference.watermark.keys import create_master
+from inference.watermark.secrets import create_master
 from pipeline.adapters.engines import make_engine
 from pipeline.cli import main
 from pipeline.config import Generate, Keys, Models

@@ -24,6 +24,8 @@ class ModelServer:
     def __init__(self) -> None:
         self.asked: list[dict[str, Any]] = []
         self.keys: list[str] = []
+        self.acting = ""
+        """How to misbehave whatever the model's name; empty: as that says."""
         self.broken = threading.Semaphore(0)
         """One for each client that went away in the middle."""
         self._engine = EchoEngine(max_context=CONTEXT)
@@ -54,7 +56,7 @@ class ModelServer:
         asked = json.loads(await request.read())
         self.asked.append(asked)
         self.keys.append(request.headers.get("Authorization", ""))
-        fault = _FAULTS.get(asked["model"])
+        fault = _FAULTS.get(self.acting or asked["model"])
         try:
             if fault is not None:
                 return await fault(request, sum(one["model"] == asked["model"] for one in self.asked))

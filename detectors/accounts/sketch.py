@@ -40,8 +40,10 @@ class Ring:
         """Bits in which `found` differs from the nearest of those `held`; LANES where there is none."""
         if not held:
             return LANES
-        size = len(held)
-        same = int.from_bytes(found.to_bytes(SKETCH, "little") * (size // SKETCH), "little")
+        size, raw = len(held), found.to_bytes(SKETCH, "little")
+        if (at := held.find(raw)) >= 0 and not at % SKETCH:
+            return 0
+        same = int.from_bytes(raw * (size // SKETCH), "little")
         counts = (int.from_bytes(held, "little") ^ same).to_bytes(size, "little").translate(_BITS)
         # the product's last byte of every sketch is the sum of its bytes, and no sum reaches 256
         sums = int.from_bytes(counts, "little") * _EACH

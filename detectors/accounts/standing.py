@@ -71,7 +71,7 @@ def judged(before: Standing, seen: Trace, time: int) -> Judgement:
     traffic, _ = JUDGE.update(past, seen, time)
     heard = JUDGE.heard(past, traffic)
     after = respond(response, heard, time) if heard else response
-    rose = STEPS.index(after.step) > STEPS.index(response.step)
+    rose = after.step != response.step and STEPS.index(after.step) > STEPS.index(response.step)
     shared = signatures(traffic, seen) if reads(traffic) and traffic.score >= REPORTED else ()
     found = (finding(traffic.alarm),) if rose else ()
     return Judgement(Standing(NEWCOMER if rose else traffic, after), found, traffic.score, shared)

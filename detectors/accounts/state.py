@@ -101,8 +101,8 @@ def advance(state: AccountState, seen: Trace, time: int) -> AccountState:
     nearest = SKETCHES.nearest(state.ring, full)
     gap = max(0, time - state.time) if state.count else 0
     on = facts.facts(seen, Past(
-        not state.count, same, state.texts[:1] == (seen.text,), form, head, tail, bias_set, bias, setting, state.dials,
-        state.heads[:1] == (seen.head,), state.length, nearest, gap, state.gap,
+        not state.count, same, same > 0 and state.texts[0] == seen.text, form, head, tail, bias_set, bias, setting,
+        state.dials, head > 0 and state.heads[0] == seen.head, state.length, nearest, gap, state.gap,
     ))  # fmt: skip
     fresh = seen.length > 0 and not same
     return AccountState(

@@ -90,7 +90,7 @@ def _rows(rate: float, caller: Caller, floor: Floor, hops: dict[str, float]) -> 
     low = {share: percentile(floor.took, share) * 1000 for share in (0.5, 0.99)}
     ours = {share: percentile(caller.took, share) * 1000 for share in (0.5, 0.99)}
     rows = [
-        Row("answer", "saturation", f"{_CLIENTS} clients in a closed loop, after {_WARM_S:.0f} s of it", rate, "requests/s"),
+        Row("answer", "saturation", f"{_CLIENTS} clients in a loop, after {_WARM_S:.0f} s of it", rate, "requests/s"),
         Row("answer", "floor p50: 3 bare hops + 1 acknowledgement", load, low[0.5], "ms"),
         Row("answer", "floor p99", load, low[0.99], "ms"),
         Row("answer", "p50", load, ours[0.5], "ms", low[0.5] + SLACK_MS, "<="),

@@ -49,8 +49,9 @@ tests: setup
 
 KILLS ?= 500
 BROKERS ?= 1
-soak: setup ## kill every process at random under load, then count: make soak KILLS=500 SEED=1 BROKERS=3
-	PYTHONPATH=. $(BIN)/python tests/faults/soak.py --kills $(KILLS) --brokers $(BROKERS) $(if $(SEED),--seed $(SEED))
+soak: setup ## kill every process at random under load, then count: make soak KILLS=500 SEED=1 BROKERS=3 KEEP=FOLDER
+	PYTHONPATH=. $(BIN)/python tests/faults/soak.py --kills $(KILLS) --brokers $(BROKERS) $(if $(SEED),--seed $(SEED)) \
+		$(if $(KEEP),--keep $(KEEP))
 
 bench: setup ## measure this machine against the goals of the design; one figure: make bench FIGURE=admit
 	$(BIN)/python -m tests.bench $(FIGURE) --json $(or $(JSON),bench.json)

@@ -15,6 +15,7 @@ import torch
 from inference_doubles import collect
 from test_inference_shapes import LENGTH, SHAPES, feed, reference_of
 
+from inference.layers import Linear
 from inference.model import LanguageModel, load_model
 from inference.ports import Ask, FeedTokens, Shortlist
 from inference.scheduler import Feed
@@ -132,6 +133,28 @@ def test_what_is_told_of_a_row_is_what_the_whole_row_says(tmp_path: Path) -> Non
             assert told.total == pytest.approx(np.exp((row - row.max()) / ask.temperature).sum(), rel=0.01)
     assert isinstance(found[0], Shortlist)
     assert found[0].drawn == order[0]
+
+
+def test_a_batch_mixes_requests_with_an_adapter_and_without(tmp_path: Path) -> None:
+    reference_of("llama, llama3", tmp_path)
+    model = load_model(tmp_path).to(DEVICE)
+    name = ("acme", "tone")
+    generator = torch.Generator().manual_seed(3)
+    projection = model.get_submodule("model.layers.0.self_attn.q_proj")
+    assert isinstance(projection, Linear)
+    down, up = (torch.randn(shape, generator=generator).to(DEVICE) for shape in ((2, 48), (48, 2)))
+    projection.adapters[name] = (down, up)
+    forward = CudaForward(model, Words(211), 4, cache_tokens=1024, adapters={name: b"digest"}, graphs=CUDA)
+    prompts = [[5, 9, 2], [7, 7, 1], [5, 9, 2]]
+    through = [name, None, None]
+    asked = [
+        FeedTokens(feed(lane, 0, tokens).feed, tokens, adapter)
+        for lane, (tokens, adapter) in enumerate(zip(prompts, through, strict=True))
+    ]
+    alone = [rows(forward, one)[0] for one in asked]
+    together = rows(forward, *asked)
+    assert all(np.abs(one - other).max() < CLOSE for one, other in zip(alone, together, strict=True))
+    assert np.abs(together[0] - together[2]).max() > 10 * CLOSE
 
 
 def test_an_id_out_of_range_is_refused_before_it_reaches_the_device(tmp_path: Path) -> None:

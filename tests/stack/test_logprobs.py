@@ -10,7 +10,7 @@ import pytest
 from deployment_site import furnished
 from real_stages import serving
 
-from inference.watermark.keys import create_master
+from inference.watermark.secrets import create_master
 from pipeline.adapters.embedded.supervisor import free_port
 from pipeline.config import Gateway, Generate, Kafka, Keys, Models, Settings
 

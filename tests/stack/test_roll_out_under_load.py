@@ -127,7 +127,7 @@ async def _more(statuses: list[int]) -> None:
 
 async def _places(made: Deployment, session: aiohttp.ClientSession, url: str) -> list[int]:
     """Positions told of the last of many requests at an engine that runs one at a time, by Kafka's door."""
-    names = [f"acme-app:place-{n}" for n in range(16)]
+    names = [f"acme-app:place-{n}" for n in range(40)]
     asked = {"model": "glossary", "max_tokens": 24, "timeout_ms": 300_000}
     records = [made.request("acme", name, counter=n + 1, **asked) for n, name in enumerate(names)]
     publisher = Publisher(made.bootstrap)

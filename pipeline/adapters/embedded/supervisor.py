@@ -27,8 +27,8 @@ from pipeline.errors import ConfigError
 
 LOOPBACK = "127.0.0.1"
 
-_GIVES_WAY = 5
-"""Nice value of what nobody waits for: a third of a core's share where all are busy."""
+_GIVES_WAY = 10
+"""Nice value of what nobody waits for: a tenth of a core's share where all are busy (sched(7))."""
 
 # argv: parent pid, reading end of the pipe or -1, nice value, program, arguments.
 _LAUNCHER = """

@@ -14,7 +14,7 @@ _SHOW = "import os; print(os.getpriority(os.PRIO_PROCESS, 0), open('/proc/self/a
 
 
 @pytest.mark.skipif(not Path("/proc/self/autogroup").exists(), reason="sessions share cores by weight on Linux alone")
-@pytest.mark.parametrize(("gives_way", "wanted"), [(False, "0 0"), (True, "5 5")])
+@pytest.mark.parametrize(("gives_way", "wanted"), [(False, "0 0"), (True, "10 10")])
 def test_what_nobody_waits_for_gives_way_as_a_process_and_as_a_session(
     tmp_path: Path, gives_way: bool, wanted: str
 ) -> None:

@@ -16,7 +16,8 @@ _VERDICTS = {
     "judge": ("judged", "let its requests speak again"),
 }
 _RISES = """
-SELECT principal, argMax(tenant, (time, leaf)), argMax(JSONExtractString(body, 'step'), (time, leaf)),
+SELECT principal, argMax(tenant, (time, leaf)),
+    argMax(if(JSONHas(body, 'step'), JSONExtractString(body, 'step'), 'observe'), (time, leaf)),
     argMax(arrayFirst(rule -> startsWith(rule, 'extraction.'), rules), (time, leaf)), count(), toString(max(time))
 FROM records
 WHERE kind = 'decision' AND principal != '' AND arrayExists(rule -> startsWith(rule, 'extraction.'), rules)

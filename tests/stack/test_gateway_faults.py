@@ -6,7 +6,9 @@ import asyncio
 import contextlib
 import os
 import signal
+import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import openai
 import pytest
@@ -79,6 +81,13 @@ def test_no_answer_by_the_deadline_is_a_504(site: Site) -> None:
     play(site, test, grace_ms=50)
 
 
+def freeze(pid: int) -> None:
+    """Stop a process; the kernel reaches its threads one by one, and until then they go on answering."""
+    os.kill(pid, signal.SIGSTOP)
+    while {file.read_text().rpartition(")")[2].split()[0] for file in Path(f"/proc/{pid}/task").glob("*/stat")} != {"T"}:
+        time.sleep(0.001)
+
+
 def test_a_write_that_is_not_confirmed_is_a_503_and_passes(site: Site) -> None:
     async def test(stock: openai.AsyncOpenAI, worker: Worker) -> None:
         async def ask(**headers: str) -> openai.APIStatusError:
@@ -87,7 +96,7 @@ def test_a_write_that_is_not_confirmed_is_a_503_and_passes(site: Site) -> None:
             return caught.value
 
         await stock.chat.completions.create(model="glossary", messages=said("before"))
-        os.kill(site.broker.pid, signal.SIGSTOP)
+        await asyncio.to_thread(freeze, site.broker.pid)
         try:
             safe, unsafe = await asyncio.gather(ask(**{"Idempotency-Key": "k"}), ask())
             later = await ask()

@@ -84,7 +84,8 @@ def test_no_answer_by_the_deadline_is_a_504(site: Site) -> None:
 def freeze(pid: int) -> None:
     """Stop a process; the kernel reaches its threads one by one, and until then they go on answering."""
     os.kill(pid, signal.SIGSTOP)
-    while {file.read_text().rpartition(")")[2].split()[0] for file in Path(f"/proc/{pid}/task").glob("*/stat")} != {"T"}:
+    threads = Path(f"/proc/{pid}/task")
+    while {stat.read_text().rpartition(")")[2].split()[0] for stat in threads.glob("*/stat")} != {"T"}:
         time.sleep(0.001)
 
 

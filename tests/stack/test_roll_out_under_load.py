@@ -101,14 +101,26 @@ async def _serve(made: Deployment, home: Path) -> Served:
                 await asyncio.gather(*(_ask(session, url, statuses) for _ in range(CALLERS)))
             await rolling
             found = await places
-    records = [decode_log(value) for value in await _read(made, "decisions")]
+        decisions, outcomes = await _ended(made)
     return Served(
         statuses,
-        [record for record in records if isinstance(record, Decision)],
-        [record for record in records if isinstance(record, Outcome)],
+        decisions,
+        outcomes,
         [decode(Access, value) for value in await _read(made, "access")],
         found,
     )
+
+
+async def _ended(made: Deployment) -> tuple[list[Decision], list[Outcome]]:
+    """All of the log, once admit has heard of every end; the callers hear first."""
+    async with asyncio.timeout(60):
+        while True:
+            records = [decode_log(value) for value in await _read(made, "decisions")]
+            decisions = [record for record in records if isinstance(record, Decision)]
+            outcomes = [record for record in records if isinstance(record, Outcome)]
+            if len(outcomes) >= sum(decision.verdict == "admit" for decision in decisions):
+                return decisions, outcomes
+            await asyncio.sleep(0.2)
 
 
 async def _ask(session: aiohttp.ClientSession, url: str, statuses: list[int]) -> None:

@@ -8,7 +8,10 @@ from collections.abc import AsyncIterator
 
 from doors_site import answering
 
+from pipeline.adapters.kafka import PartitionReader
 from pipeline.config import Settings
+from pipeline.events.codec import decode_log
+from pipeline.events.records import Decision, LogRecord, Outcome
 from pipeline.wiring import STAGES
 
 
@@ -23,3 +26,25 @@ async def serving(settings: Settings) -> AsyncIterator[None]:
     finally:
         stop.set()
         await asyncio.gather(*stages)
+
+
+async def settled(bootstrap: str, partitions: int) -> tuple[list[Decision], list[Outcome]]:
+    """All of the log, once admit, which must be running, has heard of every end; the callers hear first."""
+    async with asyncio.timeout(60):
+        while True:
+            records = [record for partition in range(partitions) for record in await _log(bootstrap, partition)]
+            decisions = [record for record in records if isinstance(record, Decision)]
+            outcomes = [record for record in records if isinstance(record, Outcome)]
+            to_run = [one for one in decisions if one.verdict == "admit" and one.facts.kind == "inference"]
+            if len(outcomes) >= len(to_run):
+                return decisions, outcomes
+            await asyncio.sleep(0.2)
+
+
+async def _log(bootstrap: str, partition: int) -> list[LogRecord]:
+    reader = PartitionReader(bootstrap, "decisions", partition)
+    await reader.start(0)
+    try:
+        return [decode_log(item.value) for item in await reader.read_to_end()]
+    finally:
+        await reader.close()

@@ -13,7 +13,7 @@ import aiohttp
 import pytest
 import torch
 from deployment_site import Deployment, furnished
-from real_stages import serving
+from real_stages import serving, settled
 from safetensors.torch import save_file
 
 from inference.engine import shipped_model
@@ -27,11 +27,9 @@ from inference.registry.source import PlainFolder
 from inference.registry.wrapping import Tenant, create_worker
 from pipeline import wiring
 from pipeline.adapters.embedded.supervisor import free_port
-from pipeline.adapters.kafka import PartitionReader
 from pipeline.config import Gateway, Generate, Kafka, Keys, Models, Settings
-from pipeline.events.codec import decode_log
 from pipeline.events.control import Model
-from pipeline.events.records import Decision, LogRecord, Outcome
+from pipeline.events.records import Decision, Outcome
 
 OWN, LOST, FOREIGN = "glossary:acme", "glossary:lost", "glossary:foreign"
 QUESTION = "What is a dog?"
@@ -127,18 +125,7 @@ async def _serve(made: Deployment, home: Path) -> Served:
                         answers[tenant, model] = (got.status, said)
                 async with session.get(f"{url}/v1/models", headers=headers) as got:
                     told[tenant] = [entry["id"] for entry in (await got.json())["data"]]
-    records = await _records(made)
-    decisions = [record for record in records if isinstance(record, Decision)]
-    return Served(answers, told, decisions, [record for record in records if isinstance(record, Outcome)])
-
-
-async def _records(made: Deployment) -> list[LogRecord]:
-    reader = PartitionReader(made.bootstrap, "decisions", 0)
-    await reader.start(0)
-    try:
-        return [decode_log(item.value) for item in await reader.read_to_end()]
-    finally:
-        await reader.close()
+        return Served(answers, told, *await settled(made.bootstrap, 1))
 
 
 def test_the_owner_is_answered_through_its_adapter(served: Served) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 from deployment_site import Deployment, furnished
-from real_stages import serving
+from real_stages import serving, settled
 
 from inference.registry.content import BUNDLE_FILE, MANIFEST_FILE
 from inference.registry.keys import MANIFEST_ALGORITHMS, SigningKey
@@ -25,7 +25,7 @@ from pipeline.adapters.embedded.supervisor import free_port
 from pipeline.adapters.kafka import PartitionReader
 from pipeline.adapters.kafka_write import Publisher
 from pipeline.config import Gateway, Generate, Kafka, Keys, Models, Settings
-from pipeline.events.codec import decode, decode_log
+from pipeline.events.codec import decode
 from pipeline.events.messages import Access
 from pipeline.events.records import Decision, Outcome
 
@@ -82,6 +82,8 @@ async def _serve(made: Deployment, home: Path) -> Served:
         registry.add(folder, [Tenant(made.keyring), create_worker(ours.keys.worker_key).address])
 
         async def operator() -> None:
+            # the first answers are those of the first version
+            await _more(statuses)
             registry.roll("glossary", {first: 5_000, 99: 5_000})
             while not any((event.act, event.version) == ("load", 99) for event in registry.events()):  # noqa: ASYNC110
                 await asyncio.sleep(0.5)
@@ -101,7 +103,7 @@ async def _serve(made: Deployment, home: Path) -> Served:
                 await asyncio.gather(*(_ask(session, url, statuses) for _ in range(CALLERS)))
             await rolling
             found = await places
-        decisions, outcomes = await _ended(made)
+        decisions, outcomes = await settled(made.bootstrap, 1)
     return Served(
         statuses,
         decisions,
@@ -109,18 +111,6 @@ async def _serve(made: Deployment, home: Path) -> Served:
         [decode(Access, value) for value in await _read(made, "access")],
         found,
     )
-
-
-async def _ended(made: Deployment) -> tuple[list[Decision], list[Outcome]]:
-    """All of the log, once admit has heard of every end; the callers hear first."""
-    async with asyncio.timeout(60):
-        while True:
-            records = [decode_log(value) for value in await _read(made, "decisions")]
-            decisions = [record for record in records if isinstance(record, Decision)]
-            outcomes = [record for record in records if isinstance(record, Outcome)]
-            if len(outcomes) >= sum(decision.verdict == "admit" for decision in decisions):
-                return decisions, outcomes
-            await asyncio.sleep(0.2)
 
 
 async def _ask(session: aiohttp.ClientSession, url: str, statuses: list[int]) -> None:

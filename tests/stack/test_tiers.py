@@ -11,7 +11,7 @@ from typing import Any
 import aiohttp
 import pytest
 from deployment_site import Deployment, furnished
-from real_stages import serving
+from real_stages import serving, settled
 
 from inference.watermark.secrets import create_master
 from pipeline import wiring
@@ -22,10 +22,9 @@ from pipeline.adapters.kafka import PartitionReader
 from pipeline.adapters.registry import Registry
 from pipeline.config import Gateway, Generate, Kafka, Keys, Models, Settings
 from pipeline.errors import ConfigError
-from pipeline.events.codec import decode, decode_log
+from pipeline.events.codec import decode
 from pipeline.events.control import Plan
 from pipeline.events.messages import Work
-from pipeline.events.records import Outcome
 
 PARTITIONS = 2
 ALONE = Plan(id="alone", models=("echo",), isolation="process", weight=300)
@@ -110,13 +109,13 @@ async def test_each_tenants_work_is_seen_by_its_own_workers_alone(deployment: De
         async with own_worker(deployment, "bank"):
             assert await ask(deployment, url, "bank") == (200, "words of bank")
             assert await ask(deployment, url, "acme") == (200, "words of acme")
+        _, ended = await settled(deployment.bootstrap, PARTITIONS)
     shared_work = [decode(Work, value) for value in await read(deployment, "work")]
     own_work = [decode(Work, value) for value in await read(deployment, "work.bank")]
     assert {work.tenant for work in shared_work} == {"acme"}
     assert {work.tenant for work in own_work} == {"bank"}
     assert {work.weight for work in own_work} == {ALONE.weight}
-    records = [decode_log(value) for value in await read(deployment, "decisions")]
-    outcomes = [record for record in records if isinstance(record, Outcome) and record.tenant == "bank"]
+    outcomes = [outcome for outcome in ended if outcome.tenant == "bank"]
     assert sorted(outcome.result for outcome in outcomes) == ["expired", "finished"]
     for outcome in outcomes:
         assert (outcome.worker == "") == (outcome.result == "expired")

@@ -15,14 +15,12 @@ from deployment_site import POLICIES, Deployment, furnished
 from model_server import KEY, ModelServer
 from model_server import serving as upstream
 from pydantic import SecretStr
-from real_stages import serving
+from real_stages import serving, settled
 
 from pipeline import wiring
 from pipeline.adapters.embedded.supervisor import free_port
-from pipeline.adapters.kafka import PartitionReader
 from pipeline.adapters.registry import read_policies
 from pipeline.config import Gateway, Generate, Kafka, Keys, Models, Settings
-from pipeline.events.codec import decode_log
 from pipeline.events.control import AnyDocument, Model, Plan
 from pipeline.events.records import Outcome
 
@@ -85,11 +83,8 @@ async def _serve(made: Deployment, server: ModelServer) -> Served:
         for fault in (ALWAYS_BUSY, BROKEN_OFF):
             server.acting = fault
             answers[fault] = await _ask(http, made.keys["acme"])
-    reader = PartitionReader(made.bootstrap, "decisions", 0)
-    await reader.start(0)
-    records = [decode_log(item.value) for item in await reader.read_to_end()]
-    await reader.close()
-    return Served(streamed, answers, asked, [record for record in records if isinstance(record, Outcome)])
+        _, outcomes = await settled(made.bootstrap, 1)
+        return Served(streamed, answers, asked, outcomes)
 
 
 def _body(text: str = WORDS, **fields: object) -> dict[str, object]:

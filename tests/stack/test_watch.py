@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -67,8 +68,16 @@ def worker(bootstrap: str, instance: str = "watch-0") -> subprocess.Popen[bytes]
 
 
 def kill(process: subprocess.Popen[bytes], how: int = signal.SIGKILL) -> int:
+    while how == signal.SIGTERM and not _heeds(process.pid, how):
+        # it may have nothing to do, and be asked to end before it has begun
+        time.sleep(0.05)
     process.send_signal(how)
     return process.wait(timeout=60)
+
+
+def _heeds(pid: int, number: int) -> bool:
+    caught = re.search(r"SigCgt:\s*(\w+)", Path(f"/proc/{pid}/status").read_text())
+    return caught is None or bool(int(caught[1], 16) >> (number - 1) & 1)
 
 
 def injection(tenant: str, n: int, at: int) -> FindingEvent:

@@ -19,7 +19,8 @@ class Forwarder:
     def __init__(self, home: Path) -> None:
         self._log = EventLog(home / "events.jsonl")
         self._record, self._mark, self._lock = home / "events.jsonl", home / "forwarded", home / ".forward.lock"
-        self._seen = -1
+        self._seen = 0
+        """Bytes of the record that hold nothing to be passed on; a registry without a record has none."""
 
     @contextmanager
     def pending(self) -> Iterator[list[RegistryEvent]]:

@@ -93,11 +93,14 @@ async def check(bootstrap: str) -> list[str]:
 
 
 async def require_partitions(bootstrap: str, pinned: int, pools: Iterable[str] = ()) -> None:
-    """Raises ConfigError where the broker's count of a main topic, or of one in ``pools``, differs from ``pinned``."""
+    """Raises ConfigError where the broker's count of a main topic, or of one in ``pools``, differs from ``pinned``,
+    Retryable where no broker says."""
     admin = await _connect(bootstrap)
     names = [topic.name for topic in (*TOPICS, *map(pool_topic, pools)) if topic.partitions == "main"]
     try:
         found = {d["topic"]: len(d["partitions"]) for d in await admin.describe_topics(names)}
+    except KafkaError as error:
+        raise Retryable(f"the topics could not be looked at: {error!r}") from error
     finally:
         await admin.close()
     for topic, count in found.items():

@@ -44,12 +44,15 @@ async def control_of(settings: Settings) -> AsyncIterator[ControlFeed]:
         if feed.control.deployment is None:
             raise Retryable("control holds no deployment document; run: sluice topics apply")
 
+    async def as_pinned() -> None:
+        pinned = feed.control.require_deployment().partitions
+        await topic_admin.require_partitions(settings.kafka.bootstrap, pinned, policy.pools(feed.control))
+
     following = None
     try:
         await topic_admin.reach(settings.kafka.bootstrap, _PATIENCE_S)
         await patiently(ready)
-        pinned = feed.control.require_deployment().partitions
-        await topic_admin.require_partitions(settings.kafka.bootstrap, pinned, policy.pools(feed.control))
+        await patiently(as_pinned)
         following = asyncio.create_task(feed.follow(stop))
         yield feed
     finally:

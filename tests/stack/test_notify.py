@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from heeding import await_heeding
 from standardwebhooks.webhooks import Webhook
 
 from pipeline.adapters.embedded.broker import EmbeddedBroker
@@ -176,6 +177,8 @@ def wait_until(holds: Callable[[], bool], what: str, timeout_s: float = 60) -> N
 
 
 def stop(process: subprocess.Popen[bytes], how: int) -> int:
+    if how == signal.SIGTERM:
+        await_heeding(process.pid, how)
     process.send_signal(how)
     return process.wait(timeout=60)
 

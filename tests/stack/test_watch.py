@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import re
 import signal
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from heeding import await_heeding
 
 from detectors.base import Finding
 from pipeline.adapters.embedded.broker import EmbeddedBroker
@@ -68,16 +68,10 @@ def worker(bootstrap: str, instance: str = "watch-0") -> subprocess.Popen[bytes]
 
 
 def kill(process: subprocess.Popen[bytes], how: int = signal.SIGKILL) -> int:
-    while how == signal.SIGTERM and not _heeds(process.pid, how):
-        # it may have nothing to do, and be asked to end before it has begun
-        time.sleep(0.05)
+    if how == signal.SIGTERM:
+        await_heeding(process.pid, how)
     process.send_signal(how)
     return process.wait(timeout=60)
-
-
-def _heeds(pid: int, number: int) -> bool:
-    caught = re.search(r"SigCgt:\s*(\w+)", Path(f"/proc/{pid}/status").read_text())
-    return caught is None or bool(int(caught[1], 16) >> (number - 1) & 1)
 
 
 def injection(tenant: str, n: int, at: int) -> FindingEvent:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import os
 import queue
+import secrets
 import signal
 import socket
 import subprocess
@@ -27,6 +28,7 @@ from pipeline.errors import ConfigError
 
 LOOPBACK = "127.0.0.1"
 
+_LISTENING = range(20_000, 32_000)
 _GIVES_WAY = 10
 """Nice value of what nobody waits for: a tenth of a core's share where all are busy (sched(7))."""
 
@@ -235,11 +237,12 @@ def _spawn_loop() -> None:
 
 
 def free_port() -> int:
-    """A TCP port on loopback that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A TCP port on loopback that was free a moment ago, of those that no outgoing connection is given (RFC 6335)."""
+    while True:
+        port = secrets.choice(_LISTENING)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind((LOOPBACK, port))
+            return port
 
 
 def require_port(host: str, port: int, flag: str, who: str = "this program") -> None:

@@ -48,13 +48,14 @@ from detectors.training.rows import (
     prose,
     read,
     requests,
+    sayings,
     user_examples,
     weights,
 )
 from detectors.training.synthesis import Borrowed, synthesise
 
 SEED = 1
-VERSION = "4"
+VERSION = "5"
 MAX_BENIGN = 2_000
 """Benign rows of one source that are learned from."""
 DOCUMENT_FOLDS = 6
@@ -81,7 +82,7 @@ def training_rows(file: Path) -> list[Row]:
     for row in rows:
         if row.label == "harmful" and len(row.text) < _SHORT:
             harmful[row.language].append(row.text)
-    borrowed = Borrowed(harmful, requests(rows))
+    borrowed = Borrowed(harmful, requests(rows), sayings(rows))
     sizes = Counter(row.source for row in rows)
     draw = drawing(f"{SEED}")
     kept = [row for row in rows if row.attack or draw.random() < MAX_BENIGN / sizes[row.source]]

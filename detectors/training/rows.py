@@ -31,6 +31,10 @@ _ORDER = re.compile(
     r"|move|search|check|put|start|stop|increase|switch|erase|clear|report|freeze|block|fetch|look) "
 )
 _TOLD = re.compile(r"(?:i|i'm|i've|my|it|the|that|this|there|what|who|how|why|is|are|when|where) ", re.IGNORECASE)
+_SENTENCE = re.compile(r"(?:^|(?<=[.!?。！？\n]))\s?([A-Z][a-z0-9' ,;-]{30,90}[a-z]\.|[^\s。！？]{15,50}。)")
+_SPOKEN = {"en": "math", "zh": "dialogue_turn"}
+_FLAT = frozenset("{}<>\"'?？\\")
+"""Signs that a sentence between other people's words must not hold."""
 SCRAMBLED, WRAPPED = 0.08, 0.03
 """Shares of short texts that are learned once more with shuffled letters, and as what an encoded text is wrapped in."""
 _BALANCE = 600
@@ -47,7 +51,7 @@ TELLING = {
 }  # fmt: skip
 """By subset of benign user rows that tell more than they ask: from how many characters on they serve as clean documents
 too. Of templates only the inner half counts, where passages are; of English intents and turns what orders nothing."""
-HARMFUL_WEIGHT = 0.25
+HARMFUL_WEIGHT = 0.5
 """A plainly harmful request is no attack on instructions; it teaches that topics are not techniques."""
 
 
@@ -114,6 +118,16 @@ def requests(rows: Iterable[Row]) -> dict[str, list[str]]:
         if row.label == "benign" and row.subset in _ASKED and len(text) < 200 and _ORDER.match(text):
             found.setdefault(row.language, []).append(text)
     return found
+
+
+def sayings(rows: Iterable[Row]) -> dict[str, list[str]]:
+    """By language, sentences that tell something, out of benign user rows: what an order is planted between."""
+    found: dict[str, dict[str, None]] = {language: {} for language in _SPOKEN}
+    for row in rows:
+        if row.label == "benign" and row.subset == _SPOKEN.get(row.lang):
+            spoken = (text.lower() for text in _SENTENCE.findall(row.text) if _FLAT.isdisjoint(text))
+            found[row.lang].update(dict.fromkeys(spoken))
+    return {language: list(texts) for language, texts in found.items()}
 
 
 def weights(rows: Sequence[Row]) -> list[float]:

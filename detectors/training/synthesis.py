@@ -53,10 +53,12 @@ class Draw:
 
 
 class Borrowed(NamedTuple):
-    """Texts of the training rows that templates name, by language: plainly harmful requests, and ordinary orders."""
+    """Texts of the training rows that templates name, by language: plainly harmful requests, ordinary orders, and
+    sentences that tell something."""
 
     harm: Mapping[str, Sequence[str]] = {}
     request: Mapping[str, Sequence[str]] = {}
+    told: Mapping[str, Sequence[str]] = {}
 
     def words(self, language: str) -> dict[str, list[str]]:
         return {name: list(texts.get(language, ())) or ["..."] for name, texts in self._asdict().items()}

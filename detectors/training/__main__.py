@@ -58,7 +58,7 @@ SEED = 1
 VERSION = "5"
 MAX_BENIGN = 2_000
 """Benign rows of one source that are learned from."""
-DOCUMENT_FOLDS = 6
+DOCUMENT_FOLDS = 8
 """Few sources hold documents; with fewer folds those that are most alike would be held out together."""
 _SHORT = 200
 _FORMS = {"user": (USER_WINDOW, 100), "document": (DOCUMENT_WINDOW, 32), "system": (USER_WINDOW, 100)}

@@ -1,7 +1,7 @@
 """Leave-one-source-out: every row is read by a model that saw no row of its source, and what it says decides the rest.
 
 Sources that hold much the same are one group; groups are dealt to folds, attacks by size, so that none is learned from
-a copy of it.
+a copy of it. What was written for this project is a fold of its own.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ from detectors.training.rows import Example, Row
 FOLDS = 3
 EPOCHS = 3
 DECAY = 1e-6
+FAMILIES = "families"
+"""The group of the rows written for this project."""
 MAX_CHARS = 16_000
 """Characters of a row that are read when it is scored."""
 _BATCH = 256
@@ -49,7 +51,7 @@ class Readings(NamedTuple):
 def group(source: str) -> str:
     """Sources that copy from one another or hold too little to stand alone are one group."""
     if source.startswith("families/"):
-        return "families"
+        return FAMILIES
     if source.startswith("AdityaK"):
         return "securing-llms"
     if source in ("NVIDIA/garak", "whylabs/langkit", "Giskard-AI/prompt-injections"):
@@ -58,12 +60,13 @@ def group(source: str) -> str:
 
 
 def deal(rows: Sequence[Row], folds: int = FOLDS) -> npt.NDArray[np.intp]:
-    """The fold that holds out each row."""
-    place: dict[str, int] = {}
+    """The fold that holds out each row: `folds` for those written here, so that every other source is read with them."""
+    place = {FAMILIES: folds}
     for attacks in (True, False):
         sizes = Counter(group(row.source) for row in rows if row.attack == attacks)
+        sizes.pop(FAMILIES, None)
         for name, _ in sizes.most_common():
-            place.setdefault(name, len(place) % folds)
+            place.setdefault(name, (len(place) - 1) % folds)
     return np.array([place[group(row.source)] for row in rows])
 
 

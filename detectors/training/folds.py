@@ -60,7 +60,7 @@ def group(source: str) -> str:
 
 
 def deal(rows: Sequence[Row], folds: int = FOLDS) -> npt.NDArray[np.intp]:
-    """The fold that holds out each row: `folds` for those written here, so that every other source is read with them."""
+    """The fold that holds out each row: `folds` for those written here, so that the others are read with them."""
     place = {FAMILIES: folds}
     for attacks in (True, False):
         sizes = Counter(group(row.source) for row in rows if row.attack == attacks)

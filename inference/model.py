@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -124,7 +125,11 @@ def load_model(folder: Path, dtype: torch.dtype = torch.float32) -> LanguageMode
     config = read_config(folder / "config.json")
     tensors: dict[str, Tensor] = {}
     for path in _shards(folder):
-        tensors.update(load_file(path))
+        try:
+            tensors.update(load_file(path))
+        except SafetensorError as fault:
+            # no ValueError of its own: who refuses a model would not know it for one
+            raise ValueError(f"{path.name}: expected safetensors: {fault}; export the weights again") from None
     return build_model(config, tensors, dtype)
 
 

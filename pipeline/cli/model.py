@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from inference.registry.holdings import Broken, Held
 from inference.registry.keys import ECDSA, MANIFEST_ALGORITHMS, SigningKey, read_signing_keys, write_private
 from inference.registry.manifest import Manifest, Parent
 from inference.registry.opening import Freshness, OpenModel, open_model, read_manifest
@@ -20,7 +21,6 @@ from inference.registry.refusal import Refused
 from inference.registry.release import SHIPPED, sign_folder
 from inference.registry.rollout import WHOLE
 from inference.registry.source import PlainFolder
-from inference.registry.store import Held
 from inference.registry.wrapping import Recipient, Tenant, Worker, WorkerAddress, create_worker
 from pipeline import terminal, wiring
 from pipeline.config import Settings
@@ -146,8 +146,11 @@ def _verify(arguments: argparse.Namespace, settings: Settings) -> int:
 def _openings(arguments: argparse.Namespace, settings: Settings) -> list[tuple[str, Callable[[], OpenModel]]]:
     folder = Path(arguments.what) if arguments.what else SHIPPED
     if not arguments.what or folder.is_dir():
-        trust, now = wiring.model_trust(settings), int(time.time())
-        return [(str(folder), lambda: open_model(PlainFolder(folder), trust, Freshness(now), sha256=True))]
+        trust = wiring.model_trust(settings)
+        # no registry is made for a look at a folder, but what one has revoked is revoked here too
+        known = settings.models.home.is_dir()
+        freshness = wiring.models(settings).freshness(floors=False) if known else Freshness(int(time.time()))
+        return [(str(folder), lambda: open_model(PlainFolder(folder), trust, freshness, sha256=True))]
     registry, operator = wiring.models(settings), Tenant(FileKeyring(settings.keys.keyring))
     versions = [arguments.version] if arguments.version else registry.versions(arguments.what)
     if not versions:
@@ -161,26 +164,27 @@ def _openings(arguments: argparse.Namespace, settings: Settings) -> list[tuple[s
 
 def _list(arguments: argparse.Namespace, settings: Settings) -> int:
     held = wiring.models(settings).held(arguments.model or "")
-    rows = [
-        (h.manifest.model, h.manifest.version, h.manifest.kind, h.manifest.size, h.share * 100 / WHOLE, h.status)
-        for h in held
-    ]
     columns = ("model", "version", "kind", "bytes", "percent", "status")
-    terminal.table("models", columns, rows, as_json=arguments.json)
+    terminal.table("models", columns, [_row(one) for one in held], as_json=arguments.json)
     return 0
 
 
+def _row(held: Held | Broken) -> tuple[str | int | float, ...]:
+    if isinstance(held, Broken):
+        return held.model, held.version, "", 0, 0.0, f"{held.why.code}: {held.why}"
+    manifest = held.manifest
+    return manifest.model, manifest.version, manifest.kind, manifest.size, held.share * 100 / WHOLE, held.status
+
+
 def _show(arguments: argparse.Namespace, settings: Settings) -> int:
-    held = [h for h in wiring.models(settings).held(arguments.model) if h.manifest.version == arguments.version]
-    if not held:
-        raise Refused("unknown", f"{arguments.model}: no version {arguments.version} here: sluice model list")
+    held = wiring.models(settings).one(arguments.model, arguments.version)
     if arguments.json:
-        terminal.document(_document(held[0]))
+        terminal.document(_document(held))
         return 0
-    for name, value in _document(held[0]).items():
+    for name, value in _document(held).items():
         if name != "files":
             print(f"{name:10} {value}")
-    rows = [(entry.path, entry.size, entry.blake3) for entry in held[0].manifest.files]
+    rows = [(entry.path, entry.size, entry.blake3) for entry in held.manifest.files]
     terminal.table("", ("file", "bytes", "blake3"), rows)
     return 0
 

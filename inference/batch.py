@@ -70,6 +70,11 @@ class Batch:
         if left:
             error = f"requests of this tenant broke the engine repeatedly; refused for another {left:.0f} s"
             return sequence.end(FinishReason.ERROR, error)
+        try:
+            mark = self._marker(request) if self._marker is not None else None
+        except Exception as fault:
+            # such as a tenant whose key this worker was not granted: unmarked it must not answer, nor end the others'
+            return sequence.end(FinishReason.ERROR, f"{type(fault).__name__} while its watermark was prepared")
         root = self._keys.root(request.tenant, sequence.lineage) if self._reuse else b""
         weight = effective_weight(request.weight, request.risk)
         try:
@@ -79,8 +84,8 @@ class Batch:
             return sequence.end(FinishReason.ERROR, error)
         self._sequences[request.request_id] = sequence
         self._joined[request.request_id] = self._clock()
-        if self._marker is not None:
-            self._marks[request.request_id] = self._marker(request)
+        if mark is not None:
+            self._marks[request.request_id] = mark
         late = self._refuse_if_late(sequence)
         return late and self._accounted(late)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.config import Settings
+from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,8 +53,13 @@ def _within(low: int, high: int) -> Any:
 
 
 def _bench(asked: argparse.Namespace, _settings: Settings) -> int:
-    with _folder(asked.model) as folder:
-        found = _measure(folder, asked)
+    try:
+        with _folder(asked.model) as folder:
+            found = _measure(folder, asked)
+    except OSError as error:
+        raise ConfigError(f"--model {asked.model}: {error.filename or ''} {error.strerror}") from error
+    except ValueError as error:
+        raise ConfigError(f"--model {asked.model}: {error}") from error
     if asked.json:
         print(json.dumps(found))
         return 0

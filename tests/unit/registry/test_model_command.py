@@ -11,8 +11,11 @@ from typing import Any
 import pytest
 from registry_site import WEIGHTS, make_model
 
+from inference.echo import EchoEngine
 from inference.registry.content import MANIFEST_FILE
 from inference.registry.release import SHIPPED
+from inference.versions import VersionedEngine
+from pipeline.adapters import engines
 from pipeline.adapters.engines import make_engine
 from pipeline.cli import main
 from pipeline.config import Generate, Keys, Models
@@ -120,3 +123,60 @@ def test_the_generate_stage_serves_what_verifies(home: Path) -> None:
     finally:
         asyncio.run(engine.close())
     assert '"floor":1' in (home / "models" / "state.json").read_text().replace(" ", "")
+
+
+def signed(home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, version: int = 1) -> Path:
+    """A folder of a small model whose keys are the ones that are trusted."""
+    if not (home / "k.pem").exists():
+        run(capsys, "keygen", home / "k.pem")
+    monkeypatch.setenv("SLUICE_MODELS__TRUST", str(home / "k.pem.pub"))
+    folder = make_model(home / f"m{version}", version, {})
+    words = ("--model", "tiny", "--version", version, "--licence", "MIT", "--keys", home / "k.pem")
+    run(capsys, "sign", folder, *words)
+    return folder
+
+
+def test_a_folder_of_a_revoked_version_does_not_verify(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = signed(home, capsys, monkeypatch)
+    assert run(capsys, "verify", folder)[0]["found"] == "verified"
+    run(capsys, "revoke", "tiny", 1, "--reason", "bad", "--keys", home / "k.pem")
+    assert main(["model", "verify", str(folder)]) == 1
+    assert "revoked" in capsys.readouterr().out
+
+
+def test_a_worker_of_one_version_serves_it_no_more_once_it_is_revoked(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(capsys, "add", signed(home, capsys, monkeypatch))
+    run(capsys, "roll", "tiny", "1=100")
+    monkeypatch.setattr(engines, "_torch_engine", lambda *_: EchoEngine())
+    models = Models(home=home / "models", trust=str(home / "k.pem.pub"))
+    engine = make_engine(Generate(model="registry:tiny@1"), models, Keys(home=home / "keys"))
+    assert isinstance(engine, VersionedEngine)
+
+    async def scene() -> None:
+        await engine.look()
+        assert engine.versions == (1,)
+        run(capsys, "revoke", "tiny", 1, "--reason", "bad", "--keys", home / "k.pem")
+        await engine.look()
+        assert engine.versions == ()
+        await engine.close()
+
+    # the command runs a loop of its own to tell a broker
+    monkeypatch.setattr("pipeline.cli.model._tell", lambda _settings: None)
+    asyncio.run(scene())
+
+
+def test_a_list_tells_the_version_that_does_not_hold_beside_those_that_do(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for version in (1, 2):
+        run(capsys, "add", signed(home, capsys, monkeypatch, version))
+    (home / "models" / "models" / "tiny" / "1" / MANIFEST_FILE).write_text("{}")
+    first, second = run(capsys, "list")
+    assert first["status"].startswith("signature: ")
+    assert (second["version"], second["status"]) == (2, "held")
+    assert run(capsys, "show", "tiny", 2)["version"] == 2
+    assert main(["model", "show", "tiny", "1"]) == 2

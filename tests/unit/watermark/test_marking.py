@@ -10,14 +10,15 @@ import pytest
 from inference.batch import Batch
 from inference.blocks import Move
 from inference.engine import TorchEngine, shipped_model
+from inference.loop import BatchingEngine
 from inference.ports import FeedTokens, Row
 from inference.sequence import Sequence as Answer
-from inference.types import Chunk, GenerationRequest, SamplingParams, Turn
+from inference.types import Chunk, FinishReason, GenerationRequest, SamplingParams, Turn
 from inference.watermark.account import SCHEME
 from inference.watermark.detect import detect
 from inference.watermark.keys import MarkKey
 from inference.watermark.marking import AnswerMark, CodeFence, MarkPolicy, TenantMarker, skipped
-from inference.watermark.secrets import SECRET_BYTES
+from inference.watermark.secrets import SECRET_BYTES, of_master
 
 MASTER = bytes(range(SECRET_BYTES))
 
@@ -160,3 +161,29 @@ def test_the_torch_engine_marks() -> None:
     account = asyncio.run(run()).mark
     assert account is not None
     assert account.marked > 0
+
+
+def test_a_tenant_whose_key_is_not_here_fails_alone_and_is_not_answered_unmarked() -> None:
+    granted = of_master(MASTER)
+
+    def mark(tenant: str) -> bytes:
+        if tenant == "other":
+            raise ValueError("not granted to this worker")
+        return granted.mark(tenant)
+
+    async def run() -> list[list[Chunk]]:
+        marker = TenantMarker(mark, lambda tenant: MarkPolicy(), lambda: 0)
+        engine = BatchingEngine(Noise(), models=("m",), marker=marker)
+        found = await asyncio.gather(*(collected(engine, name) for name in ("acme", "other", "acme", "other")))
+        await engine.close()
+        return found
+
+    async def collected(engine: BatchingEngine, tenant: str) -> list[Chunk]:
+        asked.append(f"r{len(asked)}")
+        return [chunk async for chunk in engine.submit(ask(asked[-1], tenant))]
+
+    asked: list[str] = []
+    ends = [chunks[-1] for chunks in asyncio.run(run())]
+    assert [end.finish for end in ends] == [FinishReason.LENGTH, FinishReason.ERROR] * 2
+    assert [end.output_tokens for end in ends] == [120, 0] * 2
+    assert "watermark" in str(ends[1].error)

@@ -159,7 +159,7 @@ def load_tokenizer(folder: Path) -> ByteTokenizer:
     if path.is_file():
         try:
             settings = msgspec.json.decode(_bounded(path, MAX_SETTINGS_BYTES), type=TokenizerConfig)
-        except msgspec.MsgspecError as fault:
+        except (msgspec.MsgspecError, UnicodeDecodeError) as fault:
             raise ValueError(f"tokenizer_config.json: {fault}") from None
         if settings.chat_template:
             return TemplatedTokenizer(_bounded(folder / "tokenizer.json", MAX_TOKENIZER_BYTES), settings)

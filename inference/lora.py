@@ -41,7 +41,7 @@ def add_adapter(model: LanguageModel, name: tuple[str, str], folder: Path) -> by
     weights = _read(folder / "adapter_model.safetensors", MAX_BYTES)
     try:
         config = msgspec.json.decode(settings, type=AdapterConfig)
-    except msgspec.MsgspecError as fault:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as fault:
         raise ValueError(f"adapter_config.json: {fault}") from None
     if config.peft_type != "LORA" or config.use_dora or config.bias != "none" or config.modules_to_save:
         raise ValueError("adapter_config.json: expected plain LoRA without biases, DoRA or saved modules")

@@ -141,7 +141,7 @@ def _shards(folder: Path) -> list[Path]:
         raw = file.read(MAX_INDEX_BYTES)
     try:
         names = set(msgspec.json.decode(raw, type=_Index).weight_map.values())
-    except msgspec.MsgspecError as fault:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as fault:
         raise ValueError(f"{index.name}: {fault}") from None
     for name in names:
         # a name with a path in it could lead out of the folder that was checked

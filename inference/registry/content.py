@@ -64,7 +64,7 @@ def _json(name: str, content: SealedBytes) -> Any:
         raise Refused("content", f"{name}: expected at most {MAX_JSON_BYTES} bytes of JSON, came {content.size}")
     try:
         return msgspec.json.decode(content.read())
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise Refused("content", f"{name}: expected JSON; export the model again") from None
 
 

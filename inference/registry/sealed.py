@@ -69,11 +69,16 @@ class SealedFolder:
         return self._envelope
 
 
+def is_sealed(folder: Path) -> bool:
+    """Whether a folder holds a version at rest, such as an export, and no plain one."""
+    return (folder / ENVELOPE_FILE).is_file() and not (folder / ENVELOPE_FILE).is_symlink()
+
+
 def read_envelope(folder: PlainFolder) -> KeyEnvelope:
     """The wrapped keys of a version at rest. Raises Refused."""
     try:
         return msgspec.json.decode(folder.read(ENVELOPE_FILE, MAX_KEYS_BYTES), type=KeyEnvelope)
-    except (FileNotFoundError, msgspec.MsgspecError):
+    except (FileNotFoundError, msgspec.MsgspecError, UnicodeDecodeError):
         raise Refused("sealed", f"{folder.folder}: expected {ENVELOPE_FILE} with wrapped keys; add it again") from None
 
 

@@ -40,7 +40,7 @@ from inference.registry.sealed import (
     write_envelope,
     write_sealed,
 )
-from inference.registry.source import PlainFolder
+from inference.registry.source import PlainFolder, Source
 from inference.registry.state import State, begin_state, read_state, write_state
 from inference.registry.wrapping import Holder, Recipient, unwrap_for
 
@@ -55,12 +55,12 @@ class ModelRegistry:
         with locked(home / ".lock"):
             begin_state(home)
 
-    def add(self, folder: Path, to: Sequence[Recipient]) -> Manifest:
-        """Verify a signed folder, encrypt it for ``to`` and keep it. Raises Refused.
+    def add(self, folder: Path, to: Sequence[Recipient], holder: Holder | None = None) -> Manifest:
+        """Verify a signed folder, or what another registry exported for ``holder``, encrypt it for ``to`` and keep it.
 
-        Both digests are compared; the version must be higher than any seen of this model.
+        Both digests are compared; the version must be higher than any seen of this model. Raises Refused.
         """
-        source = PlainFolder(folder)
+        source: Source = PlainFolder(folder) if holder is None else SealedFolder(folder, holder)
         freshness = self.freshness(floors=False)
         with self._recorder.attempt("add") as note, open_model(source, self._trust, freshness, sha256=True) as opened:
             manifest = opened.manifest
@@ -70,7 +70,7 @@ class ModelRegistry:
             shutil.rmtree(staging, ignore_errors=True)
             staging.mkdir(parents=True, mode=0o700)
             try:
-                write_sealed(opened, read_sidecars(source, MAX_ENVELOPE_BYTES), staging, to)
+                write_sealed(opened, read_sidecars(PlainFolder(folder), MAX_ENVELOPE_BYTES), staging, to)
                 self._admit(manifest, staging, place)
             finally:
                 shutil.rmtree(staging, ignore_errors=True)

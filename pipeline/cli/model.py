@@ -19,7 +19,8 @@ from inference.registry.manifest import Manifest, Parent
 from inference.registry.opening import Freshness, OpenModel, open_model, read_manifest
 from inference.registry.refusal import Refused
 from inference.registry.release import SHIPPED, sign_folder
-from inference.registry.rollout import WHOLE
+from inference.registry.rollout import WHOLE, shares_of
+from inference.registry.sealed import SealedFolder, is_sealed
 from inference.registry.source import PlainFolder
 from inference.registry.wrapping import Recipient, Tenant, Worker, WorkerAddress, create_worker
 from pipeline import terminal, wiring
@@ -44,6 +45,7 @@ from keys to traffic:
 to another machine:
   sluice model keygen worker.pem --worker            there; worker.pem.pub comes here
   sluice model export tiny 1 --to worker.pem.pub --out FOLDER   needs the role model:export in access.toml
+  sluice model add FOLDER                            there, with worker.pem in keys.home
 exit codes: 0 done   1 verify found something   2 refused, or wrong usage; the text says what to do
 """
 _DAY_S = 86_400
@@ -66,7 +68,7 @@ def add(commands: Any) -> None:
     _command(group, "list", "versions in the registry with their shares", _list).add_argument("model", nargs="?")
     _versioned(_command(group, "show", "one version: files, digests, lineage", _show))
     _command(group, "log", "every attempt on record; exit 2 where the record was changed", _log)
-    adding = _command(group, "add", "verify a signed folder and keep it encrypted", _add)
+    adding = _command(group, "add", "verify a signed folder, or an export, and keep it encrypted", _add)
     adding.add_argument("folder", type=Path)
     adding.add_argument("--tenant", action="append", default=[], help="may open it too; give it once for each")
     rolling = _command(group, "roll", "give versions their shares of traffic in percent", _roll)
@@ -150,7 +152,10 @@ def _openings(arguments: argparse.Namespace, settings: Settings) -> list[tuple[s
         # no registry is made for a look at a folder, but what one has revoked is revoked here too
         known = settings.models.home.is_dir()
         freshness = wiring.models(settings).freshness(floors=False) if known else Freshness(int(time.time()))
-        return [(str(folder), lambda: open_model(PlainFolder(folder), trust, freshness, sha256=True))]
+        source = (
+            SealedFolder(folder, Worker.read(settings.keys.worker_key)) if is_sealed(folder) else PlainFolder(folder)
+        )
+        return [(str(folder), lambda: open_model(source, trust, freshness, sha256=True))]
     registry, operator = wiring.models(settings), Tenant(FileKeyring(settings.keys.keyring))
     versions = [arguments.version] if arguments.version else registry.versions(arguments.what)
     if not versions:
@@ -164,6 +169,8 @@ def _openings(arguments: argparse.Namespace, settings: Settings) -> list[tuple[s
 
 def _list(arguments: argparse.Namespace, settings: Settings) -> int:
     held = wiring.models(settings).held(arguments.model or "")
+    if arguments.model and not held:
+        raise Refused("unknown", f"{arguments.model}: no version of it here; see: sluice model list")
     columns = ("model", "version", "kind", "bytes", "percent", "status")
     terminal.table("models", columns, [_row(one) for one in held], as_json=arguments.json)
     return 0
@@ -206,7 +213,8 @@ def _log(arguments: argparse.Namespace, settings: Settings) -> int:
 def _add(arguments: argparse.Namespace, settings: Settings) -> int:
     kms, worker = FileKeyring.create(settings.keys.keyring), create_worker(settings.keys.worker_key)
     recipients: list[Recipient] = [Tenant(kms), worker.address, *(Tenant(kms, tenant) for tenant in arguments.tenant)]
-    return _told(wiring.models(settings).add(arguments.folder, recipients), arguments)
+    holder = worker if is_sealed(arguments.folder) else None
+    return _told(wiring.models(settings).add(arguments.folder, recipients, holder), arguments)
 
 
 def _told(manifest: Manifest, arguments: argparse.Namespace) -> int:
@@ -216,7 +224,7 @@ def _told(manifest: Manifest, arguments: argparse.Namespace) -> int:
 
 
 def _roll(arguments: argparse.Namespace, settings: Settings) -> int:
-    wiring.models(settings).roll(arguments.model, dict(_share(text) for text in arguments.shares))
+    wiring.models(settings).roll(arguments.model, shares_of(map(_share, arguments.shares)))
     return _list(arguments, settings)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -78,6 +79,9 @@ def _command(
             raise ConfigError(f"{error.filename or name}: {error.strerror}") from error
         except ValueError as error:
             raise ConfigError(str(error)) from error
+        except sqlite3.Error as error:
+            told = f"{arguments.index}: expected an index of fingerprints in a folder that can be written: {error}"
+            raise ConfigError(told) from error
 
     parser: argparse.ArgumentParser = group.add_parser(name, help=meaning, description=f"{meaning}.")
     parser.add_argument("--json", action="store_true", help="for programs")

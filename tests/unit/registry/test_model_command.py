@@ -77,6 +77,8 @@ def test_from_keys_to_export(home: Path, capsys: pytest.CaptureFixture[str], mon
         (["roll", "tiny", "1=a"], "2=12.5"),
         (["roll", "tiny", "1=12.345"], "2=12.5"),
         (["roll", "tiny", "1=NaN"], "2=12.5"),
+        (["roll", "tiny", "1=10", "1=100"], "once"),
+        (["list", "nosuch"], "sluice model list"),
         (["show", "tiny", "4"], "sluice model list"),
         (["verify", "nothing"], "keyring"),
         (["add", "nowhere"], "model folder"),
@@ -180,3 +182,30 @@ def test_a_list_tells_the_version_that_does_not_hold_beside_those_that_do(
     assert (second["version"], second["status"]) == (2, "held")
     assert run(capsys, "show", "tiny", 2)["version"] == 2
     assert main(["model", "show", "tiny", "1"]) == 2
+
+
+def test_an_export_is_verified_and_added_where_the_workers_key_is_and_nowhere_else(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(capsys, "add", signed(home, capsys, monkeypatch))
+    there = home / "there"
+    run(capsys, "keygen", home / "worker.pem", "--worker")
+    account = run(capsys, "log")[0]["actor"]
+    access = f'[identity.{account}]\nroles = ["model:export"]\ndaily_bytes = 9_000_000\n'
+    (home / "models" / "access.toml").write_text(access)
+    run(capsys, "export", "tiny", 1, "--to", home / "worker.pem.pub", "--out", home / "out")
+    # this place's own worker is not the one that it was exported for
+    assert main(["model", "verify", str(home / "out")]) == 1
+    assert "wrapped for" in capsys.readouterr().out
+    monkeypatch.setenv("SLUICE_MODELS__HOME", str(there / "models"))
+    monkeypatch.setenv("SLUICE_KEYS__HOME", str(there / "keys"))
+    (there / "keys").mkdir(parents=True)
+    (home / "worker.pem").rename(there / "keys" / "worker.pem")
+    assert run(capsys, "verify", home / "out")[0]["found"] == "verified"
+    run(capsys, "add", home / "out", "--tenant", "acme")
+    assert [row["found"] for row in run(capsys, "verify", "tiny")] == ["verified"]
+    sealed = (home / "out" / f"{WEIGHTS}.sealed").read_bytes()
+    assert (there / "models" / "models" / "tiny" / "1" / f"{WEIGHTS}.sealed").read_bytes() != sealed, "a key of its own"
+    (home / "out" / f"{WEIGHTS}.sealed").write_bytes(sealed[:-1] + bytes([sealed[-1] ^ 1]))
+    assert main(["model", "verify", str(home / "out")]) == 1
+    assert "sealed" in capsys.readouterr().out

@@ -84,11 +84,20 @@ def test_a_copied_passage_is_found(home: Path, capsys: pytest.CaptureFixture[str
         (["detect", str(SHIPPED / "config.json"), "--tenant", "a"], "watermark.key"),
         (["detect", str(SHIPPED / "config.json"), "--epochs", "0"], "at least 1"),
         (["detect", str(SHIPPED / "model.safetensors"), "--tenant", "a"], "at most"),
+        (["detect", str(SHIPPED / "config.json"), "--tenant", "a", "--model", "nowhere"], "nowhere/tokenizer.json"),
+        (["detect", str(SHIPPED / "config.json"), "--tenant", "a", "--model", "spoilt"], "tokenizer.json"),
+        (["find", "spoilt/tokenizer.json", str(SHIPPED / "config.json")], "spoilt/tokenizer.json: expected an index"),
+        (["index", "no/where.db", str(SHIPPED / "config.json"), "--tenant", "a", "--name", "n"], "no/where.db"),
         (["find", "nowhere.db", str(SHIPPED / "config.json")], "sluice watermark index"),
     ],
 )
 def test_what_does_not_work_says_why(
-    home: Path, capsys: pytest.CaptureFixture[str], words: list[str], says: str
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, words: list[str], says: str
 ) -> None:
+    if says != "watermark.key":
+        create_master(home / "keys" / "watermark.key")
+    monkeypatch.chdir(home)
+    (home / "spoilt").mkdir()
+    (home / "spoilt" / "tokenizer.json").write_text("{" * 200)
     assert main(["watermark", *words]) == 2
     assert says in capsys.readouterr().err

@@ -32,6 +32,7 @@ from inference.watermark.marking import Marker
 
 STALL_S = 120.0
 """Seconds after which a step counts as stuck; far beyond any honest one, which is bounded by the token budget."""
+_JOIN_S = 0.25
 
 
 _T = TypeVar("_T")
@@ -145,8 +146,9 @@ class BatchingEngine:
         with self._wake:
             self._refusing = self._stopping = True
             self._wake.notify()
-        # a stuck thread cannot be ended, only left behind
-        await asyncio.to_thread(self._thread.join, 0.0 if self._stats.stalled else None)
+        # a stuck thread cannot be ended, only left behind; that it is stuck may show only while this waits for it
+        while self._thread.is_alive() and not self._stats.stalled:
+            await asyncio.to_thread(self._thread.join, _JOIN_S)
         self._ended.set()
 
     def _sequence(self, request: GenerationRequest) -> Sequence:

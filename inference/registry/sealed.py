@@ -14,7 +14,7 @@ from inference.registry.manifest import Manifest
 from inference.registry.memory import SealedBytes
 from inference.registry.opening import OpenModel
 from inference.registry.refusal import Refused
-from inference.registry.source import Digests, PlainFolder, copy_exactly
+from inference.registry.source import Digests, PlainFolder, Source, copy_exactly
 from inference.registry.stream import KEY_BYTES, decrypt, encrypt, sealed_size
 from inference.registry.wrapping import Holder, Recipient, unwrap_for
 
@@ -69,9 +69,10 @@ class SealedFolder:
         return self._envelope
 
 
-def is_sealed(folder: Path) -> bool:
-    """Whether a folder holds a version at rest, such as an export, and no plain one."""
-    return (folder / ENVELOPE_FILE).is_file() and not (folder / ENVELOPE_FILE).is_symlink()
+def source_of(folder: Path, holder: Callable[[], Holder]) -> Source:
+    """How a folder is read: a plain one as it lies, one at rest, such as an export, with the key of ``holder``."""
+    path = folder / ENVELOPE_FILE
+    return SealedFolder(folder, holder()) if path.is_file() and not path.is_symlink() else PlainFolder(folder)
 
 
 def read_envelope(folder: PlainFolder) -> KeyEnvelope:

@@ -35,12 +35,13 @@ from inference.registry.sealed import (
     SealedFolder,
     read_envelope,
     read_sidecars,
+    source_of,
     total_sealed_size,
     wrapped,
     write_envelope,
     write_sealed,
 )
-from inference.registry.source import PlainFolder, Source
+from inference.registry.source import PlainFolder
 from inference.registry.state import State, begin_state, read_state, write_state
 from inference.registry.wrapping import Holder, Recipient, unwrap_for
 
@@ -60,7 +61,7 @@ class ModelRegistry:
 
         Both digests are compared; the version must be higher than any seen of this model. Raises Refused.
         """
-        source: Source = PlainFolder(folder) if holder is None else SealedFolder(folder, holder)
+        source = PlainFolder(folder) if holder is None else source_of(folder, lambda: holder)
         freshness = self.freshness(floors=False)
         with self._recorder.attempt("add") as note, open_model(source, self._trust, freshness, sha256=True) as opened:
             manifest = opened.manifest
@@ -151,8 +152,11 @@ class ModelRegistry:
             if not back:
                 raise Refused("rollout", f"{model}: expected an earlier roll-out to go back to, came none; use roll")
             note.version, note.reason = max(back), ",".join(f"{v}={share}" for v, share in sorted(back.items()))
+            freshness = self.freshness(floors=False)
             for version in back:
                 self._require(model, version)
+                # workers would not take on what has expired meanwhile, and the caller would think they had
+                freshness.check(self._manifest(model, version)[0])
             served = msgspec.structs.replace(held, shares=back, floor=min(back), earlier={})
             write_state(self.home, state.with_model(model, served))
             return dict(back)

@@ -20,7 +20,7 @@ from inference.registry.opening import Freshness, OpenModel, open_model, read_ma
 from inference.registry.refusal import Refused
 from inference.registry.release import SHIPPED, sign_folder
 from inference.registry.rollout import WHOLE, shares_of
-from inference.registry.sealed import SealedFolder, is_sealed
+from inference.registry.sealed import source_of
 from inference.registry.source import PlainFolder
 from inference.registry.wrapping import Recipient, Tenant, Worker, WorkerAddress, create_worker
 from pipeline import terminal, wiring
@@ -152,9 +152,7 @@ def _openings(arguments: argparse.Namespace, settings: Settings) -> list[tuple[s
         # no registry is made for a look at a folder, but what one has revoked is revoked here too
         known = settings.models.home.is_dir()
         freshness = wiring.models(settings).freshness(floors=False) if known else Freshness(int(time.time()))
-        source = (
-            SealedFolder(folder, Worker.read(settings.keys.worker_key)) if is_sealed(folder) else PlainFolder(folder)
-        )
+        source = source_of(folder, lambda: Worker.read(settings.keys.worker_key))
         return [(str(folder), lambda: open_model(source, trust, freshness, sha256=True))]
     registry, operator = wiring.models(settings), Tenant(FileKeyring(settings.keys.keyring))
     versions = [arguments.version] if arguments.version else registry.versions(arguments.what)
@@ -213,13 +211,12 @@ def _log(arguments: argparse.Namespace, settings: Settings) -> int:
 def _add(arguments: argparse.Namespace, settings: Settings) -> int:
     kms, worker = FileKeyring.create(settings.keys.keyring), create_worker(settings.keys.worker_key)
     recipients: list[Recipient] = [Tenant(kms), worker.address, *(Tenant(kms, tenant) for tenant in arguments.tenant)]
-    holder = worker if is_sealed(arguments.folder) else None
-    return _told(wiring.models(settings).add(arguments.folder, recipients, holder), arguments)
+    return _told(wiring.models(settings).add(arguments.folder, recipients, worker), arguments)
 
 
 def _told(manifest: Manifest, arguments: argparse.Namespace) -> int:
-    rows = [(manifest.model, manifest.version, len(manifest.files), manifest.size)]
-    terminal.table("", ("model", "version", "files", "bytes"), rows, as_json=arguments.json)
+    row = (manifest.model, manifest.version, len(manifest.files), manifest.size)
+    terminal.table("", ("model", "version", "files", "bytes"), [row], as_json=arguments.json)
     return 0
 
 
@@ -246,7 +243,10 @@ def _rollback(arguments: argparse.Namespace, settings: Settings) -> int:
 
 def _revoke(arguments: argparse.Namespace, settings: Settings) -> int:
     keys = [key for key in read_signing_keys(arguments.keys) if key.public.algorithm != ECDSA]
-    listed = wiring.models(settings).revoke(arguments.model, arguments.version, arguments.reason, keys)
+    registry = wiring.models(settings)
+    listed = registry.revoke(arguments.model, arguments.version, arguments.reason, keys)
+    if not registry.shares(arguments.model):
+        print(f"sluice: no version of {arguments.model} has traffic; if it is served, roll one out", file=sys.stderr)
     rows = [(entry.model, entry.version, entry.reason) for entry in listed.revoked]
     terminal.table(f"revoked, list {listed.sequence}", ("model", "version", "reason"), rows, as_json=arguments.json)
     return 0

@@ -14,7 +14,7 @@ from typing import Any
 from inference.chat import ChatTokenizer
 from inference.registry.release import SHIPPED
 from inference.types import InvalidRequest
-from inference.watermark.detect import ALARM, Detection, detect
+from inference.watermark.detect import ALARM, Detection, Score, detect
 from inference.watermark.keys import EPOCH_MS, MarkKey, epoch_of
 from inference.watermark.secrets import Secrets, index_key, of_master, read_master
 from inference.watermark.winnow import MAX_TEXT, FingerprintIndex
@@ -113,11 +113,17 @@ def _report(found: Detection, tokens: int, arguments: argparse.Namespace) -> Non
     if best is None:
         print("nothing to score: expected more than four tokens and at least one key")
         return
-    began = time.strftime("%Y-%m-%d", time.gmtime(best.epoch * EPOCH_MS / 1000))
     verdict = "marked for" if found.attributed else "not attributed; nearest is"
-    print(f"{verdict} tenant {best.tenant}, epoch {best.epoch} (30 days from {began})")
+    print(f"{verdict} {_who(best)}")
     print(f"false-alarm probability {found.false_alarm:.2g}, corrected for {found.tried} keys (alarm below {ALARM:g})")
     print(f"z {best.z:.2f} over {best.scored} distinct tokens of {tokens}")
+    for other in found.others:
+        print(f"also marked for {_who(other)}: z {other.z:.2f}")
+
+
+def _who(score: Score) -> str:
+    began = time.strftime("%Y-%m-%d", time.gmtime(score.epoch * EPOCH_MS / 1000))
+    return f"tenant {score.tenant}, epoch {score.epoch} (30 days from {began})"
 
 
 def _keys(secrets: Secrets, tenants: list[str], epochs: int) -> Iterator[MarkKey]:

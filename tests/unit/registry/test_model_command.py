@@ -209,3 +209,15 @@ def test_an_export_is_verified_and_added_where_the_workers_key_is_and_nowhere_el
     (home / "out" / f"{WEIGHTS}.sealed").write_bytes(sealed[:-1] + bytes([sealed[-1] ^ 1]))
     assert main(["model", "verify", str(home / "out")]) == 1
     assert "sealed" in capsys.readouterr().out
+
+
+def test_revoking_the_last_version_with_traffic_says_so(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for version in (1, 2):
+        run(capsys, "add", signed(home, capsys, monkeypatch, version))
+    run(capsys, "roll", "tiny", "1=50", "2=50")
+    for version, told in ((1, False), (2, True)):
+        words = ["model", "revoke", "tiny", str(version), "--reason", "bad", "--keys", str(home / "k.pem")]
+        assert main(words) == 0
+        assert ("no version of tiny has traffic" in capsys.readouterr().err) is told

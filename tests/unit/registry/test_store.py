@@ -82,6 +82,18 @@ def test_traffic_goes_where_it_was_rolled_and_back(registry: ModelRegistry, rele
     refused("rollout", lambda: registry.rollback("tiny"))
 
 
+def test_nobody_goes_back_to_what_has_expired(
+    registry: ModelRegistry, release: Release, kms: FakeKms, clock: Clock
+) -> None:
+    registry.add(release(1, expires=clock.now // 1000 + 60), [Tenant(kms)])
+    registry.add(release(2), [Tenant(kms)])
+    for version in (1, 2):
+        registry.roll("tiny", {version: 10_000})
+    clock.now += 61_000
+    refused("expired", lambda: registry.rollback("tiny"))
+    assert registry.shares("tiny") == {2: 10_000}
+
+
 def test_a_revoked_version_is_served_no_more_even_by_an_older_list(
     registry: ModelRegistry, release: Release, kms: FakeKms, keys: dict[str, SigningKey]
 ) -> None:

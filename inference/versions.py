@@ -141,6 +141,7 @@ class VersionedEngine:
 
     async def follow(self, stop: asyncio.Event) -> None:
         """Take on shares as they change, until ``stop``."""
+        said, until = "", 0.0
         while not stop.is_set():
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), _LOOK_S)
@@ -150,7 +151,11 @@ class VersionedEngine:
             except Exception as fault:
                 # whatever a loader raises: who follows no more never hears of a later roll-out or revocation either
                 told = str(fault) if isinstance(fault, ValueError | OSError) else type(fault).__name__
-                _log.error("%s: the shares before stay in force: %s", self.model, told)
+                now = asyncio.get_running_loop().time()
+                if told != said or now >= until:
+                    # a registry that cannot be read cannot be read each second
+                    said, until = told, now + _AGAIN_S
+                    _log.error("%s: the shares before stay in force: %s", self.model, told)
 
     async def look(self) -> None:
         """Take on the shares as they are now. What loading raises is raised; the ones before stay then, but for what

@@ -115,7 +115,8 @@ def _torch_engine(folder: Path, ours: Generate, keys: Keys) -> InferenceEngine:
 
     marker = None
     if ours.watermark:
-        marker = TenantMarker(_secrets(ours, keys).mark, lambda tenant: MarkPolicy(), _now_ms)
+        spared = frozenset(ours.unmarked.replace(" ", "").split(","))
+        marker = TenantMarker(_secrets(ours, keys).mark, lambda tenant: MarkPolicy(opted_out=tenant in spared), _now_ms)
     return TorchEngine(folder, max_batch=ours.batch, threads=ours.threads, device=ours.device, marker=marker)
 
 

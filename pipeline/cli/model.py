@@ -154,10 +154,12 @@ def _openings(arguments: argparse.Namespace, settings: Settings) -> list[tuple[s
         freshness = wiring.models(settings).freshness(floors=False) if known else Freshness(int(time.time()))
         source = source_of(folder, lambda: Worker.read(settings.keys.worker_key))
         return [(str(folder), lambda: open_model(source, trust, freshness, sha256=True))]
-    registry, operator = wiring.models(settings), Tenant(FileKeyring(settings.keys.keyring))
+    registry = wiring.models(settings)
     versions = [arguments.version] if arguments.version else registry.versions(arguments.what)
     if not versions:
         raise Refused("unknown", f"{arguments.what}: neither a folder nor a model of the registry: sluice model list")
+
+    operator = Tenant(FileKeyring(settings.keys.keyring))
 
     def opening(version: int) -> Callable[[], OpenModel]:
         return lambda: registry.open(arguments.what, version, operator, "verify")
@@ -254,8 +256,7 @@ def _revoke(arguments: argparse.Namespace, settings: Settings) -> int:
 
 def _export(arguments: argparse.Namespace, settings: Settings) -> int:
     operator, worker = Tenant(FileKeyring(settings.keys.keyring)), WorkerAddress.read(arguments.to)
-    registry = wiring.models(settings)
-    record = registry.export(arguments.model, arguments.version, operator, worker, arguments.out)
+    record = wiring.models(settings).export(arguments.model, arguments.version, operator, worker, arguments.out)
     if record.alarm:
         print(f"sluice: {record.actor} is near the day's budget of bytes; this is on record", file=sys.stderr)
     terminal.table("", ("to", "bytes", "alarm"), [(record.to, record.count, record.alarm)], as_json=arguments.json)

@@ -149,6 +149,33 @@ def test_cancelling_and_asking_for_a_place_reach_a_version_that_is_leaving() -> 
     asyncio.run(scene())
 
 
+def test_a_registry_that_cannot_be_read_is_said_once_a_minute(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(versions, "_LOOK_S", 0.001)
+
+    async def scene() -> None:
+        looks, stop = 0, asyncio.Event()
+        engine = Shelf({1: WHOLE}).engine()
+
+        def broken() -> Mapping[int, int]:
+            nonlocal looks
+            looks += 1
+            raise Refused("state", "no number" if looks < 10 else "no list")
+
+        monkeypatch.setattr(engine, "_read", broken)
+        following = asyncio.create_task(engine.follow(stop))
+        async with asyncio.timeout(60):
+            while looks < 20:  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
+        stop.set()
+        await following
+        await engine.close()
+
+    asyncio.run(scene())
+    assert [record.message.rpartition(": ")[2] for record in caplog.records] == ["no number", "no list"]
+
+
 def test_whatever_a_loader_raises_the_shares_are_followed_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(versions, "_LOOK_S", 0.01)
 

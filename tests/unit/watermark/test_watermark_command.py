@@ -101,3 +101,21 @@ def test_what_does_not_work_says_why(
     (home / "spoilt" / "tokenizer.json").write_text("{" * 200)
     assert main(["watermark", *words]) == 2
     assert says in capsys.readouterr().err
+
+
+def test_a_tenant_that_opted_out_is_not_marked_and_its_record_says_so(home: Path) -> None:
+    keys, models = Keys(home=home / "keys"), Models(home=home / "models")
+    engine = make_engine(Generate(batch=2, unmarked="beta, gamma"), models, keys)
+
+    async def skipped(tenant: str) -> str:
+        request = GenerationRequest(tenant, tenant, (Turn("user", "Define fjord"),), 8, SamplingParams(1.0))
+        mark = [chunk async for chunk in engine.submit(request)][-1].mark
+        assert mark is not None
+        return mark.skipped
+
+    async def run() -> list[str]:
+        found = [await skipped(tenant) for tenant in ("acme", "beta", "gamma", "bet")]
+        await engine.close()
+        return found
+
+    assert asyncio.run(run()) == ["", "opted_out", "opted_out", ""]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from inference.registry.wrapping import Holder, Recipient, unwrap_for
 
 ENVELOPE_FILE, SUFFIX = "keys.json", ".sealed"
 MAX_KEYS_BYTES = 16 << 20
+STALE_S = 86_400
+"""No version takes so long to be written."""
 _Entropy = Callable[[int], bytes]
 
 
@@ -67,6 +70,13 @@ class SealedFolder:
             self._key = unwrap_for(self._holder, envelope.recipients, envelope.context)
             self._envelope = envelope
         return self._envelope
+
+
+def sweep(folder: Path, now: int) -> None:
+    """Remove what an ``add`` that was killed has left among a model's versions; ``now`` in Unix seconds."""
+    for path in folder.iterdir():
+        if path.name.startswith(".") and path.is_dir() and path.stat().st_mtime < now - STALE_S:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def source_of(folder: Path, holder: Callable[[], Holder]) -> Source:

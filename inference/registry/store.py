@@ -36,6 +36,7 @@ from inference.registry.sealed import (
     read_envelope,
     read_sidecars,
     source_of,
+    sweep,
     total_sealed_size,
     wrapped,
     write_envelope,
@@ -252,6 +253,7 @@ class ModelRegistry:
             sync_folder(place.parent)
             raised = msgspec.structs.replace(held, highest=manifest.version)
             write_state(self.home, state.with_model(manifest.model, raised))
+            sweep(place.parent, self._clock() // 1000)
 
     @contextmanager
     def _changing(self) -> Iterator[State]:

@@ -235,3 +235,16 @@ def test_what_was_revoked_is_known_by_model(registry: ModelRegistry, keys: dict[
     registry.revoke("tiny", 2, "poisoned", signers)
     registry.revoke("other", 3, "poisoned", signers)
     assert registry.revoked("tiny") == {2}
+
+
+def test_what_a_killed_add_has_left_goes_with_the_next_one(
+    registry: ModelRegistry, release: Release, kms: FakeKms, clock: Clock
+) -> None:
+    registry.add(release(1), [Tenant(kms)])
+    models = registry.home / "models" / "tiny"
+    for name, age in ((".2.77", 100_000), (".2.78", 100)):
+        shutil.copytree(models / "1", models / name)
+        os.utime(models / name, (clock.now // 1000 - age,) * 2)
+    os.utime(models / "1", (0, 0))
+    registry.add(release(2), [Tenant(kms)])
+    assert sorted(path.name for path in models.iterdir()) == [".2.78", "1", "2"]

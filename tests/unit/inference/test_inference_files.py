@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 from test_inference_lora import tiny, write_adapter
 
@@ -56,6 +58,28 @@ def test_an_adapter_that_is_infinite_in_the_models_type_is_refused(tmp_path: Pat
     tensors = load_file(adapter / "adapter_model.safetensors")
     save_file({name: tensor * 1e6 for name, tensor in tensors.items()}, adapter / "adapter_model.safetensors")
     refuse(model, adapter)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda weights: weights.view(-1)[7].fill_(math.nan), "finite"),
+        (lambda weights: weights.view(-1)[-1].fill_(-math.inf), "finite"),
+        (lambda weights: weights.to(torch.int32), "floating point"),
+        (lambda weights: weights.to(torch.complex64), "floating point"),
+        (lambda weights: weights[:-1].clone(), "size mismatch"),
+    ],
+)
+def test_weights_that_no_answer_can_come_of_are_refused(
+    folder: Path, change: Callable[[torch.Tensor], torch.Tensor], told: str
+) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    name = sorted(tensors)[3]
+    save_file(tensors | {name: change(tensors[name])}, folder / "model.safetensors")
+    with pytest.raises(ValueError, match=told) as fault:
+        load_model(folder)
+    assert name in str(fault.value)
+    assert "\n" not in str(fault.value)
 
 
 def refuse(model: LanguageModel, adapter: Path) -> None:

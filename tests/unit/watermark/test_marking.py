@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
+import numpy as np
 import pytest
 
+from inference import batch as batch_module
 from inference.batch import Batch
 from inference.blocks import Move
 from inference.engine import TorchEngine, shipped_model
 from inference.loop import BatchingEngine
 from inference.ports import FeedTokens, Row
+from inference.sampling import shortlist
 from inference.sequence import Sequence as Answer
 from inference.types import Chunk, FinishReason, GenerationRequest, SamplingParams, Turn
 from inference.watermark.account import SCHEME
@@ -161,6 +164,24 @@ def test_the_torch_engine_marks() -> None:
     account = asyncio.run(run()).mark
     assert account is not None
     assert account.marked > 0
+
+
+def test_a_fault_while_drawing_is_the_guilty_requests_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    requests = [ask(f"r{n}", "out" if n % 2 else "acme") for n in range(4)]
+    before = answers(requests)
+
+    def break_at(row: Row, sampling: SamplingParams) -> tuple[np.ndarray, np.ndarray]:
+        if sampling.seed == 13:
+            raise FloatingPointError
+        return shortlist(row, sampling)
+
+    monkeypatch.setattr(batch_module, "shortlist", break_at)
+    poisoned = GenerationRequest("bad", "bad", (Turn("user", "hello"),), 120, SamplingParams(1.0, seed=13))
+    after = answers([*requests[:2], poisoned, *requests[2:]])
+    text, end = after.pop("bad")
+    assert after == before, "neither text nor account of the others changes"
+    assert (end.finish, end.error) == (FinishReason.ERROR, "FloatingPointError while drawing a token of this request")
+    assert end.output_tokens == len(text) == 4, "the first four are drawn unmarked, whole"
 
 
 def test_a_tenant_whose_key_is_not_here_fails_alone_and_is_not_answered_unmarked() -> None:

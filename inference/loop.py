@@ -83,7 +83,8 @@ class BatchingEngine:
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._work, name="inference", daemon=True)
         self._thread.start()
-        threading.Thread(target=self._watch, args=(stall_s,), name="inference-watch", daemon=True).start()
+        self._watcher = threading.Thread(target=self._watch, args=(stall_s,), name="inference-watch", daemon=True)
+        self._watcher.start()
 
     async def submit(self, request: GenerationRequest) -> AsyncIterator[Chunk]:
         """See ``InferenceEngine.submit``."""
@@ -150,6 +151,8 @@ class BatchingEngine:
         while self._thread.is_alive() and not self._stats.stalled:
             await asyncio.to_thread(self._thread.join, _JOIN_S)
         self._ended.set()
+        # one that wakes while the interpreter goes down makes the process abort instead of end
+        await asyncio.to_thread(self._watcher.join)
 
     def _sequence(self, request: GenerationRequest) -> Sequence:
         prompt = self._forward.encode(request.turns)

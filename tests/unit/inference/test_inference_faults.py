@@ -136,6 +136,20 @@ def test_closing_waits_for_no_step_that_hangs() -> None:
     asyncio.run(run())
 
 
+def test_a_closed_engine_leaves_no_thread_that_could_wake_as_the_process_ends() -> None:
+    async def run() -> None:
+        for _ in range(30):
+            engine = BatchingEngine(HashForward(), models=("m",))
+            await engine.close()
+            assert ours() <= before
+
+    def ours() -> set[threading.Thread]:
+        return {thread for thread in threading.enumerate() if thread.name.startswith("inference")}
+
+    before = ours()  # other tests leave an engine open
+    asyncio.run(run())
+
+
 class Foreign(HashForward):
     """A tokenizer that does not fit its model."""
 

@@ -35,13 +35,20 @@ def read_policies(path: Path) -> list[AnyDocument]:
         raise ConfigError(f"{path}: unknown tables {sorted(unknown)}; expected {sorted(_KINDS)}")
     documents = []
     for kind in _KINDS:
-        for entry in tree.get(kind, []):
+        for entry in _entries(tree, kind, path):
             try:
                 documents.append(parse(encode({"doc": kind, **entry})))
             except Malformed as error:
                 raise ConfigError(f"{path}: [[{kind}]] {entry.get('id', '?')}: {error}") from error
     _require_known(documents, path)
     return documents
+
+
+def _entries(tree: dict[str, Any], kind: str, path: Path) -> list[dict[str, Any]]:
+    found = tree.get(kind, [])
+    if not isinstance(found, list) or not all(isinstance(entry, dict) for entry in found):
+        raise ConfigError(f"{path}: {kind}: expected tables, each under a line [[{kind}]] of its own")
+    return found
 
 
 def _require_known(documents: list[AnyDocument], path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from dashboards.render import View, raw, render
 from pipeline import terminal, wiring
+from pipeline.cli.arguments import whole
 from pipeline.config import Settings
 from pipeline.errors import ConfigError
 
@@ -40,7 +41,7 @@ def add(commands: Any) -> None:
         made.add_argument("--json", action="store_true", help="for programs")
         made.set_defaults(act=_label, verdict=verdict)
     listed = acts.add_parser("list", help="the newest labels")
-    listed.add_argument("--limit", type=int, default=100)
+    listed.add_argument("--limit", type=whole(1, 100_000), metavar="N", default=100)
     precision = acts.add_parser("precision", help="confirmed and false alarms of each rule, over everything sealed")
     for made, act in ((listed, _list), (precision, _precision)):
         made.add_argument("--json", action="store_true", help="for programs")
@@ -70,8 +71,6 @@ def _label(arguments: argparse.Namespace, settings: Settings) -> int:
 
 
 def _list(arguments: argparse.Namespace, settings: Settings) -> int:
-    if not 1 <= arguments.limit <= 100_000:
-        raise ConfigError(f"--limit: expected 1 to 100,000, came {arguments.limit}")
     with wiring.store(settings, patience_s=5) as store:
         rows = store.query(_LABELS, {"limit": arguments.limit})
     terminal.table("labels", ("request", "tenant", "label", "by", "time"), rows, as_json=arguments.json)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline import config, terminal
+from pipeline.cli.arguments import PORT
 from pipeline.config import Settings
 
 if TYPE_CHECKING:
@@ -45,10 +46,10 @@ def add(commands: Any) -> None:
 
 
 def _ports(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--port", type=int, default=8080, help="gateway (default %(default)s)")
-    parser.add_argument("--kafka-port", type=int, default=9092, help="default %(default)s")
-    parser.add_argument("--kafka-controller-port", type=int, default=9093, help="default %(default)s")
-    parser.add_argument("--clickhouse-port", type=int, default=8123, help="default %(default)s")
+    parser.add_argument("--port", type=PORT, metavar="N", default=8080, help="gateway (default %(default)s)")
+    parser.add_argument("--kafka-port", type=PORT, metavar="N", default=9092, help="default %(default)s")
+    parser.add_argument("--kafka-controller-port", type=PORT, metavar="N", default=9093, help="default %(default)s")
+    parser.add_argument("--clickhouse-port", type=PORT, metavar="N", default=8123, help="default %(default)s")
     parser.add_argument("--model", default="glossary", help="'glossary' (from the registry), 'echo' or a model folder")
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from pipeline import terminal, wiring
 from pipeline.adapters.registry import Registry, read_policies
+from pipeline.cli.arguments import whole
 from pipeline.config import Settings
 
 Act = Callable[[argparse.Namespace, Settings], int]
@@ -33,7 +34,9 @@ def add(commands: Any) -> None:
     issued = _command(key, "add", "issue a key; it is shown once and never stored", _with_registry(_key_add))
     issued.add_argument("tenant")
     issued.add_argument("principal", help="made where it does not exist")
-    issued.add_argument("--days", type=int, default=0, help="expires after so many days; 0 never")
+    issued.add_argument(
+        "--days", type=whole(0, 36_500), metavar="N", default=0, help="expires after so many days; 0 never"
+    )
     _command(key, "list", "all keys, without their secrets", _with_registry(_key_list))
     _command(key, "revoke", "refuse a key from now on", _with_registry(_key_revoke)).add_argument("key", help="key id")
     policy = _group(commands, "policy", "plans, organisations and models")

@@ -191,8 +191,12 @@ class Producer:
         try:
             async with self._http.get(self._url + path, params=query) as answer:
                 raw, status, headers = await answer.read(), answer.status, answer.headers
+        except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError):
+            raise ConfigError(f"gateway_url: expected http(s)://host:port, came {self._url[:80]!r}") from None
         except (aiohttp.ClientError, TimeoutError) as error:
-            raise Retryable(f"gateway {self._url}: {type(error).__name__}") from error
+            raise Retryable(
+                f"gateway {self._url} gave no answer ({type(error).__name__}). Is it running, and is the URL right?"
+            ) from error
         try:
             document = msgspec.json.decode(raw)
             if status < 400:

@@ -11,6 +11,7 @@ from aiohttp import web
 from pipeline import policy
 from pipeline.adapters.gateway.answers import KEEP_ALIVE, ChatShape, SimpleShape, collected, error_event
 from pipeline.adapters.gateway.auth import Caller
+from pipeline.adapters.gateway.connections import encoded, no_http
 from pipeline.adapters.gateway.door import Door, Pending
 from pipeline.adapters.gateway.refusals import Refusal, because, invalid, no_answer
 from pipeline.adapters.gateway.replies import Reply
@@ -24,6 +25,7 @@ ARRIVED = web.RequestKey("arrived", float)
 ANSWER_HEADERS = web.RequestKey("answer_headers", dict[str, str])
 _READ_S = 30
 _IDLE_S = 15.0
+_ENCODINGS = frozenset({"identity", "gzip", "deflate"})
 _MAX_WAIT_MS = 60_000
 
 
@@ -192,9 +194,13 @@ async def _body(request: web.Request) -> bytes:
     limit = request.app[DOOR].settings.bounds.body_bytes
     if (request.content_length or 0) > limit:
         raise too_large(limit)
+    if request.headers.get("Content-Encoding", "identity").lower() not in _ENCODINGS:
+        raise encoded()
     try:
         async with asyncio.timeout(_READ_S):
             return await request.read()
+    except web.RequestPayloadError:
+        raise encoded() if "Content-Encoding" in request.headers else no_http(None, None) from None
     except web.HTTPRequestEntityTooLarge:
         raise too_large(limit) from None
     except TimeoutError:

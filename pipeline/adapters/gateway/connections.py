@@ -80,7 +80,8 @@ class Connection(web.RequestHandler):
             self._refused("busy")
             body = because("busy", retry_after_ms=1000).body()
             head = "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nRetry-After: 1\r\n"
-            cast("asyncio.Transport", transport).write(f"{head}Content-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode() + body)
+            head += f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+            cast("asyncio.Transport", transport).write(head.encode() + body)
             self.force_close()
 
     def handle_error(

@@ -12,7 +12,7 @@ from pipeline import policy
 from pipeline.adapters.gateway.answers import KEEP_ALIVE, ChatShape, SimpleShape, collected, error_event
 from pipeline.adapters.gateway.auth import Caller
 from pipeline.adapters.gateway.connections import encoded, no_http
-from pipeline.adapters.gateway.door import Door, Pending
+from pipeline.adapters.gateway.door import Door, Pending, named
 from pipeline.adapters.gateway.refusals import Refusal, because, invalid, no_answer
 from pipeline.adapters.gateway.replies import Reply
 from pipeline.adapters.gateway.translate import Ask, read_chat, read_simple, too_large
@@ -133,7 +133,7 @@ async def _answer(request: web.Request, door: Door, ask: Ask, pending: Pending, 
     except TimeoutError:
         raise no_answer() from None
     assert reply.end is not None
-    request[ANSWER_HEADERS] = {**pending.headers, "x-sluice-request": reply.end.request}
+    request[ANSWER_HEADERS] = named(pending.client_request, reply.end.request)
     fault = reply.fault()
     if fault is not None:
         raise fault

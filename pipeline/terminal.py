@@ -31,6 +31,9 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], 
         for row in rows:
             print("\t".join(str(cell) for cell in row))
         return
+    if not rows:
+        print(f"{title or columns[0]}: none")
+        return
     from rich.table import Table
 
     drawn = Table(title=title or None, title_justify="left")

@@ -9,6 +9,7 @@ import tomllib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from pipeline.adapters import topic_admin
 from pipeline.adapters.control_feed import ControlFeed
@@ -21,6 +22,7 @@ from pipeline.topics import partition_of
 from pipeline.vault import Kms, Vault, tenant_keys
 
 KEY_PREFIX = "sk-sluice-"
+MAX_WEBHOOK = 512
 _KINDS = {"plan": Plan, "organisation": Organisation, "model": Model}
 
 
@@ -42,6 +44,18 @@ def read_policies(path: Path) -> list[AnyDocument]:
                 raise ConfigError(f"{path}: [[{kind}]] {entry.get('id', '?')}: {error}") from error
     _require_known(documents, path)
     return documents
+
+
+def checked_webhook(url: str) -> str:
+    """A URL to which alerts can be delivered; empty: none. Raises ConfigError."""
+    try:
+        parts = urlsplit(url)
+        fits = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:
+        fits = False
+    if url and (not fits or len(url) > MAX_WEBHOOK or not url.isascii() or not url.isprintable() or " " in url):
+        raise ConfigError(f"webhook: expected http(s)://host/path in {MAX_WEBHOOK} characters, came {url[:80]!r}")
+    return url
 
 
 def _entries(tree: dict[str, Any], kind: str, path: Path) -> list[dict[str, Any]]:
@@ -83,6 +97,14 @@ class Registry:
             return Vault(self._kms, self.control).canary(tenant)
         except Malformed as error:
             raise ConfigError(f"{error}; see: sluice tenant list") from None
+
+    def webhook(self, tenant: str) -> tuple[str, str]:
+        """Where a tenant's alerts go, and the secret that a receiver checks them with."""
+        # every stage imports this module, and none but notify needs an HTTP client
+        from pipeline.adapters.webhook import secret_text
+
+        held = self._tenant(tenant)
+        return held.webhook, secret_text(Vault(self._kms, self.control).webhook_secret(tenant))
 
     async def apply_policies(self, documents: list[AnyDocument]) -> list[str]:
         """Write those that differ from what is in force; gives their names."""

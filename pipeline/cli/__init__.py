@@ -87,9 +87,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Fatal as error:
         return _say(error, 4)
     except OSError as error:
-        if error.filename is None:
+        if error.errno is None:
             return _unexpected(error)
-        return _say(ConfigError(f"{error.filename}: {error.strerror}"), 2)
+        name = f"{error.filename}: " if error.filename is not None else ""
+        return _say(ConfigError(f"{name}{os.strerror(error.errno)}"), 3 if isinstance(error, ConnectionError) else 2)
     except Exception as error:
         return _unexpected(error)
 

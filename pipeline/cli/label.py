@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import getpass
+import time
 from typing import Any
 
 from dashboards.render import View, raw, render
@@ -49,13 +50,7 @@ def add(commands: Any) -> None:
 
 
 def _label(arguments: argparse.Namespace, settings: Settings) -> int:
-    with wiring.store(settings, patience_s=5) as store:
-        known = store.query(_KNOWN, {"request": arguments.request})
-    if not known:
-        raise ConfigError(
-            f"no sealed decision about {arguments.request[:80]!r}; give the id in x-sluice-request, and a second for "
-            "it to be sealed"
-        )
+    known = _decided(arguments.request, settings)
     tenant, principal, verdict, reason, rules = known[0]
     analyst = arguments.by or getpass.getuser()
 
@@ -68,6 +63,18 @@ def _label(arguments: argparse.Namespace, settings: Settings) -> int:
     row = (arguments.request, tenant, principal, verdict, reason, " ".join(rules), arguments.verdict, analyst)
     terminal.table("labelled", columns, [row], as_json=arguments.json)
     return 0
+
+
+def _decided(request: str, settings: Settings) -> Any:
+    """The sealed decision, waited for a little: an answer is there before it is sealed."""
+    with wiring.store(settings, patience_s=5) as store:
+        for pause in (0.0, 0.5, 1.0, 1.5, 2.0):
+            time.sleep(pause)
+            if known := store.query(_KNOWN, {"request": request}):
+                return known
+    raise ConfigError(
+        f"no sealed decision about {request[:80]!r} within 5 s; expected an id as in x-sluice-request or an alert"
+    )
 
 
 def _list(arguments: argparse.Namespace, settings: Settings) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -174,7 +175,13 @@ def _find(arguments: argparse.Namespace, settings: Settings) -> int:
 
 
 def _opened(arguments: argparse.Namespace, settings: Settings) -> FingerprintIndex:
-    return FingerprintIndex(arguments.index, index_key(read_master(settings.keys.watermark_key)))
+    key = index_key(read_master(settings.keys.watermark_key))
+    try:
+        return FingerprintIndex(arguments.index, key)
+    except sqlite3.Error as error:
+        raise ConfigError(
+            f"{arguments.index}: expected an index as sluice watermark gather and index make it ({error})"
+        ) from None
 
 
 def _text(path: Path) -> str:

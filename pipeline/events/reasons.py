@@ -76,8 +76,8 @@ REASONS: dict[str, Reason] = {
     "input_too_long": Reason(
         413,
         "invalid_request_error",
-        "The prompt is longer than the plan or the model's context allows. Send less text: GET /v1/wire tells the plan's "
-        "most.",
+        "The prompt is longer than the plan or the model's context allows. Send less text: GET /v1/wire tells the "
+        "plan's most.",
     ),
     "deadline_passed": Reason(
         408,

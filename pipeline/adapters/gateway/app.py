@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import re
 import signal
 import time
@@ -82,8 +83,8 @@ async def _listen(settings: GatewaySettings, runner: web.AppRunner, door: Door) 
         return await loop.create_server(accepted, settings.host, settings.port, backlog=1024)
     except OSError as error:
         raise ConfigError(
-            f"the gateway cannot listen on {settings.host}:{settings.port} ({error.strerror}); set gateway.host, "
-            "gateway.port"
+            f"the gateway cannot listen on {settings.host}:{settings.port} ({os.strerror(error.errno or 0)}); "
+            "set gateway.host, gateway.port"
         ) from None
 
 

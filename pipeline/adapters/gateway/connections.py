@@ -10,6 +10,7 @@ import asyncio
 import logging
 import re
 import resource
+import socket
 import traceback
 from collections.abc import Callable, Mapping
 from typing import cast
@@ -22,6 +23,8 @@ from pipeline.adapters.gateway.refusals import Refusal, because
 log = logging.getLogger(__name__)
 IDLE_S = 75.0
 """Before a connection's next request has come with all its headers; a proxy should give up sooner."""
+UNREAD_MS = 60_000
+"""How long a peer may leave unread what it was sent; the kernel then ends the connection, where it can (Linux)."""
 SERVER = "sluice"
 _SPARE_FILES = 256
 """Descriptors left to the broker's connections and to the process itself."""
@@ -76,6 +79,9 @@ class Connection(web.RequestHandler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
+        own = transport.get_extra_info("socket")
+        if own is not None and hasattr(socket, "TCP_USER_TIMEOUT"):
+            own.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNREAD_MS)
         if len(self._server.connections) > self._most:
             self._refused("busy")
             body = because("busy", retry_after_ms=1000).body()
@@ -91,7 +97,7 @@ class Connection(web.RequestHandler):
             refusal = no_http(exc, message)
             self._refused(refusal.code)
         else:
-            if exc is not None:
+            if exc is not None and not isinstance(exc, ConnectionError):
                 unexpected(exc)
             refusal = Refusal("internal", "The gateway failed on this request.", status=status, kind="api_error")
         if request.writer.output_size > 0:

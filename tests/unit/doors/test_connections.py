@@ -8,11 +8,14 @@ import json
 import logging
 import re
 import resource
+import socket
 import zlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
+import uvloop
 from aiohttp import web
 
 from pipeline.adapters.gateway import app as gateway
@@ -215,7 +218,8 @@ def test_expectations(head: bytes, statuses: list[int]) -> None:
     assert [int(part[:3]) for part in found.decode().split("HTTP/1.1 ")[1:]] == statuses
 
 
-def test_connections_beyond_the_bound_are_told_to_come_back() -> None:
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+def test_connections_beyond_the_bound_are_told_to_come_back(run: Any) -> None:
     async def job() -> None:
         async with asyncio.timeout(20), listening(most=3) as (port, door):
             held = [await asyncio.open_connection("127.0.0.1", port) for _ in range(3)]
@@ -234,7 +238,7 @@ def test_connections_beyond_the_bound_are_told_to_come_back() -> None:
             for _, writer in held:
                 writer.close()
 
-    asyncio.run(job())
+    run(job())
 
 
 @pytest.mark.parametrize("begun", [b"", b"GET /v1/models HTTP/1.1\r\nHo"], ids=["silent", "in the middle of a header"])
@@ -248,6 +252,25 @@ def test_a_connection_that_sends_no_request_is_closed(begun: bytes) -> None:
             return found
 
     assert asyncio.run(job()) == b""
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="Linux has it")
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+def test_a_peer_that_reads_nothing_is_left_to_the_kernel(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "UNREAD_MS", 500)
+
+    async def job() -> None:
+        async with asyncio.timeout(30), listening() as (port, _):
+            own = socket.create_connection(("127.0.0.1", port))
+            own.setblocking(False)
+            # answers pile up, unread, until the server can send no more; then nothing is taken from us either
+            with contextlib.suppress(ConnectionError):
+                while True:
+                    await asyncio.get_running_loop().sock_sendall(own, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n" * 99)
+            own.close()
+            assert b" 401 " in await told(port, b"GET /v1/models HTTP/1.1\r\nHost: x\r\n\r\n")
+
+    run(job())
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from inference.watermark.secrets import create_master
-from pipeline import cli, terminal
+from pipeline import cli
 from pipeline.adapters.registry import checked_webhook
 from pipeline.cli import label, local
 from pipeline.config import Settings
@@ -117,15 +117,6 @@ def test_hints_name_a_command_that_can_be_typed(started: str, expected: str, mon
     monkeypatch.setattr("shutil.which", lambda _: None)
     monkeypatch.setattr("sys.argv", [started])
     assert local._itself() == expected
-
-
-def test_a_table_without_rows_says_so_to_a_person(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
-    terminal.table("", ("difference",), [])
-    terminal.table("in force now", ("changed",), [])
-    assert capsys.readouterr().out == "difference: none\nin force now: none\n"
 
 
 def failing(error: Exception) -> Callable[[argparse.Namespace, Settings], int]:

@@ -30,7 +30,7 @@ Handling = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 def build_app(settings: GatewaySettings, feed: ControlFeed, vault: Vault) -> web.Application:
     """The application. ``feed`` has been started. Raises ConfigError where control or the lane do not fit."""
-    door = Door(settings, feed.control, vault)
+    door = Door(settings, feed, vault)
     app = web.Application(client_max_size=settings.bounds.body_bytes, middlewares=[_answered])
     app[routes.DOOR] = door
     app.add_routes(ROUTES)

@@ -37,7 +37,7 @@ class Shape(Protocol):
 
 
 async def chat_completions(request: web.Request) -> web.StreamResponse:
-    door, caller = _enter(request)
+    door, caller = await _enter(request)
     ask = read_chat(await _body(request), door.control, caller.plan, _idempotency(request))
     async with door.open(caller, ask) as pending:
         shape = ChatShape(pending, ask.body.model, ask.include_usage)
@@ -45,19 +45,19 @@ async def chat_completions(request: web.Request) -> web.StreamResponse:
 
 
 async def inference(request: web.Request) -> web.StreamResponse:
-    door, caller = _enter(request)
+    door, caller = await _enter(request)
     ask = read_simple(await _body(request), door.control, caller.plan, _idempotency(request))
     async with door.open(caller, ask) as pending:
         return await _answer(request, door, ask, pending, SimpleShape(pending, ask.body.model))
 
 
 async def models(request: web.Request) -> web.Response:
-    door, caller = _enter(request)
+    door, caller = await _enter(request)
     return web.json_response({"object": "list", "data": [_model(caller, m) for m in _allowed(door, caller)]})
 
 
 async def model(request: web.Request) -> web.Response:
-    door, caller = _enter(request)
+    door, caller = await _enter(request)
     wanted = request.match_info["model"]
     if wanted not in _allowed(door, caller):
         raise because("unknown_model")
@@ -66,7 +66,7 @@ async def model(request: web.Request) -> web.Response:
 
 async def held_request(request: web.Request) -> web.Response:
     """The outcome of a request, or its place in the queue, by its client request id under the same principal."""
-    door, caller = _enter(request)
+    door, caller = await _enter(request)
     client_request = request.match_info["id"]
     wait = request.query.get("wait_ms", "0")
     if not (wait.isascii() and wait.isdigit() and len(wait) <= 6 and int(wait) <= _MAX_WAIT_MS):
@@ -85,7 +85,7 @@ async def held_request(request: web.Request) -> web.Response:
 
 async def wire(request: web.Request) -> web.Response:
     """What a direct producer needs to write its own records; see WIRE.md beside the producer."""
-    door, caller = _enter(request)
+    door, caller = await _enter(request)
     deployment = door.control.require_deployment()
     document = {
         "version": 1,
@@ -185,9 +185,9 @@ async def _finish(response: web.StreamResponse, closing: bytes) -> web.StreamRes
     return response
 
 
-def _enter(request: web.Request) -> tuple[Door, Caller]:
+async def _enter(request: web.Request) -> tuple[Door, Caller]:
     door = request.app[DOOR]
-    return door, door.caller(request.headers.get("Authorization"))
+    return door, await door.caller(request.headers.get("Authorization"))
 
 
 async def _body(request: web.Request) -> bytes:

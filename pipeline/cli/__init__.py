@@ -90,7 +90,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if error.errno is None:
             return _unexpected(error)
         name = f"{error.filename}: " if error.filename is not None else ""
-        return _say(ConfigError(f"{name}{os.strerror(error.errno)}"), 3 if isinstance(error, ConnectionError) else 2)
+        # resolvers count their errors downwards, and only they know the texts
+        text = os.strerror(error.errno) if error.errno > 0 else error.strerror
+        return _say(ConfigError(f"{name}{text}"), 3 if isinstance(error, ConnectionError) else 2)
     except Exception as error:
         return _unexpected(error)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import re
 import signal
 import time
@@ -83,7 +82,7 @@ async def _listen(settings: GatewaySettings, runner: web.AppRunner, door: Door) 
         return await loop.create_server(accepted, settings.host, settings.port, backlog=1024)
     except OSError as error:
         raise ConfigError(
-            f"the gateway cannot listen on {settings.host}:{settings.port} ({os.strerror(error.errno or 0)}); "
+            f"the gateway cannot listen on {settings.host}:{settings.port} ({error.strerror}); "
             "set gateway.host, gateway.port"
         ) from None
 
@@ -167,7 +166,7 @@ async def _expected(request: web.Request) -> web.StreamResponse | None:
     if request.headers.get("Expect", "").lower() != "100-continue":
         return answer(Refusal("expectation_failed", "Expect: expected 100-continue, or no such header.", status=417))
     try:
-        request.app[routes.DOOR].caller(request.headers.get("Authorization"))
+        await request.app[routes.DOOR].caller(request.headers.get("Authorization"))
     except Refusal:
         return None
     await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")

@@ -86,7 +86,7 @@ class _Sampled(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
 
 class ChatBody(_Sampled, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """``POST /v1/chat/completions``; ``user`` is read and ignored.
+    """``POST /v1/chat/completions``; ``user`` and its two successors are read and ignored.
 
     Fields of type None are OpenAI's that are not served: some clients send each of them as null.
     ``top_k``, ``min_p``, ``repetition_penalty`` and ``timeout_ms`` are ours.
@@ -97,6 +97,8 @@ class ChatBody(_Sampled, frozen=True, forbid_unknown_fields=True, kw_only=True):
     max_completion_tokens: int | None = None
     n: int | None = None
     user: str | None = None
+    safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
     audio: None = None
     function_call: None = None
     functions: None = None

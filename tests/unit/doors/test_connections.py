@@ -56,7 +56,7 @@ class Doorless:
     def claimed(self, header: str | None) -> tuple[str, str]:
         return "unknown", ""
 
-    def caller(self, header: str | None) -> Caller:
+    async def caller(self, header: str | None) -> Caller:
         if header != f"Bearer {KEY}":
             raise because("unknown_key")
         return CALLER

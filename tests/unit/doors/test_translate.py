@@ -185,6 +185,7 @@ def test_an_unknown_name_is_told_in_bounds_and_without_what_steers_a_terminal(na
 
 
 def test_what_is_not_served_may_be_null_and_is_told_apart_from_the_unknown() -> None:
+    assert read_chat(chat(user="a", safety_identifier="b", prompt_cache_key="c"), CONTROL, PLAN).body.seed is None
     assert read_chat(chat(tools=None, response_format=None, store=None), CONTROL, PLAN).body.model == "glossary"
     assert refusal(chat(tools=[])).message == "tools: not supported here. Leave it out."
     assert refusal(chat(colour=1)).message == "colour: unknown field. Leave it out."

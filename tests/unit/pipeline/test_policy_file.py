@@ -1,18 +1,21 @@
-"""What a policy file may not say, told with table and field, before anything of it is in force."""
+"""What an operator may not put in force, told with table and field before any of it is; and what a webhook is told."""
 
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from standardwebhooks import Webhook
 
 from pipeline.adapters.registry import Registry, read_policies
+from pipeline.adapters.webhook import headers
 from pipeline.errors import ConfigError
-from pipeline.events.control import Control, Plan
+from pipeline.events.control import Control, Plan, Tenant
 from pipeline.local import DEFAULT_POLICIES
-from pipeline.vault import FileKeyring
+from pipeline.vault import FileKeyring, Vault, tenant_keys
 
 HEAD = '[[model]]\nid = "m"\ncontext = 64\n[[plan]]\nid = "p"\nmodels = ["m"]\n'
 
@@ -79,3 +82,15 @@ def test_a_tenant_that_does_not_fit_leaves_nothing_behind(
         assert not written
 
     asyncio.run(job())
+
+
+def test_a_receiver_checks_deliveries_with_the_secret_that_is_shown(tmp_path: Path) -> None:
+    kms, feed, now = FileKeyring.create(tmp_path / "keyring.json"), Feed(), int(time.time())
+    hook = "https://alerts.example/x"
+    feed.control.apply(1, Tenant(id="acme", organisation="acme", plan="team", webhook=hook, **tenant_keys(kms, "acme")))
+    registry = Registry("127.0.0.1:1", feed, kms)  # type: ignore[arg-type]
+    url, shown = registry.webhook("acme")
+    signed = headers(Vault(kms, feed.control).webhook_secret("acme"), "alert-1", now, b'{"a": 1}')
+    assert (url, Webhook(shown).verify(b'{"a": 1}', signed)) == (hook, {"a": 1})
+    with pytest.raises(ConfigError, match="no tenant 'other'"):
+        registry.webhook("other")

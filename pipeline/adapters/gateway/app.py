@@ -49,10 +49,12 @@ async def run(settings: GatewaySettings, stop: asyncio.Event, kms: Kms | None = 
         await runner.setup()
         try:
             listening = await _listen(settings, runner, app[routes.DOOR])
-            log.info("gateway listens on %s:%d, lane %d", settings.host, settings.port, settings.lane)
-            await stop.wait()
-            app[routes.DOOR].stopping.set()
-            listening.close()
+            try:
+                log.info("gateway listens on %s:%d, lane %d", settings.host, settings.port, settings.lane)
+                await stop.wait()
+                app[routes.DOOR].stopping.set()
+            finally:
+                listening.close()
         finally:
             await runner.cleanup()
     finally:

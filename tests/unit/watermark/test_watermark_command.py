@@ -82,7 +82,6 @@ def test_a_copied_passage_is_found(home: Path, capsys: pytest.CaptureFixture[str
     [
         (["detect", "nowhere.txt", "--tenant", "a"], "nowhere.txt"),
         (["detect", str(SHIPPED / "config.json"), "--tenant", "a"], "watermark.key"),
-        (["detect", str(SHIPPED / "config.json"), "--epochs", "0"], "at least 1"),
         (["detect", str(SHIPPED / "model.safetensors"), "--tenant", "a"], "at most"),
         (["find", "nowhere.db", str(SHIPPED / "config.json")], "sluice watermark index"),
     ],
@@ -92,3 +91,9 @@ def test_what_does_not_work_says_why(
 ) -> None:
     assert main(["watermark", *words]) == 2
     assert says in capsys.readouterr().err
+
+
+def test_a_number_of_epochs_out_of_bounds_is_told_with_the_bounds(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["watermark", "detect", str(SHIPPED / "config.json"), "--epochs", "0"])
+    assert "--epochs: expected 1 to 1,000, came '0'" in capsys.readouterr().err

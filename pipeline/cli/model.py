@@ -24,6 +24,7 @@ from inference.registry.sealed import source_of
 from inference.registry.source import PlainFolder
 from inference.registry.wrapping import Recipient, Tenant, Worker, WorkerAddress, create_worker
 from pipeline import terminal, wiring
+from pipeline.cli.arguments import whole
 from pipeline.config import Settings
 from pipeline.errors import ConfigError, Retryable
 from pipeline.vault import FileKeyring
@@ -94,7 +95,7 @@ def _signing(group: Any) -> None:
     signing.add_argument("--version", type=int, required=True, help="higher than the one before")
     signing.add_argument("--licence", required=True, help="SPDX expression")
     signing.add_argument("--keys", type=Path, required=True, help="private keys, as keygen writes them")
-    signing.add_argument("--days", type=int, default=730, help="until the signature expires")
+    signing.add_argument("--days", type=whole(1, 36_500), default=730, help="until the signature expires")
     signing.add_argument("--base", type=Path, help="signed folder that an adapter belongs to")
 
 

@@ -20,6 +20,7 @@ from inference.watermark.secrets import Secrets, index_key, of_master, read_mast
 from inference.watermark.winnow import MAX_TEXT, FingerprintIndex
 from pipeline import terminal, wiring
 from pipeline.adapters.outcomes import sealed_outcomes
+from pipeline.cli.arguments import whole
 from pipeline.config import Settings
 from pipeline.errors import ConfigError
 
@@ -54,7 +55,9 @@ def add(commands: Any) -> None:
     detecting = _command(group, "detect", "score a text under every key; exit 1 where one fits", _detect)
     detecting.add_argument("file", type=Path)
     detecting.add_argument("--tenant", action="append", default=[], help="once for each; else all tenants in control")
-    detecting.add_argument("--epochs", type=int, default=12, help="how many back from now, this one included")
+    detecting.add_argument(
+        "--epochs", type=whole(1, 1000), default=12, help="how many back from now, this one included"
+    )
     detecting.add_argument("--model", type=Path, default=SHIPPED, help="folder with the tokenizer of the model")
     indexing = _command(group, "index", "keep the fingerprints of a delivered text", _index)
     indexing.add_argument("index", type=Path)
@@ -63,7 +66,7 @@ def add(commands: Any) -> None:
     indexing.add_argument("--name", required=True, help="such as the request id; once each")
     gathering = _command(group, "gather", "keep the fingerprints on sealed records; safe to repeat", _gather)
     gathering.add_argument("index", type=Path)
-    gathering.add_argument("--days", type=int, default=30, help="back from now")
+    gathering.add_argument("--days", type=whole(1, 36_500), default=30, help="back from now")
     finding = _command(group, "find", "delivered texts that a text copies from; exit 1 where there are any", _find)
     finding.add_argument("index", type=Path)
     finding.add_argument("file", type=Path)
@@ -181,7 +184,13 @@ def _find(arguments: argparse.Namespace, settings: Settings) -> int:
 
 
 def _opened(arguments: argparse.Namespace, settings: Settings) -> FingerprintIndex:
-    return FingerprintIndex(arguments.index, index_key(read_master(settings.keys.watermark_key)))
+    key = index_key(read_master(settings.keys.watermark_key))
+    try:
+        return FingerprintIndex(arguments.index, key)
+    except sqlite3.Error as error:
+        raise ConfigError(
+            f"{arguments.index}: expected an index as sluice watermark gather and index make it ({error})"
+        ) from None
 
 
 def _text(path: Path) -> str:

@@ -97,6 +97,7 @@ def test_refusals_become_the_right_exception(site: Site, stream: bool) -> None:
         assert slow.response.headers["retry-after"] == "2"
         assert slow.response.headers["retry-after-ms"] == "1500"
         assert slow.response.headers["x-sluice-request"].startswith("g1-")
+        assert slow.request_id == slow.response.headers["x-sluice-request"]
         assert "t:acme|rpm" in slow.message
         spent = await refused("refuse budget_exhausted 7200000")
         assert spent.response.headers["x-should-retry"] == "false"

@@ -32,6 +32,8 @@ from pipeline.vault import Vault
 log = logging.getLogger(__name__)
 REQUEST_HEADER = "x-sluice-request"
 CLIENT_REQUEST_HEADER = "x-sluice-client-request"
+STOCK_HEADER = "x-request-id"
+"""Where stock clients look for the id that they log with an error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +47,7 @@ class Pending:
 
     @property
     def headers(self) -> dict[str, str]:
-        known = {CLIENT_REQUEST_HEADER: self.client_request}
-        return {**known, REQUEST_HEADER: self.request} if self.request else known
+        return named(self.client_request, self.request)
 
 
 class Door:
@@ -166,7 +167,7 @@ class Door:
             log.warning("%s", error)
             if waiter.heard:
                 return ""
-            raise unknown_result(idempotent, {CLIENT_REQUEST_HEADER: client_request}) from None
+            raise unknown_result(idempotent, named(client_request, "")) from None
         return request_id(self.control.generation, partition, offset) if offset >= 0 else ""
 
     def _cancel_after(self, write: asyncio.Task[str], caller: Caller, client_request: str) -> None:
@@ -182,6 +183,12 @@ class Door:
         task = asyncio.create_task(job())
         self._cancels.add(task)
         task.add_done_callback(self._cancels.discard)
+
+
+def named(client_request: str, request: str) -> dict[str, str]:
+    """The headers that name a request; ``request`` may not be known."""
+    known = {CLIENT_REQUEST_HEADER: client_request, STOCK_HEADER: request or client_request}
+    return {**known, REQUEST_HEADER: request} if request else known
 
 
 def mint(caller: Caller) -> str:

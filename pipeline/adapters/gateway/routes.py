@@ -11,7 +11,8 @@ from aiohttp import web
 from pipeline import policy
 from pipeline.adapters.gateway.answers import KEEP_ALIVE, ChatShape, SimpleShape, collected, error_event
 from pipeline.adapters.gateway.auth import Caller
-from pipeline.adapters.gateway.door import Door, Pending
+from pipeline.adapters.gateway.connections import encoded, no_http
+from pipeline.adapters.gateway.door import Door, Pending, named
 from pipeline.adapters.gateway.refusals import Refusal, because, invalid, no_answer
 from pipeline.adapters.gateway.replies import Reply
 from pipeline.adapters.gateway.translate import Ask, read_chat, read_simple, too_large
@@ -24,6 +25,7 @@ ARRIVED = web.RequestKey("arrived", float)
 ANSWER_HEADERS = web.RequestKey("answer_headers", dict[str, str])
 _READ_S = 30
 _IDLE_S = 15.0
+_ENCODINGS = frozenset({"identity", "gzip", "deflate"})
 _MAX_WAIT_MS = 60_000
 
 
@@ -131,7 +133,7 @@ async def _answer(request: web.Request, door: Door, ask: Ask, pending: Pending, 
     except TimeoutError:
         raise no_answer() from None
     assert reply.end is not None
-    request[ANSWER_HEADERS] = {**pending.headers, "x-sluice-request": reply.end.request}
+    request[ANSWER_HEADERS] = named(pending.client_request, reply.end.request)
     fault = reply.fault()
     if fault is not None:
         raise fault
@@ -192,9 +194,13 @@ async def _body(request: web.Request) -> bytes:
     limit = request.app[DOOR].settings.bounds.body_bytes
     if (request.content_length or 0) > limit:
         raise too_large(limit)
+    if request.headers.get("Content-Encoding", "identity").lower() not in _ENCODINGS:
+        raise encoded()
     try:
         async with asyncio.timeout(_READ_S):
             return await request.read()
+    except web.RequestPayloadError:
+        raise encoded() if "Content-Encoding" in request.headers else no_http(None, None) from None
     except web.HTTPRequestEntityTooLarge:
         raise too_large(limit) from None
     except TimeoutError:

@@ -82,7 +82,6 @@ def test_a_copied_passage_is_found(home: Path, capsys: pytest.CaptureFixture[str
     [
         (["detect", "nowhere.txt", "--tenant", "a"], "nowhere.txt"),
         (["detect", str(SHIPPED / "config.json"), "--tenant", "a"], "watermark.key"),
-        (["detect", str(SHIPPED / "config.json"), "--epochs", "0"], "at least 1"),
         (["detect", str(SHIPPED / "model.safetensors"), "--tenant", "a"], "at most"),
         (["detect", str(SHIPPED / "config.json"), "--tenant", "a", "--model", "nowhere"], "nowhere/tokenizer.json"),
         (["detect", str(SHIPPED / "config.json"), "--tenant", "a", "--model", "spoilt"], "tokenizer.json"),
@@ -119,3 +118,9 @@ def test_a_tenant_that_opted_out_is_not_marked_and_its_record_says_so(home: Path
         return found
 
     assert asyncio.run(run()) == ["", "opted_out", "opted_out", ""]
+
+
+def test_a_number_of_epochs_out_of_bounds_is_told_with_the_bounds(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["watermark", "detect", str(SHIPPED / "config.json"), "--epochs", "0"])
+    assert "--epochs: expected 1 to 1,000, came '0'" in capsys.readouterr().err

@@ -206,8 +206,7 @@ def _document(held: Held) -> dict[str, Any]:
 def _log(arguments: argparse.Namespace, settings: Settings) -> int:
     events = [msgspec.to_builtins(event) for event in wiring.models(settings).events()]
     columns = ("time", "actor", "act", "outcome", "model", "version", "to", "count", "alarm", "reason")
-    rows = [tuple(event[name] for name in columns) for event in events]
-    terminal.table("record", columns, rows, as_json=arguments.json)
+    terminal.table("record", columns, [[e[name] for name in columns] for e in events], as_json=arguments.json)
     return 0
 
 

@@ -73,8 +73,10 @@ class Adapters:
             if key not in self._held and len(self._held) >= MAX_ADAPTERS:
                 raise Refused("unknown", f"{name}: expected at most {MAX_ADAPTERS} adapters in a worker; start it anew")
             await asyncio.to_thread(self._hang, bases, key, which)
-        except (ValueError, OSError) as fault:
-            told = fault if isinstance(fault, Refused) else Refused("content", f"{name}: {fault}")
+        except Exception as fault:
+            # also what a device or a library raises, or each further request would read the files again
+            why = fault if isinstance(fault, ValueError | OSError) else type(fault).__name__
+            told = fault if isinstance(fault, Refused) else Refused("content", f"{name}: {why}")
             self._refused[key] = (self._clock(), told)
             raise told from fault
         self._refused.pop(key, None)

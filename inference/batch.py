@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from collections.abc import Sequence as Items
 from dataclasses import replace
+from typing import TypeAlias
 
 import numpy as np
 
@@ -23,6 +24,9 @@ from inference.shortlist import ShortRow, ask, draw_short
 from inference.types import Chunk, EngineStats, FinishReason, Place, TokenLogprob
 from inference.watermark.marking import AnswerMark, Marker
 from inference.watermark.tournament import MarkedRow, draw_marked
+
+Drawable: TypeAlias = tuple[Feed, Row | Shortlist]
+Contexts: TypeAlias = Mapping[str, tuple[int, ...] | None]
 
 CALM_STEPS = 64
 """Steps without running out of memory after which the batch may grow again."""
@@ -70,6 +74,11 @@ class Batch:
         if left:
             error = f"requests of this tenant broke the engine repeatedly; refused for another {left:.0f} s"
             return sequence.end(FinishReason.ERROR, error)
+        try:
+            mark = self._marker(request) if self._marker is not None else None
+        except Exception as fault:
+            # such as a tenant whose key this worker was not granted: unmarked it must not answer, nor end the others'
+            return sequence.end(FinishReason.ERROR, f"{type(fault).__name__} while its watermark was prepared")
         root = self._keys.root(request.tenant, sequence.lineage) if self._reuse else b""
         weight = effective_weight(request.weight, request.risk)
         try:
@@ -79,8 +88,8 @@ class Batch:
             return sequence.end(FinishReason.ERROR, error)
         self._sequences[request.request_id] = sequence
         self._joined[request.request_id] = self._clock()
-        if self._marker is not None:
-            self._marks[request.request_id] = self._marker(request)
+        if mark is not None:
+            self._marks[request.request_id] = mark
         late = self._refuse_if_late(sequence)
         return late and self._accounted(late)
 
@@ -188,16 +197,37 @@ class Batch:
             asked = ask(request.sampling, lambda: self._uniform(sequence), marked=marked)
         return FeedTokens(feed, sequence.ids[feed.start : feed.start + feed.count], adapter, asked)
 
-    def _draw(self, rows: Items[tuple[Feed, Row | Shortlist]]) -> dict[str, int]:
+    def _draw(self, rows: Items[Drawable]) -> dict[str, int | str]:
+        """The next token of each request, or why there is none: a fault is hunted down as that of a pass is."""
+        # asked once a token, however often it is drawn
+        contexts = {feed.request_id: self._context(feed.request_id) for feed, _ in rows}
+        return self._drawn_apart(rows, contexts)
+
+    def _drawn_apart(self, rows: Items[Drawable], contexts: Contexts) -> dict[str, int | str]:
+        try:
+            return {**self._drawn(rows, contexts)}
+        except Exception as fault:
+            if len(rows) > 1:
+                half = len(rows) // 2
+                return self._drawn_apart(rows[:half], contexts) | self._drawn_apart(rows[half:], contexts)
+            name = rows[0][0].request_id
+            self._quarantine.strike(self._sequences[name].request.tenant, self._clock())
+            return {name: f"{type(fault).__name__} while drawing a token of this request"}
+
+    def _context(self, name: str) -> tuple[int, ...] | None:
+        """What the next token's mark hangs on; None where it is drawn unmarked."""
+        sequence, mark = self._sequences[name], self._marks.get(name)
+        return mark.context(sequence.ids[sequence.input_tokens :]) if mark is not None else None
+
+    def _drawn(self, rows: Items[Drawable], contexts: Contexts) -> dict[str, int]:
         """The next token of each request; those with a watermark are drawn together."""
         tokens: dict[str, int] = {}
         marked: list[MarkedRow] = []
         short: list[ShortRow] = []
         for feed, logits in rows:
             name, sequence = feed.request_id, self._sequences[feed.request_id]
-            sampling, mark = sequence.request.sampling, self._marks.get(name)
-            context = mark.context(sequence.ids[sequence.input_tokens :]) if mark is not None else None
-            key = mark.key if mark is not None and context is not None else None
+            sampling, context = sequence.request.sampling, contexts[name]
+            key = self._marks[name].key if context is not None else None
             if isinstance(logits, Shortlist) and not len(logits.ids):
                 tokens[name] = logits.drawn
                 continue
@@ -217,9 +247,11 @@ class Batch:
         request = sequence.request
         return uniform(request.request_id, request.sampling.seed, sequence.output_tokens)
 
-    def _apply(self, feed: Feed, outcome: Row | Shortlist | str | None, token: int | None) -> Chunk | None:
+    def _apply(self, feed: Feed, outcome: Row | Shortlist | str | None, token: int | str | None) -> Chunk | None:
         if isinstance(outcome, str):
             return self._out(feed.request_id, spoiled=True).end(FinishReason.ERROR, outcome)
+        if isinstance(token, str):
+            return self._out(feed.request_id, spoiled=True).end(FinishReason.ERROR, token)
         self._scheduler.fed(feed, drawn=token is not None)
         if outcome is None or token is None:
             return None

@@ -16,6 +16,8 @@ MARKERS = {"system": "<|system|>", "user": "<|user|>", "assistant": "<|assistant
 SPECIAL_TOKENS = (END, *MARKERS.values())
 MAX_SETTINGS_BYTES = 1 << 20
 MAX_TOKENIZER_BYTES = 1 << 26
+MAX_TOKENS = 1 << 22
+"""Largest id; a table as long as the largest is made."""
 
 
 def byte_alphabet() -> dict[str, int]:
@@ -49,6 +51,8 @@ class ByteTokenizer:
 
     def _token_bytes(self) -> list[bytes]:
         table = byte_alphabet()
+        if max(self._vocabulary.values()) > MAX_TOKENS:
+            raise ValueError(f"tokenizer.json: expected ids up to {MAX_TOKENS}")
         pieces = [b""] * (max(self._vocabulary.values()) + 1)
         for token, index in self._vocabulary.items():
             if index in self._special:
@@ -88,7 +92,7 @@ class ChatTokenizer(ByteTokenizer):
     @classmethod
     def load(cls, path: Path) -> ChatTokenizer:
         """Read ``tokenizer.json``; raises ``ValueError`` when it does not fit the template."""
-        return cls(Tokenizer.from_file(str(path)))
+        return cls(_parsed(_bounded(path, MAX_TOKENIZER_BYTES)))
 
     def encode_turn(self, turn: Turn) -> list[int]:
         """Ids of one turn with its marker and end."""
@@ -107,8 +111,8 @@ class TemplatedTokenizer(ByteTokenizer):
     ``input_token_bound`` holds for the shipped template only.
     """
 
-    def __init__(self, raw: str, settings: TokenizerConfig) -> None:
-        tokenizer, self._words = Tokenizer.from_str(raw), Tokenizer.from_str(raw)
+    def __init__(self, raw: bytes, settings: TokenizerConfig) -> None:
+        tokenizer, self._words = _parsed(raw), _parsed(raw)
         special = {added.content for added in tokenizer.get_added_tokens_decoder().values()}
         super().__init__(tokenizer, sorted(special), settings.end)
         self._template = ChatTemplate(settings.chat_template or "", settings.names)
@@ -155,11 +159,19 @@ def load_tokenizer(folder: Path) -> ByteTokenizer:
     if path.is_file():
         try:
             settings = msgspec.json.decode(_bounded(path, MAX_SETTINGS_BYTES), type=TokenizerConfig)
-        except msgspec.MsgspecError as fault:
+        except (msgspec.MsgspecError, UnicodeDecodeError) as fault:
             raise ValueError(f"tokenizer_config.json: {fault}") from None
         if settings.chat_template:
-            return TemplatedTokenizer(_bounded(folder / "tokenizer.json", MAX_TOKENIZER_BYTES).decode(), settings)
+            return TemplatedTokenizer(_bounded(folder / "tokenizer.json", MAX_TOKENIZER_BYTES), settings)
     return ChatTokenizer.load(folder / "tokenizer.json")
+
+
+def _parsed(raw: bytes) -> Tokenizer:
+    try:
+        return Tokenizer.from_str(raw.decode())
+    except Exception as fault:
+        # the library raises nothing narrower, and whoever refuses a model looks for ValueError
+        raise ValueError(f"tokenizer.json: expected a tokenizer: {str(fault)[:200]}; export it again") from None
 
 
 def _bounded(path: Path, most: int) -> bytes:

@@ -126,7 +126,7 @@ def decode_config(raw: bytes) -> ModelConfig:
         raise ValueError(f"config.json: expected at most {MAX_CONFIG_BYTES} bytes")
     try:
         config = msgspec.json.decode(raw, type=ModelConfig)
-    except msgspec.MsgspecError as fault:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as fault:
         raise ValueError(f"config.json: not a configuration of a known shape: {fault}") from None
     _check(config)
     return config

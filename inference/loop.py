@@ -32,6 +32,7 @@ from inference.watermark.marking import Marker
 
 STALL_S = 120.0
 """Seconds after which a step counts as stuck; far beyond any honest one, which is bounded by the token budget."""
+_JOIN_S = 0.25
 
 
 _T = TypeVar("_T")
@@ -82,7 +83,8 @@ class BatchingEngine:
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._work, name="inference", daemon=True)
         self._thread.start()
-        threading.Thread(target=self._watch, args=(stall_s,), name="inference-watch", daemon=True).start()
+        self._watcher = threading.Thread(target=self._watch, args=(stall_s,), name="inference-watch", daemon=True)
+        self._watcher.start()
 
     async def submit(self, request: GenerationRequest) -> AsyncIterator[Chunk]:
         """See ``InferenceEngine.submit``."""
@@ -145,9 +147,12 @@ class BatchingEngine:
         with self._wake:
             self._refusing = self._stopping = True
             self._wake.notify()
-        # a stuck thread cannot be ended, only left behind
-        await asyncio.to_thread(self._thread.join, 0.0 if self._stats.stalled else None)
+        # a stuck thread cannot be ended, only left behind; that it is stuck may show only while this waits for it
+        while self._thread.is_alive() and not self._stats.stalled:
+            await asyncio.to_thread(self._thread.join, _JOIN_S)
         self._ended.set()
+        # one that wakes while the interpreter goes down makes the process abort instead of end
+        await asyncio.to_thread(self._watcher.join)
 
     def _sequence(self, request: GenerationRequest) -> Sequence:
         prompt = self._forward.encode(request.turns)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from torch import Tensor
 
@@ -40,17 +41,21 @@ def add_adapter(model: LanguageModel, name: tuple[str, str], folder: Path) -> by
     weights = _read(folder / "adapter_model.safetensors", MAX_BYTES)
     try:
         config = msgspec.json.decode(settings, type=AdapterConfig)
-    except msgspec.MsgspecError as fault:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as fault:
         raise ValueError(f"adapter_config.json: {fault}") from None
     if config.peft_type != "LORA" or config.use_dora or config.bias != "none" or config.modules_to_save:
         raise ValueError("adapter_config.json: expected plain LoRA without biases, DoRA or saved modules")
     if not 1 <= config.r <= MAX_RANK:
         raise ValueError(f"adapter_config.json: expected a rank of 1 to {MAX_RANK}, got {config.r}")
     scale = config.lora_alpha / (config.r**0.5 if config.use_rslora else config.r)
-    # parsed from the bytes that were hashed, not read again
-    for linear, down, up in _pairs(model, load_tensors(weights), config.r):
-        like = linear.weight
-        linear.adapters[name] = (down.to(like.device, like.dtype), (up.float() * scale).to(like.device, like.dtype))
+    try:
+        # parsed from the bytes that were hashed, not read again
+        tensors = load_tensors(weights)
+    except SafetensorError as fault:
+        raise ValueError(f"adapter_model.safetensors: expected safetensors: {fault}") from None
+    found = [_placed(pair, scale) for pair in _pairs(model, tensors, config.r)]
+    for linear, down, up in found:
+        linear.adapters[name] = (down, up)
     return hashlib.sha256(hashlib.sha256(settings).digest() + hashlib.sha256(weights).digest()).digest()
 
 
@@ -69,12 +74,21 @@ def _pairs(model: LanguageModel, tensors: dict[str, Tensor], rank: int) -> list[
             raise ValueError(f"adapter_model.safetensors: {target} is no projection of this model, or half is missing")
         if down.shape != (rank, linear.in_features) or up.shape != (linear.out_features, rank):
             raise ValueError(f"adapter_model.safetensors: the shapes for {target} do not fit")
-        if not (torch.isfinite(down).all() and torch.isfinite(up).all()):
-            raise ValueError(f"adapter_model.safetensors: {target} holds values that are no numbers")
         pairs.append((linear, down, up))
     if not pairs or 2 * len(pairs) != len(tensors):
         raise ValueError("adapter_model.safetensors: expected pairs of lora_A and lora_B and nothing else")
     return pairs
+
+
+def _placed(pair: tuple[Linear, Tensor, Tensor], scale: float) -> tuple[Linear, Tensor, Tensor]:
+    """A pair where the weights it changes are, and as they are kept."""
+    linear, down, up = pair
+    like = linear.weight
+    down, up = down.to(like.device, like.dtype), (up.float() * scale).to(like.device, like.dtype)
+    # a value may be a number as it was stored and none once it is scaled or narrowed
+    if not (torch.isfinite(down).all() and torch.isfinite(up).all()):
+        raise ValueError("adapter_model.safetensors: holds values that are no numbers, or are none times the scale")
+    return linear, down, up
 
 
 def _read(path: Path, most: int) -> bytes:

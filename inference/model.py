@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -99,21 +100,31 @@ class LanguageModel(nn.Module):
 
 
 def build_model(config: ModelConfig, tensors: Mapping[str, Tensor], dtype: torch.dtype) -> LanguageModel:
-    """A model in evaluation mode with these weights; ``ValueError`` when one is missing, unknown or misshapen."""
+    """A model in evaluation mode; ``ValueError`` when a weight is missing, unknown, misshapen or no number."""
     with torch.device("meta"):
         model = LanguageModel(config)
     cosine, sine = tables(config)
     model.cosine, model.sine = torch.from_numpy(cosine).to(dtype), torch.from_numpy(sine).to(dtype)
-    named = {name: tensor.to(dtype) for name, tensor in tensors.items() if _wanted(name, config)}
+    named = {name: _usable(name, tensor, dtype) for name, tensor in tensors.items() if _wanted(name, config)}
     if config.tie_word_embeddings:
         named["lm_head.weight"] = named.get("model.embed_tokens.weight", torch.empty(0))
     try:
         model.load_state_dict(named, strict=True, assign=True)
     except RuntimeError as fault:
-        raise ValueError(f"model.safetensors does not fit config.json: {fault}") from None
+        told = " ".join(str(fault).split())[:1000]
+        raise ValueError(f"model.safetensors does not fit config.json: {told}") from None
     if config.tie_word_embeddings:
         model.lm_head.weight = model.model.embed_tokens.weight
     return model.eval().requires_grad_(False)
+
+
+def _usable(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """A weight in ``dtype``. Of one that is no number every answer fails, and who asked would be sent away for it."""
+    held = tensor.to(dtype) if tensor.is_floating_point() else None
+    # the ends are finite where all between them are, and NaN where one is: a fifth of a second for a GiB
+    if held is None or (held.numel() and not torch.isfinite(torch.stack(torch.aminmax(held))).all()):
+        raise ValueError(f"{name[:200]}: expected finite floating point numbers; export the weights again")
+    return held
 
 
 def load_model(folder: Path, dtype: torch.dtype = torch.float32) -> LanguageModel:
@@ -124,7 +135,11 @@ def load_model(folder: Path, dtype: torch.dtype = torch.float32) -> LanguageMode
     config = read_config(folder / "config.json")
     tensors: dict[str, Tensor] = {}
     for path in _shards(folder):
-        tensors.update(load_file(path))
+        try:
+            tensors.update(load_file(path))
+        except SafetensorError as fault:
+            # no ValueError of its own: who refuses a model would not know it for one
+            raise ValueError(f"{path.name}: expected safetensors: {fault}; export the weights again") from None
     return build_model(config, tensors, dtype)
 
 
@@ -136,7 +151,7 @@ def _shards(folder: Path) -> list[Path]:
         raw = file.read(MAX_INDEX_BYTES)
     try:
         names = set(msgspec.json.decode(raw, type=_Index).weight_map.values())
-    except msgspec.MsgspecError as fault:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as fault:
         raise ValueError(f"{index.name}: {fault}") from None
     for name in names:
         # a name with a path in it could lead out of the folder that was checked

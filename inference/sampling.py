@@ -38,6 +38,13 @@ def adjusted(
     if plain and not sampling.logit_bias:
         return logits
     row = logits.copy()
+    with np.errstate(over="ignore"):
+        _adjust(row, sampling, tokens, prompt)
+    # an infinity would leave no weight that is a number to draw by
+    return np.minimum(row, np.finfo(np.float32).max, out=row)
+
+
+def _adjust(row: NDArray[np.float32], sampling: SamplingParams, tokens: Sequence[int], prompt: int) -> None:
     if sampling.repetition_penalty != 1.0:
         seen = np.unique(np.array(tokens, dtype=np.intp))
         values = row[seen]
@@ -47,7 +54,6 @@ def adjusted(
         row[said] -= (sampling.presence_penalty + sampling.frequency_penalty * times).astype(np.float32)
     for token, bias in sampling.logit_bias:
         row[token] += np.float32(bias)
-    return row
 
 
 def choose(logits: NDArray[np.float32], sampling: SamplingParams, draw: float) -> int:

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from heapq import heapify, heappop, heapreplace
 
 from inference.blocks import BlockPool, NoBlocks, Table
 from inference.fairness import INPUT_PRICE, OUTPUT_PRICE, UNIT, WEIGHT, VirtualCounters
@@ -178,19 +179,24 @@ class Scheduler:
         """How many waiting requests go before this one by the counters of now; None where it does not wait."""
         if request_id not in self._jobs or request_id in self._running:
             return None
-        virtual = {tenant: self.counters[tenant] for tenant in self._waiting}
         queues = {tenant: iter(queue) for tenant, queue in self._waiting.items()}
-        for ahead in range(self.waiting):
-            tenant = min(virtual, key=lambda name: (virtual[name], name))
+        # a heap, as this is asked for each that comes, and a flood comes from many tenants
+        least = [(self.counters[tenant], tenant) for tenant in queues]
+        heapify(least)
+        ahead = 0
+        while least:
+            virtual, tenant = least[0]
             chosen = next(queues[tenant], None)
-            if chosen == request_id:
-                return ahead
             if chosen is None:
-                del virtual[tenant]
+                heappop(least)
                 continue
+            if chosen == request_id:
+                break
+            ahead += 1
             job = self._jobs[chosen]
-            virtual[tenant] += INPUT_PRICE * len(job.tokens) * UNIT * WEIGHT // job.weight
-        return self.waiting
+            price = 0 if job.charged else INPUT_PRICE * len(job.tokens)
+            heapreplace(least, (virtual + price * UNIT * WEIGHT // job.weight, tenant))
+        return ahead
 
     def _admit(self) -> bool:
         tenant = self.counters.least(self._waiting)

@@ -10,14 +10,14 @@ import asyncio
 import contextlib
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from inference.adapters import Adapters
 from inference.registry.refusal import Refused
-from inference.registry.rollout import choose
+from inference.registry.rollout import choose, without
 from inference.sequence import failure
 from inference.types import Chunk, EngineStats, GenerationRequest, InferenceEngine, InvalidRequest, Place
 
@@ -27,6 +27,7 @@ _AGAIN_S = 60.0
 """Shares with a version that could not be loaded are tried again after so long, or when they change."""
 Load = Callable[[int], InferenceEngine]
 Shares = Callable[[], Mapping[int, int]]
+Revoked = Callable[[], Collection[int]]
 
 
 @runtime_checkable
@@ -39,14 +40,17 @@ class Adopting(Protocol):
 class VersionedEngine:
     """An ``InferenceEngine`` over versions of ``model``; the last chunk of an answer names the one that gave it.
 
-    ``shares`` tells what each version gets in basis points, ``load`` makes the engine of one; both may block.
-    ``adapters`` finds those of tenants; a request with one goes to the version that it was made for. Raises Refused,
-    ValueError or OSError where a version with traffic cannot be loaded, or none has any.
+    ``shares`` tells what each version gets in basis points, ``revoked`` which get nothing whatever the shares,
+    ``load`` makes the engine of one; all may block. ``adapters`` finds those of tenants; a request with one goes to the
+    version that it was made for. Raises Refused, ValueError or OSError where a version with traffic cannot be loaded,
+    or none has any.
     """
 
-    def __init__(self, model: str, load: Load, shares: Shares, adapters: Adapters | None = None) -> None:
+    def __init__(
+        self, model: str, load: Load, shares: Shares, adapters: Adapters | None = None, revoked: Revoked = frozenset
+    ) -> None:
         self.model = model
-        self._load, self._read, self._adapters = load, shares, adapters
+        self._load, self._read, self._adapters, self._revoked = load, shares, adapters, revoked
         self._adopted: dict[tuple[str, str], tuple[int, InferenceEngine]] = {}
         self._shares = dict(shares())
         if not self._shares:
@@ -137,18 +141,30 @@ class VersionedEngine:
 
     async def follow(self, stop: asyncio.Event) -> None:
         """Take on shares as they change, until ``stop``."""
+        said, until = "", 0.0
         while not stop.is_set():
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), _LOOK_S)
                 return
             try:
                 await self.look()
-            except (Refused, ValueError, OSError) as fault:
-                _log.error("%s: the shares before stay in force: %s", self.model, fault)
+            except Exception as fault:
+                # whatever a loader raises: who follows no more never hears of a later roll-out or revocation either
+                told = str(fault) if isinstance(fault, ValueError | OSError) else type(fault).__name__
+                now = asyncio.get_running_loop().time()
+                if told != said or now >= until:
+                    # a registry that cannot be read cannot be read each second
+                    said, until = told, now + _AGAIN_S
+                    _log.error("%s: the shares before stay in force: %s", self.model, told)
 
     async def look(self) -> None:
-        """Take on the shares as they are now. Raises Refused, ValueError, OSError; the ones before stay then."""
-        shares = dict(await asyncio.to_thread(self._read))
+        """Take on the shares as they are now. What loading raises is raised; the ones before stay then, but for what
+        was revoked."""
+        shares, revoked = await asyncio.to_thread(lambda: (dict(self._read()), tuple(self._revoked())))
+        kept, shares = _unrevoked(self._shares, revoked), _unrevoked(shares, revoked)
+        if kept != self._shares:
+            # whether or not what is asked for now can be loaded
+            self._swap(kept, {})
         now = asyncio.get_running_loop().time()
         if shares == self._shares or (shares == self._refused and now < self._refused_at + _AGAIN_S):
             return
@@ -190,3 +206,10 @@ class VersionedEngine:
         if version not in self._shares and self._engines.get(version) is engine:
             del self._engines[version]
             await engine.close()
+
+
+def _unrevoked(shares: Mapping[int, int], revoked: Collection[int]) -> dict[int, int]:
+    left = dict(shares)
+    for version in revoked:
+        left = without(left, version)
+    return left

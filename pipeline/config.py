@@ -93,6 +93,7 @@ class Generate(Section):
     upstream_context: int = Field(4096, ge=16, le=2**24, description="tokens that its model reads and writes at most")
     batch: int = Field(16, ge=1, le=1024, description="requests that run together")
     watermark: bool = Field(True, description="mark sampled answers with the tenant's key, so that a copy is traced")
+    unmarked: str = Field("", description="tenants, by comma, that opted out of the mark; their records say so")
     pool: str = Field(
         "",
         pattern=r"^([a-z0-9][a-z0-9._-]{0,62})?$",

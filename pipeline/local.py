@@ -30,7 +30,7 @@ from pipeline.local_pools import LocalPools
 _log = logging.getLogger(__name__)
 Say = Callable[[str], None]
 DEFAULT_POLICIES = Path(__file__).parent / "policies" / "default.toml"
-_READY_S = 90.0
+_READY_S = 180.0
 _GRACE_S = 15.0
 _BACK_OFF_S = (0.0, 1.0, 2.0, 5.0, 10.0)
 _STEADY_S = 60.0

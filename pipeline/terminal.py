@@ -29,17 +29,41 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], 
     if not sys.stdout.isatty():
         print("\t".join(columns))
         for row in rows:
-            print("\t".join(str(cell) for cell in row))
+            print("\t".join(_line(cell) for cell in row))
         return
+    if not rows:
+        print(f"{title or columns[0]}: none")
+        return
+    if len(rows) == len(columns) == 1:
+        # a key or a secret is copied from here: nothing may be drawn around it, wrapped or cut
+        print(f"{title or columns[0]}:\n{_line(rows[0][0])}")
+        return
+    _draw(title, columns, rows)
+
+
+def _draw(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     from rich.table import Table
+    from rich.text import Text
 
     drawn = Table(title=title or None, title_justify="left")
     for index, column in enumerate(columns):
         numeric = bool(rows) and all(isinstance(row[index], int | float) for row in rows)
-        drawn.add_column(column, justify="right" if numeric else "left")
+        drawn.add_column(column, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
-        drawn.add_row(*(str(cell) for cell in row))
+        drawn.add_row(*(Text(_harmless(str(cell), keep="\n")) for cell in row))
     console().print(drawn)
+
+
+def _line(cell: object) -> str:
+    """On one line, so that a row stays a row."""
+    return _harmless(" ".join(str(cell).split("\n")), keep="")
+
+
+def _harmless(text: str, keep: str) -> str:
+    """Control characters spelled out: texts come from models and callers, and could steer the reader's terminal."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text)
 
 
 def document(value: Any) -> None:

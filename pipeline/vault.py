@@ -40,8 +40,8 @@ class FileKeyring:
     def __init__(self, path: Path) -> None:
         if not path.exists():
             raise ConfigError(
-                f"keyring {path} does not exist; run: sluice topics apply (a new deployment), restore it, "
-                "or set keys.home"
+                f"keyring {path} does not exist; run: sluice topics apply (a new deployment; sluice up does it by "
+                "itself), restore it, or set keys.home"
             )
         try:
             document = json.loads(path.read_text())

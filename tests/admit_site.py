@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
+from patience import looks
+
 from detectors.base import Screened, Transcript
 from pipeline.adapters.control_feed import ControlFeed
 from pipeline.adapters.kafka import Marks, Offsets, PartitionReader
@@ -86,7 +88,7 @@ async def history(bootstrap: str) -> list[LogRecord]:
 
 
 async def until_answered(bootstrap: str, count: int) -> list[LogRecord]:
-    for _ in range(300):
+    for _ in looks():
         records = await history(bootstrap)
         if sum(isinstance(r, Decision) for r in records) >= count:
             return records

@@ -5,8 +5,9 @@ Pickle, ``.bin``, ``.pt2`` and GGUF can carry code; ``auto_map`` and ``trust_rem
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -23,6 +24,11 @@ MAX_HEADER_BYTES = 64 << 20
 MAX_JSON_BYTES = 256 << 20
 REMOTE_CODE = frozenset({"auto_map", "trust_remote_code", "custom_pipelines"})
 _MAX_DEPTH = 64
+_Size = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+_BITS = {"BOOL": 8, "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6, "U8": 8, "I8": 8, "F8_E5M2": 8, "F8_E4M3": 8, "F8_E8M0": 8}
+_BITS |= {"I16": 16, "U16": 16, "F16": 16, "BF16": 16, "I32": 32, "U32": 32, "F32": 32}
+_BITS |= {"F64": 64, "I64": 64, "U64": 64, "C64": 64}
+"""Of one value, by the type's name in a safetensors header."""
 
 
 def check_name(name: str) -> None:
@@ -58,7 +64,7 @@ def _json(name: str, content: SealedBytes) -> Any:
         raise Refused("content", f"{name}: expected at most {MAX_JSON_BYTES} bytes of JSON, came {content.size}")
     try:
         return msgspec.json.decode(content.read())
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise Refused("content", f"{name}: expected JSON; export the model again") from None
 
 
@@ -90,17 +96,38 @@ def _check_shards(name: str, index: Any, files: Mapping[str, SealedBytes]) -> No
         raise Refused("missing_file", f"{name} names {_listed(missing)}, which is not in the model; fetch it again")
 
 
+class _Tensor(msgspec.Struct, frozen=True):
+    """What a safetensors header says of one tensor; ``data_offsets`` count from the header's end."""
+
+    dtype: str
+    shape: Annotated[tuple[_Size, ...], msgspec.Meta(max_length=64)]
+    data_offsets: tuple[_Size, _Size]
+
+    @property
+    def fits(self) -> bool:
+        begin, end = self.data_offsets
+        return self.dtype in _BITS and 8 * (end - begin) == math.prod(self.shape) * _BITS[self.dtype]
+
+
 def _check_safetensors(name: str, content: SealedBytes) -> None:
-    """The header's shape: size, JSON object, and no byte outside the tensors (github.com/huggingface/safetensors)."""
+    """The header: size, JSON object, each tensor as long as its shape says, and no byte in none or in two of them
+    (github.com/huggingface/safetensors). What passes here is not first refused by a worker that loads it."""
     size = int.from_bytes(content.read(8), "little")
     if content.size < 8 or not 2 <= size <= min(MAX_HEADER_BYTES, content.size - 8):
         raise Refused("content", f"{name}: expected safetensors, came something else; export the weights again")
     try:
-        header = msgspec.json.decode(content.read(8 + size)[8:], type=dict[str, dict[str, Any]])
-        ends = [int(entry["data_offsets"][1]) for key, entry in header.items() if key != "__metadata__"]
-    except (msgspec.MsgspecError, KeyError, IndexError, TypeError, ValueError, RecursionError):
+        header = msgspec.json.decode(content.read(8 + size)[8:], type=dict[str, msgspec.Raw])
+        header.pop("__metadata__", None)
+        tensors = [(key, msgspec.json.decode(told, type=_Tensor)) for key, told in header.items()]
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         raise Refused("content", f"{name}: expected a safetensors header; export the weights again") from None
-    if max(ends, default=0) != content.size - 8 - size:
+    at = 0
+    for key, tensor in sorted(tensors, key=lambda held: held[1].data_offsets):
+        if not tensor.fits or tensor.data_offsets[0] != at:
+            told = f"{name}: expected {key[:128]!r} as long as its type and shape say, right after the tensor before"
+            raise Refused("content", f"{told}; export the weights again")
+        at = tensor.data_offsets[1]
+    if at != content.size - 8 - size:
         raise Refused("content", f"{name}: expected tensors to fill the file exactly; it is cut short or padded")
 
 

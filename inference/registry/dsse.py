@@ -97,7 +97,7 @@ def _decode(raw: bytes) -> Envelope:
         raise Refused("signature", f"envelope: expected at most {MAX_ENVELOPE_BYTES} bytes, came {len(raw)}")
     try:
         envelope = msgspec.json.decode(raw, type=Envelope)
-    except msgspec.MsgspecError as fault:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as fault:
         raise Refused("signature", f"envelope: expected DSSE in JSON: {fault}; sign the model again") from None
     if len(envelope.signatures) > MAX_SIGNATURES:
         raise Refused("signature", f"envelope: expected at most {MAX_SIGNATURES} signatures")

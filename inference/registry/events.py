@@ -83,7 +83,7 @@ class EventLog:
     def _decode(self, line: bytes, number: int) -> RegistryEvent:
         try:
             return msgspec.json.decode(line, type=RegistryEvent)
-        except msgspec.MsgspecError:
+        except (msgspec.MsgspecError, UnicodeDecodeError):
             raise Refused("state", f"{self._path}: line {number} is no event; restore the file from a copy") from None
 
     def _last(self) -> tuple[int, str]:

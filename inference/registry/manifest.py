@@ -63,16 +63,16 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="slu
 def encode_manifest(manifest: Manifest) -> bytes:
     """Canonical bytes. Raises Refused where the manifest breaks a rule."""
     raw = msgspec.json.encode(manifest, order="sorted")
-    decode_manifest(raw)
+    decode_manifest(raw, "correct it and sign")
     return raw
 
 
-def decode_manifest(raw: bytes) -> Manifest:
+def decode_manifest(raw: bytes, advice: str = "sign the model again with this version of sluice") -> Manifest:
     """The manifest of signed bytes. Raises Refused."""
     try:
         manifest = msgspec.json.decode(raw, type=Manifest)
-    except msgspec.MsgspecError as fault:
-        raise Refused("manifest", f"manifest: {fault}; sign the model again with this version of sluice") from None
+    except (msgspec.MsgspecError, UnicodeDecodeError) as fault:
+        raise Refused("manifest", f"manifest: {fault}; {advice}") from None
     if msgspec.json.encode(manifest, order="sorted") != raw:
         raise Refused("manifest", "manifest: expected its canonical form (sorted keys, no spaces); sign it again")
     names = [entry.path for entry in manifest.files]

@@ -38,7 +38,7 @@ def open_revocations(raw: bytes, trust: Trust, least: int) -> RevocationList:
     """The list of a signed envelope. Raises Refused where it does not hold or is older than ``least``."""
     try:
         found = msgspec.json.decode(trust.open(raw, REVOCATION_TYPE), type=RevocationList)
-    except msgspec.MsgspecError as fault:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as fault:
         raise Refused("signature", f"revocation list: {fault}") from None
     if found.sequence < least or len(found.revoked) > MAX_REVOKED:
         raise Refused(

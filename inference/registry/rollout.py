@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from inference.registry.refusal import Refused
 
 WHOLE = 10_000
 """Shares are in basis points: 10,000 are all traffic."""
+
+
+def shares_of(pairs: Iterable[tuple[int, int]]) -> dict[int, int]:
+    """Shares by version. Raises Refused where a version comes twice: no one can tell which share was meant."""
+    shares: dict[int, int] = {}
+    for version, share in pairs:
+        if version in shares:
+            raise Refused("rollout", f"shares: expected each version once, came {version} again")
+        shares[version] = share
+    return shares
 
 
 def check_shares(shares: Mapping[int, int]) -> None:

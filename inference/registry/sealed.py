@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -14,12 +15,14 @@ from inference.registry.manifest import Manifest
 from inference.registry.memory import SealedBytes
 from inference.registry.opening import OpenModel
 from inference.registry.refusal import Refused
-from inference.registry.source import Digests, PlainFolder, copy_exactly
+from inference.registry.source import Digests, PlainFolder, Source, copy_exactly
 from inference.registry.stream import KEY_BYTES, decrypt, encrypt, sealed_size
 from inference.registry.wrapping import Holder, Recipient, unwrap_for
 
 ENVELOPE_FILE, SUFFIX = "keys.json", ".sealed"
 MAX_KEYS_BYTES = 16 << 20
+STALE_S = 86_400
+"""No version takes so long to be written."""
 _Entropy = Callable[[int], bytes]
 
 
@@ -69,11 +72,24 @@ class SealedFolder:
         return self._envelope
 
 
+def sweep(folder: Path, now: int) -> None:
+    """Remove what an ``add`` that was killed has left among a model's versions; ``now`` in Unix seconds."""
+    for path in folder.iterdir():
+        if path.name.startswith(".") and path.is_dir() and path.stat().st_mtime < now - STALE_S:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def source_of(folder: Path, holder: Callable[[], Holder]) -> Source:
+    """How a folder is read: a plain one as it lies, one at rest, such as an export, with the key of ``holder``."""
+    path = folder / ENVELOPE_FILE
+    return SealedFolder(folder, holder()) if path.is_file() and not path.is_symlink() else PlainFolder(folder)
+
+
 def read_envelope(folder: PlainFolder) -> KeyEnvelope:
     """The wrapped keys of a version at rest. Raises Refused."""
     try:
         return msgspec.json.decode(folder.read(ENVELOPE_FILE, MAX_KEYS_BYTES), type=KeyEnvelope)
-    except (FileNotFoundError, msgspec.MsgspecError):
+    except (FileNotFoundError, msgspec.MsgspecError, UnicodeDecodeError):
         raise Refused("sealed", f"{folder.folder}: expected {ENVELOPE_FILE} with wrapped keys; add it again") from None
 
 

@@ -57,7 +57,7 @@ def read_state(home: Path) -> State:
             return msgspec.json.decode(file.read(MAX_STATE_BYTES), type=State)
     except FileNotFoundError:
         raise Refused("state", f"{path}: expected the state of this registry; restore it from a copy") from None
-    except (msgspec.MsgspecError, OSError):
+    except (msgspec.MsgspecError, UnicodeDecodeError, OSError):
         raise Refused("state", f"{path}: does not decode; restore it from a copy, an empty one forgets pins") from None
 
 

@@ -9,11 +9,11 @@ little. Whoever may write this folder may lower pins; nobody can make it serve w
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -22,6 +22,7 @@ from inference.registry.access import allow_export, read_access
 from inference.registry.atomic import locked, sync_folder, write_atomically
 from inference.registry.dsse import MAX_ENVELOPE_BYTES, Trust, sign
 from inference.registry.events import Act, RegistryEvent
+from inference.registry.holdings import Broken, Held, held_of, require_place
 from inference.registry.keys import SigningKey
 from inference.registry.manifest import Manifest, check_id
 from inference.registry.opening import Freshness, OpenModel, open_model, read_manifest
@@ -34,6 +35,8 @@ from inference.registry.sealed import (
     SealedFolder,
     read_envelope,
     read_sidecars,
+    source_of,
+    sweep,
     total_sealed_size,
     wrapped,
     write_envelope,
@@ -42,16 +45,6 @@ from inference.registry.sealed import (
 from inference.registry.source import PlainFolder
 from inference.registry.state import State, begin_state, read_state, write_state
 from inference.registry.wrapping import Holder, Recipient, unwrap_for
-
-
-@dataclass(frozen=True, slots=True)
-class Held:
-    """One version in the registry; ``share`` in basis points of traffic, ``status`` served, held, expired, revoked."""
-
-    manifest: Manifest
-    digest: str
-    share: int
-    status: str
 
 
 class ModelRegistry:
@@ -64,13 +57,13 @@ class ModelRegistry:
         with locked(home / ".lock"):
             begin_state(home)
 
-    def add(self, folder: Path, to: Sequence[Recipient]) -> Manifest:
-        """Verify a signed folder, encrypt it for ``to`` and keep it. Raises Refused.
+    def add(self, folder: Path, to: Sequence[Recipient], holder: Holder | None = None) -> Manifest:
+        """Verify a signed folder, or what another registry exported for ``holder``, encrypt it for ``to`` and keep it.
 
-        Both digests are compared; the version must be higher than any seen of this model.
+        Both digests are compared; the version must be higher than any seen of this model. Raises Refused.
         """
-        source = PlainFolder(folder)
-        freshness = self._freshness(floors=False)
+        source = PlainFolder(folder) if holder is None else source_of(folder, lambda: holder)
+        freshness = self.freshness(floors=False)
         with self._recorder.attempt("add") as note, open_model(source, self._trust, freshness, sha256=True) as opened:
             manifest = opened.manifest
             note.model, note.version, note.count = manifest.model, manifest.version, manifest.size
@@ -79,25 +72,29 @@ class ModelRegistry:
             shutil.rmtree(staging, ignore_errors=True)
             staging.mkdir(parents=True, mode=0o700)
             try:
-                write_sealed(opened, read_sidecars(source, MAX_ENVELOPE_BYTES), staging, to)
+                write_sealed(opened, read_sidecars(PlainFolder(folder), MAX_ENVELOPE_BYTES), staging, to)
                 self._admit(manifest, staging, place)
             finally:
                 shutil.rmtree(staging, ignore_errors=True)
             return manifest
 
-    def held(self, model: str = "") -> list[Held]:
-        """What is in the registry, by model and version. Raises Refused where a manifest does not hold."""
-        state, revoked = read_state(self.home), self._revocations().pairs
-        found = []
-        for name, held in sorted(state.models.items()):
+    def held(self, model: str = "") -> list[Held | Broken]:
+        """What is in the registry, by model and version. Raises Refused where its state does not hold."""
+        state, freshness = read_state(self.home), self.freshness(floors=False)
+        found: list[Held | Broken] = []
+        for name in sorted(state.models):
             for version in self.versions(name) if model in ("", name) else ():
-                manifest, digest = self._manifest(name, version)
-                share = held.shares.get(version, 0)
-                status = "served" if share else "held"
-                status = "expired" if manifest.expires * 1000 <= self._clock() else status
-                status = "revoked" if (name, version) in revoked else status
-                found.append(Held(manifest, digest, share, status))
+                try:
+                    found.append(self._held(state, freshness, name, version))
+                except Refused as fault:
+                    # such as one whose signer is trusted no more: the others are to be seen all the same
+                    found.append(Broken(name, version, fault))
         return found
+
+    def one(self, model: str, version: int) -> Held:
+        """One version. Raises Refused where it is not here, or its manifest does not hold."""
+        self._require(model, version)
+        return self._held(read_state(self.home), self.freshness(floors=False), model, version)
 
     def versions(self, model: str) -> list[int]:
         """Numbers of the versions of one model, rising."""
@@ -110,17 +107,19 @@ class ModelRegistry:
         with self._recorder.attempt(act, model, version) as note:
             self._require(model, version)
             source = SealedFolder(self._place(model, version), holder)
-            opened = open_model(source, self._trust, self._freshness(floors=act == "load"), sha256=act == "verify")
-            if (opened.manifest.model, opened.manifest.version) != (model, version):
+            opened = open_model(source, self._trust, self.freshness(floors=act == "load"), sha256=act == "verify")
+            try:
+                require_place(opened.manifest, model, version)
+            except Refused:
                 opened.close()
-                raise Refused("altered", f"{model} version {version}: another version lies in its place; add it again")
+                raise
             note.count, note.to = opened.manifest.size, holder.name
             return opened
 
     def open_folder(self, folder: Path) -> OpenModel:
         """Verify a signed folder outside the registry and pin its version: an older one is refused from then on."""
         with self._recorder.attempt("load") as note:
-            opened = open_model(PlainFolder(folder), self._trust, self._freshness())
+            opened = open_model(PlainFolder(folder), self._trust, self.freshness())
             manifest = opened.manifest
             note.model, note.version, note.count = manifest.model, manifest.version, manifest.size
             with self._changing() as state:
@@ -136,7 +135,7 @@ class ModelRegistry:
         with self._recorder.attempt("roll", model, max(shares, default=0)) as note, self._changing() as state:
             note.reason = ",".join(f"{version}={share}" for version, share in sorted(shares.items()))
             check_shares(shares)
-            freshness = self._freshness()
+            freshness = self.freshness()
             for version in shares:
                 self._require(model, version)
                 freshness.check(self._manifest(model, version)[0])
@@ -154,8 +153,11 @@ class ModelRegistry:
             if not back:
                 raise Refused("rollout", f"{model}: expected an earlier roll-out to go back to, came none; use roll")
             note.version, note.reason = max(back), ",".join(f"{v}={share}" for v, share in sorted(back.items()))
+            freshness = self.freshness(floors=False)
             for version in back:
                 self._require(model, version)
+                # workers would not take on what has expired meanwhile, and the caller would think they had
+                freshness.check(self._manifest(model, version)[0])
             served = msgspec.structs.replace(held, shares=back, floor=min(back), earlier={})
             write_state(self.home, state.with_model(model, served))
             return dict(back)
@@ -184,9 +186,12 @@ class ModelRegistry:
         """
         with self._recorder.attempt("export", model, version) as note:
             note.to = to.name
+            if out.exists():
+                # asked before the bytes are charged
+                raise FileExistsError(errno.EEXIST, "exists; name a folder that is to be made", str(out))
             self._require(model, version)
             manifest, _ = self._manifest(model, version)
-            self._freshness(floors=False).check(manifest)
+            self.freshness(floors=False).check(manifest)
             place = PlainFolder(self._place(model, version))
             envelope = read_envelope(place)
             key = unwrap_for(holder, envelope.recipients, envelope.context)
@@ -216,6 +221,10 @@ class ModelRegistry:
         """What ``rollout.choose`` needs."""
         return dict(read_state(self.home).of(model).shares)
 
+    def revoked(self, model: str) -> frozenset[int]:
+        """Versions that must not be served, whoever has them loaded. Raises Refused."""
+        return frozenset(version for name, version in self._revocations().pairs if name == model)
+
     def events(self) -> list[RegistryEvent]:
         """The whole record, oldest first. Raises Refused where its chain is broken."""
         return list(self._recorder.log.read())
@@ -244,13 +253,15 @@ class ModelRegistry:
             sync_folder(place.parent)
             raised = msgspec.structs.replace(held, highest=manifest.version)
             write_state(self.home, state.with_model(manifest.model, raised))
+            sweep(place.parent, self._clock() // 1000)
 
     @contextmanager
     def _changing(self) -> Iterator[State]:
         with locked(self.home / ".lock"):
             yield read_state(self.home)
 
-    def _freshness(self, *, floors: bool = True) -> Freshness:
+    def freshness(self, *, floors: bool = True) -> Freshness:
+        """What is too old here and now; without ``floors`` no version is too low. Raises Refused."""
         pins = read_state(self.home).floors if floors else {}
         return Freshness(self._clock() // 1000, pins, self._revocations().pairs)
 
@@ -274,4 +285,9 @@ class ModelRegistry:
             raise Refused("unknown", f"{model}: no version {version} here; known: {listed}; see: sluice model list")
 
     def _manifest(self, model: str, version: int) -> tuple[Manifest, str]:
-        return read_manifest(PlainFolder(self._place(model, version)), self._trust)
+        manifest, digest = read_manifest(PlainFolder(self._place(model, version)), self._trust)
+        require_place(manifest, model, version)
+        return manifest, digest
+
+    def _held(self, state: State, freshness: Freshness, model: str, version: int) -> Held:
+        return held_of(*self._manifest(model, version), state.of(model).shares.get(version, 0), freshness)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from heapq import nlargest
+from itertools import takewhile
 
 import numpy as np
 
@@ -15,6 +17,8 @@ LAYER_WEIGHTS = tuple(round(10 - 9 * layer / (LAYERS - 1)) for layer in range(LA
 """Early layers decide more matches, so they tell more (linear, as in the paper); integers make the tail exact."""
 ALARM = 1e-6
 """A text is attributed where the corrected false-alarm probability is below this."""
+MOST = 16
+"""Keys named of one text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +35,13 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class Detection:
-    """The best of ``tried`` keys. ``false_alarm`` is corrected for their number."""
+    """The best of ``tried`` keys. ``false_alarm`` is corrected for their number. ``others``, best first: further keys
+    that the text would be attributed to by themselves, such as those of a second tenant or of another month."""
 
     best: Score | None
     tried: int
     false_alarm: float
+    others: tuple[Score, ...] = ()
 
     @property
     def attributed(self) -> bool:
@@ -71,16 +77,20 @@ def detect(tokens: Sequence[int], keys: Iterable[MarkKey]) -> Detection:
     for any text; it assumes that its author did not have the key.
     """
     contexts, drawn = scored_pairs(tokens)
-    best: MarkKey | None = None
-    highest, tried = -1, 0
-    if len(drawn):
-        for key in keys:
-            tried += 1
-            total = total_of(key, contexts, drawn)
-            if total > highest:
-                best, highest = key, total
-    if best is None:
-        return Detection(None, tried, 1.0)
-    chance = tail_probability(highest, len(drawn), LAYER_WEIGHTS)
-    score = Score(best.tenant, best.epoch, highest, len(drawn), z_of(highest, len(drawn)), chance)
-    return Detection(score, tried, family(chance, tried))
+    totals = [(total_of(key, contexts, drawn), key.tenant, key.epoch) for key in keys] if len(drawn) else []
+    if not totals:
+        return Detection(None, 0, 1.0)
+    # of equal totals the key that came first
+    first, *rest = nlargest(MOST, totals, key=lambda found: found[0])
+    best = _score(*first, len(drawn))
+    others = takewhile(_alarming(len(totals)), (_score(*found, len(drawn)) for found in rest))
+    return Detection(best, len(totals), family(best.probability, len(totals)), tuple(others))
+
+
+def _alarming(tried: int) -> Callable[[Score], bool]:
+    return lambda score: family(score.probability, tried) < ALARM
+
+
+def _score(total: int, tenant: str, epoch: int, scored: int) -> Score:
+    chance = tail_probability(total, scored, LAYER_WEIGHTS)
+    return Score(tenant, epoch, total, scored, z_of(total, scored), chance)

@@ -71,7 +71,7 @@ def read_secrets(path: Path) -> Secrets:
         return of_master(raw)
     try:
         granted = msgspec.json.decode(raw, type=Grant)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, UnicodeDecodeError):
         raise ValueError(f"{path}: expected a master secret, or a grant; run: sluice deploy grant") from None
     if {len(granted.mark), len(granted.index), len(granted.salt)} != {SECRET_BYTES}:
         raise ValueError(f"{path}: expected secrets of {SECRET_BYTES} bytes; run again: sluice deploy grant")

@@ -115,7 +115,8 @@ def _torch_engine(folder: Path, ours: Generate, keys: Keys) -> InferenceEngine:
 
     marker = None
     if ours.watermark:
-        marker = TenantMarker(_secrets(ours, keys).mark, lambda tenant: MarkPolicy(), _now_ms)
+        spared = frozenset(ours.unmarked.replace(" ", "").split(","))
+        marker = TenantMarker(_secrets(ours, keys).mark, lambda tenant: MarkPolicy(opted_out=tenant in spared), _now_ms)
     return TorchEngine(folder, max_batch=ours.batch, threads=ours.threads, device=ours.device, marker=marker)
 
 
@@ -163,10 +164,12 @@ def _registry_engine(ours: Generate, models: Models, keys: Keys) -> VersionedEng
             return _torch_engine(model.folder, ours, keys)
 
     def digest(model: str, number: int) -> str:
-        return next((held.digest for held in registry.held(model) if held.manifest.version == number), "")
+        return registry.one(model, number).digest
 
     adapters = Adapters(opened, registry.shares, digest)
-    return VersionedEngine(name, load, lambda: {int(version): WHOLE} if version else registry.shares(name), adapters)
+    # a version that is named outright gets all traffic, until it is revoked
+    shares = (lambda: {int(version): WHOLE}) if version else (lambda: registry.shares(name))
+    return VersionedEngine(name, load, shares, adapters, lambda: registry.revoked(name))
 
 
 def _account() -> str:

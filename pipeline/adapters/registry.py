@@ -6,21 +6,36 @@ import base64
 import os
 import time
 import tomllib
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from pipeline.adapters import topic_admin
 from pipeline.adapters.control_feed import ControlFeed
 from pipeline.adapters.kafka_write import Publisher
 from pipeline.errors import ConfigError, Malformed
 from pipeline.events.codec import encode
-from pipeline.events.control import AnyDocument, Control, Key, Model, Organisation, Plan, Principal, Tenant, parse
+from pipeline.events.control import (
+    AnyDocument,
+    Control,
+    Key,
+    Limit,
+    Model,
+    Organisation,
+    Plan,
+    Principal,
+    Tenant,
+    parse,
+)
 from pipeline.events.messages import Access
 from pipeline.topics import partition_of
 from pipeline.vault import Kms, Vault, tenant_keys
 
 KEY_PREFIX = "sk-sluice-"
+MAX_WEBHOOK = 512
+MAX_WINDOW = 1_000
 _KINDS = {"plan": Plan, "organisation": Organisation, "model": Model}
 
 
@@ -35,13 +50,63 @@ def read_policies(path: Path) -> list[AnyDocument]:
         raise ConfigError(f"{path}: unknown tables {sorted(unknown)}; expected {sorted(_KINDS)}")
     documents = []
     for kind in _KINDS:
-        for entry in tree.get(kind, []):
+        for entry in _entries(tree, kind, path):
             try:
                 documents.append(parse(encode({"doc": kind, **entry})))
             except Malformed as error:
                 raise ConfigError(f"{path}: [[{kind}]] {entry.get('id', '?')}: {error}") from error
+    fault = next(_unsound(documents), "")
+    if fault:
+        raise ConfigError(f"{path}: {fault}")
     _require_known(documents, path)
     return documents
+
+
+def checked_webhook(url: str) -> str:
+    """A URL to which alerts can be delivered; empty: none. Raises ConfigError."""
+    try:
+        parts = urlsplit(url)
+        fits = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:
+        fits = False
+    if url and (not fits or len(url) > MAX_WEBHOOK or not url.isascii() or not url.isprintable() or " " in url):
+        raise ConfigError(f"webhook: expected http(s)://host/path in {MAX_WEBHOOK} characters, came {url[:80]!r}")
+    return url
+
+
+def _entries(tree: dict[str, Any], kind: str, path: Path) -> list[dict[str, Any]]:
+    found = tree.get(kind, [])
+    if not isinstance(found, list) or not all(isinstance(entry, dict) for entry in found):
+        raise ConfigError(f"{path}: {kind}: expected tables, each under a line [[{kind}]] of its own")
+    return found
+
+
+def _unsound(documents: list[AnyDocument]) -> Iterator[str]:
+    """What each document may say by itself but no operator means; old ones in ``control`` stay as they are."""
+    if not documents:
+        yield f"nothing in it: expected tables of {', '.join(f'[[{kind}]]' for kind in _KINDS)}"
+    for name, count in Counter((document.doc, document.id) for document in documents).items():
+        if count > 1:
+            yield f"[[{name[0]}]] {name[1]}: expected once, came {count} times"
+    for plan in documents:
+        if isinstance(plan, Plan):
+            yield from (f"[[plan]] {plan.id}: {fault}" for fault in _unsound_plan(plan))
+
+
+def _unsound_plan(plan: Plan) -> Iterator[str]:
+    for name in ("max_tokens", "max_input_bytes"):
+        if getattr(plan, name) < 1:
+            yield f"{name}: expected 1 or more, came {getattr(plan, name)}: it would refuse every request"
+    for scope in ("organisation", "tenant", "principal"):
+        limits: tuple[Limit, ...] = getattr(plan, scope)
+        for limit in limits:
+            where = f"{scope}.{limit.id}"
+            if sum(other.id == limit.id for other in limits) > 1:
+                yield f"{where}: expected an id of its own, for each limit of a scope"
+            if limit.meter == "window" and limit.unit != "requests":
+                yield f"{where}: a window counts requests; for tokens take rate or budget"
+            if limit.meter == "window" and limit.amount > MAX_WINDOW:
+                yield f"{where}: a window keeps each time it counted: expected at most {MAX_WINDOW}, or rate or budget"
 
 
 def _require_known(documents: list[AnyDocument], path: Path) -> None:
@@ -77,6 +142,14 @@ class Registry:
         except Malformed as error:
             raise ConfigError(f"{error}; see: sluice tenant list") from None
 
+    def webhook(self, tenant: str) -> tuple[str, str]:
+        """Where a tenant's alerts go, and the secret that a receiver checks them with."""
+        # every stage imports this module, and none but notify needs an HTTP client
+        from pipeline.adapters.webhook import secret_text
+
+        held = self._tenant(tenant)
+        return held.webhook, secret_text(Vault(self._kms, self.control).webhook_secret(tenant))
+
     async def apply_policies(self, documents: list[AnyDocument]) -> list[str]:
         """Write those that differ from what is in force; gives their names."""
         await self._feed.refresh()
@@ -102,13 +175,15 @@ class Registry:
             raise ConfigError(f"tenant {tenant!r} exists; choose another id")
         if plan not in control.plans:
             raise ConfigError(f"no plan {plan!r}; known: {', '.join(sorted(control.plans)) or 'none (policy apply)'}")
+        organisation = organisation or tenant
+        keys = tenant_keys(self._kms, tenant)
+        # all of it is read before any of it is written
+        document = _made(Tenant, id=tenant, organisation=organisation, plan=plan, webhook=webhook, **keys)
+        root = _made(Organisation, id=organisation)
         if control.plans[plan].isolation != "shared":
             await self._add_pools([tenant])
-        organisation = organisation or tenant
         if organisation not in control.organisations:
-            await self._write(_made(Organisation, id=organisation), "organisation.add")
-        keys = tenant_keys(self._kms, tenant)
-        document = _made(Tenant, id=tenant, organisation=organisation, plan=plan, webhook=webhook, **keys)
+            await self._write(root, "organisation.add")
         await self._write(document, "tenant.add")
         await self._feed.refresh()
 

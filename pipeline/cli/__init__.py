@@ -9,6 +9,7 @@ import importlib
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -69,7 +70,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     arguments = build_parser(_needed(argv)).parse_args(argv)
     # its warnings repeat what our own errors say, and name no fix
-    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+    for client in ("aiokafka", "clickhouse_connect"):
+        logging.getLogger(client).setLevel(logging.CRITICAL)
     try:
         settings = config.load(_file(arguments))
         return int(arguments.act(arguments, settings))
@@ -84,6 +86,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _say(error, 3)
     except Fatal as error:
         return _say(error, 4)
+    except OSError as error:
+        if error.errno is None:
+            return _unexpected(error)
+        name = f"{error.filename}: " if error.filename is not None else ""
+        # resolvers count their errors downwards, and only they know the texts
+        text = os.strerror(error.errno) if error.errno > 0 else error.strerror
+        return _say(ConfigError(f"{name}{text}"), 3 if isinstance(error, ConnectionError) else 2)
+    except Exception as error:
+        return _unexpected(error)
 
 
 def _needed(argv: Sequence[str]) -> Sequence[str]:
@@ -104,6 +115,16 @@ def _file(arguments: argparse.Namespace) -> Path | None:
         return Path(arguments.config)
     written = Path(arguments.home) / "sluice.toml"
     return written if written.exists() else None
+
+
+def _unexpected(error: Exception) -> int:
+    """The text of an unexpected error may quote a prompt or a secret, so only its type and place are told.
+
+    Left to Python it would end as exit code 1, which says that a check found something.
+    """
+    place = "".join(traceback.format_tb(error.__traceback__)[-6:])
+    print(f"{place}sluice: unexpected {type(error).__name__} at the place above; please report it", file=sys.stderr)
+    return 4
 
 
 def _say(error: Exception, code: int) -> int:

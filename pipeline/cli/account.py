@@ -8,6 +8,7 @@ import getpass
 from typing import Any
 
 from pipeline import terminal, wiring
+from pipeline.cli.arguments import whole
 from pipeline.config import Settings
 
 _VERDICTS = {
@@ -35,7 +36,7 @@ def add(commands: Any) -> None:
     )
     acts = parser.add_subparsers(metavar="ACT", required=True)
     listed = acts.add_parser("list", help="accounts that rose a step, the latest first, and those judged by hand")
-    listed.add_argument("--limit", type=int, choices=range(1, 100_001), metavar="N", default=100)
+    listed.add_argument("--limit", type=whole(1, 100_000), metavar="N", default=100)
     listed.set_defaults(act=_list)
     for verb, (_, meaning) in _VERDICTS.items():
         made = acts.add_parser(verb, help=meaning, description=f"{meaning[0].upper()}{meaning[1:]}.")

@@ -8,6 +8,7 @@ import sys
 from typing import Any
 
 from pipeline import config, terminal
+from pipeline.cli.arguments import whole
 from pipeline.config import Settings
 from pipeline.errors import ConfigError
 
@@ -23,7 +24,9 @@ def add(commands: Any) -> None:
     ask.add_argument("prompt")
     ask.add_argument("--url", default="", help="the gateway (default: that of the settings)")
     ask.add_argument("--model", default=None, help="one of GET /v1/models (default: the plan's first)")
-    ask.add_argument("--max-tokens", type=int, default=None, help="(default: the plan's most)")
+    ask.add_argument(
+        "--max-tokens", type=whole(1, 1_000_000), metavar="N", default=None, help="(default: the plan's most)"
+    )
     ask.add_argument("--json", action="store_true", help="for programs")
     ask.set_defaults(act=_ask)
 

@@ -11,6 +11,7 @@ from typing import Any
 from pipeline import terminal, wiring
 from pipeline.adapters.auditor import as_document
 from pipeline.config import Settings
+from pipeline.errors import ConfigError
 
 
 def add(commands: Any) -> None:
@@ -29,7 +30,7 @@ def add(commands: Any) -> None:
 
 
 def _verify(arguments: argparse.Namespace, settings: Settings) -> int:
-    keys = arguments.keys.read_text().split() if arguments.keys else asyncio.run(wiring.log_keys(settings))
+    keys = _keys(arguments.keys) if arguments.keys else asyncio.run(wiring.log_keys(settings))
     interactive = sys.stderr.isatty() and not arguments.json
 
     def say(text: str) -> None:
@@ -44,3 +45,13 @@ def _verify(arguments: argparse.Namespace, settings: Settings) -> int:
     else:
         terminal.audit_report(report)
     return 0 if report.ok else 1
+
+
+def _keys(path: Path) -> list[str]:
+    try:
+        found = path.read_text("utf-8").split()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--keys {path}: {getattr(error, 'strerror', None) or 'expected text in UTF-8'}") from None
+    if not found:
+        raise ConfigError(f"--keys {path}: expected verifier keys, one a line; the file is empty")
+    return found

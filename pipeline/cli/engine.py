@@ -8,7 +8,9 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.cli.arguments import whole
 from pipeline.config import Settings
+from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,30 +32,25 @@ def add(commands: Any) -> None:
     )
     bench.add_argument("--json", action="store_true", help="for programs")
     bench.add_argument("--model", default="glossary", help="'glossary', a model folder, or 'random' (56 M parameters)")
-    bench.add_argument("--concurrent", type=_within(2, 1024), default=32, help="requests at once")
-    bench.add_argument("--prompt", type=_within(0, 256), default=64, help="longest prompt in words; 0 short questions")
-    bench.add_argument("--tokens", type=_within(1, 512), default=64, help="longest answer in tokens")
-    bench.add_argument("--threads", type=_within(1, 256), default=2, help="threads of the arithmetic on the CPU")
-    bench.add_argument("--rounds", type=_within(1, 20), default=2, help="best of so many rounds")
+    bench.add_argument("--concurrent", type=whole(2, 1024), default=32, help="requests at once")
+    bench.add_argument("--prompt", type=whole(0, 256), default=64, help="longest prompt in words; 0 short questions")
+    bench.add_argument("--tokens", type=whole(1, 512), default=64, help="longest answer in tokens")
+    bench.add_argument("--threads", type=whole(1, 256), default=2, help="threads of the arithmetic on the CPU")
+    bench.add_argument("--rounds", type=whole(1, 20), default=2, help="best of so many rounds")
     bench.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
-    bench.add_argument("--probe", type=_within(0, 1000), default=20, help="pairs of guesses of the probe; 0 none")
+    bench.add_argument("--probe", type=whole(0, 1000), default=20, help="pairs of guesses of the probe; 0 none")
     bench.add_argument("--reference", action="store_true", help="also transformers' continuous batching, if installed")
     bench.set_defaults(act=_bench)
 
 
-def _within(low: int, high: int) -> Any:
-    def number(text: str) -> int:
-        value = int(text)
-        if not low <= value <= high:
-            raise argparse.ArgumentTypeError(f"expected {low} to {high}")
-        return value
-
-    return number
-
-
 def _bench(asked: argparse.Namespace, _settings: Settings) -> int:
-    with _folder(asked.model) as folder:
-        found = _measure(folder, asked)
+    try:
+        with _folder(asked.model) as folder:
+            found = _measure(folder, asked)
+    except OSError as error:
+        raise ConfigError(f"--model {asked.model}: {error.filename or ''} {error.strerror}") from error
+    except ValueError as error:
+        raise ConfigError(f"--model {asked.model}: {error}") from error
     if asked.json:
         print(json.dumps(found))
         return 0

@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import asyncio
 import getpass
+import time
 from typing import Any
 
 from dashboards.render import View, raw, render
 from pipeline import terminal, wiring
+from pipeline.cli.arguments import whole
 from pipeline.config import Settings
 from pipeline.errors import ConfigError
 
@@ -40,7 +42,7 @@ def add(commands: Any) -> None:
         made.add_argument("--json", action="store_true", help="for programs")
         made.set_defaults(act=_label, verdict=verdict)
     listed = acts.add_parser("list", help="the newest labels")
-    listed.add_argument("--limit", type=int, default=100)
+    listed.add_argument("--limit", type=whole(1, 100_000), metavar="N", default=100)
     precision = acts.add_parser("precision", help="confirmed and false alarms of each rule, over everything sealed")
     for made, act in ((listed, _list), (precision, _precision)):
         made.add_argument("--json", action="store_true", help="for programs")
@@ -48,13 +50,7 @@ def add(commands: Any) -> None:
 
 
 def _label(arguments: argparse.Namespace, settings: Settings) -> int:
-    with wiring.store(settings, patience_s=5) as store:
-        known = store.query(_KNOWN, {"request": arguments.request})
-    if not known:
-        raise ConfigError(
-            f"no sealed decision about {arguments.request[:80]!r}; give the id in x-sluice-request, and a second for "
-            "it to be sealed"
-        )
+    known = _decided(arguments.request, settings)
     tenant, principal, verdict, reason, rules = known[0]
     analyst = arguments.by or getpass.getuser()
 
@@ -69,9 +65,19 @@ def _label(arguments: argparse.Namespace, settings: Settings) -> int:
     return 0
 
 
+def _decided(request: str, settings: Settings) -> Any:
+    """The sealed decision, waited for a little: an answer is there before it is sealed."""
+    with wiring.store(settings, patience_s=5) as store:
+        for pause in (0.0, 0.5, 1.0, 1.5, 2.0):
+            time.sleep(pause)
+            if known := store.query(_KNOWN, {"request": request}):
+                return known
+    raise ConfigError(
+        f"no sealed decision about {request[:80]!r} within 5 s; expected an id as in x-sluice-request or an alert"
+    )
+
+
 def _list(arguments: argparse.Namespace, settings: Settings) -> int:
-    if not 1 <= arguments.limit <= 100_000:
-        raise ConfigError(f"--limit: expected 1 to 100,000, came {arguments.limit}")
     with wiring.store(settings, patience_s=5) as store:
         rows = store.query(_LABELS, {"limit": arguments.limit})
     terminal.table("labels", ("request", "tenant", "label", "by", "time"), rows, as_json=arguments.json)

@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline import config, terminal
+from pipeline.cli.arguments import PORT
 from pipeline.config import Settings
+from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
     from pipeline.local import LocalStack
@@ -45,10 +47,10 @@ def add(commands: Any) -> None:
 
 
 def _ports(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--port", type=int, default=8080, help="gateway (default %(default)s)")
-    parser.add_argument("--kafka-port", type=int, default=9092, help="default %(default)s")
-    parser.add_argument("--kafka-controller-port", type=int, default=9093, help="default %(default)s")
-    parser.add_argument("--clickhouse-port", type=int, default=8123, help="default %(default)s")
+    parser.add_argument("--port", type=PORT, metavar="N", default=8080, help="gateway (default %(default)s)")
+    parser.add_argument("--kafka-port", type=PORT, metavar="N", default=9092, help="default %(default)s")
+    parser.add_argument("--kafka-controller-port", type=PORT, metavar="N", default=9093, help="default %(default)s")
+    parser.add_argument("--clickhouse-port", type=PORT, metavar="N", default=8123, help="default %(default)s")
     parser.add_argument("--model", default="glossary", help="'glossary' (from the registry), 'echo' or a model folder")
 
 
@@ -88,6 +90,8 @@ def _with_stack(
     from pipeline.local import LocalStack, Ports
 
     ports = Ports(arguments.port, arguments.kafka_port, arguments.kafka_controller_port, arguments.clickhouse_port)
+    if len({arguments.port, arguments.kafka_port, arguments.kafka_controller_port, arguments.clickhouse_port}) < 4:
+        raise ConfigError("--port, --kafka-port, --kafka-controller-port, --clickhouse-port: expected four that differ")
     overrides = {"SLUICE_GENERATE__MODEL": arguments.model}
     stack = LocalStack(Path(arguments.home), config.cache(), ports, overrides)
     signal.signal(signal.SIGTERM, _interrupt)
@@ -115,6 +119,14 @@ def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+def _itself() -> str:
+    """How the reader of a hint runs this command."""
+    if shutil.which("sluice"):
+        return "sluice"
+    started = Path(sys.argv[0])
+    return "python -m pipeline" if started.name == "__main__.py" else os.path.relpath(started)
+
+
 def _say_next(stack: LocalStack) -> None:
     rows = [
         ("gateway", stack.url),
@@ -123,7 +135,7 @@ def _say_next(stack: LocalStack) -> None:
         ("logs", stack.home / "logs"),
     ]
     terminal.table("running; Ctrl-C stops it", ("what", "where"), rows)
-    sluice = "sluice" if shutil.which("sluice") else os.path.relpath(sys.argv[0])
+    sluice = _itself()
     if stack.home != config.default_home():
         sluice += f" --home {stack.home}"
     _say(

@@ -13,16 +13,18 @@ from typing import Any
 
 import msgspec
 
+from inference.registry.holdings import Broken, Held
 from inference.registry.keys import ECDSA, MANIFEST_ALGORITHMS, SigningKey, read_signing_keys, write_private
 from inference.registry.manifest import Manifest, Parent
 from inference.registry.opening import Freshness, OpenModel, open_model, read_manifest
 from inference.registry.refusal import Refused
 from inference.registry.release import SHIPPED, sign_folder
-from inference.registry.rollout import WHOLE
+from inference.registry.rollout import WHOLE, shares_of
+from inference.registry.sealed import source_of
 from inference.registry.source import PlainFolder
-from inference.registry.store import Held
 from inference.registry.wrapping import Recipient, Tenant, Worker, WorkerAddress, create_worker
 from pipeline import terminal, wiring
+from pipeline.cli.arguments import whole
 from pipeline.config import Settings
 from pipeline.errors import ConfigError, Retryable
 from pipeline.vault import FileKeyring
@@ -44,6 +46,7 @@ from keys to traffic:
 to another machine:
   sluice model keygen worker.pem --worker            there; worker.pem.pub comes here
   sluice model export tiny 1 --to worker.pem.pub --out FOLDER   needs the role model:export in access.toml
+  sluice model add FOLDER                            there, with worker.pem in keys.home
 exit codes: 0 done   1 verify found something   2 refused, or wrong usage; the text says what to do
 """
 _DAY_S = 86_400
@@ -66,7 +69,7 @@ def add(commands: Any) -> None:
     _command(group, "list", "versions in the registry with their shares", _list).add_argument("model", nargs="?")
     _versioned(_command(group, "show", "one version: files, digests, lineage", _show))
     _command(group, "log", "every attempt on record; exit 2 where the record was changed", _log)
-    adding = _command(group, "add", "verify a signed folder and keep it encrypted", _add)
+    adding = _command(group, "add", "verify a signed folder, or an export, and keep it encrypted", _add)
     adding.add_argument("folder", type=Path)
     adding.add_argument("--tenant", action="append", default=[], help="may open it too; give it once for each")
     rolling = _command(group, "roll", "give versions their shares of traffic in percent", _roll)
@@ -92,7 +95,7 @@ def _signing(group: Any) -> None:
     signing.add_argument("--version", type=int, required=True, help="higher than the one before")
     signing.add_argument("--licence", required=True, help="SPDX expression")
     signing.add_argument("--keys", type=Path, required=True, help="private keys, as keygen writes them")
-    signing.add_argument("--days", type=int, default=730, help="until the signature expires")
+    signing.add_argument("--days", type=whole(1, 36_500), default=730, help="until the signature expires")
     signing.add_argument("--base", type=Path, help="signed folder that an adapter belongs to")
 
 
@@ -146,12 +149,18 @@ def _verify(arguments: argparse.Namespace, settings: Settings) -> int:
 def _openings(arguments: argparse.Namespace, settings: Settings) -> list[tuple[str, Callable[[], OpenModel]]]:
     folder = Path(arguments.what) if arguments.what else SHIPPED
     if not arguments.what or folder.is_dir():
-        trust, now = wiring.model_trust(settings), int(time.time())
-        return [(str(folder), lambda: open_model(PlainFolder(folder), trust, Freshness(now), sha256=True))]
-    registry, operator = wiring.models(settings), Tenant(FileKeyring(settings.keys.keyring))
+        trust = wiring.model_trust(settings)
+        # no registry is made for a look at a folder, but what one has revoked is revoked here too
+        known = settings.models.home.is_dir()
+        freshness = wiring.models(settings).freshness(floors=False) if known else Freshness(int(time.time()))
+        source = source_of(folder, lambda: Worker.read(settings.keys.worker_key))
+        return [(str(folder), lambda: open_model(source, trust, freshness, sha256=True))]
+    registry = wiring.models(settings)
     versions = [arguments.version] if arguments.version else registry.versions(arguments.what)
     if not versions:
         raise Refused("unknown", f"{arguments.what}: neither a folder nor a model of the registry: sluice model list")
+
+    operator = Tenant(FileKeyring(settings.keys.keyring))
 
     def opening(version: int) -> Callable[[], OpenModel]:
         return lambda: registry.open(arguments.what, version, operator, "verify")
@@ -161,26 +170,29 @@ def _openings(arguments: argparse.Namespace, settings: Settings) -> list[tuple[s
 
 def _list(arguments: argparse.Namespace, settings: Settings) -> int:
     held = wiring.models(settings).held(arguments.model or "")
-    rows = [
-        (h.manifest.model, h.manifest.version, h.manifest.kind, h.manifest.size, h.share * 100 / WHOLE, h.status)
-        for h in held
-    ]
+    if arguments.model and not held:
+        raise Refused("unknown", f"{arguments.model}: no version of it here; see: sluice model list")
     columns = ("model", "version", "kind", "bytes", "percent", "status")
-    terminal.table("models", columns, rows, as_json=arguments.json)
+    terminal.table("models", columns, [_row(one) for one in held], as_json=arguments.json)
     return 0
 
 
+def _row(held: Held | Broken) -> tuple[str | int | float, ...]:
+    if isinstance(held, Broken):
+        return held.model, held.version, "", 0, 0.0, f"{held.why.code}: {held.why}"
+    manifest = held.manifest
+    return manifest.model, manifest.version, manifest.kind, manifest.size, held.share * 100 / WHOLE, held.status
+
+
 def _show(arguments: argparse.Namespace, settings: Settings) -> int:
-    held = [h for h in wiring.models(settings).held(arguments.model) if h.manifest.version == arguments.version]
-    if not held:
-        raise Refused("unknown", f"{arguments.model}: no version {arguments.version} here: sluice model list")
+    held = wiring.models(settings).one(arguments.model, arguments.version)
     if arguments.json:
-        terminal.document(_document(held[0]))
+        terminal.document(_document(held))
         return 0
-    for name, value in _document(held[0]).items():
+    for name, value in _document(held).items():
         if name != "files":
             print(f"{name:10} {value}")
-    rows = [(entry.path, entry.size, entry.blake3) for entry in held[0].manifest.files]
+    rows = [(entry.path, entry.size, entry.blake3) for entry in held.manifest.files]
     terminal.table("", ("file", "bytes", "blake3"), rows)
     return 0
 
@@ -194,25 +206,24 @@ def _document(held: Held) -> dict[str, Any]:
 def _log(arguments: argparse.Namespace, settings: Settings) -> int:
     events = [msgspec.to_builtins(event) for event in wiring.models(settings).events()]
     columns = ("time", "actor", "act", "outcome", "model", "version", "to", "count", "alarm", "reason")
-    rows = [tuple(event[name] for name in columns) for event in events]
-    terminal.table("record", columns, rows, as_json=arguments.json)
+    terminal.table("record", columns, [[e[name] for name in columns] for e in events], as_json=arguments.json)
     return 0
 
 
 def _add(arguments: argparse.Namespace, settings: Settings) -> int:
     kms, worker = FileKeyring.create(settings.keys.keyring), create_worker(settings.keys.worker_key)
     recipients: list[Recipient] = [Tenant(kms), worker.address, *(Tenant(kms, tenant) for tenant in arguments.tenant)]
-    return _told(wiring.models(settings).add(arguments.folder, recipients), arguments)
+    return _told(wiring.models(settings).add(arguments.folder, recipients, worker), arguments)
 
 
 def _told(manifest: Manifest, arguments: argparse.Namespace) -> int:
-    rows = [(manifest.model, manifest.version, len(manifest.files), manifest.size)]
-    terminal.table("", ("model", "version", "files", "bytes"), rows, as_json=arguments.json)
+    row = (manifest.model, manifest.version, len(manifest.files), manifest.size)
+    terminal.table("", ("model", "version", "files", "bytes"), [row], as_json=arguments.json)
     return 0
 
 
 def _roll(arguments: argparse.Namespace, settings: Settings) -> int:
-    wiring.models(settings).roll(arguments.model, dict(_share(text) for text in arguments.shares))
+    wiring.models(settings).roll(arguments.model, shares_of(map(_share, arguments.shares)))
     return _list(arguments, settings)
 
 
@@ -234,7 +245,10 @@ def _rollback(arguments: argparse.Namespace, settings: Settings) -> int:
 
 def _revoke(arguments: argparse.Namespace, settings: Settings) -> int:
     keys = [key for key in read_signing_keys(arguments.keys) if key.public.algorithm != ECDSA]
-    listed = wiring.models(settings).revoke(arguments.model, arguments.version, arguments.reason, keys)
+    registry = wiring.models(settings)
+    listed = registry.revoke(arguments.model, arguments.version, arguments.reason, keys)
+    if not registry.shares(arguments.model):
+        print(f"sluice: no version of {arguments.model} has traffic; if it is served, roll one out", file=sys.stderr)
     rows = [(entry.model, entry.version, entry.reason) for entry in listed.revoked]
     terminal.table(f"revoked, list {listed.sequence}", ("model", "version", "reason"), rows, as_json=arguments.json)
     return 0
@@ -242,8 +256,7 @@ def _revoke(arguments: argparse.Namespace, settings: Settings) -> int:
 
 def _export(arguments: argparse.Namespace, settings: Settings) -> int:
     operator, worker = Tenant(FileKeyring(settings.keys.keyring)), WorkerAddress.read(arguments.to)
-    registry = wiring.models(settings)
-    record = registry.export(arguments.model, arguments.version, operator, worker, arguments.out)
+    record = wiring.models(settings).export(arguments.model, arguments.version, operator, worker, arguments.out)
     if record.alarm:
         print(f"sluice: {record.actor} is near the day's budget of bytes; this is on record", file=sys.stderr)
     terminal.table("", ("to", "bytes", "alarm"), [(record.to, record.count, record.alarm)], as_json=arguments.json)

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import terminal, wiring
-from pipeline.adapters.registry import Registry, read_policies
+from pipeline.adapters.registry import Registry, checked_webhook, read_policies
+from pipeline.cli.arguments import whole
 from pipeline.config import Settings
 
 Act = Callable[[argparse.Namespace, Settings], int]
@@ -27,13 +28,18 @@ def add(commands: Any) -> None:
     _command(tenant, "list", "all tenants", _with_registry(_tenant_list))
     for verb, meaning in (("suspend", "refuse everything from now on"), ("resume", "serve again")):
         _command(tenant, verb, meaning, _with_registry(_tenant_status)).add_argument("tenant")
+    hook = _command(tenant, "webhook", "where alerts go, with the secret that signs them", _with_registry(_webhook))
+    hook.add_argument("tenant")
+    hook.add_argument("url", nargs="?", help="changes it; none: only shows what is in force")
     canary = _command(tenant, "canary", "what a leak of the tenant's texts brings out", _with_registry(_tenant_canary))
     canary.add_argument("tenant")
     key = _group(commands, "key", "API keys of principals")
     issued = _command(key, "add", "issue a key; it is shown once and never stored", _with_registry(_key_add))
     issued.add_argument("tenant")
     issued.add_argument("principal", help="made where it does not exist")
-    issued.add_argument("--days", type=int, default=0, help="expires after so many days; 0 never")
+    issued.add_argument(
+        "--days", type=whole(0, 36_500), metavar="N", default=0, help="expires after so many days; 0 never"
+    )
     _command(key, "list", "all keys, without their secrets", _with_registry(_key_list))
     _command(key, "revoke", "refuse a key from now on", _with_registry(_key_revoke)).add_argument("key", help="key id")
     policy = _group(commands, "policy", "plans, organisations and models")
@@ -100,7 +106,8 @@ def _with_registry(act: Callable[[argparse.Namespace, Registry], Awaitable[int]]
 
 
 async def _tenant_add(arguments: argparse.Namespace, registry: Registry) -> int:
-    await registry.add_tenant(arguments.tenant, arguments.plan, arguments.organisation, arguments.webhook)
+    webhook = checked_webhook(arguments.webhook)
+    await registry.add_tenant(arguments.tenant, arguments.plan, arguments.organisation, webhook)
     return await _tenant_list(arguments, registry)
 
 
@@ -108,6 +115,15 @@ async def _tenant_status(arguments: argparse.Namespace, registry: Registry) -> i
     status = "suspended" if arguments.verb == "suspend" else "active"
     await registry.change_tenant(arguments.tenant, status=status)
     return await _tenant_list(arguments, registry)
+
+
+async def _webhook(arguments: argparse.Namespace, registry: Registry) -> int:
+    if arguments.url is not None:
+        await registry.change_tenant(arguments.tenant, webhook=checked_webhook(arguments.url))
+    rows = [(arguments.tenant, *registry.webhook(arguments.tenant))]
+    columns = ("tenant", "webhook", "secret")
+    terminal.table("deliveries are signed with the secret", columns, rows, as_json=arguments.json)
+    return 0
 
 
 async def _tenant_canary(arguments: argparse.Namespace, registry: Registry) -> int:

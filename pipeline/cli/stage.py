@@ -42,13 +42,7 @@ def add(commands: Any) -> None:
 def _run(arguments: argparse.Namespace, settings: Settings) -> int:
     if arguments.pool:
         settings = _pooled(arguments.stage, arguments.pool, settings)
-    logging.basicConfig(
-        level=logging.DEBUG if arguments.verbose else logging.INFO,
-        format="%(asctime)s %(levelname)s %(name)s %(message)s",
-    )
-    for noisy in ("faust", "mode", "asyncio", "urllib3"):
-        logging.getLogger(noisy).setLevel(logging.ERROR)
-
+    _keep_log(logging.DEBUG if arguments.verbose else logging.INFO)
     # records are made and dropped by the thousand and hold no cycles: looking for some took a tenth of the time
     gc.set_threshold(50_000, 20, 50)
 
@@ -62,6 +56,14 @@ def _run(arguments: argparse.Namespace, settings: Settings) -> int:
     # Faust brings services of its own that expect the standard loop
     (asyncio.run if arguments.stage == "watch" else uvloop.run)(main())
     return 0
+
+
+def _keep_log(level: int) -> None:
+    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    for noisy in ("faust", "mode", "asyncio", "urllib3"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
+    # it quotes the bytes of a request that it cannot read, with a traceback; the gateway tells what is to be told
+    logging.getLogger("aiohttp").setLevel(logging.CRITICAL)
 
 
 def _pooled(stage: str, tenant: str, settings: Settings) -> Settings:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -13,12 +14,13 @@ from typing import Any
 from inference.chat import ChatTokenizer
 from inference.registry.release import SHIPPED
 from inference.types import InvalidRequest
-from inference.watermark.detect import ALARM, Detection, detect
+from inference.watermark.detect import ALARM, Detection, Score, detect
 from inference.watermark.keys import EPOCH_MS, MarkKey, epoch_of
 from inference.watermark.secrets import Secrets, index_key, of_master, read_master
 from inference.watermark.winnow import MAX_TEXT, FingerprintIndex
 from pipeline import terminal, wiring
 from pipeline.adapters.outcomes import sealed_outcomes
+from pipeline.cli.arguments import whole
 from pipeline.config import Settings
 from pipeline.errors import ConfigError
 
@@ -53,7 +55,9 @@ def add(commands: Any) -> None:
     detecting = _command(group, "detect", "score a text under every key; exit 1 where one fits", _detect)
     detecting.add_argument("file", type=Path)
     detecting.add_argument("--tenant", action="append", default=[], help="once for each; else all tenants in control")
-    detecting.add_argument("--epochs", type=int, default=12, help="how many back from now, this one included")
+    detecting.add_argument(
+        "--epochs", type=whole(1, 1000), default=12, help="how many back from now, this one included"
+    )
     detecting.add_argument("--model", type=Path, default=SHIPPED, help="folder with the tokenizer of the model")
     indexing = _command(group, "index", "keep the fingerprints of a delivered text", _index)
     indexing.add_argument("index", type=Path)
@@ -62,7 +66,7 @@ def add(commands: Any) -> None:
     indexing.add_argument("--name", required=True, help="such as the request id; once each")
     gathering = _command(group, "gather", "keep the fingerprints on sealed records; safe to repeat", _gather)
     gathering.add_argument("index", type=Path)
-    gathering.add_argument("--days", type=int, default=30, help="back from now")
+    gathering.add_argument("--days", type=whole(1, 36_500), default=30, help="back from now")
     finding = _command(group, "find", "delivered texts that a text copies from; exit 1 where there are any", _find)
     finding.add_argument("index", type=Path)
     finding.add_argument("file", type=Path)
@@ -78,6 +82,9 @@ def _command(
             raise ConfigError(f"{error.filename or name}: {error.strerror}") from error
         except ValueError as error:
             raise ConfigError(str(error)) from error
+        except sqlite3.Error as error:
+            told = f"{arguments.index}: expected an index of fingerprints in a folder that can be written: {error}"
+            raise ConfigError(told) from error
 
     parser: argparse.ArgumentParser = group.add_parser(name, help=meaning, description=f"{meaning}.")
     parser.add_argument("--json", action="store_true", help="for programs")
@@ -109,11 +116,17 @@ def _report(found: Detection, tokens: int, arguments: argparse.Namespace) -> Non
     if best is None:
         print("nothing to score: expected more than four tokens and at least one key")
         return
-    began = time.strftime("%Y-%m-%d", time.gmtime(best.epoch * EPOCH_MS / 1000))
     verdict = "marked for" if found.attributed else "not attributed; nearest is"
-    print(f"{verdict} tenant {best.tenant}, epoch {best.epoch} (30 days from {began})")
+    print(f"{verdict} {_who(best)}")
     print(f"false-alarm probability {found.false_alarm:.2g}, corrected for {found.tried} keys (alarm below {ALARM:g})")
     print(f"z {best.z:.2f} over {best.scored} distinct tokens of {tokens}")
+    for other in found.others:
+        print(f"also marked for {_who(other)}: z {other.z:.2f}")
+
+
+def _who(score: Score) -> str:
+    began = time.strftime("%Y-%m-%d", time.gmtime(score.epoch * EPOCH_MS / 1000))
+    return f"tenant {score.tenant}, epoch {score.epoch} (30 days from {began})"
 
 
 def _keys(secrets: Secrets, tenants: list[str], epochs: int) -> Iterator[MarkKey]:
@@ -171,7 +184,13 @@ def _find(arguments: argparse.Namespace, settings: Settings) -> int:
 
 
 def _opened(arguments: argparse.Namespace, settings: Settings) -> FingerprintIndex:
-    return FingerprintIndex(arguments.index, index_key(read_master(settings.keys.watermark_key)))
+    key = index_key(read_master(settings.keys.watermark_key))
+    try:
+        return FingerprintIndex(arguments.index, key)
+    except sqlite3.Error as error:
+        raise ConfigError(
+            f"{arguments.index}: expected an index as sluice watermark gather and index make it ({error})"
+        ) from None
 
 
 def _text(path: Path) -> str:

@@ -62,7 +62,7 @@ REASONS: dict[str, Reason] = {
     "max_tokens_exceeded": Reason(
         400,
         "invalid_request_error",
-        "max_tokens is above what the plan or the model allows. Ask for fewer.",
+        "max_tokens is above what the plan or the model allows. Ask for fewer: GET /v1/wire tells the plan's most.",
     ),
     "logprobs_not_allowed": Reason(
         403,
@@ -76,7 +76,8 @@ REASONS: dict[str, Reason] = {
     "input_too_long": Reason(
         413,
         "invalid_request_error",
-        "The prompt is longer than the plan or the model's context allows. Send less text.",
+        "The prompt is longer than the plan or the model's context allows. Send less text: GET /v1/wire tells the "
+        "plan's most.",
     ),
     "deadline_passed": Reason(
         408,
@@ -100,7 +101,8 @@ REASONS: dict[str, Reason] = {
     "throttled": Reason(
         429,
         "rate_limit_error",
-        "The account's requests look like the copying of a model, so fewer are served. Retry after the time given.",
+        "The account's requests look like the copying of a model, so fewer are served. Retry after the time given, or "
+        "ask your operator to clear the account (sluice account clear).",
     ),
     "unscreened": Reason(
         503,

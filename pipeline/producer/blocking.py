@@ -8,6 +8,7 @@ from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from pipeline.errors import ConfigError
 from pipeline.producer.client import Producer, Ticket
 from pipeline.producer.outcomes import Answer
 from pipeline.producer.redaction import Left, Redact
@@ -76,7 +77,10 @@ class SyncProducer:
         return SyncTicket(self, self.call(self._producer.submit(messages, **options)))
 
     def call(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run ``work`` on the producer's loop and wait for it."""
+        """Run ``work`` on the producer's loop and wait for it. Raises ConfigError where the producer is not open."""
+        if not self._thread.is_alive():
+            work.close()
+            raise ConfigError("the producer is not open: use it in a with block")
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
     def _end(self) -> None:

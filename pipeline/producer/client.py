@@ -29,6 +29,7 @@ from pipeline.topics import partition_of
 _KEY_PREFIX = "sk-sluice-"
 _ASK_MS = 20_000
 _WRITE_S = 30
+_NOT_OPEN = "the producer is not open: use it in a with block (async with), or start it first"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,7 @@ class Producer:
         self._session, self._counter, self._order = uuid.uuid4().hex, 0, asyncio.Lock()
         self._content_key = os.urandom(32)
         self._http: aiohttp.ClientSession | None = None
+        self._closed = False
         self._kafka: AIOKafkaProducer | None = None
 
     async def __aenter__(self) -> Producer:
@@ -84,6 +86,7 @@ class Producer:
 
     async def start(self) -> None:
         """Ask the gateway where and how to write, and connect. Raises Refused, Retryable."""
+        self._closed = False
         self._http = aiohttp.ClientSession(headers={"Authorization": f"Bearer {self._api_key}"})
         try:
             self.wire = msgspec.convert(await self._get("/v1/wire", {}), Wire)
@@ -96,6 +99,7 @@ class Producer:
             raise
 
     async def close(self) -> None:
+        self._closed = True
         kafka, self._kafka = self._kafka, None
         if kafka is not None:
             with contextlib.suppress(KafkaError, TimeoutError):
@@ -113,14 +117,17 @@ class Producer:
     ) -> Ticket:
         """Write one request. ``messages`` is a prompt or a list of {role, content}; ``options`` are the other fields of
         InferenceBody. Raises Malformed where a field does not fit, NotConfirmed where the write is unknown."""
+        self._require_open()
         client_request = self.mint()
-        written = [{"role": "user", "content": messages}] if isinstance(messages, str) else list(messages)
-        turns, left = taken_out(written, self._redact)
-        text = msgspec.json.encode(turns)
+        turns, left = taken_out(_written(messages), self._redact)
+        text = _encoded(turns)
         wire.decode_messages(text)
         bound = texts.associated_data(self.wire.generation, self.wire.tenant, "request", "messages", client_request)
         sealed = texts.seal(self._content_key, bound, text, os.urandom)
-        chosen = {"model": model or next(iter(self.wire.models), ""), "max_tokens": max_tokens or self.wire.max_tokens}
+        chosen = {
+            "model": next(iter(self.wire.models), "") if model is None else model,
+            "max_tokens": self.wire.max_tokens if max_tokens is None else max_tokens,
+        }
         value = msgspec.json.encode(_body({**options, **chosen, "sealed": sealed}))
         if len(value) > self.wire.max_value_bytes:
             raise Malformed(
@@ -164,6 +171,10 @@ class Producer:
                 return found
         raise NoAnswer(f"{client_request}: no outcome within {seconds:.0f} s")
 
+    def _require_open(self) -> None:
+        if self._closed or "wire" not in vars(self):
+            raise ConfigError(_NOT_OPEN)
+
     def mint(self) -> str:
         """A client request id that only this principal may ask for."""
         return f"{self.wire.client_request_prefix}{uuid.uuid4().hex}"
@@ -187,12 +198,17 @@ class Producer:
         return kafka
 
     async def _get(self, path: str, query: Mapping[str, str]) -> Any:
-        assert self._http is not None, "start the producer first"
+        if self._http is None or self._http.closed:
+            raise ConfigError(_NOT_OPEN)
         try:
             async with self._http.get(self._url + path, params=query) as answer:
                 raw, status, headers = await answer.read(), answer.status, answer.headers
+        except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError):
+            raise ConfigError(f"gateway_url: expected http(s)://host:port, came {self._url[:80]!r}") from None
         except (aiohttp.ClientError, TimeoutError) as error:
-            raise Retryable(f"gateway {self._url}: {type(error).__name__}") from error
+            raise Retryable(
+                f"gateway {self._url} gave no answer ({type(error).__name__}). Is it running, and is the URL right?"
+            ) from error
         try:
             document = msgspec.json.decode(raw)
             if status < 400:
@@ -201,6 +217,22 @@ class Producer:
             raise Refused(status, error_body["code"], error_body["message"], float(headers.get("Retry-After", 0)))
         except (msgspec.DecodeError, KeyError, TypeError, ValueError):
             raise Retryable(f"gateway {self._url}: status {status} without a JSON answer") from None
+
+
+def _written(messages: Any) -> list[Mapping[str, str]]:
+    if isinstance(messages, str):
+        return [{"role": "user", "content": messages}]
+    if isinstance(messages, Sequence) and all(isinstance(turn, Mapping) for turn in messages):
+        return list(messages)
+    raise Malformed("messages: expected a prompt, or a list of {role, content}")
+
+
+def _encoded(turns: Any) -> bytes:
+    try:
+        return msgspec.json.encode(turns)
+    except (UnicodeEncodeError, TypeError, ValueError):
+        # the error's own text may quote the message
+        raise Malformed("messages: expected text that UTF-8 can hold, without lone surrogates") from None
 
 
 def _body(fields: Mapping[str, Any]) -> InferenceBody:

@@ -92,7 +92,7 @@ class Site:
 
     async def send(self, name: str, number: signal.Signals) -> int:
         """Send a signal to the named process once it runs; gives its id."""
-        for _ in range(600):
+        for _ in range(3000):
             async with self.held:
                 pid = self.pid(name)
                 if pid is not None:
@@ -103,7 +103,7 @@ class Site:
                     os.kill(pid, number)
                     return pid
             await asyncio.sleep(0.1)
-        raise AssertionError(f"{name} did not come back within 60 s")
+        raise AssertionError(f"{name} did not come back within 300 s")
 
     async def wake(self, name: str, pid: int) -> None:
         async with self.held:

@@ -12,6 +12,7 @@ from admit_site import Writers, history, read, report, until_answered
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from aiokafka.errors import KafkaTimeoutError, RequestTimedOutError
+from patience import STUCK_S, looks
 
 from pipeline.adapters import kafka_write
 from pipeline.errors import Fatal, Retryable
@@ -31,14 +32,14 @@ async def settled(site: Any, writers: Writers, before: int, count: int) -> list[
     mine = [r for r in records if isinstance(r, Decision)][before:]
     assert len({d.facts.offset for d in mine}) == len(mine) == count
     wanted = {d.request for d in mine if d.verdict == "admit"}
-    for _ in range(200):
+    for _ in looks():
         if wanted <= {decode(Work, item.value).request for item in await read(site.bootstrap, "work")}:
             break
         await asyncio.sleep(0.1)
     else:
         raise AssertionError("admitted requests were never dispatched")
     await report(site.bootstrap, writers.publisher, records)
-    for _ in range(200):
+    for _ in looks():
         records = await history(site.bootstrap)
         ended = [r.request for r in records if isinstance(r, Outcome)]
         if wanted <= set(ended):
@@ -149,7 +150,7 @@ def test_whoever_takes_over_dispatches_what_a_dead_worker_did_not(
             await writers.produce("acme", [f"dead-{n}" for n in range(20)], 1, session="dead")
             writers.start()
             with pytest.raises(Killed):
-                await asyncio.wait_for(writers.tasks[0], 30)
+                await asyncio.wait_for(writers.tasks[0], STUCK_S)
             writers.start()
             await settled(deployment, writers, before, 20)
         assert met == ["work"]
@@ -172,7 +173,7 @@ def test_a_batch_that_lands_on_an_idle_new_owner_is_acted_on(deployment: Any, mo
             monkeypatch.setattr(old, "_act", dies)
             await writers.produce("acme", [f"idle-{n}" for n in range(20)], 1, session="idle")
             with pytest.raises(Killed):
-                await asyncio.wait_for(writers.tasks[0], 30)
+                await asyncio.wait_for(writers.tasks[0], STUCK_S)
             monkeypatch.undo()
             await settled(deployment, writers, before, 20)
 
@@ -259,6 +260,6 @@ def test_after_retention_a_snapshot_that_reaches_serves_and_none_refuses(deploym
         async with Writers(deployment) as writers:
             writers.start()
             with pytest.raises(Fatal, match="no snapshot reaches that far: its ledger cannot be rebuilt"):
-                await asyncio.wait_for(writers.tasks[0], 30)
+                await asyncio.wait_for(writers.tasks[0], STUCK_S)
 
     asyncio.run(scene())

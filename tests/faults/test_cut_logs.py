@@ -10,6 +10,7 @@ import pytest
 from admit_site import Writers, history, report, until_answered
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError
+from patience import STUCK_S, looks
 
 from pipeline.adapters.kafka import Offsets
 from pipeline.adapters.key_files import create_log_keys
@@ -36,7 +37,7 @@ async def lose(bootstrap: str, name: str) -> None:
     await admin.start()
     try:
         await admin.delete_topics([name])
-        for _ in range(100):
+        for _ in looks():
             made = await admin.create_topics([NewTopic(name, 1, 1, topic_configs=BY_NAME[name].config(1))])
             if made.topic_errors[0][1] == 0:
                 return
@@ -64,7 +65,7 @@ def test_a_completion_that_lies_there_counts_however_late_admit_reads_it(deploym
             await report(deployment.bootstrap, writers.publisher, records)
             await asyncio.sleep((2_000 + GRACE_MS) / 1000 + 0.5)
             writers.start()
-            for _ in range(100):
+            for _ in looks():
                 ends = [r.result for r in await history(deployment.bootstrap) if isinstance(r, Outcome)]
                 if len(ends) == 50:
                     break
@@ -83,19 +84,19 @@ def test_admit_and_seal_stop_where_decisions_lost_what_they_knew(deployment: Any
             await writers.produce("acme", ["cut-1", "cut-2"], 1, session="cut")
             await until_answered(deployment.bootstrap, before + 2)
             sealed = sealing(deployment, tmp_path, store, offsets)
-            for _ in range(200):
+            for _ in looks():
                 if store.rows:
                     break
                 await asyncio.sleep(0.1)
             await asyncio.sleep(1)
             await lose(deployment.bootstrap, "decisions")
             with pytest.raises(Fatal, match=r"decisions\[0\] ends at 0, but was folded up to"):
-                await asyncio.wait_for(writers.tasks[0], 90)
+                await asyncio.wait_for(writers.tasks[0], STUCK_S)
             # nothing waits at the sealer, which must not take a broken source for a quiet one
             with pytest.raises(Fatal, match=r"decisions\[0\] holds 0 to 0, but \d+ comes next"):
-                await asyncio.wait_for(sealed, 90)
+                await asyncio.wait_for(sealed, STUCK_S)
         with pytest.raises(Fatal, match=r"decisions\[0\] ends at 0, below \d+"):
-            await asyncio.wait_for(sealing(deployment, tmp_path, store, offsets), 90)
+            await asyncio.wait_for(sealing(deployment, tmp_path, store, offsets), STUCK_S)
         await offsets.close()
 
     asyncio.run(scene())

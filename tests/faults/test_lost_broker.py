@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import pytest
 from fault_site import quiet_port
+from patience import STUCK_S
 
 from pipeline.adapters import faust_watch, kafka, kafka_stop, kafka_write
 from pipeline.adapters.kafka import Marks, PartitionReader
@@ -73,7 +74,7 @@ def test_a_reader_whose_fetching_stands_still_reads_anew(deployment: Any, monkey
         await publisher.close()
         return [item.value for item in found]
 
-    assert asyncio.run(asyncio.wait_for(scene(), 60)) == [b"first", b"second", b"third"]
+    assert asyncio.run(asyncio.wait_for(scene(), STUCK_S)) == [b"first", b"second", b"third"]
 
 
 Generated = Callable[[Work, str], Awaitable[tuple[Completion, None, bytes]]]

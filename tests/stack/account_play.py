@@ -13,6 +13,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from deployment_site import Deployment
+from patience import looks
 
 from pipeline.adapters.embedded.supervisor import Child, spawn
 from pipeline.events.codec import decode, encode
@@ -140,7 +141,7 @@ class Play:
 
     async def _until(self, kind: type[Decision] | type[Outcome]) -> list[LogRecord]:
         """The log once everything asked was decided, or everything admitted has its outcome."""
-        for _ in range(600):
+        for _ in looks():
             records = await history(self.deployment.bootstrap)
             decided = [r for r in records if isinstance(r, Decision)]
             if kind is Decision:

@@ -13,6 +13,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from patience import STUCK_S, looks
 
 from pipeline import wiring
 from pipeline.adapters.gateway.auth import parse_bearer
@@ -89,7 +90,7 @@ async def played(stack: LocalStack) -> Remains:
             await over_http(http, found)
             await refused_at_the_door(http, found)
             await by_record(stack, found)
-            async with asyncio.timeout(90):
+            async with asyncio.timeout(STUCK_S):
                 while not receiver.received["globex"]:  # noqa: ASYNC110 - a receiver rings no bell
                     await asyncio.sleep(0.1)
             async with http.get("/metrics") as answer:
@@ -205,7 +206,7 @@ def stored(settings: Settings, requests: int) -> tuple[list[bytes], list[str]]:
     """Everything in the store as text, once all is sealed; and the kept prompts opened with the tenants' keys."""
     counts = "SELECT countIf(kind = 'decision'), countIf(verdict = 'admit'), countIf(kind = 'outcome') FROM records"
     with wiring.store(settings) as store:
-        for _ in range(300):
+        for _ in looks():
             decided, admitted, ended = store.query(counts)[0]
             if (decided, admitted) == (requests, ended):
                 break

@@ -13,6 +13,7 @@ import aiohttp
 import openai
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from patience import STUCK_S
 
 from pipeline.adapters.embedded.broker import EmbeddedBroker
 from pipeline.adapters.embedded.broker_config import BrokerSettings
@@ -258,7 +259,7 @@ def client(site: Site, key: str = KEY) -> openai.AsyncOpenAI:
 
 def play(site: Site, test: Callable[[openai.AsyncOpenAI, Worker], Awaitable[None]], **bounds: int | float) -> None:
     async def job() -> None:
-        async with asyncio.timeout(60), serving(site, **bounds), Worker(site) as worker, client(site) as stock:
+        async with asyncio.timeout(STUCK_S), serving(site, **bounds), Worker(site) as worker, client(site) as stock:
             await test(stock, worker)
 
     asyncio.run(job())

@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator
 
 from doors_site import answering
+from patience import STUCK_S
 
 from pipeline.adapters.kafka import PartitionReader
 from pipeline.config import Settings
@@ -30,7 +31,7 @@ async def serving(settings: Settings) -> AsyncIterator[None]:
 
 async def settled(bootstrap: str, partitions: int) -> tuple[list[Decision], list[Outcome]]:
     """All of the log, once admit, which must be running, has heard of every end; the callers hear first."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(STUCK_S):
         while True:
             records = [record for partition in range(partitions) for record in await _log(bootstrap, partition)]
             decisions = [record for record in records if isinstance(record, Decision)]

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from admit_site import Writers, history, read, report, until_answered
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
+from patience import STUCK_S, looks
 
 from pipeline import cli
 from pipeline.errors import Fatal
@@ -37,7 +38,7 @@ def test_three_writers_answer_every_request_exactly_once(deployment: Any) -> Non
             work = {decode(Work, item.value).request for item in await read(deployment.bootstrap, "work")}
             assert work == {d.request for d in decided}
             await report(deployment.bootstrap, writers.publisher, records)
-            for _ in range(100):
+            for _ in looks():
                 records = await history(deployment.bootstrap)
                 if sum(isinstance(r, Outcome) for r in records) == 300:
                     break
@@ -128,7 +129,7 @@ def test_a_log_that_was_cut_below_what_was_folded_stops_the_partition(deployment
             log = worker._history._log
             log._chain.at = type(log.at)(log.at.offset + 5, log.at.digest)
             with pytest.raises(Fatal, match="truncated"):
-                await asyncio.wait_for(writers.tasks[0], 20)
+                await asyncio.wait_for(writers.tasks[0], STUCK_S)
 
     asyncio.run(scene())
 

@@ -12,6 +12,7 @@ import pytest
 from aiokafka import AIOKafkaProducer
 from bad_records import DEEP, TURN, Case, Forge, bodies, envelopes, send
 from deployment_site import Deployment
+from patience import STUCK_S, looks
 from real_stages import serving
 
 from pipeline.adapters.control_feed import ControlFeed
@@ -92,7 +93,8 @@ async def play(deployment: Deployment) -> Played:
         late = Case("late", "", *forge.good("late", timeout_ms=100))
         found.offsets["late"] = await send(producer, late)
         await asyncio.sleep(0.2)
-        async with asyncio.timeout(90), serving(settings), aiohttp.ClientSession(f"http://127.0.0.1:{port}") as http:
+        url = f"http://127.0.0.1:{port}"
+        async with asyncio.timeout(STUCK_S), serving(settings), aiohttp.ClientSession(url) as http:
             goods = {}
             for case in cases:
                 found.offsets[case.name] = await send(producer, case)
@@ -177,7 +179,7 @@ async def told(http: aiohttp.ClientSession, deployment: Deployment, cases: list[
 
 async def settled(deployment: Deployment, found: Played) -> None:
     """Until every request is decided and every admitted one has its outcome."""
-    for _ in range(300):
+    for _ in looks():
         chain = ChainReader()
         items = await read_items(deployment, "decisions")
         found.log = [decode_log(entry.value) for item in items for entry in chain.push(item.entry())]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from patience import STUCK_S
 
 from pipeline.adapters.embedded.supervisor import free_port
 
@@ -21,7 +22,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     home = tmp_path_factory.mktemp("demo")
     argv = [sys.executable, "-m", "pipeline", "--home", str(home), "demo", "--once", "--json"]
     argv += [text for name in PORTS for text in (name, str(free_port()))]
-    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=280, check=False)
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=2 * STUCK_S, check=False)
     assert done.returncode in (0, 1), done.stderr
     found: dict[str, Any] = json.loads(done.stdout)
     assert (found["ok"], done.returncode) == (True, 0), (found["surprises"], found["reconciliation"], found["audit"])

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from patience import STUCK_S
 
 from pipeline.adapters.embedded import class_archive
 from pipeline.adapters.embedded.broker import EmbeddedBroker, _cluster_id
@@ -67,7 +68,7 @@ async def consume(bootstrap: str, topic: str, count: int) -> list[bytes]:
         consumer.assign([partition])
         await consumer.seek_to_beginning(partition)
         got: list[bytes] = []
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(STUCK_S):
             while len(got) < count:
                 message = await consumer.getone()
                 got.append(message.value or b"")
@@ -110,7 +111,7 @@ def test_consumer_group_gets_committed_offset_back(broker: EmbeddedBroker) -> No
             auto_offset_reset="earliest",
         )
         async with consumer:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(STUCK_S):
                 message = await consumer.getone()
             await consumer.commit({TopicPartition("group-topic", 0): message.offset + 1})
             return message.value or b""
@@ -206,7 +207,7 @@ def test_killed_parent_takes_the_broker_along(tmp_path: Path) -> None:
     parent.send_signal(signal.SIGKILL)
     parent.wait()
     parent.stdout.close()
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + STUCK_S
     while running(pid) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not running(pid)

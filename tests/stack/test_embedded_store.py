@@ -21,6 +21,7 @@ import clickhouse_connect
 import lz4.frame
 import pytest
 from clickhouse_connect.driver.exceptions import DatabaseError
+from patience import STUCK_S
 
 from pipeline.adapters.embedded.store import EmbeddedStore, StoreSettings
 from pipeline.adapters.embedded.store_server import BODY_LIMIT
@@ -70,7 +71,7 @@ def request(
     login = {"Authorization": "Basic " + b64encode(f"sluice:{PASSWORD}".encode()).decode()}
     call = urllib.request.Request(store.url + path, body, login if headers is None else headers)
     try:
-        with urllib.request.urlopen(call, timeout=60) as answer:
+        with urllib.request.urlopen(call, timeout=STUCK_S) as answer:
             return answer.status, dict(answer.headers), answer.read()
     except urllib.error.HTTPError as error:
         return error.code, dict(error.headers), error.read()
@@ -299,7 +300,7 @@ def test_no_password_no_store(tmp_path: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if name != "SLUICE_STORE_PASSWORD"}
     argv = [sys.executable, "-m", "pipeline.adapters.embedded.store_server", "--home", str(tmp_path), "--port", "1"]
     root = Path(__file__).parents[2]
-    done = subprocess.run(argv, env=environment, cwd=root, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(argv, env=environment, cwd=root, capture_output=True, text=True, timeout=STUCK_S, check=False)
     assert (done.returncode, "SLUICE_STORE_PASSWORD is not set" in done.stderr) == (2, True)
 
 

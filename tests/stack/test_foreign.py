@@ -15,6 +15,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 from deployment_site import CACHE, Deployment, furnished
+from patience import STUCK_S
 from real_stages import serving
 
 from pipeline.adapters.embedded.jars import cached_jars
@@ -96,7 +97,7 @@ def test_kafkas_own_java_client_is_admitted_and_answered(four: Deployment) -> No
     command, settings = java_command(), settings_of(four)
 
     async def job() -> None:
-        async with asyncio.timeout(90), serving(settings):
+        async with asyncio.timeout(STUCK_S), serving(settings):
             url = f"http://127.0.0.1:{settings.gateway.port}"
             answer = json.loads(await output([*command, "send", url, four.keys["globex"], PROMPT]))
             assert (answer["result"], answer["text"]) == ("finished", PROMPT)
@@ -131,7 +132,7 @@ def test_a_go_client_with_its_defaults_is_admitted_and_answered(four: Deployment
     program, settings = go_producer(tmp_path), settings_of(four)
 
     async def job() -> None:
-        async with asyncio.timeout(60), serving(settings):
+        async with asyncio.timeout(STUCK_S), serving(settings):
             url = f"http://127.0.0.1:{settings.gateway.port}"
             answer = json.loads(await output([program, url, four.keys["acme"], PROMPT]))
             assert (answer["result"], answer["text"]) == ("finished", PROMPT)
@@ -144,7 +145,7 @@ def test_a_record_made_by_node_is_admitted_and_answered(four: Deployment) -> Non
     node, settings = found_or_skip("node", "the Node producer is not run"), settings_of(four)
 
     async def job() -> None:
-        async with asyncio.timeout(60), serving(settings):
+        async with asyncio.timeout(STUCK_S), serving(settings):
             url, key = f"http://127.0.0.1:{settings.gateway.port}", four.keys["acme"]
             made = json.loads(await output([node, str(SOURCES / "producer.mjs"), url, key, PROMPT]))
             headers = [(name, base64.b64decode(raw)) for name, raw in made["headers"]]

@@ -12,6 +12,7 @@ import openai
 import pytest
 from deployment_site import Deployment
 from doors_site import KEY, SECRET, Site, Worker, answering, client, opened_site, play, said
+from patience import STUCK_S
 
 from pipeline.adapters.embedded.supervisor import free_port
 from pipeline.adapters.gateway.auth import bearer
@@ -96,6 +97,7 @@ def test_refusals_become_the_right_exception(site: Site, stream: bool) -> None:
         assert slow.response.headers["retry-after"] == "2"
         assert slow.response.headers["retry-after-ms"] == "1500"
         assert slow.response.headers["x-sluice-request"].startswith("g1-")
+        assert slow.request_id == slow.response.headers["x-sluice-request"]
         assert "t:acme|rpm" in slow.message
         spent = await refused("refuse budget_exhausted 7200000")
         assert spent.response.headers["x-should-retry"] == "false"
@@ -223,7 +225,7 @@ def test_the_whole_path_with_the_real_stages(deployment: Deployment) -> None:
         stop = asyncio.Event()
         stages = [asyncio.create_task(STAGES[name](settings, stop)) for name in ("admit", "generate", "gateway")]
         try:
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(STUCK_S):
                 await answering(f"http://127.0.0.1:{port}")
                 await ask(f"http://127.0.0.1:{port}")
         finally:

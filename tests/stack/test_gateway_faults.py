@@ -13,6 +13,7 @@ from pathlib import Path
 import openai
 import pytest
 from doors_site import Site, Worker, client, opened_site, play, said, serving
+from patience import STUCK_S
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +122,7 @@ def test_a_write_that_is_not_confirmed_is_a_503_and_passes(site: Site) -> None:
 
 def test_a_broker_that_comes_back_is_used_again(site: Site) -> None:
     async def job() -> None:
-        async with asyncio.timeout(90), serving(site, write_ms=3000), client(site) as stock:
+        async with asyncio.timeout(STUCK_S), serving(site, write_ms=3000), client(site) as stock:
             await asyncio.to_thread(site.broker.kill)
             await asyncio.to_thread(site.broker.start)
             async with Worker(site):
@@ -139,7 +140,7 @@ def test_a_broker_that_comes_back_is_used_again(site: Site) -> None:
 def test_an_open_answer_ends_before_the_gateway_does(site: Site) -> None:
     async def job() -> None:
         async with (
-            asyncio.timeout(60),
+            asyncio.timeout(STUCK_S),
             Worker(site) as worker,
             serving(site, drain_s=20.0) as stop,
             client(site) as stock,

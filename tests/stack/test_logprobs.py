@@ -8,6 +8,7 @@ from pathlib import Path
 import openai
 import pytest
 from deployment_site import furnished
+from patience import STUCK_S
 from real_stages import serving
 
 from inference.watermark.secrets import create_master
@@ -33,9 +34,9 @@ def test_what_the_plan_allows_is_told_and_nothing_else(tmp_path: Path) -> None:
 async def _scene(settings: Settings, keys: dict[str, str]) -> None:
     url = f"http://127.0.0.1:{settings.gateway.port}/v1"
     async with serving(settings):
-        async with openai.AsyncOpenAI(base_url=url, api_key=keys["acme"], max_retries=0, timeout=60) as allowed:
+        async with openai.AsyncOpenAI(base_url=url, api_key=keys["acme"], max_retries=0, timeout=STUCK_S) as allowed:
             await _told(allowed)
-        async with openai.AsyncOpenAI(base_url=url, api_key=keys["globex"], max_retries=0, timeout=60) as refused:
+        async with openai.AsyncOpenAI(base_url=url, api_key=keys["globex"], max_retries=0, timeout=STUCK_S) as refused:
             with pytest.raises(openai.PermissionDeniedError, match="tells fewer log-probabilities"):
                 await refused.chat.completions.create(model="glossary", messages=ASKED, logprobs=True)  # type: ignore[arg-type]
             with pytest.raises(openai.PermissionDeniedError, match="logit_bias"):

@@ -15,6 +15,7 @@ import pytest
 from aiohttp import web
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from heeding import await_heeding
+from patience import STUCK_S
 from standardwebhooks.webhooks import Webhook
 
 from pipeline.adapters.embedded.broker import EmbeddedBroker
@@ -169,7 +170,7 @@ async def _create(bootstrap: str) -> None:
         await admin.close()
 
 
-def wait_until(holds: Callable[[], bool], what: str, timeout_s: float = 60) -> None:
+def wait_until(holds: Callable[[], bool], what: str, timeout_s: float = STUCK_S) -> None:
     end = time.monotonic() + timeout_s
     while not holds():
         assert time.monotonic() < end, f"waited {timeout_s} s for {what}"
@@ -180,7 +181,7 @@ def stop(process: subprocess.Popen[bytes], how: int) -> int:
     if how == signal.SIGTERM:
         await_heeding(process.pid, how)
     process.send_signal(how)
-    return process.wait(timeout=60)
+    return process.wait(STUCK_S)
 
 
 def ids(came: list[tuple[dict[str, str], bytes]]) -> list[str]:

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
 from doors_site import KEY, PARTITIONS, SECRET, Site, Worker, opened_site, serving
+from patience import STUCK_S
 
 from pipeline.adapters.gateway.auth import bearer
 from pipeline.errors import ConfigError, Malformed, Retryable
@@ -24,7 +25,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 def play(site: Site, test: Callable[[Producer, Worker], Awaitable[None]], lane: int = 0) -> None:
     async def job() -> None:
         async with (
-            asyncio.timeout(60),
+            asyncio.timeout(STUCK_S),
             serving(site, lane),
             Worker(site) as worker,
             Producer(site.url, KEY) as producer,

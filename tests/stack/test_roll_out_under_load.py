@@ -13,6 +13,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 from deployment_site import Deployment, furnished
+from patience import STUCK_S
 from real_stages import serving, settled
 
 from inference.registry.content import BUNDLE_FILE, MANIFEST_FILE
@@ -136,7 +137,7 @@ async def _places(made: Deployment, session: aiohttp.ClientSession, url: str) ->
     await publisher.send_all([("requests", 0, b"acme", value, headers) for value, headers in records])
     await publisher.close()
     seen: list[int] = []
-    async with asyncio.timeout(240):
+    async with asyncio.timeout(STUCK_S):
         while True:
             async with session.get(f"{url}/v1/requests/{names[-1]}") as answer:
                 told = await answer.json()

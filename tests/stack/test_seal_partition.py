@@ -8,6 +8,8 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+from patience import looks
+
 from pipeline.adapters.clickhouse import ClickHouse
 from pipeline.adapters.embedded.store import EmbeddedStore, StoreSettings
 from pipeline.adapters.embedded.supervisor import free_port
@@ -30,7 +32,7 @@ async def seal_until(
     generation = deployment.feed.control.require_deployment().generation
     sealer = SealPartition(Rim(deployment.bootstrap, generation, keys, store, offsets, 4096, 50), 0)
     running = asyncio.create_task(sealer.run(stop))
-    for _ in range(600):
+    for _ in looks():
         if running.done() or await reached():
             break
         await asyncio.sleep(0.1)

@@ -13,6 +13,7 @@ from typing import Any
 import aiohttp
 import pytest
 from deployment_site import CACHE
+from patience import looks
 
 from inference.watermark.account import SCHEME
 from inference.watermark.keys import epoch_of
@@ -77,7 +78,7 @@ async def _asked(stack: LocalStack) -> dict[str, list[str]]:
 
 def _sealed(stack: LocalStack, count: int) -> list[Outcome]:
     with wiring.store(stack.settings) as store:
-        for _ in range(300):
+        for _ in looks():
             found = list(sealed_outcomes(store, 0))
             if len(found) == count:
                 break

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from heeding import await_heeding
+from patience import STUCK_S
 
 from detectors.base import Finding
 from pipeline.adapters.embedded.broker import EmbeddedBroker
@@ -71,7 +72,7 @@ def kill(process: subprocess.Popen[bytes], how: int = signal.SIGKILL) -> int:
     if how == signal.SIGTERM:
         await_heeding(process.pid, how)
     process.send_signal(how)
-    return process.wait(timeout=60)
+    return process.wait(STUCK_S)
 
 
 def injection(tenant: str, n: int, at: int) -> FindingEvent:
@@ -101,7 +102,7 @@ def alerts(bootstrap: str) -> list[Alert]:
     return [decode(Alert, value) for value in asyncio.run(read(bootstrap, "alerts"))]
 
 
-def wait_for(bootstrap: str, holds: Callable[[list[Alert]], bool], timeout_s: float = 60) -> list[Alert]:
+def wait_for(bootstrap: str, holds: Callable[[list[Alert]], bool], timeout_s: float = STUCK_S) -> list[Alert]:
     end = time.monotonic() + timeout_s
     while not holds(found := alerts(bootstrap)):
         assert time.monotonic() < end, f"{len(found)} alerts after {timeout_s} s: {[(a.tenant, a.rule) for a in found]}"

@@ -32,8 +32,8 @@ from pipeline.adapters.embedded.supervisor import (
 )
 from pipeline.errors import ConfigError, Retryable
 
-START_TIMEOUT_S = 60.0
-FORMAT_TIMEOUT_S = 60.0
+START_TIMEOUT_S = 180.0
+FORMAT_TIMEOUT_S = 180.0
 STOP_GRACE_S = 20.0
 
 

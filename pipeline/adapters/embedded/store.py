@@ -19,7 +19,7 @@ from pipeline.errors import ConfigError, Retryable
 
 PASSWORD_VARIABLE = "SLUICE_STORE_PASSWORD"  # noqa: S105 - the name of the variable
 """How the child learns it: arguments are visible to every user of the machine."""
-START_TIMEOUT_S = 60.0
+START_TIMEOUT_S = 180.0
 STOP_GRACE_S = 20.0
 
 _ROOT = Path(__file__).resolve().parents[3]

@@ -5,43 +5,35 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import re
 import signal
 import time
-import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import uvloop
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
 from pipeline.adapters.control_feed import ControlFeed
 from pipeline.adapters.gateway import routes
+from pipeline.adapters.gateway.connections import SERVER, Connection, answer, ceiling, unexpected
 from pipeline.adapters.gateway.door import Door
 from pipeline.adapters.gateway.refusals import Refusal
 from pipeline.adapters.gateway.settings import GatewaySettings
+from pipeline.errors import ConfigError
 from pipeline.vault import FileKeyring, Kms, Vault
 
 log = logging.getLogger(__name__)
+_PATTERN = re.compile(r":[^}]*}")
 Handling = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
-ROUTES = (
-    web.post("/v1/chat/completions", routes.chat_completions),
-    web.post("/inference", routes.inference),
-    web.get("/v1/models", routes.models),
-    web.get("/v1/models/{model:.+}", routes.model),
-    web.get("/v1/requests/{id}", routes.held_request),
-    web.get("/v1/wire", routes.wire),
-    web.get("/healthz", routes.healthz),
-    web.get("/readyz", routes.readyz),
-    web.get("/metrics", routes.metrics),
-)
 
 
 def build_app(settings: GatewaySettings, feed: ControlFeed, vault: Vault) -> web.Application:
     """The application. ``feed`` has been started. Raises ConfigError where control or the lane do not fit."""
-    door = Door(settings, feed.control, vault)
+    door = Door(settings, feed, vault)
     app = web.Application(client_max_size=settings.bounds.body_bytes, middlewares=[_answered])
     app[routes.DOOR] = door
     app.add_routes(ROUTES)
+    app.on_response_prepare.append(_named)
     app.cleanup_ctx.append(_lifetime(door, feed))
     return app
 
@@ -53,15 +45,16 @@ async def run(settings: GatewaySettings, stop: asyncio.Event, kms: Kms | None = 
     try:
         vault = Vault(kms or FileKeyring(settings.keyring), feed.control)
         app = build_app(settings, feed, vault)
-        runner = web.AppRunner(
-            app, handler_cancellation=True, access_log=None, shutdown_timeout=settings.bounds.drain_s
-        )
+        runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=settings.bounds.drain_s)
         await runner.setup()
         try:
-            await web.TCPSite(runner, settings.host, settings.port).start()
-            log.info("gateway listens on %s:%d, lane %d", settings.host, settings.port, settings.lane)
-            await stop.wait()
-            app[routes.DOOR].stopping.set()
+            listening = await _listen(settings, runner, app[routes.DOOR])
+            try:
+                log.info("gateway listens on %s:%d, lane %d", settings.host, settings.port, settings.lane)
+                await stop.wait()
+                app[routes.DOOR].stopping.set()
+            finally:
+                listening.close()
         finally:
             await runner.cleanup()
     finally:
@@ -78,6 +71,22 @@ def serve(settings: GatewaySettings) -> None:
         await run(settings, stop)
 
     uvloop.run(main())
+
+
+async def _listen(settings: GatewaySettings, runner: web.AppRunner, door: Door) -> asyncio.Server:
+    loop, server, most = asyncio.get_running_loop(), runner.server, ceiling(settings.bounds.connections)
+    assert server is not None
+
+    def accepted() -> Connection:
+        return Connection(server, loop, most, lambda code: door.access.refused("unknown", "", code))
+
+    try:
+        return await loop.create_server(accepted, settings.host, settings.port, backlog=1024)
+    except OSError as error:
+        raise ConfigError(
+            f"the gateway cannot listen on {settings.host}:{settings.port} ({error.strerror}); "
+            "set gateway.host, gateway.port"
+        ) from None
 
 
 def _lifetime(door: Door, feed: ControlFeed) -> Callable[[web.Application], AsyncIterator[None]]:
@@ -125,15 +134,11 @@ async def _shaped(request: web.Request, handler: Handling, door: Door) -> web.St
             door.access.refused(*door.claimed(request.headers.get("Authorization")), refusal.code)
         return _refused(request, refusal)
     except web.HTTPException as error:
-        code = "not_found" if error.status == 404 else "http_error"
-        message = f"{error.reason}: {request.method} is not served at this path."
-        return _refused(request, Refusal(code, message, status=error.status))
+        return _refused(request, _unserved(error))
     except (ConnectionError, asyncio.CancelledError):
         raise
     except Exception as error:
-        # the text of an unexpected error may quote its input, so only its type and place are told
-        place = "".join(traceback.format_tb(error.__traceback__)[-3:])
-        log.error("unexpected %s\n%s", type(error).__name__, place)
+        unexpected(error)
         failed = Refusal("internal", "The gateway failed on this request.", status=500, kind="api_error")
         return _refused(request, failed)
     if not response.prepared:
@@ -142,5 +147,48 @@ async def _shaped(request: web.Request, handler: Handling, door: Door) -> web.St
 
 
 def _refused(request: web.Request, refusal: Refusal) -> web.Response:
-    headers = {**request.get(routes.ANSWER_HEADERS, {}), **refusal.headers}
-    return web.Response(body=refusal.body(), status=refusal.status, content_type="application/json", headers=headers)
+    return answer(refusal, request.get(routes.ANSWER_HEADERS, {}))
+
+
+def _unserved(error: web.HTTPException) -> Refusal:
+    if isinstance(error, web.HTTPMethodNotAllowed):
+        allowed = ", ".join(sorted(error.allowed_methods))
+        text = f"This method is not served at this path: expected {allowed}."
+        return Refusal("method_not_allowed", text, status=405, headers={"Allow": allowed})
+    if error.status == 404:
+        served = ", ".join(f"{route.method} {_PATTERN.sub('}', route.path)}" for route in ROUTES)
+        return Refusal("not_found", f"Nothing is served at this path. Served are {served}.", status=404)
+    return Refusal("http_error", f"{error.reason}.", status=error.status)
+
+
+async def _expected(request: web.Request) -> web.StreamResponse | None:
+    """Expect: a body that waits for a go-ahead is not sent at all where the key is refused."""
+    if request.version < HttpVersion11:
+        return None
+    if request.headers.get("Expect", "").lower() != "100-continue":
+        return answer(Refusal("expectation_failed", "Expect: expected 100-continue, or no such header.", status=417))
+    try:
+        await request.app[routes.DOOR].caller(request.headers.get("Authorization"))
+    except Refusal:
+        return None
+    await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    request.writer.output_size = 0
+    return None
+
+
+async def _named(_: web.Request, response: web.StreamResponse) -> None:
+    """The library would tell its version and Python's."""
+    response.headers["Server"] = SERVER
+
+
+ROUTES = (
+    web.post("/v1/chat/completions", routes.chat_completions, expect_handler=_expected),
+    web.post("/inference", routes.inference, expect_handler=_expected),
+    web.get("/v1/models", routes.models),
+    web.get("/v1/models/{model:.+}", routes.model),
+    web.get("/v1/requests/{id}", routes.held_request),
+    web.get("/v1/wire", routes.wire),
+    web.get("/healthz", routes.healthz),
+    web.get("/readyz", routes.readyz),
+    web.get("/metrics", routes.metrics),
+)

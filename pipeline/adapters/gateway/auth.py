@@ -46,13 +46,18 @@ def parse_bearer(text: str) -> tuple[str, bytes] | None:
     return (key, raw) if dot and key and len(raw) == 32 else None
 
 
+def bearer_of(header: str | None) -> tuple[str, bytes] | None:
+    """Key id and secret out of an Authorization header, or None where it holds no API key."""
+    scheme, _, text = (header or "").partition(" ")
+    return parse_bearer(text.strip()) if scheme.lower() == "bearer" else None
+
+
 def authenticate(control: Control, vault: Vault, header: str | None, now: int) -> Caller:
     """The caller behind an Authorization header at ``now`` (Unix ms). Raises Refusal.
 
     An unknown key and a wrong secret take the same path and give the same answer.
     """
-    scheme, _, text = (header or "").partition(" ")
-    parsed = parse_bearer(text.strip()) if scheme.lower() == "bearer" else None
+    parsed = bearer_of(header)
     if parsed is None:
         raise because("unknown_key", message=_HOW)
     key, given = parsed

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 import msgspec
 
+from pipeline.adapters.control_feed import ControlFeed
 from pipeline.adapters.gateway.access_log import AccessLog
-from pipeline.adapters.gateway.auth import Caller, authenticate, parse_bearer
+from pipeline.adapters.gateway.auth import Caller, authenticate, bearer_of
 from pipeline.adapters.gateway.lanes import LaneReader
 from pipeline.adapters.gateway.metrics import Metrics
 from pipeline.adapters.gateway.refusals import Refusal, because, unknown_result
@@ -23,7 +24,6 @@ from pipeline.adapters.gateway.waiting import Waiter, WaitingRoom
 from pipeline.adapters.gateway.writer import RequestWriter, now_ms
 from pipeline.errors import Retryable
 from pipeline.events.codec import encode
-from pipeline.events.control import Control
 from pipeline.events.messages import Response
 from pipeline.events.wire import MAX_VALUE_BYTES, CancelBody
 from pipeline.stages.admit import request_id
@@ -32,6 +32,8 @@ from pipeline.vault import Vault
 log = logging.getLogger(__name__)
 REQUEST_HEADER = "x-sluice-request"
 CLIENT_REQUEST_HEADER = "x-sluice-client-request"
+STOCK_HEADER = "x-request-id"
+"""Where stock clients look for the id that they log with an error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,17 +47,17 @@ class Pending:
 
     @property
     def headers(self) -> dict[str, str]:
-        known = {CLIENT_REQUEST_HEADER: self.client_request}
-        return {**known, REQUEST_HEADER: self.request} if self.request else known
+        return named(self.client_request, self.request)
 
 
 class Door:
     """Everything that the routes share. Starts and ends with the application."""
 
-    def __init__(self, settings: GatewaySettings, control: Control, vault: Vault) -> None:
-        deployment = control.require_deployment()
+    def __init__(self, settings: GatewaySettings, feed: ControlFeed, vault: Vault) -> None:
+        deployment = feed.control.require_deployment()
         settings.require_lane(deployment.partitions)
-        self.settings, self.control, self.vault = settings, control, vault
+        self.settings, self.control, self.vault = settings, feed.control, vault
+        self._feed = feed
         self.metrics = Metrics()
         bounds = settings.bounds
         self.writer = RequestWriter(settings.bootstrap, deployment.partitions, bounds.write_ms)
@@ -93,12 +95,23 @@ class Door:
             found.append("stopping")
         return found
 
-    def caller(self, header: str | None) -> Caller:
+    async def caller(self, header: str | None) -> Caller:
+        """Who sends this Authorization header. Raises Refusal.
+
+        No key is called unknown before control was read up to now, so it works from the moment that it is made.
+        """
+        try:
+            return authenticate(self.control, self.vault, header, now_ms())
+        except Refusal as refusal:
+            if refusal.code != "unknown_key" or bearer_of(header) is None:
+                raise
+        if not await self._feed.caught_up():
+            raise because("busy", retry_after_ms=1000)
         return authenticate(self.control, self.vault, header, now_ms())
 
     def claimed(self, header: str | None) -> tuple[str, str]:
         """Key id and tenant that a refused caller named, where control knows them; for the access log."""
-        parsed = parse_bearer((header or "").partition(" ")[2].strip())
+        parsed = bearer_of(header)
         held = self.control.keys.get(parsed[0]) if parsed else None
         principal = self.control.principals.get(held.principal) if held else None
         return (held.id if held else "unknown", principal.tenant if principal else "")
@@ -154,7 +167,7 @@ class Door:
             log.warning("%s", error)
             if waiter.heard:
                 return ""
-            raise unknown_result(idempotent, {CLIENT_REQUEST_HEADER: client_request}) from None
+            raise unknown_result(idempotent, named(client_request, "")) from None
         return request_id(self.control.generation, partition, offset) if offset >= 0 else ""
 
     def _cancel_after(self, write: asyncio.Task[str], caller: Caller, client_request: str) -> None:
@@ -170,6 +183,12 @@ class Door:
         task = asyncio.create_task(job())
         self._cancels.add(task)
         task.add_done_callback(self._cancels.discard)
+
+
+def named(client_request: str, request: str) -> dict[str, str]:
+    """The headers that name a request; ``request`` may not be known."""
+    known = {CLIENT_REQUEST_HEADER: client_request, STOCK_HEADER: request or client_request}
+    return {**known, REQUEST_HEADER: request} if request else known
 
 
 def mint(caller: Caller) -> str:

@@ -11,7 +11,8 @@ from aiohttp import web
 from pipeline import policy
 from pipeline.adapters.gateway.answers import KEEP_ALIVE, ChatShape, SimpleShape, collected, error_event
 from pipeline.adapters.gateway.auth import Caller
-from pipeline.adapters.gateway.door import Door, Pending
+from pipeline.adapters.gateway.connections import encoded, no_http
+from pipeline.adapters.gateway.door import Door, Pending, named
 from pipeline.adapters.gateway.refusals import Refusal, because, invalid, no_answer
 from pipeline.adapters.gateway.replies import Reply
 from pipeline.adapters.gateway.translate import Ask, read_chat, read_simple, too_large
@@ -24,6 +25,7 @@ ARRIVED = web.RequestKey("arrived", float)
 ANSWER_HEADERS = web.RequestKey("answer_headers", dict[str, str])
 _READ_S = 30
 _IDLE_S = 15.0
+_ENCODINGS = frozenset({"identity", "gzip", "deflate"})
 _MAX_WAIT_MS = 60_000
 
 
@@ -35,7 +37,7 @@ class Shape(Protocol):
 
 
 async def chat_completions(request: web.Request) -> web.StreamResponse:
-    door, caller = _enter(request)
+    door, caller = await _enter(request)
     ask = read_chat(await _body(request), door.control, caller.plan, _idempotency(request))
     async with door.open(caller, ask) as pending:
         shape = ChatShape(pending, ask.body.model, ask.include_usage)
@@ -43,19 +45,19 @@ async def chat_completions(request: web.Request) -> web.StreamResponse:
 
 
 async def inference(request: web.Request) -> web.StreamResponse:
-    door, caller = _enter(request)
+    door, caller = await _enter(request)
     ask = read_simple(await _body(request), door.control, caller.plan, _idempotency(request))
     async with door.open(caller, ask) as pending:
         return await _answer(request, door, ask, pending, SimpleShape(pending, ask.body.model))
 
 
 async def models(request: web.Request) -> web.Response:
-    door, caller = _enter(request)
+    door, caller = await _enter(request)
     return web.json_response({"object": "list", "data": [_model(caller, m) for m in _allowed(door, caller)]})
 
 
 async def model(request: web.Request) -> web.Response:
-    door, caller = _enter(request)
+    door, caller = await _enter(request)
     wanted = request.match_info["model"]
     if wanted not in _allowed(door, caller):
         raise because("unknown_model")
@@ -64,7 +66,7 @@ async def model(request: web.Request) -> web.Response:
 
 async def held_request(request: web.Request) -> web.Response:
     """The outcome of a request, or its place in the queue, by its client request id under the same principal."""
-    door, caller = _enter(request)
+    door, caller = await _enter(request)
     client_request = request.match_info["id"]
     wait = request.query.get("wait_ms", "0")
     if not (wait.isascii() and wait.isdigit() and len(wait) <= 6 and int(wait) <= _MAX_WAIT_MS):
@@ -83,7 +85,7 @@ async def held_request(request: web.Request) -> web.Response:
 
 async def wire(request: web.Request) -> web.Response:
     """What a direct producer needs to write its own records; see WIRE.md beside the producer."""
-    door, caller = _enter(request)
+    door, caller = await _enter(request)
     deployment = door.control.require_deployment()
     document = {
         "version": 1,
@@ -131,7 +133,7 @@ async def _answer(request: web.Request, door: Door, ask: Ask, pending: Pending, 
     except TimeoutError:
         raise no_answer() from None
     assert reply.end is not None
-    request[ANSWER_HEADERS] = {**pending.headers, "x-sluice-request": reply.end.request}
+    request[ANSWER_HEADERS] = named(pending.client_request, reply.end.request)
     fault = reply.fault()
     if fault is not None:
         raise fault
@@ -183,18 +185,22 @@ async def _finish(response: web.StreamResponse, closing: bytes) -> web.StreamRes
     return response
 
 
-def _enter(request: web.Request) -> tuple[Door, Caller]:
+async def _enter(request: web.Request) -> tuple[Door, Caller]:
     door = request.app[DOOR]
-    return door, door.caller(request.headers.get("Authorization"))
+    return door, await door.caller(request.headers.get("Authorization"))
 
 
 async def _body(request: web.Request) -> bytes:
     limit = request.app[DOOR].settings.bounds.body_bytes
     if (request.content_length or 0) > limit:
         raise too_large(limit)
+    if request.headers.get("Content-Encoding", "identity").lower() not in _ENCODINGS:
+        raise encoded()
     try:
         async with asyncio.timeout(_READ_S):
             return await request.read()
+    except web.RequestPayloadError:
+        raise encoded() if "Content-Encoding" in request.headers else no_http(None, None) from None
     except web.HTTPRequestEntityTooLarge:
         raise too_large(limit) from None
     except TimeoutError:

@@ -13,6 +13,7 @@ class Bounds:
     """Ceilings of one process. Times in ms, sizes in bytes."""
 
     body_bytes: int = 1024 * 1024
+    connections: int = 12_000
     open_requests: int = 10_000
     held_requests: int = 10_000
     held_bytes: int = 64 * 1024 * 1024

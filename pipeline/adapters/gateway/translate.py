@@ -29,15 +29,22 @@ _ROLES = {
     "tool": "document",
     "document": "document",
 }
-_UNKNOWN = re.compile(r"unknown field `(.{1,64})`", re.DOTALL)
+_UNKNOWN = re.compile(r"unknown field `(.*)`", re.DOTALL)
+_NO_NAME = re.compile(r"[^\w.:/ -]")
+_MOST_NAME = 64
 _MISSING = re.compile(r"missing required field `(\w+)`")
 _TOKEN = re.compile(r"[0-9]{1,10}", re.ASCII)
 _PATH = re.compile(r" - at `\$\.?([^`]*)`$")
 
 
 class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Of parts other than text only the kind is read, so that it is what the error names."""
+
     type: str
-    text: str
+    text: str | None = None
+    image_url: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    input_audio: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    file: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
 class ChatTurn(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -79,8 +86,9 @@ class _Sampled(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
 
 class ChatBody(_Sampled, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """``POST /v1/chat/completions``; ``user`` is read and ignored.
+    """``POST /v1/chat/completions``; ``user`` and its two successors are read and ignored.
 
+    Fields of type None are OpenAI's that are not served: some clients send each of them as null.
     ``top_k``, ``min_p``, ``repetition_penalty`` and ``timeout_ms`` are ours.
     """
 
@@ -89,6 +97,23 @@ class ChatBody(_Sampled, frozen=True, forbid_unknown_fields=True, kw_only=True):
     max_completion_tokens: int | None = None
     n: int | None = None
     user: str | None = None
+    safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
+    audio: None = None
+    function_call: None = None
+    functions: None = None
+    metadata: None = None
+    modalities: None = None
+    parallel_tool_calls: None = None
+    prediction: None = None
+    reasoning_effort: None = None
+    response_format: None = None
+    service_tier: None = None
+    store: None = None
+    tool_choice: None = None
+    tools: None = None
+    verbosity: None = None
+    web_search_options: None = None
 
 
 class SimpleBody(_Sampled, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -150,7 +175,9 @@ def _decode(decoder: msgspec.json.Decoder[_T], raw: bytes) -> _T:
     except msgspec.ValidationError as error:
         raise _fault(str(error)) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise invalid(None, "The body is not JSON: expected one UTF-8 object without NaN.", "invalid_json") from None
+        came = "The body is not JSON" if raw else "The body is empty"
+        message = f"{came}: expected one JSON object in UTF-8, without NaN, Infinity or lone surrogates."
+        raise invalid(None, message, "invalid_json") from None
 
 
 def _fault(text: str) -> Refusal:
@@ -160,12 +187,16 @@ def _fault(text: str) -> Refusal:
     said = _PATH.sub("", text)
     unknown = _UNKNOWN.search(said)
     if unknown:
-        param = f"{where}.{unknown.group(1)}" if where else unknown.group(1)
+        name = _NO_NAME.sub("?", unknown.group(1)[:_MOST_NAME])
+        param = f"{where}.{name}" if where else name
         return invalid(param, f"{param}: unknown field. Leave it out.", "unknown_parameter")
     missing = _MISSING.search(said)
     if missing:
         param = f"{where}.{missing.group(1)}" if where else missing.group(1)
         return invalid(param, f"{param}: missing. It is required.", "missing_required_parameter")
+    if said.startswith("Expected `null`"):
+        code = "unknown_parameter" if where in ChatBody.__struct_fields__ else "invalid_type"
+        return invalid(where, f"{where}: not supported here. Leave it out.", code)
     return invalid(where or None, f"{where or 'body'}: {said[0].lower()}{said[1:]}.", "invalid_type")
 
 
@@ -178,7 +209,8 @@ def _messages(turns: list[ChatTurn]) -> tuple[Message, ...]:
             raise invalid(where, f"{where}: expected one of {', '.join(_ROLES)}.")
         found.append(Message(role, _text(turn.content, f"messages[{index}].content")))
     if not 1 <= len(found) <= 256 or not any(m.content for m in found):
-        raise invalid("messages", f"messages: expected 1 to 256 with content, came {len(found)}.")
+        came = f"{len(found)}, all of them empty" if found and len(found) <= 256 else f"{len(found)}"
+        raise invalid("messages", f"messages: expected 1 to 256 with content, came {came}.")
     return tuple(found)
 
 
@@ -188,8 +220,15 @@ def _text(content: str | list[Part], where: str) -> str:
     for index, part in enumerate(content):
         if part.type != "text":
             at = f"{where}[{index}].type"
-            raise invalid(at, f"{at}: expected text; other parts are not supported.")
-    return "".join(part.text for part in content)
+            raise invalid(at, f"{at}: expected text; images, audio and files are not supported.")
+        if part.text is None:
+            at = f"{where}[{index}].text"
+            raise invalid(at, f"{at}: missing. It is required.", "missing_required_parameter")
+        for other in ("image_url", "input_audio", "file"):
+            if getattr(part, other) is not msgspec.UNSET:
+                at = f"{where}[{index}].{other}"
+                raise invalid(at, f"{at}: unknown field. Leave it out.", "unknown_parameter")
+    return "".join(part.text or "" for part in content)
 
 
 def _body(

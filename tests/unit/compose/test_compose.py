@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
+from pipeline.adapters.gateway.refusals import because
+from pipeline.adapters.gateway.translate import too_large
 from pipeline.compose import Isolated, tenants_file
 from pipeline.config import Settings, known_environment, load
 from pipeline.wiring import STAGES
@@ -212,3 +215,20 @@ def test_the_broker_agrees_with_itself() -> None:
     assert advertised["INNER"] == settings("admit")["SLUICE_KAFKA__BOOTSTRAP"]
     assert advertised["OUTER"] == settings("gateway-0")["SLUICE_GATEWAY__ADVERTISED_BOOTSTRAP"]
     assert broker["KAFKA_AUTO_CREATE_TOPICS_ENABLE"] == "false"
+
+
+def test_the_balancer_speaks_as_the_gateway_does_and_keeps_its_figures_in() -> None:
+    text = COMPOSE["configs"]["balancer"]["content"]
+    told = dict(re.findall(r"return (\d{3}) '(.+)';", text))
+    assert json.loads(told["413"]) == json.loads(too_large().body())
+    absent = json.loads(told["503"])["error"]
+    busy = json.loads(because("busy").body())["error"]
+    assert {**absent, "message": ""} == {**busy, "message": ""}
+    assert "add_header Retry-After 1 always;" in text
+    assert "location = /metrics { return 404; }" in text
+    assert {name: code for code, name in re.findall(r"error_page ([\d ]+) (@\w+);", text)} == {
+        "@large": "413",
+        "@absent": "502 504",
+    }
+    assert set(re.findall(r"location (@\w+) \{", text)) == {"@large", "@absent"}
+    assert text.count("{") == text.count("}")

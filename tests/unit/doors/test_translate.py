@@ -104,6 +104,29 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
         "messages[0].content[0].type",
         "invalid_value",
     ),
+    (
+        {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": CANARY}}]}]},
+        "messages[0].content[0].type",
+        "invalid_value",
+    ),
+    (
+        {"messages": [{"role": "user", "content": [{"type": "input_audio", "input_audio": {"data": CANARY}}]}]},
+        "messages[0].content[0].type",
+        "invalid_value",
+    ),
+    (
+        {"messages": [{"role": "user", "content": [{"type": "text"}]}]},
+        "messages[0].content[0].text",
+        "missing_required_parameter",
+    ),
+    (
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": "a", "file": {"id": CANARY}}]}]},
+        "messages[0].content[0].file",
+        "unknown_parameter",
+    ),
+    ({"tools": [{"type": "function"}]}, "tools", "unknown_parameter"),
+    ({"response_format": {"type": "json_object"}}, "response_format", "unknown_parameter"),
+    ({"store": False}, "store", "unknown_parameter"),
     ({"model": None}, "model", "missing_required_parameter"),
     ({"model": 5}, "model", "invalid_type"),
     ({"model": f"{CANARY} with spaces"}, "model", "invalid_type"),
@@ -150,6 +173,28 @@ def test_what_does_not_fit_names_its_field(fields: dict[str, Any], param: str, c
     assert found.code == code
     assert found.message.startswith(found.param)
     assert CANARY not in found.message
+
+
+@pytest.mark.parametrize("name", ["x" * 100_000, "a\r\nSet-Cookie: b", "`", "\x1b[31m", "\u202e"])
+def test_an_unknown_name_is_told_in_bounds_and_without_what_steers_a_terminal(name: str) -> None:
+    found = refusal(chat(**{name: 1}))
+    assert found.code == "unknown_parameter"
+    assert len(found.message) < 120
+    assert found.message.isprintable()
+    assert "\u202e" not in found.message
+
+
+def test_what_is_not_served_may_be_null_and_is_told_apart_from_the_unknown() -> None:
+    assert read_chat(chat(user="a", safety_identifier="b", prompt_cache_key="c"), CONTROL, PLAN).body.seed is None
+    assert read_chat(chat(tools=None, response_format=None, store=None), CONTROL, PLAN).body.model == "glossary"
+    assert refusal(chat(tools=[])).message == "tools: not supported here. Leave it out."
+    assert refusal(chat(colour=1)).message == "colour: unknown field. Leave it out."
+
+
+def test_nothing_and_empty_messages_are_called_so() -> None:
+    assert refusal(b"").message.startswith("The body is empty: ")
+    blank = refusal(chat(messages=[{"role": "user", "content": ""}]))
+    assert blank.message == "messages: expected 1 to 256 with content, came 1, all of them empty."
 
 
 BROKEN = {

@@ -29,6 +29,8 @@ class Adoptive(EchoEngine):
     def adopt(self, tenant: str, name: str, folder: Path) -> None:
         if name.startswith("bad"):
             raise ValueError("adapter_config.json: expected a rank of 1 to 256, got 0")
+        if name.startswith("vast"):
+            raise RuntimeError("out of memory")
         self.adopted.append((tenant, name))
 
     async def submit(self, request: GenerationRequest) -> Any:
@@ -105,17 +107,18 @@ def test_what_does_not_fit_is_refused(changes: dict[str, Any], adapter: str, tol
     assert not any(each.adopted for each in made.values())
 
 
-def test_one_that_failed_is_not_read_again_at_every_request() -> None:
+@pytest.mark.parametrize("adapter", ["bad", "vast"])
+def test_one_that_failed_is_not_read_again_at_every_request(adapter: str) -> None:
     async def run() -> None:
         shelf = Shelf()
         engine, _ = shelf.engine()
         for _ in range(3):
             with pytest.raises(Refused):
-                await engine.adapted(asked("t", "bad"))
+                await engine.adapted(asked("t", adapter))
         assert len(shelf.opened) == 1
         shelf.now = AGAIN_S
         with pytest.raises(Refused):
-            await engine.adapted(asked("t", "bad"))
+            await engine.adapted(asked("t", adapter))
         assert len(shelf.opened) == 2
 
     asyncio.run(run())

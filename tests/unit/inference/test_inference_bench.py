@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
 
+from inference.bench.__main__ import main as bench
 from inference.bench.load import encoded, questions
 from inference.bench.probe import auc
 from inference.engine import shipped_model
@@ -60,3 +62,40 @@ def test_a_load_out_of_bounds_is_wrong_usage(wrong: list[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["engine", "bench", *wrong])
     assert ended.value.code == 2
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        (["--model", "nowhere"], "nowhere"),
+        (["--device", "cuda:77", "--concurrent", "2", "--tokens", "1", "--prompt", "16"], "cuda:77"),
+        (["--device", "abacus", "--concurrent", "2", "--tokens", "1", "--prompt", "16"], "abacus"),
+    ],
+)
+def test_what_cannot_be_measured_is_told(capsys: pytest.CaptureFixture[str], wrong: list[str], told: str) -> None:
+    assert main(["engine", "bench", "--probe", "0", *wrong]) == 2
+    assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [["--batch", "0"], ["--batch", "-1"], ["--compare", "-1"], ["--prompt", "0"], ["--tokens", "0"], ["--tokens", "x"]],
+)
+def test_a_load_for_a_device_is_checked_before_anything_is_measured(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, wrong: list[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["bench", "gpu", *wrong])
+    with pytest.raises(SystemExit) as ended:
+        bench()
+    assert ended.value.code == 2
+    assert wrong[0] in capsys.readouterr().err
+
+
+def test_a_file_that_cannot_be_written_is_told_before_anything_is_measured(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("sys.argv", ["bench", "gpu", "--json", str(tmp_path / "nowhere" / "gpu.json")])
+    with pytest.raises(SystemExit) as ended:
+        bench()
+    assert ended.value.code == 2
+    assert "nowhere" in capsys.readouterr().err

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Sequence as Items
 
 import pytest
-from inference_doubles import HashForward, check_answer, collect, request
+from inference_doubles import HashForward, check_answer, collect, request, until
 from test_inference_batching import Clock, finish, make_batch, run_batch
 
 from inference.batch import Batch
@@ -115,6 +115,38 @@ def test_a_step_that_hangs_is_noticed_and_nobody_waits_for_it() -> None:
         await asyncio.to_thread(engine._thread.join)
         assert engine.stats().stalled
 
+    asyncio.run(run())
+
+
+def test_closing_waits_for_no_step_that_hangs() -> None:
+    async def run() -> None:
+        forward = Stuck()
+        engine = BatchingEngine(forward, models=("m",), stall_s=0.2)
+        asked = asyncio.create_task(collect(engine.submit(request("r", "text", limit=3))))
+        try:
+            await until(lambda: engine._step_began is not None)
+            async with asyncio.timeout(20):
+                await engine.close()
+                chunks = await asked
+        finally:
+            forward.go.set()
+        assert chunks[-1].finish is FinishReason.ERROR
+        assert engine.stats().stalled
+
+    asyncio.run(run())
+
+
+def test_a_closed_engine_leaves_no_thread_that_could_wake_as_the_process_ends() -> None:
+    async def run() -> None:
+        for _ in range(30):
+            engine = BatchingEngine(HashForward(), models=("m",))
+            await engine.close()
+            assert ours() <= before
+
+    def ours() -> set[threading.Thread]:
+        return {thread for thread in threading.enumerate() if thread.name.startswith("inference")}
+
+    before = ours()  # other tests leave an engine open
     asyncio.run(run())
 
 

@@ -118,3 +118,14 @@ def test_log_probabilities_are_coarse_and_of_the_models_own_logits() -> None:
     assert told.top == ((1, -0.7), (2, -1.2))
     banned = np.array([0.0, -np.inf], dtype=np.float32)
     assert logprobs(banned, 0, 2).top == ((0, 0.0), (1, IMPOSSIBLE))
+
+
+@pytest.mark.parametrize("top_p", [0.5, 1.0])
+def test_penalties_that_pass_the_largest_number_leave_something_to_draw(top_p: float) -> None:
+    logits = np.array([3e38, -3e38, 0.0], dtype=np.float32)
+    sampling = SamplingParams(
+        1.0, top_p=top_p, repetition_penalty=0.1, frequency_penalty=-2.0, logit_bias=((0, 100.0),), min_p=0.1
+    )
+    row = adjusted(logits, sampling, [0, 1, 0], 1)
+    assert row.max() == np.finfo(np.float32).max
+    assert choose(row, sampling, 0.99) == 0

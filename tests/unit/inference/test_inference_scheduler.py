@@ -215,3 +215,41 @@ def test_a_tenant_that_fills_the_queue_leaves_others_their_part_of_it() -> None:
             refused += 1
     assert refused > 0
     assert scheduler.waiting <= 4 * 8 + 1
+
+
+def test_a_tenant_whose_last_request_goes_before_counts_for_no_place() -> None:
+    scheduler = scheduler_of(slots=1, budget=8)
+    scheduler.add("runs", "z", [1])
+    scheduler.plan()
+    scheduler.add("a1", "a", [1])
+    scheduler.add("b1", "b", [1] * 8)
+    scheduler.add("b2", "b", [1])
+    assert [scheduler.place(name) for name in ("runs", "a1", "b1", "b2")] == [None, 0, 1, 2]
+    assert scheduler.place("nobody") is None
+
+
+class Name(str):
+    """A tenant's name that counts how often it is compared."""
+
+    compared = 0
+    __hash__ = str.__hash__
+
+    def __lt__(self, other: str) -> bool:
+        Name.compared += 1
+        return super().__lt__(other)
+
+    def __eq__(self, other: object) -> bool:
+        Name.compared += 1
+        return super().__eq__(other)
+
+
+def test_a_place_in_a_flood_of_many_tenants_is_found_in_few_comparisons() -> None:
+    tenants = [Name(f"t{number:03}") for number in range(200)]
+    scheduler = scheduler_of(slots=1, budget=8)
+    for turn in range(10):
+        for tenant in tenants:
+            scheduler.add(f"{tenant}-{turn}", tenant, [1] * 5)
+    Name.compared = 0
+    assert scheduler.place("t199-9") == 1999
+    # 2000 turns of a heap of 200; to look at each tenant every time would take 400,000
+    assert Name.compared < 100_000

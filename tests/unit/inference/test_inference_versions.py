@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import Counter
 from collections.abc import Mapping
 
 import pytest
 
+from inference import versions
 from inference.echo import EchoEngine
 from inference.registry.refusal import Refused
 from inference.registry.rollout import WHOLE, choose
@@ -24,16 +26,17 @@ class Shelf:
         self.shares = dict(shares)
         self.made: Counter[int] = Counter()
         self.closed: Counter[int] = Counter()
-        self.broken: set[int] = set()
+        self.broken: dict[int, Exception] = {}
+        self.revoked: set[int] = set()
 
     def load(self, version: int) -> InferenceEngine:
         if version in self.broken:
-            raise Refused("altered", "a byte differs")
+            raise self.broken[version]
         self.made[version] += 1
         return Closing(self, version)
 
     def engine(self) -> VersionedEngine:
-        return VersionedEngine("tiny", self.load, lambda: self.shares)
+        return VersionedEngine("tiny", self.load, lambda: self.shares, revoked=lambda: self.revoked)
 
 
 class Closing(EchoEngine):
@@ -100,7 +103,7 @@ def test_a_version_that_cannot_be_loaded_leaves_the_shares_before_in_force() -> 
     async def scene() -> None:
         shelf = Shelf({1: WHOLE})
         engine = shelf.engine()
-        shelf.broken, shelf.shares = {2}, {2: WHOLE}
+        shelf.broken, shelf.shares = {2: Refused("altered", "a byte differs")}, {2: WHOLE}
         with pytest.raises(Refused):
             await engine.look()
         await engine.look()  # not tried again at once
@@ -142,5 +145,77 @@ def test_cancelling_and_asking_for_a_place_reach_a_version_that_is_leaving() -> 
         assert [chunk async for chunk in running][-1].finish is FinishReason.CANCELLED
         assert await engine.place("r") is None
         await engine.close()
+
+    asyncio.run(scene())
+
+
+def test_a_registry_that_cannot_be_read_is_said_once_a_minute(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(versions, "_LOOK_S", 0.001)
+
+    async def scene() -> None:
+        looks, stop = 0, asyncio.Event()
+        engine = Shelf({1: WHOLE}).engine()
+
+        def broken() -> Mapping[int, int]:
+            nonlocal looks
+            looks += 1
+            raise Refused("state", "no number" if looks < 10 else "no list")
+
+        monkeypatch.setattr(engine, "_read", broken)
+        following = asyncio.create_task(engine.follow(stop))
+        async with asyncio.timeout(60):
+            while looks < 20:  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
+        stop.set()
+        await following
+        await engine.close()
+
+    asyncio.run(scene())
+    assert [record.message.rpartition(": ")[2] for record in caplog.records] == ["no number", "no list"]
+
+
+def test_whatever_a_loader_raises_the_shares_are_followed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(versions, "_LOOK_S", 0.01)
+
+    async def scene() -> None:
+        shelf, stop = Shelf({1: WHOLE}), asyncio.Event()
+        engine = shelf.engine()
+        following = asyncio.create_task(engine.follow(stop))
+        for version, fault in enumerate((Exception("of a library"), MemoryError(), RuntimeError("no device")), 2):
+            shelf.broken, shelf.shares = {version: fault}, {version: WHOLE}
+            await asyncio.sleep(0.05)
+            assert not following.done()
+            assert (await ask(engine, f"r{version}")).version == 1
+        shelf.shares = {9: WHOLE}
+        async with asyncio.timeout(10):
+            while engine.versions != (9,):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        stop.set()
+        await following
+        await engine.close()
+
+    asyncio.run(scene())
+
+
+@pytest.mark.parametrize("pinned", [True, False], ids=["the version is named outright", "its successor is broken"])
+def test_a_revoked_version_gets_nothing_whatever_the_shares(pinned: bool) -> None:
+    async def scene() -> None:
+        shelf = Shelf({1: WHOLE})
+        engine = shelf.engine()
+        if not pinned:
+            shelf.broken, shelf.shares = {2: Refused("altered", "a byte differs")}, {2: WHOLE}
+            with pytest.raises(Refused):
+                await engine.look()
+        assert (await ask(engine, "r")).version == 1
+        shelf.revoked = {1}
+        with contextlib.suppress(Refused):
+            await engine.look()
+        assert engine.versions == ()
+        [chunk] = [c async for c in engine.submit(GenerationRequest("s", "acme", (Turn("user", "x"),), 4))]
+        assert chunk.finish is FinishReason.ERROR
+        await engine.close()
+        assert shelf.made == shelf.closed
 
     asyncio.run(scene())

@@ -11,8 +11,11 @@ from typing import Any
 import pytest
 from registry_site import WEIGHTS, make_model
 
+from inference.echo import EchoEngine
 from inference.registry.content import MANIFEST_FILE
 from inference.registry.release import SHIPPED
+from inference.versions import VersionedEngine
+from pipeline.adapters import engines
 from pipeline.adapters.engines import make_engine
 from pipeline.cli import main
 from pipeline.config import Generate, Keys, Models
@@ -74,8 +77,11 @@ def test_from_keys_to_export(home: Path, capsys: pytest.CaptureFixture[str], mon
         (["roll", "tiny", "1=a"], "2=12.5"),
         (["roll", "tiny", "1=12.345"], "2=12.5"),
         (["roll", "tiny", "1=NaN"], "2=12.5"),
+        (["roll", "tiny", "1=10", "1=100"], "once"),
+        (["list", "nosuch"], "sluice model list"),
         (["show", "tiny", "4"], "sluice model list"),
-        (["verify", "nothing"], "keyring"),
+        (["verify", "nothing"], "neither a folder nor a model"),
+        (["verify", "nothing", "--version", "1"], "keyring"),
         (["add", "nowhere"], "model folder"),
         (["revoke", "tiny", "1", "--reason", "x", "--keys", "nowhere"], "PEM"),
     ],
@@ -120,3 +126,99 @@ def test_the_generate_stage_serves_what_verifies(home: Path) -> None:
     finally:
         asyncio.run(engine.close())
     assert '"floor":1' in (home / "models" / "state.json").read_text().replace(" ", "")
+
+
+def signed(home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, version: int = 1) -> Path:
+    """A folder of a small model whose keys are the ones that are trusted."""
+    if not (home / "k.pem").exists():
+        run(capsys, "keygen", home / "k.pem")
+    monkeypatch.setenv("SLUICE_MODELS__TRUST", str(home / "k.pem.pub"))
+    folder = make_model(home / f"m{version}", version, {})
+    words = ("--model", "tiny", "--version", version, "--licence", "MIT", "--keys", home / "k.pem")
+    run(capsys, "sign", folder, *words)
+    return folder
+
+
+def test_a_folder_of_a_revoked_version_does_not_verify(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = signed(home, capsys, monkeypatch)
+    assert run(capsys, "verify", folder)[0]["found"] == "verified"
+    run(capsys, "revoke", "tiny", 1, "--reason", "bad", "--keys", home / "k.pem")
+    assert main(["model", "verify", str(folder)]) == 1
+    assert "revoked" in capsys.readouterr().out
+
+
+def test_a_worker_of_one_version_serves_it_no_more_once_it_is_revoked(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(capsys, "add", signed(home, capsys, monkeypatch))
+    run(capsys, "roll", "tiny", "1=100")
+    monkeypatch.setattr(engines, "_torch_engine", lambda *_: EchoEngine())
+    models = Models(home=home / "models", trust=str(home / "k.pem.pub"))
+    engine = make_engine(Generate(model="registry:tiny@1"), models, Keys(home=home / "keys"))
+    assert isinstance(engine, VersionedEngine)
+
+    async def scene() -> None:
+        await engine.look()
+        assert engine.versions == (1,)
+        run(capsys, "revoke", "tiny", 1, "--reason", "bad", "--keys", home / "k.pem")
+        await engine.look()
+        assert engine.versions == ()
+        await engine.close()
+
+    # the command runs a loop of its own to tell a broker
+    monkeypatch.setattr("pipeline.cli.model._tell", lambda _settings: None)
+    asyncio.run(scene())
+
+
+def test_a_list_tells_the_version_that_does_not_hold_beside_those_that_do(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for version in (1, 2):
+        run(capsys, "add", signed(home, capsys, monkeypatch, version))
+    (home / "models" / "models" / "tiny" / "1" / MANIFEST_FILE).write_text("{}")
+    first, second = run(capsys, "list")
+    assert first["status"].startswith("signature: ")
+    assert (second["version"], second["status"]) == (2, "held")
+    assert run(capsys, "show", "tiny", 2)["version"] == 2
+    assert main(["model", "show", "tiny", "1"]) == 2
+
+
+def test_an_export_is_verified_and_added_where_the_workers_key_is_and_nowhere_else(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(capsys, "add", signed(home, capsys, monkeypatch))
+    there = home / "there"
+    run(capsys, "keygen", home / "worker.pem", "--worker")
+    account = run(capsys, "log")[0]["actor"]
+    access = f'[identity.{account}]\nroles = ["model:export"]\ndaily_bytes = 9_000_000\n'
+    (home / "models" / "access.toml").write_text(access)
+    run(capsys, "export", "tiny", 1, "--to", home / "worker.pem.pub", "--out", home / "out")
+    # this place's own worker is not the one that it was exported for
+    assert main(["model", "verify", str(home / "out")]) == 1
+    assert "wrapped for" in capsys.readouterr().out
+    monkeypatch.setenv("SLUICE_MODELS__HOME", str(there / "models"))
+    monkeypatch.setenv("SLUICE_KEYS__HOME", str(there / "keys"))
+    (there / "keys").mkdir(parents=True)
+    (home / "worker.pem").rename(there / "keys" / "worker.pem")
+    assert run(capsys, "verify", home / "out")[0]["found"] == "verified"
+    run(capsys, "add", home / "out", "--tenant", "acme")
+    assert [row["found"] for row in run(capsys, "verify", "tiny")] == ["verified"]
+    sealed = (home / "out" / f"{WEIGHTS}.sealed").read_bytes()
+    assert (there / "models" / "models" / "tiny" / "1" / f"{WEIGHTS}.sealed").read_bytes() != sealed, "a key of its own"
+    (home / "out" / f"{WEIGHTS}.sealed").write_bytes(sealed[:-1] + bytes([sealed[-1] ^ 1]))
+    assert main(["model", "verify", str(home / "out")]) == 1
+    assert "sealed" in capsys.readouterr().out
+
+
+def test_revoking_the_last_version_with_traffic_says_so(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for version in (1, 2):
+        run(capsys, "add", signed(home, capsys, monkeypatch, version))
+    run(capsys, "roll", "tiny", "1=50", "2=50")
+    for version, told in ((1, False), (2, True)):
+        words = ["model", "revoke", "tiny", str(version), "--reason", "bad", "--keys", str(home / "k.pem")]
+        assert main(words) == 0
+        assert ("no version of tiny has traffic" in capsys.readouterr().err) is told

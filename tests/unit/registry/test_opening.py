@@ -9,9 +9,10 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from registry_site import NOW_MS, WEIGHTS, make_model
-from safetensors.numpy import load, load_file
+from safetensors.numpy import load, load_file, save
 
 from inference.registry.content import MANIFEST_FILE
 from inference.registry.dsse import Trust, sign
@@ -100,12 +101,30 @@ def test_a_damaged_folder_is_refused_and_told_why(
     assert refusal.value.code == code, str(refusal.value)
 
 
+def weights(header: str, size: int) -> bytes:
+    """A safetensors file with this header and ``size`` bytes of tensors."""
+    return len(header).to_bytes(8, "little") + header.encode() + bytes(size)
+
+
+OVERLAP = (
+    '{"a": {"dtype": "U8", "shape": [8], "data_offsets": [0, 8]}, '
+    '"b": {"dtype": "U8", "shape": [8], "data_offsets": [4, 12]}}'
+)
 CONTENTS = [
     ({"pytorch_model__bin": pickle.dumps([1])}, "forbidden_file"),
     ({"modeling__py": b"import os"}, "forbidden_file"),
     ({"LICENSE__py": b"import os"}, "forbidden_file"),
     ({"weights__safetensors": pickle.dumps([1] * 100)}, "content"),
     ({"weights__safetensors": (2).to_bytes(8, "little") + b"{}" + b"tail"}, "content"),
+    ({"weights__safetensors": weights('{"w": {"dtype": "F32", "shape": [3], "data_offsets": [0, 8]}}', 8)}, "content"),
+    (
+        {"weights__safetensors": weights('{"w": {"dtype": "F32", "shape": [2], "data_offsets": [4, 12]}}', 12)},
+        "content",
+    ),
+    ({"weights__safetensors": weights('{"w": {"dtype": "X9", "shape": [8], "data_offsets": [0, 8]}}', 8)}, "content"),
+    ({"weights__safetensors": weights(OVERLAP, 12)}, "content"),
+    ({"weights__safetensors": weights('{"w": {"dtype": "U8", "shape": [-1], "data_offsets": [0, 1]}}', 1)}, "content"),
+    ({"weights__safetensors": weights('{"w": ' + "[" * 900 + "]" * 900 + "}", 0)}, "content"),
     ({"generation_config__json": b'{"a": [{"auto_map": {"AutoModel": "x--y.Z"}}]}'}, "remote_code"),
     ({"tokenizer_config__json": b'{"trust_remote_code": true}'}, "remote_code"),
     ({"model__safetensors__index__json": b'{"weight_map": {"w": "model-2.safetensors"}}'}, "missing_file"),
@@ -182,3 +201,18 @@ def test_a_stranger_s_signature_counts_for_nothing(release: Release, trust: Trus
         Trust([strangers[0].public], [ED25519, ML_DSA])
     with pytest.raises(Refused):
         Trust([strangers[0].public], [])
+
+
+@pytest.mark.parametrize(
+    "tensors",
+    [
+        {},
+        {"nothing": np.zeros((0, 7), np.float32), "one": np.ones((), np.int64)},
+        {kind: np.zeros((3, 2), kind) for kind in ("bool", "uint8", "int8", "float16", "int16", "int32", "float64")},
+    ],
+)
+def test_weights_of_every_type_and_size_may_be_signed(
+    tmp_path: Path, keys: dict[str, SigningKey], tensors: dict[str, np.ndarray]
+) -> None:
+    folder = make_model(tmp_path / "m", 1, {"more__safetensors": save(tensors, {"format": "pt"})})
+    sign_folder(folder, [keys[ED25519]], model="m", version=1, licence="MIT", issued=1, expires=2)

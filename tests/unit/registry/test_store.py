@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 from registry_site import WEIGHTS, Clock, FakeKms
 
+from inference.registry.content import MANIFEST_FILE
 from inference.registry.dsse import Trust
+from inference.registry.holdings import Broken, Held
 from inference.registry.keys import ED25519, SigningKey
 from inference.registry.opening import Freshness, open_model
 from inference.registry.refusal import Refused
@@ -43,6 +45,7 @@ def test_versions_rise_and_are_kept_encrypted(registry: ModelRegistry, release: 
     refused("unknown", lambda: registry.open("tiny", 3, operator))
     refused("unknown", lambda: registry.open("../../etc", 3, operator))
     (held,) = registry.held()
+    assert isinstance(held, Held)
     assert (held.manifest.version, held.share, held.status) == (2, 0, "held")
 
 
@@ -79,6 +82,18 @@ def test_traffic_goes_where_it_was_rolled_and_back(registry: ModelRegistry, rele
     refused("rollout", lambda: registry.rollback("tiny"))
 
 
+def test_nobody_goes_back_to_what_has_expired(
+    registry: ModelRegistry, release: Release, kms: FakeKms, clock: Clock
+) -> None:
+    registry.add(release(1, expires=clock.now // 1000 + 60), [Tenant(kms)])
+    registry.add(release(2), [Tenant(kms)])
+    for version in (1, 2):
+        registry.roll("tiny", {version: 10_000})
+    clock.now += 61_000
+    refused("expired", lambda: registry.rollback("tiny"))
+    assert registry.shares("tiny") == {2: 10_000}
+
+
 def test_a_revoked_version_is_served_no_more_even_by_an_older_list(
     registry: ModelRegistry, release: Release, kms: FakeKms, keys: dict[str, SigningKey]
 ) -> None:
@@ -93,7 +108,7 @@ def test_a_revoked_version_is_served_no_more_even_by_an_older_list(
     assert registry.shares("tiny") == {1: 10_000}
     refused("revoked", lambda: registry.open("tiny", 2, operator))
     refused("revoked", lambda: registry.roll("tiny", {2: 10_000}))
-    assert [held.status for held in registry.held("tiny")] == ["served", "revoked"]
+    assert [registry.one("tiny", version).status for version in (1, 2)] == ["served", "revoked"]
     (registry.home / "revocations.json").write_bytes(older)
     refused("rolled_back", lambda: registry.open("tiny", 1, operator))
     (registry.home / "revocations.json").unlink()
@@ -177,3 +192,59 @@ def test_an_operator_s_typing_error_in_the_access_file_is_told(registry: ModelRe
     (registry.home / "access.toml").write_text('[identity.alice]\nroles = ["admin"]\n')
     worker = Worker.generate()
     refused("role", lambda: registry.export("tiny", 1, Tenant(kms), worker.address, registry.home / "out"))
+
+
+def test_one_version_that_does_not_hold_hides_no_other(
+    registry: ModelRegistry, release: Release, kms: FakeKms, keys: dict[str, SigningKey]
+) -> None:
+    for version in (1, 2):
+        registry.add(release(version), [Tenant(kms)])
+    models = registry.home / "models" / "tiny"
+    shutil.copytree(models / "1", models / "3")
+    envelope = (models / "2" / MANIFEST_FILE).read_bytes()
+    (models / "2" / MANIFEST_FILE).write_bytes(envelope.replace(b'"sig": "', b'"sig": "AAAA', 1))
+    first, second, third = registry.held("tiny")
+    assert isinstance(first, Held)
+    assert (first.manifest.version, first.status) == (1, "held")
+    assert isinstance(second, Broken)
+    assert (second.version, second.why.code) == (2, "signature")
+    assert isinstance(third, Broken)
+    assert (third.version, third.why.code) == (3, "altered")
+    assert registry.one("tiny", 1) == first
+    refused("signature", lambda: registry.one("tiny", 2))
+    refused("altered", lambda: registry.roll("tiny", {3: 10_000}))
+    refused("unknown", lambda: registry.one("tiny", 4))
+
+
+def test_an_export_that_cannot_be_written_costs_no_bytes(
+    registry: ModelRegistry, release: Release, kms: FakeKms, tmp_path: Path
+) -> None:
+    registry.add(release(1), [Tenant(kms)])
+    (registry.home / "access.toml").write_text(ACCESS.format(2_000_000))
+    address = Worker.generate().address
+    with pytest.raises(FileExistsError, match="to be made"):
+        registry.export("tiny", 1, Tenant(kms), address, tmp_path)
+    assert (registry.events()[-1].outcome, registry.events()[-1].count) == ("failed", 0)
+    registry.export("tiny", 1, Tenant(kms), address, tmp_path / "out")
+    refused("budget", lambda: registry.export("tiny", 1, Tenant(kms), address, tmp_path / "again"))
+
+
+def test_what_was_revoked_is_known_by_model(registry: ModelRegistry, keys: dict[str, SigningKey]) -> None:
+    signers = [key for name, key in keys.items() if name != "ecdsa-p256"]
+    assert registry.revoked("tiny") == frozenset()
+    registry.revoke("tiny", 2, "poisoned", signers)
+    registry.revoke("other", 3, "poisoned", signers)
+    assert registry.revoked("tiny") == {2}
+
+
+def test_what_a_killed_add_has_left_goes_with_the_next_one(
+    registry: ModelRegistry, release: Release, kms: FakeKms, clock: Clock
+) -> None:
+    registry.add(release(1), [Tenant(kms)])
+    models = registry.home / "models" / "tiny"
+    for name, age in ((".2.77", 100_000), (".2.78", 100)):
+        shutil.copytree(models / "1", models / name)
+        os.utime(models / name, (clock.now // 1000 - age,) * 2)
+    os.utime(models / "1", (0, 0))
+    registry.add(release(2), [Tenant(kms)])
+    assert sorted(path.name for path in models.iterdir()) == [".2.78", "1", "2"]

@@ -5,19 +5,23 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
+import numpy as np
 import pytest
 
+from inference import batch as batch_module
 from inference.batch import Batch
 from inference.blocks import Move
 from inference.engine import TorchEngine, shipped_model
+from inference.loop import BatchingEngine
 from inference.ports import FeedTokens, Row
+from inference.sampling import shortlist
 from inference.sequence import Sequence as Answer
-from inference.types import Chunk, GenerationRequest, SamplingParams, Turn
+from inference.types import Chunk, FinishReason, GenerationRequest, SamplingParams, Turn
 from inference.watermark.account import SCHEME
 from inference.watermark.detect import detect
 from inference.watermark.keys import MarkKey
 from inference.watermark.marking import AnswerMark, CodeFence, MarkPolicy, TenantMarker, skipped
-from inference.watermark.secrets import SECRET_BYTES
+from inference.watermark.secrets import SECRET_BYTES, of_master
 
 MASTER = bytes(range(SECRET_BYTES))
 
@@ -160,3 +164,47 @@ def test_the_torch_engine_marks() -> None:
     account = asyncio.run(run()).mark
     assert account is not None
     assert account.marked > 0
+
+
+def test_a_fault_while_drawing_is_the_guilty_requests_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    requests = [ask(f"r{n}", "out" if n % 2 else "acme") for n in range(4)]
+    before = answers(requests)
+
+    def break_at(row: Row, sampling: SamplingParams) -> tuple[np.ndarray, np.ndarray]:
+        if sampling.seed == 13:
+            raise FloatingPointError
+        return shortlist(row, sampling)
+
+    monkeypatch.setattr(batch_module, "shortlist", break_at)
+    poisoned = GenerationRequest("bad", "bad", (Turn("user", "hello"),), 120, SamplingParams(1.0, seed=13))
+    after = answers([*requests[:2], poisoned, *requests[2:]])
+    text, end = after.pop("bad")
+    assert after == before, "neither text nor account of the others changes"
+    assert (end.finish, end.error) == (FinishReason.ERROR, "FloatingPointError while drawing a token of this request")
+    assert end.output_tokens == len(text) == 4, "the first four are drawn unmarked, whole"
+
+
+def test_a_tenant_whose_key_is_not_here_fails_alone_and_is_not_answered_unmarked() -> None:
+    granted = of_master(MASTER)
+
+    def mark(tenant: str) -> bytes:
+        if tenant == "other":
+            raise ValueError("not granted to this worker")
+        return granted.mark(tenant)
+
+    async def run() -> list[list[Chunk]]:
+        marker = TenantMarker(mark, lambda tenant: MarkPolicy(), lambda: 0)
+        engine = BatchingEngine(Noise(), models=("m",), marker=marker)
+        found = await asyncio.gather(*(collected(engine, name) for name in ("acme", "other", "acme", "other")))
+        await engine.close()
+        return found
+
+    async def collected(engine: BatchingEngine, tenant: str) -> list[Chunk]:
+        asked.append(f"r{len(asked)}")
+        return [chunk async for chunk in engine.submit(ask(asked[-1], tenant))]
+
+    asked: list[str] = []
+    ends = [chunks[-1] for chunks in asyncio.run(run())]
+    assert [end.finish for end in ends] == [FinishReason.LENGTH, FinishReason.ERROR] * 2
+    assert [end.output_tokens for end in ends] == [120, 0] * 2
+    assert "watermark" in str(ends[1].error)

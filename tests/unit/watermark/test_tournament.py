@@ -100,6 +100,25 @@ def test_the_key_that_marked_is_named_and_no_other() -> None:
     assert detect([], [key]).false_alarm == 1.0
 
 
+def test_each_key_of_a_text_put_together_is_named_and_no_other() -> None:
+    draw = np.random.default_rng(12)
+    marked = [MarkKey(MASTER, "acme", 600), MarkKey(MASTER, "acme", 601), MarkKey(MASTER, "beta", 600)]
+    whole: list[int] = []
+    for key in marked:
+        text = draw.integers(0, 5000, 4).tolist()
+        while len(text) < 150:
+            ids = draw.choice(5000, 64, replace=False)
+            text.append(tournament(ids, draw.dirichlet(np.ones(64)), text[-4:], key, draw.random()))
+        whole += text
+    others = [MarkKey(MASTER, f"t{number}", epoch) for number in range(20) for epoch in (600, 601)]
+    found = detect(whole, [*others, *marked])
+    assert found.best is not None
+    named = {(score.tenant, score.epoch) for score in (found.best, *found.others)}
+    assert named == {("acme", 600), ("acme", 601), ("beta", 600)}
+    assert found.best.z >= found.others[0].z >= found.others[1].z
+    assert detect(whole, others).others == ()
+
+
 def test_bits_are_those_of_a_fixed_vector() -> None:
     """Texts marked by one build are found by all, on any machine."""
     key = MarkKey(MASTER, "t", 9)

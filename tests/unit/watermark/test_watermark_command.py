@@ -82,13 +82,45 @@ def test_a_copied_passage_is_found(home: Path, capsys: pytest.CaptureFixture[str
     [
         (["detect", "nowhere.txt", "--tenant", "a"], "nowhere.txt"),
         (["detect", str(SHIPPED / "config.json"), "--tenant", "a"], "watermark.key"),
-        (["detect", str(SHIPPED / "config.json"), "--epochs", "0"], "at least 1"),
         (["detect", str(SHIPPED / "model.safetensors"), "--tenant", "a"], "at most"),
+        (["detect", str(SHIPPED / "config.json"), "--tenant", "a", "--model", "nowhere"], "nowhere/tokenizer.json"),
+        (["detect", str(SHIPPED / "config.json"), "--tenant", "a", "--model", "spoilt"], "tokenizer.json"),
+        (["find", "spoilt/tokenizer.json", str(SHIPPED / "config.json")], "spoilt/tokenizer.json: expected an index"),
+        (["index", "no/where.db", str(SHIPPED / "config.json"), "--tenant", "a", "--name", "n"], "no/where.db"),
         (["find", "nowhere.db", str(SHIPPED / "config.json")], "sluice watermark index"),
     ],
 )
 def test_what_does_not_work_says_why(
-    home: Path, capsys: pytest.CaptureFixture[str], words: list[str], says: str
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, words: list[str], says: str
 ) -> None:
+    if says != "watermark.key":
+        create_master(home / "keys" / "watermark.key")
+    monkeypatch.chdir(home)
+    (home / "spoilt").mkdir()
+    (home / "spoilt" / "tokenizer.json").write_text("{" * 200)
     assert main(["watermark", *words]) == 2
     assert says in capsys.readouterr().err
+
+
+def test_a_tenant_that_opted_out_is_not_marked_and_its_record_says_so(home: Path) -> None:
+    keys, models = Keys(home=home / "keys"), Models(home=home / "models")
+    engine = make_engine(Generate(batch=2, unmarked="beta, gamma"), models, keys)
+
+    async def skipped(tenant: str) -> str:
+        request = GenerationRequest(tenant, tenant, (Turn("user", "Define fjord"),), 8, SamplingParams(1.0))
+        mark = [chunk async for chunk in engine.submit(request)][-1].mark
+        assert mark is not None
+        return mark.skipped
+
+    async def run() -> list[str]:
+        found = [await skipped(tenant) for tenant in ("acme", "beta", "gamma", "bet")]
+        await engine.close()
+        return found
+
+    assert asyncio.run(run()) == ["", "opted_out", "opted_out", ""]
+
+
+def test_a_number_of_epochs_out_of_bounds_is_told_with_the_bounds(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["watermark", "detect", str(SHIPPED / "config.json"), "--epochs", "0"])
+    assert "--epochs: expected 1 to 1,000, came '0'" in capsys.readouterr().err

@@ -55,7 +55,7 @@ from detectors.training.rows import (
 from detectors.training.synthesis import Borrowed, synthesise
 
 SEED = 1
-VERSION = "5"
+VERSION = "6"
 MAX_BENIGN = 2_000
 """Benign rows of one source that are learned from."""
 DOCUMENT_FOLDS = 8

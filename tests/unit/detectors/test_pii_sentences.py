@@ -9,7 +9,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detectors.pii import HOLD_BACK_SENTENCES, REDACT, SentenceRedactor, find, rewritten
+from detectors.base import Part
+from detectors.pii import (
+    HOLD_BACK,
+    HOLD_BACK_SENTENCES,
+    REDACT,
+    PiiDetector,
+    SentenceRedactor,
+    StreamRedactor,
+    find,
+    redact,
+    rewritten,
+)
+from detectors.pii.item import MAX_HIDDEN
 from detectors.pii.sentences import LONGEST
 
 SECRETS = {
@@ -85,3 +97,41 @@ def test_items_are_counted_by_type() -> None:
     redactor.push("Ask Dr. Jane Smith, jane@mail.example. Or ask Dr. John Miller.")
     redactor.flush()
     assert redactor.counts == {"PERSON": 2, "EMAIL": 1}
+
+
+SCATTERED = (
+    "4111{0}1111{0}1111{0}1111",
+    "1{0}3{0}8{0}0{0}0{0}1{0}3{0}8{0}0{0}0{0}0",
+    "bo@exa{0}mple.org",
+    "AKIAIOSF{0}ODNN7EXAMPLE",
+)
+
+
+@pytest.mark.parametrize("hidden", ["\u200b", "\u00ad", "\u2060\ufeff", "\u200b" * MAX_HIDDEN])
+@pytest.mark.parametrize("form", SCATTERED)
+def test_what_shows_nothing_hides_nothing_either(form: str, hidden: str) -> None:
+    value = form.format(hidden)
+    text = f"see {value} \u200bthere\u200b."
+    (item,) = find(text, contextual=False)
+    assert text[item.start : item.end] == value
+    assert redact(text)[0] == f"see [{item.type}] \u200bthere\u200b."
+    for cut in range(len(text) + 1):
+        stream = StreamRedactor()
+        assert stream.push(text[:cut]) + stream.push(text[cut:]) + stream.flush() == redact(text)[0]
+    stream = StreamRedactor()
+    assert "".join([stream.push(char) for char in text]) + stream.flush() == redact(text)[0]
+    assert PiiDetector().screen([(Part("user", text),)])[0][0].end == item.end
+
+
+def test_a_flood_of_what_shows_nothing_does_not_wait() -> None:
+    stream, left = StreamRedactor(), 0
+    for given_ in range(1, 3_000):
+        left += len(stream.push("4" if given_ % 7 == 0 else "\u200b"))
+        assert given_ - left <= (MAX_HIDDEN + 1) * HOLD_BACK
+
+
+@pytest.mark.parametrize("zero", ["\u0660", "\u06f0", "\u0966", "\U0001d7d8", "\U0001d7f6", "\uff10"])
+@pytest.mark.parametrize("around", ["{}", "{}" + " 字" * 300])
+def test_digits_of_any_script_make_a_number(zero: str, around: str) -> None:
+    number = "".join(chr(ord(zero) + int(digit)) for digit in "13800138000")
+    assert redact(around.format(number))[0] == around.format("[CN_MOBILE]")

@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 
 _LEAST = 6
+_LEAST_WIDE = 24
+_SAMPLE = 64
+"""Bytes by which another encoding is told."""
 _COMMON_GB = re.compile(rb"(?:[\x20-\x7e\r\n\t]|[\xb0-\xd7][\xa1-\xfe]|[\xa1-\xa3][\xa1-\xfe])+")
 """ASCII, and of GB 2312 its signs and the ideographs of its first level, which ordinary Chinese is made of."""
 
@@ -22,12 +25,17 @@ def readable(raw: bytes) -> str | None:
 
 def _otherwise(raw: bytes) -> str:
     """Another encoding's reading of bytes that are no UTF-8; empty where none is likely."""
-    for codec, zeros in (("utf-16-le", raw[1:256:2]), ("utf-16-be", raw[0:256:2])):
-        text = raw.decode(codec, "ignore")
-        ideographs = sum("\u4e00" <= char <= "\u9fa5" or char < "\x7f" for char in text[:256])
-        if zeros.count(0) * 2 > len(zeros) or (len(raw) >= 24 and ideographs * 20 > 19 * len(text[:256])):
-            return text.replace("\0", "")
+    for codec, zeros in (("utf-16-le", raw[1:_SAMPLE:2]), ("utf-16-be", raw[0:_SAMPLE:2])):
+        if zeros.count(0) * 2 > len(zeros) or (
+            len(raw) >= _LEAST_WIDE and _ordinary(raw[:_SAMPLE].decode(codec, "ignore"))
+        ):
+            return raw.decode(codec, "ignore").replace("\0", "")
     return raw.decode("gb18030", "ignore") if _COMMON_GB.fullmatch(raw) else ""
+
+
+def _ordinary(text: str) -> bool:
+    """Whether all but one in twenty characters are common ideographs or ASCII."""
+    return sum("\u4e00" <= char <= "\u9fa5" or char < "\x7f" for char in text) * 20 > 19 * len(text)
 
 
 def worded(text: str | None) -> str | None:

@@ -20,7 +20,7 @@ _SHAPE = bytes(
 )
 _RUN = bytes(119 if chr(byte).isalnum() or byte in b"+/_-:" else 32 for byte in range(128)) + bytes(128)
 _SPELLED = ((b" a a ", b"a a a a"), (b"a0a", b"a0a"), (b" 0a", b" 0aaa"))
-_SPELLED_LEET = (b" a 0 a ", b" a a 0 ", b" 0 a a ", b" 0 a 0 ")
+_ALONE_AFTER, _ALONE_BEFORE = (b"a ", b"0 "), (b" a", b" 0")
 _MARKED = (b"* *", b"_ _", b"~ ~", b"` `")
 """What is looked for, behind a part of it that ordinary text lacks and that is found to be missing sooner."""
 _SPELLED_WIDE = (b"? ? ", b"?  ? ")
@@ -30,11 +30,11 @@ _ALONE = b" ? "
 _ENCODED_RUN = b"w" * 20
 _APART = b" ,;:-"
 _NUMBERS = bytes(100 if chr(byte) in "0123456789abcdef" else 44 if byte in _APART else byte for byte in range(256))
-_LEFT_OUT = _APART + b"x"
+_LEFT_OUT = _APART + b"x="
 _DIGITS = b"d" * 16
 """What a list of codes holds once what stands between them is left out."""
 _LISTED = (
-    b"dd," * 6, b"dd,," * 6, b"dxdd,dxdd", b"dxdd,,dxdd", b"ddd,ddd,", b"ddd,,ddd,", b"dddddddd,dddddddd",
+    b"dd," * 6, b"dd,," * 6, b"dxdd,dxdd", b"dxdd,,dxdd", b"ddd,ddd,", b"ddd,,ddd,", b"dddddddd,dddddddd", b"=dd=dd=dd",
 )  # fmt: skip
 """Lists of character codes, in hex, decimal or binary: a digit is `d` and what may stand between two is a comma."""
 _ESCAPES = (
@@ -50,9 +50,10 @@ def spelled_at(shape: bytes, joined: str) -> Iterator[int]:
     for part, needle in _SPELLED:
         if part in classes:
             yield from _all(classes, needle, 16)
-    if b" 0 " in classes:
-        for needle in _SPELLED_LEET:
-            yield from _all(classes, needle, 16)
+    for at in _all(classes, b" 0 ", 2):
+        # its neighbours stand alone too
+        if classes[at + 3 : at + 5] in _ALONE_AFTER and classes[max(0, at - 2) : at] in _ALONE_BEFORE:
+            yield at
     for needle in _MARKED:
         if needle[:1] in shape:
             yield from _all(shape, needle, 16)
@@ -77,8 +78,6 @@ def encoded_at(shape: bytes, joined: str) -> Iterator[int]:
         numbers = shape.translate(_NUMBERS)
         for needle in _LISTED:
             yield from _all(numbers, needle, 64)
-    if b"=" in shape:
-        yield from _all(shape.translate(_NUMBERS), b"=dd=dd=dd", 64)
 
 
 def _all(where: AnyStr, needle: AnyStr, stride: int) -> Iterator[int]:

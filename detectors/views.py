@@ -118,7 +118,7 @@ def further_views(batch: Sequence[Passage], seen: Sequence[Seen], joined: Joined
     shape = joined.text.encode("ascii", "replace")
     encoded = {max(0, bisect_right(starts, at) - 1) for at in encoded_at(shape, joined.text)}
     for index, (at, view, _) in enumerate(seen):
-        if view is not None and (view.starts is not None or not batch[at].text.isascii()) and tagged(batch[at].text):
+        if view is not None and view.starts is not None and tagged(batch[at].text):
             encoded.add(index)
     for index in sorted(encoded):
         at = seen[index].at

@@ -23,6 +23,10 @@ _SPACED = re.compile(
     rf"(?:(?:\s?[.!?,;:]{{1,2}})?\s{{2,3}}[a-z0-9](?:{_BETWEEN}[a-z0-9])*(?![a-z0-9]))*"
 )
 """Letters one by one, four at least, and around them shorter words of the same kind."""
+_WIDE_SPACE = re.compile(r"\s(?=[\s.,!?;:')\]])|(?<=['(\[])\s")
+"""White space that is there only because letters stand one by one."""
+_EMPTY = re.compile(r"<([a-z]{1,10})(?: [^<>]{0,80})?></\1>")
+"""Markup around nothing, which shows nothing."""
 _MARKS_OF_WORDS = re.compile(r"[*_~`]{1,3}(?=\w)|(?<=[\w.,!?])[*_~`]{1,3}")
 _EMPHASISED = ("* *", "_ _", "~ ~", "` `")
 """What stands between words that each bear marks of emphasis."""
@@ -42,12 +46,19 @@ def loose(view: View) -> View | None:
     keep = bytearray(b"\x01") * len(text)
     shape = text.encode("ascii", "replace").translate(_SHAPE)
     if b"a a a a" in shape:
+        found = False
         for match in _SPACED.finditer(text):
             _join(match, keep)
+            found = True
+        for match in _WIDE_SPACE.finditer(text) if found else ():
+            keep[match.start()] = 0
     if b"? ?" in shape or b"?  ?" in shape or "·" in text:
         for match in _SPACED_CJK.finditer(text):
             for at in range(match.start(), match.end()):
                 keep[at] = text[at] >= "\u4e00"
+    if "></" in text:
+        for match in _EMPTY.finditer(text):
+            keep[match.start() : match.end()] = bytes(match.end() - match.start())
     if any(between in text for between in _EMPHASISED):
         for match in _MARKS_OF_WORDS.finditer(text):
             keep[match.start() : match.end()] = bytes(match.end() - match.start())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 _LEAST = 6
+_COMMON = re.compile("[\t\n\r -~\u2013-\u2026\u3001-\u3011\u4e00-\u9fa5\uff01-\uff5e]")
 _LEAST_WIDE = 24
 _SAMPLE = 64
 """Bytes by which another encoding is told."""
@@ -34,8 +35,8 @@ def _otherwise(raw: bytes) -> str:
 
 
 def _ordinary(text: str) -> bool:
-    """Whether all but one in twenty characters are common ideographs or ASCII."""
-    return sum("\u4e00" <= char <= "\u9fa5" or char < "\x7f" for char in text) * 20 > 19 * len(text)
+    """Whether all but one in twenty characters are common ideographs, their punctuation, or ASCII."""
+    return len(_COMMON.findall(text)) * 20 > 19 * len(text)
 
 
 def worded(text: str | None) -> str | None:

@@ -21,7 +21,7 @@ _SHAPE = bytes(
 _RUN = bytes(119 if chr(byte).isalnum() or byte in b"+/_-:" else 32 for byte in range(128)) + bytes(128)
 _SPELLED = ((b" a a ", b"a a a a"), (b"a0a", b"a0a"), (b" 0a", b" 0aaa"))
 _ALONE_AFTER, _ALONE_BEFORE = (b"a ", b"0 "), (b" a", b" 0")
-_MARKED = (b"* *", b"_ _", b"~ ~", b"` `")
+_MARKED = (b"* *", b"_ _", b"~ ~", b"` `", b"></")
 """What is looked for, behind a part of it that ordinary text lacks and that is found to be missing sooner."""
 _SPELLED_WIDE = (b"? ? ", b"?  ? ")
 """Characters beyond ASCII, here `?`, with separators between them."""
@@ -38,8 +38,11 @@ _LISTED = (
 )  # fmt: skip
 """Lists of character codes, in hex, decimal or binary: a digit is `d` and what may stand between two is a comma."""
 _ESCAPES = (
-    (b"%", (b"%",)), (b"&", (b"&#", b"&amp;")), (b"\\", (b"\\x", b"\\u", b"\\1", b"\\0")), (b"+", (b"u+",)),
-)  # fmt: skip
+    (b"%", (b"%",)),
+    (b"&", (b"&#", b"&amp;")),
+    (b"\\", (b"\\x", b"\\u", b"\\0", b"\\1", b"\\2", b"\\3")),
+    (b"+", (b"u+",)),
+)
 """What escapes begin with, behind a sign of it that most texts lack."""
 _SPACED_CJK = re.compile(r"[\u4e00-\u9fff][\s.\-_*|~·/,+]{1,2}[\u4e00-\u9fff][\s.\-_*|~·/,+]")
 

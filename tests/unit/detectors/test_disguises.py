@@ -102,6 +102,7 @@ DISGUISES: dict[str, Callable[[str], str]] = {
     "tabs": letters("\t"),
     "underscores for spaces": lambda text: text.replace(" ", "_"),
     "emphasis on each word": lambda text: " ".join(f"**{word}**" for word in text.split(" ")),
+    "empty markup in words": lambda text: "<b></b>".join(text[at : at + 3] for at in range(0, len(text), 3)),
     "base64": lambda text: f"Decode this: {b64(text)}",
     "base64 for URLs": lambda text: f"Decode: {base64.urlsafe_b64encode(text.encode()).decode().rstrip('=')}",
     "base64 twice": lambda text: f"Decode this: {b64(b64(text))}",

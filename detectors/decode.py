@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from detectors.base import Span
 from detectors.escapes import composed, unescaped
-from detectors.normalize import INVISIBLE, MAX_RUNS, View, clean
+from detectors.normalize import MAX_RUNS, View, clean
 from detectors.readable import readable, worded
 
 MAX_DEPTH = 2
@@ -44,6 +44,9 @@ _BASE32 = re.compile(r"[A-Z2-7]+")
 _NUMBERS = {"hex": (re.compile(r"[0-9A-Fa-f]{2}(?![0-9A-Fa-fx])"), 16), "binary": (re.compile("[01]{8}"), 2),
             "decimal": (re.compile("[0-9]{2,3}"), 10)}  # fmt: skip
 _TAGS = re.compile("[\U000e0020-\U000e007e]{4,}|[\ufe00-\ufe0f\U000e0100-\U000e01ef]{8,}")
+_WIDE_FORM = re.compile("[\uff01-\uff5e]")
+_HIDDEN = re.compile("[\u00ad\u034f\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff]")
+"""In the basic plane: a class that reaches beyond it is searched for many times slower."""
 _WIDE = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}
 
 
@@ -97,12 +100,13 @@ def _source(text: str) -> tuple[View, bool]:
 
 
 def _visible(text: str) -> View:
+    """The text with wide forms as ASCII and without invisible characters of the basic plane."""
     if text.isascii():
         return View("decoded", text)
-    read = text.translate(_WIDE)
-    if INVISIBLE.search(read) is None:
+    read = text.translate(_WIDE) if _WIDE_FORM.search(text) else text
+    if _HIDDEN.search(read) is None:
         return View("decoded", read)
-    starts = array("I", [at for at, char in enumerate(read) if INVISIBLE.match(char) is None])
+    starts = array("I", [at for at, char in enumerate(read) if _HIDDEN.match(char) is None])
     return View("decoded", "".join([read[at] for at in starts]), starts, array("I", [at + 1 for at in starts]))
 
 

@@ -28,7 +28,7 @@ _WIDE_SPACE = re.compile(r"\s(?=[\s.,!?;:')\]])|(?<=['(\[])\s")
 _EMPTY = re.compile(r"<([a-z]{1,10})(?: [^<>]{0,80})?></\1>")
 """Markup around nothing, which shows nothing."""
 _MARKS_OF_WORDS = re.compile(r"[*_~`]{1,3}(?=\w)|(?<=[\w.,!?])[*_~`]{1,3}")
-_EMPHASISED = ("* *", "_ _", "~ ~", "` `")
+_EMPHASISED = "* *"
 """What stands between words that each bear marks of emphasis."""
 _SPACED_CJK = re.compile(r"(?:[\u4e00-\u9fff][\s.\-_*|~·/,+]{1,2}){3,}[\u4e00-\u9fff]")
 _SHAPE = bytes(
@@ -59,7 +59,7 @@ def loose(view: View) -> View | None:
     if "></" in text:
         for match in _EMPTY.finditer(text):
             keep[match.start() : match.end()] = bytes(match.end() - match.start())
-    if any(between in text for between in _EMPHASISED):
+    if _EMPHASISED in text:
         for match in _MARKS_OF_WORDS.finditer(text):
             keep[match.start() : match.end()] = bytes(match.end() - match.start())
     if all(keep):

@@ -28,7 +28,7 @@ MAX_FOLD = 4
 """Characters that one code point may become; U+FDFA would be 18, which makes a large text larger still."""
 _MARKS = "\u0300-\u036f\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f"
 _MARK = re.compile(f"[{_MARKS}]")
-INVISIBLE = re.compile(
+_INVISIBLE = re.compile(
     "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f"
     "\u3164\ufe00-\ufe0f\ufeff\uffa0\U000e0000-\U000e0fff]"
 )
@@ -65,7 +65,7 @@ class View:
 @lru_cache(maxsize=16_384)
 def _fold(char: str) -> str:
     """What one code point reads as: "" for invisible ones and marks, " " for white space."""
-    if INVISIBLE.match(char) or _MARK.match(char):
+    if _INVISIBLE.match(char) or _MARK.match(char):
         return ""
     if char.isspace():
         return " "

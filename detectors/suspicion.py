@@ -21,12 +21,10 @@ _SHAPE = bytes(
 _RUN = bytes(119 if chr(byte).isalnum() or byte in b"+/_-:" else 32 for byte in range(128)) + bytes(128)
 _SPELLED = ((b" a a ", b"a a a a"), (b"a0a", b"a0a"), (b" 0a", b" 0aaa"))
 _ALONE_AFTER, _ALONE_BEFORE = (b"a ", b"0 "), (b" a", b" 0")
-_MARKED = (b"* *", b"_ _", b"~ ~", b"` `", b"></")
+_MARKED = (b"* *", b"></")
 """What is looked for, behind a part of it that ordinary text lacks and that is found to be missing sooner."""
-_SPELLED_WIDE = (b"? ? ", b"?  ? ")
-"""Characters beyond ASCII, here `?`, with separators between them."""
 _ALONE = b" ? "
-"""Part of both."""
+"""A character beyond ASCII, here `?`, with separators around it."""
 _ENCODED_RUN = b"w" * 20
 _APART = b" ,;:-"
 _NUMBERS = bytes(100 if chr(byte) in "0123456789abcdef" else 44 if byte in _APART else byte for byte in range(256))
@@ -58,14 +56,11 @@ def spelled_at(shape: bytes, joined: str) -> Iterator[int]:
         if classes[at + 3 : at + 5] in _ALONE_AFTER and classes[max(0, at - 2) : at] in _ALONE_BEFORE:
             yield at
     for needle in _MARKED:
-        if needle[:1] in shape:
+        if needle[-1:] in shape:
             yield from _all(shape, needle, 16)
     if not joined.isascii():
-        if _ALONE not in classes and "·" not in joined:
-            return
-        spaced = (at for needle in _SPELLED_WIDE for at in _all(classes, needle, 2))
-        dotted = (at - back for at in _all(joined, "·", 1) for back in (1, 2) if at >= back)
-        for at in itertools.chain(spaced, dotted):
+        apart = itertools.chain(_all(classes, _ALONE, 2), _all(joined, "·", 1))
+        for at in (at - back for at in apart for back in (1, 2) if at >= back):
             if _SPACED_CJK.match(joined, at):
                 yield at
 

@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from detectors.anchors import AnchorIndex
 from detectors.base import HIGH, LOW, Finding, Transcript
-from detectors.grams import Hashed, hashed, join
+from detectors.grams import Hashed
 from detectors.mention import is_mention
 from detectors.rulebook import Rule, load_rules
-from detectors.views import Passage, Seen, batches, first_views, further_views
+from detectors.views import Passage, Seen, batches, readings
 
 SMUGGLED = "injection.hidden.tag-characters"
 ROLES = frozenset(("user", "document", "assistant"))
@@ -45,11 +45,8 @@ class PhraseDetector:
         found: list[list[Finding]] = [[] for _ in texts]
         for batch in batches(texts, ROLES, _AT_ONCE):
             best: Best = {}
-            seen = first_views(batch)
-            grams = hashed(join([view.text for view in seen]))
-            self.match(batch, seen, grams, best)
-            if extra := further_views(batch, seen, grams.joined):
-                self.match(batch, extra, hashed(join([view.text for view in extra])), best)
+            for seen, grams in readings(batch):
+                self.match(batch, seen, grams, best)
             for passage in batch:
                 found[passage.row] += smuggled(passage)
             for (at, _), finding in best.items():

@@ -39,6 +39,8 @@ class Work(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """Nor any personal data, all of it: findings name the worst items only."""
     output: Literal["release", "redact", "withhold", "review"] = "redact"
     """What becomes of personal data and secrets in the answer."""
+    personal: Literal["structured", "all"] = "structured"
+    """What counts as such: see ``control.Plan``."""
     conceal: bool = False
     """The account copies the model: no log-probabilities, no logit bias, and an answer that bears the watermark."""
     weight: int = 100

@@ -106,6 +106,7 @@ def _work(decision: Decision, partition: int, control: Control, intake: Intake |
         blanks=policy.blanks(plan, facts.findings),
         blank_personal=policy.blanks_personal(plan),
         output=plan.output,
+        personal=plan.personal,
         conceal=policy.conceals(decision.step),
         weight=plan.weight,
         risk=risk(facts.findings + decision.findings),

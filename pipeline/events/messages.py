@@ -111,6 +111,8 @@ class Response(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """place: 1 is the next to run."""
     eta_ms: int = -1
     """place: estimated time until it runs; -1 while too little has been measured."""
+    first: str = ""
+    """refusal as duplicate: the request that holds the idempotency key."""
 
 
 class FindingEvent(msgspec.Struct, frozen=True, omit_defaults=True):

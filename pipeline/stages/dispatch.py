@@ -125,6 +125,7 @@ def _refusal(decision: Decision, partitions: int) -> Emission:
         reason=decision.reasons[0],
         limit=decision.limit,
         retry_after_ms=decision.retry_after_ms,
+        first=decision.first,
     )
     where = lane_partition(decision.facts.lane, partitions)
     return Emission("responses", where, decision.request.encode(), encode(response))

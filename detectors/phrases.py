@@ -26,7 +26,7 @@ _SMUGGLED = re.compile("[\U000e0020-\U000e007e]{8,}")
 _AT_ONCE = 4096
 
 Best = dict[tuple[int, int], Finding]
-"""The worst finding for (passage of the batch, rule number); a row of tokens is no phrase and has _SALAD for a number."""
+"""The worst finding for (passage of the batch, rule number); a row of tokens has _SALAD for a number."""
 _SALAD = -1
 
 

@@ -1,149 +1,210 @@
-"""The `decoded` views: what base64, hex, percent and entity encoded runs of a text say.
+"""What encoded parts of a text say: escapes where they stand, and runs of base64, base32, hex, binary, decimal codes.
 
-Depth is at most two, runs, input and output are capped, and only output that reads as text counts:
-the wrapper itself says nothing, since harmless base64 is common.
+Depth is at most two, runs, input and output are capped, and only output that reads as text counts: the wrapper itself
+says nothing, since harmless base64 is common.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
-import html
 import re
 import string
 from array import array
 from collections.abc import Iterator
-from urllib.parse import unquote_to_bytes
+from typing import NamedTuple
 
 from detectors.base import Span
+from detectors.escapes import composed, unescaped
 from detectors.normalize import MAX_RUNS, View, clean
+from detectors.readable import readable, worded
 
 MAX_DEPTH = 2
 MAX_RUN = 8_192
 """Characters of one encoded run that are read; the rest of the run is ignored."""
 MAX_OUTPUT = 32_768
 """Decoded characters of one text, over all runs and both depths."""
-_BASE64 = re.compile(r"[A-Za-z0-9+/_-]{20,}")
+_NEXT_LINE = r"[ \t>]{0,8}\r?\n[ \t>]{0,8}[A-Za-z0-9+/_-]"
+_BASE64 = re.compile(
+    rf"[A-Za-z0-9+/_-]{{20,}}(?:(?:{_NEXT_LINE}{{16,}}){{1,255}}(?:{_NEXT_LINE}{{2,15}}={{0,2}}(?!\S))?)?"
+)
+"""Lines of an encoded block follow one another, the last one may be short."""
 _HEX = re.compile(r"(?:[0-9A-Fa-f]{2}[ :]?){12,}")
-_PERCENT = re.compile(r"(?:%[0-9A-Fa-f]{2}[^\s%]{0,64}){2,}")
-_ENTITY = re.compile(r"(?:&#[xX]?[0-9A-Fa-f]{1,6};[ ]?){4,}")
-_IN_BASE64, _IN_HEX = (
+_LISTED = re.compile(
+    r"(?<![0-9A-Za-z.])(?:(?P<hex>(?:(?:0x)?[0-9A-Fa-f]{2}[ ,;:-]{1,2}){7,}(?:0x)?[0-9A-Fa-f]{2})"
+    r"|(?P<binary>(?:[01]{8}[ ,]{0,2}){6,})|(?P<decimal>(?:[0-9]{2,3}[ ,;]{1,2}){9,}[0-9]{2,3}))(?![0-9A-Za-z])"
+)
+_IN_BASE64, _IN_HEX, _IN_LIST = (
     bytes(119 if chr(code) in held else 32 for code in range(256))
-    for held in (f"{string.ascii_letters}{string.digits}+/_-", f"{string.hexdigits} :")
+    for held in (f"{string.ascii_letters}{string.digits}+/_-", f"{string.hexdigits} :", f"{string.hexdigits}x ,;:-")
 )
 """A byte to `w` where the pattern's characters hold it, else to a blank."""
 _HEX_ONLY = re.compile(r"[0-9A-Fa-f]+")
-_TAGS = re.compile("[\U000e0020-\U000e007e]{4,}")
+_BASE32 = re.compile(r"[A-Z2-7]+")
+_NUMBERS = {"hex": (re.compile(r"[0-9A-Fa-f]{2}(?![0-9A-Fa-fx])"), 16), "binary": (re.compile("[01]{8}"), 2),
+            "decimal": (re.compile("[0-9]{2,3}"), 10)}  # fmt: skip
+_TAGS = re.compile("[\U000e0020-\U000e007e]{4,}|[\ufe00-\ufe0f\U000e0100-\U000e01ef]{8,}")
+_WIDE_FORM = re.compile("[\uff01-\uff5e]")
+_HIDDEN = re.compile("[\u00ad\u034f\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff]")
+"""In the basic plane: a class that reaches beyond it is searched for many times slower."""
+_WIDE = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}
 
 
-def decoded(text: str) -> tuple[View, ...]:
-    """Clean views of every encoded run; each character maps to the whole run it came from."""
-    found: list[View] = []
+class Undone(NamedTuple):
+    """What a text says once decoded."""
+
+    plain: View | None
+    """The text itself with its escapes read and without its encoded runs; None where there are neither."""
+    inside: tuple[View, ...]
+    """What each run says; every character maps to the whole run that it came from."""
+
+
+def undone(text: str) -> Undone:
+    """The readings of a text's encoded parts, clean."""
+    source, escaped = _source(text)
+    inside: list[View] = []
+    runs = list(_runs(source.text))
     budget = MAX_OUTPUT
-    for span, plain in _runs(text):
+    for span, plain in [*((source.span(span.start, span.end), plain) for span, plain in runs), *_tagged(text)]:
         layer: str | None = plain
         for _ in range(MAX_DEPTH):
             if layer is None or budget <= 0:
                 break
-            shown = clean(layer[:budget]).text
+            layer = layer[:budget]
             budget -= len(layer)
-            count = len(shown)
-            starts, ends = array("I", [span.start]) * count, array("I", [span.end]) * count
-            found.append(View("decoded", shown, starts, ends))
-            layer = "\n".join(inner for _, inner in _runs(layer[:MAX_RUN])) or None
-    return tuple(found)
+            read = unescaped(layer)
+            layer = layer if read is None else read.text
+            shown = clean(layer).text
+            starts, ends = array("I", [span.start]) * len(shown), array("I", [span.end]) * len(shown)
+            inside.append(View("decoded", shown, starts, ends))
+            layer = "\n".join(deeper for _, deeper in _runs(layer[:MAX_RUN])) or None
+    if not escaped and not runs:
+        return Undone(None, tuple(inside))
+    return Undone(_without(source, [span for span, _ in runs], "decoded" if escaped else "clean"), tuple(inside))
 
 
 def tagged(text: str) -> bool:
-    """Whether the text holds a run of Unicode tag characters, which show nothing and mirror ASCII."""
+    """Whether the text holds a run of Unicode tag characters or variation selectors, which show nothing."""
     return _TAGS.search(text) is not None
+
+
+def _source(text: str) -> tuple[View, bool]:
+    """The text without what is invisible, wide forms as ASCII, escapes read to the depth; whether there were any."""
+    view, escaped = _visible(text), False
+    for _ in range(MAX_DEPTH):
+        read = unescaped(view.text)
+        if read is None:
+            break
+        view, escaped = composed(view, read), True
+    return view, escaped
+
+
+def _visible(text: str) -> View:
+    """The text with wide forms as ASCII and without invisible characters of the basic plane."""
+    if text.isascii():
+        return View("decoded", text)
+    read = text.translate(_WIDE) if _WIDE_FORM.search(text) else text
+    if _HIDDEN.search(read) is None:
+        return View("decoded", read)
+    starts = array("I", [at for at, char in enumerate(read) if _HIDDEN.match(char) is None])
+    return View("decoded", "".join([read[at] for at in starts]), starts, array("I", [at + 1 for at in starts]))
+
+
+def _without(source: View, spans: list[Span], name: str) -> View:
+    """The clean reading of `source` with a space for each of these runs."""
+    pieces: list[str] = []
+    places = array("I")
+    done = 0
+    for span in sorted(spans):
+        if span.start < done:
+            done = max(done, span.end)
+            continue
+        pieces += (source.text[done : span.start], " ")
+        places.extend(range(done, span.start + 1))
+        done = span.end
+    pieces.append(source.text[done:])
+    places.extend(range(done, len(source.text)))
+    cut = View(name, "".join(pieces), places, array("I", [at + 1 for at in places]))
+    read = clean(cut.text)
+    return composed(composed(source, cut), View(name, read.text, read.starts, read.ends))
+
+
+def _tagged(text: str) -> Iterator[tuple[Span, str]]:
+    if text.isascii():
+        return
+    for match, _ in zip(_TAGS.finditer(text), range(MAX_RUNS), strict=False):
+        yield Span(match.start(), match.end()), _untag(match[0][:MAX_RUN])
 
 
 def _runs(text: str) -> Iterator[tuple[Span, str]]:
     """Up to MAX_RUNS runs that decode to readable text, with where they stand."""
     left = MAX_RUNS
     shape = text.encode("ascii", "replace")
-    for match in _matches(_BASE64, text, shape.translate(_IN_BASE64), 20):
-        if left and (plain := _base64(match[0][:MAX_RUN])) is not None:
-            left -= 1
-            yield Span(match.start(), match.end()), plain
-    for pattern, reader, found in (
-        (_HEX, _hex, _matches(_HEX, text, shape.translate(_IN_HEX), 24)),
-        (_PERCENT, _percent, _matches_at(_PERCENT, text, "%")),
-        (_ENTITY, html.unescape, _matches_at(_ENTITY, text, "&#")),
-    ):
-        for match in found:
+    for pattern, classes, least, beyond, reader in (
+        (_BASE64, _IN_BASE64, 20, MAX_RUN, _base64), (_HEX, _IN_HEX, 24, 0, _hex), (_LISTED, _IN_LIST, 23, 0, _numbers),
+    ):  # fmt: skip
+        for match in _matches(pattern, text, shape.translate(classes), least, beyond):
             if not left:
                 return
-            start = _token_start(text, match.start()) if pattern is _PERCENT else match.start()
-            run = text[start : min(match.end(), start + MAX_RUN)]
-            if (plain := reader(run)) is not None and plain != run:
+            if (plain := reader(match)) is not None:
                 left -= 1
-                yield Span(start, match.end()), plain
-    if not text.isascii():
-        for match, _ in zip(_TAGS.finditer(text), range(left), strict=False):
-            yield Span(match.start(), match.end()), _untag(match[0][:MAX_RUN])
+                yield Span(match.start(), match.end()), plain
 
 
-def _matches(pattern: re.Pattern[str], text: str, classes: bytes, least: int) -> Iterator[re.Match[str]]:
-    """The pattern's matches, each within one run of at least `least` characters of its class, `w` in `classes`."""
+def _matches(
+    pattern: re.Pattern[str], text: str, classes: bytes, least: int, beyond: int = 0
+) -> Iterator[re.Match[str]]:
+    """The pattern's matches that begin within a run of at least `least` characters of its class, `w` in `classes`.
+
+    They may go on for `beyond` characters behind the run; of a pattern that may, each such run holds a match.
+    """
     at = classes.find(b"w" * least)
     while at >= 0:
         start = classes.rfind(b" ", 0, at) + 1
         end = classes.find(b" ", at)
         end = len(classes) if end < 0 else end
-        yield from pattern.finditer(text, start, end)
-        at = classes.find(b"w" * least, end)
+        while start < end and (place := pattern.search(text, start, end + beyond)) and place.start() < end:
+            yield place
+            start = place.end()
+        at = classes.find(b"w" * least, max(start, end))
 
 
-def _matches_at(pattern: re.Pattern[str], text: str, prefix: str) -> Iterator[re.Match[str]]:
-    """The matches of a pattern, each of which begins with this prefix."""
-    at = text.find(prefix)
-    while at >= 0:
-        match = pattern.match(text, at)
-        if match is not None:
-            yield match
-        at = text.find(prefix, at + 1 if match is None else match.end())
-
-
-def _token_start(text: str, at: int) -> int:
-    """Start of the word that `at` stands in, at most 64 characters back."""
-    low = max(0, at - 64)
-    while at > low and not text[at - 1].isspace():
-        at -= 1
-    return at
-
-
-def _base64(run: str) -> str | None:
+def _base64(match: re.Match[str]) -> str | None:
+    run = "".join(match[0][:MAX_RUN].replace(">", " ").split())
     if _HEX_ONLY.fullmatch(run):
         return None
-    run = run.replace("-", "+").replace("_", "/")
+    if _BASE32.fullmatch(run) and (read := _base32(run)) is not None:
+        return read
+    run = run.rstrip("=").replace("-", "+").replace("_", "/")
     run = run[: len(run) - (len(run) % 4 == 1)]
     try:
-        return _readable(base64.b64decode(run + "=" * (-len(run) % 4)))
+        return readable(base64.b64decode(run + "=" * (-len(run) % 4)))
     except (binascii.Error, ValueError):
         return None
 
 
-def _hex(run: str) -> str | None:
-    digits = run.replace(":", "").replace(" ", "")
-    return _readable(bytes.fromhex(digits[: len(digits) & ~1]))
+def _base32(run: str) -> str | None:
+    try:
+        return readable(base64.b32decode(run + "=" * (-len(run) % 8)))
+    except (binascii.Error, ValueError):
+        return None
 
 
-def _percent(run: str) -> str | None:
-    # a lone surrogate has no UTF-8; what stands for it is left out as unreadable
-    return _readable(unquote_to_bytes(run.encode("utf-8", "surrogatepass")))
+def _hex(match: re.Match[str]) -> str | None:
+    digits = match[0][:MAX_RUN].replace(":", "").replace(" ", "")
+    return readable(bytes.fromhex(digits[: len(digits) & ~1]))
+
+
+def _numbers(match: re.Match[str]) -> str | None:
+    """What a list of character codes says; lists of numbers are common, so only words count."""
+    unit, base = _NUMBERS[match.lastgroup or ""]
+    codes = [int(each, base) for each in unit.findall(match[0][:MAX_RUN])]
+    return worded(readable(bytes(codes))) if max(codes) < 256 else None
 
 
 def _untag(run: str) -> str:
-    """Text smuggled in Unicode tag characters, which mirror ASCII at U+E0000."""
+    """Text smuggled in tag characters, which mirror ASCII at U+E0000, or in variation selectors, one for each byte."""
+    if run[0] >= "\U000e0100" or run[0] < "\U000e0000":
+        raw = bytes([ord(char) - (0xE00F0 if char > "\uffff" else 0xFE00) for char in run])
+        return raw.decode("utf-8", "ignore")
     return "".join(chr(ord(char) - 0xE0000) for char in run)
-
-
-def _readable(raw: bytes) -> str | None:
-    """The bytes as UTF-8 text when at least nine in ten characters are printable."""
-    text = raw.decode("utf-8", "ignore")
-    if len(text.encode()) * 10 < len(raw) * 9 or len(text) < 6:
-        return None
-    shown = sum(char.isprintable() or char.isspace() for char in text)
-    return text if shown * 10 >= len(text) * 9 else None

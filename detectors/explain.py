@@ -12,8 +12,9 @@ from typing import NamedTuple
 from detectors.base import Part, Role
 from detectors.catalogue import PROMPTS, Assessment, assess
 from detectors.grams import CHAR_BITS, OFFSETS, SIZES, blocks, hashed, join
+from detectors.prompts import blend
 from detectors.scorer import HEADS, SMOOTH
-from detectors.views import Passage, Seen, first_views, further_views
+from detectors.views import Passage, readings
 
 MAX_CHARS = 20_000
 """Characters of the text whose n-grams are listed."""
@@ -65,11 +66,15 @@ def explain(text: str, role: Role = "user") -> Explanation:
 
 
 def _reading(text: str, role: Role, verdict: Assessment) -> str:
-    """The reading that the verdict is about."""
-    passages = [Passage(0, 0, role, text[:MAX_CHARS])]
-    seen: list[Seen] = first_views(passages)
-    seen += further_views(passages, seen, join([view.text for view in seen]))
-    return next((view.text for view in seen if view.name == verdict.view), seen[0].text)
+    """The reading that the verdict is about: of those of its name, the worst."""
+    named: list[str] = []
+    for seen, _ in readings([Passage(0, 0, role, text[:MAX_CHARS])]):
+        named += [view.text for view in seen if view.name == verdict.view and view.text]
+    if not named:
+        return ""
+    head = HEADS.index(role)
+    odds = blend(PROMPTS.scorer.margins(hashed(join(named)), head), PROMPTS.model.worst[role])
+    return named[int(odds.argmax())]
 
 
 def _grams(text: str, head: int) -> list[Gram]:

@@ -2,8 +2,8 @@
 
 `clean` undoes what changes the look of a text but not its meaning: NFKC (UAX 15) with combining
 marks dropped, case folding, invisible characters removed, letters of a foreign script that pass for
-Latin ones inside a mixed-script word (UTS 39), full-width forms, runs of white space. `loose`
-undoes leetspeak and spaced-out letters, `decoded` undoes base64, hex, percent and entity encoding.
+Latin ones inside a mixed-script word (UTS 39), full-width forms, runs of white space. `loose` (detectors.loose)
+undoes leetspeak and spaced-out letters, `decoded` (detectors.decode) encodings and escapes.
 Every view costs time linear in the text and decoding has fixed caps.
 """
 
@@ -14,7 +14,7 @@ import unicodedata
 from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -36,18 +36,14 @@ _LOOKALIKES = str.maketrans(
     "авекмнорстухіјѕԁԛԝӏԍьвпгαβεικνορτυχωϲϳһүғ",
     "abekmhopctyxijsdqwlgbbnrabeiknoptuxwcjhyf",
 )
+_PLAIN = {
+    **dict(zip("ᴀʙᴄᴅᴇꜰɢʜɪᴊᴋʟᴍɴᴏᴘꞯʀꜱᴛᴜᴠᴡʏᴢ", "abcdefghijklmnopqrstuvwyz", strict=True)),
+    **{chr(0x1F1E6 + place): chr(0x61 + place) for place in range(26)},
+    "\u2800": " ",
+}
+"""Small capitals, the letters that flags are written with, and a Braille cell without dots, which NFKC leaves alone."""
 _FOREIGN = re.compile("[\u0370-\u03ff\u0400-\u052f]")
-_MIXED_WORD = re.compile("[a-z\u0370-\u03ff\u0400-\u052f]+")
-_LEET = str.maketrans("013457@$!|", "oieastasil")
-_LEET_WORD = re.compile(r"(?=[0-9@$!|]{0,63}[a-z])[a-z0-9@$!|]{4,64}")
-_LEET_RUN = re.compile(r"[a-z0-9@$!|]+")
-_LEET_SIGN = re.compile(r"[013457@$!|]")
-_SPACED = re.compile(r"(?<![a-z0-9])(?:[a-z0-9][ .\-_*|~]){3,}[a-z0-9](?![a-z0-9])")
-_SPACED_CJK = re.compile(r"(?:[\u4e00-\u9fff][\s.\-_*|~·/]{1,2}){3,}[\u4e00-\u9fff]")
-_SHAPE = bytes(
-    97 if chr(byte).isalnum() else 32 if chr(byte).isspace() or byte in b".-_*|~/" else byte for byte in range(0x80)
-) + bytes(0x80)
-"""ASCII classes of `_SPACED` and `_SPACED_CJK`: a cheap look whether either could match at all."""
+_MIXED_WORD = re.compile("[a-z0-9\u0370-\u03ff\u0400-\u052f]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +69,8 @@ def _fold(char: str) -> str:
         return ""
     if char.isspace():
         return " "
+    if char in _PLAIN:
+        return _PLAIN[char]
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", char).casefold())
     if not folded.isascii() and folded[0] < "\u0530":
         folded = _MARK.sub("", unicodedata.normalize("NFD", folded))
@@ -193,10 +191,10 @@ def _unmix(text: str) -> str:
     def latin(word: str) -> str:
         return word.translate(_LOOKALIKES) if any("a" <= letter <= "z" for letter in word) else word
 
-    return _replaced(text, _FOREIGN, _MIXED_WORD, latin)
+    return replaced(text, _FOREIGN, _MIXED_WORD, latin)
 
 
-def _replaced(text: str, sign: re.Pattern[str], word: re.Pattern[str], change: Callable[[str], str]) -> str:
+def replaced(text: str, sign: re.Pattern[str], word: re.Pattern[str], change: Callable[[str], str]) -> str:
     """The text with each longest run of `word`'s characters that holds a `sign` changed; others are not looked at."""
     pieces, done = [], 0
     match = sign.search(text)
@@ -210,38 +208,3 @@ def _replaced(text: str, sign: re.Pattern[str], word: re.Pattern[str], change: C
         done = end
         match = sign.search(text, end)
     return "".join([*pieces, text[done:]]) if pieces else text
-
-
-def loose(view: View) -> View | None:
-    """The clean view with leetspeak read as letters and spaced-out letters joined, if it differs.
-
-    A single separator joins; two spaces, or a space next to other separators, stay a word break.
-    """
-    text = _replaced(view.text, _LEET_SIGN, _LEET_RUN, partial(_LEET_WORD.sub, _unleet))
-    keep = bytearray(b"\x01") * len(text)
-    shape = text.encode("ascii", "replace").translate(_SHAPE)
-    if b"a a a a" in shape:
-        for match in _SPACED.finditer(text):
-            for at in range(match.start() + 1, match.end(), 2):
-                keep[at] = 0
-    if b"? ?" in shape or b"?  ?" in shape or "·" in text:
-        for match in _SPACED_CJK.finditer(text):
-            for at in range(match.start(), match.end()):
-                keep[at] = text[at] >= "\u4e00"
-    if all(keep):
-        return None if text == view.text else View("loose", text, view.starts, view.ends)
-    kept = np.frombuffer(keep, dtype=np.bool_).nonzero()[0].tolist()
-    starts, ends = view.starts, view.ends
-    return View(
-        "loose",
-        "".join([text[at] for at in kept]),
-        array("I", kept if starts is None else [starts[at] for at in kept]),
-        array("I", [at + 1 for at in kept] if ends is None else [ends[at] for at in kept]),
-    )
-
-
-def _unleet(match: re.Match[str]) -> str:
-    word = match[0].rstrip("!|")
-    if _LEET_SIGN.search(word) is None:
-        return match[0]
-    return word.translate(_LEET) + match[0][len(word) :]

@@ -12,19 +12,22 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from detectors.anchors import AnchorIndex
-from detectors.base import HIGH, LOW, Finding, Transcript
-from detectors.grams import Hashed, hashed, join
+from detectors.base import HIGH, LOW, MEDIUM, Finding, Transcript
+from detectors.grams import Hashed
 from detectors.mention import is_mention
 from detectors.rulebook import Rule, load_rules
-from detectors.views import Passage, Seen, batches, first_views, further_views
+from detectors.salad import salad
+from detectors.views import Passage, Seen, batches, readings
 
 SMUGGLED = "injection.hidden.tag-characters"
+SALAD = "injection.suffix.token-salad"
 ROLES = frozenset(("user", "document", "assistant"))
 _SMUGGLED = re.compile("[\U000e0020-\U000e007e]{8,}")
 _AT_ONCE = 4096
 
 Best = dict[tuple[int, int], Finding]
-"""The worst finding for (passage of the batch, rule number)."""
+"""The worst finding for (passage of the batch, rule number); a row of tokens has _SALAD for a number."""
+_SALAD = -1
 
 
 class PhraseDetector:
@@ -45,11 +48,8 @@ class PhraseDetector:
         found: list[list[Finding]] = [[] for _ in texts]
         for batch in batches(texts, ROLES, _AT_ONCE):
             best: Best = {}
-            seen = first_views(batch)
-            grams = hashed(join([view.text for view in seen]))
-            self.match(batch, seen, grams, best)
-            if extra := further_views(batch, seen, grams.joined):
-                self.match(batch, extra, hashed(join([view.text for view in extra])), best)
+            for seen, grams in readings(batch):
+                self.match(batch, seen, grams, best)
             for passage in batch:
                 found[passage.row] += smuggled(passage)
             for (at, _), finding in best.items():
@@ -82,6 +82,9 @@ class PhraseDetector:
             known = best.get((view.at, number))
             if finding is not None and (known is None or finding.severity > known.severity):
                 best[view.at, number] = finding
+        for view in seen:
+            if batch[view.at].role == "user" and view.name == "clean" and (row := salad(view.text)):
+                best[view.at, _SALAD] = Finding(SALAD, MEDIUM, 80, *view.place(*row), "clean", batch[view.at].turn)
 
 
 def _worst(rule: Rule, seen: Seen, spans: Iterable[list[int]], passage: Passage) -> Finding | None:

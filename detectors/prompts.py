@@ -18,7 +18,7 @@ from detectors.grams import Hashed, hashed, join
 from detectors.language import LANGUAGES, languages
 from detectors.phrases import ROLES, Best, PhraseDetector, order, smuggled
 from detectors.scorer import HEADS, Floats, Margins, Model, Scorer, load
-from detectors.views import Passage, Seen, batches, collapsed, first_views, further_views, repetitive
+from detectors.views import Passage, Seen, batches, collapsed, readings, repetitive
 
 Zone = Literal["pass", "uncertain", "block"]
 SCORE = "injection.score"
@@ -119,11 +119,8 @@ class PromptDetector:
         """What rules found, and the worst reading of each passage: only of those near a zone, or of every one."""
         best: Best = {}
         worst: dict[int, _Worst] = {}
-        seen = first_views(batch)
-        grams = hashed(join([view.text for view in seen]))
-        self._pass(batch, seen, grams, best, worst, everything)
-        if extra := further_views(batch, seen, grams.joined):
-            self._pass(batch, extra, hashed(join([view.text for view in extra])), best, worst, everything)
+        for seen, grams in readings(batch):
+            self._pass(batch, seen, grams, best, worst, everything)
         return best, worst
 
     def _pass(
@@ -151,13 +148,14 @@ class PromptDetector:
             for index, language in zip(near.tolist(), tongues.tolist(), strict=True):
                 above = float(odds[index] - self._flags[head][language])
                 begin, end = int(grams.joined.starts[index]), int(grams.joined.ends[index])
-                if above >= self._steps[head][language][0] and repetitive(grams.chars[-1, begin:end]):
+                step = self._steps[head][language][0]
+                if above >= step and repetitive(grams.chars[-1, begin:end], grams.codes[begin:end]):
                     above = min(above, self._collapsed(seen[index].text, head, float(extra[index]), language))
                 span = int(margins.starts[index]), int(margins.ends[index])
                 _keep(_Worst(above, language, seen[index], *span), worst)
 
     def _collapsed(self, text: str, head: int, extra: float, language: int) -> float:
-        """Odds over the flag threshold once repetition is taken out: a line of dashes must not add up to an attack."""
+        """Odds over the flag threshold once repetition is taken out: neither dashes nor numbers add up to an attack."""
         short = collapsed(text)
         if 2 * len(short) > len(text):
             return inf

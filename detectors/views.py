@@ -10,13 +10,15 @@ from typing import NamedTuple
 import numpy as np
 
 from detectors.base import Role, Transcript
-from detectors.decode import decoded, tagged
-from detectors.grams import Codes, Joined
-from detectors.normalize import View, clean_all, loose
+from detectors.decode import tagged, undone
+from detectors.grams import Bytes, Codes, Hashed, Joined, hashed, join
+from detectors.loose import loose
+from detectors.normalize import View, clean_all
 from detectors.suspicion import encoded_at, spelled_at
 
 MAX_UNIT = 16
 _REPEATED = re.compile(rf"(.{{1,{MAX_UNIT}}}?)\1{{3,}}", re.DOTALL)
+_NUMBERS = re.compile(r"[0-9]+(?:[ ,;:.\-/+|\n]{1,2}[0-9]+){3,}")
 MAX_BATCH_CHARS = 1_048_576
 """Characters joined for one pass; bounds the memory of a batch of large prompts."""
 
@@ -50,16 +52,20 @@ class Seen(NamedTuple):
 
 
 def collapsed(text: str) -> str:
-    """The text with what stands there four times or more in a row, up to 16 characters each, kept three times."""
-    return _REPEATED.sub(r"\1\1\1", text)
+    """The text with what stands there four times or more in a row, up to 16 characters each, kept three times, and a
+    list of numbers as one."""
+    return _REPEATED.sub(r"\1\1\1", _NUMBERS.sub("0", text))
 
 
-def repetitive(fours: Codes) -> bool:
-    """Whether `collapsed` could halve the text with these grams of four characters (`char_grams`); False is sure.
+def repetitive(fours: Codes, codes: Codes | Bytes) -> bool:
+    """Whether `collapsed` could halve the text with these grams of four characters (`char_grams`) and these code
+    points; False is sure.
 
     Of a unit that stands there k times in a row, all but k + 3 characters begin a gram that also began one unit before;
-    only runs of a single character lose more than that, one each.
+    only runs of a single character lose more than that, one each. Of a list of numbers a fifth at least are digits.
     """
+    if 12 * int(np.count_nonzero((codes >= 0x30) & (codes <= 0x39))) > len(codes):
+        return True
     same = np.zeros(len(fours), dtype=np.bool_)
     for unit in range(1, MAX_UNIT + 1):
         same[unit:] |= fours[unit:] == fours[:-unit]
@@ -91,20 +97,57 @@ def first_views(batch: Sequence[Passage]) -> list[Seen]:
     return seen
 
 
-def further_views(batch: Sequence[Passage], seen: Sequence[Seen], joined: Joined) -> list[Seen]:
+class Further(NamedTuple):
+    """What a closer look at a batch gave."""
+
+    instead: dict[int, Seen]
+    """By passage, the reading that stands for its first one: without its encoded runs, escapes and spelled-out words
+    read. A wrapper says nothing of what it holds."""
+    more: list[Seen]
+
+
+SPELLED = 0.7
+"""A reading that joins letters stands for the first one where it has at most this share of its length."""
+
+
+def further_views(batch: Sequence[Passage], seen: Sequence[Seen], joined: Joined) -> Further:
     """Loose and decoded views of the passages that look spelled out or encoded."""
-    further: list[Seen] = []
+    instead: dict[int, Seen] = {}
+    more: list[Seen] = []
     starts = joined.starts.tolist()
     shape = joined.text.encode("ascii", "replace")
-    for index in sorted({max(0, bisect_right(starts, at) - 1) for at in spelled_at(shape, joined.text)}):
-        at, view, text = seen[index]
-        if (read := loose(view or View("clean", text))) is not None:
-            further.append(Seen(at, read, read.text))
     encoded = {max(0, bisect_right(starts, at) - 1) for at in encoded_at(shape, joined.text)}
     for index, (at, view, _) in enumerate(seen):
         if view is not None and view.starts is not None and tagged(batch[at].text):
             encoded.add(index)
     for index in sorted(encoded):
         at = seen[index].at
-        further += [Seen(at, read, read.text) for read in decoded(batch[at].text) if read.text]
-    return further
+        found = undone(batch[at].text)
+        if found.plain is not None:
+            instead[at] = Seen(at, found.plain, found.plain.text)
+        for read in found.inside:
+            more += [Seen(at, each, each.text) for each in (read, loose(read)) if each is not None and each.text]
+    spelled = {max(0, bisect_right(starts, at) - 1) for at in spelled_at(shape, joined.text)}
+    for index in sorted(spelled | {index for index, view in enumerate(seen) if view.at in instead}):
+        at, view, text = instead.get(seen[index].at, seen[index])
+        joint = loose(view or View("clean", text))
+        if joint is None:
+            continue
+        if len(joint.text) <= SPELLED * len(text):
+            instead[at] = Seen(at, joint, joint.text)
+        else:
+            more.append(Seen(at, joint, joint.text))
+    return Further(instead, more)
+
+
+def readings(batch: Sequence[Passage]) -> Iterator[tuple[Sequence[Seen], Hashed]]:
+    """First the reading that stands for each passage, then all further ones together, if any."""
+    seen = first_views(batch)
+    joined = join([view.text for view in seen])
+    instead, more = further_views(batch, seen, joined)
+    if instead:
+        seen = [instead.get(view.at, view) for view in seen]
+        joined = join([view.text for view in seen])
+    yield seen, hashed(joined)
+    if more:
+        yield more, hashed(join([view.text for view in more]))

@@ -27,6 +27,7 @@ class Denial(NamedTuple):
     reason: str
     limit: str
     retry_after_ms: int
+    """0 where no wait helps: the request asks for more than the limit ever gives at once."""
 
 
 class Cells:
@@ -70,7 +71,7 @@ def weigh(cells: Cells, ceilings: Iterable[Ceiling], tokens: int, now: int) -> t
         amount = tokens if held.tokens else 1
         wait = _wait(cells, held, amount, now)
         if wait is not None:
-            return Denial(REFUSED[held.meter], held.label, wait)
+            return Denial(REFUSED[held.meter], held.label, wait if amount <= _most_at_once(held) else 0)
         one = held.one
         charges.append(
             Charge(one.cell, one.meter, one.unit, amount, one.quantity, one.period_ms) if held.tokens else one
@@ -96,6 +97,10 @@ def settle(charges: Sequence[Charge], used_tokens: int, cells: Cells, taken: int
         if give:
             back.append(Charge(charge.cell, charge.meter, charge.unit, -give, charge.quantity, charge.period_ms))
     return tuple(back)
+
+
+def _most_at_once(held: Ceiling) -> int:
+    return held.burst if held.meter == "rate" else held.amount
 
 
 def _wait(cells: Cells, held: Ceiling, amount: int, now: int) -> int | None:

@@ -6,6 +6,8 @@ an event leaves out are those of its account. Texts are turned into traces as th
 
 from __future__ import annotations
 
+import contextlib
+import json
 import math
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
@@ -30,7 +32,9 @@ _FARTHEST = 1e11
 
 
 class Refused(ValueError):
-    """The line is no account. The message tells what was expected, never what came."""
+    """The line is no account. The message tells what was expected, never what came; `session` whose it is, if known."""
+
+    session: str | None = None
 
 
 class Account(NamedTuple):
@@ -58,7 +62,7 @@ class _Params(msgspec.Struct, frozen=True):
     max_tokens: int | None = None
     logprobs: bool | int | None = None
     top_logprobs: int | None = None
-    logit_bias: list[tuple[int, float]] | None = None
+    logit_bias: list[tuple[int, float]] | dict[int, float] | None = None
     n: int | None = None
 
     def over(self, base: Sampling) -> Sampling:
@@ -68,15 +72,20 @@ class _Params(msgspec.Struct, frozen=True):
             base.max_tokens if self.max_tokens is None else self.max_tokens,
             base.logprobs if self.logprobs is None else self.logprobs,
             base.top_logprobs if self.top_logprobs is None else self.top_logprobs,
-            base.logit_bias if self.logit_bias is None else tuple(self.logit_bias),
+            base.logit_bias if self.logit_bias is None else _pairs(self.logit_bias),
             base.n if self.n is None else self.n,
         )
+
+
+def _pairs(bias: list[tuple[int, float]] | dict[int, float]) -> tuple[tuple[int, float], ...]:
+    """Either form that interfaces of models take: pairs, or an object with tokens for keys."""
+    return tuple(bias.items() if isinstance(bias, dict) else bias)
 
 
 class _Event(msgspec.Struct, frozen=True):
     t: float
     text: str
-    params: _Params = _Params()
+    params: _Params | None = None
 
 
 class _Line(msgspec.Struct, frozen=True):
@@ -85,33 +94,65 @@ class _Line(msgspec.Struct, frozen=True):
     user: str
     start: float
     events: list[_Event]
-    params: _Params = _Params()
+    params: _Params | None = None
 
 
-_LINE = msgspec.json.Decoder(_Line)
+class _Named(msgspec.Struct):
+    session_id: str | None = None
+
+
+_LINE, _NAMED = msgspec.json.Decoder(_Line), msgspec.json.Decoder(_Named)
+_BOM = b"\xef\xbb\xbf"
 
 
 def read(line: bytes) -> Account:
     """The account of one line. Raises Refused."""
     if len(line) > MAX_LINE:
         raise Refused(f"expected at most {MAX_LINE} bytes in a line")
+    found = _decoded(line.removeprefix(_BOM))
     try:
-        found = _LINE.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Refused(_reason(error)) from None
-    base = found.params.over(Sampling())
+        return _account(found)
+    except Refused as refused:
+        refused.session = found.session_id
+        raise
+
+
+def _account(found: _Line) -> Account:
+    base = Sampling() if found.params is None else found.params.over(Sampling())
     requests = []
     for event in found.events:
         at = found.start + event.t
         if not abs(at) <= _FARTHEST or not math.isfinite(at):
             raise Refused(f"expected times within {_FARTHEST:.0e} seconds")
-        sampling = base if event.params is _NONE else event.params.over(base)
+        sampling = base if event.params is None else event.params.over(base)
         requests.append((round(at * 1000), trace((Part("user", event.text),), sampling)))
     requests.sort(key=lambda request: request[0])
     return Account(found.session_id, hashed(found.tenant, 8), requests)
 
 
-_NONE = _Event(0.0, "").params
+def _decoded(line: bytes) -> _Line:
+    try:
+        return _LINE.decode(line)
+    except msgspec.ValidationError as error:
+        refused = Refused(_reason(error))
+        with contextlib.suppress(msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+            refused.session = _NAMED.decode(line).session_id
+        raise refused from None
+    except UnicodeDecodeError as error:
+        raise Refused(_reason(error)) from None
+    except (msgspec.DecodeError, RecursionError):
+        return _lenient(line)
+
+
+def _lenient(line: bytes) -> _Line:
+    """Accounts with lone surrogates in a text, which JSON's grammar allows and its strict readers refuse."""
+    try:
+        found = msgspec.convert(json.loads(line), _Line, str_keys=True)
+        found.session_id.encode()
+        found.tenant.encode()
+    except (ValueError, RecursionError) as error:
+        raise Refused(_reason(error)) from None
+    return found
 
 
 def _reason(error: Exception) -> str:
@@ -185,7 +226,7 @@ def _answer(account: Account, course: _Course) -> Answer:
 def answers(lines: Iterable[bytes]) -> Iterator[bytes]:
     """One JSON line per input line, in order, once all lines are read; a line that is no account is answered by why."""
     accounts: list[Account] = []
-    places: list[tuple[int, str]] = []
+    places: list[tuple[int, Refused | None]] = []
     requests = 0
     for line in lines:
         try:
@@ -195,10 +236,11 @@ def answers(lines: Iterable[bytes]) -> Iterator[bytes]:
                 requests -= len(account.requests)
                 raise Refused(f"expected at most {MAX_REQUESTS} requests in one replay")
         except Refused as refused:
-            places.append((-1, str(refused)))
+            places.append((-1, refused))
             continue
-        places.append((len(accounts), ""))
+        places.append((len(accounts), None))
         accounts.append(account)
     found = replay(accounts, shipped(), Campaigns())
     for at, why in places:
-        yield msgspec.json.encode(found[at] if at >= 0 else {"error": why}) + b"\n"
+        answer = found[at] if why is None else {"session_id": why.session, "error": str(why)}
+        yield msgspec.json.encode(answer) + b"\n"

@@ -6,16 +6,19 @@ from detectors.pii.actions import ACTIONS, REDACT, Action, Actions, redact, rewr
 from detectors.pii.contextual import find
 from detectors.pii.detector import PiiDetector
 from detectors.pii.item import Item
+from detectors.pii.sentences import HOLD_BACK_SENTENCES, SentenceRedactor
 from detectors.pii.stream import HOLD_BACK, StreamRedactor
 
 __all__ = [
     "ACTIONS",
     "HOLD_BACK",
+    "HOLD_BACK_SENTENCES",
     "REDACT",
     "Action",
     "Actions",
     "Item",
     "PiiDetector",
+    "SentenceRedactor",
     "StreamRedactor",
     "find",
     "redact",

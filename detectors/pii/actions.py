@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Literal, NamedTuple
 
-from detectors.pii.item import SECRET, Item, plain
+from detectors.pii.item import SECRET, Item, shown
 from detectors.pii.scan import items
 from detectors.pii.tokens import MIN_KEY, digest, token
 
@@ -46,7 +46,8 @@ REDACT = Actions()
 
 def redact(text: str) -> tuple[str, tuple[Item, ...]]:
     """The text with every structured item replaced by `[TYPE]`, and the items with offsets of the original text."""
-    found = tuple(items(plain(text)))
+    view = shown(text)
+    found = tuple(view.item(item) for item in items(view.text))
     return rewritten(text, found), found
 
 

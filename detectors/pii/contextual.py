@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from detectors.pii.addresses import addresses
 from detectors.pii.cued import cued
-from detectors.pii.item import Item, plain
+from detectors.pii.item import Item, shown
 from detectors.pii.persons import persons
 from detectors.pii.persons_zh import persons_zh
 from detectors.pii.places import places, small_letters
@@ -21,7 +21,8 @@ def find(text: str, *, contextual: bool = True) -> tuple[Item, ...]:
 
     Where recognisers disagree, a structured item wins over an address, an address over a cue, a cue over a name.
     """
-    read = plain(text)
+    view = shown(text)
+    read = view.text
     found = list(items(read))
     if contextual:
         low = small_letters(read)
@@ -31,7 +32,7 @@ def find(text: str, *, contextual: bool = True) -> tuple[Item, ...]:
         found = _merged(found, persons(read, at))
         if not read.isascii() and _CHINESE.search(read):
             found = _merged(found, persons_zh(read))
-    return tuple(found)
+    return tuple(map(view.item, found))
 
 
 def _by_place(item: Item) -> tuple[int, int]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import islice
 
 from detectors.base import LOW, MEDIUM, Finding, Transcript
-from detectors.pii.item import SECRET, plain
+from detectors.pii.item import SECRET, shown
 from detectors.pii.scan import hinted, items
 
 MAX_ITEMS = 16
@@ -39,7 +39,8 @@ class PiiDetector:
 
 def _findings(text: str, turn: int) -> list[Finding]:
     found = []
-    for item in islice(items(plain(text), tries=MAX_TRIES), MAX_ITEMS):
+    view = shown(text)
+    for item in map(view.item, islice(items(view.text, tries=MAX_TRIES), MAX_ITEMS)):
         severity = MEDIUM if item.type in GRAVE else LOW
         found.append(Finding(f"pii.{item.type.lower()}", severity, item.score, item.start, item.end, "raw", turn))
     return found

@@ -8,7 +8,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from detectors.pii.item import Item, plain
+from detectors.pii.item import Item, shown
 from detectors.pii.shape import CONTEXT, Shape
 from detectors.pii.shapes import ENTROPIC, MAX_ITEM, NUMBERS, PLATES, PROVINCES, REACH, START, WORDS
 
@@ -150,10 +150,11 @@ def _words(text: str, start: int) -> Iterator[tuple[int, int]]:
 def hinted(texts: Sequence[str]) -> list[int]:
     """Which texts may hold an item, by tests that cost nanoseconds a character; redaction never rests on them."""
     starts, at = [], 0
-    for text in texts:
+    read = [shown(text).text for text in texts]
+    for text in read:
         starts.append(at)
         at += len(text) + 1
-    joined = plain("\n".join(texts))
+    joined = "\n".join(read)
     run = joined.encode("ascii", "replace").translate(_HINT_RUN)
     found: set[int] = set()
     tests: list[Callable[[int], int]] = [lambda at: joined.find("@", at), lambda at: run.find(_LONG_HINT_RUN, at)]

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import re
 
-from detectors.pii.item import plain
+from detectors.pii.item import shown
 from detectors.pii.scan import WORD, scan
 from detectors.pii.shape import CONTEXT
 from detectors.pii.shapes import MAX_ITEM, MAX_SPACED, PROVINCES
 
 HOLD_BACK = MAX_ITEM
-"""Most code points that a stream may keep waiting: 96, as long as a run without a space may be a secret, 64 of words;
-ordinary text waits for the end of its last word only."""
+"""Most code points that a stream may keep waiting, those that show nothing aside (four for each at most): 96, as long
+as a run without a space may be a secret, 64 of words; ordinary text waits for the end of its last word only."""
 _WORD = re.compile(f"[{WORD}]*")
 _DIGIT = re.compile("[0-9]")
 _OPEN = re.compile(f"(?:(?<![A-Za-z0-9])[A-Z]{{2}}|[{PROVINCES}][A-Z])\\Z")
@@ -45,30 +45,33 @@ class StreamRedactor:
         if self._tail is not None and not self._skip(self._tail, final):
             return ""
         text = self._kept + self._pending
-        read, at = plain(text), len(self._kept)
-        cut = len(text) if final else _safe(read, at)
+        view, done = shown(text), len(self._kept)
+        read, at = view.text, view.first_at(done)
+        cut = len(read) if final else _safe(read, at)
         out: list[str] = []
         for item, tail in scan(read, at):
             if item.start >= cut:
                 break
-            out += (text[at : item.start], f"[{item.type}]")
-            at = item.end
+            out += (text[done : view.place(item.start)], f"[{item.type}]")
+            at, done = item.end, view.behind(item.end)
             self.counts[item.type] = self.counts.get(item.type, 0) + 1
             self._tail = tail if not final and read[at:] in ("", ".") else None
-        if at < cut:
-            out.append(text[at:cut])
+        if at < cut or final:
             at = cut
-        self._kept, self._pending = text[max(0, at - CONTEXT) : at], text[at:]
+            out.append(text[done : view.place(at)])
+            done = max(done, view.place(at))
+        self._kept, self._pending = text[view.place(max(0, at - CONTEXT)) : done], text[done:]
         return "".join(out)
 
     def _skip(self, tail: re.Pattern[str], final: bool) -> bool:
         """Drop what still belongs to an item that was redacted; whether it is over."""
-        read = plain(self._pending)
-        match = tail.match(read)
+        view = shown(self._pending)
+        match = tail.match(view.text)
         end = match.end() if match else 0
-        self._kept = (self._kept + self._pending[:end])[-CONTEXT:]
-        self._pending = self._pending[end:]
-        if final or read[end:] not in ("", "."):
+        done = view.behind(end) if end else 0
+        self._kept = (self._kept + self._pending[:done])[-CONTEXT:]
+        self._pending = self._pending[done:]
+        if final or view.text[end:] not in ("", "."):
             self._tail = None
         return self._tail is None
 

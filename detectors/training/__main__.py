@@ -26,6 +26,7 @@ from detectors.normalize import clean
 from detectors.scorer import HEADS, Head, Model, Zone, windows_of
 from detectors.training.decide import DOCUMENT_TAIL, MANY, SHARES, Stack, ordinary, recall_table, stack, tail, zones
 from detectors.training.folds import (
+    FAMILIES,
     MAX_CHARS,
     Readings,
     Wide,
@@ -45,6 +46,7 @@ from detectors.training.rows import (
     Row,
     document_examples,
     drawing,
+    instructions,
     prose,
     read,
     requests,
@@ -52,10 +54,11 @@ from detectors.training.rows import (
     user_examples,
     weights,
 )
-from detectors.training.synthesis import Borrowed, synthesise
+from detectors.training.synthesis import NOTHING, Borrowed, synthesise
+from detectors.training.unseen import UNSEEN, kind_of, unseen_deeds
 
 SEED = 1
-VERSION = "6"
+VERSION = "7"
 MAX_BENIGN = 2_000
 """Benign rows of one source that are learned from."""
 DOCUMENT_FOLDS = 8
@@ -75,14 +78,19 @@ class Trained(NamedTuple):
     zones: dict[str, Zone]
 
 
-def training_rows(file: Path) -> list[Row]:
-    """The pack's rows, at most MAX_BENIGN benign ones of a source, and those written for this project."""
-    rows = read(file)
+def borrowed_of(rows: Sequence[Row]) -> Borrowed:
+    """What the families' templates take from the pack."""
     harmful: dict[str, list[str]] = defaultdict(list)
     for row in rows:
         if row.label == "harmful" and len(row.text) < _SHORT:
             harmful[row.language].append(row.text)
-    borrowed = Borrowed(harmful, requests(rows), sayings(rows))
+    return Borrowed(harmful, requests(rows), sayings(rows), instructions(rows))
+
+
+def training_rows(file: Path) -> list[Row]:
+    """The pack's rows, at most MAX_BENIGN benign ones of a source, and those written for this project."""
+    rows = read(file)
+    borrowed = borrowed_of(rows)
     sizes = Counter(row.source for row in rows)
     draw = drawing(f"{SEED}")
     kept = [row for row in rows if row.attack or draw.random() < MAX_BENIGN / sizes[row.source]]
@@ -100,21 +108,36 @@ def train_user(rows: Sequence[Row]) -> Trained:
     return Trained(*quantised(learn(taught, SEED), *_FORMS["user"]), share, added, cut)
 
 
-def train_document(rows: Sequence[Row], added: Stack) -> Trained:
-    """Documents; rules add as much as they do for users, in units of this head's margin."""
+def train_document(rows: Sequence[Row], added: Stack, borrowed: Borrowed = NOTHING) -> Trained:
+    """Documents; rules add as much as they do for users, in units of this head's margin.
+
+    Thresholds rest on pages of kinds and on twins of deeds that the model which reads them did not see.
+    """
     weight = weights(rows)
     taught = lesson(document_examples(rows, range(len(rows)), weight, SEED))
+    form = _FORMS["document"]
     mine = [index for index, row in enumerate(rows) if row.role == "document" and row.subset != PROSE]
-    documents = [rows[index] for index in mine]
-    margins = held_out(rows, deal(rows, DOCUMENT_FOLDS), taught, *_FORMS["document"], SEED, only=mine)
-    found = readings(documents, *margins)
-    many, found = _best_many(documents, found, added)
-    own = stack(documents, found, [weight[index] for index in mine], 1.0)
+    whole, worst = held_out(rows, deal(rows, DOCUMENT_FOLDS), taught, *form, SEED, only=mine)
+    kinds = np.array([kind_of(row) for row in rows])
+    pages = [at for at, index in enumerate(mine) if kinds[index] >= 0 and not rows[index].attack]
+    whole[pages], worst[pages] = held_out(rows, kinds, taught, *form, SEED, only=[mine[at] for at in pages])
+    unseen, *more = unseen_deeds(rows, borrowed, form, SEED)
+    documents = [*(rows[index] for index in mine), *unseen]
+    found = readings(documents, np.append(whole, more[0]), np.append(worst, more[1]))
+    # twins that a model reads which knows none of the families say what no model in use would
+    placing = [at for at, row in enumerate(documents) if not row.source.startswith(f"{FAMILIES}/")]
+    many, found = _best_many(documents, found, added, placing)
+    own = stack(documents, found, [weight[index] for index in mine] + weights(unseen), 1.0)
     own = added._replace(bias=own.bias)
     odds = own.odds(found, 1.0)
-    _show("document", documents, odds, cut := zones(documents, odds, found.language, DOCUMENT_TAIL))
-    held, head = quantised(learn(taught, SEED), *_FORMS["document"])
+    cut = _placed(documents, odds, found, placing)
+    _show("document", documents, odds, cut)
+    held, head = quantised(learn(taught, SEED), *form)
     return Trained(held, replace(head, many=many), 1.0, own, cut)
+
+
+def _placed(rows: Sequence[Row], odds: Wide, found: Readings, placing: Sequence[int]) -> dict[str, Zone]:
+    return zones([rows[at] for at in placing], odds[placing], found.language[placing], DOCUMENT_TAIL)
 
 
 def train_system(rows: Sequence[Row], user: Trained) -> Trained:
@@ -131,7 +154,7 @@ def train_system(rows: Sequence[Row], user: Trained) -> Trained:
     return Trained(*quantised(learn(taught, SEED), *_FORMS["system"]), user.share, user.stack, cut)
 
 
-def _best_many(rows: Sequence[Row], found: Readings, added: Stack) -> tuple[float, Readings]:
+def _best_many(rows: Sequence[Row], found: Readings, added: Stack, placing: Sequence[int]) -> tuple[float, Readings]:
     """What the worst of many windows loses, by the mean recall at the threshold, and the readings without it."""
     lengths = np.array([len(clean(row.text[:MAX_CHARS]).text) for row in rows], dtype=np.intp)
     windows = np.log(windows_of(lengths, Head(1, 0, *_FORMS["document"])))
@@ -139,7 +162,7 @@ def _best_many(rows: Sequence[Row], found: Readings, added: Stack) -> tuple[floa
 
     def flagged(read: Readings) -> float:
         odds = added.odds(read, 1.0)
-        cut = zones(rows, odds, read.language, DOCUMENT_TAIL)
+        cut = _placed(rows, odds, read, placing)
         return _mean_recall(rows, odds, {language: zone.flag for language, zone in cut.items()})
 
     return max(tried, key=lambda each: (flagged(each[1]), -each[0]))
@@ -171,7 +194,7 @@ def _mean_recall(rows: Sequence[Row], odds: Wide, cuts: Mapping[str, float] | No
 
 def _show(name: str, rows: Sequence[Row], odds: Wide, cut: dict[str, Zone]) -> None:
     print(f"\nleave one source out: {name}")
-    names = [row.source if row.source.startswith("families") else group(row.source) for row in rows]
+    names = [row.source if row.source.startswith((FAMILIES, UNSEEN)) else group(row.source) for row in rows]
     flags = {language: zone.flag for language, zone in cut.items()}
     print("\n".join(recall_table(rows, odds, flags, names)), flush=True)
 
@@ -190,11 +213,13 @@ def assembled(heads: dict[str, Trained]) -> Model:
     return Model(VERSION, forms, shares, user.use, user.more, user.hidden, cuts)
 
 
-def train(rows: Sequence[Row]) -> dict[str, Trained]:
+def train(rows: Sequence[Row], borrowed: Borrowed = NOTHING) -> dict[str, Trained]:
     """Every head, with its tables printed on the way."""
     user = train_user([row for row in rows if row.role == "user"])
     document = train_document(
-        [*(row for row in rows if row.role == "document" or row.label == "injection"), *prose(rows)], user.stack
+        [*(row for row in rows if row.role == "document" or row.label == "injection"), *prose(rows)],
+        user.stack,
+        borrowed,
     )
     return {
         "user": user,
@@ -230,7 +255,7 @@ def main(arguments: Sequence[str]) -> int:
         more = labelled(asked.labels) if asked.labels else []
     except (OSError, LabelError) as error:
         parser.error(str(error))
-    heads = train([*training_rows(file), *more])
+    heads = train([*training_rows(file), *more], borrowed_of(read(file)))
     if not asked.tables:
         write(heads, asked.to)
     return 0

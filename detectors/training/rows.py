@@ -23,15 +23,39 @@ WHOLE = 4_000
 """Characters of a long text that its beginning holds."""
 USER_WINDOW, DOCUMENT_WINDOW = 400, 160
 _WINDOWS = 4
-_DOCUMENT_WINDOWS = 6
+_DOCUMENT_WINDOWS, _CLEAN_WINDOWS = 6, 24
+"""Windows learned from a document with something planted, and from a clean one, whose worst of hundreds counts."""
 _ASKED = frozenset(("intent", "dialogue_turn", "tool_instruction"))
 _ORDER = re.compile(
     r"(?:please |can you |could you |i need you to |i want you to )?(?:transfer|send|delete|set|turn|book|cancel|order"
     r"|add|remove|change|make|schedule|remind|call|text|find|get|give|pay|buy|reserve|share|create|update|unlock|open|close"
     r"|move|search|check|put|start|stop|increase|switch|erase|clear|report|freeze|block|fetch|look) "
 )
+_POLITE = r"(?:please |can you |could you |i need you to |i want you to )?"
+_FIRST = re.compile(_POLITE + r"([a-z]{2,}) (?!you\b|i\b|we\b|they\b)")
+_AFTER = re.compile(r"\b(?:to|please|can you|could you|don't|must) ([a-z]{2,})\b")
+_WORD = re.compile(r"[a-z]{2,}")
+_STARTS, _BARE, _OFTEN = 3, 5, 0.12
+"""A word is an order's verb where it opens so many requests, stands so often after one of `_AFTER`, and in so large a
+share of all its places."""
+_ORDER_ZH = re.compile(
+    "(?:请(?!问)|帮|给我|给出|替我|为我|写|列|翻译|编写|设计|生成|提供|推荐|解释|总结|分析|制定|创建|把)"
+)
+_NO_VERBS = frozenset(("also", "my", "please"))
+_MAX_REQUEST = {"en": 160, "zh": 50}
+_INSTRUCTS = re.compile(
+    r"question|answer|choose|option|according to|\bgiven\b|above|following|hint\b|\bwhich\b|write|summar|review:"
+    r"|paraphras|translat|generat|sentence|\btext\b|paragraph|passage|dialogue|article|title|label|categor|classif|[a-z]\)"
+    r"|\btask\b",
+    re.IGNORECASE,
+)
+_INSTRUCTS_ZH = re.compile("请(?!问)|输出|回答|提取|抽取|以下|文本[:：]|样例|判断|返回|列出|给出|问题|分类")
+_ASKS_ZH = re.compile("[?？]|请问|如何|怎么|什么|哪些")
 _TOLD = re.compile(r"(?:i|i'm|i've|my|it|the|that|this|there|what|who|how|why|is|are|when|where) ", re.IGNORECASE)
 _SENTENCE = re.compile(r"(?:^|(?<=[.!?。！？\n]))\s?([A-Z][a-z0-9' ,;-]{30,90}[a-z]\.|[^\s。！？]{15,50}。)")
+_PIECE = re.compile(r"[^.!?\n]*[.!?\n]+|[^.!?\n]+$")
+_MIN_PASSAGE = 120
+_ASKABLE = frozenset(("intent", "dialogue_turn", "tool_instruction", "chat", "general", "code_instruction"))
 _SPOKEN = {"en": "math", "zh": "dialogue_turn"}
 _FLAT = frozenset("{}<>\"'?？\\")
 """Signs that a sentence between other people's words must not hold."""
@@ -104,11 +128,24 @@ def prose(rows: Iterable[Row]) -> Iterator[Row]:
         if row.role != "user" or row.label != "benign" or len(row.text) < TELLING.get(row.subset, len(row.text) + 1):
             continue
         if row.subset == "task_template":
-            quarter = len(row.text) // 4
-            yield Row(row.text[quarter:-quarter], row.label, row.source, row.lang, "document", PASSAGE)
-        elif row.language == "zh" or row.subset not in _ASKED or _TOLD.match(row.text):
-            kind = PASSAGE if row.language == "zh" and row.subset not in _ASKED else PROSE
-            yield Row(row.text, row.label, row.source, row.lang, "document", kind)
+            if len(told := _told(row.text[len(row.text) // 4 : -(len(row.text) // 4)])) >= _MIN_PASSAGE:
+                yield Row(told, row.label, row.source, row.lang, "document", PASSAGE)
+        elif row.language == "zh":
+            # what asks for a piece of work is a prompt and no document: it would place the threshold above every order
+            if not _INSTRUCTS_ZH.search(row.text):
+                kind = PROSE if row.subset in _ASKED or _ASKS_ZH.search(row.text) else PASSAGE
+                yield Row(row.text, row.label, row.source, row.lang, "document", kind)
+        elif row.subset not in _ASKED or _TOLD.match(row.text):
+            yield Row(row.text, row.label, row.source, row.lang, "document", PROSE)
+
+
+def _told(text: str) -> str:
+    """The longest run of sentences or lines in which a task template asks for nothing."""
+    best, run = "", ""
+    for piece in _PIECE.findall(text):
+        run = "" if _INSTRUCTS.search(piece) else run + piece
+        best = max(best, run, key=len)
+    return best.strip()
 
 
 def requests(rows: Iterable[Row]) -> dict[str, list[str]]:
@@ -119,6 +156,39 @@ def requests(rows: Iterable[Row]) -> dict[str, list[str]]:
         if row.label == "benign" and row.subset in _ASKED and len(text) < 200 and _ORDER.match(text):
             found.setdefault(row.language, []).append(text)
     return found
+
+
+def instructions(rows: Sequence[Row]) -> dict[str, list[str]]:
+    """As `requests`, with whatever verb opens them, in Chinese too: what a document may order."""
+    plain = [row for row in rows if row.label == "benign" and row.role == "user" and row.subset in _ASKABLE]
+    texts: dict[str, list[str]] = {language: [] for language in _MAX_REQUEST}
+    for row in plain:
+        if row.language == "en" or (row.language == "zh" and row.subset != "dialogue_turn"):
+            texts[row.language].append(row.text.strip().rstrip(".!?。").lower())
+    verbs = order_verbs(texts["en"])
+    kept = {
+        "en": [text for text in texts["en"] if (found := _FIRST.match(text)) and found[1] in verbs],
+        "zh": [text for text in texts["zh"] if _ORDER_ZH.match(text) and not _ASKS_ZH.search(text)],
+    }
+    return {
+        name: [text for text in dict.fromkeys(found) if len(text) <= _MAX_REQUEST[name] and "\n" not in text]
+        for name, found in kept.items()
+    }
+
+
+def order_verbs(texts: Iterable[str]) -> frozenset[str]:
+    """The words that open requests and stand where a verb's bare form does."""
+    opens, bare, places = Counter[str](), Counter[str](), Counter[str]()
+    for text in texts:
+        if found := _FIRST.match(text):
+            opens[found[1]] += 1
+        bare.update(_AFTER.findall(text))
+        places.update(_WORD.findall(text))
+    often = {word: count for word, count in opens.items() if count >= _STARTS and bare[word] >= _BARE}
+    return frozenset(
+        word for word, count in often.items()
+        if word not in _NO_VERBS and bare[word] + count >= _OFTEN * places[word]
+    )  # fmt: skip
 
 
 def sayings(rows: Iterable[Row]) -> dict[str, list[str]]:
@@ -183,10 +253,11 @@ def document_examples(
         if len(text) <= DOCUMENT_WINDOW or (row.attack and at < 0):
             yield Example(text[:WHOLE], row.attack, weight[index], index)
             continue
-        spots = draw.integers(len(text) - DOCUMENT_WINDOW + 1, size=_DOCUMENT_WINDOWS).tolist()
+        count = _DOCUMENT_WINDOWS if row.attack else _CLEAN_WINDOWS
+        spots = draw.integers(len(text) - DOCUMENT_WINDOW + 1, size=count).tolist()
         for start in spots:
             if at < 0 or start + DOCUMENT_WINDOW < at - 80 or start > at + len(row.payload):
-                yield Example(text[start : start + DOCUMENT_WINDOW], False, weight[index] / 2, index)
+                yield Example(text[start : start + DOCUMENT_WINDOW], False, weight[index] * 3 / count, index)
         if at >= 0:
             for before in (int(draw.integers(20)), int(draw.integers(20, 80))):
                 start = max(0, at - before)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from typing import NamedTuple
@@ -17,6 +18,13 @@ import msgspec
 
 from detectors.training.rows import Row, drawing
 
+_PLANTED = re.compile(r"\{(?:order|wrap|deed|asked|call)\}")
+"""What of a document's template is planted in it."""
+_MARK = re.compile("[\ue000\ue001]")
+_SPLIT = ("order", "deed", "human", "act", "asked")
+"""The lists whose entries halve by what is done, so that a test may use deeds that training did not."""
+_VERB = re.compile(r"(?:please |can you |could you |i need you to |i want you to )?([a-z]+)")
+_VERB_ZH = re.compile("(?:请|把|给|让|叫|别|在|为|向)[^，。]{0,3}")
 _SLOT = re.compile(r"\{\{|\}\}|\{(\w+)\}")
 _DEPTH = 4
 SOURCE = "families"
@@ -53,12 +61,13 @@ class Draw:
 
 
 class Borrowed(NamedTuple):
-    """Texts of the training rows that templates name, by language: plainly harmful requests, ordinary orders, and
-    sentences that tell something."""
+    """Texts of the training rows that templates name, by language: plainly harmful requests, ordinary orders of few
+    verbs, sentences that tell something, and orders of any verb."""
 
     harm: Mapping[str, Sequence[str]] = {}
     request: Mapping[str, Sequence[str]] = {}
     told: Mapping[str, Sequence[str]] = {}
+    asked: Mapping[str, Sequence[str]] = {}
 
     def words(self, language: str) -> dict[str, list[str]]:
         return {name: list(texts.get(language, ())) or ["..."] for name, texts in self._asdict().items()}
@@ -67,20 +76,51 @@ class Borrowed(NamedTuple):
 NOTHING = Borrowed()
 
 
-def synthesise(seed: int, borrowed: Borrowed = NOTHING, share: float = 1.0) -> list[Row]:
-    """Every family's attacks and as many twins, without doubles; of their count, `share`."""
+def synthesise(seed: int, borrowed: Borrowed = NOTHING, share: float = 1.0, half: int | None = None) -> list[Row]:
+    """Every family's attacks and as many twins, without doubles; of their count, `share`.
+
+    `half`: only families of documents, with the entries of that half (0 or 1) of every list in `_SPLIT`.
+    """
     folder = resources.files("detectors.training") / "families"
     rows: list[Row] = []
     for file in sorted((f for f in folder.iterdir() if f.name.endswith(".toml")), key=lambda f: f.name):
         held = msgspec.convert(tomllib.loads(file.read_text("utf-8")), _File)
-        words = held.words | borrowed.words(held.language)
+        planted = held.role == "document"
+        if half is not None and not planted:
+            continue
+        words = halved(held.words | borrowed.words(held.language), half)
         for family in held.family:
             draw = Draw(f"{seed}/{family.name}")
-            for label, templates in ((family.label, family.templates), ("benign", family.twins)):
+            attacks = family.templates
+            if planted:
+                attacks = [_PLANTED.sub("\ue000\\g<0>\ue001", each) for each in attacks]
+            for label, templates in ((family.label, attacks), ("benign", family.twins)):
                 for text in _texts(draw, templates, words, family, round(family.count * share)):
                     subset = family.name if label != "benign" else "twin"
-                    rows.append(Row(text, label, f"{SOURCE}/{family.name}", held.language, held.role, subset))
+                    payload = _MARK.sub("", text[text.find("\ue000") : text.rfind("\ue001")])
+                    bare, source = _MARK.sub("", text), f"{SOURCE}/{family.name}"
+                    rows.append(Row(bare, label, source, held.language, held.role, subset, payload))
     return rows
+
+
+def halved(words: Mapping[str, Sequence[str]], half: int | None) -> dict[str, Sequence[str]]:
+    """The lists, those in `_SPLIT` without the entries whose verb falls to the other half; frames around deeds stay."""
+    if half is None:
+        return dict(words)
+    slots = [f"{{{name}}}" for name in _SPLIT]
+    out = dict(words)
+    for name in _SPLIT:
+        entries = words.get(name, ())
+        kept = [each for each in entries if any(slot in each for slot in slots) or _half(each) == half]
+        out[name] = kept or entries
+    return out
+
+
+def _half(entry: str) -> int:
+    """By the verb, so that no verb is on both sides."""
+    found = _VERB.match(entry)
+    verb = found[1] if found else _VERB_ZH.sub("", entry, count=1)[:2]
+    return zlib.crc32(verb.encode()) >> 3 & 1
 
 
 def _texts(

@@ -3,27 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
 from pipeline import terminal
-from pipeline.cli import detect_accounts, detect_pii, lines
+from pipeline.cli import detect_accounts, detect_pii, lines, rows
 from pipeline.config import Settings
 
 
-class _Row(msgspec.Struct):
-    text: str
-    id: str | int | None = None
-    role: Literal["user", "document", "system"] = "user"
-    context: str | None = None
-
-
 class _Answer(msgspec.Struct):
-    id: str | int | None
+    id: msgspec.Raw
     score: float
     zone: str
     flagged: bool
@@ -32,12 +24,6 @@ class _Answer(msgspec.Struct):
     view: str
 
 
-class _Fault(msgspec.Struct):
-    id: str | int | None
-    error: str
-
-
-_DECODER = msgspec.json.Decoder(_Row)
 _ENCODER = msgspec.json.Encoder()
 
 
@@ -71,36 +57,17 @@ def reply(batch: Sequence[lines.Line]) -> list[bytes]:
     from detectors.base import Part
     from detectors.catalogue import assess
 
-    rows = [_row(line) for line in batch]
-    texts = [(Part(row.role, row.text),) for row in rows if isinstance(row, _Row)]
+    found = [rows.read(line, rows.Prompt) for line in batch]
+    texts = [(Part(row.role or "user", row.text),) for row in found if isinstance(row, rows.Prompt)]
     verdicts = iter(assess(texts))
-    answers: list[_Answer | _Fault] = []
-    for row in rows:
-        if isinstance(row, _Fault):
-            answers.append(row)
+    answers: list[bytes] = []
+    for row in found:
+        if isinstance(row, rows.Fault):
+            answers.append(rows.faulted(row))
             continue
         v = next(verdicts)
-        answers.append(_Answer(row.id, v.score, v.zone, v.flagged, v.language, list(v.rules), v.view))
-    return [_ENCODER.encode(answer) for answer in answers]
-
-
-def _row(line: lines.Line) -> _Row | _Fault:
-    if line is None:
-        return _Fault(None, f"the line is longer than {lines.MAX_LINE} bytes")
-    try:
-        return _DECODER.decode(line)
-    except msgspec.DecodeError as error:
-        return _lenient(line, str(error))
-
-
-def _lenient(line: bytes, error: str) -> _Row | _Fault:
-    """Rows with lone surrogates, which JSON's grammar allows and UTF-8 does not; else the fault, with the id if any."""
-    try:
-        row = msgspec.convert(json.loads(line), _Row)
-        _ENCODER.encode(row.id)
-    except (ValueError, RecursionError):
-        return _Fault(None, error)
-    return row
+        answers.append(_ENCODER.encode(_Answer(row.id, v.score, v.zone, v.flagged, v.language, list(v.rules), v.view)))
+    return answers
 
 
 def _explain(arguments: argparse.Namespace, settings: Settings) -> int:

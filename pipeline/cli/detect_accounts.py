@@ -20,7 +20,7 @@ def add(subcommands: Any) -> None:
         "params?}]}, replays the requests of all of them interleaved by time, and writes per line {session_id, "
         "alarmed, alarmed_at (requests of that account seen at the alarm), alarmed_time (seconds on the replay "
         "clock), score, kind, campaign}, in the order of the input once it ends. A line that is no account is "
-        'answered with {"error"}. Texts are read into hashes and counts and not kept.',
+        'answered with {"session_id", "error"}. Texts are read into hashes and counts and not kept.',
     )
     accounts.set_defaults(act=_accounts)
 

@@ -9,10 +9,25 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from detectors.pii import ACTIONS, Actions, find, rewritten
-from pipeline.cli import lines
+from pipeline.cli import lines, rows
 from pipeline.config import Settings
 from pipeline.errors import ConfigError
+
+
+class _Span(msgspec.Struct):
+    start: int
+    end: int
+    type: str
+    score: float
+
+
+class _Answer(msgspec.Struct):
+    id: msgspec.Raw
+    spans: list[_Span]
+    redacted: str | msgspec.Raw
 
 
 def add(subcommands: Any) -> None:
@@ -49,26 +64,16 @@ def _actions(arguments: argparse.Namespace) -> Actions:
         raise ConfigError(f"--key-file: {error}") from None
 
 
-def answered(line: bytes | None, actions: Actions, *, contextual: bool = True) -> bytes:
+def answered(line: lines.Line, actions: Actions, *, contextual: bool = True) -> bytes:
     """The answer to one line. Errors say what was expected, never what the line held."""
-    if line is None:
-        return _encoded({"id": None, "error": f"expected a line of at most {lines.MAX_LINE} bytes"})
+    row = rows.read(line, rows.Row)
+    if isinstance(row, rows.Fault):
+        return rows.faulted(row)
+    found = find(row.text, contextual=contextual)
+    spans = [_Span(i.start, i.end, i.type, i.score / 100) for i in found]
+    redacted = rewritten(row.text, found, actions)
     try:
-        row = json.loads(line)
-    except (ValueError, RecursionError):
-        return _encoded({"id": None, "error": "expected a JSON object in UTF-8"})
-    if not isinstance(row, dict) or not isinstance(row.get("text"), str):
-        known = row.get("id") if isinstance(row, dict) else None
-        return _encoded({"id": known, "error": "expected an object with the field text, a string"})
-    text = row["text"]
-    found = find(text, contextual=contextual)
-    spans = [{"start": i.start, "end": i.end, "type": i.type, "score": i.score / 100} for i in found]
-    return _encoded({"id": row.get("id"), "spans": spans, "redacted": rewritten(text, found, actions)})
-
-
-def _encoded(answer: dict[str, Any]) -> bytes:
-    try:
-        return json.dumps(answer, ensure_ascii=False).encode()
+        return msgspec.json.encode(_Answer(row.id, spans, redacted))
     except UnicodeEncodeError:
         # half of a surrogate pair has no UTF-8, only an escape
-        return json.dumps(answer).encode()
+        return msgspec.json.encode(_Answer(row.id, spans, msgspec.Raw(json.dumps(redacted).encode())))

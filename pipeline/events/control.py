@@ -57,6 +57,9 @@ class Plan(Document):
     same is replaced by a visible marker before the model reads it."""
     output: Literal["release", "redact", "withhold", "review"] = "redact"
     """Personal data and secrets in answers: let out, taken out as they stream, end the answer, or put to analysts."""
+    personal: Literal["structured", "all"] = "structured"
+    """What counts as personal in ``output`` and ``blank``: what has a form of its own, or names, addresses and the like
+    too, for which a streamed answer waits by the sentence."""
     verbatim: Literal["release", "redact", "withhold", "review"] = "redact"
     """Runs of the operator's protected texts (``generate.protected``) in answers, likewise."""
     system_prompt: Literal["release", "redact", "withhold", "review"] = "review"

@@ -39,6 +39,8 @@ class Work(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """Nor any personal data, all of it: findings name the worst items only."""
     output: Literal["release", "redact", "withhold", "review"] = "redact"
     """What becomes of personal data and secrets in the answer."""
+    personal: Literal["structured", "all"] = "structured"
+    """What counts as such: see ``control.Plan``."""
     conceal: bool = False
     """The account copies the model: no log-probabilities, no logit bias, and an answer that bears the watermark."""
     weight: int = 100
@@ -109,6 +111,8 @@ class Response(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """place: 1 is the next to run."""
     eta_ms: int = -1
     """place: estimated time until it runs; -1 while too little has been measured."""
+    first: str = ""
+    """refusal as duplicate: the request that holds the idempotency key."""
 
 
 class FindingEvent(msgspec.Struct, frozen=True, omit_defaults=True):

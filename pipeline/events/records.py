@@ -14,7 +14,7 @@ import msgspec
 from detectors.accounts.response import Step
 from detectors.base import Finding
 
-DECIDER = 4
+DECIDER = 5
 """Version of the rules in ``decide``; a verifier of another version cannot re-derive decisions."""
 LEDGER_FORMAT = 2
 """Version of a ledger's stored form; a snapshot of another is passed over. Belongs to DECIDER, which rises with it."""

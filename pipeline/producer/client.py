@@ -162,7 +162,7 @@ class Producer:
             raise NotConfirmed(f"{kind} {client_request}: write not confirmed: {type(error).__name__}") from error
 
     async def answer(self, client_request: str, seconds: float) -> Answer:
-        """The answer to one of this principal's requests. Raises Refused or NoAnswer."""
+        """The answer to one of this principal's requests, by either of its ids. Raises Refused or NoAnswer."""
         until = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0:
             wait = {"wait_ms": str(max(1, min(_ASK_MS, int(left * 1000))))}
@@ -213,8 +213,8 @@ class Producer:
             document = msgspec.json.decode(raw)
             if status < 400:
                 return document
-            error_body = document["error"]
-            raise Refused(status, error_body["code"], error_body["message"], float(headers.get("Retry-After", 0)))
+            said, wait = document["error"], float(headers.get("Retry-After", 0))
+            raise Refused(status, said["code"], said["message"], wait, said.get("first_request", ""))
         except (msgspec.DecodeError, KeyError, TypeError, ValueError):
             raise Retryable(f"gateway {self._url}: status {status} without a JSON answer") from None
 

@@ -10,11 +10,17 @@ from pipeline.errors import PipelineError, Retryable
 
 
 class Refused(PipelineError):
-    """The pipeline answered no. ``code`` is the reason, ``retry_after_s`` is 0 where waiting does not help."""
+    """The pipeline answered no. ``code`` is the reason, ``retry_after_s`` is 0 where waiting does not help.
 
-    def __init__(self, status: int, code: str, message: str, retry_after_s: float = 0.0) -> None:
+    ``first_request``, on a ``duplicate``, is the id of the request that holds the idempotency key: ``answer`` takes it.
+    """
+
+    def __init__(
+        self, status: int, code: str, message: str, retry_after_s: float = 0.0, first_request: str = ""
+    ) -> None:
         super().__init__(f"{code}: {message}")
         self.status, self.code, self.message, self.retry_after_s = status, code, message, retry_after_s
+        self.first_request = first_request
 
 
 class NotConfirmed(Retryable):

@@ -7,6 +7,7 @@ that it carries itself, so it can be derived again offline, byte for byte.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -67,6 +68,11 @@ class Admitted:
 def request_id(generation: str, partition: int, offset: int) -> str:
     """Derived from where the request lies, so every replay gives the same id."""
     return f"{generation}-{partition}-{offset}"
+
+
+def is_request_id(generation: str, text: str) -> bool:
+    """Whether ``text`` could be one that ``request_id`` made under ``generation``."""
+    return re.fullmatch(rf"{re.escape(generation)}-[0-9]{{1,10}}-[0-9]{{1,20}}", text, re.ASCII) is not None
 
 
 def decide(ledger: Ledger, control: Control, partition: int, facts: Facts) -> Decision:

@@ -106,6 +106,7 @@ def _work(decision: Decision, partition: int, control: Control, intake: Intake |
         blanks=policy.blanks(plan, facts.findings),
         blank_personal=policy.blanks_personal(plan),
         output=plan.output,
+        personal=plan.personal,
         conceal=policy.conceals(decision.step),
         weight=plan.weight,
         risk=risk(facts.findings + decision.findings),
@@ -124,6 +125,7 @@ def _refusal(decision: Decision, partitions: int) -> Emission:
         reason=decision.reasons[0],
         limit=decision.limit,
         retry_after_ms=decision.retry_after_ms,
+        first=decision.first,
     )
     where = lane_partition(decision.facts.lane, partitions)
     return Emission("responses", where, decision.request.encode(), encode(response))

@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import Literal, Protocol
 
 from detectors.base import HIGH, LOW, MEDIUM, Finding
-from detectors.pii import StreamRedactor, redact
+from detectors.pii import SentenceRedactor, StreamRedactor, find
 from detectors.verbatim import ProtectedIndex, VerbatimRedactor
 from pipeline.events.messages import Work
 from pipeline.events.wire import Message
@@ -44,7 +44,7 @@ def _cleaned(work: Work, turn: int, text: str) -> str:
         if at == turn:
             text = text[:start] + _fitted(MARKER, text[start:end]) + text[end:]
     if work.blank_personal:
-        for item in reversed(redact(text)[1]):
+        for item in reversed(find(text, contextual=work.personal == "all")):
             text = text[: item.start] + _fitted(f"[{item.type}]", text[item.start : item.end]) + text[item.end :]
     return text
 
@@ -150,7 +150,8 @@ def guard_of(
     if work.verbatim != "release" and protected:
         guards.append(Redaction(work.verbatim, VerbatimRedactor(protected), VERBATIM))
     if work.output != "release":
-        guards.append(Redaction(work.output, StreamRedactor(), PERSONAL))
+        personal = SentenceRedactor() if work.personal == "all" else StreamRedactor()
+        guards.append(Redaction(work.output, personal, PERSONAL))
     return Guards(guards)
 
 

@@ -20,7 +20,7 @@ from pipeline.adapters.kafka import PartitionReader
 from pipeline.config import Gateway, Generate, Kafka, Keys, Settings
 from pipeline.events.codec import decode
 from pipeline.events.messages import Access
-from pipeline.producer import Producer
+from pipeline.producer import Producer, Refused
 from pipeline.topics import partition_of
 from pipeline.wiring import STAGES
 
@@ -211,15 +211,25 @@ def test_the_whole_path_with_the_real_stages(deployment: Deployment) -> None:
                 model="echo", messages=said("What is a dog?"), stream=True, extra_headers={"Idempotency-Key": "once"}
             )
             assert "".join([c.choices[0].delta.content or "" async for c in stream]) == "What is a dog?"
-            with pytest.raises(openai.ConflictError):
+            with pytest.raises(openai.ConflictError) as repeated:
                 await stock.chat.completions.create(
                     model="echo", messages=said("again"), extra_headers={"Idempotency-Key": "once"}
                 )
+            first = stream.response.headers["x-sluice-request"]
+            assert repeated.value.response.headers["x-sluice-first-request"] == first
+            assert isinstance(repeated.value.body, dict)
+            assert repeated.value.body["first_request"] == first
             with pytest.raises(openai.NotFoundError):
                 await stock.chat.completions.create(model="nothing", messages=said("a"))
         async with Producer(url, deployment.keys["globex"]) as producer:
             answer = await (await producer.submit("said directly", model="echo", max_tokens=9)).result()
             assert answer.text == "said directly"
+            ticket = await producer.submit("said once", model="echo", max_tokens=9, idempotency="once")
+            again = await producer.submit("said twice", model="echo", max_tokens=9, idempotency="once")
+            with pytest.raises(Refused) as refused:
+                await again.result()
+            assert (refused.value.code, refused.value.first_request) == ("duplicate", ticket.request)
+            assert (await producer.answer(ticket.request, STUCK_S)).client_request == ticket.client_request
 
     async def job() -> None:
         stop = asyncio.Event()

@@ -10,7 +10,10 @@ import msgspec
 from pipeline.errors import PipelineError
 from pipeline.events.messages import Response
 from pipeline.events.reasons import REASONS
+from pipeline.quota import REFUSED
 
+FIRST_HEADER = "x-sluice-first-request"
+"""On the refusal of a repeat: the id of the request that holds its idempotency key, as the audit log names it."""
 MAX_STOCK_WAIT_MS = 60_000
 """Stock clients sleep for at most this long; beyond it they would retry too early, so they are told not to."""
 
@@ -31,13 +34,15 @@ class Refusal(PipelineError):
         super().__init__(message)
         self.code, self.message, self.status, self.kind, self.param = code, message, status, kind, param
         self.headers = dict(headers or {})
+        self.first = ""
+        """duplicate: the request that holds the idempotency key."""
         self.local = True
         """False where a stage refused: then the decision is the record of it, not ``access``."""
 
     def body(self) -> bytes:
-        """The JSON body ``{"error": {message, type, param, code}}``."""
+        """The JSON body ``{"error": {message, type, param, code}}``, with ``first_request`` where there is one."""
         error = {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}
-        return msgspec.json.encode({"error": error})
+        return msgspec.json.encode({"error": {**error, "first_request": self.first} if self.first else error})
 
 
 def because(
@@ -72,7 +77,18 @@ def of_response(response: Response) -> Refusal:
     message = ""
     if response.result == "withheld" and response.reason:
         message = f"{REASONS['withheld'].message} Guard: {response.reason}."
-    refusal = because(reason, limit=response.limit, retry_after_ms=response.retry_after_ms, message=message)
+    headers = {}
+    if response.first:
+        message = f"{REASONS[reason].message} It is {response.first}. "
+        message += f"GET /v1/requests/{response.first} gives its answer where it reached nobody."
+        headers[FIRST_HEADER] = response.first
+    if response.limit and response.retry_after_ms <= 0 and response.reason in REFUSED.values():
+        message = "The request alone asks for more than a limit ever gives at once. Lower max_tokens or send less text."
+        headers["x-should-retry"] = "false"
+    refusal = because(
+        reason, limit=response.limit, retry_after_ms=response.retry_after_ms, message=message, headers=headers
+    )
+    refusal.first = response.first
     refusal.local = False
     return refusal
 

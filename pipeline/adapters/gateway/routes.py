@@ -19,6 +19,7 @@ from pipeline.adapters.gateway.translate import Ask, read_chat, read_simple, too
 from pipeline.adapters.gateway.writer import now_ms
 from pipeline.events.messages import Response
 from pipeline.events.wire import MAX_VALUE_BYTES, SKEW_MS
+from pipeline.stages.admit import is_request_id
 
 DOOR = web.AppKey("door", Door)
 ARRIVED = web.RequestKey("arrived", float)
@@ -65,21 +66,21 @@ async def model(request: web.Request) -> web.Response:
 
 
 async def held_request(request: web.Request) -> web.Response:
-    """The outcome of a request, or its place in the queue, by its client request id under the same principal."""
+    """The outcome of a request of the same principal, or its place in the queue, by either of its ids."""
     door, caller = await _enter(request)
-    client_request = request.match_info["id"]
+    asked, owner = request.match_info["id"], caller.principal.id
     wait = request.query.get("wait_ms", "0")
     if not (wait.isascii() and wait.isdigit() and len(wait) <= 6 and int(wait) <= _MAX_WAIT_MS):
         raise invalid("wait_ms", f"wait_ms: expected 0 to {_MAX_WAIT_MS}.")
-    if not client_request.startswith(f"{caller.principal.id}:"):
+    if not (asked.startswith(f"{owner}:") or is_request_id(door.control.generation, asked)):
         # ids of other principals of the same tenant read as absent, whether they exist or not
         raise because("no_such_request", message="No request of this principal has that id.")
-    opener, name = door.opener(caller.tenant.id), (caller.tenant.id, client_request)
-    reply = await door.room.held(name, opener, int(wait) / 1000)
+    opener, name = door.opener(caller.tenant.id), (caller.tenant.id, asked)
+    reply = await door.room.held(name, opener, int(wait) / 1000, owner)
     fault = reply.fault() if reply else None
     if fault is not None:
         raise fault
-    answer = collected(client_request, reply, door.room.place(name))
+    answer = collected(door.room.client_request(name) if reply else asked, reply, door.room.place(name))
     return web.json_response(answer, status=202 if answer["result"] == "open" else 200)
 
 

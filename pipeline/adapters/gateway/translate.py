@@ -1,4 +1,4 @@
-"""HTTP bodies to what is asked: OpenAI's chat shape and the simple one, both closed against unknown fields.
+"""HTTP bodies to what is asked, each misfit with the name of its field.
 
 Ranges live in ``wire.InferenceBody`` alone: the body made here is read back through the door's own decoder.
 """
@@ -12,6 +12,7 @@ from typing import TypeVar
 import msgspec
 
 from inference.types import Turn, input_token_bound
+from pipeline.adapters.gateway.bodies import NOTHING, UNSERVED, ChatBody, ChatTurn, Part, Sampled, SimpleBody
 from pipeline.adapters.gateway.refusals import Refusal, because, invalid
 from pipeline.errors import Malformed
 from pipeline.events import wire
@@ -35,93 +36,9 @@ _MOST_NAME = 64
 _MISSING = re.compile(r"missing required field `(\w+)`")
 _TOKEN = re.compile(r"[0-9]{1,10}", re.ASCII)
 _PATH = re.compile(r" - at `\$\.?([^`]*)`$")
-
-
-class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Of parts other than text only the kind is read, so that it is what the error names."""
-
-    type: str
-    text: str | None = None
-    image_url: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-    input_audio: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-    file: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-
-
-class ChatTurn(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Fields of type None exist because stock clients send them back as null with an earlier answer."""
-
-    role: str
-    content: str | list[Part]
-    name: str | None = None
-    tool_call_id: str | None = None
-    refusal: None = None
-    tool_calls: None = None
-    function_call: None = None
-    audio: None = None
-    annotations: list[str] | None = None
-
-
-class StreamOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    include_usage: bool | None = None
-    include_obfuscation: bool | None = None
-
-
-class _Sampled(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    model: str | None = None
-    max_tokens: int | None = None
-    temperature: float | None = None
-    top_p: float | None = None
-    top_k: int | None = None
-    seed: int | None = None
-    stop: str | list[str] | None = None
-    min_p: float | None = None
-    repetition_penalty: float | None = None
-    presence_penalty: float | None = None
-    frequency_penalty: float | None = None
-    logprobs: bool | None = None
-    top_logprobs: int | None = None
-    logit_bias: dict[str, float] | None = None
-    timeout_ms: int | None = None
-    stream: bool | None = None
-
-
-class ChatBody(_Sampled, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """``POST /v1/chat/completions``; ``user`` and its two successors are read and ignored.
-
-    Fields of type None are OpenAI's that are not served: some clients send each of them as null.
-    ``top_k``, ``min_p``, ``repetition_penalty`` and ``timeout_ms`` are ours.
-    """
-
-    messages: list[ChatTurn]
-    stream_options: StreamOptions | None = None
-    max_completion_tokens: int | None = None
-    n: int | None = None
-    user: str | None = None
-    safety_identifier: str | None = None
-    prompt_cache_key: str | None = None
-    audio: None = None
-    function_call: None = None
-    functions: None = None
-    metadata: None = None
-    modalities: None = None
-    parallel_tool_calls: None = None
-    prediction: None = None
-    reasoning_effort: None = None
-    response_format: None = None
-    service_tier: None = None
-    store: None = None
-    tool_choice: None = None
-    tools: None = None
-    verbosity: None = None
-    web_search_options: None = None
-
-
-class SimpleBody(_Sampled, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """``POST /inference``: either ``prompt`` or ``messages``."""
-
-    prompt: str | None = None
-    messages: list[ChatTurn] | None = None
-    idempotency: str | None = None
+_ROOT = re.compile(r"\w+")
+_ELEMENT = re.compile(r"\[\d*\]$")
+_EMPTY = ("Expected `null`", "Expected `array` of length <= 0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,8 +65,10 @@ def read_chat(raw: bytes, control: Control, plan: Plan, idempotency: str = "") -
     if asked.max_tokens is not None and asked.max_completion_tokens is not None:
         raise invalid("max_tokens", "max_tokens: expected it or max_completion_tokens, not both.")
     turns = _messages(asked.messages)
+    if asked.store:
+        raise _unserved("store")
     options = asked.stream_options
-    if options is not None and not asked.stream:
+    if options is not None and options.include_usage and not asked.stream:
         raise invalid("stream_options", "stream_options: expected only together with stream true.")
     wanted = asked.max_tokens if asked.max_completion_tokens is None else asked.max_completion_tokens
     body = _body(asked, turns, wanted, control, plan, idempotency)
@@ -185,6 +104,9 @@ def _fault(text: str) -> Refusal:
     path = _PATH.search(text)
     where = path.group(1) if path else ""
     said = _PATH.sub("", text)
+    root = _ROOT.match(where)
+    if root and root.group() in UNSERVED:
+        return _unserved(root.group())
     unknown = _UNKNOWN.search(said)
     if unknown:
         name = _NO_NAME.sub("?", unknown.group(1)[:_MOST_NAME])
@@ -194,10 +116,15 @@ def _fault(text: str) -> Refusal:
     if missing:
         param = f"{where}.{missing.group(1)}" if where else missing.group(1)
         return invalid(param, f"{param}: missing. It is required.", "missing_required_parameter")
-    if said.startswith("Expected `null`"):
-        code = "unknown_parameter" if where in ChatBody.__struct_fields__ else "invalid_type"
-        return invalid(where, f"{where}: not supported here. Leave it out.", code)
+    if said.startswith(_EMPTY):
+        where = _ELEMENT.sub("", where)
+        return invalid(where, f"{where}: not supported here. {NOTHING}", "invalid_type")
     return invalid(where or None, f"{where or 'body'}: {said[0].lower()}{said[1:]}.", "invalid_type")
+
+
+def _unserved(field: str) -> Refusal:
+    """What the type of an unserved field refuses may quote its value, so the table alone speaks."""
+    return invalid(field, f"{field}: not supported here: {UNSERVED[field]}", "unknown_parameter")
 
 
 def _messages(turns: list[ChatTurn]) -> tuple[Message, ...]:
@@ -232,10 +159,10 @@ def _text(content: str | list[Part], where: str) -> str:
 
 
 def _body(
-    asked: _Sampled, turns: tuple[Message, ...], wanted: int | None, control: Control, plan: Plan, idempotency: str
+    asked: Sampled, turns: tuple[Message, ...], wanted: int | None, control: Control, plan: Plan, idempotency: str
 ) -> InferenceBody:
     model = asked.model or ""
-    if asked.top_logprobs is not None and not asked.logprobs:
+    if asked.top_logprobs and not asked.logprobs:
         raise invalid("top_logprobs", "top_logprobs: expected only together with logprobs true.")
     stop = (asked.stop,) if isinstance(asked.stop, str) else tuple(asked.stop or ())
     given = {
@@ -252,8 +179,8 @@ def _body(
         "presence_penalty": asked.presence_penalty,
         "frequency_penalty": asked.frequency_penalty,
         "logprobs": asked.logprobs,
-        "top_logprobs": asked.top_logprobs,
-        "logit_bias": _biases(asked.logit_bias),
+        "top_logprobs": asked.top_logprobs if asked.logprobs else None,
+        "logit_bias": _biases(asked.logit_bias) or None,
         "timeout_ms": asked.timeout_ms,
         "idempotency": idempotency,
     }

@@ -11,7 +11,7 @@ from pipeline.adapters.gateway.replies import Opener, Reply
 from pipeline.events.messages import Response
 
 Name = tuple[str, str]
-"""(tenant, client request id)"""
+"""(tenant, client request id); what is held is found by (tenant, request id) as well"""
 
 
 class Waiter:
@@ -86,6 +86,8 @@ class WaitingRoom:
         self._metrics, self._most, self._most_bytes = metrics, held_requests, held_bytes
         self._waiters: dict[Name, Waiter] = {}
         self._held: OrderedDict[Name, list[Response]] = OrderedDict()
+        self._requests: dict[Name, Name] = {}
+        """(tenant, request id) of what is held -> its name: a refused repeat knows the first request by that alone."""
         self._bytes = 0
         self._places: OrderedDict[Name, Response] = OrderedDict()
         """The newest word on where a request stands that has not begun, oldest out first."""
@@ -121,21 +123,29 @@ class WaitingRoom:
             waiter.feed(response)
             return
         self._hold(name, response)
-        for bell in self._bells.get(name, ()):
-            bell.set()
+        for known in (name, (response.tenant, response.request)):
+            for bell in self._bells.get(known, ()):
+                bell.set()
 
     def place(self, name: Name) -> Response | None:
         """Where a request stands in a worker's queue; None where it runs, has ended, or nothing was told."""
         return self._places.get(name)
 
-    async def held(self, name: Name, opener: Opener, seconds: float) -> Reply | None:
-        """The reply of a request that nobody waited for, as of its end or after ``seconds``; None if none came."""
+    def client_request(self, name: Name) -> str:
+        """The client's own id of a request that is asked for by either id."""
+        return self._requests.get(name, name)[1]
+
+    async def held(self, name: Name, opener: Opener, seconds: float, owner: str = "") -> Reply | None:
+        """The reply of a request that nobody waited for, as of its end or after ``seconds``; None if none came.
+
+        What is not of the principal ``owner`` reads as not there; empty: of any.
+        """
         loop = asyncio.get_running_loop()
         until = loop.time() + seconds
         bell = asyncio.Event()
         self._bells.setdefault(name, set()).add(bell)
         try:
-            while not self._complete(name) and loop.time() < until:
+            while not self._complete(name, owner) and loop.time() < until:
                 bell.clear()
                 try:
                     async with asyncio.timeout_at(until):
@@ -147,7 +157,7 @@ class WaitingRoom:
             bells.discard(bell)
             if not bells:
                 del self._bells[name]
-        found = self._own(name)
+        found = self._own(name, owner)
         if not found:
             return None
         reply = Reply(opener)
@@ -155,21 +165,25 @@ class WaitingRoom:
             reply.feed(response)
         return reply
 
-    def _complete(self, name: Name) -> bool:
-        return any(r.event != "chunk" for r in self._own(name))
+    def _complete(self, name: Name, owner: str) -> bool:
+        return any(r.event != "chunk" for r in self._own(name, owner))
 
-    def _own(self, name: Name) -> list[Response]:
+    def _own(self, name: Name, owner: str) -> list[Response]:
         """Held responses of the request itself, those to replayed copies of it left out."""
-        found = self._held.get(name, [])
-        request = next((r.request for r in found if r.reason != "replayed"), "")
-        return [r for r in found if r.request == request]
+        found = self._held.get(self._requests.get(name, name), [])
+        whose = f"{owner}:" if owner else ""
+        request = name[1] if name in self._requests else next((r.request for r in found if r.reason != "replayed"), "")
+        return [r for r in found if r.request == request and r.client_request.startswith(whose)]
 
     def _hold(self, name: Name, response: Response) -> None:
         self._held.setdefault(name, []).append(response)
+        self._requests[name[0], response.request] = name
         self._bytes += _size(response)
         while self._held and (len(self._held) > self._most or self._bytes > self._most_bytes):
             _, gone = self._held.popitem(last=False)
             self._bytes -= sum(map(_size, gone))
+            for one in gone:
+                self._requests.pop((one.tenant, one.request), None)
         self._metrics.level("sluice_gateway_held_requests", len(self._held))
         self._metrics.level("sluice_gateway_held_bytes", self._bytes)
 

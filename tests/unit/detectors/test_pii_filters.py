@@ -40,7 +40,23 @@ PIECES = st.one_of(
     st.sampled_from(MARKED),
     st.sampled_from(VALUES),
     st.sampled_from(BLOCKS),
-    st.sampled_from(["Dr. ", "my name is ", "born ", "1990-01-01", " 生于", "微信", "address: ", "Box ", "\n", "İ"]),
+    st.sampled_from(
+        [
+            "Dr. ",
+            "my name is ",
+            "born ",
+            "1990-01-01",
+            " 生于",
+            "微信",
+            "address: ",
+            "Box ",
+            "\n",
+            "İ",
+            "\u200b",
+            "\ufeff" * 5,
+            "٣",
+        ]
+    ),
     st.sampled_from(MARKED).flatmap(lambda text: st.integers(0, len(text)).map(lambda at: text[at:])),
 )
 MIXED = st.lists(PIECES, max_size=6).map("".join)

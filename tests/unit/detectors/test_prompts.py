@@ -128,8 +128,8 @@ def test_hostile_text_is_answered_and_no_more_of_it_read_than_the_bound(name: st
     detector = PromptDetector(PROMPTS.model, scorer)
     (found,) = screen([prompt(HOSTILE[name])], detectors=[detector])
     assert not any(finding.rule.startswith("detector.error") for finding in found)
-    # a clean and a loose reading of what fits the budget, where a character may become four, and the decoded ones
-    assert scorer.read <= 2 * 4 * MAX_CHARS + 2 * MAX_OUTPUT + 100
+    # a clean and a loose reading of what fits the budget, where a character may become four, and of what was decoded
+    assert scorer.read <= 2 * 4 * (MAX_CHARS + MAX_OUTPUT) + 1000
     (verdict,) = assess([prompt(HOSTILE[name])])
     assert 0 <= verdict.score <= 1
 

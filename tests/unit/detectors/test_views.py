@@ -9,30 +9,35 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from detectors import decode, normalize
+from detectors import decode, loose, normalize
 from detectors.grams import char_grams, codes_of, values_of
-from detectors.normalize import clean, clean_all, loose
+from detectors.normalize import clean, clean_all
 from detectors.plane import IDEOGRAPHS, SYLLABLES, VARIED
 from detectors.views import collapsed, repetitive
 
 PIECES = st.lists(
-    st.tuples(st.text(alphabet="ab1-哈 \U0001f600", min_size=1, max_size=18), st.integers(1, 40)), max_size=5
+    st.tuples(st.text(alphabet="ab12, -哈 \U0001f600", min_size=1, max_size=18), st.integers(1, 40)), max_size=5
 )
 MIXED = st.text(alphabet="ab1 3.-/·中文\u3000é…\ud800\udc00\U0001f600аβ", max_size=40)
+
+
+def looked_at(text: str) -> bool:
+    codes = codes_of(text)
+    return repetitive(char_grams(values_of(codes))[-1], codes)
 
 
 @given(PIECES)
 def test_what_repetition_could_halve_is_looked_at(pieces: list[tuple[str, int]]) -> None:
     text = "".join(unit * count for unit, count in pieces)
     if text and 2 * len(collapsed(text)) <= len(text):
-        assert repetitive(char_grams(values_of(codes_of(text)))[-1])
+        assert looked_at(text)
 
 
 @pytest.mark.parametrize(
     "text", ["The quick brown fox jumps over the lazy dog. " * 2, "我想了解一下这个城市的历史和文化，谢谢。"]
 )
 def test_ordinary_text_is_not_taken_for_repetition(text: str) -> None:
-    assert not repetitive(char_grams(values_of(codes_of(text)))[-1])
+    assert not looked_at(text)
 
 
 @given(st.lists(MIXED, max_size=5))
@@ -40,11 +45,11 @@ def test_a_text_reads_clean_alone_as_in_a_batch(texts: list[str]) -> None:
     assert clean_all(texts) == [clean(text) for text in texts]
 
 
-@given(st.text(alphabet="abc3 .-/·中文字", max_size=60))
+@given(st.text(alphabet="abc3 .-/·中文字*\n,", max_size=60))
 def test_spaced_out_letters_are_joined_wherever_the_expressions_find_them(text: str) -> None:
-    spelled = normalize._SPACED.search(text) or normalize._SPACED_CJK.search(text)
-    read = loose(normalize.View("clean", text))
-    plain = normalize._LEET_WORD.sub(normalize._unleet, text)
+    spelled = loose._SPACED.search(text) or loose._SPACED_CJK.search(text)
+    read = loose.loose(normalize.View("clean", text))
+    plain = loose._unleeted(text)
     if spelled and plain == text:
         assert read is not None
         assert len(read.text) < len(text)
@@ -52,15 +57,15 @@ def test_spaced_out_letters_are_joined_wherever_the_expressions_find_them(text: 
         assert read is None
 
 
-@given(st.text(alphabet="aB4f+/: %2&#;x", max_size=120))
+@given(st.text(alphabet="aB4f+/: %2&#;x\n=01", max_size=120))
 def test_encoded_runs_are_all_found(text: str) -> None:
     shape = text.encode("ascii", "replace")
-    for pattern, found in (
-        (decode._BASE64, decode._matches(decode._BASE64, text, shape.translate(decode._IN_BASE64), 20)),
-        (decode._HEX, decode._matches(decode._HEX, text, shape.translate(decode._IN_HEX), 24)),
-        (decode._PERCENT, decode._matches_at(decode._PERCENT, text, "%")),
-        (decode._ENTITY, decode._matches_at(decode._ENTITY, text, "&#")),
+    for pattern, classes, least, beyond in (
+        (decode._BASE64, decode._IN_BASE64, 20, decode.MAX_RUN),
+        (decode._HEX, decode._IN_HEX, 24, 0),
+        (decode._LISTED, decode._IN_LIST, 23, 0),
     ):
+        found = decode._matches(pattern, text, shape.translate(classes), least, beyond)
         assert spans(found) == spans(pattern.finditer(text))
 
 

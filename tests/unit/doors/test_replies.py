@@ -167,6 +167,51 @@ def test_held_answers_are_given_later_and_bounded() -> None:
     asyncio.run(job())
 
 
+@pytest.mark.parametrize("reason", ["rate_limited", "budget_exhausted", "too_many_open"])
+def test_what_a_limit_never_gives_is_not_told_to_come_back(reason: str) -> None:
+    fault = replay(Response("q", NAME[1], NAME[0], "refusal", reason=reason, limit="t:acme|tpm"))[1].fault()
+    assert fault is not None
+    assert fault.status == 429
+    assert fault.headers == {"x-should-retry": "false"}
+    assert "Lower max_tokens" in fault.message
+    assert "t:acme|tpm" in fault.message
+
+
+def test_a_repeat_names_the_first_request_in_header_and_body() -> None:
+    refused = Response("g1-0-9", NAME[1], NAME[0], "refusal", reason="duplicate", first="g1-0-7")
+    fault = replay(refused)[1].fault()
+    assert fault is not None
+    assert (fault.status, fault.headers["x-sluice-first-request"]) == (409, "g1-0-7")
+    error = msgspec.json.decode(fault.body())["error"]
+    assert error["first_request"] == "g1-0-7"
+    assert "GET /v1/requests/g1-0-7" in error["message"]
+    unlike = replay(Response("q", NAME[1], NAME[0], "refusal", reason="busy"))[1].fault()
+    assert unlike is not None
+    assert "first_request" not in msgspec.json.decode(unlike.body())["error"]
+
+
+def test_what_is_held_is_found_by_the_requests_own_id_too_but_for_other_principals() -> None:
+    async def job() -> None:
+        room = WaitingRoom(Metrics(), 2, 10_000)
+        by_id = ("acme", "q")
+        asking = asyncio.create_task(room.held(by_id, opened, 5, "acme-1"))
+        await asyncio.sleep(0)
+        for response in (*chunks("a", ["x", "y"]), end("a", "xy")):
+            room.deliver(response)
+        reply = await asking
+        assert reply is not None
+        assert reply.whole == b"xy"
+        assert room.client_request(by_id) == NAME[1]
+        assert await room.held(by_id, opened, 0, "acme-2") is None
+        assert await room.held(("beta", "q"), opened, 0, "acme-1") is None
+        for n in range(2):
+            room.deliver(Response(f"r{n}", f"acme-1:{n}", "acme", "refusal", reason="busy"))
+        assert await room.held(by_id, opened, 0, "acme-1") is None
+        assert room.client_request(by_id) == "q"
+
+    asyncio.run(job())
+
+
 def test_the_metrics_are_a_closed_table() -> None:
     metrics = Metrics()
     with pytest.raises(KeyError):

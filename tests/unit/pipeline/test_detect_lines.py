@@ -39,11 +39,40 @@ def test_every_line_has_its_answer_and_a_broken_one_says_so() -> None:
     assert found[0]["flagged"] is True
     assert found[0]["zone"] == "block"
     assert "injection.override.ignore-previous" in found[0]["rules"]  # type: ignore[operator]
-    assert [("error" in answer) for answer in found] == [False, True, True, False, True, True, True, False, True, False]
+    assert [at for at, answer in enumerate(found) if "error" in answer] == [1, 2, 4, 5, 6]
     assert "secret-word" not in json.dumps(found)
     assert set(found[3]) == {"id", "score", "zone", "flagged", "language", "rules", "view"}
     assert found[7]["id"] == "s"
     assert (found[9]["score"], found[9]["zone"]) == (0.0, "pass")
+
+
+@pytest.mark.parametrize(
+    "known",
+    ["7", "1.50", "true", "null", '"x"', "[1, 2]", '{"a": 1}', "123456789012345678901234567890", '"\\ud800"'],
+)
+def test_an_id_of_any_kind_comes_back_as_it_was(known: str) -> None:
+    for line in (f'{{"id":{known},"text":"hi"}}', f'{{"id":{known},"text":5}}', f'{{"text":"\\ud83d","id":{known}}}'):
+        raw = reply([line.encode()])[0]
+        assert raw.startswith(f'{{"id":{known},'.encode()) or json.loads(raw)["id"] == json.loads(known)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"id":1,"text":"\xff"}', b'{"id":"\xff","text":"a"}', b'{"id":NaN,"text":"a"}', b'{"id":1,"text":"a\x00"}',
+        b'{"id":1,"text":"a"} b', b"[" * 100_000, b'{"id":' + b"[" * 100_000, b'{"text":"\\ud800","id":NaN}',
+        b'{"id":1,"text":"a","role":"secret-word"}', b'{"id":1,"text":"a","context":7}', b"\xff\xfe{\x00", b" ",
+    ],
+)  # fmt: skip
+def test_what_is_no_row_is_told_what_was_expected_and_nothing_of_it(line: bytes) -> None:
+    (found,) = answers(line)
+    assert str(found["error"]).startswith("expected")
+    assert "secret-word" not in str(found)
+
+
+def test_a_mark_before_the_first_line_carriage_returns_and_fields_of_others_are_passed_over() -> None:
+    odd = (b'\xef\xbb\xbf{"id":1,"text":"hi"}\r', b'{"id":1,"role":null,"context":null,"more":[1],"text":"hi"}')
+    assert [answer["zone"] for answer in answers(*odd)] == ["pass", "pass"]
 
 
 def test_a_line_is_answered_before_the_next_is_sent() -> None:

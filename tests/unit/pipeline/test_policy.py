@@ -167,6 +167,16 @@ def test_the_redactor_of_a_review_says_the_same_as_that_of_a_redaction() -> None
     assert [f.rule for f in review.findings] == [f"pii.{kind}" for kind in sorted(redactor.counts)]
 
 
+@pytest.mark.parametrize("cut", range(1, 40, 3))
+def test_a_plan_may_count_names_as_personal_in_answers_and_prompts(cut: int) -> None:
+    said = "Ask Dr. Jane Smith. She knows. bo@example.org does too."
+    for personal, shown in (("all", "Ask Dr. [PERSON]. She"), ("structured", "Ask Dr. Jane Smith. She")):
+        guard = guard_of(work(personal=personal))
+        assert guard.push(said[:cut]) + guard.push(said[cut:]) + guard.flush() == f"{shown} knows. [EMAIL] does too."
+    asked = work(blank_personal=True, personal="all")
+    assert cleaned(asked, (Message("user", said),))[0].content == "Ask Dr. [PERSON]. She knows. [EMAIL] does too."
+
+
 SECRET = "The reserve price of the northern depot is four hundred and twelve thousand pounds sterling."
 RULE = "Never tell anyone that the discount code of this week is BLUEWHALE."
 CANARY = "q7w2e4r6t3y5u7i2o4p6a3s5d7"

@@ -45,6 +45,29 @@ def test_rate_equals_a_token_bucket_in_fractions(
             level -= cost
 
 
+@given(steps, st.integers(1, 20), st.integers(1, 60), st.sampled_from(["rate", "budget"]))
+def test_the_wait_is_the_shortest_that_helps_and_none_where_none_does(
+    walk: list[tuple[int, int]], amount: int, period_s: int, meter: str
+) -> None:
+    limit = Limit(id="r", meter=meter, unit="tokens", amount=amount, period_s=period_s)
+    cells, now = Cells(), START
+    for pause, cost in walk:
+        now += pause
+        weighed = take(cells, [("t", limit)], cost, now)
+        if isinstance(weighed, Denial):
+            assert (weighed.retry_after_ms == 0) == (cost > amount)
+            if cost <= amount:
+                early = weigh(cells, [ceiling("t", limit)], cost, now + weighed.retry_after_ms - 1)
+                assert isinstance(early, Denial)
+                assert not isinstance(weigh(cells, [ceiling("t", limit)], cost, now + weighed.retry_after_ms), Denial)
+
+
+def test_more_than_may_ever_be_open_at_once_is_not_told_to_wait() -> None:
+    limit = ceiling("t", Limit(id="o", meter="open", unit="tokens", amount=10))
+    assert weigh(Cells({limit.cell: 5}), [limit], 6, START) == Denial("too_many_open", "t|o", 1000)
+    assert weigh(Cells(), [limit], 11, START) == Denial("too_many_open", "t|o", 0)
+
+
 @given(steps, st.integers(1, 20), st.integers(1, 120))
 def test_no_window_ever_holds_more_than_its_ceiling(walk: list[tuple[int, int]], amount: int, period_s: int) -> None:
     limit = Limit(id="w", meter="window", amount=amount, period_s=period_s)

@@ -103,6 +103,20 @@ def test_a_line_that_is_no_account_is_answered_and_its_text_is_not_repeated(line
     assert SECRET not in str(found)
 
 
+def test_what_other_writers_make_of_an_account_is_read() -> None:
+    strict = account("a", ["half \ufffd"], params={"logit_bias": [[5, 1.0]]})
+    bare = account("a", ["half \ufffd"], params={"logit_bias": {"5": 1.0}})
+    assert read(b"\xef\xbb\xbf" + json.dumps(bare).encode()) == read(json.dumps(strict).encode())
+    bare["events"][0] |= {"text": "half \ud83d", "params": None}
+    assert len(read(json.dumps(bare).encode()).requests) == 1
+    assert replayed([account("b", ["x"], params=None)])[0]["session_id"] == "b"
+
+
+def test_an_account_that_cannot_be_read_is_named_where_it_can_be() -> None:
+    wrong = [account("late", ["x"], start=1e300), account("odd", ["x"], params={"n": "two"}), {"session_id": 7}]
+    assert [answer["session_id"] for answer in replayed(wrong)] == ["late", "odd", None]
+
+
 def test_sizes_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     one = json.dumps(account("a", ["hi"] * 3)).encode()
     monkeypatch.setattr(replay, "MAX_REQUESTS", 7)
@@ -135,4 +149,4 @@ def test_the_command(monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.Captur
     assert cli.main(["detect", "accounts"]) == 0
     first, second = (json.loads(line) for line in capfdbinary.readouterr().out.splitlines())
     assert (first["session_id"], first["alarmed"]) == ("s", True)
-    assert second == {"error": "expected one JSON object in UTF-8"}
+    assert second == {"session_id": None, "error": "expected one JSON object in UTF-8"}

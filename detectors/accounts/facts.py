@@ -14,24 +14,27 @@ NAMES = (
     "same", "same_as_last", "near", "akin", "far", "edited", "edited_inside", "numbered", "grows",
     "head_known", "tail_known", "head_only", "tail_only", "far_known",
     "elicits_end", "elicits_end_weakly", "elicits_end_known",
-    "elicits_start", "elicits_start_known", "elicits_start_widely",
+    "elicits_start", "elicits_start_known", "elicits_known",
     "makes_start", "makes_end", "makes_known", "verbatim_start", "verbatim_open", "verbatim_known",
     "endless", "endless_run", "runs", "salad", "salad_akin", "short", "open", "asks", "layout_end", "wide", "long",
     "tiny", "logprobs", "top_logprobs", "choices", "biased", "bias_set_new", "bias_new", "bias_probe", "logprob_probe",
-    "dials_turned", "dials_new", "cold", "hot", "same_hot", "regular", "quick",
+    "dials_turned", "dials_new", "cold", "hot", "same_hot", "regular", "quick", "returns",
+    "salad_loose", "babble",
 )  # fmt: skip
 (
     SAME, SAME_AS_LAST, NEAR, AKIN, FAR, EDITED, EDITED_INSIDE, NUMBERED, GROWS,
     HEAD_KNOWN, TAIL_KNOWN, HEAD_ONLY, TAIL_ONLY, FAR_KNOWN,
-    ELICITS_END, ELICITS_END_WEAKLY, ELICITS_END_KNOWN, ELICITS_START, ELICITS_START_KNOWN, ELICITS_START_WIDELY,
+    ELICITS_END, ELICITS_END_WEAKLY, ELICITS_END_KNOWN, ELICITS_START, ELICITS_START_KNOWN, ELICITS_KNOWN,
     MAKES_START, MAKES_END, MAKES_KNOWN, VERBATIM_START, VERBATIM_OPEN, VERBATIM_KNOWN,
     ENDLESS, ENDLESS_RUN, RUNS, SALAD, SALAD_AKIN, SHORT, OPEN, ASKS, LAYOUT_END, WIDE, LONG,
     TINY, LOGPROBS, TOP_LOGPROBS, CHOICES, BIASED, BIAS_SET_NEW, BIAS_NEW, BIAS_PROBE, LOGPROB_PROBE,
-    DIALS_TURNED, DIALS_NEW, COLD, HOT, SAME_HOT, REGULAR, QUICK,
+    DIALS_TURNED, DIALS_NEW, COLD, HOT, SAME_HOT, REGULAR, QUICK, RETURNS,
+    SALAD_LOOSE, BABBLE,
 ) = (1 << at for at in range(len(NAMES)))  # fmt: skip
 
 NEAR_BITS, GROWN_BITS, AKIN_BITS, FAR_BITS = 40, 46, 50, 56
 """Of 128 bits: one word of a short text changed; the same sentence frame; from here on nothing in common."""
+RETURN_BITS = 20
 KNOWN = 2
 """An opening or closing seen so often before is a template's."""
 TINY_TOKENS, HOT_HUNDREDTHS = 32, 70
@@ -58,6 +61,7 @@ class Past(NamedTuple):
     head_as_last: bool
     length_before: int
     nearest: int
+    latest: int
     gap: int
     gap_before: int
 
@@ -105,7 +109,7 @@ def _met(seen: Trace, past: Past) -> int:
     nearest = past.nearest
     if (
         past.head_as_last
-        and nearest <= GROWN_BITS
+        and past.latest <= GROWN_BITS
         and seen.length >= past.length_before + 4
         and seen.length > f.TAIL_WORDS
     ):
@@ -113,7 +117,8 @@ def _met(seen: Trace, past: Past) -> int:
     if nearest > FAR_BITS:
         return on | FAR | FAR_KNOWN * (head or tail)
     if nearest <= NEAR_BITS:
-        return on | NEAR | AKIN | EDITED * (not head) | EDITED_INSIDE * (head and tail)
+        on |= RETURNS * (past.latest - nearest >= RETURN_BITS)
+        return on | NEAR | AKIN | EDITED * (not (head or tail)) | EDITED_INSIDE * (head and tail)
     return on | AKIN * (nearest <= AKIN_BITS)
 
 
@@ -127,18 +132,18 @@ def _asked(seen: Trace, past: Past, grows: bool) -> int:
     if on & SALAD:
         if not seen.length:
             on ^= SALAD
-        elif past.nearest <= AKIN_BITS:
-            on |= SALAD_AKIN
+        else:
+            on |= SALAD_AKIN * (past.nearest <= AKIN_BITS)
+            if not (head or tail or past.same):
+                on |= SALAD_LOOSE | BABBLE * (not marks >> f.GRAMMAR & 15)
     if on & ELICITS_END and tail:
-        on |= ELICITS_END_KNOWN
+        on |= ELICITS_END_KNOWN | ELICITS_KNOWN
     if (head or tail) and on & (MAKES_START | MAKES_END):
         on |= MAKES_KNOWN
     start = marks >> f.HEAD_CUES
     if head and not grows:
-        if start & REASON and start & (WHOLE | STEP):
-            on |= ELICITS_START_WIDELY
-        if on & ELICITS_START:
-            on |= ELICITS_START_KNOWN
+        if on & ELICITS_START or start & REASON and start & (WHOLE | STEP):
+            on |= ELICITS_START_KNOWN | ELICITS_KNOWN
         if on & VERBATIM_START:
             on |= VERBATIM_KNOWN | VERBATIM_OPEN * (on & OPEN > 0)
     if on & ENDLESS and (on & RUNS or seen.length <= BRIEF_WORDS * (2 if on & WIDE else 1)):

@@ -36,18 +36,18 @@ class Ring:
     def __init__(self, size: int) -> None:
         self._bytes = size * SKETCH
 
-    def nearest(self, held: bytes, found: int) -> int:
-        """Bits in which `found` differs from the nearest of those `held`; LANES where there is none."""
+    def nearest(self, held: bytes, found: int) -> tuple[int, int]:
+        """Bits in which `found` differs from the nearest of those `held`, and from the latest; LANES where there is
+        none."""
         if not held:
-            return LANES
+            return LANES, LANES
         size, raw = len(held), found.to_bytes(SKETCH, "little")
-        if (at := held.find(raw)) >= 0 and not at % SKETCH:
-            return 0
         same = int.from_bytes(raw * (size // SKETCH), "little")
         counts = (int.from_bytes(held, "little") ^ same).to_bytes(size, "little").translate(_BITS)
         # the product's last byte of every sketch is the sum of its bytes, and no sum reaches 256
         sums = int.from_bytes(counts, "little") * _EACH
-        return min(sums.to_bytes(size + SKETCH, "little")[SKETCH - 1 : size : SKETCH])
+        bits = sums.to_bytes(size + SKETCH, "little")[SKETCH - 1 : size : SKETCH]
+        return min(bits), bits[0]
 
     def added(self, held: bytes, found: int) -> bytes:
         """With `found` in front, and without the oldest where there is no room."""

@@ -24,8 +24,8 @@ TEXTS, EDGES, DIALS = 12, 8, 6
 RECENT = 32
 COUNTED = tuple(NAMES.index(name) for name in (
     "same", "near", "akin", "edited", "edited_inside", "elicits_end", "elicits_end_weakly", "elicits_end_known",
-    "elicits_start_known", "elicits_start_widely", "makes_known", "verbatim_known", "verbatim_open", "salad",
-    "same_hot", "bias_new", "dials_new", "tail_only",
+    "elicits_start_known", "elicits_known", "makes_known", "verbatim_known", "verbatim_open", "salad",
+    "same_hot", "bias_new", "dials_new", "tail_only", "returns", "babble",
 ))  # fmt: skip
 """Facts whose very number tells something, however many other requests surround them."""
 _TOLD = len(NAMES)
@@ -98,11 +98,11 @@ def advance(state: AccountState, seen: Trace, time: int) -> AccountState:
         biases, bias = counted(biases, seen.biases, DIALS)
     settings, setting = counted(state.settings, seen.dials, DIALS)
     full = seen.high << 64 | seen.low
-    nearest = SKETCHES.nearest(state.ring, full)
+    nearest, latest = SKETCHES.nearest(state.ring, full)
     gap = max(0, time - state.time) if state.count else 0
     on = facts.facts(seen, Past(
         not state.count, same, same > 0 and state.texts[0] == seen.text, form, head, tail, bias_set, bias, setting,
-        state.dials, head > 0 and state.heads[0] == seen.head, state.length, nearest, gap, state.gap,
+        state.dials, head > 0 and state.heads[0] == seen.head, state.length, nearest, latest, gap, state.gap,
     ))  # fmt: skip
     fresh = seen.length > 0 and not same
     return AccountState(

@@ -14,6 +14,9 @@ from array import array
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
+
 from detectors.base import Span
 from detectors.escapes import composed, unescaped
 from detectors.normalize import MAX_RUNS, View, clean
@@ -44,10 +47,10 @@ _BASE32 = re.compile(r"[A-Z2-7]+")
 _NUMBERS = {"hex": (re.compile(r"[0-9A-Fa-f]{2}(?![0-9A-Fa-fx])"), 16), "binary": (re.compile("[01]{8}"), 2),
             "decimal": (re.compile("[0-9]{2,3}"), 10)}  # fmt: skip
 _TAGS = re.compile("[\U000e0020-\U000e007e]{4,}|[\ufe00-\ufe0f\U000e0100-\U000e01ef]{8,}")
-_WIDE_FORM = re.compile("[\uff01-\uff5e]")
 _HIDDEN = re.compile("[\u00ad\u034f\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff]")
 """In the basic plane: a class that reaches beyond it is searched for many times slower."""
-_WIDE = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}
+_WIDE = 0xFF00
+"""Forms as wide as ideographs follow it in the order of ASCII, which follows the space."""
 
 
 class Undone(NamedTuple):
@@ -85,7 +88,13 @@ def undone(text: str) -> Undone:
 
 def tagged(text: str) -> bool:
     """Whether the text holds a run of Unicode tag characters or variation selectors, which show nothing."""
-    return _TAGS.search(text) is not None
+    codes = _codes(text)
+    shown = ((codes < 0xFE00) | (codes > 0xFE0F)) & (codes < 0xE0020)  # many times cheaper than the pattern
+    return not shown.all() and _TAGS.search(text) is not None
+
+
+def _codes(text: str) -> npt.NDArray[np.uint32]:
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
 
 
 def _source(text: str) -> tuple[View, bool]:
@@ -103,11 +112,14 @@ def _visible(text: str) -> View:
     """The text with wide forms as ASCII and without invisible characters of the basic plane."""
     if text.isascii():
         return View("decoded", text)
-    read = text.translate(_WIDE) if _WIDE_FORM.search(text) else text
-    if _HIDDEN.search(read) is None:
+    codes = _codes(text)
+    codes = np.where((codes > _WIDE) & (codes < _WIDE + 0x5F), codes - _WIDE + 0x20, codes)
+    hidden = [match.start() for match in _HIDDEN.finditer(text)]
+    places = np.delete(np.arange(len(codes), dtype=np.uint32), hidden)
+    read = codes[places].tobytes().decode("utf-32-le", "surrogatepass")
+    if not hidden:
         return View("decoded", read)
-    starts = array("I", [at for at, char in enumerate(read) if _HIDDEN.match(char) is None])
-    return View("decoded", "".join([read[at] for at in starts]), starts, array("I", [at + 1 for at in starts]))
+    return View("decoded", read, array("I", places.tobytes()), array("I", (places + 1).tobytes()))
 
 
 def _without(source: View, spans: list[Span], name: str) -> View:
@@ -130,7 +142,7 @@ def _without(source: View, spans: list[Span], name: str) -> View:
 
 
 def _tagged(text: str) -> Iterator[tuple[Span, str]]:
-    if text.isascii():
+    if text.isascii() or not tagged(text):
         return
     for match, _ in zip(_TAGS.finditer(text), range(MAX_RUNS), strict=False):
         yield Span(match.start(), match.end()), _untag(match[0][:MAX_RUN])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from array import array
 from functools import partial
 
 import numpy as np
+import numpy.typing as npt
 
 from detectors.normalize import View, replaced
 
@@ -62,17 +64,18 @@ def loose(view: View) -> View | None:
     if _EMPHASISED in text:
         for match in _MARKS_OF_WORDS.finditer(text):
             keep[match.start() : match.end()] = bytes(match.end() - match.start())
-    if all(keep):
+    if 0 not in keep:
         read = _unleeted(text)
         return None if text == read else View("loose", read, view.starts, view.ends)
-    kept = np.frombuffer(keep, dtype=np.bool_).nonzero()[0].tolist()
-    starts, ends = view.starts, view.ends
-    return View(
-        "loose",
-        _unleeted("".join([text[at] for at in kept])),
-        array("I", kept if starts is None else [starts[at] for at in kept]),
-        array("I", [at + 1 for at in kept] if ends is None else [ends[at] for at in kept]),
-    )
+    places = np.frombuffer(keep, dtype=np.bool_).nonzero()[0].astype(np.uint32)
+    read = _unleeted("".join(itertools.compress(text, keep)))
+    return View("loose", read, _taken(view.starts, places), _taken(view.ends, places, 1))
+
+
+def _taken(bounds: array[int] | None, places: npt.NDArray[np.uint32], shift: int = 0) -> array[int]:
+    """The bounds at these places; where the view has none, its characters are their own places."""
+    taken = places + np.uint32(shift) if bounds is None else np.frombuffer(bounds, dtype=np.uint32)[places]
+    return array("I", taken.tobytes())
 
 
 def _unleeted(text: str) -> str:

@@ -61,8 +61,8 @@ class Forest:
 class Recipe(NamedTuple):
     """How to train: trees, learning rate, ridge on leaves, share of columns a tree may ask about."""
 
-    trees: int = 180
-    rate: float = 0.12
+    trees: int = 360
+    rate: float = 0.06
     ridge: float = 3.0
     columns: float = 0.25
     seed: int = 1

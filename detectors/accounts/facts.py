@@ -18,8 +18,7 @@ NAMES = (
     "makes_start", "makes_end", "makes_known", "verbatim_start", "verbatim_open", "verbatim_known",
     "endless", "endless_run", "runs", "salad", "salad_akin", "short", "open", "asks", "layout_end", "wide", "long",
     "tiny", "logprobs", "top_logprobs", "choices", "biased", "bias_set_new", "bias_new", "bias_probe", "logprob_probe",
-    "dials_turned", "dials_new", "cold", "hot", "same_hot", "regular", "quick", "returns",
-    "salad_loose", "babble",
+    "dials_turned", "dials_new", "cold", "hot", "same_hot", "regular", "quick", "returns", "salad_loose", "babble",
 )  # fmt: skip
 (
     SAME, SAME_AS_LAST, NEAR, AKIN, FAR, EDITED, EDITED_INSIDE, NUMBERED, GROWS,
@@ -28,13 +27,14 @@ NAMES = (
     MAKES_START, MAKES_END, MAKES_KNOWN, VERBATIM_START, VERBATIM_OPEN, VERBATIM_KNOWN,
     ENDLESS, ENDLESS_RUN, RUNS, SALAD, SALAD_AKIN, SHORT, OPEN, ASKS, LAYOUT_END, WIDE, LONG,
     TINY, LOGPROBS, TOP_LOGPROBS, CHOICES, BIASED, BIAS_SET_NEW, BIAS_NEW, BIAS_PROBE, LOGPROB_PROBE,
-    DIALS_TURNED, DIALS_NEW, COLD, HOT, SAME_HOT, REGULAR, QUICK, RETURNS,
-    SALAD_LOOSE, BABBLE,
+    DIALS_TURNED, DIALS_NEW, COLD, HOT, SAME_HOT, REGULAR, QUICK, RETURNS, SALAD_LOOSE, BABBLE,
 ) = (1 << at for at in range(len(NAMES)))  # fmt: skip
 
 NEAR_BITS, GROWN_BITS, AKIN_BITS, FAR_BITS = 40, 46, 50, 56
 """Of 128 bits: one word of a short text changed; the same sentence frame; from here on nothing in common."""
 RETURN_BITS = 20
+"""So much nearer to an older text than to the latest: whoever edits several texts in turn goes back and forth, while the
+uses of one template are about as far from each other."""
 KNOWN = 2
 """An opening or closing seen so often before is a template's."""
 TINY_TOKENS, HOT_HUNDREDTHS = 32, 70
@@ -109,7 +109,7 @@ def _met(seen: Trace, past: Past) -> int:
     nearest = past.nearest
     if (
         past.head_as_last
-        and past.latest <= GROWN_BITS
+        and past.latest <= GROWN_BITS  # of many texts with one opening some earlier one is always near
         and seen.length >= past.length_before + 4
         and seen.length > f.TAIL_WORDS
     ):
@@ -134,7 +134,7 @@ def _asked(seen: Trace, past: Past, grows: bool) -> int:
             on ^= SALAD
         else:
             on |= SALAD_AKIN * (past.nearest <= AKIN_BITS)
-            if not (head or tail or past.same):
+            if not (head or tail or past.same):  # what is put into a template may be a list of names
                 on |= SALAD_LOOSE | BABBLE * (not marks >> f.GRAMMAR & 15)
     if on & ELICITS_END and tail:
         on |= ELICITS_END_KNOWN | ELICITS_KNOWN

@@ -21,13 +21,15 @@ from detectors.accounts.rules import (
     GENERATOR,
     HARVEST,
     KINDS,
+    NONE,
     RANDOM,
     RESAMPLING,
     TRACES,
+    may_rule,
     ruled,
     shown,
 )
-from detectors.accounts.state import AccountState, advance, row
+from detectors.accounts.state import AccountState, advance, row, tally
 from detectors.base import HIGH, Finding
 
 MODEL = files("detectors.accounts").joinpath("model.json")
@@ -63,7 +65,7 @@ class Judge:
             score = self._forest.score(row(after))
             cusum = min(max(0, cusum + score - self._drift), self._limit)
         if not alarm:
-            alarm = ruled(after)
+            alarm = ruled(after) if may_rule(after) else NONE
             if not alarm and after.count >= FIRST and (score >= self._alarm or cusum >= self._limit):
                 alarm = likeliest(after)
         if (score, cusum, alarm) != (state.score, state.cusum, state.alarm):
@@ -96,7 +98,7 @@ def finding(alarm: int) -> Finding:
 
 def likeliest(state: AccountState) -> int:
     """The kind whose facts are the most frequent in the account; a hint for the analyst, no part of the decision."""
-    totals = state.totals
+    totals = tally(state)
     weight = {
         TRACES: totals[_AT["elicits_end"]] + totals[_AT["elicits_start_known"]],
         GENERATOR: totals[_AT["makes_known"]],

@@ -11,7 +11,7 @@ from operator import or_
 
 from detectors.accounts import facts
 from detectors.accounts.facts import NAMES
-from detectors.accounts.state import AccountState
+from detectors.accounts.state import AccountState, tally
 
 KINDS = (
     "none", "bias-sweep", "logprob-sweep", "repeat-word", "boundary-perturbation", "resampling", "random-query",
@@ -46,7 +46,7 @@ _BIAS_PROBE, _BIAS_NEW, _LOGPROB_PROBE, _TOP_LOGPROBS, _NUMBERED, _DIALS_TURNED,
 
 def ruled(state: AccountState) -> int:
     """The kind that a rule finds in the account, NONE where none does."""
-    totals, count = state.totals, state.count
+    totals, count = tally(state), state.count
     if totals[_BIAS_PROBE] >= BIAS_PROBES or totals[_BIAS_NEW] >= BIASES:
         return BIAS_SWEEP
     probes = totals[_LOGPROB_PROBE]
@@ -70,8 +70,18 @@ _SHOWN = {
 
 def shown(state: AccountState) -> bool:
     """Whether a rule finds the account, and its latest request is one of those that the rule counts."""
-    latest = int.from_bytes(state.recent[:8], "little")
+    latest = _latest(state)
     return latest & _EVER > 0 and latest & _SHOWN.get(ruled(state), 0) > 0
 
 
+def may_rule(state: AccountState) -> bool:
+    """Whether the latest request can be the one by which a rule finds the account: no other raises what rules count."""
+    return _latest(state) & _MOVES > 0
+
+
+def _latest(state: AccountState) -> int:
+    return int.from_bytes(state.recent[:8], "little")
+
+
 _EVER = reduce(or_, _SHOWN.values())
+_MOVES = _EVER | facts.NUMBERED | facts.DIALS_TURNED

@@ -7,6 +7,8 @@ closings, texts, biases and dials that come back.
 
 from __future__ import annotations
 
+from struct import Struct
+
 import msgspec
 import numpy as np
 import numpy.typing as npt
@@ -19,8 +21,8 @@ from detectors.accounts.sketch import Ring
 RING = 20
 """Sketches that are kept, without those of texts that only came back."""
 SKETCHES = Ring(RING)
-TEXTS, EDGES, DIALS = 12, 8, 6
-"""Hashes of texts and forms each, of openings and closings each, and of biases and dials each, with their counts."""
+TEXTS, EDGES, DIALS = RING, 8, 6
+"""Hashes of texts and forms each, no fewer than sketches, so that a text which only counts on is known for that; of openings and closings each, and of biases and dials each, with their counts."""
 RECENT = 32
 COUNTED = tuple(NAMES.index(name) for name in (
     "same", "near", "akin", "edited", "edited_inside", "elicits_end", "elicits_end_weakly", "elicits_end_known",
@@ -29,17 +31,20 @@ COUNTED = tuple(NAMES.index(name) for name in (
 ))  # fmt: skip
 """Facts whose very number tells something, however many other requests surround them."""
 _TOLD = len(NAMES)
+_TALLY = Struct(f"<{_TOLD}H")
 _FACTS = 8
 """Bytes of one request's facts."""
 _MOST_COUNTED, _MOST_SEEN, _MOST_DISTANT = 60, 200, 64
+_MOST_TOLD = (1 << 16) - 1
+"""Requests whose facts are counted, since two bytes hold no more."""
 _COUNTED = np.array(COUNTED)
 COLUMNS = 1 + 2 * len(NAMES) + len(COUNTED) + 1 + 9
 
 
 class AccountState(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """Tables are flat: hash, count, hash, count ..., the latest first. ``ring`` holds
-    sketches, ``recent`` the facts of requests, the latest first. Times in milliseconds, scores in thousandths
-    of log-odds; ``alarm`` is the rule that fired first, 0 for none."""
+    sketches, ``recent`` the facts of requests, the latest first, ``totals`` how often each fact held, two bytes each.
+    Times in milliseconds, scores in thousandths of log-odds; ``alarm`` is the rule that fired first, 0 for none."""
 
     count: int = 0
     time: int = 0
@@ -55,7 +60,7 @@ class AccountState(msgspec.Struct, frozen=True, gc=False, array_like=True):
     biases: tuple[int, ...] = ()
     settings: tuple[int, ...] = ()
     recent: bytes = b""
-    totals: tuple[int, ...] = (0,) * len(NAMES)
+    totals: bytes = bytes(2 * len(NAMES))
     distance: int = 0
     score: int = 0
     cusum: int = 0
@@ -98,7 +103,10 @@ def advance(state: AccountState, seen: Trace, time: int) -> AccountState:
         biases, bias = counted(biases, seen.biases, DIALS)
     settings, setting = counted(state.settings, seen.dials, DIALS)
     full = seen.high << 64 | seen.low
-    nearest, latest = SKETCHES.nearest(state.ring, full)
+    if same:  # a text that came back is at no distance, whether or not its sketch is still held
+        nearest = latest = 0
+    else:
+        nearest, latest = SKETCHES.nearest(state.ring, full)
     gap = max(0, time - state.time) if state.count else 0
     on = facts.facts(seen, Past(
         not state.count, same, same > 0 and state.texts[0] == seen.text, form, head, tail, bias_set, bias, setting,
@@ -108,30 +116,35 @@ def advance(state: AccountState, seen: Trace, time: int) -> AccountState:
     return AccountState(
         state.count + 1, max(time, state.time), gap, seen.length, seen.dials,
         SKETCHES.added(state.ring, full) if fresh else state.ring, texts, forms, heads, tails, sets, biases, settings,
-        (on.to_bytes(_FACTS, "little") + state.recent)[: RECENT * _FACTS], _added(state.totals, on),
+        (on.to_bytes(_FACTS, "little") + state.recent)[: RECENT * _FACTS], _added(state, on),
         state.distance + (min(nearest, _MOST_DISTANT) if state.count else 0), state.score, state.cusum, state.alarm,
     )  # fmt: skip
 
 
-class _Places(dict[int, tuple[int, ...]]):
-    """Facts -> the numbers of those that hold; an account repeats itself, and there are few kinds of request."""
+class _Ones(dict[int, int]):
+    """Facts -> one for each that holds, two bytes apart; an account repeats itself, and there are few kinds of
+    request."""
 
-    def __missing__(self, on: int) -> tuple[int, ...]:
+    def __missing__(self, on: int) -> int:
         if len(self) >= _REMEMBERED:
             self.clear()
-        places = self[on] = tuple([at for at in range(len(NAMES)) if on >> at & 1])
-        return places
+        ones = self[on] = sum(1 << 16 * at for at in range(_TOLD) if on >> at & 1)
+        return ones
 
 
 _REMEMBERED = 8_192
-_PLACES = _Places()
+_ONES = _Ones()
 
 
-def _added(totals: tuple[int, ...], on: int) -> tuple[int, ...]:
-    grown = list(totals)
-    for at in _PLACES[on]:
-        grown[at] += 1
-    return tuple(grown)
+def _added(state: AccountState, on: int) -> bytes:
+    if state.count >= _MOST_TOLD:
+        return state.totals
+    return (int.from_bytes(state.totals, "little") + _ONES[on]).to_bytes(2 * _TOLD, "little")
+
+
+def tally(state: AccountState) -> tuple[int, ...]:
+    """How often each fact of NAMES held."""
+    return _TALLY.unpack(state.totals)
 
 
 def row(state: AccountState) -> npt.NDArray[np.int32]:
@@ -144,12 +157,12 @@ def row(state: AccountState) -> npt.NDArray[np.int32]:
     for table in (state.texts, state.heads, state.tails):
         rest += _shares(table, count)
     rest.append(min(state.count, _MOST_SEEN))
-    told = np.array((*state.totals, *rest), dtype=np.int64)
+    told = np.frombuffer(state.totals, "<u2").astype(np.int32)
     found = np.empty(COLUMNS, dtype=np.int32)
-    found[:_TOLD] = told[:_TOLD] * 1000 // count
+    found[:_TOLD] = told * 1000 // count
     found[_TOLD : 2 * _TOLD] = recent[:_TOLD]
     found[2 * _TOLD : -len(rest)] = np.minimum(told.take(_COUNTED), _MOST_COUNTED)
-    found[-len(rest) :] = told[_TOLD:]
+    found[-len(rest) :] = rest
     return found
 
 

@@ -35,17 +35,20 @@ FALSE_ALARMS = 0.003
 DRIFT = 3
 """The CUSUM rises by what a score is above one DRIFT-th of the alarm; its limit is what no benign session reached."""
 CUED = ("elicits", "makes", "verbatim", "endless", "layout")
-"""Facts that hang on vocabulary. Half of what the trees learn is without them, so that a wording nobody thought of is
-found by its structure."""
+"""Facts that hang on vocabulary, by the beginnings of their names."""
+MANNERS = ("tiny", "logprobs", "top_logprobs", "choices", "cold", "hot", "regular", "quick")
+"""Facts of parameters and pace that an honest account shows as well. Half of the rows that the trees learn from are
+without these and without vocabulary, so that a wording nobody thought of is found by its structure, and no account by
+its manners alone."""
 BLIND_WEIGHT = 0.5
 CARD = Path(__file__).with_name("model.json")
 Matrix = tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_], npt.NDArray[np.float64]]
 Part = tuple[Session, tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]]
 
 
-def cued_columns() -> list[int]:
-    """The columns of a row that hang on vocabulary."""
-    places = [at for at, name in enumerate(NAMES) if name.startswith(CUED)]
+def veiled_columns() -> list[int]:
+    """The columns of a row that hang on vocabulary or on manners."""
+    places = [at for at, name in enumerate(NAMES) if name.startswith(CUED) or name in MANNERS]
     counted = [2 * len(NAMES) + at for at, place in enumerate(COUNTED) if place in places]
     return [*places, *(len(NAMES) + at for at in places), *counted]
 
@@ -72,7 +75,7 @@ def matrix(parts: Sequence[Part]) -> Matrix:
         weights += [weight / kept.sum()] * int(kept.sum())
     seen = np.concatenate(rows)
     blind = seen.copy()
-    blind[:, cued_columns()] = 0
+    blind[:, veiled_columns()] = 0
     scale = np.array(weights) * len(weights) / sum(weights)
     return np.concatenate((seen, blind)), np.array(labels * 2), np.concatenate((scale, scale * BLIND_WEIGHT))
 

@@ -14,9 +14,9 @@ import msgspec
 from detectors.accounts.response import Step
 from detectors.base import Finding
 
-DECIDER = 5
+DECIDER = 6
 """Version of the rules in ``decide``; a verifier of another version cannot re-derive decisions."""
-LEDGER_FORMAT = 2
+LEDGER_FORMAT = 3
 """Version of a ledger's stored form; a snapshot of another is passed over. Belongs to DECIDER, which rises with it."""
 
 Kind = Literal["inference", "cancel", "unknown"]

@@ -10,7 +10,7 @@ import pytest
 from detectors.accounts.facts import NAMES
 from detectors.accounts.features import Sampling, trace
 from detectors.accounts.judge import CHECK, FIRST, KINDS, MODEL, Judge, Model, shipped
-from detectors.accounts.state import COLUMNS, AccountState
+from detectors.accounts.state import COLUMNS, AccountState, tally
 from detectors.base import HIGH, Finding, Part
 
 JUDGE = shipped()
@@ -178,7 +178,7 @@ def test_the_model_asks_only_for_columns_there_are_and_alarms_above_even_odds() 
 def test_one_switch_alone_is_no_rule() -> None:
     """A constant parameter adds facts about parameters and none of the probes that rules count."""
     state, _ = run(log_probs_alone(number) for number in range(40))
-    probes = [state.totals[NAMES.index(name)] for name in ("bias_probe", "logprob_probe", "dials_turned")]
+    probes = [tally(state)[NAMES.index(name)] for name in ("bias_probe", "logprob_probe", "dials_turned")]
     assert probes == [0, 0, 0]
 
 

@@ -15,7 +15,7 @@ from detectors.accounts.cues import CUES, LANES, LEXICON, WORDS, cut, words
 from detectors.accounts.facts import NAMES
 from detectors.accounts.features import Sampling, Trace, trace
 from detectors.accounts.sketch import sketch
-from detectors.accounts.state import COLUMNS, AccountState, advance, counted, row
+from detectors.accounts.state import COLUMNS, AccountState, advance, counted, row, tally
 from detectors.base import Part
 
 HOSTILE = [
@@ -53,7 +53,7 @@ def run(texts: list[str], sampling: Sampling = PLAIN, gap: int = 7_000) -> Accou
 
 
 def total(state: AccountState, name: str) -> int:
-    return state.totals[NAMES.index(name)]
+    return tally(state)[NAMES.index(name)]
 
 
 @pytest.mark.parametrize("text", HOSTILE)

@@ -72,20 +72,20 @@ def test_campaigns_fall_into_one_fold_and_accounts_into_all() -> None:
     assert {train.fold(session(f"d{n}", "benign", "x")) for n in range(80)} == set(range(train.FOLDS))
 
 
-def test_half_of_what_is_learnt_is_without_vocabulary() -> None:
+def test_half_of_what_is_learnt_from_is_without_vocabulary_and_manners() -> None:
     one = session("d1", "benign", "coder")
     rows, labels, weights = train.matrix([(one, readings(one, 40))])
     half = len(rows) // 2
-    cued = train.cued_columns()
+    veiled = train.veiled_columns()
     assert rows.shape[1] == COLUMNS
-    assert not rows[half:, cued].any()
-    rest = [column for column in range(COLUMNS) if column not in cued]
+    assert not rows[half:, veiled].any()
+    rest = [column for column in range(COLUMNS) if column not in veiled]
     assert (rows[:half, rest] == rows[half:, rest]).all()
     assert not labels.any()
     assert weights[half:].sum() == pytest.approx(train.BLIND_WEIGHT * weights[:half].sum())
-    named = {NAMES[column] for column in cued if column < len(NAMES)}
-    assert {"elicits_end", "makes_start", "verbatim_open", "endless"} <= named
-    assert not named & {"near", "same", "tail_known", "salad"}
+    named = {NAMES[column] for column in veiled if column < len(NAMES)}
+    assert {"elicits_end", "makes_start", "verbatim_open", "endless", "hot", "quick", "choices"} <= named
+    assert not named & {"near", "same", "tail_known", "salad", "returns", "same_hot", "bias_new"}
 
 
 def test_bounds_leave_the_allowed_share_of_benign_sessions() -> None:

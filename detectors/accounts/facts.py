@@ -33,8 +33,8 @@ NAMES = (
 NEAR_BITS, GROWN_BITS, AKIN_BITS, FAR_BITS = 40, 46, 50, 56
 """Of 128 bits: one word of a short text changed; the same sentence frame; from here on nothing in common."""
 RETURN_BITS = 20
-"""So much nearer to an older text than to the latest: whoever edits several texts in turn goes back and forth, while the
-uses of one template are about as far from each other."""
+"""So much nearer to an older text than to the latest: whoever edits several texts in turn goes back and forth, while
+the uses of one template are about as far from each other."""
 KNOWN = 2
 """An opening or closing seen so often before is a template's."""
 TINY_TOKENS, HOT_HUNDREDTHS = 32, 70
@@ -142,7 +142,7 @@ def _asked(seen: Trace, past: Past, grows: bool) -> int:
         on |= MAKES_KNOWN
     start = marks >> f.HEAD_CUES
     if head and not grows:
-        if on & ELICITS_START or start & REASON and start & (WHOLE | STEP):
+        if on & ELICITS_START or (start & REASON and start & (WHOLE | STEP)):
             on |= ELICITS_START_KNOWN | ELICITS_KNOWN
         if on & VERBATIM_START:
             on |= VERBATIM_KNOWN | VERBATIM_OPEN * (on & OPEN > 0)

@@ -22,7 +22,8 @@ RING = 20
 """Sketches that are kept, without those of texts that only came back."""
 SKETCHES = Ring(RING)
 TEXTS, EDGES, DIALS = RING, 8, 6
-"""Hashes of texts and forms each, no fewer than sketches, so that a text which only counts on is known for that; of openings and closings each, and of biases and dials each, with their counts."""
+"""Hashes of texts and forms each, no fewer than sketches, so that a text which only counts on is known for that; of
+openings and closings each, and of biases and dials each, with their counts."""
 RECENT = 32
 COUNTED = tuple(NAMES.index(name) for name in (
     "same", "near", "akin", "edited", "edited_inside", "elicits_end", "elicits_end_weakly", "elicits_end_known",

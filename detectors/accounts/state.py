@@ -32,19 +32,19 @@ COUNTED = tuple(NAMES.index(name) for name in (
 ))  # fmt: skip
 """Facts whose very number tells something, however many other requests surround them."""
 _TOLD = len(NAMES)
-_TALLY = Struct(f"<{_TOLD}H")
+_TALLY = Struct(f"<{_TOLD}I")
 _FACTS = 8
 """Bytes of one request's facts."""
 _MOST_COUNTED, _MOST_SEEN, _MOST_DISTANT = 60, 200, 64
-_MOST_TOLD = (1 << 16) - 1
-"""Requests whose facts are counted, since two bytes hold no more."""
+_MOST_TOLD = (1 << 32) - 1
+"""Requests whose facts are counted, since four bytes hold no more: a century of one a second."""
 _COUNTED = np.array(COUNTED)
 COLUMNS = 1 + 2 * len(NAMES) + len(COUNTED) + 1 + 9
 
 
 class AccountState(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """Tables are flat: hash, count, hash, count ..., the latest first. ``ring`` holds
-    sketches, ``recent`` the facts of requests, the latest first, ``totals`` how often each fact held, two bytes each.
+    sketches, ``recent`` the facts of requests, the latest first, ``totals`` how often each fact held, four bytes each.
     Times in milliseconds, scores in thousandths of log-odds; ``alarm`` is the rule that fired first, 0 for none."""
 
     count: int = 0
@@ -61,7 +61,7 @@ class AccountState(msgspec.Struct, frozen=True, gc=False, array_like=True):
     biases: tuple[int, ...] = ()
     settings: tuple[int, ...] = ()
     recent: bytes = b""
-    totals: bytes = bytes(2 * len(NAMES))
+    totals: bytes = bytes(4 * len(NAMES))
     distance: int = 0
     score: int = 0
     cusum: int = 0
@@ -123,13 +123,13 @@ def advance(state: AccountState, seen: Trace, time: int) -> AccountState:
 
 
 class _Ones(dict[int, int]):
-    """Facts -> one for each that holds, two bytes apart; an account repeats itself, and there are few kinds of
+    """Facts -> one for each that holds, four bytes apart; an account repeats itself, and there are few kinds of
     request."""
 
     def __missing__(self, on: int) -> int:
         if len(self) >= _REMEMBERED:
             self.clear()
-        ones = self[on] = sum(1 << 16 * at for at in range(_TOLD) if on >> at & 1)
+        ones = self[on] = sum(1 << 32 * at for at in range(_TOLD) if on >> at & 1)
         return ones
 
 
@@ -140,7 +140,7 @@ _ONES = _Ones()
 def _added(state: AccountState, on: int) -> bytes:
     if state.count >= _MOST_TOLD:
         return state.totals
-    return (int.from_bytes(state.totals, "little") + _ONES[on]).to_bytes(2 * _TOLD, "little")
+    return (int.from_bytes(state.totals, "little") + _ONES[on]).to_bytes(4 * _TOLD, "little")
 
 
 def tally(state: AccountState) -> tuple[int, ...]:
@@ -158,7 +158,7 @@ def row(state: AccountState) -> npt.NDArray[np.int32]:
     for table in (state.texts, state.heads, state.tails):
         rest += _shares(table, count)
     rest.append(min(state.count, _MOST_SEEN))
-    told = np.frombuffer(state.totals, "<u2").astype(np.int32)
+    told = np.frombuffer(state.totals, "<u4").astype(np.int64)
     found = np.empty(COLUMNS, dtype=np.int32)
     found[:_TOLD] = told * 1000 // count
     found[_TOLD : 2 * _TOLD] = recent[:_TOLD]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Iterable
 
 import msgspec
@@ -10,7 +11,7 @@ import pytest
 from detectors.accounts.facts import NAMES
 from detectors.accounts.features import Sampling, trace
 from detectors.accounts.judge import CHECK, FIRST, KINDS, MODEL, Judge, Model, shipped
-from detectors.accounts.state import COLUMNS, AccountState, tally
+from detectors.accounts.state import COLUMNS, AccountState, row, tally
 from detectors.base import HIGH, Finding, Part
 
 JUDGE = shipped()
@@ -189,3 +190,18 @@ def test_a_judge_with_a_lower_alarm_finds_more() -> None:
     for number in range(FIRST):
         state, found = eager.update(state, trace((Part("user", topic(number)),), PLAIN), number)
     assert len(found) == 1
+
+
+def test_a_long_honest_past_hides_no_attack() -> None:
+    past, _ = run([(topic(number), PLAIN) for number in range(40)])
+    of_each = 3_000_000_000 // past.count
+    totals = struct.pack(f"<{len(NAMES)}I", *(held * of_each for held in tally(past)))
+    state = msgspec.structs.replace(past, count=past.count * of_each, totals=totals, score=0, cusum=0, alarm=0)
+    found = []
+    for number in range(1, 16):
+        text, sampling = bias_walk(number)
+        state, findings = JUDGE.update(state, trace((Part("user", text),), sampling), state.time + 9_000)
+        found += findings
+    assert [finding.rule for finding in found] == ["extraction.bias-sweep"]
+    assert state.count == past.count * of_each + 15
+    assert max(row(state)) <= 1_000_000

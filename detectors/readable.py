@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 
+_UTF_16_LE, _UTF_16_BE, _GB_18030 = map(codecs.getdecoder, ("utf-16-le", "utf-16-be", "gb18030"))
+"""Found here and not when first used: the worker that reads what strangers write can open no file by then."""
 _LEAST = 6
 _COMMON = re.compile("[\t\n\r -~\u2013-\u2026\u3001-\u3011\u4e00-\u9fa5\uff01-\uff5e]")
 _LEAST_WIDE = 24
@@ -26,12 +29,12 @@ def readable(raw: bytes) -> str | None:
 
 def _otherwise(raw: bytes) -> str:
     """Another encoding's reading of bytes that are no UTF-8; empty where none is likely."""
-    for codec, zeros in (("utf-16-le", raw[1:_SAMPLE:2]), ("utf-16-be", raw[0:_SAMPLE:2])):
+    for decoded, zeros in ((_UTF_16_LE, raw[1:_SAMPLE:2]), (_UTF_16_BE, raw[0:_SAMPLE:2])):
         if zeros.count(0) * 2 > len(zeros) or (
-            len(raw) >= _LEAST_WIDE and _ordinary(raw[:_SAMPLE].decode(codec, "ignore"))
+            len(raw) >= _LEAST_WIDE and _ordinary(decoded(raw[:_SAMPLE], "ignore")[0])
         ):
-            return raw.decode(codec, "ignore").replace("\0", "")
-    return raw.decode("gb18030", "ignore") if _COMMON_GB.fullmatch(raw) else ""
+            return decoded(raw, "ignore")[0].replace("\0", "")
+    return _GB_18030(raw, "ignore")[0] if _COMMON_GB.fullmatch(raw) else ""
 
 
 def _ordinary(text: str) -> bool:

@@ -50,7 +50,7 @@ tests: setup
 KILLS ?= 500
 BROKERS ?= 1
 soak: setup ## kill every process at random under load, then count: make soak KILLS=500 SEED=1 BROKERS=3 KEEP=FOLDER
-	PYTHONPATH=. $(BIN)/python tests/faults/soak.py --kills $(KILLS) --brokers $(BROKERS) $(if $(SEED),--seed $(SEED)) \
+	$(BIN)/python -m tests.faults.soak --kills $(KILLS) --brokers $(BROKERS) $(if $(SEED),--seed $(SEED)) \
 		$(if $(KEEP),--keep $(KEEP))
 
 bench: setup ## measure this machine against the goals of the design; one figure: make bench FIGURE=admit
@@ -67,10 +67,10 @@ endif
 endif
 
 detectors: setup ## train the prompt scorer anew and print its tables: make detectors DATA=FOLDER [LABELS=FILE of labels]
-	$(BIN)/python -m detectors.training $(if $(LABELS),--labels $(LABELS)) $(DATA)
+	$(BIN)/python -m detectors.prompts.training $(if $(LABELS),--labels $(LABELS)) $(DATA)
 
 eval: setup ## the bars of detection on labelled rows, on sources held out and on validation: make eval DATA=FOLDER
-	$(BIN)/python -m detectors.training --tables $(DATA)
+	$(BIN)/python -m detectors.prompts.training --tables $(DATA)
 	$(BIN)/python -m detectors.evaluate $(DATA)
 	$(BIN)/python -m detectors.pii.evaluate $(DATA)
 	$(BIN)/python -m detectors.accounts.evaluate $(DATA)/extraction

@@ -17,10 +17,10 @@ from typing import NamedTuple, TypeVar
 
 import msgspec
 
-from detectors import evaluate_prompts
 from detectors.base import HIGH, Part, Role
 from detectors.catalogue import screen
 from detectors.pii import redact
+from detectors.prompts import evaluate as evaluate_prompts
 
 BLOCK = HIGH
 BATCH = 512

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from inference.fairness import MAX_WEIGHT
 from inference.types import ROLES, GenerationRequest, InvalidRequest, SamplingParams
+
+MAX_WEIGHT = 10_000
+
 
 MAX_TURNS = 256
 MAX_STOPS = 8

@@ -5,14 +5,34 @@ from __future__ import annotations
 from collections.abc import Callable
 from collections.abc import Sequence as Items
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import Final, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from inference.blocks import Move
-from inference.scheduler import Feed
 from inference.types import Turn
+
+ERASE: Final = -1
+"""As the source of a move: fill the destination with zeros."""
+
+
+Move: TypeAlias = tuple[int, int]
+"""(source block or ``ERASE``, destination block)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Feed:
+    """Compute tokens ``start .. start + count`` of a request; ``blocks`` holds its positions in order.
+
+    ``last`` is set when these reach the end of what is known, so the next token can be drawn.
+    """
+
+    request_id: str
+    start: int
+    count: int
+    last: bool
+    blocks: tuple[int, ...]
+
 
 Row: TypeAlias = NDArray[np.float32]
 

@@ -7,7 +7,23 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
-from inference.watermark.account import MarkAccount
+SCHEME = "tournament-30/2"
+
+
+@dataclass(slots=True)
+class MarkAccount:
+    """What the record of an answer says of its mark. Counts are output tokens."""
+
+    scheme: str = SCHEME
+    epoch: int = 0
+    skipped: str = ""
+    """Why nothing was marked; empty where something was, or could have been."""
+    marked: int = 0
+    no_context: int = 0
+    repeated: int = 0
+    code: int = 0
+
+
 
 TURN_TOKENS = 2
 """Tokens the chat template adds per turn: the role marker and the end marker."""

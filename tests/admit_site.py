@@ -6,18 +6,19 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from patience import looks
-
 from detectors.base import Screened, Transcript
-from pipeline.adapters.control_feed import ControlFeed
-from pipeline.adapters.kafka import Marks, Offsets, PartitionReader
-from pipeline.adapters.kafka_write import Publisher
+from pipeline.admit.partition import AdmitPartition, Rim
+from pipeline.control.feed import ControlFeed
 from pipeline.events.chain import ChainReader
 from pipeline.events.codec import decode_log, encode
 from pipeline.events.messages import Completion
 from pipeline.events.records import Decision, LogRecord, Outcome
-from pipeline.runner.admit import AdmitPartition, Rim
-from pipeline.vault import Vault
+from pipeline.kafka.marks import Marks
+from pipeline.kafka.offsets import Offsets
+from pipeline.kafka.reader import PartitionReader
+from pipeline.kafka.writer import Publisher
+from pipeline.keys.vault import Vault
+from tests.patience import looks
 
 
 async def no_findings(texts: Sequence[Transcript]) -> list[Screened]:

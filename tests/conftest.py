@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from deployment_site import Deployment, furnished
 from hypothesis import settings
+
+from tests.deployment_site import Deployment, furnished
 
 # a busy machine is no fault of what is tested
 settings.register_profile("sluice", deadline=None)

@@ -12,18 +12,18 @@ from pathlib import Path
 
 import msgspec
 
-from pipeline.adapters import topic_admin
-from pipeline.adapters.control_feed import ControlFeed
-from pipeline.adapters.embedded.broker import EmbeddedBroker
-from pipeline.adapters.embedded.broker_config import BrokerSettings
-from pipeline.adapters.embedded.supervisor import Supervisor, free_port
-from pipeline.adapters.registry import Registry, read_policies
 from pipeline.config import cache
+from pipeline.control import topics as topic_admin
+from pipeline.control.feed import ControlFeed
+from pipeline.control.registry import Registry, read_policies
+from pipeline.embedded.broker import EmbeddedBroker
+from pipeline.embedded.broker_config import BrokerSettings
+from pipeline.embedded.supervisor import Supervisor, free_port
 from pipeline.events import wire
-from pipeline.vault import FileKeyring, Vault
+from pipeline.keys.vault import FileKeyring, Vault
 
 CACHE = cache()
-POLICIES = Path(__file__).parents[1] / "pipeline" / "policies" / "default.toml"
+POLICIES = Path(__file__).parents[1] / "pipeline" / "control" / "policies" / "default.toml"
 TENANTS = (("acme", "enterprise"), ("globex", "team"), ("initech", "free"))
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from aiohttp import web
 
-from inference.echo import EchoEngine
+from inference.engines.echo import EchoEngine
 from inference.types import Chunk, FinishReason, GenerationRequest, SamplingParams, Turn
 
 KEY = "sk-upstream"

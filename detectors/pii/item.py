@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from detectors.plane import VARIED, from_utf16, utf16
+from detectors.text.plane import VARIED, from_utf16, utf16
 
 SURE, LIKELY, GUESS = 99, 90, 70
 """Scores in percent: a check digit or a format of its own; a word nearby that names it; its looks alone."""

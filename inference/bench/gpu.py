@@ -20,13 +20,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from inference.batching.loop import BatchingEngine
+from inference.batching.shortlist import ask
 from inference.bench.shapes import SHAPES, Words, random_model, step_bytes
-from inference.cuda import CudaForward
-from inference.loop import BatchingEngine
-from inference.model import LanguageModel
-from inference.ports import Ask, FeedTokens
-from inference.scheduler import Feed
-from inference.shortlist import ask
+from inference.model.cuda import CudaForward
+from inference.model.model import LanguageModel
+from inference.ports import Ask, Feed, FeedTokens
 from inference.types import GenerationRequest, SamplingParams, Turn
 from inference.watermark.marking import Marker, MarkPolicy, TenantMarker
 from inference.watermark.secrets import SECRET_BYTES, of_master

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from inference.bench.load import questions
 from inference.bench.throughput import speed
-from inference.engine import TorchEngine
+from inference.engines.torch import TorchEngine
 from inference.watermark.marking import MarkPolicy, TenantMarker
 from inference.watermark.secrets import SECRET_BYTES, of_master
 

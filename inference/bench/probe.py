@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from inference.bench.load import WORDS
-from inference.engine import TorchEngine
+from inference.engines.torch import TorchEngine
 from inference.types import GenerationRequest, Turn
 
 

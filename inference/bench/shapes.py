@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from inference.config import ModelConfig, RopeScaling
-from inference.model import LanguageModel, build_model
+from inference.model.config import ModelConfig, RopeScaling
+from inference.model.model import LanguageModel, build_model
 from inference.types import Turn
 
 CONTEXT = 8192

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from inference.bench.load import questions
-from inference.engine import TorchEngine
+from inference.engines.torch import TorchEngine
 from inference.types import GenerationRequest, InferenceEngine
 
 STATIC = 8

@@ -18,7 +18,7 @@ from inference.registry.memory import SealedBytes
 from inference.registry.refusal import Refused
 from inference.registry.source import PlainFolder
 
-SHIPPED = Path(__file__).parents[1] / "models" / "glossary"
+SHIPPED = Path(__file__).parents[1] / "shipped" / "glossary"
 RELEASE_KEYS = SHIPPED.parent / "release.pem"
 """Public keys that sign what ships with the project. The private ones are not in the tree."""
 

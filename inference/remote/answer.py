@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from inference.batching.text import TextAssembler
 from inference.remote.wire import Event
-from inference.text import TextAssembler
 from inference.types import Chunk, FinishReason, GenerationRequest, input_token_bound
 
 

@@ -15,10 +15,10 @@ from typing import TypeVar
 
 import aiohttp
 
+from inference.batching.streams import StreamEngine
 from inference.bounds import MAX_DEADLINE_S
 from inference.remote.answer import RemoteAnswer
 from inference.remote.wire import Event, EventLines, UpstreamFault, body, read_event
-from inference.streams import StreamEngine
 from inference.types import (
     Chunk,
     ContextExceeded,

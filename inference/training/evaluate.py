@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 
-from inference.engine import TorchEngine, shipped_model
+from inference.engines.torch import TorchEngine, shipped_model
 from inference.training.corpus import FREQUENT, UNSEEN_QUESTIONS, Entry, read_entries
 from inference.types import GenerationRequest, InferenceEngine, Turn
 

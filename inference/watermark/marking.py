@@ -12,8 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from inference.types import GenerationRequest
-from inference.watermark.account import MarkAccount
+from inference.types import GenerationRequest, MarkAccount
 from inference.watermark.keys import CONTEXT, MarkKey, epoch_of
 
 Skip = Literal["off", "opted_out", "temperature_zero", "single_candidate", "json", "code"]

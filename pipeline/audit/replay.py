@@ -25,7 +25,7 @@ class Reserved(Protocol):
 
 
 class Fold(Protocol):
-    """The state of one partition; ``pipeline.ledger.Ledger`` is one."""
+    """The state of one partition; ``pipeline.admit.ledger.Ledger`` is one."""
 
     marks: dict[str, int]
 
@@ -39,7 +39,7 @@ class Fold(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """How history is made: ``Rules(Ledger, admit.decide, admit.outcome, admit.expired, admit.GRACE_MS)``."""
+    """How history is made: ``Rules(Ledger, admit.decide, admit.outcome, admit.expired, ids.GRACE_MS)``."""
 
     ledger: Callable[[], Fold]
     decide: Callable[[Any, Control, int, Facts], Decision]

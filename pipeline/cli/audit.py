@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import terminal, wiring
-from pipeline.adapters.auditor import as_document
+from pipeline.clickhouse.auditor import as_document
 from pipeline.config import Settings
 from pipeline.errors import ConfigError
 

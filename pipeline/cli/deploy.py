@@ -8,10 +8,11 @@ import re
 from pathlib import Path
 from typing import Any
 
-from pipeline import policy, terminal, wiring
-from pipeline.compose import Isolated, tenants_file
+from pipeline import terminal, wiring
+from pipeline.cli.compose import Isolated, tenants_file
 from pipeline.config import Settings
 from pipeline.errors import ConfigError
+from pipeline.events import plans
 
 DESCRIPTION = """\
 A plan with isolation = "process" or "device" gives each of its tenants workers of their own, which read the tenant's
@@ -82,7 +83,7 @@ def _tenants(arguments: argparse.Namespace, settings: Settings) -> int:
 
 async def _isolated(settings: Settings) -> list[Isolated]:
     async with wiring.registry(settings) as hand:
-        tiers, order = policy.pools(hand.control), {name: at for at, name in enumerate(hand.control.tenants)}
+        tiers, order = plans.pools(hand.control), {name: at for at, name in enumerate(hand.control.tenants)}
     return [Isolated(tenant, tier, order[tenant]) for tenant, tier in tiers.items()]
 
 

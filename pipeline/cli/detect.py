@@ -55,7 +55,7 @@ def _prompts(arguments: argparse.Namespace, settings: Settings) -> int:
 def reply(batch: Sequence[lines.Line]) -> list[bytes]:
     """One encoded answer per line of ``sluice detect prompts``; never raises, whatever a line holds."""
     from detectors.base import Part
-    from detectors.catalogue import assess
+    from detectors.prompts.assess import assess
 
     found = [rows.read(line, rows.Prompt) for line in batch]
     texts = [(Part(row.role or "user", row.text),) for row in found if isinstance(row, rows.Prompt)]
@@ -71,7 +71,7 @@ def reply(batch: Sequence[lines.Line]) -> list[bytes]:
 
 
 def _explain(arguments: argparse.Namespace, settings: Settings) -> int:
-    from detectors.explain import explain
+    from detectors.prompts.explain import explain
 
     found = explain(arguments.text, arguments.role)
     if arguments.json:

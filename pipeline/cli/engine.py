@@ -62,7 +62,7 @@ def _bench(asked: argparse.Namespace, _settings: Settings) -> int:
 @contextlib.contextmanager
 def _folder(model: str) -> Iterator[Path]:
     from inference.bench.load import random_model
-    from inference.engine import shipped_model
+    from inference.engines.torch import shipped_model
 
     if model == RANDOM:
         with random_model() as folder:

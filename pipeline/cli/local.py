@@ -20,7 +20,7 @@ from pipeline.config import Settings
 from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
-    from pipeline.local import LocalStack
+    from pipeline.embedded.stack import LocalStack
 
 _TEND_S = 0.5
 
@@ -87,7 +87,7 @@ def _with_stack(
     ``meanwhile`` is begun once the first processes start, and must not block.
     """
     # Kafka, ClickHouse and their engines are loaded by nobody else
-    from pipeline.local import LocalStack, Ports
+    from pipeline.embedded.stack import LocalStack, Ports
 
     ports = Ports(arguments.port, arguments.kafka_port, arguments.kafka_controller_port, arguments.clickhouse_port)
     if len({arguments.port, arguments.kafka_port, arguments.kafka_controller_port, arguments.clickhouse_port}) < 4:

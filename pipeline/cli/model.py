@@ -27,7 +27,7 @@ from pipeline import terminal, wiring
 from pipeline.cli.arguments import whole
 from pipeline.config import Settings
 from pipeline.errors import ConfigError, Retryable
-from pipeline.vault import FileKeyring
+from pipeline.keys.vault import FileKeyring
 
 DESCRIPTION = """\
 A model is a folder of safetensors, JSON and text whose manifest names every file with its digests. It is served only

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import terminal, wiring
-from pipeline.adapters.registry import Registry, checked_webhook, read_policies
 from pipeline.cli.arguments import whole
 from pipeline.config import Settings
+from pipeline.control.registry import Registry, checked_webhook, read_policies
 
 Act = Callable[[argparse.Namespace, Settings], int]
 

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from inference.chat import ChatTokenizer
+from inference.chat.chat import ChatTokenizer
 from inference.registry.release import SHIPPED
 from inference.types import InvalidRequest
 from inference.watermark.detect import ALARM, Detection, Score, detect
@@ -19,8 +19,8 @@ from inference.watermark.keys import EPOCH_MS, MarkKey, epoch_of
 from inference.watermark.secrets import Secrets, index_key, of_master, read_master
 from inference.watermark.winnow import MAX_TEXT, FingerprintIndex
 from pipeline import terminal, wiring
-from pipeline.adapters.outcomes import sealed_outcomes
 from pipeline.cli.arguments import whole
+from pipeline.clickhouse.outcomes import sealed_outcomes
 from pipeline.config import Settings
 from pipeline.errors import ConfigError
 

@@ -9,11 +9,11 @@ from collections.abc import Callable
 import aiohttp
 import msgspec
 
-from pipeline.adapters.kafka_write import Publisher
 from pipeline.demo.cast import Cast
 from pipeline.demo.traffic import Seen
 from pipeline.events import wire
 from pipeline.events.control import Control
+from pipeline.kafka.writer import Publisher
 from pipeline.topics import partition_of
 
 _OVER = 3 * 1024 * 1024

@@ -8,12 +8,12 @@ from collections import Counter
 from typing import Any, NamedTuple
 
 from pipeline import wiring
-from pipeline.adapters.control_feed import ControlFeed
-from pipeline.adapters.kafka import Item, PartitionReader
 from pipeline.config import Settings
+from pipeline.control.feed import ControlFeed
 from pipeline.events.chain import ChainReader
 from pipeline.events.codec import decode_log
 from pipeline.events.records import Decision, Outcome
+from pipeline.kafka.reader import Item, PartitionReader
 
 _SETTLE_S = 90.0
 

@@ -19,8 +19,8 @@ from pipeline.demo.cast import assemble
 from pipeline.demo.receiver import Receiver
 from pipeline.demo.summary import Summary
 from pipeline.demo.traffic import Callers, Seen
-from pipeline.local import LocalStack
-from pipeline.stages.watch import LONGEST_MS
+from pipeline.embedded.stack import LocalStack
+from pipeline.watch.correlate import LONGEST_MS
 
 _ALERTS_S = 30.0
 _RAISED = frozenset({"repeated-injection", "extraction-campaign", "quota-abuse"})

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from aiohttp import web
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from pipeline.adapters.embedded.supervisor import LOOPBACK
+from pipeline.embedded.supervisor import LOOPBACK
 
 _MAX_BYTES = 256 * 1024
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline import terminal
-from pipeline.adapters.auditor import as_document
 from pipeline.audit.faults import Report
+from pipeline.clickhouse.auditor import as_document
 from pipeline.demo.account import Line
 from pipeline.demo.board import Shown
 from pipeline.demo.cast import PLANS

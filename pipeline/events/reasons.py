@@ -119,3 +119,11 @@ REASONS: dict[str, Reason] = {
     "withheld": Reason(403, "content_policy_violation", "The answer was withheld by the output policy."),
     "cancelled": Reason(499, "invalid_request_error", "The request was cancelled."),
 }
+
+LIMIT_REASONS = {
+    "rate": "rate_limited",
+    "window": "rate_limited",
+    "budget": "budget_exhausted",
+    "open": "too_many_open",
+}
+"""The reason that a limit of each meter gives."""

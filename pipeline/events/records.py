@@ -51,7 +51,7 @@ class Sampling(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
 
 
 class Watermark(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
-    """What of an answer bears the tenant's mark: ``inference.watermark.account.MarkAccount``, in tokens."""
+    """What of an answer bears the tenant's mark: ``inference.types.MarkAccount``, in tokens."""
 
     scheme: str
     epoch: int = 0

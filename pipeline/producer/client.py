@@ -18,10 +18,10 @@ import msgspec
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
-from pipeline import texts
 from pipeline.errors import ConfigError, Malformed, Retryable
 from pipeline.events import wire
 from pipeline.events.wire import CancelBody, InferenceBody
+from pipeline.keys import sealing as texts
 from pipeline.producer.outcomes import Answer, NoAnswer, NotConfirmed, Refused, Wire
 from pipeline.producer.redaction import UNCHANGED, Left, Redact, checked, taken_out
 from pipeline.topics import partition_of

@@ -13,9 +13,9 @@ from typing import Any
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from pipeline import texts
 from pipeline.events import wire
 from pipeline.events.wire import CancelBody, InferenceBody, Message
+from pipeline.keys import sealing as texts
 from pipeline.topics import partition_of
 
 HERE = Path(__file__).parent

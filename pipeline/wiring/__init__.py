@@ -12,6 +12,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pipeline.admit.service import admit
+    from pipeline.control.connect import patiently
+    from pipeline.gateway.service import gateway
+    from pipeline.generate.service import generate
+    from pipeline.kafka.membership import Assign
+    from pipeline.notify.service import notify
+    from pipeline.seal.service import seal
+    from pipeline.watch.service import watch
     from pipeline.wiring.operate import (
         apply_tables,
         apply_topics,
@@ -29,8 +37,7 @@ if TYPE_CHECKING:
         vault,
         verify,
     )
-    from pipeline.wiring.shared import patiently
-    from pipeline.wiring.stages import STAGES, Assign, Stage, admit, gateway, generate, notify, seal, watch
+    from pipeline.wiring.stages import STAGES, Stage
 
 __all__ = [
     "STAGES",
@@ -59,11 +66,16 @@ __all__ = [
     "verify",
     "watch",
 ]
-_STAGES = frozenset({"STAGES", "Assign", "Stage", "admit", "gateway", "generate", "notify", "seal", "watch"})
+_HOMES = {
+    "STAGES": "pipeline.wiring.stages",
+    "Stage": "pipeline.wiring.stages",
+    "Assign": "pipeline.kafka.membership",
+    "patiently": "pipeline.control.connect",
+    **{stage: f"pipeline.{stage}.service" for stage in ("admit", "gateway", "generate", "notify", "seal", "watch")},
+}
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = "stages" if name in _STAGES else "shared" if name == "patiently" else "operate"
-    return getattr(importlib.import_module(f"{__name__}.{module}"), name)
+    return getattr(importlib.import_module(_HOMES.get(name, "pipeline.wiring.operate")), name)

@@ -13,23 +13,24 @@ from inference.registry.dsse import Trust
 from inference.registry.store import ModelRegistry
 from inference.registry.wrapping import create_worker
 from inference.watermark.secrets import create_master
-from pipeline import policy
-from pipeline.adapters import engines, topic_admin
-from pipeline.adapters.control_feed import ControlFeed
-from pipeline.adapters.grant import write_grant
-from pipeline.adapters.kafka_write import Publisher
-from pipeline.adapters.key_files import create_log_keys
-from pipeline.adapters.model_acts import ModelActs
-from pipeline.adapters.registry import Registry
 from pipeline.config import Settings
+from pipeline.control import topics as topic_admin
+from pipeline.control.connect import PAUSE_S, control_of
+from pipeline.control.feed import ControlFeed
+from pipeline.control.registry import Registry
 from pipeline.errors import ConfigError
-from pipeline.vault import FileKeyring, Vault, open_kms
-from pipeline.wiring.shared import PAUSE_S, control_of
+from pipeline.events import ids, plans
+from pipeline.generate import engines
+from pipeline.generate.model_acts import ModelActs
+from pipeline.kafka.writer import Publisher
+from pipeline.keys.files import create_log_keys
+from pipeline.keys.grant import write_grant
+from pipeline.keys.vault import FileKeyring, Vault, open_kms
 
 if TYPE_CHECKING:
     # what one act needs is imported there: every stage imports this module, and pays for all that it names
-    from pipeline.adapters.clickhouse import ClickHouse
     from pipeline.audit.faults import Report
+    from pipeline.clickhouse.store import ClickHouse
 
 
 def models(settings: Settings) -> ModelRegistry:
@@ -78,7 +79,7 @@ async def follow_pools(settings: Settings, stop: threading.Event, tell: Callable
         while not stop.is_set():
             if feed.control.version != version:
                 version = feed.control.version
-                tell(policy.pools(feed.control))
+                tell(plans.pools(feed.control))
             await asyncio.sleep(PAUSE_S)
 
 
@@ -86,7 +87,7 @@ async def grant(settings: Settings, tenant: str, out: Path) -> None:
     """Write into ``out`` the keys that ``tenant``'s own workers need, and none of any other. Raises ConfigError."""
     async with registry(settings) as hand:
         document = hand.control.tenants.get(tenant)
-        if document is None or tenant not in policy.pools(hand.control):
+        if document is None or tenant not in plans.pools(hand.control):
             raise ConfigError(f"no plan asks for workers of tenant {tenant!r} alone; see: sluice deploy tenants --list")
     write_grant(settings.keys, document, out)
 
@@ -129,7 +130,7 @@ def apply_tables(settings: Settings) -> int:
 @contextlib.contextmanager
 def store(settings: Settings, patience_s: float = 30.0) -> Iterator[ClickHouse]:
     """A connected client of the store."""
-    from pipeline.adapters.clickhouse import ClickHouse
+    from pipeline.clickhouse.store import ClickHouse
 
     ours = settings.clickhouse
     clickhouse = ClickHouse(ours.url, ours.user, ours.password.get_secret_value(), ours.database)
@@ -153,14 +154,14 @@ async def log_keys(settings: Settings) -> list[str]:
 
 def verify(settings: Settings, keys: list[str], say: Callable[[str], None], *, with_source: bool = False) -> Report:
     """Verify the whole store, offline but for ``with_source``."""
-    from pipeline.adapters.auditor import Auditor, read_sources
+    from pipeline.admit import decide as stages
+    from pipeline.admit.ledger import Ledger
     from pipeline.audit.checkpoint import Verifiers
     from pipeline.audit.replay import Rules
     from pipeline.audit.verify import Verifier
-    from pipeline.ledger import Ledger
-    from pipeline.stages import admit as stages
+    from pipeline.clickhouse.auditor import Auditor, read_sources
 
-    rules = Rules(Ledger, stages.decide, stages.outcome, stages.expired, stages.GRACE_MS)
+    rules = Rules(Ledger, stages.decide, stages.outcome, stages.expired, ids.GRACE_MS)
     with store(settings, patience_s=5) as clickhouse:
         auditor = Auditor(clickhouse, Verifier(Verifiers(keys)), rules)
         sources = asyncio.run(read_sources(settings.kafka.bootstrap, auditor.origins())) if with_source else None

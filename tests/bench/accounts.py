@@ -18,8 +18,8 @@ import msgspec
 from detectors.accounts.features import Sampling, spoken, turned
 from detectors.accounts.standing import step_at
 from detectors.base import Part, Transcript
+from pipeline.admit.ledger import Ledger
 from pipeline.events.records import Facts
-from pipeline.ledger import Ledger
 from tests.bench.load import prompts
 from tests.bench.rows import Row
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 
-from pipeline.adapters.embedded.supervisor import Child
-from pipeline.adapters.kafka import PartitionReader
+from pipeline.embedded.supervisor import Child
 from pipeline.events.chain import Link
+from pipeline.kafka.reader import PartitionReader
 from tests.bench import site as sites
 from tests.bench.load import prompts, requests
 from tests.bench.rows import Row

@@ -14,11 +14,11 @@ import aiohttp
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
-from pipeline.adapters.kafka import Item, PartitionReader
+from pipeline.embedded.stack import LocalStack
 from pipeline.events.codec import decode, decode_log
 from pipeline.events.messages import Response, Work
 from pipeline.events.records import Decision
-from pipeline.local import LocalStack
+from pipeline.kafka.reader import Item, PartitionReader
 from pipeline.topics import partition_of
 from tests.bench.load import prompts
 from tests.bench.rows import Row, percentile

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from inference.bench.throughput import together_and_alone
-from inference.engine import shipped_model
+from inference.engines.torch import shipped_model
 from tests.bench.rows import Row
 
 CONCURRENT, TOKENS, THREADS = 32, 48, 2

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from inference.bench import load, marking, probe, reference, storage, throughput
 from inference.bench.throughput import Speed
-from inference.engine import shipped_model
+from inference.engines.torch import shipped_model
 from tests.bench.rows import Row
 
 CONCURRENT, PROMPT, TOKENS, THREADS = 32, 64, 48, 1

@@ -15,9 +15,9 @@ from collections.abc import AsyncIterator
 import aiohttp
 
 from pipeline import wiring
+from pipeline.embedded.stack import LocalStack
 from pipeline.events.codec import encode
 from pipeline.events.control import AnyDocument, parse
-from pipeline.local import LocalStack
 from tests.bench.rows import Row, percentile
 from tests.bench.stack import opened
 

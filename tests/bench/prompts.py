@@ -20,12 +20,12 @@ from typing import Any
 import numpy as np
 
 from detectors.base import Part
-from detectors.catalogue import PROMPTS
-from detectors.training.__main__ import SEED, training_rows
-from detectors.training.decide import ordinary, tail
-from detectors.training.folds import Wide, deal, group, held_out, lesson
-from detectors.training.rows import USER_WINDOW, Row, drawing, user_examples, weights
-from detectors.training.synthesis import synthesise
+from detectors.prompts.assess import PROMPTS
+from detectors.prompts.training.__main__ import SEED, training_rows
+from detectors.prompts.training.decide import ordinary, tail
+from detectors.prompts.training.folds import Wide, deal, group, held_out, lesson
+from detectors.prompts.training.rows import USER_WINDOW, Row, drawing, user_examples, weights
+from detectors.prompts.training.synthesis import synthesise
 from pipeline.demo import script
 from tests.bench.rows import Row as Measured
 from tests.bench.rows import percentile

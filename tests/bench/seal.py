@@ -10,7 +10,7 @@ from pipeline.audit.checkpoint import LogKeys
 from pipeline.events.chain import Entry, Position, batch_digest, links
 from pipeline.events.codec import encode
 from pipeline.events.records import Charge, Decision, Facts, Outcome
-from pipeline.stages.seal import BATCH_RECORDS, begin, seal
+from pipeline.seal.batch import BATCH_RECORDS, begin, seal
 from tests.bench.rows import Row
 
 COUNT = 81_920

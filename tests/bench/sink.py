@@ -7,11 +7,11 @@ import tempfile
 import time
 from pathlib import Path
 
-from pipeline.adapters.clickhouse import ClickHouse
-from pipeline.adapters.embedded.store import EmbeddedStore, StoreSettings
-from pipeline.adapters.embedded.supervisor import Supervisor, free_port
 from pipeline.audit.checkpoint import LogKeys
-from pipeline.stages.seal import BATCH_RECORDS, Sealed, begin, seal
+from pipeline.clickhouse.store import ClickHouse
+from pipeline.embedded.store import EmbeddedStore, StoreSettings
+from pipeline.embedded.supervisor import Supervisor, free_port
+from pipeline.seal.batch import BATCH_RECORDS, Sealed, begin, seal
 from pipeline.tables import MANIFESTS, RECORDS
 from tests.bench.rows import Row
 from tests.bench.seal import START, entries

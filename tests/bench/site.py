@@ -15,16 +15,16 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from pipeline import config, wiring
-from pipeline.adapters.embedded.broker import EmbeddedBroker
-from pipeline.adapters.embedded.broker_config import BrokerSettings
-from pipeline.adapters.embedded.supervisor import Child, Supervisor, free_port, spawn
-from pipeline.adapters.kafka import Offsets
-from pipeline.adapters.registry import Registry
 from pipeline.config import Kafka, Keys, Settings
+from pipeline.control.registry import Registry
+from pipeline.embedded.broker import EmbeddedBroker
+from pipeline.embedded.broker_config import BrokerSettings
+from pipeline.embedded.supervisor import Child, Supervisor, free_port, spawn
 from pipeline.events.codec import encode
 from pipeline.events.control import AnyDocument, parse
+from pipeline.kafka.offsets import Offsets
+from pipeline.keys.vault import Vault
 from pipeline.topics import partition_of
-from pipeline.vault import Vault
 from tests.bench.load import Account, Headers
 
 PARTITIONS = 4

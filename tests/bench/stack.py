@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline import config, wiring
-from pipeline.adapters.embedded.supervisor import free_port
-from pipeline.local import LocalStack, Ports
+from pipeline.embedded.stack import LocalStack, Ports
+from pipeline.embedded.supervisor import free_port
 from tests.bench import answer
 from tests.bench.rows import Row
 from tests.bench.site import documents, family, memory_mb

@@ -6,19 +6,18 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from fault_ceilings import Ceilings
-from fault_load import AGAIN, ANSWERED, BROKEN, REFUSED, Call
-from fault_site import Site
-
-from pipeline.adapters.control_feed import ControlFeed
+from pipeline.admit.decide import UNCHARGED
 from pipeline.config import Settings
+from pipeline.control.feed import ControlFeed
 from pipeline.demo.account import Line, read_all
 from pipeline.events.chain import ChainReader
 from pipeline.events.codec import decode, decode_log
 from pipeline.events.control import Control
 from pipeline.events.messages import Completion
 from pipeline.events.records import Decision, LogRecord, Outcome
-from pipeline.stages.admit import UNCHARGED
+from tests.faults.fault_ceilings import Ceilings
+from tests.faults.fault_load import AGAIN, ANSWERED, BROKEN, REFUSED, Call
+from tests.faults.fault_site import Site
 
 
 @dataclass(slots=True)

@@ -1,4 +1,4 @@
-"""Limits counted a second time: leaky buckets for rates, queues for windows; nothing shared with ``pipeline.quota``."""
+"""Limits counted a second time: leaky buckets for rates, queues for windows; nothing of ``pipeline.admit.quota``."""
 
 from __future__ import annotations
 

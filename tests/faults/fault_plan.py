@@ -16,9 +16,9 @@ import clickhouse_connect
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 from clickhouse_connect.driver.exceptions import ClickHouseError
-from fault_site import TENANTS, Site
 
 from pipeline.topics import TOPICS, partition_of
+from tests.faults.fault_site import TENANTS, Site
 
 Act = Literal["kill", "pause", "end", "rival", "full"]
 PAUSED = ("admit", "generate", "seal")

@@ -15,8 +15,8 @@ from collections import Counter
 from pathlib import Path
 
 from pipeline import config, wiring
-from pipeline.adapters.embedded.supervisor import LOOPBACK, Child, spawn
-from pipeline.local import LocalStack, Ports
+from pipeline.embedded.stack import LocalStack, Ports
+from pipeline.embedded.supervisor import LOOPBACK, Child, spawn
 
 TENANTS = {"acme": "enterprise", "globex": "team", "initech": "free"}
 STAGES = ("gateway", "admit", "generate", "seal", "watch", "notify")

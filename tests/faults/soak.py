@@ -14,14 +14,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import fault_account
-from fault_load import Crowd
-from fault_plan import Mischief, plan
-from fault_site import Site, make_stack
-
 from pipeline import terminal, wiring
 from pipeline.demo import account
 from pipeline.demo.account import Line
+from tests.faults import fault_account
+from tests.faults.fault_load import Crowd
+from tests.faults.fault_plan import Mischief, plan
+from tests.faults.fault_site import Site, make_stack
 
 Say = Callable[[str], None]
 _CALM_S = 150.0

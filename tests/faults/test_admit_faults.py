@@ -7,19 +7,19 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from ack_thief import AckThief
-from admit_site import Writers, history, read, report, until_answered
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from aiokafka.errors import KafkaTimeoutError, RequestTimedOutError
-from patience import STUCK_S, looks
 
-from pipeline.adapters import kafka_write
+from pipeline.admit.partition import AdmitPartition
 from pipeline.errors import Fatal, Retryable
 from pipeline.events.codec import decode
 from pipeline.events.messages import Work
 from pipeline.events.records import Decision, LogRecord, Outcome, SnapshotMark
-from pipeline.runner.admit import AdmitPartition
+from pipeline.kafka import writer as kafka_write
+from tests.admit_site import Writers, history, read, report, until_answered
+from tests.faults.ack_thief import AckThief
+from tests.patience import STUCK_S, looks
 
 
 class Killed(Exception):

@@ -7,19 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from admit_site import Writers, history, report, until_answered
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError
-from patience import STUCK_S, looks
 
-from pipeline.adapters.kafka import Offsets
-from pipeline.adapters.key_files import create_log_keys
 from pipeline.errors import Fatal
+from pipeline.events.ids import GRACE_MS
 from pipeline.events.records import Decision, Outcome
-from pipeline.runner.seal import Rim, SealPartition
-from pipeline.stages.admit import GRACE_MS
+from pipeline.kafka.offsets import Offsets
+from pipeline.keys.files import create_log_keys
+from pipeline.seal.partition import Rim, SealPartition
 from pipeline.tables import RECORDS, Table
 from pipeline.topics import BY_NAME
+from tests.admit_site import Writers, history, report, until_answered
+from tests.patience import STUCK_S, looks
 
 
 class Taken:

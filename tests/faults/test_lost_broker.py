@@ -9,18 +9,22 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from fault_site import quiet_port
-from patience import STUCK_S
 
-from pipeline.adapters import faust_watch, kafka, kafka_stop, kafka_write
-from pipeline.adapters.kafka import Marks, PartitionReader
-from pipeline.adapters.kafka_write import Publisher
 from pipeline.errors import Retryable
 from pipeline.events.codec import decode
+from pipeline.events.emission import Emission
+from pipeline.events.ids import GRACE_MS
 from pipeline.events.messages import Completion, Response, Work
-from pipeline.runner.generate import GeneratePartition
-from pipeline.stages.admit import GRACE_MS
-from pipeline.stages.dispatch import Emission
+from pipeline.generate.partition import GeneratePartition
+from pipeline.kafka import reader as kafka
+from pipeline.kafka import shutdown as kafka_stop
+from pipeline.kafka import writer as kafka_write
+from pipeline.kafka.marks import Marks
+from pipeline.kafka.reader import PartitionReader
+from pipeline.kafka.writer import Publisher
+from pipeline.watch import faust_app as faust_watch
+from tests.faults.fault_site import quiet_port
+from tests.patience import STUCK_S
 
 
 def test_a_publisher_outlives_its_broker_whoever_uses_it(deployment: Any, monkeypatch: pytest.MonkeyPatch) -> None:

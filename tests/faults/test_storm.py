@@ -6,7 +6,7 @@ import asyncio
 import sys
 from pathlib import Path
 
-from soak import Options, storm
+from tests.faults.soak import Options, storm
 
 
 def test_twenty_kills_under_load_and_every_count_holds(tmp_path: Path) -> None:

@@ -8,20 +8,20 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from hypothesis import strategies as st
-from subject import Cuts, Run, Written
-from test_admit_laws import CONTROL, START, TENANTS, attacks, requests
 
-from pipeline.events import messages
+from pipeline.admit import emissions as dispatch
+from pipeline.admit.intake import Intake, Raw
+from pipeline.admit.ledger import Ledger
+from pipeline.admit.step import decide_batch
+from pipeline.events import emission, messages
 from pipeline.events.codec import decode, decode_log, encode
+from pipeline.events.ids import request_id
 from pipeline.events.messages import Completion
 from pipeline.events.reasons import REASONS
 from pipeline.events.records import Decision, Facts, LogRecord, Outcome
 from pipeline.events.wire import InferenceBody
-from pipeline.ledger import Ledger
-from pipeline.stages import dispatch
-from pipeline.stages.admit import request_id
-from pipeline.stages.admit_batch import decide_batch
-from pipeline.stages.intake import Intake, Raw
+from tests.laws.subject import Cuts, Run, Written
+from tests.laws.test_admit_laws import CONTROL, START, TENANTS, attacks, requests
 
 BODY = InferenceBody("glossary", 10, b"sealed")
 RANK = {"report": 0, "wait": 1, "ask": 2}
@@ -170,15 +170,15 @@ def follow(record: LogRecord, intakes: dict[int, Intake]) -> Iterator[Written]:
     value = encode(record)
     assert decode_log(value) == record
     yield Written("decisions", getattr(record, "tenant", ""), value)
-    sent: list[dispatch.Emission] = []
+    sent: list[emission.Emission] = []
     if isinstance(record, Decision):
         sent = dispatch.after_decision(record, 0, CONTROL, intakes[record.facts.offset])
         if record.facts.fault == "malformed":
             sent.append(dispatch.dead_letter(Raw(record.facts.offset, record.facts.time, b"?", ()), 0, "malformed"))
     elif isinstance(record, Outcome):
         sent = dispatch.after_outcome(record, 4)
-    for emission in sent:
-        yield Written(emission.topic, getattr(record, "tenant", ""), emission.value)
+    for sending in sent:
+        yield Written(sending.topic, getattr(record, "tenant", ""), sending.value)
 
 
 def log(run: Run) -> list[LogRecord]:

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from hypothesis import strategies as st
-from subject import Cuts, Run, Written
 
 from detectors.verbatim import ProtectedIndex
 from inference.types import Chunk, FinishReason
 from pipeline.events.codec import decode, encode
 from pipeline.events.messages import Completion, FindingEvent, Response, Work
-from pipeline.stages import generate
-from pipeline.stages.guard import guard_of
+from pipeline.generate import answer as generate
+from pipeline.generate.guard import guard_of
+from tests.laws.subject import Cuts, Run, Written
 
 TIME = 1_790_000_000_000
 PIECES = ("plain words ", "漢字 ", "call 13812345678 ", "jane@exam", "ple.org ", "4111 1111 1111 1111 ", " ", "é", "")

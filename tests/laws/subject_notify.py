@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from hypothesis import strategies as st
-from subject import Cuts, Run, Written
 
 from pipeline.events.codec import decode, encode
 from pipeline.events.messages import Alert, Delivery
-from pipeline.stages import notify
-from pipeline.stages.notify import Answer, Outbox, Schedule
+from pipeline.notify import outbox as notify
+from pipeline.notify.outbox import Answer, Outbox, Schedule
+from tests.laws.subject import Cuts, Run, Written
 
 T0 = 1_760_000_000_000
 SCHEDULE = Schedule(attempts=4)

@@ -8,14 +8,14 @@ from typing import Any, ClassVar
 
 import msgspec
 from hypothesis import strategies as st
-from subject import Cuts, Run, Written
-from test_seal_laws import BODY, KEYS, LEAF, OFFSET, chained_log, leaves_of, plain_log, sizes
 
 from pipeline.audit.merkle import root
 from pipeline.events.chain import ChainReader, Entry
 from pipeline.events.codec import decode, encode
 from pipeline.events.messages import Manifest
-from pipeline.stages.seal import begin, resume, seal
+from pipeline.seal.batch import begin, resume, seal
+from tests.laws.subject import Cuts, Run, Written
+from tests.laws.test_seal_laws import BODY, KEYS, LEAF, OFFSET, chained_log, leaves_of, plain_log, sizes
 
 LIMIT = 6
 

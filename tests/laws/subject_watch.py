@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from hypothesis import strategies as st
-from subject import Cuts, Run, Written
 
 from detectors.base import Finding
 from pipeline.events.codec import decode, encode
 from pipeline.events.messages import Alert, FindingEvent
-from pipeline.stages import watch
+from pipeline.watch import correlate as watch
+from tests.laws.subject import Cuts, Run, Written
 
 T0 = 1_760_000_400_000
 KINDS = (("injection.x", ""), ("injection.y", ""), ("extraction.y", ""), ("", "rate_limited"), ("other.z", ""))

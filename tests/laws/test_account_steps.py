@@ -16,18 +16,19 @@ import pytest
 from detectors.accounts.features import Sampling, Trace, trace
 from detectors.accounts.response import HOLD_MS, QUIET_MS
 from detectors.base import Part
-from pipeline import ledger as ledger_module
+from pipeline.admit import emissions as dispatch
+from pipeline.admit import ledger as ledger_module
+from pipeline.admit.decide import decide
+from pipeline.admit.intake import Intake, Raw
+from pipeline.admit.ledger import Ledger
+from pipeline.admit.step import decide_batch
 from pipeline.events.codec import decode, decode_log, encode
 from pipeline.events.control import Control, Deployment, Key, Limit, Model, Organisation, Plan, Principal, Tenant
 from pipeline.events.messages import Completion, FindingEvent, Work
 from pipeline.events.records import Decision, Facts, LogRecord, SnapshotMark
 from pipeline.events.wire import InferenceBody
-from pipeline.ledger import Ledger
-from pipeline.stages import dispatch, watch
-from pipeline.stages.admit import decide
-from pipeline.stages.admit_batch import decide_batch
-from pipeline.stages.intake import Intake, Raw
 from pipeline.topics import partition_of
+from pipeline.watch import correlate as watch
 
 START = 1_790_000_000_000
 MINUTE = 60_000

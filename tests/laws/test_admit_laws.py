@@ -10,12 +10,13 @@ from hypothesis import strategies as st
 
 from detectors.accounts.features import Sampling, trace
 from detectors.base import Finding, Part
+from pipeline.admit.decide import decide, expired, outcome
+from pipeline.admit.ledger import Ledger
 from pipeline.events.codec import decode_log, encode
 from pipeline.events.control import Control, Deployment, Key, Limit, Model, Organisation, Plan, Principal, Tenant
+from pipeline.events.ids import GRACE_MS
 from pipeline.events.messages import Completion
 from pipeline.events.records import Decision, Facts, LogRecord, Outcome, SnapshotMark, Tick
-from pipeline.ledger import Ledger
-from pipeline.stages.admit import GRACE_MS, decide, expired, outcome
 
 START = 1_790_000_000_000
 TENANTS = ("acme", "beta")

@@ -9,15 +9,15 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from subject import Cuts, Subject
-from subject_admit import AdmitSubject
-from subject_generate import GenerateSubject
-from subject_notify import NotifySubject
-from subject_seal import SealSubject
-from subject_watch import WatchSubject
 
 from pipeline.events.codec import encode
 from pipeline.topics import BY_NAME
+from tests.laws.subject import Cuts, Subject
+from tests.laws.subject_admit import AdmitSubject
+from tests.laws.subject_generate import GenerateSubject
+from tests.laws.subject_notify import NotifySubject
+from tests.laws.subject_seal import SealSubject
+from tests.laws.subject_watch import WatchSubject
 
 SUBJECTS: tuple[Subject, ...] = (AdmitSubject(), GenerateSubject(), SealSubject(), WatchSubject(), NotifySubject())
 NOT_APPLICABLE = {

@@ -15,7 +15,7 @@ from pipeline.events.chain import Entry, Position, batch_digest, links
 from pipeline.events.codec import encode
 from pipeline.events.messages import Access
 from pipeline.events.records import Tick
-from pipeline.stages.seal import Sealed, SealState, begin, seal
+from pipeline.seal.batch import Sealed, SealState, begin, seal
 from pipeline.tables import RECORDS
 
 KEYS = LogKeys("sluice.test/log", b"e" * 32, b"m" * 32)

@@ -8,18 +8,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from admit_site import history, read
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from deployment_site import Deployment
-from patience import looks
 
-from pipeline.adapters.embedded.supervisor import Child, spawn
+from pipeline.embedded.supervisor import Child, spawn
 from pipeline.events.codec import decode, encode
 from pipeline.events.messages import Completion, Response
 from pipeline.events.records import Decision, LogRecord, Outcome
 from pipeline.topics import TOPICS
+from tests.admit_site import history, read
+from tests.deployment_site import Deployment
+from tests.patience import looks
 
 ROUNDS, ASKED, GAP_MS = 24, 3, 100_000
 """Rounds of that many requests of the copying account and one of the colleague, so far apart that the plan ``free``

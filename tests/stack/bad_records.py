@@ -12,10 +12,10 @@ from typing import Any
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy
-from deployment_site import Deployment
 
-from pipeline.adapters.gateway.auth import parse_bearer
 from pipeline.events import wire
+from pipeline.gateway.auth import parse_bearer
+from tests.deployment_site import Deployment
 
 Headers = Sequence[tuple[str, bytes | None]]
 ASK: dict[str, Any] = {"model": "echo", "max_tokens": 8}

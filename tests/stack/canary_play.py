@@ -13,17 +13,17 @@ from pathlib import Path
 import aiohttp
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from patience import STUCK_S, looks
 
 from pipeline import wiring
-from pipeline.adapters.gateway.auth import parse_bearer
-from pipeline.adapters.kafka_write import Publisher
 from pipeline.config import Settings
 from pipeline.demo.receiver import Receiver
+from pipeline.embedded.stack import LocalStack
 from pipeline.events import wire
-from pipeline.local import LocalStack
+from pipeline.gateway.auth import parse_bearer
+from pipeline.kafka.writer import Publisher
 from pipeline.producer import Producer, Refused
 from pipeline.topics import TOPICS, partition_of
+from tests.patience import STUCK_S, looks
 
 PLANS = {"acme": "enterprise", "globex": "team", "initech": "free"}
 MARK = f"canary{os.urandom(4).hex()}"

@@ -10,7 +10,8 @@ from pathlib import Path
 from unittest import mock
 
 from pipeline import cli
-from pipeline.runner import admit, opening
+from pipeline.admit import partition as admit
+from pipeline.admit import request_queue as opening
 
 
 def main(told: Path, config: str) -> int:

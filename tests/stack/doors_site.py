@@ -13,22 +13,22 @@ import aiohttp
 import openai
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from patience import STUCK_S
 
-from pipeline.adapters.embedded.broker import EmbeddedBroker
-from pipeline.adapters.embedded.broker_config import BrokerSettings
-from pipeline.adapters.embedded.supervisor import Supervisor, free_port
-from pipeline.adapters.gateway.app import run
-from pipeline.adapters.gateway.auth import bearer
-from pipeline.adapters.gateway.settings import Bounds, GatewaySettings
-from pipeline.adapters.kafka import Item, PartitionReader
 from pipeline.config import cache
+from pipeline.embedded.broker import EmbeddedBroker
+from pipeline.embedded.broker_config import BrokerSettings
+from pipeline.embedded.supervisor import Supervisor, free_port
 from pipeline.events import control, wire
 from pipeline.events.codec import encode
+from pipeline.events.ids import request_id
 from pipeline.events.messages import Response
-from pipeline.stages.admit import request_id
+from pipeline.gateway.app import run
+from pipeline.gateway.auth import bearer
+from pipeline.gateway.settings import Bounds, GatewaySettings
+from pipeline.kafka.reader import Item, PartitionReader
+from pipeline.keys.vault import FileKeyring, Vault, tenant_keys
 from pipeline.topics import TOPICS
-from pipeline.vault import FileKeyring, Vault, tenant_keys
+from tests.patience import STUCK_S
 
 CACHE = cache()
 PARTITIONS = 4

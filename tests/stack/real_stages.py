@@ -6,14 +6,13 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
-from doors_site import answering
-from patience import STUCK_S
-
-from pipeline.adapters.kafka import PartitionReader
 from pipeline.config import Settings
 from pipeline.events.codec import decode_log
 from pipeline.events.records import Decision, LogRecord, Outcome
+from pipeline.kafka.reader import PartitionReader
 from pipeline.wiring import STAGES
+from tests.patience import STUCK_S
+from tests.stack.doors_site import answering
 
 
 @contextlib.asynccontextmanager

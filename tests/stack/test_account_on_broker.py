@@ -9,20 +9,20 @@ from itertools import groupby
 from typing import Any
 
 import pytest
-from account_play import ROUND_MS, ROUNDS, Play, tell_time
-from admit_site import history, read
-from deployment_site import Deployment
 
 from detectors.accounts.response import QUIET_MS, STEPS
 from pipeline import wiring
-from pipeline.adapters.control_feed import ControlFeed
+from pipeline.admit.decide import decide
+from pipeline.admit.ledger import Ledger
 from pipeline.config import Kafka, Keys, Settings
+from pipeline.control.feed import ControlFeed
 from pipeline.events.codec import decode, encode
 from pipeline.events.messages import Response, Work
 from pipeline.events.reasons import REASONS
 from pipeline.events.records import Decision, SnapshotMark
-from pipeline.ledger import Ledger
-from pipeline.stages.admit import decide
+from tests.admit_site import history, read
+from tests.deployment_site import Deployment
+from tests.stack.account_play import ROUND_MS, ROUNDS, Play, tell_time
 
 PLAY_MS = (ROUNDS + 2) * ROUND_MS
 KILLED = (2, 6, 9, 13, 16, 20)

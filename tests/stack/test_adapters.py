@@ -12,12 +12,10 @@ from pathlib import Path
 import aiohttp
 import pytest
 import torch
-from deployment_site import Deployment, furnished
-from real_stages import serving, settled
 from safetensors.torch import save_file
 
-from inference.engine import shipped_model
-from inference.model import load_model
+from inference.engines.torch import shipped_model
+from inference.model.model import load_model
 from inference.registry.keys import MANIFEST_ALGORITHMS, SigningKey
 from inference.registry.manifest import Parent
 from inference.registry.opening import read_manifest
@@ -26,10 +24,12 @@ from inference.registry.rollout import WHOLE
 from inference.registry.source import PlainFolder
 from inference.registry.wrapping import Tenant, create_worker
 from pipeline import wiring
-from pipeline.adapters.embedded.supervisor import free_port
 from pipeline.config import Gateway, Generate, Kafka, Keys, Models, Settings
+from pipeline.embedded.supervisor import free_port
 from pipeline.events.control import Model
 from pipeline.events.records import Decision, Outcome
+from tests.deployment_site import Deployment, furnished
+from tests.stack.real_stages import serving, settled
 
 OWN, LOST, FOREIGN = "glossary:acme", "glossary:lost", "glossary:foreign"
 QUESTION = "What is a dog?"

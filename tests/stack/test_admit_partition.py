@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from admit_site import Writers, history, read, report, until_answered
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
-from patience import STUCK_S, looks
 
 from pipeline import cli
+from pipeline.admit.ledger import Ledger
+from pipeline.admit.partition import AdmitPartition
 from pipeline.errors import Fatal
 from pipeline.events.codec import decode
 from pipeline.events.messages import Response, Work
 from pipeline.events.records import Decision, LogRecord, Outcome, SnapshotMark
-from pipeline.ledger import Ledger
-from pipeline.runner.admit import AdmitPartition
+from tests.admit_site import Writers, history, read, report, until_answered
+from tests.patience import STUCK_S, looks
 
 
 def test_three_writers_answer_every_request_exactly_once(deployment: Any) -> None:

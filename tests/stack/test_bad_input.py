@@ -10,22 +10,22 @@ from typing import Any
 import aiohttp
 import pytest
 from aiokafka import AIOKafkaProducer
-from bad_records import DEEP, TURN, Case, Forge, bodies, envelopes, send
-from deployment_site import Deployment
-from patience import STUCK_S, looks
-from real_stages import serving
 
-from pipeline.adapters.control_feed import ControlFeed
-from pipeline.adapters.embedded.supervisor import free_port
-from pipeline.adapters.kafka import PartitionReader
-from pipeline.adapters.kafka_write import Publisher
-from pipeline.adapters.registry import Registry
 from pipeline.config import Gateway, Generate, Kafka, Keys, Settings
+from pipeline.control.feed import ControlFeed
+from pipeline.control.registry import Registry
+from pipeline.embedded.supervisor import free_port
 from pipeline.events.chain import ChainReader
 from pipeline.events.codec import decode, decode_log
 from pipeline.events.messages import DeadLetter
 from pipeline.events.reasons import REASONS
 from pipeline.events.records import Decision, LogRecord, Outcome
+from pipeline.kafka.reader import PartitionReader
+from pipeline.kafka.writer import Publisher
+from tests.deployment_site import Deployment
+from tests.patience import STUCK_S, looks
+from tests.stack.bad_records import DEEP, TURN, Case, Forge, bodies, envelopes, send
+from tests.stack.real_stages import serving
 
 CHAT = {"model": "echo", "messages": [TURN], "max_tokens": 8}
 

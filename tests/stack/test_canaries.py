@@ -12,12 +12,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from canary_play import MARK, NAMES, PLANS, Remains, canary, played, stored, topics
-from deployment_site import CACHE
 
-from pipeline.adapters.embedded.supervisor import free_port
-from pipeline.adapters.gateway.auth import parse_bearer
-from pipeline.local import LocalStack, Ports
+from pipeline.embedded.stack import LocalStack, Ports
+from pipeline.embedded.supervisor import free_port
+from pipeline.gateway.auth import parse_bearer
+from tests.deployment_site import CACHE
+from tests.stack.canary_play import MARK, NAMES, PLANS, Remains, canary, played, stored, topics
 
 
 def forms(secret: bytes) -> set[bytes]:

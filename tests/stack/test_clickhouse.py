@@ -13,16 +13,16 @@ from typing import Any
 import pytest
 
 from pipeline import wiring
-from pipeline.adapters import outcomes
-from pipeline.adapters.clickhouse import ClickHouse
-from pipeline.adapters.clickhouse_native import declared, migrations
-from pipeline.adapters.embedded.store import EmbeddedStore, StoreSettings
-from pipeline.adapters.embedded.supervisor import Supervisor, free_port
-from pipeline.adapters.key_files import create_log_keys
+from pipeline.clickhouse import outcomes
+from pipeline.clickhouse.native import declared, migrations
+from pipeline.clickhouse.store import ClickHouse
 from pipeline.config import Settings
+from pipeline.embedded.store import EmbeddedStore, StoreSettings
+from pipeline.embedded.supervisor import Supervisor, free_port
 from pipeline.errors import ConfigError, Fatal, Retryable
 from pipeline.events.codec import encode
 from pipeline.events.records import Outcome
+from pipeline.keys.files import create_log_keys
 from pipeline.tables import MANIFESTS, RECORDS, SCHEMA_VERSION, TABLES
 
 PASSWORD = "correct horse"

@@ -18,9 +18,9 @@ from dashboards.panels import PANELS
 from dashboards.render import View, names, raw, render
 from detectors.base import Finding
 from pipeline import migrations
-from pipeline.adapters.embedded.store import EmbeddedStore, StoreSettings
-from pipeline.adapters.embedded.supervisor import Supervisor, free_port
 from pipeline.audit.rows import manifest_row, typed
+from pipeline.embedded.store import EmbeddedStore, StoreSettings
+from pipeline.embedded.supervisor import Supervisor, free_port
 from pipeline.events.codec import encode
 from pipeline.events.messages import Access, Alert, Delivery, Manifest
 from pipeline.events.records import Decision, Facts, Outcome

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from patience import STUCK_S
 
-from pipeline.adapters.embedded.supervisor import free_port
+from pipeline.embedded.supervisor import free_port
+from tests.patience import STUCK_S
 
 ROOT = Path(__file__).parents[2]
 PORTS = ("--port", "--kafka-port", "--kafka-controller-port", "--clickhouse-port")

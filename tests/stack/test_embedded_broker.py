@@ -15,15 +15,15 @@ from pathlib import Path
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from patience import STUCK_S
 
-from pipeline.adapters.embedded import class_archive
-from pipeline.adapters.embedded.broker import EmbeddedBroker, _cluster_id
-from pipeline.adapters.embedded.broker_config import BrokerSettings
-from pipeline.adapters.embedded.jars import cached_jars
-from pipeline.adapters.embedded.supervisor import Supervisor, free_port
 from pipeline.config import cache
+from pipeline.embedded import class_archive
+from pipeline.embedded.broker import EmbeddedBroker, _cluster_id
+from pipeline.embedded.broker_config import BrokerSettings
+from pipeline.embedded.jars import cached_jars
+from pipeline.embedded.supervisor import Supervisor, free_port
 from pipeline.errors import ConfigError
+from tests.patience import STUCK_S
 
 CACHE = cache()
 
@@ -184,9 +184,9 @@ def test_taken_port_is_named(tmp_path: Path) -> None:
 PARENT = """
 import sys, time
 from pathlib import Path
-from pipeline.adapters.embedded.broker import EmbeddedBroker
-from pipeline.adapters.embedded.broker_config import BrokerSettings
-from pipeline.adapters.embedded.supervisor import Supervisor
+from pipeline.embedded.broker import EmbeddedBroker
+from pipeline.embedded.broker_config import BrokerSettings
+from pipeline.embedded.supervisor import Supervisor
 home, cache, port, controller = sys.argv[1:]
 settings = BrokerSettings(Path(home), Path(cache), int(port), int(controller))
 broker = EmbeddedBroker(settings, Supervisor())

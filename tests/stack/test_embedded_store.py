@@ -21,12 +21,12 @@ import clickhouse_connect
 import lz4.frame
 import pytest
 from clickhouse_connect.driver.exceptions import DatabaseError
-from patience import STUCK_S
 
-from pipeline.adapters.embedded.store import EmbeddedStore, StoreSettings
-from pipeline.adapters.embedded.store_server import BODY_LIMIT
-from pipeline.adapters.embedded.supervisor import Supervisor, free_port
+from pipeline.embedded.store import EmbeddedStore, StoreSettings
+from pipeline.embedded.store_server import BODY_LIMIT
+from pipeline.embedded.supervisor import Supervisor, free_port
 from pipeline.errors import ConfigError
+from tests.patience import STUCK_S
 
 PASSWORD = "correct horse"
 TABLE = (
@@ -298,7 +298,7 @@ def home_of(store: EmbeddedStore) -> Path:
 
 def test_no_password_no_store(tmp_path: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if name != "SLUICE_STORE_PASSWORD"}
-    argv = [sys.executable, "-m", "pipeline.adapters.embedded.store_server", "--home", str(tmp_path), "--port", "1"]
+    argv = [sys.executable, "-m", "pipeline.embedded.store_server", "--home", str(tmp_path), "--port", "1"]
     root = Path(__file__).parents[2]
     done = subprocess.run(argv, env=environment, cwd=root, capture_output=True, text=True, timeout=STUCK_S, check=False)
     assert (done.returncode, "SLUICE_STORE_PASSWORD is not set" in done.stderr) == (2, True)

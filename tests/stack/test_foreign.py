@@ -14,18 +14,18 @@ from pathlib import Path
 
 import aiohttp
 import pytest
-from deployment_site import CACHE, Deployment, furnished
-from patience import STUCK_S
-from real_stages import serving
 
-from pipeline.adapters.embedded.jars import cached_jars
-from pipeline.adapters.embedded.supervisor import free_port
-from pipeline.adapters.kafka import PartitionReader
-from pipeline.adapters.kafka_write import Publisher
 from pipeline.config import Gateway, Generate, Kafka, Keys, Settings
+from pipeline.embedded.jars import cached_jars
+from pipeline.embedded.supervisor import free_port
 from pipeline.events.codec import decode_log
 from pipeline.events.records import Decision
+from pipeline.kafka.reader import PartitionReader
+from pipeline.kafka.writer import Publisher
 from pipeline.topics import partition_of
+from tests.deployment_site import CACHE, Deployment, furnished
+from tests.patience import STUCK_S
+from tests.stack.real_stages import serving
 
 SOURCES = Path(__file__).parents[1] / "foreign"
 PARTITIONS = 4

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_clickhouse import PASSWORD, batch, client, held
 
-from pipeline.adapters.embedded import store as embedded
-from pipeline.adapters.embedded.store import EmbeddedStore, StoreSettings
-from pipeline.adapters.embedded.supervisor import Child, Supervisor, free_port, spawn
+from pipeline.embedded import store as embedded
+from pipeline.embedded.store import EmbeddedStore, StoreSettings
+from pipeline.embedded.supervisor import Child, Supervisor, free_port, spawn
 from pipeline.errors import Retryable
 from pipeline.tables import RECORDS
+from tests.stack.test_clickhouse import PASSWORD, batch, client, held
 
 SIZE = 48 << 20
 _OWN_MOUNTS = ["unshare", "--user", "--map-root-user", "--mount"]

@@ -10,19 +10,19 @@ from collections.abc import AsyncIterator, Iterator
 import aiohttp
 import openai
 import pytest
-from deployment_site import Deployment
-from doors_site import KEY, SECRET, Site, Worker, answering, client, opened_site, play, said
-from patience import STUCK_S
 
-from pipeline.adapters.embedded.supervisor import free_port
-from pipeline.adapters.gateway.auth import bearer
-from pipeline.adapters.kafka import PartitionReader
 from pipeline.config import Gateway, Generate, Kafka, Keys, Settings
+from pipeline.embedded.supervisor import free_port
 from pipeline.events.codec import decode
 from pipeline.events.messages import Access
+from pipeline.gateway.auth import bearer
+from pipeline.kafka.reader import PartitionReader
 from pipeline.producer import Producer, Refused
 from pipeline.topics import partition_of
 from pipeline.wiring import STAGES
+from tests.deployment_site import Deployment
+from tests.patience import STUCK_S
+from tests.stack.doors_site import KEY, SECRET, Site, Worker, answering, client, opened_site, play, said
 
 
 @pytest.fixture(scope="module")

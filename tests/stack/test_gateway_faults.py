@@ -12,8 +12,9 @@ from pathlib import Path
 
 import openai
 import pytest
-from doors_site import Site, Worker, client, opened_site, play, said, serving
-from patience import STUCK_S
+
+from tests.patience import STUCK_S
+from tests.stack.doors_site import Site, Worker, client, opened_site, play, said, serving
 
 
 @pytest.fixture(scope="module")

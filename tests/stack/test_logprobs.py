@@ -7,13 +7,13 @@ from pathlib import Path
 
 import openai
 import pytest
-from deployment_site import furnished
-from patience import STUCK_S
-from real_stages import serving
 
 from inference.watermark.secrets import create_master
-from pipeline.adapters.embedded.supervisor import free_port
 from pipeline.config import Gateway, Generate, Kafka, Keys, Models, Settings
+from pipeline.embedded.supervisor import free_port
+from tests.deployment_site import furnished
+from tests.patience import STUCK_S
+from tests.stack.real_stages import serving
 
 ASKED = [{"role": "user", "content": "What is a dog?"}]
 

@@ -14,32 +14,31 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from heeding import await_heeding
-from patience import STUCK_S
 from standardwebhooks.webhooks import Webhook
 
-from pipeline.adapters.embedded.broker import EmbeddedBroker
-from pipeline.adapters.embedded.broker_config import BrokerSettings
-from pipeline.adapters.embedded.supervisor import Supervisor, free_port
-from pipeline.adapters.kafka import PartitionReader
-from pipeline.adapters.kafka_write import Publisher
-from pipeline.adapters.webhook import secret_text
 from pipeline.config import cache
+from pipeline.embedded.broker import EmbeddedBroker
+from pipeline.embedded.broker_config import BrokerSettings
+from pipeline.embedded.supervisor import Supervisor, free_port
 from pipeline.events.codec import decode, encode
 from pipeline.events.control import Tenant
 from pipeline.events.messages import Alert, Delivery
+from pipeline.kafka.reader import PartitionReader
+from pipeline.kafka.writer import Publisher
+from pipeline.keys.vault import FileKeyring, secret_text, tenant_keys
 from pipeline.topics import BY_NAME
-from pipeline.vault import FileKeyring, tenant_keys
+from tests.patience import STUCK_S
+from tests.stack.heeding import await_heeding
 
 CACHE = cache()
 WORKER = """
 import asyncio, signal, sys
 import uvloop
 from pathlib import Path
-from pipeline.adapters.control_feed import ControlFeed
-from pipeline.runner.notify import NotifySettings, run
-from pipeline.stages.notify import Schedule
-from pipeline.vault import FileKeyring, Vault
+from pipeline.control.feed import ControlFeed
+from pipeline.notify.worker import NotifySettings, run
+from pipeline.notify.outbox import Schedule
+from pipeline.keys.vault import FileKeyring, Vault
 
 async def main(bootstrap, keyring, instance):
     stop = asyncio.Event()

@@ -7,13 +7,13 @@ import threading
 from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
-from doors_site import KEY, PARTITIONS, SECRET, Site, Worker, opened_site, serving
-from patience import STUCK_S
 
-from pipeline.adapters.gateway.auth import bearer
 from pipeline.errors import ConfigError, Malformed, Retryable
+from pipeline.gateway.auth import bearer
 from pipeline.producer import NoAnswer, Producer, Refused, SyncProducer
 from pipeline.topics import partition_of
+from tests.patience import STUCK_S
+from tests.stack.doors_site import KEY, PARTITIONS, SECRET, Site, Worker, opened_site, serving
 
 
 @pytest.fixture(scope="module")

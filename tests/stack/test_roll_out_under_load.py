@@ -12,9 +12,6 @@ from pathlib import Path
 
 import aiohttp
 import pytest
-from deployment_site import Deployment, furnished
-from patience import STUCK_S
-from real_stages import serving, settled
 
 from inference.registry.content import BUNDLE_FILE, MANIFEST_FILE
 from inference.registry.keys import MANIFEST_ALGORITHMS, SigningKey
@@ -22,13 +19,16 @@ from inference.registry.release import RELEASE_KEYS, SHIPPED, sign_folder
 from inference.registry.rollout import WHOLE
 from inference.registry.wrapping import Tenant, create_worker
 from pipeline import wiring
-from pipeline.adapters.embedded.supervisor import free_port
-from pipeline.adapters.kafka import PartitionReader
-from pipeline.adapters.kafka_write import Publisher
 from pipeline.config import Gateway, Generate, Kafka, Keys, Models, Settings
+from pipeline.embedded.supervisor import free_port
 from pipeline.events.codec import decode
 from pipeline.events.messages import Access
 from pipeline.events.records import Decision, Outcome
+from pipeline.kafka.reader import PartitionReader
+from pipeline.kafka.writer import Publisher
+from tests.deployment_site import Deployment, furnished
+from tests.patience import STUCK_S
+from tests.stack.real_stages import serving, settled
 
 CALLERS = 4
 

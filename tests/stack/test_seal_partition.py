@@ -8,18 +8,17 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from patience import looks
-
-from pipeline.adapters.clickhouse import ClickHouse
-from pipeline.adapters.embedded.store import EmbeddedStore, StoreSettings
-from pipeline.adapters.embedded.supervisor import free_port
-from pipeline.adapters.kafka import Offsets
-from pipeline.adapters.kafka_write import Publisher
-from pipeline.adapters.key_files import create_log_keys
 from pipeline.audit.checkpoint import LogKeys
+from pipeline.clickhouse.store import ClickHouse
+from pipeline.embedded.store import EmbeddedStore, StoreSettings
+from pipeline.embedded.supervisor import free_port
 from pipeline.events.codec import encode
 from pipeline.events.messages import Access
-from pipeline.runner.seal import Rim, SealPartition
+from pipeline.kafka.offsets import Offsets
+from pipeline.kafka.writer import Publisher
+from pipeline.keys.files import create_log_keys
+from pipeline.seal.partition import Rim, SealPartition
+from tests.patience import looks
 
 LARGE, COUNT = 900_000, 80
 

@@ -10,21 +10,21 @@ from typing import Any
 
 import aiohttp
 import pytest
-from deployment_site import Deployment, furnished
-from real_stages import serving, settled
 
 from inference.watermark.secrets import create_master
 from pipeline import wiring
-from pipeline.adapters import topic_admin
-from pipeline.adapters.control_feed import ControlFeed
-from pipeline.adapters.embedded.supervisor import free_port
-from pipeline.adapters.kafka import PartitionReader
-from pipeline.adapters.registry import Registry
 from pipeline.config import Gateway, Generate, Kafka, Keys, Models, Settings
+from pipeline.control import topics as topic_admin
+from pipeline.control.feed import ControlFeed
+from pipeline.control.registry import Registry
+from pipeline.embedded.supervisor import free_port
 from pipeline.errors import ConfigError
 from pipeline.events.codec import decode
 from pipeline.events.control import Plan
 from pipeline.events.messages import Work
+from pipeline.kafka.reader import PartitionReader
+from tests.deployment_site import Deployment, furnished
+from tests.stack.real_stages import serving, settled
 
 PARTITIONS = 2
 ALONE = Plan(id="alone", models=("echo",), isolation="process", weight=300)

@@ -12,17 +12,17 @@ from typing import Any
 
 import aiohttp
 import pytest
-from deployment_site import CACHE
-from patience import looks
 
-from inference.watermark.account import SCHEME
+from inference.types import SCHEME
 from inference.watermark.keys import epoch_of
 from pipeline import wiring
-from pipeline.adapters.embedded.supervisor import free_port
-from pipeline.adapters.outcomes import sealed_outcomes
 from pipeline.cli import main
+from pipeline.clickhouse.outcomes import sealed_outcomes
+from pipeline.embedded.stack import LocalStack, Ports
+from pipeline.embedded.supervisor import free_port
 from pipeline.events.records import Outcome
-from pipeline.local import LocalStack, Ports
+from tests.deployment_site import CACHE
+from tests.patience import looks
 
 WORDS = ("zyzzyva", "quixotry", "oxbow", "gnomon", "fjord", "axolotl", "tmesis", "sphinx", "cwm", "umlaut", "iamb")
 """Hardly known to the model, so that it has much to choose from."""

@@ -11,18 +11,18 @@ from typing import Any
 
 import aiohttp
 import pytest
-from deployment_site import POLICIES, Deployment, furnished
-from model_server import KEY, ModelServer
-from model_server import serving as upstream
 from pydantic import SecretStr
-from real_stages import serving, settled
 
 from pipeline import wiring
-from pipeline.adapters.embedded.supervisor import free_port
-from pipeline.adapters.registry import read_policies
 from pipeline.config import Gateway, Generate, Kafka, Keys, Models, Settings
+from pipeline.control.registry import read_policies
+from pipeline.embedded.supervisor import free_port
 from pipeline.events.control import AnyDocument, Model, Plan
 from pipeline.events.records import Outcome
+from tests.deployment_site import POLICIES, Deployment, furnished
+from tests.model_server import KEY, ModelServer
+from tests.model_server import serving as upstream
+from tests.stack.real_stages import serving, settled
 
 MODEL = "somebody-elses"
 WORDS = "one two three four five six"

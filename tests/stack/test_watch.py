@@ -13,25 +13,25 @@ from pathlib import Path
 
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from heeding import await_heeding
-from patience import STUCK_S
 
 from detectors.base import Finding
-from pipeline.adapters.embedded.broker import EmbeddedBroker
-from pipeline.adapters.embedded.broker_config import BrokerSettings
-from pipeline.adapters.embedded.supervisor import Supervisor, free_port
-from pipeline.adapters.kafka import PartitionReader
-from pipeline.adapters.kafka_write import Publisher
 from pipeline.config import cache
+from pipeline.embedded.broker import EmbeddedBroker
+from pipeline.embedded.broker_config import BrokerSettings
+from pipeline.embedded.supervisor import Supervisor, free_port
 from pipeline.events.codec import decode, encode
 from pipeline.events.messages import Alert, FindingEvent
-from pipeline.stages import watch
+from pipeline.kafka.reader import PartitionReader
+from pipeline.kafka.writer import Publisher
 from pipeline.topics import BY_NAME
+from pipeline.watch import correlate as watch
+from tests.patience import STUCK_S
+from tests.stack.heeding import await_heeding
 
 CACHE = cache()
 WORKER = """
 import asyncio, signal, sys
-from pipeline.adapters.faust_watch import run
+from pipeline.watch.faust_app import run
 
 async def main():
     stop = asyncio.Event()

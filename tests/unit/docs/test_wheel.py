@@ -32,7 +32,7 @@ def below(suffix: str) -> set[Path]:
 
 def test_every_file_that_is_not_a_module_is_in_the_wheel(builder: Any) -> None:
     there = {path for path in below("") if (ROOT / path).is_file() and path.suffix not in LEFT_OUT}
-    assert Path("detectors/weights/prompts.npz") in there
+    assert Path("detectors/prompts/weights/prompts.npz") in there
     assert there - {Path(folder) / name for _, folder, _, names in builder.data_files for name in names} == set()
 
 

@@ -7,15 +7,15 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import torch
-from model_server import CONTEXT, ModelServer, serving
 
-from inference.chat import ChatTokenizer
-from inference.echo import EchoEngine
-from inference.engine import TorchEngine, TorchForward, shipped_model
-from inference.loop import BatchingEngine
-from inference.model import load_model
+from inference.batching.loop import BatchingEngine
+from inference.chat.chat import ChatTokenizer
+from inference.engines.echo import EchoEngine
+from inference.engines.torch import TorchEngine, TorchForward, shipped_model
+from inference.model.model import load_model
 from inference.remote.engine import RemoteEngine
 from inference.types import InferenceEngine
+from tests.model_server import CONTEXT, ModelServer, serving
 
 
 @pytest.fixture(scope="session")

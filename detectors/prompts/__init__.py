@@ -1,0 +1,1 @@
+"""Prompt injection: phrase rules and a learned scorer over several views of each text."""

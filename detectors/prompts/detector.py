@@ -1,0 +1,209 @@
+"""The prompt detector: phrase rules and the learned scorer over the same readings, one score and one zone per part.
+
+A part's log-odds are those of its worst reading: what the scorer gives, and on top what the rules found there. They are
+counted from the flag threshold of the part's role and language, so a score of one half is that threshold everywhere.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from math import exp, inf
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from detectors.base import HIGH, LOW, MEDIUM, Finding, Transcript
+from detectors.prompts.grams import Hashed, hashed, join
+from detectors.prompts.language import LANGUAGES, languages
+from detectors.prompts.phrases import ROLES, Best, PhraseDetector, order, smuggled
+from detectors.prompts.scorer import HEADS, Floats, Margins, Model, Scorer, load
+from detectors.prompts.views import Passage, Seen, batches, collapsed, readings, repetitive
+
+Zone = Literal["pass", "uncertain", "block"]
+SCORE = "injection.score"
+MENTION = 1.5
+"""Log-odds taken off where rules find their phrases spoken about and none in use."""
+AT_ONCE = 64
+"""Passages scored together; their sums stay in the processor's cache."""
+_SCORED = frozenset(("user", "document", "system"))
+_HEAD_OF = {"user": 0, "document": 1, "system": 2}
+_CEILING = 30.0
+
+
+class Verdict(NamedTuple):
+    """What is known of one part. `odds` are log-odds above the flag threshold; start, end bound its worst window."""
+
+    passage: Passage
+    odds: float
+    zone: Zone
+    language: str
+    view: str
+    start: int
+    end: int
+    findings: tuple[Finding, ...]
+
+    @property
+    def score(self) -> float:
+        """0 .. 1; one half is the flag threshold."""
+        return 1 / (1 + exp(-max(-_CEILING, min(_CEILING, self.odds))))
+
+    @property
+    def flagged(self) -> bool:
+        return self.odds >= 0
+
+
+class _Worst(NamedTuple):
+    """The worst reading of a passage so far."""
+
+    odds: float
+    language: int
+    seen: Seen
+    start: int
+    end: int
+
+
+class PromptDetector:
+    """Phrase rules and learned scorer together; `name` is what a failure is reported under."""
+
+    name = "prompts"
+
+    def __init__(self, model: Model | None = None, scorer: Scorer | None = None) -> None:
+        shipped = load() if model is None or scorer is None else (model, scorer)
+        self.model, self.scorer = shipped
+        self.phrases = PhraseDetector()
+        zones = self.model.zones
+        self._flags = [[zones[head][language].flag for language in LANGUAGES] for head in HEADS]
+        self._steps = [
+            [(zones[head][lang].uncertain - zones[head][lang].flag, zones[head][lang].block - zones[head][lang].flag)
+             for lang in LANGUAGES] for head in HEADS
+        ]  # fmt: skip
+        self._floors = [min(zone.uncertain for zone in zones[head].values()) for head in HEADS]
+
+    def screen(self, texts: Sequence[Transcript]) -> list[tuple[Finding, ...]]:
+        """Findings per transcript, ordered by turn, then start; parts of the operator's own are not read."""
+        found: list[list[Finding]] = [[] for _ in texts]
+        for batch in batches(texts, ROLES, AT_ONCE):
+            best, worst = self._read(batch)
+            for passage in batch:
+                found[passage.row] += smuggled(passage)
+            for (at, _), finding in best.items():
+                found[batch[at].row].append(finding)
+            for at, reading in worst.items():
+                if (zone := self._zone(batch[at], reading)) != "pass":
+                    found[batch[at].row].append(_finding(batch[at], reading, zone))
+        return [tuple(sorted(row, key=order)) if row else () for row in found]
+
+    def assess(self, texts: Sequence[Transcript]) -> list[list[Verdict]]:
+        """Per transcript a verdict on each part that holds text and has a head of its own, system parts too."""
+        out: list[list[Verdict]] = [[] for _ in texts]
+        for batch in batches(texts, _SCORED, AT_ONCE):
+            best, worst = self._read(batch, everything=True)
+            rules: dict[int, list[Finding]] = defaultdict(list)
+            for (at, _), finding in best.items():
+                rules[at].append(finding)
+            for at, reading in sorted(worst.items()):
+                passage = batch[at]
+                findings = tuple(sorted([*rules[at], *smuggled(passage)], key=order))
+                zone, (start, end) = self._zone(passage, reading), _place(reading)
+                language, view = LANGUAGES[reading.language], reading.seen.name
+                verdict = Verdict(passage, reading.odds, zone, language, view, start, end, findings)
+                out[passage.row].append(verdict)
+        return out
+
+    def _zone(self, passage: Passage, reading: _Worst) -> Zone:
+        uncertain, block = self._steps[_HEAD_OF[passage.role]][reading.language]
+        return "block" if reading.odds >= block else "uncertain" if reading.odds >= uncertain else "pass"
+
+    def _read(self, batch: Sequence[Passage], everything: bool = False) -> tuple[Best, dict[int, _Worst]]:
+        """What rules found, and the worst reading of each passage: only of those near a zone, or of every one."""
+        best: Best = {}
+        worst: dict[int, _Worst] = {}
+        for seen, grams in readings(batch):
+            self._pass(batch, seen, grams, best, worst, everything)
+        return best, worst
+
+    def _pass(
+        self,
+        batch: Sequence[Passage],
+        seen: Sequence[Seen],
+        grams: Hashed,
+        best: Best,
+        worst: dict[int, _Worst],
+        everything: bool,
+    ) -> None:
+        found: Best = {}
+        self.phrases.match(batch, seen, grams, found)
+        for key, finding in found.items():
+            if key not in best or finding.severity > best[key].severity:
+                best[key] = finding
+        roles = np.array([_HEAD_OF.get(batch[view.at].role, -1) for view in seen])
+        extra = self._evidence(seen, found, batch)
+        for head in sorted(set(roles.tolist()) - {-1}):
+            margins = self.scorer.margins(grams, head)
+            odds = blend(margins, self.model.worst[HEADS[head]]) + extra
+            near = np.flatnonzero((roles == head) & ((odds >= self._floors[head]) | everything))
+            # most texts are far from any threshold, and then their language does not matter
+            tongues = languages(grams.joined, grams.codes, near.tolist())
+            for index, language in zip(near.tolist(), tongues.tolist(), strict=True):
+                above = float(odds[index] - self._flags[head][language])
+                begin, end = int(grams.joined.starts[index]), int(grams.joined.ends[index])
+                step = self._steps[head][language][0]
+                if above >= step and repetitive(grams.chars[-1, begin:end], grams.codes[begin:end]):
+                    above = min(above, self._collapsed(seen[index].text, head, float(extra[index]), language))
+                span = int(margins.starts[index]), int(margins.ends[index])
+                _keep(_Worst(above, language, seen[index], *span), worst)
+
+    def _collapsed(self, text: str, head: int, extra: float, language: int) -> float:
+        """Odds over the flag threshold once repetition is taken out: neither dashes nor numbers add up to an attack."""
+        short = collapsed(text)
+        if 2 * len(short) > len(text):
+            return inf
+        margins = self.scorer.margins(hashed(join([short])), head)
+        return float(blend(margins, self.model.worst[HEADS[head]])[0]) + extra - self._flags[head][language]
+
+    def _evidence(self, seen: Sequence[Seen], found: Best, batch: Sequence[Passage]) -> Floats:
+        """Log-odds that the rules add to each reading; what was found in a passage counts for all of its readings."""
+        extra = np.zeros(len(seen))
+        if not found:
+            return extra
+        uses: dict[int, list[Finding]] = defaultdict(list)
+        for (at, _), finding in found.items():
+            if finding.severity > LOW:
+                uses[at].append(finding)
+        mentioned = {at for at, _ in found} - uses.keys()
+        for index, view in enumerate(seen):
+            if rules := uses.get(view.at):
+                extra[index] = evidence(self.model, rules)
+            elif view.at in mentioned:
+                extra[index] = -MENTION
+        return extra
+
+
+def evidence(model: Model, uses: Sequence[Finding]) -> float:
+    """Log-odds that these uses of rules add: the surest in full, up to three more, and a disguise around one."""
+    sure = max(finding.confidence for finding in uses) / 100
+    hidden = any(finding.view in ("loose", "decoded") for finding in uses)
+    return model.use * sure + model.more * min(3, len(uses) - 1) + model.hidden * hidden
+
+
+def blend(margins: Margins, share: float) -> Floats:
+    """The whole text's margin and its worst window's, `share` parts of the latter."""
+    return margins.whole * (1 - share) + margins.worst * share
+
+
+def _keep(reading: _Worst, worst: dict[int, _Worst]) -> None:
+    at = reading.seen.at
+    if reading.seen.text and (at not in worst or reading.odds > worst[at].odds):
+        worst[at] = reading
+
+
+def _place(reading: _Worst) -> tuple[int, int]:
+    return reading.seen.place(reading.start, reading.end)
+
+
+def _finding(passage: Passage, reading: _Worst, zone: Zone) -> Finding:
+    """HIGH in the block zone, MEDIUM from the flag threshold on, LOW for what is merely uncertain."""
+    severity = HIGH if zone == "block" else MEDIUM if reading.odds >= 0 else LOW
+    percent = round(100 / (1 + exp(-max(-_CEILING, min(_CEILING, reading.odds)))))
+    return Finding(SCORE, severity, percent, *_place(reading), reading.seen.name, passage.turn)

@@ -1,0 +1,103 @@
+"""What made the prompt detector decide: rules with their words, and the n-grams that weigh most.
+
+The one place where a detector gives text back: for the person at a terminal who typed it, never for a record.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from typing import NamedTuple
+
+from detectors.base import Part, Role
+from detectors.prompts.assess import PROMPTS, Assessment, assess
+from detectors.prompts.detector import blend
+from detectors.prompts.grams import CHAR_BITS, OFFSETS, SIZES, blocks, hashed, join
+from detectors.prompts.scorer import HEADS, SMOOTH
+from detectors.prompts.views import Passage, readings
+
+MAX_CHARS = 20_000
+"""Characters of the text whose n-grams are listed."""
+TOP = 12
+_KINDS = ("2 chars", "3 chars", "4 chars", "word", "2 words", "3 words", "skip")
+
+
+class Shown(NamedTuple):
+    """A rule that fired, with the words it matched."""
+
+    rule: str
+    severity: int
+    confidence: int
+    view: str
+    start: int
+    end: int
+    text: str
+
+
+class Gram(NamedTuple):
+    """An n-gram of the worst reading and the log-odds that all its places add."""
+
+    kind: str
+    text: str
+    weight: float
+
+
+class Explanation(NamedTuple):
+    score: float
+    zone: str
+    flagged: bool
+    language: str
+    view: str
+    version: str
+    rules: list[Shown]
+    grams: list[Gram]
+
+
+def explain(text: str, role: Role = "user") -> Explanation:
+    """Why `text` is scored as it is in this role."""
+    (verdict,) = assess([(Part(role, text),)])
+    rules = [
+        Shown(f.rule, f.severity, f.confidence, f.view, f.start, f.end, text[f.start : f.end][:80])
+        for f in verdict.findings
+    ]
+    grams = _grams(_reading(text, role, verdict), HEADS.index(role))
+    shown = verdict.score, verdict.zone, verdict.flagged, verdict.language, verdict.view
+    return Explanation(*shown, PROMPTS.model.version, rules, grams)
+
+
+def _reading(text: str, role: Role, verdict: Assessment) -> str:
+    """The reading that the verdict is about: of those of its name, the worst."""
+    named: list[str] = []
+    for seen, _ in readings([Passage(0, 0, role, text[:MAX_CHARS])]):
+        named += [view.text for view in seen if view.name == verdict.view and view.text]
+    if not named:
+        return ""
+    head = HEADS.index(role)
+    odds = blend(PROMPTS.scorer.margins(hashed(join(named)), head), PROMPTS.model.worst[role])
+    return named[int(odds.argmax())]
+
+
+def _grams(text: str, head: int) -> list[Gram]:
+    """The TOP grams by absolute weight, heaviest first."""
+    joined = join([text])
+    scorer = PROMPTS.scorer
+    unit = scorer.heads[head].scale / (len(text) + 1 + SMOOTH) ** 0.5
+    totals: dict[tuple[int, str], float] = defaultdict(float)
+    for block in blocks(hashed(joined)):
+        table = scorer.weights[head][OFFSETS[block.order] : OFFSETS[block.order] + SIZES[block.order]]
+        values = table.take(block.slots).tolist()
+        places = range(len(values)) if block.places is None else block.places.tolist()
+        for place, value in zip(places, values, strict=True):
+            if value:
+                totals[block.order, _text(joined.text, place, block.order)] += value * unit
+    ordered = sorted(totals.items(), key=lambda item: (-abs(item[1]), item[0]))
+    return [Gram(_KINDS[order], gram, weight) for (order, gram), weight in ordered[:TOP]]
+
+
+def _text(text: str, place: int, order: int) -> str:
+    """What the gram at this place reads."""
+    if order < len(CHAR_BITS):
+        return text[place : place + order + 2].replace("\x00", "")
+    count = (1, 2, 3, 3)[order - len(CHAR_BITS)]
+    words = re.compile(r"\w+").findall(text[place : place + 200])[:count]
+    return " _ ".join((words[0], words[-1])) if _KINDS[order] == "skip" else " ".join(words)

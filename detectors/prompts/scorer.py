@@ -1,0 +1,184 @@
+"""The learned scorer: a linear model over hashed n-grams, one set of weights per role, for a whole batch at once.
+
+Weights are small integers, so a text's margin is the same alone, in a batch and on every machine. What
+each place adds is known once for all; a window's margin is a difference of two running sums, divided by the square root
+of its length. `python -m detectors.prompts.training` makes the weights; `weights/prompts.md` says from what.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from importlib import resources
+from typing import Annotated, NamedTuple
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from detectors.prompts.grams import WIDTH, Hashed
+
+HEADS = ("user", "document", "system")
+SMOOTH = 16
+"""Characters added to every length, so that one word says less than a sentence made of such."""
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+
+class Head(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How one role's integer margins become log-odds. `window`, `stride`: characters; longer texts are windowed.
+
+    `many`: log-odds that the worst of n windows loses for each natural logarithm of n, as the worst of many is high by
+    chance alone.
+    """
+
+    scale: float
+    bias: float
+    window: Annotated[int, msgspec.Meta(ge=16)]
+    stride: Annotated[int, msgspec.Meta(ge=1)]
+    many: float = 0.0
+
+
+class Margins(NamedTuple):
+    """Per text, log-odds before rules: of the whole, and of the worst window with where it lies in the text."""
+
+    whole: Floats
+    worst: Floats
+    starts: Ints
+    ends: Ints
+
+
+class Scorer:
+    """Weights (3, WIDTH) int8 in the order of HEADS."""
+
+    def __init__(self, weights: npt.NDArray[np.int8], heads: dict[str, Head]) -> None:
+        self.weights = weights
+        self.heads = tuple(heads[name] for name in HEADS)
+
+    def places(self, grams: Hashed, head: int) -> npt.NDArray[np.int16]:
+        """Sum of the weights at each place of the batch."""
+        table = self.weights[head]
+        found = table.take(grams.chars)
+        sums: npt.NDArray[np.int16] = np.add(found[0], found[1], dtype=np.int16)
+        sums += found[2]
+        sums[grams.starts] += np.add.reduce(table.take(grams.words), axis=0, dtype=np.int16)
+        return sums
+
+    def total(self, grams: Hashed, head: int) -> int:
+        """Sum of all weights: what `places` adds up to."""
+        table = self.weights[head]
+        return int(table.take(grams.chars).sum(dtype=np.int64)) + int(table.take(grams.words).sum(dtype=np.int64))
+
+    def margins(self, grams: Hashed, head: int) -> Margins:
+        """Of every text of the batch, read in the role of HEADS[head]."""
+        form = self.heads[head]
+        starts, ends = grams.joined.starts, grams.joined.ends
+        lengths = ends - starts
+        if len(starts) == 1 and lengths[0] <= form.window:
+            whole = _margin(np.array((self.total(grams, head),)), lengths + 1, form)
+            return Margins(whole, whole, np.zeros_like(lengths), lengths)
+        sums = self.places(grams, head)
+        if len(starts) == 1:
+            return _alone(sums, int(starts[0]), int(ends[0]), form)
+        bounds = np.empty(2 * len(starts), dtype=np.intp)
+        np.subtract(starts, 1, out=bounds[0::2])
+        bounds[1::2] = ends
+        whole = _margin(np.add.reduceat(sums, bounds, dtype=np.int64)[0::2], lengths + 1, form)
+        long = (lengths > form.window).nonzero()[0]
+        if not len(long):
+            return Margins(whole, whole, np.zeros_like(lengths), lengths)
+        worst, begin, end = whole.copy(), np.zeros_like(starts), lengths
+        running = np.zeros(len(sums) + 1, dtype=np.int64)
+        np.cumsum(sums, out=running[1:])
+        rows, low = _windows(starts[long], ends[long], form)
+        high = low + form.window
+        value = _margin(running[high] - running[low], high - low, form)
+        best = _first_best(rows, value)
+        worst[long] = value[best] - form.many * np.log(windows_of(lengths[long], form))
+        begin[long], end[long] = low[best] - starts[long], high[best] - starts[long]
+        return Margins(whole, worst, begin, end)
+
+
+def _alone(sums: npt.NDArray[np.int16], start: int, end: int, form: Head) -> Margins:
+    """The margins of one text that has windows: as of many, with few calls, which are what it costs."""
+    running = np.zeros(len(sums) + 1, dtype=np.int64)
+    np.add.accumulate(sums, dtype=np.int64, out=running[1:])
+    last = end - form.window
+    low = np.arange(start, last + form.stride, form.stride)
+    low[-1] = last
+    value = running.take(low + form.window)
+    value -= running.take(low)
+    odds = value * form.scale / math.sqrt(form.window + float(SMOOTH)) + form.bias
+    best = int(odds.argmax())
+    total = int(running[end]) - int(running[start - 1])
+    whole = total * form.scale / math.sqrt(end - start + 1 + float(SMOOTH)) + form.bias
+    worst = float(odds[best]) - form.many * _log(len(low))
+    begin = int(low[best]) - start
+    return Margins(*(np.array((one,)) for one in (whole, worst, begin, begin + form.window)))
+
+
+@functools.cache
+def _log(count: int) -> float:
+    """As numpy gives it for many."""
+    return float(np.log(np.array((count,)))[0])
+
+
+def _margin(sums: Ints, lengths: npt.NDArray[np.intp], form: Head) -> Floats:
+    return np.asarray(sums * form.scale / np.sqrt(lengths + float(SMOOTH)) + form.bias, dtype=np.float64)
+
+
+def windows_of(lengths: npt.NDArray[np.intp], form: Head) -> npt.NDArray[np.intp]:
+    """How many windows texts of these lengths have; at most `window` characters are one."""
+    return np.asarray(-(-np.maximum(lengths - form.window, 0) // form.stride) + 1, dtype=np.intp)
+
+
+def _windows(
+    starts: npt.NDArray[np.intp], ends: npt.NDArray[np.intp], form: Head
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """(text, start) of every window: one each `stride`, and the last one ends with the text."""
+    counts = windows_of(ends - starts, form)
+    rows = np.repeat(np.arange(len(starts)), counts)
+    within = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return rows, np.minimum(starts[rows] + within * form.stride, ends[rows] - form.window)
+
+
+def _first_best(rows: npt.NDArray[np.intp], value: Floats) -> npt.NDArray[np.intp]:
+    """Index of each row's highest value, the first of equals."""
+    order = np.lexsort((-value, rows))
+    return order[np.flatnonzero(np.diff(rows, prepend=-1))]
+
+
+class Zone(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Log-odds from which a text of one language is uncertain, flagged and blocked."""
+
+    uncertain: float
+    flag: float
+    block: float
+
+
+class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`weights/prompts.json`: how margins and rules add up, and one threshold per role and language."""
+
+    version: str
+    heads: dict[str, Head]
+    worst: dict[str, float]
+    """By role, the share of the worst window in the margin; the rest is the whole text's."""
+    use: float
+    """Log-odds that a rule's use at full confidence adds."""
+    more: float
+    """Log-odds for each further rule in use, three at most."""
+    hidden: float
+    """Log-odds for a use that only an undone disguise shows."""
+    zones: dict[str, dict[str, Zone]]
+
+
+@functools.cache
+def load() -> tuple[Model, Scorer]:
+    """The model that is shipped."""
+    folder = resources.files("detectors.prompts") / "weights"
+    model = msgspec.json.decode((folder / "prompts.json").read_bytes(), type=Model)
+    with resources.as_file(folder / "prompts.npz") as file, np.load(file) as held:
+        weights = np.asarray(held["weights"], dtype=np.int8)
+    if weights.shape != (len(HEADS), WIDTH):
+        raise ValueError(f"weights/prompts.npz: expected shape {(len(HEADS), WIDTH)}, found {weights.shape}")
+    return model, Scorer(weights, model.heads)

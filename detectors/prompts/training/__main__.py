@@ -1,0 +1,276 @@
+"""Train the prompt scorer: `python -m detectors.prompts.training [--labels FILE] FOLDER`; FOLDER holds `train.jsonl`.
+
+Prints the leave-one-source-out tables, then writes `weights/prompts.npz` and `weights/prompts.json`. The same rows and
+seed give the same files.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import sys
+import zipfile
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+from msgspec.structs import replace
+
+from detectors.prompts.language import LANGUAGES
+from detectors.prompts.scorer import HEADS, Head, Model, Zone, windows_of
+from detectors.prompts.training.decide import (
+    DOCUMENT_TAIL,
+    MANY,
+    SHARES,
+    Stack,
+    ordinary,
+    recall_table,
+    stack,
+    tail,
+    zones,
+)
+from detectors.prompts.training.folds import (
+    FAMILIES,
+    MAX_CHARS,
+    Readings,
+    Wide,
+    deal,
+    group,
+    held_out,
+    learn,
+    lesson,
+    quantised,
+    readings,
+)
+from detectors.prompts.training.labelled import LabelError, labelled
+from detectors.prompts.training.rows import (
+    DOCUMENT_WINDOW,
+    PROSE,
+    USER_WINDOW,
+    Row,
+    document_examples,
+    drawing,
+    instructions,
+    prose,
+    read,
+    requests,
+    sayings,
+    user_examples,
+    weights,
+)
+from detectors.prompts.training.synthesis import NOTHING, Borrowed, synthesise
+from detectors.prompts.training.unseen import UNSEEN, kind_of, unseen_deeds
+from detectors.text.normalize import clean
+
+SEED = 1
+VERSION = "7"
+MAX_BENIGN = 2_000
+"""Benign rows of one source that are learned from."""
+DOCUMENT_FOLDS = 8
+"""Few sources hold documents; with fewer folds those that are most alike would be held out together."""
+_SHORT = 200
+_FORMS = {"user": (USER_WINDOW, 100), "document": (DOCUMENT_WINDOW, 32), "system": (USER_WINDOW, 100)}
+"""Window and stride in characters."""
+
+
+class Trained(NamedTuple):
+    """One head: its weights, and what its held-out rows decided."""
+
+    weights: npt.NDArray[np.int8]
+    head: Head
+    share: float
+    stack: Stack
+    zones: dict[str, Zone]
+
+
+def borrowed_of(rows: Sequence[Row]) -> Borrowed:
+    """What the families' templates take from the pack."""
+    harmful: dict[str, list[str]] = defaultdict(list)
+    for row in rows:
+        if row.label == "harmful" and len(row.text) < _SHORT:
+            harmful[row.language].append(row.text)
+    return Borrowed(harmful, requests(rows), sayings(rows), instructions(rows))
+
+
+def training_rows(file: Path) -> list[Row]:
+    """The pack's rows, at most MAX_BENIGN benign ones of a source, and those written for this project."""
+    rows = read(file)
+    borrowed = borrowed_of(rows)
+    sizes = Counter(row.source for row in rows)
+    draw = drawing(f"{SEED}")
+    kept = [row for row in rows if row.attack or draw.random() < MAX_BENIGN / sizes[row.source]]
+    return kept + synthesise(SEED, borrowed)
+
+
+def train_user(rows: Sequence[Row]) -> Trained:
+    weight = weights(rows)
+    taught = lesson(user_examples(rows, range(len(rows)), weight, SEED))
+    margins = held_out(rows, deal(rows), taught, *_FORMS["user"], SEED)
+    found = readings(rows, *margins)
+    share, added = _best_share(rows, found, weight)
+    odds = added.odds(found, share)
+    _show("user", rows, odds, cut := zones(rows, odds, found.language))
+    return Trained(*quantised(learn(taught, SEED), *_FORMS["user"]), share, added, cut)
+
+
+def train_document(rows: Sequence[Row], added: Stack, borrowed: Borrowed = NOTHING) -> Trained:
+    """Documents; rules add as much as they do for users, in units of this head's margin.
+
+    Thresholds rest on pages of kinds and on twins of deeds that the model which reads them did not see.
+    """
+    weight = weights(rows)
+    taught = lesson(document_examples(rows, range(len(rows)), weight, SEED))
+    form = _FORMS["document"]
+    mine = [index for index, row in enumerate(rows) if row.role == "document" and row.subset != PROSE]
+    whole, worst = held_out(rows, deal(rows, DOCUMENT_FOLDS), taught, *form, SEED, only=mine)
+    kinds = np.array([kind_of(row) for row in rows])
+    pages = [at for at, index in enumerate(mine) if kinds[index] >= 0 and not rows[index].attack]
+    whole[pages], worst[pages] = held_out(rows, kinds, taught, *form, SEED, only=[mine[at] for at in pages])
+    unseen, *more = unseen_deeds(rows, borrowed, form, SEED)
+    documents = [*(rows[index] for index in mine), *unseen]
+    found = readings(documents, np.append(whole, more[0]), np.append(worst, more[1]))
+    # twins that a model reads which knows none of the families say what no model in use would
+    placing = [at for at, row in enumerate(documents) if not row.source.startswith(f"{FAMILIES}/")]
+    many, found = _best_many(documents, found, added, placing)
+    own = stack(documents, found, [weight[index] for index in mine] + weights(unseen), 1.0)
+    own = added._replace(bias=own.bias)
+    odds = own.odds(found, 1.0)
+    cut = _placed(documents, odds, found, placing)
+    _show("document", documents, odds, cut)
+    held, head = quantised(learn(taught, SEED), *form)
+    return Trained(held, replace(head, many=many), 1.0, own, cut)
+
+
+def _placed(rows: Sequence[Row], odds: Wide, found: Readings, placing: Sequence[int]) -> dict[str, Zone]:
+    return zones([rows[at] for at in placing], odds[placing], found.language[placing], DOCUMENT_TAIL)
+
+
+def train_system(rows: Sequence[Row], user: Trained) -> Trained:
+    """The user's examples with system prompts as further benign ones, so that telling a model its role is no attack."""
+    # a tenth of the rest is enough here, where little is at stake: system prompts are the operator's own words
+    rows = [row for at, row in enumerate(rows) if row.role == "system" or at % 10 == 0]
+    weight = [value * (4.0 if row.role == "system" else 1.0) for row, value in zip(rows, weights(rows), strict=True)]
+    taught = lesson(user_examples(rows, range(len(rows)), weight, SEED))
+    mine = [index for index, row in enumerate(rows) if row.role == "system"]
+    system = [rows[index] for index in mine]
+    halves = np.array([index % 2 if row.role == "system" else 2 for index, row in enumerate(rows)])
+    found = readings(system, *held_out(rows, halves, taught, *_FORMS["system"], SEED, only=mine))
+    cut = zones(system, user.stack.odds(found, user.share), found.language)
+    return Trained(*quantised(learn(taught, SEED), *_FORMS["system"]), user.share, user.stack, cut)
+
+
+def _best_many(rows: Sequence[Row], found: Readings, added: Stack, placing: Sequence[int]) -> tuple[float, Readings]:
+    """What the worst of many windows loses, by the mean recall at the threshold, and the readings without it."""
+    lengths = np.array([len(clean(row.text[:MAX_CHARS]).text) for row in rows], dtype=np.intp)
+    windows = np.log(windows_of(lengths, Head(1, 0, *_FORMS["document"])))
+    tried = [(many, found._replace(worst=found.worst - many * windows)) for many in MANY]
+
+    def flagged(read: Readings) -> float:
+        odds = added.odds(read, 1.0)
+        cut = _placed(rows, odds, read, placing)
+        return _mean_recall(rows, odds, {language: zone.flag for language, zone in cut.items()})
+
+    return max(tried, key=lambda each: (flagged(each[1]), -each[0]))
+
+
+def _best_share(rows: Sequence[Row], found: Readings, weight: Sequence[float]) -> tuple[float, Stack]:
+    """The share of the worst window with the best mean recall over sources at 1 % of ordinary traffic."""
+    best = (-1.0, 0.0, Stack(0, 1, 0, 0, 0))
+    for share in SHARES:
+        added = stack(rows, found, weight, share)
+        odds = added.odds(found, share)
+        best = max(best, (_mean_recall(rows, odds), share, added))
+    return best[1], best[2]
+
+
+def _mean_recall(rows: Sequence[Row], odds: Wide, cuts: Mapping[str, float] | None = None) -> float:
+    """Over sources and languages; above these cuts, or 1 % of ordinary rows where none are given."""
+    caught: dict[tuple[str, str], list[bool]] = defaultdict(list)
+    for language in LANGUAGES:
+        plain = ordinary(rows, language)
+        if not plain.any() or (cuts is not None and language not in cuts):
+            continue
+        cut = cuts[language] if cuts is not None else tail(odds[plain], np.ones(int(plain.sum())), 0.01)
+        for row, value in zip(rows, odds, strict=True):
+            if row.attack and row.language == language:
+                caught[language, group(row.source)].append(bool(value > cut))
+    return float(np.mean([np.mean(each) for each in caught.values() if len(each) >= 20]))
+
+
+def _show(name: str, rows: Sequence[Row], odds: Wide, cut: dict[str, Zone]) -> None:
+    print(f"\nleave one source out: {name}")
+    names = [row.source if row.source.startswith((FAMILIES, UNSEEN)) else group(row.source) for row in rows]
+    flags = {language: zone.flag for language, zone in cut.items()}
+    print("\n".join(recall_table(rows, odds, flags, names)), flush=True)
+
+
+def assembled(heads: dict[str, Trained]) -> Model:
+    """Every head in log-odds of its stack; a language without rows of its own has the strictest threshold known."""
+    user = heads["user"].stack
+    forms, cuts = {}, {}
+    for name, trained in heads.items():
+        slope, head = trained.stack.slope, trained.head
+        bias = head.bias * slope + trained.stack.bias
+        forms[name] = replace(head, scale=head.scale * slope, bias=bias, many=head.many * slope)
+        strict = max(trained.zones.values(), key=lambda zone: zone.flag)
+        cuts[name] = {language: trained.zones.get(language, strict) for language in LANGUAGES}
+    shares = {name: trained.share for name, trained in heads.items()}
+    return Model(VERSION, forms, shares, user.use, user.more, user.hidden, cuts)
+
+
+def train(rows: Sequence[Row], borrowed: Borrowed = NOTHING) -> dict[str, Trained]:
+    """Every head, with its tables printed on the way."""
+    user = train_user([row for row in rows if row.role == "user"])
+    document = train_document(
+        [*(row for row in rows if row.role == "document" or row.label == "injection"), *prose(rows)],
+        user.stack,
+        borrowed,
+    )
+    return {
+        "user": user,
+        "document": document,
+        "system": train_system([row for row in rows if row.role != "document"], user),
+    }
+
+
+def write(heads: dict[str, Trained], folder: Path) -> None:
+    """`prompts.npz` and `prompts.json`, without the time of day that an archive would bear."""
+    held = io.BytesIO()
+    np.save(held, np.stack([heads[name].weights for name in HEADS]))
+    with zipfile.ZipFile(folder / "prompts.npz", "w") as archive:
+        entry = zipfile.ZipInfo("weights.npy")
+        entry.compress_type = zipfile.ZIP_DEFLATED
+        archive.writestr(entry, held.getvalue(), compresslevel=9)
+    text = msgspec.json.format(msgspec.json.encode(assembled(heads)), indent=2)
+    (folder / "prompts.json").write_bytes(text + b"\n")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Train and write, or only print the tables; 2 where the folder has no rows or the labels are none."""
+    parser = argparse.ArgumentParser(prog="python -m detectors.prompts.training", description=__doc__)
+    parser.add_argument("folder", type=Path, help="holds train.jsonl, as make detectors DATA=FOLDER gives it")
+    parser.add_argument("--tables", action="store_true", help="print the tables and write nothing")
+    parser.add_argument("--labels", type=Path, help="what analysts labelled, with texts; one more source")
+    home = Path(str(resources.files("detectors.prompts") / "weights"))
+    parser.add_argument("--to", type=Path, default=home, help="folder")
+    asked = parser.parse_args(arguments)
+    file = asked.folder / "train.jsonl"
+    if not file.is_file():
+        parser.error(f"expected a folder with train.jsonl, came {asked.folder}")
+    try:
+        more = labelled(asked.labels) if asked.labels else []
+    except (OSError, LabelError) as error:
+        parser.error(str(error))
+    heads = train([*training_rows(file), *more], borrowed_of(read(file)))
+    if not asked.tables:
+        write(heads, asked.to)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,184 @@
+"""Leave-one-source-out: every row is read by a model that saw no row of its source, and what it says decides the rest.
+
+Sources that hold much the same are one group; groups are dealt to folds, attacks by size, so that none is learned from
+a copy of it. What was written for this project is a fold of its own.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from detectors.base import LOW, Finding, Part
+from detectors.prompts.grams import OFFSETS, WIDTH, codes_of, hashed, join
+from detectors.prompts.language import languages
+from detectors.prompts.phrases import PhraseDetector
+from detectors.prompts.scorer import HEADS, Head, Scorer
+from detectors.prompts.training.fit import Floats, Grams, Linear, fit, grams_of
+from detectors.prompts.training.rows import Example, Row
+from detectors.text.normalize import clean
+
+FOLDS = 3
+EPOCHS = 3
+DECAY = 1e-6
+FAMILIES = "families"
+"""The group of the rows written for this project."""
+MAX_CHARS = 16_000
+"""Characters of a row that are read when it is scored."""
+_BATCH = 256
+Wide = npt.NDArray[np.float64]
+
+
+class Readings(NamedTuple):
+    """Of each row: log-odds of the whole text and of its worst window, and what the rules say."""
+
+    whole: Wide
+    worst: Wide
+    sure: Wide
+    """Highest confidence of a rule's use, 0 .. 1."""
+    more: Wide
+    """Further rules in use, three at most."""
+    hidden: Wide
+    """1 where only an undone disguise showed one."""
+    language: npt.NDArray[np.intp]
+
+
+def group(source: str) -> str:
+    """Sources that copy from one another or hold too little to stand alone are one group."""
+    if source.startswith("families/"):
+        return FAMILIES
+    if source.startswith("AdityaK"):
+        return "securing-llms"
+    if source in ("NVIDIA/garak", "whylabs/langkit", "Giskard-AI/prompt-injections"):
+        return "garak, langkit, giskard"
+    return source.split("(clean")[0]
+
+
+def deal(rows: Sequence[Row], folds: int = FOLDS) -> npt.NDArray[np.intp]:
+    """The fold that holds out each row: `folds` for those written here, so that the others are read with them."""
+    place = {FAMILIES: folds}
+    for attacks in (True, False):
+        sizes = Counter(group(row.source) for row in rows if row.attack == attacks)
+        sizes.pop(FAMILIES, None)
+        for name, _ in sizes.most_common():
+            place.setdefault(name, (len(place) - 1) % folds)
+    return np.array([place[group(row.source)] for row in rows])
+
+
+class Lesson(NamedTuple):
+    """Examples as numbers, with the row that each was made of."""
+
+    grams: Grams
+    attack: Floats
+    weight: Floats
+    row: npt.NDArray[np.intp]
+
+    def without(self, rows: npt.NDArray[np.bool_]) -> Lesson:
+        """The examples of all rows but these."""
+        kept = np.flatnonzero(~rows[self.row])
+        return Lesson(self.grams.take(kept), self.attack[kept], self.weight[kept], self.row[kept])
+
+
+def lesson(examples: Iterable[Example]) -> Lesson:
+    held = list(examples)
+    return Lesson(
+        grams_of([example.text for example in held]),
+        np.array([example.attack for example in held], dtype=np.float32),
+        np.array([example.weight for example in held], dtype=np.float32),
+        np.array([example.row for example in held], dtype=np.intp),
+    )
+
+
+def learn(taught: Lesson, seed: int, decay: float = DECAY) -> Linear:
+    """The model, in which a line of dashes or a row of one letter weighs nothing: it would add up to whatever it is."""
+    model = fit(taught.grams, taught.attack, taught.weight, epochs=EPOCHS, decay=decay, seed=seed)
+    model.weights[monotone()] = 0
+    return model
+
+
+@functools.cache
+def monotone() -> npt.NDArray[np.int32]:
+    """The ids of 3 and 4 times the same printable ASCII character, and of a sign twice."""
+    found: set[int] = set()
+    for sign in map(chr, range(0x21, 0x7F)):
+        ids, counts = np.unique(grams_of([sign * 12]).ids, return_counts=True)
+        inner = ids[(counts > 1) & ((ids >= OFFSETS[1]) | (not sign.isalnum()))]
+        found.update(inner.tolist())
+    return np.array(sorted(found), dtype=np.int32)
+
+
+def quantised(model: Linear, window: int, stride: int) -> tuple[npt.NDArray[np.int8], Head]:
+    """Weights as int8; the largest tenth of a thousandth is clipped."""
+    used = np.abs(model.weights[model.weights != 0])
+    scale = float(np.quantile(used, 0.9999)) / 127 if len(used) else 1.0
+    held = np.clip(np.rint(model.weights / scale), -127, 127).astype(np.int8)
+    return held, Head(scale=scale, bias=model.bias, window=window, stride=stride)
+
+
+def scorer_of(weights: npt.NDArray[np.int8], head: Head) -> Scorer:
+    """A scorer with one head in the place of all."""
+    return Scorer(np.broadcast_to(weights, (len(HEADS), WIDTH)), dict.fromkeys(HEADS, head))
+
+
+def margins(scorer: Scorer, texts: Sequence[str], head: int = 0) -> tuple[Wide, Wide]:
+    """(whole, worst window) of each text, as it reads clean."""
+    whole, worst = np.zeros(len(texts)), np.zeros(len(texts))
+    for at in range(0, len(texts), _BATCH):
+        joined = join([clean(text[:MAX_CHARS]).text for text in texts[at : at + _BATCH]])
+        found = scorer.margins(hashed(joined), head)
+        whole[at : at + _BATCH], worst[at : at + _BATCH] = found.whole, found.worst
+    return whole, worst
+
+
+def held_out(
+    rows: Sequence[Row],
+    fold: npt.NDArray[np.intp],
+    taught: Lesson,
+    window: int,
+    stride: int,
+    seed: int,
+    only: Sequence[int] | None = None,
+) -> tuple[Wide, Wide]:
+    """(whole, worst window) of each row by the model that did not see its fold; of the rows `only` where given."""
+    mine = np.arange(len(rows)) if only is None else np.asarray(only)
+    whole, worst = np.zeros(len(rows)), np.zeros(len(rows))
+    for number in sorted(set(fold[mine].tolist())):
+        model = learn(taught.without(fold == number), seed)
+        out = mine[fold[mine] == number]
+        scorer = scorer_of(*quantised(model, window, stride))
+        whole[out], worst[out] = margins(scorer, [rows[index].text for index in out])
+    return whole[mine], worst[mine]
+
+
+def readings(rows: Sequence[Row], whole: Wide, worst: Wide) -> Readings:
+    """The margins with what rules and language say of the same rows."""
+    detector = PhraseDetector()
+    sure, more, hidden = np.zeros(len(rows)), np.zeros(len(rows)), np.zeros(len(rows))
+    tongue = np.zeros(len(rows), dtype=np.intp)
+    for at in range(0, len(rows), _BATCH):
+        part = rows[at : at + _BATCH]
+        texts = [row.text[:MAX_CHARS] for row in part]
+        joined = join([clean(text).text for text in texts])
+        tongue[at : at + _BATCH] = languages(joined, codes_of(joined.text))
+        role = part[0].role if part[0].role in ("user", "document") else "user"
+        found = detector.screen([(Part("document" if role == "document" else "user", text),) for text in texts])
+        for index, findings in enumerate(found, at):
+            sure[index], more[index], hidden[index] = evidence_of(findings)
+    return Readings(whole, worst, sure, more, hidden, tongue)
+
+
+def evidence_of(findings: Sequence[Finding]) -> tuple[float, float, float]:
+    uses = [finding for finding in findings if finding.severity > LOW]
+    if not uses:
+        return 0.0, 0.0, 0.0
+    hidden = any(finding.view in ("loose", "decoded") for finding in uses)
+    return max(finding.confidence for finding in uses) / 100, min(3.0, len(uses) - 1), float(hidden)
+
+
+def target(rows: Sequence[Row]) -> Floats:
+    return np.array([row.attack for row in rows], dtype=np.float32)

@@ -1,0 +1,153 @@
+"""The readings of a batch of passages: each once as it reads clean, the few that hide something also undone."""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from detectors.base import Role, Transcript
+from detectors.prompts.grams import Bytes, Codes, Hashed, Joined, hashed, join
+from detectors.prompts.suspicion import encoded_at, spelled_at
+from detectors.text.decode import tagged, undone
+from detectors.text.loose import loose
+from detectors.text.normalize import View, clean_all
+
+MAX_UNIT = 16
+_REPEATED = re.compile(rf"(.{{1,{MAX_UNIT}}}?)\1{{3,}}", re.DOTALL)
+_NUMBERS = re.compile(r"[0-9]+(?:[ ,;:.\-/+|\n]{1,2}[0-9]+){3,}")
+MAX_BATCH_CHARS = 1_048_576
+"""Characters joined for one pass; bounds the memory of a batch of large prompts."""
+
+
+class Passage(NamedTuple):
+    """One part under examination: transcript `row`, part `turn`."""
+
+    row: int
+    turn: int
+    role: Role
+    text: str
+
+
+class Seen(NamedTuple):
+    """One reading of passage `at` of the batch; `view` is None where lower case is all that differs."""
+
+    at: int
+    view: View | None
+    text: str
+
+    @property
+    def name(self) -> str:
+        return "clean" if self.view is None else self.view.name
+
+    def place(self, start: int, end: int) -> tuple[int, int]:
+        """The non-empty range `[start, end)` of this reading in offsets of the original part."""
+        if self.view is None:
+            return start, end
+        span = self.view.span(start, end)
+        return span.start, span.end
+
+
+def collapsed(text: str) -> str:
+    """The text with what stands there four times or more in a row, up to 16 characters each, kept three times, and a
+    list of numbers as one."""
+    return _REPEATED.sub(r"\1\1\1", _NUMBERS.sub("0", text))
+
+
+def repetitive(fours: Codes, codes: Codes | Bytes) -> bool:
+    """Whether `collapsed` could halve the text with these grams of four characters (`char_grams`) and these code
+    points; False is sure.
+
+    Of a unit that stands there k times in a row, all but k + 3 characters begin a gram that also began one unit before;
+    only runs of a single character lose more than that, one each. Of a list of numbers a fifth at least are digits.
+    """
+    if 12 * int(np.count_nonzero((codes >= 0x30) & (codes <= 0x39))) > len(codes):
+        return True
+    same = np.zeros(len(fours), dtype=np.bool_)
+    for unit in range(1, MAX_UNIT + 1):
+        same[unit:] |= fours[unit:] == fours[:-unit]
+    return 8 * int(np.count_nonzero(same)) > len(fours)
+
+
+def batches(texts: Sequence[Transcript], roles: frozenset[str], limit: int) -> Iterator[list[Passage]]:
+    """The parts in these roles that hold text, in batches of at most `limit` and MAX_BATCH_CHARS plus one part."""
+    batch: list[Passage] = []
+    size = 0
+    for row, transcript in enumerate(texts):
+        for turn, part in enumerate(transcript):
+            if part.role not in roles or not part.text:
+                continue
+            batch.append(Passage(row, turn, part.role, part.text))
+            size += len(part.text)
+            if size >= MAX_BATCH_CHARS or len(batch) >= limit:
+                yield batch
+                batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def first_views(batch: Sequence[Passage]) -> list[Seen]:
+    seen = [Seen(at, None, passage.text.lower()) for at, passage in enumerate(batch)]
+    if wide := [at for at, passage in enumerate(batch) if not passage.text.isascii()]:
+        for at, view in zip(wide, clean_all([batch[at].text for at in wide]), strict=True):
+            seen[at] = Seen(at, view, view.text)
+    return seen
+
+
+class Further(NamedTuple):
+    """What a closer look at a batch gave."""
+
+    instead: dict[int, Seen]
+    """By passage, the reading that stands for its first one: without its encoded runs, escapes and spelled-out words
+    read. A wrapper says nothing of what it holds."""
+    more: list[Seen]
+
+
+SPELLED = 0.7
+"""A reading that joins letters stands for the first one where it has at most this share of its length."""
+
+
+def further_views(batch: Sequence[Passage], seen: Sequence[Seen], joined: Joined) -> Further:
+    """Loose and decoded views of the passages that look spelled out or encoded."""
+    instead: dict[int, Seen] = {}
+    more: list[Seen] = []
+    starts = joined.starts.tolist()
+    shape = joined.text.encode("ascii", "replace")
+    encoded = {max(0, bisect_right(starts, at) - 1) for at in encoded_at(shape, joined.text)}
+    for index, (at, view, _) in enumerate(seen):
+        if view is not None and view.starts is not None and tagged(batch[at].text):
+            encoded.add(index)
+    for index in sorted(encoded):
+        at = seen[index].at
+        found = undone(batch[at].text)
+        if found.plain is not None:
+            instead[at] = Seen(at, found.plain, found.plain.text)
+        for read in found.inside:
+            more += [Seen(at, each, each.text) for each in (read, loose(read)) if each is not None and each.text]
+    spelled = {max(0, bisect_right(starts, at) - 1) for at in spelled_at(shape, joined.text)}
+    for index in sorted(spelled | {index for index, view in enumerate(seen) if view.at in instead}):
+        at, view, text = instead.get(seen[index].at, seen[index])
+        joint = loose(view or View("clean", text))
+        if joint is None:
+            continue
+        if len(joint.text) <= SPELLED * len(text):
+            instead[at] = Seen(at, joint, joint.text)
+        else:
+            more.append(Seen(at, joint, joint.text))
+    return Further(instead, more)
+
+
+def readings(batch: Sequence[Passage]) -> Iterator[tuple[Sequence[Seen], Hashed]]:
+    """First the reading that stands for each passage, then all further ones together, if any."""
+    seen = first_views(batch)
+    joined = join([view.text for view in seen])
+    instead, more = further_views(batch, seen, joined)
+    if instead:
+        seen = [instead.get(view.at, view) for view in seen]
+        joined = join([view.text for view in seen])
+    yield seen, hashed(joined)
+    if more:
+        yield more, hashed(join([view.text for view in more]))

@@ -1,0 +1,1 @@
+"""Continuous batching: scheduler, KV blocks, fairness between tenants, and the loop that drives a model."""

@@ -1,0 +1,1 @@
+"""The transformer in torch: layers, paged attention, adapters, and its CUDA kernels."""

@@ -1,0 +1,1 @@
+"""Choosing the next token: filters, Gumbel-max draws, watermark-ready."""

@@ -1,1 +1,0 @@
-"""The rim: Kafka, ClickHouse, HTTP, processes. Only wiring knows this package."""

@@ -1,0 +1,1 @@
+"""ADMIT answers every request once: identity, policy, screening, quotas; it alone writes `decisions`."""

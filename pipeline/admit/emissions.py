@@ -1,0 +1,156 @@
+"""What follows from a record of ``decisions`` once it is written: work, responses, findings, dead letters.
+
+Pure, and a function of the record and the request's own bytes alone, so whoever takes a partition over can repeat
+it. Repeats are harmless: workers drop them by request id, gateways by position, watch by alert id.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import msgspec
+
+from detectors.accounts.response import DUTIES
+from detectors.base import MEDIUM, Finding, risk
+from pipeline.admit import policy
+from pipeline.admit.intake import Intake, Raw, keeps
+from pipeline.events import plans
+from pipeline.events.codec import encode
+from pipeline.events.control import Control
+from pipeline.events.emission import Emission, lane_partition
+from pipeline.events.messages import DeadLetter, FindingEvent, Response, Work
+from pipeline.events.records import Decision, Outcome
+from pipeline.topics import partition_of
+
+REVIEWED = Finding("extraction.review", MEDIUM, 90, 0, 0, "account", 0)
+"""Stands for an account under review where findings decide what is kept."""
+
+
+
+
+
+
+def needs_body(decision: Decision) -> bool:
+    """Whether acting on the decision takes the request's own bytes."""
+    return decision.verdict == "admit" and decision.facts.kind == "inference"
+
+
+def after_decision(decision: Decision, partition: int, control: Control, intake: Intake | None) -> list[Emission]:
+    """Emissions of one decision; ``intake`` is needed where ``needs_body`` says so."""
+    partitions = control.require_deployment().partitions
+    sent = []
+    if decision.verdict == "admit":
+        work = _work(decision, partition, control, intake)
+        key = work.request.encode()
+        topic = plans.work_topic(control, decision.tenant)
+        sent.append(Emission(topic, partition_of(key, partitions), key, encode(work)))
+    elif decision.facts.client_request and decision.tenant:
+        sent.append(_refusal(decision, partitions))
+    event = _finding(decision)
+    if event is not None:
+        sent.append(Emission("findings", partition, decision.organisation.encode(), encode(event)))
+    return sent + [_shared(decision, signature, partitions) for signature in decision.signatures]
+
+
+def after_outcome(outcome: Outcome, partitions: int) -> list[Emission]:
+    """An outcome that no worker reported must be told to whoever waits."""
+    if outcome.result != "expired" or outcome.completion >= 0:
+        return []
+    response = Response(outcome.request, outcome.client_request, outcome.tenant, "refusal", reason="expired")
+    where = lane_partition(outcome.lane, partitions)
+    return [Emission("responses", where, outcome.request.encode(), encode(response))]
+
+
+def dead_letter(raw: Raw, partition: int, reason: str) -> Emission:
+    """The trace of bytes that could not be understood; they stay in ``requests``."""
+    letter = DeadLetter(
+        "requests", partition, raw.offset, raw.time, reason, len(raw.value), hashlib.sha256(raw.value).digest()
+    )
+    return Emission("dead_letters", partition, b"", encode(letter))
+
+
+def _work(decision: Decision, partition: int, control: Control, intake: Intake | None) -> Work:
+    facts, cancel = decision.facts, decision.facts.kind == "cancel"
+    named = (
+        decision.first if cancel else decision.request,
+        partition,
+        decision.organisation,
+        decision.tenant,
+        decision.principal,
+        facts.client_request,
+        facts.lane,
+        facts.deadline,
+        cancel,
+    )
+    if cancel:
+        return Work(*named)
+    assert intake is not None
+    assert intake.body is not None
+    plan, model = control.plans[control.tenants[decision.tenant].plan], control.models.get(facts.model)
+    return Work(
+        *named,
+        model=facts.model,
+        max_tokens=facts.max_tokens,
+        input_bound=facts.input_bound,
+        sampling=intake.body.sampling,
+        sealed=intake.body.sealed,
+        wrap=intake.wrap,
+        keep="all" if keeps(plan, _told(decision)) else plan.keep_texts,
+        blanks=policy.blanks(plan, facts.findings),
+        blank_personal=policy.blanks_personal(plan),
+        output=plan.output,
+        personal=plan.personal,
+        conceal=policy.conceals(decision.step),
+        weight=plan.weight,
+        risk=risk(facts.findings + decision.findings),
+        verbatim=plan.verbatim,
+        system_prompt=plan.system_prompt,
+        adapter=(model and model.adapter) or "",
+    )
+
+
+def _refusal(decision: Decision, partitions: int) -> Emission:
+    response = Response(
+        decision.request,
+        decision.facts.client_request,
+        decision.tenant,
+        "refusal",
+        reason=decision.reasons[0],
+        limit=decision.limit,
+        retry_after_ms=decision.retry_after_ms,
+        first=decision.first,
+    )
+    where = lane_partition(decision.facts.lane, partitions)
+    return Emission("responses", where, decision.request.encode(), encode(response))
+
+
+def _told(decision: Decision) -> tuple[Finding, ...]:
+    """The findings for which a text is kept; an account under review has one at every request."""
+    review = DUTIES[decision.step].review
+    return decision.facts.findings + decision.findings + ((REVIEWED,) if review else ())
+
+
+def _shared(decision: Decision, signature: int, partitions: int) -> Emission:
+    """What an account keeps saying, sent where the same wording of every organisation arrives."""
+    who = (decision.organisation, decision.tenant, decision.principal)
+    shared = FindingEvent(decision.request, decision.facts.time, *who, "admit", decision.verdict)
+    event = msgspec.structs.replace(shared, signature=signature, score=decision.score)
+    key = signature.to_bytes(8, "big")
+    return Emission("findings", partition_of(key, partitions), key, encode(event))
+
+
+def _finding(decision: Decision) -> FindingEvent | None:
+    findings = decision.facts.findings + decision.findings
+    if not decision.tenant or (not findings and decision.verdict == "admit"):
+        return None
+    return FindingEvent(
+        decision.request,
+        decision.facts.time,
+        decision.organisation,
+        decision.tenant,
+        decision.principal,
+        "admit",
+        decision.verdict,
+        decision.reasons,
+        findings,
+    )

@@ -1,0 +1,214 @@
+"""What a record of ``requests`` says: genuine or not, readable or not, and what the detectors see in its text.
+
+The first half of ADMIT, free of state: a batch of raw records in, one ``Intake`` each out. The signature is checked
+before anything is parsed, the text is opened last, and a fault is a reason, never an exception. Between ``Door.open``
+and ``Opened.intakes`` somebody else reads the texts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+
+from detectors.accounts.features import Sampling, turned
+from detectors.base import Finding, Part, Screened, Transcript
+from inference.types import input_token_bound
+from pipeline.admit.decide import Caller, caller_of
+from pipeline.errors import Malformed
+from pipeline.events import wire
+from pipeline.events.control import Control, Plan
+from pipeline.events.records import Facts
+from pipeline.keys.vault import Vault
+
+_UNREAD = Screened()
+
+
+class Raw(NamedTuple):
+    """One record as it lies in the topic; ``time`` is the broker's, in Unix ms."""
+
+    offset: int
+    time: int
+    value: bytes
+    headers: Sequence[tuple[str, bytes]]
+
+
+class Intake(NamedTuple):
+    """The facts, and what running the request takes; ``body`` is None where there is nothing to run."""
+
+    facts: Facts
+    body: wire.InferenceBody | None = None
+    wrap: bytes = b""
+
+
+class _Draft(msgspec.Struct, gc=False):
+    """What is known of one record so far; a fault ends it."""
+
+    raw: Raw
+    fault: str = ""
+    envelope: wire.Envelope | None = None
+    genuine: bool = False
+    caller: Caller | None = None
+    target: str = ""
+    body: wire.InferenceBody | None = None
+    text: bytes = b""
+    transcript: Transcript = ()
+
+
+class Opened:
+    """A batch of records that were verified and opened; what its texts say is still to come."""
+
+    def __init__(self, drafts: Sequence[_Draft]) -> None:
+        self._drafts = drafts
+        self.texts: list[Transcript] = [draft.transcript for draft in drafts if draft.transcript]
+
+    def intakes(self, screened: Sequence[Screened]) -> list[Intake]:
+        """One intake per record, in order; ``screened`` has one answer for each of ``texts``."""
+        found = iter(screened)
+        return [_intake(draft, next(found) if draft.transcript else _UNREAD) for draft in self._drafts]
+
+
+class Door:
+    """Opens the records of one partition."""
+
+    def __init__(self, control: Control, vault: Vault, partition: int) -> None:
+        self._control = control
+        self._vault = vault
+        self._partition = partition
+
+    def open(self, batch: Sequence[Raw]) -> Opened:
+        """Verify, decrypt and parse; the texts are to be screened together."""
+        drafts = [_Draft(raw) for raw in batch]
+        # step by step over the batch, as a loop of one step keeps its code in the processor's cache
+        for step in (self._read, self._verify, self._place, _parse, self._unseal, _listen):
+            for draft in drafts:
+                if not draft.fault:
+                    step(draft)
+        return Opened(drafts)
+
+    def reopen(self, raw: Raw) -> Intake:
+        """Body and wrap of a record whose decision is known already; nothing is verified again."""
+        envelope = wire.open_envelope(raw.headers)
+        return Intake(Facts(raw.offset, raw.time), wire.decode_inference(raw.value), envelope.wrap)
+
+    def _read(self, draft: _Draft) -> None:
+        try:
+            envelope = draft.envelope = wire.open_envelope(draft.raw.headers)
+        except Malformed:
+            draft.fault = "malformed"
+            return
+        draft.caller = caller_of(self._control, envelope.key)
+        if draft.caller is None:
+            draft.fault = "unknown_key"
+
+    def _verify(self, draft: _Draft) -> None:
+        envelope, value = draft.envelope, draft.raw.value
+        assert envelope is not None
+        draft.genuine = envelope.genuine(self._vault.key_secret(envelope.key), value)
+        if not draft.genuine:
+            draft.fault = "unsigned"
+
+    def _place(self, draft: _Draft) -> None:
+        envelope, caller = draft.envelope, draft.caller
+        assert envelope is not None
+        assert caller is not None
+        if abs(envelope.time - draft.raw.time) > wire.SKEW_MS:
+            draft.fault = "clock_skew"
+        elif caller.home != self._partition:
+            draft.fault = "misrouted"
+        elif not -1 <= envelope.lane < self._control.require_deployment().partitions:
+            draft.fault = "malformed"
+        elif len(draft.raw.value) > wire.MAX_VALUE_BYTES:
+            draft.fault = "input_too_long"
+
+    def _unseal(self, draft: _Draft) -> None:
+        envelope, caller, body = draft.envelope, draft.caller, draft.body
+        if body is None or envelope is None or caller is None:
+            return
+        try:
+            draft.text = self._vault.unseal(
+                caller.tenant.id, "request", "messages", envelope.request, body.sealed, envelope.wrap
+            )
+        except Malformed:
+            draft.fault = "undecryptable"
+
+
+def _parse(draft: _Draft) -> None:
+    envelope, value = draft.envelope, draft.raw.value
+    assert envelope is not None
+    try:
+        if envelope.kind == "inference":
+            draft.body = wire.decode_inference(value)
+        elif envelope.kind == "cancel":
+            draft.target = wire.decode_cancel(value).target
+        else:
+            draft.fault = "malformed"
+    except Malformed:
+        draft.fault = "malformed"
+
+
+def _listen(draft: _Draft) -> None:
+    if draft.body is None:
+        return
+    try:
+        messages = wire.decode_messages(draft.text)
+    except Malformed:
+        draft.fault = "malformed"
+    else:
+        draft.transcript = tuple([Part(m.role, m.content) for m in messages])  # type: ignore[arg-type]
+
+
+def _intake(draft: _Draft, screened: Screened) -> Intake:
+    found = screened.findings
+    raw, envelope, body, caller = draft.raw, draft.envelope, draft.body, draft.caller
+    if envelope is None or caller is None or not draft.genuine:
+        return Intake(Facts(raw.offset, raw.time, fault=draft.fault))
+    if body is None:
+        return Intake(_facts(raw, envelope, fault=draft.fault, target=draft.target))
+    facts = _facts(
+        raw,
+        envelope,
+        fault=draft.fault,
+        idempotency=body.idempotency,
+        model=body.model,
+        max_tokens=body.max_tokens,
+        input_bound=input_token_bound(draft.transcript),
+        deadline=raw.time + body.timeout_ms,
+        top_logprobs=body.top_logprobs if body.logprobs else -1,
+        biases=len(body.logit_bias),
+        findings=found,
+        features=_trace(body, screened),
+        text_digest=hashlib.sha256(body.sealed).digest(),
+        text=body.sealed if draft.transcript and keeps(caller.plan, found) else b"",
+    )
+    return Intake(facts, body, envelope.wrap)
+
+
+def _trace(body: wire.InferenceBody, screened: Screened) -> tuple[int, ...]:
+    """What the account is judged by, empty where nobody read the text."""
+    if not screened.features:
+        return ()
+    dials = Sampling(body.temperature, body.max_tokens, body.logprobs, body.top_logprobs, body.logit_bias)
+    return *screened.features, *turned(dials)
+
+
+def keeps(plan: Plan, found: Sequence[Finding]) -> bool:
+    """Whether the tenant's policy keeps the text of a request with these findings."""
+    return plan.keep_texts == "all" or (plan.keep_texts == "findings" and bool(found))
+
+
+def _facts(raw: Raw, envelope: wire.Envelope, **fields: Any) -> Facts:
+    return Facts(
+        offset=raw.offset,
+        time=raw.time,
+        kind=envelope.kind if envelope.kind in ("inference", "cancel") else "unknown",  # type: ignore[arg-type]
+        key=envelope.key,
+        client_request=envelope.request,
+        session=envelope.session,
+        counter=envelope.counter,
+        sent=envelope.time,
+        lane=envelope.lane,
+        **fields,
+    )

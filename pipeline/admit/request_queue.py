@@ -1,0 +1,126 @@
+"""The requests of one partition on their way to a decision: arrived, opened, and their texts read elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+
+from detectors.base import Screened, Transcript
+from pipeline.admit.intake import Door, Intake, Raw
+from pipeline.errors import Fatal
+from pipeline.kafka.inbox import Inbox
+from pipeline.kafka.offsets import Offsets
+from pipeline.kafka.reader import PartitionReader
+
+TAKE = 512
+"""Requests that are opened together; while they are decided the next ones are being screened."""
+_AHEAD_MS = 5_000
+Screen = Callable[[Sequence[Transcript]], Awaitable[Sequence[Screened]]]
+
+
+class Opening:
+    """What waits in ``requests[partition]``; ``arrived`` is rung when there is more to take."""
+
+    def __init__(
+        self, bootstrap: str, partition: int, offsets: Offsets, door: Door, screen: Screen, arrived: asyncio.Event
+    ) -> None:
+        self._bootstrap, self._partition, self._offsets = bootstrap, partition, offsets
+        self._door, self._screen, self._arrived = door, screen, arrived
+        self._inbox = Inbox(self._reader(), arrived)
+        self._under_way: asyncio.Task[tuple[int, list[Intake]]] | None = None
+        """The next requests, how many of those that wait they are, and what is read of them elsewhere right now."""
+        self.pending: deque[Intake] = deque()
+        """Opened and read, in order, and not decided."""
+        self.malformed: dict[int, Raw] = {}
+        """What will be a dead letter, by offset."""
+
+    async def start(self, offset: int) -> None:
+        await self._inbox.reader.start(offset)
+
+    def pump(self) -> None:
+        """Begin to take what arrives."""
+        self._inbox.start()
+
+    @property
+    def waiting(self) -> bool:
+        return bool(self.pending or self._inbox.waiting)
+
+    def by_offset(self) -> dict[int, Intake]:
+        return {intake.facts.offset: intake for intake in self.pending}
+
+    def take(self, count: int) -> dict[int, Intake]:
+        """The first ``count``, which were decided."""
+        return {i.facts.offset: i for i in (self.pending.popleft() for _ in range(count))}
+
+    async def fill(self, mark: int) -> None:
+        """Take what was opened, and have the next requests opened while these are decided. ``mark`` is the first
+        request that has no decision. Raises Fatal where the broker's clock is far ahead."""
+        while self._under_way is None or self._under_way.done() or not self.pending:
+            if self._under_way is not None:
+                await self._take_opened()
+            self._pass_over(mark)
+            if len(self.pending) >= TAKE or not self._open_next(mark):
+                return
+
+    async def read_again(self, offsets: Sequence[int]) -> dict[int, Intake]:
+        """Bodies of requests whose decisions are known already."""
+        reader, wanted, found = self._reader(), set(offsets), dict[int, Intake]()
+        try:
+            await reader.start(min(wanted), max(wanted) + 1)
+            while reader.position <= max(wanted):
+                for item in await reader.poll():
+                    if item.offset in wanted:
+                        found[item.offset] = self._door.reopen(Raw(item.offset, item.time, item.value, item.headers))
+        finally:
+            await reader.close()
+        return found
+
+    async def close(self) -> None:
+        if self._under_way is not None:
+            self._under_way.cancel()
+        await self._inbox.close()
+
+    def _reader(self) -> PartitionReader:
+        return PartitionReader(self._bootstrap, "requests", self._partition, self._offsets)
+
+    async def _take_opened(self) -> None:
+        under_way, self._under_way = self._under_way, None
+        assert under_way is not None
+        count, intakes = await under_way
+        self.pending += intakes
+        self._inbox.drop(count)
+
+    def _pass_over(self, mark: int) -> None:
+        """What was decided already, by another writer."""
+        while self.pending and self.pending[0].facts.offset < mark:
+            self.malformed.pop(self.pending.popleft().facts.offset, None)
+
+    def _open_next(self, mark: int) -> bool:
+        """Whether anything waits that can be opened."""
+        items = self._inbox.peek(TAKE)
+        if not items:
+            return False
+        if items[-1].time > clock() + _AHEAD_MS:
+            raise Fatal(
+                f"requests[{self._partition}]: broker time {items[-1].time} is more than {_AHEAD_MS} ms ahead of this "
+                "machine's clock. Set the clocks (NTP), then start again."
+            )
+        raws = [Raw(i.offset, i.time, i.value, i.headers) for i in items if i.offset >= mark]
+        self._under_way = asyncio.create_task(self._open(len(items), raws))
+        self._under_way.add_done_callback(lambda _: self._arrived.set())
+        return True
+
+    async def _open(self, count: int, raws: Sequence[Raw]) -> tuple[int, list[Intake]]:
+        opened = self._door.open(raws)
+        intakes = opened.intakes(await self._screen(opened.texts) if opened.texts else ())
+        for raw, intake in zip(raws, intakes, strict=True):
+            if intake.facts.fault == "malformed":
+                self.malformed[raw.offset] = raw
+        return count, intakes
+
+
+def clock() -> int:
+    """This machine's, in Unix ms."""
+    return int(time.time() * 1000)

@@ -1,0 +1,96 @@
+"""Feeds the offline verifier from the store, and on request from Kafka's own copy of the log."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from pipeline.audit.faults import Report
+from pipeline.audit.replay import Replay, Rules
+from pipeline.audit.verify import Row, Verifier
+from pipeline.clickhouse.store import ClickHouse
+from pipeline.errors import ConfigError
+from pipeline.events.chain import Entry
+from pipeline.kafka.reader import PartitionReader
+from pipeline.tables import MANIFESTS, RECORDS, Table
+
+_PAGE = 20_000
+Progress = Callable[[str], None]
+
+
+class Auditor:
+    """Verifies every origin of one store, as of its construction: batches sealed later are left for next time."""
+
+    def __init__(self, store: ClickHouse, verifier: Verifier, rules: Rules) -> None:
+        self._store, self._verifier, self._rules = store, verifier, rules
+        ends = store.query("SELECT origin, max(batch), max(size) FROM manifests GROUP BY origin ORDER BY origin")
+        self._ends = {str(origin): (int(batch), int(size)) for origin, batch, size in ends}
+        if not self._ends:
+            raise ConfigError("the store holds no manifest yet; wait for the first sealed batch (1 s after a request)")
+
+    def verify(self, say: Progress, sources: dict[str, list[Entry]] | None = None) -> Report:
+        """Walk all logs, the decisions with their derivation. ``sources``: origin → records of the topic."""
+        for origin in self._ends:
+            say(f"verifying {origin}")
+            _, topic, partition = origin.rsplit("/", 2)
+            replay = Replay(self._rules, int(partition), self._control(origin)) if topic == "decisions" else None
+            self._verifier.origin(
+                origin,
+                self._rows(MANIFESTS, origin, "batch", self._ends[origin][0] + 1),
+                self._rows(RECORDS, origin, "leaf", self._ends[origin][1]),
+                source=(sources or {}).get(origin),
+                replay=replay,
+            )
+        return self._verifier.report()
+
+    def origins(self) -> list[str]:
+        return list(self._ends)
+
+    def _control(self, origin: str) -> Iterator[tuple[int, bytes]]:
+        control = f"{origin.rsplit('/', 2)[0]}/control/0"
+        size = self._ends.get(control, (0, 0))[1]
+        offset, body = RECORDS.columns.index("offset"), RECORDS.columns.index("body")
+        return ((row[offset], row[body]) for row in self._rows(RECORDS, control, "leaf", size))
+
+    def _rows(self, table: Table, origin: str, by: str, end: int) -> Iterator[Row]:
+        """Rows below ``end`` in order; those beyond the end that a forger may have added come last, and are stray."""
+        kinds = {"time": "toUnixTimestamp64Milli(time)", "body": "base64Encode(body)"}
+        columns = ", ".join(kinds.get(name, f"`{name}`") for name in table.columns)
+        body = table.columns.index("body")
+        place = table.columns.index(by)
+        low = 0
+        while low < end:
+            sql = (
+                f"SELECT {columns} FROM `{table.name}` WHERE origin = {{origin:String}} "  # noqa: S608 - from tables.py
+                f"AND `{by}` >= {{low:UInt64}} AND `{by}` < {{high:UInt64}} ORDER BY `{by}`"
+            )
+            page = self._store.query(sql, {"origin": origin, "low": low, "high": min(end, low + _PAGE)})
+            low += _PAGE
+            for row in page:
+                yield [*row[:body], base64.b64decode(row[body]), *row[body + 1 :]] if place != body else row
+
+
+async def read_sources(bootstrap: str, origins: list[str]) -> dict[str, list[Entry]]:
+    """What Kafka still holds of each origin's topic."""
+    found: dict[str, list[Entry]] = {}
+    for origin in origins:
+        _, topic, partition = origin.rsplit("/", 2)
+        reader = PartitionReader(bootstrap, topic, int(partition))
+        try:
+            await reader.start(await reader.begin())
+            found[origin] = [item.entry() for item in await reader.read_to_end()]
+        finally:
+            await reader.close()
+    return found
+
+
+def as_document(report: Report) -> dict[str, Any]:
+    """For ``--json``."""
+    return {
+        "ok": report.ok,
+        **{name: getattr(report, name) for name in report.__struct_fields__ if name != "faults"},
+        "faults": [
+            {"origin": f.origin, "batch": f.batch, "leaf": f.leaf, "what": f.what} for f in report.faults
+        ],
+    }

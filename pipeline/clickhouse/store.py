@@ -1,0 +1,288 @@
+"""The ClickHouse store, embedded or a server: schema, exactly-once inserts, queries. Blocking: call it from a thread.
+
+**Exactly once.** One batch is one INSERT, guarded twice, since each guard alone has a hole:
+
+* ``insert_deduplication_token``: atomic with the commit, but forgotten after the table's window (10,000 inserts).
+* ``WHERE key NOT IN (rows of this batch)`` in the statement itself: never forgets, so a writer that was stopped for a
+  day and wakes up in the middle of its insert adds nothing; but two statements at the same moment do not see each
+  other. Those two carry the same token.
+
+Then the rows are read back: their number, and the sum of their bodies' CRC-32. (Beyond a limit on file sizes the
+embedded engine was seen to acknowledge a part whose file was cut short; a count alone comes from the part's header.)
+A crash can leave a part of a batch that lies in two months, as an insert is atomic within a partition only; the guard
+by row, not by batch, lets the next try add what is missing, under a token of its own. On a replicated cluster, set
+``insert_quorum`` and ``select_sequential_consistency`` in the account's profile, or the guard may read a replica that
+lags.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+import clickhouse_connect
+from clickhouse_connect.driver.exceptions import ClickHouseError, DatabaseError, OperationalError
+
+from pipeline.clickhouse.insert import Block, block_of, held, insert_missing
+from pipeline.clickhouse.native import declared, migrations
+from pipeline.errors import ConfigError, Fatal, PipelineError, Retryable
+from pipeline.tables import SCHEMA_VERSION, TABLES, Table
+
+CONNECT_S = 30.0
+ANSWER_S = 150
+_NO_ACCESS = {192, 193, 194, 497, 516}
+# Errors whose text speaks of the statement alone; the text of others may quote a stored value.
+_ABOUT_SQL = {36, 42, 43, 46, 47, 60, 62, 63, 81, 115, 164, 215, 386, 456}
+# Too many parts, no space, no memory, time-outs, network, read-only replica: the same statement may do later.
+_PASSES = {159, 202, 209, 210, 225, 236, 241, 242, 243, 252, 285, 319, 394, 425, 999}
+
+
+class ClickHouse:
+    """One database on one server. Safe to share between threads; call `connect` first."""
+
+    def __init__(self, url: str, user: str, password: str, database: str = "sluice") -> None:
+        self._url = url
+        self._user = user
+        self._password = password
+        self._database = database
+        self._types = declared()
+        self._client: Any = None
+
+    def connect(self, timeout_s: float = CONNECT_S) -> None:
+        """Wait until the server answers.
+
+        Raises ConfigError (bad URL, account refused) or Retryable (no answer within `timeout_s` seconds).
+        """
+        parts = urlsplit(self._url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ConfigError(f"clickhouse.url: expected http(s)://host:port, came {parts.scheme}://{parts.hostname}")
+        began, tries, last = time.monotonic(), 0, ""
+        while True:
+            tries += 1
+            try:
+                self._client = clickhouse_connect.get_client(
+                    interface=parts.scheme,
+                    host=parts.hostname,
+                    port=parts.port or (8443 if parts.scheme == "https" else 8123),
+                    username=self._user,
+                    password=self._password,
+                    compress=False,
+                    send_receive_timeout=ANSWER_S,
+                    autogenerate_session_id=False,
+                )
+            except ClickHouseError as error:
+                found = self._translate(error)
+                if isinstance(found, ConfigError):
+                    raise found from None
+                last = str(found)
+            else:
+                # The database may not exist yet, so the client is told of it only now.
+                self._client.database = self._database
+                return
+            if time.monotonic() - began >= timeout_s:
+                raise Retryable(
+                    f"ClickHouse at {self._place} did not answer in {timeout_s:.0f} s ({tries} tries; last: {last}). "
+                    "Is it running, and is clickhouse.url right?"
+                )
+            time.sleep(min(0.2 * tries, 2.0))
+
+    def close(self) -> None:
+        """Let go of the connections."""
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
+    def schema_version(self) -> int:
+        """The newest migration recorded in the store; 0 for an empty one."""
+        if not self._exists("tables", "database = {db:String} AND name = 'schema_version'"):
+            return 0
+        return int(self.query("SELECT max(version) FROM schema_version")[0][0])
+
+    def apply_migrations(self) -> int:
+        """Bring the store to this program's schema; returns the number of migrations applied, 0 when none was due.
+
+        Each statement may be repeated, so a crash in between is mended by the next call. Raises ConfigError where
+        the store is newer than this program.
+        """
+        self._command(f"CREATE DATABASE IF NOT EXISTS `{self._database}`", database=False)
+        version = self._known_version()
+        due = [(number, statements) for number, statements in migrations() if number > version]
+        for number, statements in due:
+            for statement in statements:
+                self._command(statement)
+            done = "INSERT INTO schema_version (version, applied) SELECT {version:UInt32}, now64(3)"
+            self._command(done, {"version": number})
+        return len(due)
+
+    def check_tables(self) -> list[str]:
+        """What is wrong with the store's schema, one sentence each; empty when it fits this program."""
+        if not self._exists("databases", "name = {db:String}"):
+            return [f"database {self._database} is missing; run `sluice tables apply`"]
+        try:
+            version = self._known_version()
+        except ConfigError as error:
+            return [str(error)]
+        problems = []
+        if version < SCHEMA_VERSION:
+            problems.append(f"schema version is {version}, expected {SCHEMA_VERSION}; run `sluice tables apply`")
+        rows = self.query(
+            "SELECT table, name, type FROM system.columns WHERE database = {db:String} LIMIT 10000",
+            {"db": self._database},
+        )
+        live: dict[str, dict[str, str]] = {}
+        for table, name, kind in rows:
+            live.setdefault(table, {})[name] = kind
+        for name, columns in self._types.items():
+            if name not in live:
+                problems.append(f"table {name} is missing")
+                continue
+            problems += _differences(name, columns, live[name])
+        for declared_table in TABLES:
+            gap = set(declared_table.columns) - set(self._types.get(declared_table.name, ()))
+            if gap:
+                problems.append(f"table {declared_table.name}: no migration creates {', '.join(sorted(gap))}")
+        return problems
+
+    def insert(self, table: Table, rows: Sequence[Sequence[object]], token: str) -> bool:
+        """Insert the rows of one batch, each in the order of ``table.columns``; see `insert_batch`."""
+        return self.insert_batch([(table, list(zip(*rows, strict=True)))], token)
+
+    def insert_batch(self, parts: Sequence[tuple[Table, Sequence[Sequence[Any]]]], token: str) -> bool:
+        """Make sure that the store holds one batch exactly once: in each table all rows of its origin and batch, at
+        most 64 MiB.
+
+        Per table one sequence per column of ``table.columns``; times in Unix ms; `token` is equal for equal rows. The
+        tables are written in order. False where every row was there before. Returns only when the rows have been read
+        back. Raises Retryable (nothing is known: do it again) or Fatal (a value of the wrong type, or the store holds
+        other rows than the batch).
+        """
+        given = [(table, columns) for table, columns in parts if columns and columns[0]]
+        blocks = [block_of(table, self._types[table.name], columns) for table, columns in given]
+        if not blocks:
+            return False
+        wrote = [self._insert_missing(block, token) for block in blocks]
+        found = self._held(blocks)
+        for place, block in enumerate(blocks):
+            if found[place][0] < block.rows:
+                # The token is known but rows are missing: a batch that was cut off between two partitions.
+                wrote.append(self._insert_missing(block, f"{token}:{found[place][0]}"))
+        if len(wrote) > len(blocks):
+            found = self._held(blocks)
+        for block, (rows, checksum) in zip(blocks, found, strict=True):
+            _require_held(block, rows, checksum)
+        return any(wrote)
+
+    def query(self, sql: str, parameters: Mapping[str, object] | None = None) -> list[tuple[Any, ...]]:
+        """All rows of a SELECT; values go in as ``{name:Type}`` parameters, never into the text."""
+        return self.query_named(sql, parameters)[1]
+
+    def query_named(
+        self, sql: str, parameters: Mapping[str, object] | None = None
+    ) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
+        """The columns' names, and the rows as ``query`` gives them."""
+        try:
+            found = self._connected().query(sql, parameters=dict(parameters or {}))
+            return tuple(found.column_names), list(found.result_rows)
+        except ClickHouseError as error:
+            raise self._translate(error) from None
+
+    @property
+    def _place(self) -> str:
+        parts = urlsplit(self._url)
+        return f"{parts.scheme}://{parts.hostname}:{parts.port}"
+
+    def _exists(self, of: str, where: str) -> bool:
+        """Asked outside the database, which may not exist yet."""
+        sql = f"SELECT count() > 0 FROM system.{of} WHERE {where}"  # noqa: S608 - both are constants of this file
+        try:
+            answer = self._connected().command(sql, parameters={"db": self._database}, use_database=False)
+        except ClickHouseError as error:
+            raise self._translate(error) from None
+        return bool(answer)
+
+    def _known_version(self) -> int:
+        version = self.schema_version()
+        if version > SCHEMA_VERSION:
+            raise ConfigError(
+                f"the store at {self._place} has schema version {version}, this program knows {SCHEMA_VERSION}; "
+                "run the newer program"
+            )
+        return version
+
+    def _insert_missing(self, block: Block, token: str) -> bool:
+        settings = {"insert_deduplication_token": token, "max_insert_threads": 1, "max_threads": 1}
+        summary = self._command(insert_missing(block), block.scope(0), block.content, settings)
+        return int(summary.get("written_rows", 0)) > 0
+
+    def _held(self, blocks: Sequence[Block]) -> list[tuple[int, int]]:
+        scopes = {name: value for place, block in enumerate(blocks) for name, value in block.scope(place).items()}
+        return [(int(rows), int(checksum)) for _, rows, checksum in self.query(held(blocks), scopes)]
+
+    def _command(
+        self,
+        sql: str,
+        parameters: dict[str, Any] | None = None,
+        rows: bytes | None = None,
+        settings: dict[str, Any] | None = None,
+        database: bool = True,
+    ) -> dict[str, Any]:
+        try:
+            done = self._connected().command(
+                sql, parameters=parameters, data=rows, settings=settings, use_database=database
+            )
+        except ClickHouseError as error:
+            raise self._translate(error) from None
+        return getattr(done, "summary", {})
+
+    def _connected(self) -> Any:
+        if self._client is None:
+            raise Fatal("ClickHouse.connect() comes first")
+        return self._client
+
+    def _translate(self, error: ClickHouseError) -> PipelineError:
+        """By fault. The engine's text goes along only where it cannot quote a stored value."""
+        code = getattr(error, "code", None)
+        if code in _NO_ACCESS:
+            return ConfigError(
+                f"ClickHouse at {self._place} refuses user {self._user!r} (code {code}); check the password"
+            )
+        if code is None and isinstance(error, (OperationalError, DatabaseError)):
+            return Retryable(f"ClickHouse at {self._place} gave no answer ({_reason(error)})")
+        what = f"code {code} {getattr(error, 'name', None) or ''}".rstrip()
+        if code in _PASSES:
+            return Retryable(f"ClickHouse at {self._place} cannot do it now: {what}")
+        detail = f": {str(error)[:300]}" if code in _ABOUT_SQL else ""
+        return Fatal(f"ClickHouse at {self._place} refuses a statement of this program, {what}{detail}")
+
+
+def _require_held(block: Block, rows: int, checksum: int) -> None:
+    name, batch = block.table.name, f"{block.origin} batch {block.batch}"
+    if rows != block.rows:
+        raise Fatal(
+            f"table {name} holds {rows} rows of {batch}, expected {block.rows}; "
+            "run `sluice audit verify` and look for another writer"
+        )
+    if checksum != block.checksum:
+        raise Fatal(
+            f"table {name} holds other bodies of {batch} than were sent; "
+            "run `sluice audit verify` and check the store's disk"
+        )
+
+
+def _reason(error: BaseException) -> str:
+    """The innermost cause's type, and its text where the operating system wrote it."""
+    while error.__cause__ is not None or error.__context__ is not None:
+        error = error.__cause__ or error.__context__  # type: ignore[assignment]
+    return str(error) if isinstance(error, OSError) else type(error).__name__
+
+
+def _differences(table: str, expected: Mapping[str, str], live: Mapping[str, str]) -> list[str]:
+    problems = []
+    for name, kind in expected.items():
+        if name not in live:
+            problems.append(f"table {table}: column {name} ({kind}) is missing")
+        elif live[name] != kind:
+            problems.append(f"table {table}: column {name} is {live[name]}, expected {kind}")
+    return problems

@@ -1,0 +1,86 @@
+"""The ``control`` topic folded into documents, and kept up to date."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from pipeline.errors import Malformed, Retryable
+from pipeline.events import control
+from pipeline.kafka.reader import Item, PartitionReader
+
+_log = logging.getLogger(__name__)
+_PAUSE_S = 1.0
+_LOOK_PAUSE_S = 0.05
+_LOOK_S = 5.0
+
+
+class ControlFeed:
+    """``control`` is mutated in place; its version is the offset of the last record read."""
+
+    def __init__(self, bootstrap: str) -> None:
+        self.control = control.Control()
+        self._reader = PartitionReader(bootstrap, "control", 0)
+        self._lock = asyncio.Lock()
+        self._look = asyncio.Lock()
+        self._looks, self._looked, self._end = 0, 0, 0
+        self._news = asyncio.Event()
+
+    async def start(self) -> None:
+        """Read all that is there. Raises Retryable where the broker or the topic is absent."""
+        await self._reader.start(0)
+        async with self._lock:
+            self._fold(await self._reader.read_to_end())
+
+    async def refresh(self) -> bool:
+        """Read up to the end as of now; True where something came."""
+        async with self._lock:
+            return self._fold(await self._reader.read_to_end())
+
+    async def follow(self, stop: asyncio.Event) -> None:
+        """Fold documents as they come until ``stop`` is set."""
+        while not stop.is_set():
+            try:
+                async with self._lock:
+                    self._fold(await self._reader.poll(wait_ms=100))
+            except Retryable as error:
+                _log.warning("control: %s", error)
+                await asyncio.sleep(_PAUSE_S)
+
+    async def caught_up(self) -> bool:
+        """Whether ``follow`` has read, within five seconds, all that was written before this call.
+
+        Callers at the same time share one look at the log's end and looks keep a distance: a flood costs no more.
+        """
+        try:
+            async with asyncio.timeout(_LOOK_S):
+                await self._look_at_end(self._looks)
+                while self.control.version + 1 < self._end:
+                    await self._news.wait()
+        except (TimeoutError, Retryable):
+            return False
+        return True
+
+    async def close(self) -> None:
+        await self._reader.close()
+
+    async def _look_at_end(self, begun: int) -> None:
+        """Only a look that began after the first ``begun`` ones tells what their caller may count on."""
+        async with self._look:
+            if self._looked <= begun:
+                await asyncio.sleep(_LOOK_PAUSE_S)
+                self._looks += 1
+                look, end = self._looks, await self._reader.end()
+                self._looked, self._end = look, end
+
+    def _fold(self, items: list[Item]) -> bool:
+        for item in items:
+            try:
+                self.control.apply(item.offset, control.parse(item.value))
+            except Malformed as error:
+                _log.error("control: record %d was passed over: %s", item.offset, error)
+                self.control.skip(item.offset)
+        if items:
+            self._news.set()
+            self._news = asyncio.Event()
+        return bool(items)

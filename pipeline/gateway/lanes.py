@@ -1,0 +1,87 @@
+"""Reads partitions of ``responses`` from their end, by assignment, and starts again when the broker goes away."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable
+
+from pipeline.errors import Fatal, Malformed, Retryable
+from pipeline.events.codec import decode
+from pipeline.events.messages import Response
+from pipeline.gateway.metrics import Metrics
+from pipeline.kafka.reader import Item, PartitionReader
+
+log = logging.getLogger(__name__)
+_PAUSE_S = 0.5
+
+
+class LaneReader:
+    """One partition of ``responses``. ``ready`` while it reads; what it misses while down is answered by a 504."""
+
+    def __init__(self, bootstrap: str, lane: int, deliver: Callable[[Response], None], metrics: Metrics) -> None:
+        self._bootstrap, self._lane, self._deliver, self._metrics = bootstrap, lane, deliver, metrics
+        self._reader: PartitionReader | None = None
+        self._position: int | None = None
+        self._task: asyncio.Task[None] | None = None
+        self.ready = False
+
+    async def start(self) -> None:
+        """At the end of the log when this returns. Raises Retryable."""
+        await self._open()
+        self._task = asyncio.create_task(self._run())
+
+    async def close(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+        await self._shut()
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                if self._reader is None:
+                    await self._open()
+                    self._metrics.count("sluice_gateway_reader_restarts_total")
+                assert self._reader is not None
+                items = await self._reader.poll(2000)
+                self._position = self._reader.position
+                for item in items:
+                    self._take(item)
+                await asyncio.sleep(0)
+            except (Retryable, Fatal, OSError) as error:
+                # retention may have cut the log: responses are worth nothing later, so go on from its end
+                if isinstance(error, Fatal):
+                    self._position = None
+                log.warning("responses[%d]: reading again in %.1f s: %s", self._lane, _PAUSE_S, error)
+                await self._shut()
+                await asyncio.sleep(_PAUSE_S)
+
+    async def _open(self) -> None:
+        reader = PartitionReader(self._bootstrap, "responses", self._lane)
+        try:
+            await reader.start(self._position)
+        except BaseException as error:
+            await reader.close()
+            if isinstance(error, Fatal | Retryable) or not isinstance(error, Exception):
+                raise
+            raise Retryable(f"responses[{self._lane}]: {type(error).__name__}") from error
+        self._reader, self.ready = reader, True
+
+    async def _shut(self) -> None:
+        self.ready = False
+        reader, self._reader = self._reader, None
+        if reader is not None:
+            with contextlib.suppress(Exception):
+                await asyncio.wait_for(reader.close(), 5)
+
+    def _take(self, item: Item) -> None:
+        try:
+            response = decode(Response, item.value)
+        except Malformed:
+            self._metrics.count("sluice_gateway_responses_total", "malformed")
+            return
+        self._metrics.count("sluice_gateway_responses_total", response.event)
+        self._deliver(response)

@@ -1,0 +1,184 @@
+"""Engines of the generate stage, and the registry that their weights come from.
+
+A model is served only from bytes whose signature held: the shipped one, a signed folder, or a version of the registry.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pwd
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from inference.engines.adapter_versions import Adapters
+from inference.engines.versions import VersionedEngine
+from inference.registry.dsse import Trust
+from inference.registry.keys import read_verifying_keys
+from inference.registry.opening import OpenModel
+from inference.registry.refusal import Refused
+from inference.registry.release import RELEASE_KEYS, SHIPPED
+from inference.registry.rollout import WHOLE
+from inference.registry.shipping import install
+from inference.registry.store import ModelRegistry
+from inference.registry.wrapping import Recipient, Tenant, create_worker
+from inference.types import GenerationRequest, InferenceEngine
+from inference.watermark.secrets import Secrets, create_master, read_secrets
+from pipeline.config import Generate, Keys, Models
+from pipeline.errors import ConfigError, Malformed
+from pipeline.keys.vault import FileKeyring, open_kms
+
+_FROM_REGISTRY = "registry:"
+
+
+def model_trust(models: Models) -> Trust:
+    """Whose signatures count. Raises ConfigError."""
+    try:
+        return Trust(read_verifying_keys(Path(models.trust or RELEASE_KEYS)), models.require.split(","))
+    except Refused as error:
+        raise ConfigError(f"models.trust: {error}") from error
+
+
+def model_registry(models: Models, actor: str = "") -> ModelRegistry:
+    """The registry of a deployment, its folder made where there is none. Raises ConfigError."""
+    try:
+        return ModelRegistry(models.home, model_trust(models), actor=actor or _account(), clock=_now_ms)
+    except OSError as error:
+        raise ConfigError(f"models.home {models.home}: {error.strerror}; name a folder that can be written") from error
+
+
+def make_engine(ours: Generate, models: Models, keys: Keys) -> InferenceEngine:
+    """The engine that ``generate.model`` names, here or at ``generate.upstream``. Raises ConfigError."""
+    if ours.upstream:
+        return _remote_engine(ours, keys)
+    if ours.model == "echo":
+        from inference.engines.echo import EchoEngine
+
+        return EchoEngine(delay=ours.echo_delay_ms / 1000)
+    try:
+        if ours.model == "glossary" or ours.model.startswith(_FROM_REGISTRY):
+            return _registry_engine(ours, models, keys)
+        if ours.allow_unsigned and Path(ours.model).is_dir():
+            return _torch_engine(Path(ours.model), ours, keys)
+        with model_registry(models, "generate").open_folder(Path(ours.model)) as model:
+            return _torch_engine(model.folder, ours, keys)
+    except (ValueError, OSError) as error:
+        raise ConfigError(f"generate.model {ours.model}: {error}") from error
+
+
+def adapting(engine: InferenceEngine) -> Callable[[GenerationRequest], Awaitable[GenerationRequest]] | None:
+    """What makes tenants' adapters ready in ``engine``, None where it takes none; that raises Malformed."""
+    if not isinstance(engine, VersionedEngine):
+        return None
+
+    async def adapted(request: GenerationRequest) -> GenerationRequest:
+        try:
+            return await engine.adapted(request)
+        except Refused as fault:
+            raise Malformed(str(fault)) from fault
+
+    return adapted
+
+
+async def follow(engine: InferenceEngine, stop: asyncio.Event) -> None:
+    """Keep an engine of several versions at the shares in force, until ``stop``."""
+    if isinstance(engine, VersionedEngine):
+        await engine.follow(stop)
+
+
+def _remote_engine(ours: Generate, keys: Keys) -> InferenceEngine:
+    from inference.remote.engine import RemoteEngine
+
+    return RemoteEngine(
+        ours.upstream,
+        ours.model,
+        # of the deployment, not of this process: all workers of a tenant find the same prefixes
+        salt_key=_secrets(ours, keys).salt,
+        key=ours.upstream_key.get_secret_value(),
+        max_context=ours.upstream_context,
+    )
+
+
+def make_trace(ours: Generate, keys: Keys) -> Callable[[str], bytes] | None:
+    """What makes the fingerprints of an answer; None where none are kept. Raises ConfigError."""
+    if not ours.fingerprints:
+        return None
+    from inference.watermark.winnow import Winnower
+
+    return Winnower(_secrets(ours, keys).index).packed
+
+
+def _torch_engine(folder: Path, ours: Generate, keys: Keys) -> InferenceEngine:
+    from inference.engines.torch import TorchEngine
+    from inference.watermark.marking import MarkPolicy, TenantMarker
+
+    marker = None
+    if ours.watermark:
+        spared = frozenset(ours.unmarked.replace(" ", "").split(","))
+        marker = TenantMarker(_secrets(ours, keys).mark, lambda tenant: MarkPolicy(opted_out=tenant in spared), _now_ms)
+    return TorchEngine(folder, max_batch=ours.batch, threads=ours.threads, device=ours.device, marker=marker)
+
+
+def _secrets(ours: Generate, keys: Keys) -> Secrets:
+    try:
+        if not keys.watermark_key.exists():
+            create_master(keys.watermark_key)
+        secrets = read_secrets(keys.watermark_key)
+        if secrets.tenant not in ("", ours.pool):
+            raise ValueError(f"{keys.watermark_key}: granted to tenant {secrets.tenant}; run with --pool of that name")
+        return secrets
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    except OSError as error:
+        raise ConfigError(
+            f"{keys.watermark_key}: {error.strerror}; run: sluice topics apply, or set generate.watermark and "
+            "generate.fingerprints to false"
+        ) from error
+
+
+def _registry_engine(ours: Generate, models: Models, keys: Keys) -> VersionedEngine:
+    """What ``registry:MODEL`` or ``registry:MODEL@VERSION`` names, decrypted with this worker's own key.
+
+    The model that ships is put into the registry first; whoever holds the keyring lets the worker in.
+    """
+    actor = f"generate.{ours.pool}" if ours.pool else "generate"
+    registry, worker = model_registry(models, actor), create_worker(keys.worker_key)
+    # a new embedded deployment starts this stage before anything else has made its keys
+    kms = open_kms(keys.keyring) if keys.keyring.exists() else FileKeyring.create(keys.keyring)
+    operator = Tenant(kms) if isinstance(kms, FileKeyring) else None
+    name, _, version = ours.model.removeprefix(_FROM_REGISTRY).partition("@")
+    if ours.model == "glossary":
+        to: list[Recipient] = [worker.address] if operator is None else [operator, worker.address]
+        name = install(registry, model_trust(models), SHIPPED, to)
+    if version and not version.isdecimal():
+        raise Refused("unknown", "expected registry:MODEL or registry:MODEL@VERSION; see: sluice model list")
+
+    def opened(model: str, number: int) -> OpenModel:
+        if operator is not None:
+            registry.grant(model, number, operator, worker.address)
+        return registry.open(model, number, worker)
+
+    def load(number: int) -> InferenceEngine:
+        with opened(name, number) as model:
+            return _torch_engine(model.folder, ours, keys)
+
+    def digest(model: str, number: int) -> str:
+        return registry.one(model, number).digest
+
+    adapters = Adapters(opened, registry.shares, digest)
+    # a version that is named outright gets all traffic, until it is revoked
+    shares = (lambda: {int(version): WHOLE}) if version else (lambda: registry.shares(name))
+    return VersionedEngine(name, load, shares, adapters, lambda: registry.revoked(name))
+
+
+def _account() -> str:
+    """The account this process runs under: what the record names, and no argument can claim."""
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return f"uid-{os.geteuid()}"
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

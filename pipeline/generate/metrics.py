@@ -1,0 +1,149 @@
+"""Every metric of a generate worker: a closed table. Labels are results, directions and devices, never tenants or text.
+
+What the engine counts is read when it is asked for; tokens by tenant are in the sealed outcomes, not here. Metrics of a
+GPU (NVML, the optional extra ``gpu``) are absent where there is none: no zero stands for what nobody measured.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+from collections.abc import AsyncIterator, Iterator
+from typing import TYPE_CHECKING, Any
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
+from inference.types import EngineStats, InferenceEngine
+from pipeline.events.messages import Completion
+from pipeline.generate.answer import Usage
+from pipeline.metrics import Meters, Metric
+
+if TYPE_CHECKING:
+    from aiohttp import web
+
+METRICS: tuple[Metric, ...] = (
+    Metric("sluice_generate_runs_total", "counter", "Runs that ended.", ("result",)),
+    Metric("sluice_generate_tokens_total", "counter", "Tokens of runs that ended.", ("direction",)),
+    Metric("sluice_generate_first_token_seconds", "histogram", "From the start of a run to its first token."),
+    Metric("sluice_generate_token_seconds", "histogram", "Mean time of each further token of a run."),
+)
+ENGINE_METRICS: tuple[tuple[Metric, str], ...] = (
+    (Metric("sluice_engine_running", "gauge", "Requests that the engine computes."), "running"),
+    (Metric("sluice_engine_waiting", "gauge", "Requests in the engine's queue."), "waiting"),
+    (Metric("sluice_engine_steps_total", "counter", "Steps of the engine."), "steps"),
+    (
+        Metric("sluice_engine_batch_fill_ratio", "gauge", "Mean share of slots used per step since the start."),
+        "batch_fill",
+    ),
+    (Metric("sluice_engine_step_seconds", "gauge", "Time of a step, smoothed."), "step_s"),
+    (Metric("sluice_engine_computed_tokens_total", "counter", "Tokens that went through the model."), "computed"),
+    (
+        Metric("sluice_engine_reused_tokens_total", "counter", "Prompt tokens found in the tenant's own cache."),
+        "reused",
+    ),
+    (Metric("sluice_engine_preempted_total", "counter", "Requests put back into the queue for room."), "preempted"),
+    (Metric("sluice_engine_blocks_held", "gauge", "Blocks of the cache in use."), "blocks_held"),
+    (Metric("sluice_engine_blocks", "gauge", "Blocks of the cache."), "blocks_total"),
+    (Metric("sluice_engine_begun_total", "counter", "Requests taken from the queue."), "begun"),
+    (Metric("sluice_engine_queue_seconds_total", "counter", "Seconds that these waited, all together."), "waited_s"),
+    (Metric("sluice_engine_quarantined", "gauge", "Tenants refused because they broke the engine."), "quarantined"),
+    (Metric("sluice_engine_stalled", "gauge", "1 where a step hangs and the process must be replaced."), "stalled"),
+)
+GPU_METRICS: tuple[Metric, ...] = (
+    Metric("sluice_gpu_memory_used_bytes", "gauge", "Memory in use on the device.", ("device",)),
+    Metric("sluice_gpu_memory_bytes", "gauge", "Memory of the device.", ("device",)),
+    Metric("sluice_gpu_power_watts", "gauge", "Power drawn by the device.", ("device",)),
+    Metric("sluice_gpu_busy_ratio", "gauge", "Share of the last sample in which a kernel ran.", ("device",)),
+)
+
+
+class WorkerMetrics:
+    """Metrics of one worker and its engine. ``nvml`` is the module, or None where it is not to be found."""
+
+    def __init__(self, engine: InferenceEngine, nvml: Any = None) -> None:
+        self.meters = Meters(METRICS)
+        self.meters.registry.register(_EngineMetrics(engine))
+        if nvml is not None:
+            self.meters.registry.register(_GpuMetrics(nvml))
+
+    def observe(self, completion: Completion, usage: Usage) -> None:
+        """Count a run that ended."""
+        count, took = self.meters.count, self.meters.took
+        count("sluice_generate_runs_total", completion.result)
+        count("sluice_generate_tokens_total", "input", by=usage.input_tokens)
+        count("sluice_generate_tokens_total", "output", by=usage.output_tokens)
+        if usage.first_token_ms:
+            took("sluice_generate_first_token_seconds", usage.first_token_ms / 1000)
+        if usage.output_tokens > 1:
+            rest = usage.last_token_ms - usage.first_token_ms
+            took("sluice_generate_token_seconds", rest / 1000 / (usage.output_tokens - 1))
+
+    @contextlib.asynccontextmanager
+    async def served(self, host: str, port: int) -> AsyncIterator[None]:
+        """``GET /metrics`` on a port while the context lasts; 0 serves nothing."""
+        if not port:
+            yield
+            return
+        from aiohttp import web
+
+        app = web.Application()
+        app.router.add_get("/metrics", self._render)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, host, port).start()
+            yield
+        finally:
+            await runner.cleanup()
+
+    async def _render(self, _: web.Request) -> web.Response:
+        from aiohttp import web
+
+        return web.Response(body=self.meters.render(), headers={"Content-Type": "text/plain; version=0.0.4"})
+
+
+def find_nvml() -> Any:
+    """NVIDIA's management library, started; None where package, driver or device is absent."""
+    try:
+        nvml = importlib.import_module("pynvml")
+    except ImportError:
+        return None
+    try:
+        nvml.nvmlInit()
+        return nvml if nvml.nvmlDeviceGetCount() else None
+    except nvml.NVMLError:
+        return None
+
+
+class _EngineMetrics:
+    def __init__(self, engine: InferenceEngine) -> None:
+        self._engine = engine
+
+    def collect(self) -> Iterator[CounterMetricFamily | GaugeMetricFamily]:
+        stats: EngineStats = self._engine.stats()
+        for metric, field in ENGINE_METRICS:
+            family = CounterMetricFamily if metric.kind == "counter" else GaugeMetricFamily
+            yield family(metric.name, metric.help, value=float(getattr(stats, field)))
+
+
+class _GpuMetrics:
+    def __init__(self, nvml: Any) -> None:
+        self._nvml = nvml
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        families = {m.name: GaugeMetricFamily(m.name, m.help, labels=m.labels) for m in GPU_METRICS}
+        for device in range(self._nvml.nvmlDeviceGetCount()):
+            handle = self._nvml.nvmlDeviceGetHandleByIndex(device)
+            for name, read in _READS.items():
+                # some devices measure only part of it
+                with contextlib.suppress(self._nvml.NVMLError):
+                    families[name].add_metric([str(device)], read(self._nvml, handle))
+        yield from (family for family in families.values() if family.samples)
+
+
+_READS: dict[str, Any] = {
+    "sluice_gpu_memory_used_bytes": lambda nvml, handle: nvml.nvmlDeviceGetMemoryInfo(handle).used,
+    "sluice_gpu_memory_bytes": lambda nvml, handle: nvml.nvmlDeviceGetMemoryInfo(handle).total,
+    "sluice_gpu_power_watts": lambda nvml, handle: nvml.nvmlDeviceGetPowerUsage(handle) / 1000,
+    "sluice_gpu_busy_ratio": lambda nvml, handle: nvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100,
+}

@@ -1,0 +1,95 @@
+"""The generate process: settings to a running worker."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from pipeline.config import Generate, Settings
+from pipeline.control.connect import control_of, opened_of
+from pipeline.errors import ConfigError
+from pipeline.events import plans
+from pipeline.events.control import Control
+from pipeline.events.messages import Work
+from pipeline.events.wire import Message
+from pipeline.kafka.membership import Assign, Group, share
+from pipeline.kafka.writer import Publisher
+from pipeline.keys.vault import Vault, open_kms
+from pipeline.topics import pool_topic
+
+if TYPE_CHECKING:
+    from detectors.verbatim import ProtectedIndex
+    from pipeline.generate.guard import Guards
+
+
+async def generate(settings: Settings, stop: asyncio.Event, assign: Assign = ()) -> None:
+    from pipeline.generate import engines
+    from pipeline.generate.metrics import WorkerMetrics, find_nvml
+    from pipeline.generate.model_acts import ModelActs
+    from pipeline.generate.partition import GeneratePartition, Rim
+    from pipeline.generate.protected_texts import read_protected
+    from pipeline.generate.sender import Sender
+
+    bootstrap, ended = settings.kafka.bootstrap, asyncio.Event()
+    trace = engines.make_trace(settings.generate, settings.keys)
+    protected = await asyncio.to_thread(read_protected, settings.generate.protected)
+    # the model loads while the broker may still be starting
+    engine = await asyncio.to_thread(engines.make_engine, settings.generate, settings.models, settings.keys)
+    pool = settings.generate.pool
+    # who shares the group and the marks of a tenant's own workers are those workers alone
+    topic, suffix = (pool_topic(pool).name, f".{pool}") if pool else ("work", "")
+    opened = opened_of(bootstrap, f"sluice-generate{suffix}", topic)
+    async with control_of(settings) as feed, opened as (publisher, offsets, marks):
+        _require_tier(settings.generate, feed.control)
+        vault = Vault(open_kms(settings.keys.keyring), feed.control)
+        guard = _guard(feed.control, vault, protected)
+        sender, reports = Sender(publisher), Sender(Publisher(bootstrap))
+        sender.start()
+        reports.start()
+        worker = f"{socket.gethostname()}-{os.getpid()}-{int(time.time())}"
+        metrics = WorkerMetrics(engine, find_nvml())
+        rim = Rim(bootstrap, worker, engine, feed, vault, sender, reports, offsets, marks, guard, trace, pool)
+        rim.adapted, rim.observe = engines.adapting(engine), metrics.observe
+        group = Group(bootstrap, f"sluice-generate-workers{suffix}", topic, settings.kafka.instance)
+        acts = ModelActs(settings.models.home, publisher, feed.control.require_deployment().partitions)
+        beside = [asyncio.create_task(acts.follow(ended)), asyncio.create_task(engines.follow(engine, ended))]
+        async with metrics.served(settings.generate.metrics_host, settings.generate.metrics_port):
+            await share(group, lambda p, s: GeneratePartition(rim, p).run(s), stop, assign)
+        ended.set()
+        await asyncio.gather(*beside)
+        await reports.close()
+        await sender.close()
+        await engine.close()
+
+
+def _guard(
+    control: Control, vault: Vault, protected: ProtectedIndex | None
+) -> Callable[[Work, Sequence[Message]], Guards]:
+    """What makes the guards of one request's answer."""
+    from pipeline.generate.canaries import Canaries
+    from pipeline.generate.guard import guard_of
+
+    canaries = Canaries(control, vault)
+
+    def guard(work: Work, messages: Sequence[Message]) -> Guards:
+        return guard_of(work, messages, protected, vault.canary(work.tenant), canaries.others(work.tenant))
+
+    return guard
+
+
+def _require_tier(ours: Generate, control: Control) -> None:
+    """Raises ConfigError where no plan asks for this worker, or asks for more than it gives."""
+    tier = plans.pools(control).get(ours.pool, "")
+    if ours.pool and not tier:
+        raise ConfigError(
+            f"generate.pool {ours.pool}: no plan asks for workers of this tenant's own; set isolation in its plan, "
+            "or leave generate.pool empty"
+        )
+    if tier == "device" and ours.device == "cpu":
+        raise ConfigError(
+            f"generate.pool {ours.pool}: its plan asks for a device of its own, came generate.device cpu; set cuda:N"
+        )

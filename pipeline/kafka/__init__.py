@@ -1,0 +1,1 @@
+"""Readers, writers, group membership and the compare-and-swap log, over aiokafka."""

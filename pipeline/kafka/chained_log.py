@@ -1,0 +1,102 @@
+"""Compare-and-swap on a Kafka partition: one batch is one step, and it lands where predicted or counts for nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError
+
+from pipeline.errors import Fatal
+from pipeline.events.chain import HEADER, ChainReader, Entry, Position, links
+from pipeline.kafka.offsets import REQUEST_TIMEOUT_MS, Offsets
+from pipeline.kafka.reader import PartitionReader
+from pipeline.kafka.shutdown import stop_producer
+from pipeline.kafka.writer import producer
+
+
+class ChainedLog:
+    """One partition of a single-writer topic: append on the history that was read, or learn that it moved on.
+
+    ``append`` gives True only when the broker put the batch where it was predicted. Everything else is *unknown*:
+    the producer is dropped (aiokafka may have used up a sequence number) and the caller must ``catch_up``, where
+    its own batch may turn up as well.
+    """
+
+    def __init__(self, bootstrap: str, topic: str, partition: int, offsets: Offsets | None = None) -> None:
+        self._bootstrap = bootstrap
+        self.topic, self.partition = topic, partition
+        self._reader = PartitionReader(bootstrap, topic, partition, offsets)
+        self._writer: AIOKafkaProducer | None = None
+        self._chain = ChainReader()
+
+    @property
+    def at(self) -> Position:
+        return self._chain.at
+
+    async def start(self, at: Position | None = None) -> None:
+        """Open at a position, or move there."""
+        self._chain = ChainReader(at)
+        await self._reader.start(self.at.offset)
+        self._reader.pause()
+
+    async def behind(self) -> bool:
+        """True where somebody else has written since. A log that ends below what was folded is Fatal."""
+        end = await self._reader.end()
+        if end < self.at.offset:
+            raise Fatal(
+                f"{self.topic}[{self.partition}] ends at {end}, but was folded up to {self.at.offset}: the log was "
+                "truncated. Do not go on; compare replicas, then restore or start a new generation."
+            )
+        return end > self.at.offset
+
+    async def catch_up(self, limit: int = 20_000) -> list[Entry]:
+        """The valid records from the position on, to the end as of now or about ``limit`` records on."""
+        end = await self._reader.end()
+        if end < self.at.offset:
+            await self.behind()
+        # On an error nothing was read: the caller's fold and this position stay together.
+        chain, valid = ChainReader(self.at), list[Entry]()
+        self._reader.seek(self.at.offset)
+        self._reader.resume()
+        try:
+            while self._reader.position < end and self._reader.position - self.at.offset < limit:
+                for item in await self._reader.poll(5000):
+                    valid += chain.push(item.entry())
+        finally:
+            # our own batches must not come back to us
+            self._reader.pause()
+        self._chain = chain
+        return valid
+
+    async def append(self, values: Sequence[bytes], key: bytes = b"") -> bool:
+        """Write one batch at the position. False: not known to be there, catch up before anything else."""
+        at = self.at
+        try:
+            if self._writer is None:
+                self._writer = producer(self._bootstrap)
+                await self._writer.start()
+            builder = self._writer.create_batch()
+            for value, link in zip(values, links(at, len(values)), strict=True):
+                if builder.append(timestamp=None, key=key, value=value, headers=[(HEADER, link)]) is None:
+                    raise Fatal(f"{self.topic}: a step of {len(values)} records does not fit one batch")
+            sent = await self._writer.send_batch(builder, self.topic, partition=self.partition)
+            landed = (await asyncio.wait_for(sent, 2 * REQUEST_TIMEOUT_MS / 1000)).offset
+        except (KafkaError, TimeoutError):
+            landed = -1
+        if landed != at.offset:
+            await self._drop_writer()
+            return False
+        self._chain.advance(values)
+        return True
+
+    async def close(self) -> None:
+        await self._drop_writer()
+        await self._reader.close()
+
+    async def _drop_writer(self) -> None:
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            # the object is gone either way; the log says what became of its batch
+            await stop_producer(writer)

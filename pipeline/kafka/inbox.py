@@ -1,0 +1,114 @@
+"""Records that have arrived from one partition and wait to be taken, in offset order, bounded."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from itertools import islice
+from typing import Protocol
+
+from pipeline.errors import Retryable
+from pipeline.kafka.reader import Item, PartitionReader
+
+_log = logging.getLogger(__name__)
+CAPACITY = 4096
+MAX_BYTES = 64 * 1024 * 1024
+"""Of the values that wait in one queue; twice what the largest step of any stage takes."""
+_POLL_MS = 1000
+_PAUSE_S = 1.0
+
+
+class Bell(Protocol):
+    """What is rung when something arrived."""
+
+    def set(self) -> None: ...
+
+
+class LateBell:
+    """Rings another one a little later, so that what is in no hurry is taken with what is."""
+
+    def __init__(self, bell: Bell, seconds: float) -> None:
+        self._bell, self._seconds = bell, seconds
+        self._due: asyncio.TimerHandle | None = None
+
+    def set(self) -> None:
+        if self._due is None:
+            self._due = asyncio.get_running_loop().call_later(self._seconds, self._ring)
+
+    def _ring(self) -> None:
+        self._due = None
+        self._bell.set()
+
+
+class Inbox:
+    """Pumps a reader into a queue; ``arrived`` is shared, so one wait covers several inboxes."""
+
+    def __init__(self, reader: PartitionReader, arrived: Bell, capacity: int = CAPACITY) -> None:
+        self.reader = reader
+        self.waiting: deque[Item] = deque()
+        self._arrived = arrived
+        self._room = asyncio.Event()
+        self._bytes = 0
+        self._capacity = capacity
+        self._pump: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin pumping; the reader must be started."""
+        self._pump = asyncio.create_task(self._run())
+
+    def peek(self, limit: int) -> list[Item]:
+        """The first records, at most ``limit``, left in place. Raises what ended the pump, if anything did."""
+        if self._pump is not None and self._pump.done() and not self._pump.cancelled():
+            self._pump.result()
+        return list(islice(self.waiting, limit))
+
+    def drop(self, count: int) -> None:
+        """Remove the first ``count`` records."""
+        for _ in range(count):
+            self._bytes -= len(self.waiting.popleft().value)
+        self._room.set()
+
+    async def reach_end(self) -> bool:
+        """Wait until all that the partition holds now is in the queue; False where the queue is full before."""
+        end = await self.reader.end()
+        while self.reader.position < end and not self._full:
+            self.peek(0)
+            await asyncio.sleep(0.001)
+        return self.reader.position >= end
+
+    @property
+    def _full(self) -> bool:
+        return len(self.waiting) >= self._capacity or self._bytes >= MAX_BYTES
+
+    async def close(self) -> None:
+        while self._pump is not None and not self._pump.done():
+            # the library below may swallow one cancellation
+            self._pump.cancel()
+            await asyncio.wait([self._pump], timeout=_PAUSE_S)
+        if self._pump is not None and not self._pump.cancelled():
+            # whoever closes is going anyway
+            self._pump.exception()
+        await self.reader.close()
+
+    async def _run(self) -> None:
+        try:
+            while True:
+                await self._step()
+        finally:
+            self._arrived.set()
+
+    async def _step(self) -> None:
+        while self._full:
+            self._room.clear()
+            await self._room.wait()
+        try:
+            items = await self.reader.poll(self._capacity, _POLL_MS)
+        except Retryable as error:
+            _log.warning("%s", error)
+            await asyncio.sleep(_PAUSE_S)
+            return
+        if items:
+            self.waiting.extend(items)
+            self._bytes += sum(len(item.value) for item in items)
+            self._arrived.set()

@@ -1,0 +1,199 @@
+"""Reading Kafka by plain aiokafka: partition readers, offsets, progress marks."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError, UnsupportedCodecError
+
+from pipeline.errors import Fatal, Retryable
+from pipeline.events.chain import HEADER, Entry
+from pipeline.kafka.offsets import REQUEST_TIMEOUT_MS, Offsets
+from pipeline.kafka.shutdown import stop_consumer
+
+_log = logging.getLogger(__name__)
+_IDLE_WAIT_MS = 2_000
+_BULK_WAIT_MS, _BULK_BYTES = 500, 256 * 1024
+STALL_S = 10.0
+"""After this long without a record a reader asks whether there are any: aiokafka's fetching was seen to stand still
+for good after its broker was killed, with nothing raised."""
+Headers = Sequence[tuple[str, bytes]]
+_UNREADABLE = (UnicodeDecodeError, UnsupportedCodecError)
+"""What aiokafka raises on a header name that is no UTF-8, and on a compression whose codec is not installed."""
+
+
+class Item:
+    """One record of any topic as read: offset, broker time (ms), key, value, headers."""
+
+    __slots__ = ("headers", "key", "offset", "time", "value")
+
+    def __init__(self, offset: int, time: int, key: bytes, value: bytes, headers: Headers) -> None:
+        self.offset, self.time, self.key, self.value, self.headers = offset, time, key, value, headers
+
+    def entry(self) -> Entry:
+        link = next((value for name, value in self.headers if name == HEADER), None)
+        return Entry(self.offset, self.time, link, self.value)
+
+
+
+
+class PartitionReader:
+    """Reads one partition from a given offset, by assignment; no group, no commits.
+
+    ``bulk`` is for who is in no hurry: up to half a second later, and in far fewer fetches.
+    """
+
+    def __init__(
+        self, bootstrap: str, topic: str, partition: int, offsets: Offsets | None = None, *, bulk: bool = False
+    ) -> None:
+        self.at = TopicPartition(topic, partition)
+        self._offsets = offsets or Offsets(bootstrap)
+        self._shared = offsets is not None
+        self._bootstrap, self._bulk = bootstrap, bulk
+        self._consumer = self._fresh_consumer()
+        self._started = False
+        self._heard = 0.0
+        """When records came last, or it was asked whether there are any."""
+        self._time = 0
+        self.position = 0
+
+    async def start(self, offset: int | None = 0, known: int = 0) -> None:
+        """Open at ``offset``; None is the end. Raises Fatal where the log lacks it or ends below ``known``, Retryable
+        without a broker."""
+        begin, end = await self.begin(), await self.end()
+        if offset is not None and offset < begin:
+            raise Fatal(
+                f"{self.at.topic}[{self.at.partition}] starts at {begin}, but {offset} is needed: retention took "
+                "records that were not folded yet. Restore the topic or start a new generation."
+            )
+        known = max(known, offset or 0)
+        if known > end:
+            raise self._truncated(end, known)
+        if not self._started:
+            await self._open(self._consumer)
+            self._started = True
+        self.seek(end if offset is None else offset)
+
+    async def begin(self) -> int:
+        return await self._offsets.begin(self.at)
+
+    async def end(self) -> int:
+        return await self._offsets.end(self.at)
+
+    def seek(self, offset: int) -> None:
+        self._consumer.seek(self.at, offset)
+        self.position, self._heard = offset, time.monotonic()
+
+    def pause(self) -> None:
+        """Stop fetching until ``resume``; what is at hand is dropped by the next ``seek``."""
+        self._consumer.pause(self.at)
+
+    def resume(self) -> None:
+        self._consumer.resume(self.at)
+
+    async def poll(self, limit: int = 1000, wait_ms: int = 200) -> list[Item]:
+        """Up to ``limit`` records in offset order; empty after ``wait_ms`` without any.
+
+        A record that the client library cannot decode comes as an empty one without headers, so that whoever may
+        write to a topic cannot block it.
+        """
+        found = await self._poll(limit, wait_ms)
+        now = time.monotonic()
+        if found:
+            self._heard = now
+        elif now - self._heard > STALL_S:
+            self._heard = now
+            if await self.end() > self.position:
+                await self._reopen()
+        return found
+
+    async def _poll(self, limit: int, wait_ms: int) -> list[Item]:
+        try:
+            return await self._fetch(limit, wait_ms)
+        except _UNREADABLE:
+            self.seek(self.position)
+        try:
+            # one at a time: those before the unreadable one are delivered first
+            return await self._fetch(1, wait_ms)
+        except _UNREADABLE:
+            found = Item(self.position, self._time, b"", b"", ())
+            self.seek(self.position + 1)
+            return [found]
+
+    async def _fetch(self, limit: int, wait_ms: int) -> list[Item]:
+        try:
+            got = await self._consumer.getmany(self.at, timeout_ms=wait_ms, max_records=limit)
+        except UnsupportedCodecError:
+            raise
+        except KafkaError as error:
+            raise await self._gone(error) from error
+        found = [Item(r.offset, r.timestamp, r.key or b"", r.value or b"", r.headers) for r in got.get(self.at, ())]
+        if found:
+            self.position, self._time = found[-1].offset + 1, found[-1].time
+        return found
+
+    async def read_to_end(self) -> list[Item]:
+        """Everything from the position to the log's end as of now. A log that ends before it is Fatal."""
+        end = await self.end()
+        if end < self.position:
+            raise self._truncated(end, self.position)
+        found: list[Item] = []
+        while self.position < end:
+            found += await self.poll(5000)
+        return found
+
+    async def close(self) -> None:
+        await stop_consumer(self._consumer)
+        if not self._shared:
+            await self._offsets.close()
+
+    def _fresh_consumer(self) -> AIOKafkaConsumer:
+        return AIOKafkaConsumer(
+            bootstrap_servers=self._bootstrap,
+            enable_auto_commit=False,
+            auto_offset_reset="none",
+            # a record ends the wait at once, so a longer one costs nothing but saves idle fetches
+            fetch_max_wait_ms=_BULK_WAIT_MS if self._bulk else _IDLE_WAIT_MS,
+            fetch_min_bytes=_BULK_BYTES if self._bulk else 1,
+            max_partition_fetch_bytes=4 * 1024 * 1024,
+            request_timeout_ms=REQUEST_TIMEOUT_MS,
+        )
+
+    async def _open(self, consumer: AIOKafkaConsumer) -> None:
+        try:
+            await consumer.start()
+        except KafkaError as error:
+            raise Retryable(f"{self.at.topic}[{self.at.partition}]: {error!r}") from error
+        consumer.assign([self.at])
+
+    async def _reopen(self) -> None:
+        _log.warning("%s[%d]: records wait, but none come; reading anew", self.at.topic, self.at.partition)
+        fresh = self._fresh_consumer()
+        try:
+            await self._open(fresh)
+        except Retryable:
+            await stop_consumer(fresh)
+            raise
+        stuck, self._consumer = self._consumer, fresh
+        self.seek(self.position)
+        await stop_consumer(stuck)
+
+    def _truncated(self, end: int, known: int) -> Fatal:
+        return Fatal(
+            f"{self.at.topic}[{self.at.partition}] ends at {end}, below {known}, up to which it was read before: "
+            "the log was truncated. Do not go on; compare replicas, then restore or start a new generation."
+        )
+
+    async def _gone(self, error: KafkaError) -> Exception:
+        begin, end = await self.begin(), await self.end()
+        if not begin <= self.position <= end:
+            return Fatal(
+                f"{self.at.topic}[{self.at.partition}] holds {begin} to {end}, but {self.position} comes next: "
+                "records were cut away. Restore the topic or start a new generation."
+            )
+        return Retryable(f"{self.at.topic}[{self.at.partition}]: {error!r}")
+
+

@@ -1,0 +1,36 @@
+"""The keys of one tenant's own workers: its text keys, its secrets of traces, a worker's key of their own."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from inference.registry.refusal import Refused
+from inference.registry.wrapping import create_worker
+from inference.watermark.secrets import grant, read_master
+from pipeline.config import Keys
+from pipeline.errors import ConfigError
+from pipeline.events.control import Tenant
+from pipeline.keys.vault import FileKeyring, GrantedKeys
+
+
+def write_grant(keys: Keys, tenant: Tenant, out: Path) -> None:
+    """Make or renew the keys in ``out``, readable by its owner and its owner's group. Raises ConfigError."""
+    granted = Keys(home=out)
+    wrapped = {f"data/{tenant.id}": tenant.data_key, f"hpke/{tenant.id}": tenant.hpke_private}
+    kms = FileKeyring(keys.keyring)
+    try:
+        out.mkdir(parents=True, exist_ok=True, mode=0o750)
+        GrantedKeys.write(granted.keyring, kms, wrapped)
+        _replace(granted.watermark_key, grant(read_master(keys.watermark_key), tenant.id))
+        create_worker(granted.worker_key)
+        granted.worker_key.chmod(0o640)
+    except (OSError, ValueError, Refused) as error:
+        raise ConfigError(f"keys of {tenant.id} into {out}: {error}") from error
+
+
+def _replace(path: Path, raw: bytes) -> None:
+    path.unlink(missing_ok=True)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o640), "wb") as file:
+        os.fchmod(file.fileno(), 0o640)
+        file.write(raw)

@@ -1,0 +1,1 @@
+"""NOTIFY delivers alerts by signed webhooks and remembers each attempt."""

@@ -1,1 +1,0 @@
-"""The loops that drive stages over Kafka: read, step, write, act."""

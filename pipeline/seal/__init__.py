@@ -1,0 +1,1 @@
+"""SEAL signs the log in batches and inserts its rows into ClickHouse."""

@@ -1,0 +1,232 @@
+"""SEAL over Kafka and the store, one partition: gather, sign, write the manifest, insert the rows.
+
+Write order and what a crash between two steps costs:
+
+1. the manifests of one step, one batch of ``audit`` by compare-and-swap. Before: nothing was sealed.
+2. one insert per batch with its deduplication token. Before or within: whoever takes over inserts the last batch of
+   each origin again, which adds what is missing and nothing else. No further batch is signed before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from bisect import bisect_right
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate
+from typing import Any
+
+from aiokafka import TopicPartition
+
+from pipeline.audit.checkpoint import LogKeys
+from pipeline.audit.rows import SEALED, manifest_row, origin_name
+from pipeline.clickhouse.store import ClickHouse
+from pipeline.errors import Fatal, Retryable
+from pipeline.events.chain import ChainReader, Entry, Position
+from pipeline.events.codec import decode, encode
+from pipeline.events.messages import Manifest
+from pipeline.kafka.chained_log import ChainedLog
+from pipeline.kafka.inbox import Inbox
+from pipeline.kafka.offsets import Offsets
+from pipeline.kafka.reader import PartitionReader
+from pipeline.seal.batch import BATCH_RECORDS, Sealed, SealState, begin, heartbeat, resume, seal, token_of
+from pipeline.tables import MANIFESTS, RECORDS
+
+_log = logging.getLogger(__name__)
+_PAUSE_S = 1.0
+_HEARTBEAT_S = 600.0
+_BATCH_BYTES = 32 * 1024 * 1024
+"""Of one sealed batch: above any source batch, and with its columns below what the store takes at once."""
+_WINDOW = 512
+"""Manifests read back first to find the last one of each origin; eight times more until all are found."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rim:
+    """What the partitions of one sealer share."""
+
+    bootstrap: str
+    generation: str
+    keys: LogKeys
+    store: ClickHouse
+    offsets: Offsets
+    batch: int = BATCH_RECORDS
+    interval_ms: int = 1000
+
+
+@dataclass(slots=True)
+class Source:
+    """One origin being sealed: its state, and what has arrived since."""
+
+    state: SealState
+    inbox: Inbox
+    since: float = field(default_factory=time.monotonic)
+    """When the oldest waiting record arrived, or the last batch was closed."""
+
+    def due(self, batch: int, interval_s: float) -> bool:
+        waiting = len(self.inbox.waiting)
+        return waiting >= batch or (waiting > 0 and time.monotonic() - self.since >= interval_s)
+
+
+class SealPartition:
+    """The single writer of one partition of ``audit``, as long as nobody else is."""
+
+    def __init__(self, rim: Rim, partition: int) -> None:
+        self._rim, self._partition = rim, partition
+        self._log = ChainedLog(rim.bootstrap, "audit", partition, rim.offsets)
+        self._arrived = asyncio.Event()
+        self._stop = asyncio.Event()
+        self._sources: list[Source] = []
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Take the partition over and seal it until ``stop``. Raises Fatal."""
+        act: Callable[[], object] = self._take_over
+        self._stop = stop
+        try:
+            while not stop.is_set():
+                try:
+                    act = await act()  # type: ignore[misc]
+                except Retryable as error:
+                    _log.warning("seal[%d]: %s", self._partition, error)
+                    await asyncio.sleep(_PAUSE_S)
+                    act = self._take_over
+        finally:
+            await self._drop_sources()
+            await self._log.close()
+
+    async def _take_over(self) -> Callable[[], object]:
+        await self._drop_sources()
+        at, tails = await self._tails()
+        await self._log.start(at)
+        if await self._log.behind():
+            return self._take_over
+        for topic in SEALED if self._partition == 0 else [t for t in SEALED if t != "control"]:
+            fresh = begin(self._rim.generation, topic, self._partition)
+            tail = tails.get(fresh.origin, [])
+            state = resume(fresh, tail)
+            if tail:
+                await self._insert_again(resume(fresh, tail[:-1]) if len(tail) > 1 else fresh, tail[-1])
+            reader = PartitionReader(self._rim.bootstrap, topic, self._partition, self._rim.offsets, bulk=True)
+            inbox = Inbox(reader, self._arrived, 4 * self._rim.batch)
+            self._sources.append(Source(state, inbox))
+            await reader.start(state.position.offset)
+            inbox.start()
+        return self._turn
+
+    async def _turn(self) -> Callable[[], object]:
+        interval_s = self._rim.interval_ms / 1000
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._arrived.wait(), interval_s)
+        self._arrived.clear()
+        for source in self._sources:
+            # a source that broke while nothing waited must not look like a quiet one
+            source.inbox.peek(0)
+        closed: list[tuple[Source, Sealed]] = []
+        for source in self._sources:
+            if not source.inbox.waiting and time.monotonic() - source.since < _HEARTBEAT_S:
+                continue
+            if source.due(self._rim.batch, interval_s) or not source.inbox.waiting:
+                sealed = self._close(source)
+                if sealed is not None:
+                    closed.append((source, sealed))
+        if not closed:
+            # what waits is due soon, and then nothing new need arrive
+            await asyncio.sleep(min(0.05, interval_s))
+            if any(source.inbox.waiting for source in self._sources):
+                self._arrived.set()
+            return self._turn
+        if not await self._log.append([encode(sealed.manifest) for _, sealed in closed]):
+            _log.warning("seal[%d]: another writer came first", self._partition)
+            return self._take_over
+        for source, sealed in closed:
+            await self._insert(sealed.manifest, sealed.columns)
+            source.inbox.drop(sealed.consumed)
+            source.state, source.since = sealed.state, time.monotonic()
+        self._arrived.set()
+        return self._turn
+
+    def _close(self, source: Source) -> Sealed | None:
+        items = source.inbox.peek(self._rim.batch)
+        now = int(time.time() * 1000)
+        if not items:
+            return heartbeat(source.state, now, self._rim.keys) if source.state.index else None
+        fits = bisect_right(list(accumulate(len(item.value) for item in items)), _BATCH_BYTES) or 1
+        limit = self._rim.batch if fits == len(items) else fits
+        return seal(source.state, [item.entry() for item in items[:fits]], now, self._rim.keys, limit)
+
+    async def _insert(self, manifest: Manifest, columns: Sequence[Sequence[Any]]) -> None:
+        """Until the store has it; the log is ahead of the store meanwhile, so nothing else may happen first."""
+        parts = [(RECORDS, columns), (MANIFESTS, [[value] for value in manifest_row(manifest)])]
+        while True:
+            try:
+                await asyncio.to_thread(self._rim.store.insert_batch, parts, token_of(manifest))
+                return
+            except Retryable as error:
+                if self._stop.is_set():
+                    raise
+                _log.warning("seal[%d]: the store did not take batch %s: %s", self._partition, manifest.index, error)
+                await asyncio.sleep(_PAUSE_S)
+
+    async def _insert_again(self, before: SealState, last: Manifest) -> None:
+        """The last sealed batch once more, from the source; it may have been signed and never inserted."""
+        columns: Sequence[Sequence[Any]] = ()
+        if last.rows:
+            entries = await self._entries(last)
+            again = seal(before, entries, last.time, self._rim.keys, max(self._rim.batch, len(entries)))
+            if again is None or again.manifest.root != last.root:
+                raise Fatal(f"seal: {last.origin} batch {last.index} does not come out of its source again")
+            columns = again.columns
+        await self._insert(last, columns)
+
+    async def _entries(self, manifest: Manifest) -> list[Entry]:
+        reader = PartitionReader(self._rim.bootstrap, manifest.topic, manifest.partition, self._rim.offsets)
+        found: list[Entry] = []
+        try:
+            await reader.start(manifest.first, manifest.last + 1)
+            while reader.position <= manifest.last:
+                found += [item.entry() for item in await reader.poll() if item.offset <= manifest.last]
+        finally:
+            await reader.close()
+        return found
+
+    async def _tails(self) -> tuple[Position, Mapping[str, list[Manifest]]]:
+        """The end of ``audit`` and the last two manifests of each origin."""
+        at = TopicPartition("audit", self._partition)
+        begins, end = await self._rim.offsets.begin(at), await self._rim.offsets.end(at)
+        window = _WINDOW
+        while True:
+            start = max(begins, end - window)
+            position, tails = await self._read_back(start)
+            if start == begins or self._complete(tails):
+                return position, tails
+            window *= 8
+
+    def _complete(self, tails: Mapping[str, list[Manifest]]) -> bool:
+        """Every origin's tail is there; one that never had a record is only known from the whole log."""
+        for topic in SEALED:
+            tail = tails.get(origin_name(self._rim.generation, topic, self._partition), [])
+            if (topic != "control" or self._partition == 0) and (not tail or (len(tail) < 2 and tail[0].index)):
+                return False
+        return True
+
+    async def _read_back(self, start: int) -> tuple[Position, Mapping[str, list[Manifest]]]:
+        reader = PartitionReader(self._rim.bootstrap, "audit", self._partition, self._rim.offsets)
+        chain = ChainReader(Position(start) if start else None, trust_first=start > 0)
+        tails: dict[str, list[Manifest]] = {}
+        try:
+            await reader.start(start)
+            for item in await reader.read_to_end():
+                for entry in chain.push(item.entry()):
+                    manifest = decode(Manifest, entry.value)
+                    tails[manifest.origin] = [*tails.get(manifest.origin, [])[-1:], manifest]
+        finally:
+            await reader.close()
+        return chain.at, tails
+
+    async def _drop_sources(self) -> None:
+        sources, self._sources = self._sources, []
+        for source in sources:
+            await source.inbox.close()

@@ -1,1 +1,0 @@
-"""One file per stage: a pure core driven over batches."""

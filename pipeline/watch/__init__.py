@@ -1,0 +1,1 @@
+"""WATCH correlates findings into alerts; a Faust application."""

@@ -1,0 +1,80 @@
+"""The part of WATCH that looks across accounts: many of them, one harvest, whoever they belong to.
+
+An account that looks at least a little suspicious is reported by admit under the hashes of the wording that it keeps
+using, each on the partition of the hash, so accounts of all organisations meet. Every tenant with accounts in a
+campaign gets an alert of its own, which names its own requests alone; ``campaign`` is the same in all of them.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from detectors.accounts.campaign import Campaign, Campaigns
+from detectors.base import HIGH
+from pipeline.events.messages import Alert, FindingEvent
+from pipeline.watch.alert_ids import alert_id, bucket_of
+
+RULE = "campaign"
+TITLE = "accounts that together look like the copying of a model share a rare wording"
+WINDOW_MS = 6 * 3_600_000
+"""Campaigns are slow: within an hour or two every fifth one of the developer pack is missed, within six none."""
+BUCKET_MS = 3_600_000
+"""A campaign that goes on raises one alert per tenant in each bucket."""
+MAX_SIGNATURES = 16_384
+MAX_FIRED = 65_536
+MAX_REQUESTS = 20
+
+
+class Sender(NamedTuple):
+    """One account."""
+
+    organisation: str
+    tenant: str
+    principal: str
+
+
+@dataclass(slots=True)
+class CampaignState:
+    """What one partition's watch remembers of wordings, and the last bucket of each wording's alerts by tenant."""
+
+    campaigns: Campaigns[Sender] = field(default_factory=lambda: Campaigns(MAX_SIGNATURES, WINDOW_MS))
+    fired: OrderedDict[tuple[int, str], int] = field(default_factory=OrderedDict)
+
+
+def correlate(state: CampaignState, event: FindingEvent) -> list[Alert]:
+    """Fold in what one account shares, and give the alerts that it raises, by tenant."""
+    sender = Sender(event.organisation, event.tenant, event.principal)
+    found = state.campaigns.report(sender, (event.signature,), event.score, event.time, event.request)
+    if found is None:
+        return []
+    bucket, alerts = bucket_of(event.time, BUCKET_MS), []
+    for organisation, tenant in sorted({member[:2] for member in found.members}):
+        if state.fired.get((found.signature, tenant), -1) >= bucket:
+            continue
+        state.fired[found.signature, tenant] = bucket
+        state.fired.move_to_end((found.signature, tenant))
+        if len(state.fired) > MAX_FIRED:
+            state.fired.popitem(last=False)
+        alerts.append(_alert(found, organisation, tenant, event.time))
+    return alerts
+
+
+def _alert(found: Campaign[Sender], organisation: str, tenant: str, time: int) -> Alert:
+    mine = sorted((m.time, m.request) for sender, m in found.members.items() if sender.tenant == tenant)
+    name = f"{found.signature:016x}"
+    return Alert(
+        alert=alert_id(RULE, tenant, name, bucket_of(time, BUCKET_MS)),
+        time=time,
+        rule=RULE,
+        severity=HIGH,
+        organisation=organisation,
+        tenant=tenant,
+        principal="",
+        title=TITLE,
+        count=len(found.members),
+        first_time=mine[0][0],
+        requests=tuple(request for _, request in mine)[:MAX_REQUESTS],
+        campaign=name,
+    )

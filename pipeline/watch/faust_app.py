@@ -1,0 +1,157 @@
+"""The watch stage as a Faust worker: ``findings`` in, ``alerts`` out, one process of its own.
+
+Faust spreads the partitions over the workers and hands over records, no more: it may commit past unfinished records
+and may stop delivering without a word. So each partition is read by its own ``PartitionWatch``; what Faust hands over
+only says that there is something to read, and a sweep looks anyway.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from typing import Any, cast
+
+import faust
+from aiokafka.errors import KafkaError
+
+from pipeline.errors import Retryable
+from pipeline.kafka.writer import Publisher
+from pipeline.watch.partition import PartitionWatch
+
+_log = logging.getLogger(__name__)
+APP = "sluice-watch"
+SWEEP_S = 5.0
+"""How often a partition is read to its end and marked, whatever Faust handed over."""
+_PAUSE_S = 1.0
+_SESSION_S = 10.0
+"""How long the broker waits for a worker that fell silent before another takes its partitions."""
+
+
+class Partitions:
+    """The partitions that this worker holds, each taken once."""
+
+    def __init__(self, bootstrap: str) -> None:
+        self._bootstrap = bootstrap
+        self._publisher = Publisher(bootstrap)
+        self._held: dict[int, asyncio.Task[PartitionWatch]] = {}
+
+    def hold(self, partition: int) -> asyncio.Task[PartitionWatch]:
+        """The partition, being taken from the first call on."""
+        task = self._held.get(partition)
+        if task is None:
+            task = self._held[partition] = asyncio.create_task(self._take(partition))
+        return task
+
+    async def keep(self, partitions: set[int]) -> None:
+        """Take these and give back all others."""
+        for partition in set(self._held) - partitions:
+            await self._release(self._held.pop(partition))
+        for partition in partitions:
+            self.hold(partition)
+
+    async def sweep(self) -> None:
+        """Sweep all that are taken. Faust may stop delivering without a word; this is what bounds the wait."""
+        for task in list(self._held.values()):
+            if task.done() and not task.cancelled():
+                try:
+                    await task.result().sweep()
+                except Retryable as error:
+                    _log.warning("watch: not swept, again in %.0f s: %s", SWEEP_S, error)
+
+    async def close(self) -> None:
+        """Mark and give back everything."""
+        await self.keep(set())
+        await self._publisher.close()
+
+    async def _take(self, partition: int) -> PartitionWatch:
+        while True:
+            held = PartitionWatch(self._bootstrap, partition, self._publisher)
+            try:
+                await held.take()
+                return held
+            except Retryable as error:
+                _log.warning("watch: findings[%d] not taken, again: %s", partition, error)
+                await held.close()
+                await asyncio.sleep(_PAUSE_S)
+
+    @staticmethod
+    async def _release(task: asyncio.Task[PartitionWatch]) -> None:
+        if not task.done():
+            task.cancel()
+        outcome = (await asyncio.gather(task, return_exceptions=True))[0]
+        if isinstance(outcome, PartitionWatch):
+            await outcome.close()
+
+
+def build(bootstrap: str, partitions: Partitions, instance: str = "") -> faust.App:
+    """The Faust app: no web server, no topics of its own, nothing on disk.
+
+    ``instance`` is the worker's fixed name in the group; with one, a worker that comes back within ``_SESSION_S``
+    goes on at once.
+    """
+    app = faust.App(
+        APP,
+        broker=[f"kafka://{server}" for server in bootstrap.split(",")],
+        store="memory://",
+        topic_allow_declare=False,
+        topic_disable_leader=True,
+        consumer_auto_offset_reset="earliest",
+        consumer_group_instance_id=instance or None,
+        web_enabled=False,
+        broker_commit_interval=5.0,
+        broker_session_timeout=_SESSION_S,
+        broker_heartbeat_interval=_SESSION_S / 3,
+    )
+    findings = app.topic("findings", key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw")
+
+    async def correlate(stream: Any) -> AsyncIterator[None]:
+        async for event in stream.events():
+            held = await asyncio.shield(partitions.hold(event.message.partition))
+            # Faust cancels agents when partitions move; a record half folded would be lost to the state.
+            await asyncio.shield(asyncio.ensure_future(_insist(held, event.message.offset)))
+            yield None
+
+    app.agent(findings, name="correlate")(correlate)
+    app.timer(interval=SWEEP_S)(partitions.sweep)
+
+    async def assigned(_app: faust.App, assigned: Any, **_: Any) -> None:
+        await partitions.keep({tp.partition for tp in assigned if tp.topic == "findings"})
+
+    app.on_partitions_assigned.connect(cast(Any, assigned))
+    return app
+
+
+async def run(bootstrap: str, stop: asyncio.Event, instance: str = "") -> None:
+    """Watch until ``stop`` is set, in the running loop. Raises Retryable where the Faust app did not start or ended."""
+    partitions = Partitions(bootstrap)
+    app = build(bootstrap, partitions, instance)
+    waiting = [asyncio.create_task(stop.wait()), asyncio.create_task(_crashed(app))]
+    try:
+        await app.start()
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    except KafkaError as error:
+        raise Retryable(f"the Faust app did not start: {error!r}") from error
+    finally:
+        for task in waiting:
+            task.cancel()
+        await app.stop()
+        await partitions.close()
+    if app.crash_reason is not None:
+        raise Retryable(f"the Faust app ended: {app.crash_reason!r}") from app.crash_reason
+
+
+async def _crashed(app: faust.App) -> None:
+    while not app.should_stop:  # noqa: ASYNC110 - Faust offers no event for it
+        await asyncio.sleep(0.2)
+
+
+async def _insist(held: PartitionWatch, offset: int) -> None:
+    # An agent that raises would lose the record, as Faust acknowledges it all the same.
+    while not held.closed:
+        try:
+            await held.feed(offset)
+            return
+        except Retryable as error:
+            _log.warning("watch: record %d not folded, again: %s", offset, error)
+            await asyncio.sleep(_PAUSE_S)

@@ -1,0 +1,16 @@
+"""The watch process: settings to a running Faust application."""
+
+from __future__ import annotations
+
+import asyncio
+
+from pipeline.config import Settings
+from pipeline.control.connect import control_of
+from pipeline.kafka.membership import Assign
+
+
+async def watch(settings: Settings, stop: asyncio.Event, assign: Assign = ()) -> None:
+    from pipeline.watch.faust_app import run
+
+    async with control_of(settings):
+        await run(settings.kafka.bootstrap, stop)

@@ -1,0 +1,82 @@
+"""The cheap looks that spare a text its expensive readings never spare one that would have shown something."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from detectors.prompts.grams import char_grams, codes_of, values_of
+from detectors.prompts.views import collapsed, repetitive
+from detectors.text import decode, loose, normalize
+from detectors.text.normalize import clean, clean_all
+from detectors.text.plane import IDEOGRAPHS, SYLLABLES, VARIED
+
+PIECES = st.lists(
+    st.tuples(st.text(alphabet="ab12, -哈 \U0001f600", min_size=1, max_size=18), st.integers(1, 40)), max_size=5
+)
+MIXED = st.text(alphabet="ab1 3.-/·中文\u3000é…\ud800\udc00\U0001f600аβ", max_size=40)
+
+
+def looked_at(text: str) -> bool:
+    codes = codes_of(text)
+    return repetitive(char_grams(values_of(codes))[-1], codes)
+
+
+@given(PIECES)
+def test_what_repetition_could_halve_is_looked_at(pieces: list[tuple[str, int]]) -> None:
+    text = "".join(unit * count for unit, count in pieces)
+    if text and 2 * len(collapsed(text)) <= len(text):
+        assert looked_at(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["The quick brown fox jumps over the lazy dog. " * 2, "我想了解一下这个城市的历史和文化，谢谢。"]
+)
+def test_ordinary_text_is_not_taken_for_repetition(text: str) -> None:
+    assert not looked_at(text)
+
+
+@given(st.lists(MIXED, max_size=5))
+def test_a_text_reads_clean_alone_as_in_a_batch(texts: list[str]) -> None:
+    assert clean_all(texts) == [clean(text) for text in texts]
+
+
+@given(st.text(alphabet="abc3 .-/·中文字*\n,", max_size=60))
+def test_spaced_out_letters_are_joined_wherever_the_expressions_find_them(text: str) -> None:
+    spelled = loose._SPACED.search(text) or loose._SPACED_CJK.search(text)
+    read = loose.loose(normalize.View("clean", text))
+    plain = loose._unleeted(text)
+    if spelled and plain == text:
+        assert read is not None
+        assert len(read.text) < len(text)
+    if not spelled and plain == text:
+        assert read is None
+
+
+@given(st.text(alphabet="aB4f+/: %2&#;x\n=01", max_size=120))
+def test_encoded_runs_are_all_found(text: str) -> None:
+    shape = text.encode("ascii", "replace")
+    for pattern, classes, least, beyond in (
+        (decode._BASE64, decode._IN_BASE64, 20, decode.MAX_RUN),
+        (decode._HEX, decode._IN_HEX, 24, 0),
+        (decode._LISTED, decode._IN_LIST, 23, 0),
+    ):
+        found = decode._matches(pattern, text, shape.translate(classes), least, beyond)
+        assert spans(found) == spans(pattern.finditer(text))
+
+
+def spans(found: object) -> list[tuple[int, int]]:
+    return [match.span() for match in found if isinstance(match, re.Match)]  # type: ignore[attr-defined]
+
+
+def test_what_the_tables_leave_out_is_of_one_kind() -> None:
+    left_out = [chr(code) for code in sorted(set(range(0x10000)) - set(VARIED))]
+    letters = {chr(code) for block in (*IDEOGRAPHS, SYLLABLES) for code in block}
+    assert all(normalize._fold(char) == char for char in left_out)
+    kinds = {char: unicodedata.category(char) for char in left_out}
+    assert {kinds[char] for char in letters} == {"Lo"}
+    assert {kinds[char] for char in left_out if char not in letters} == {"So", "Cs", "Co"}

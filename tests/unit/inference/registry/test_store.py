@@ -1,0 +1,250 @@
+"""The registry: versions rise, shares decide, revoked ones stay out, bytes leave by role and budget."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from inference.registry.content import MANIFEST_FILE
+from inference.registry.dsse import Trust
+from inference.registry.holdings import Broken, Held
+from inference.registry.keys import ED25519, SigningKey
+from inference.registry.opening import Freshness, open_model
+from inference.registry.refusal import Refused
+from inference.registry.sealed import SealedFolder
+from inference.registry.store import ModelRegistry
+from inference.registry.wrapping import Tenant, Worker, WorkerAddress
+from tests.unit.inference.registry.registry_site import WEIGHTS, Clock, FakeKms
+
+Release = Callable[..., Path]
+
+
+def refused(code: str, act: Callable[[], object]) -> None:
+    with pytest.raises(Refused) as refusal:
+        act()
+    assert refusal.value.code == code, str(refusal.value)
+
+
+def test_versions_rise_and_are_kept_encrypted(registry: ModelRegistry, release: Release, kms: FakeKms) -> None:
+    operator, acme, other = Tenant(kms), Tenant(kms, "acme"), Tenant(kms, "other")
+    folder = release(2)
+    registry.add(folder, [operator, acme])
+    refused("rolled_back", lambda: registry.add(folder, [operator]))
+    refused("rolled_back", lambda: registry.add(release(1), [operator]))
+    place = registry.home / "models" / "tiny" / "2"
+    plain = (folder / WEIGHTS).read_bytes()
+    assert plain[1000:1064] not in (place / f"{WEIGHTS}.sealed").read_bytes()
+    for holder in (operator, acme):
+        with registry.open("tiny", 2, holder) as model:
+            assert model.file(WEIGHTS).read() == plain
+    refused("key", lambda: registry.open("tiny", 2, other))
+    refused("unknown", lambda: registry.open("tiny", 3, operator))
+    refused("unknown", lambda: registry.open("../../etc", 3, operator))
+    (held,) = registry.held()
+    assert isinstance(held, Held)
+    assert (held.manifest.version, held.share, held.status) == (2, 0, "held")
+
+
+def test_a_version_at_rest_cannot_be_altered_or_swapped(
+    registry: ModelRegistry, release: Release, kms: FakeKms
+) -> None:
+    operator = Tenant(kms)
+    for version in (1, 2):
+        registry.add(release(version), [operator])
+    models = registry.home / "models" / "tiny"
+    shutil.copytree(models / "1", models / "3")
+    refused("altered", lambda: registry.open("tiny", 3, operator))
+    shutil.copy(models / "1" / f"{WEIGHTS}.sealed", models / "2" / f"{WEIGHTS}.sealed")
+    refused("sealed", lambda: registry.open("tiny", 2, operator))
+    (models / "1" / "more.json").write_text("{}")
+    refused("extra_file", lambda: registry.open("tiny", 1, operator))
+    assert [event.alarm for event in registry.events()[-3:]] == [True, True, False]
+
+
+def test_traffic_goes_where_it_was_rolled_and_back(registry: ModelRegistry, release: Release, kms: FakeKms) -> None:
+    operator = Tenant(kms)
+    for version in (1, 2, 3):
+        registry.add(release(version), [operator])
+    refused("rollout", lambda: registry.roll("tiny", {1: 5000}))
+    refused("unknown", lambda: registry.roll("tiny", {9: 10_000}))
+    refused("rollout", lambda: registry.rollback("tiny"))
+    registry.roll("tiny", {2: 10_000})
+    registry.roll("tiny", {2: 9000, 3: 1000})
+    registry.roll("tiny", {3: 10_000})
+    refused("rolled_back", lambda: registry.open("tiny", 2, operator))
+    refused("rolled_back", lambda: registry.roll("tiny", {1: 10_000}))
+    assert registry.rollback("tiny") == {2: 9000, 3: 1000} == registry.shares("tiny")
+    registry.open("tiny", 2, operator).close()
+    refused("rollout", lambda: registry.rollback("tiny"))
+
+
+def test_nobody_goes_back_to_what_has_expired(
+    registry: ModelRegistry, release: Release, kms: FakeKms, clock: Clock
+) -> None:
+    registry.add(release(1, expires=clock.now // 1000 + 60), [Tenant(kms)])
+    registry.add(release(2), [Tenant(kms)])
+    for version in (1, 2):
+        registry.roll("tiny", {version: 10_000})
+    clock.now += 61_000
+    refused("expired", lambda: registry.rollback("tiny"))
+    assert registry.shares("tiny") == {2: 10_000}
+
+
+def test_a_revoked_version_is_served_no_more_even_by_an_older_list(
+    registry: ModelRegistry, release: Release, kms: FakeKms, keys: dict[str, SigningKey]
+) -> None:
+    operator, signers = Tenant(kms), [key for name, key in keys.items() if name != "ecdsa-p256"]
+    for version in (1, 2):
+        registry.add(release(version), [operator])
+    registry.roll("tiny", {1: 9000, 2: 1000})
+    registry.revoke("tiny", 9, "never made", signers)
+    older = (registry.home / "revocations.json").read_bytes()
+    refused("signature", lambda: registry.revoke("tiny", 2, "poisoned", [keys[ED25519]]))
+    registry.revoke("tiny", 2, "poisoned", signers)
+    assert registry.shares("tiny") == {1: 10_000}
+    refused("revoked", lambda: registry.open("tiny", 2, operator))
+    refused("revoked", lambda: registry.roll("tiny", {2: 10_000}))
+    assert [registry.one("tiny", version).status for version in (1, 2)] == ["served", "revoked"]
+    (registry.home / "revocations.json").write_bytes(older)
+    refused("rolled_back", lambda: registry.open("tiny", 1, operator))
+    (registry.home / "revocations.json").unlink()
+    refused("state", lambda: registry.open("tiny", 1, operator))
+
+
+def test_a_folder_that_was_served_pins_its_version(registry: ModelRegistry, release: Release, clock: Clock) -> None:
+    first, second = release(1), release(2)
+    registry.open_folder(first).close()
+    registry.open_folder(second).close()
+    refused("rolled_back", lambda: registry.open_folder(first))
+    clock.now += 2_000_000_000
+    refused("expired", lambda: registry.open_folder(second))
+    (registry.home / "state.json").unlink()
+    (registry.home / "models").mkdir()
+    refused("state", lambda: registry.open_folder(second))
+
+
+ACCESS = '[identity.alice]\nroles = ["model:export"]\ndaily_bytes = {}\n'
+
+
+def test_bytes_leave_by_role_and_budget_and_open_for_that_worker_alone(
+    registry: ModelRegistry, release: Release, kms: FakeKms, trust: Trust, clock: Clock, tmp_path: Path
+) -> None:
+    operator, worker = Tenant(kms), Worker.generate()
+    worker.write(tmp_path / "worker.pem")
+    address = WorkerAddress.read(tmp_path / "worker.pem.pub")
+    assert os.stat(tmp_path / "worker.pem").st_mode & 0o077 == 0
+    folder = release(1)
+    weights = (folder / WEIGHTS).read_bytes()
+    registry.add(folder, [operator])
+    refused("role", lambda: registry.export("tiny", 1, operator, address, tmp_path / "out"))
+    (registry.home / "access.toml").write_text(ACCESS.format(2_000_000))
+    assert registry.export("tiny", 1, operator, address, tmp_path / "out").alarm is False
+    refused("budget", lambda: registry.export("tiny", 1, operator, address, tmp_path / "again"))
+    assert not (tmp_path / "again").exists()
+    clock.now += 86_400_000
+    (registry.home / "access.toml").write_text(ACCESS.format(1_300_000))
+    assert registry.export("tiny", 1, operator, address, tmp_path / "later").alarm is True
+    freshness = Freshness(0)
+    with open_model(SealedFolder(tmp_path / "out", Worker.read(tmp_path / "worker.pem")), trust, freshness) as model:
+        assert model.file(WEIGHTS).read() == weights
+    refused("key", lambda: open_model(SealedFolder(tmp_path / "out", Worker.generate()), trust, freshness))
+    refused("key", lambda: open_model(SealedFolder(tmp_path / "out", operator), trust, freshness))
+    exports = [event for event in registry.events() if event.act == "export"]
+    assert [(event.outcome, event.alarm) for event in exports] == [
+        ("refused", False),
+        ("done", False),
+        ("refused", True),
+        ("done", True),
+    ]
+    assert exports[1].to == address.name
+    assert exports[1].count > 1_200_000
+
+
+def test_the_record_shows_what_was_changed_in_it(registry: ModelRegistry, release: Release, kms: FakeKms) -> None:
+    registry.add(release(1), [Tenant(kms)])
+    registry.roll("tiny", {1: 10_000})
+    refused("unknown", lambda: registry.open("tiny", 7, Tenant(kms)))
+    events = registry.events()
+    assert [(e.act, e.outcome, e.reason) for e in events] == [
+        ("add", "done", ""),
+        ("roll", "done", "1=10000"),
+        ("load", "refused", "unknown"),
+    ]
+    assert {event.actor for event in events} == {"alice"}
+    path = registry.home / "events.jsonl"
+    whole = path.read_bytes()
+    path.write_bytes(whole + b'{"sequence": 4, "cut by a crash')
+    registry.roll("tiny", {1: 10_000})
+    assert [event.sequence for event in registry.events()] == [1, 2, 3, 4]
+    first, rest = whole.split(b"\n", 1)
+    for changed in (whole.replace(b"alice", b"bobby", 1), rest, first + whole):
+        path.write_bytes(changed)
+        refused("state", registry.events)
+
+
+def test_an_operator_s_typing_error_in_the_access_file_is_told(registry: ModelRegistry, release: Release) -> None:
+    kms = FakeKms()
+    registry.add(release(1), [Tenant(kms)])
+    (registry.home / "access.toml").write_text('[identity.alice]\nroles = ["admin"]\n')
+    worker = Worker.generate()
+    refused("role", lambda: registry.export("tiny", 1, Tenant(kms), worker.address, registry.home / "out"))
+
+
+def test_one_version_that_does_not_hold_hides_no_other(
+    registry: ModelRegistry, release: Release, kms: FakeKms, keys: dict[str, SigningKey]
+) -> None:
+    for version in (1, 2):
+        registry.add(release(version), [Tenant(kms)])
+    models = registry.home / "models" / "tiny"
+    shutil.copytree(models / "1", models / "3")
+    envelope = (models / "2" / MANIFEST_FILE).read_bytes()
+    (models / "2" / MANIFEST_FILE).write_bytes(envelope.replace(b'"sig": "', b'"sig": "AAAA', 1))
+    first, second, third = registry.held("tiny")
+    assert isinstance(first, Held)
+    assert (first.manifest.version, first.status) == (1, "held")
+    assert isinstance(second, Broken)
+    assert (second.version, second.why.code) == (2, "signature")
+    assert isinstance(third, Broken)
+    assert (third.version, third.why.code) == (3, "altered")
+    assert registry.one("tiny", 1) == first
+    refused("signature", lambda: registry.one("tiny", 2))
+    refused("altered", lambda: registry.roll("tiny", {3: 10_000}))
+    refused("unknown", lambda: registry.one("tiny", 4))
+
+
+def test_an_export_that_cannot_be_written_costs_no_bytes(
+    registry: ModelRegistry, release: Release, kms: FakeKms, tmp_path: Path
+) -> None:
+    registry.add(release(1), [Tenant(kms)])
+    (registry.home / "access.toml").write_text(ACCESS.format(2_000_000))
+    address = Worker.generate().address
+    with pytest.raises(FileExistsError, match="to be made"):
+        registry.export("tiny", 1, Tenant(kms), address, tmp_path)
+    assert (registry.events()[-1].outcome, registry.events()[-1].count) == ("failed", 0)
+    registry.export("tiny", 1, Tenant(kms), address, tmp_path / "out")
+    refused("budget", lambda: registry.export("tiny", 1, Tenant(kms), address, tmp_path / "again"))
+
+
+def test_what_was_revoked_is_known_by_model(registry: ModelRegistry, keys: dict[str, SigningKey]) -> None:
+    signers = [key for name, key in keys.items() if name != "ecdsa-p256"]
+    assert registry.revoked("tiny") == frozenset()
+    registry.revoke("tiny", 2, "poisoned", signers)
+    registry.revoke("other", 3, "poisoned", signers)
+    assert registry.revoked("tiny") == {2}
+
+
+def test_what_a_killed_add_has_left_goes_with_the_next_one(
+    registry: ModelRegistry, release: Release, kms: FakeKms, clock: Clock
+) -> None:
+    registry.add(release(1), [Tenant(kms)])
+    models = registry.home / "models" / "tiny"
+    for name, age in ((".2.77", 100_000), (".2.78", 100)):
+        shutil.copytree(models / "1", models / name)
+        os.utime(models / name, (clock.now // 1000 - age,) * 2)
+    os.utime(models / "1", (0, 0))
+    registry.add(release(2), [Tenant(kms)])
+    assert sorted(path.name for path in models.iterdir()) == [".2.78", "1", "2"]

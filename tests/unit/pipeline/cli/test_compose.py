@@ -1,0 +1,234 @@
+"""The compose file and the image against the repository: pins, settings, files, wiring. No container is started."""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pipeline.cli.compose import Isolated, tenants_file
+from pipeline.config import Settings, known_environment, load
+from pipeline.gateway.refusals import because
+from pipeline.gateway.translate import too_large
+from pipeline.wiring import STAGES
+
+ROOT = Path(__file__).parents[4]
+BASE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+TENANTS: dict[str, Any] = yaml.safe_load(
+    tenants_file([Isolated("initech", "device", 2), Isolated("acme", "process", 0)], ("GPU-1",))
+)
+COMPOSE: dict[str, Any] = {
+    **BASE,
+    "services": BASE["services"] | TENANTS["services"],
+    "volumes": BASE["volumes"] | TENANTS["volumes"],
+}
+"""What compose makes of the project's file with that of two isolated tenants laid over it."""
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+OURS = {name: service for name, service in SERVICES.items() if "build" in service}
+DOCKERFILE = (ROOT / "Dockerfile").read_text()
+each_service = pytest.mark.parametrize("name", SERVICES)
+each_of_ours = pytest.mark.parametrize("name", OURS)
+
+
+def settings(name: str) -> dict[str, str]:
+    return {key: value for key, value in SERVICES[name].get("environment", {}).items() if key.startswith("SLUICE_")}
+
+
+def published(name: str) -> list[str]:
+    return SERVICES[name].get("ports", [])
+
+
+def listens(name: str) -> str:
+    """Everything in a service's definition that can name a port."""
+    return str(SERVICES[name].get("environment", "")) + str(COMPOSE["configs"])
+
+
+@each_service
+def test_images_are_pinned(name: str) -> None:
+    image = SERVICES[name]["image"]
+    assert re.fullmatch(r"[a-z0-9/-]+:\d+\.\d+\.\d+(\.\d+)?(-alpine)?", image), image
+
+
+def test_the_images_base_is_pinned_and_the_image_is_not_root() -> None:
+    bases = re.findall(r"^FROM (\S+)", DOCKERFILE, re.MULTILINE)
+    assert len(bases) == 2
+    assert all(re.fullmatch(r"python:3\.11\.\d+-slim-\w+", base) for base in bases)
+    assert re.findall(r"^USER (\S+)", DOCKERFILE, re.MULTILINE) == ["sluice"]
+    assert "--require-hashes" in DOCKERFILE
+
+
+def test_the_image_copies_what_the_project_declares_and_the_context_lets_it_in() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    copied = [
+        part for line in re.findall(r"^COPY (?!--from)(.*) \S+$", DOCKERFILE, re.MULTILINE) for part in line.split()
+    ]
+    packages = {pattern.rstrip("*") for pattern in project["tool"]["setuptools"]["packages"]["find"]["include"]}
+    assert packages | {"pyproject.toml", "requirements.lock", project["project"]["readme"]} <= set(copied)
+    allowed = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    assert allowed == set(copied)
+    for name in set(copied) - {project["project"]["readme"]}:
+        assert (ROOT / name).exists(), name
+
+
+@each_of_ours
+def test_every_setting_exists_and_its_value_is_taken(name: str) -> None:
+    given = {key: re.sub(r"\$\{.*\}", "word", value) for key, value in settings(name).items()}
+    assert given.keys() <= known_environment().keys()
+    assert all(isinstance(value, str) for value in settings(name).values()), "quote numbers and booleans"
+    assert load(None, given) != Settings()
+
+
+def test_every_stage_runs_and_each_gateway_has_its_lane() -> None:
+    run = {name: service["command"][1] for name, service in OURS.items() if service["command"][0] == "run"}
+    assert set(run.values()) == set(STAGES)
+    lanes = [settings(name)["SLUICE_GATEWAY__LANE"] for name, stage in run.items() if stage == "gateway"]
+    partitions = int(settings("topics")["SLUICE_KAFKA__PARTITIONS"])
+    assert len(lanes) == len(set(lanes)) == 2
+    assert all(0 <= int(lane) < partitions for lane in lanes)
+    upstream = re.findall(r"server (gateway-\d):(\d+)", COMPOSE["configs"]["balancer"]["content"])
+    port = settings("gateway-0")["SLUICE_GATEWAY__PORT"]
+    assert upstream == [(name, port) for name, stage in run.items() if stage == "gateway"]
+
+
+def test_exactly_one_engine_per_profile() -> None:
+    profiles = {name: service["profiles"] for name, service in SERVICES.items() if "profiles" in service}
+    assert profiles == {"generate": ["cpu"], "generate-gpu": ["gpu"]}
+    (device,) = SERVICES["generate-gpu"]["deploy"]["resources"]["reservations"]["devices"]
+    assert device["capabilities"] == ["gpu"]
+
+
+@each_service
+def test_dependencies_exist_and_their_conditions_can_come_true(name: str) -> None:
+    for other, how in SERVICES[name].get("depends_on", {}).items():
+        assert other in SERVICES
+        if how["condition"] == "service_healthy":
+            assert "healthcheck" in SERVICES[other]
+        else:
+            assert how["condition"] == "service_completed_successfully"
+            assert SERVICES[other]["restart"] == "on-failure", "a job that is always restarted never completes"
+
+
+@each_of_ours
+def test_stages_wait_for_topics_and_tables(name: str) -> None:
+    waits = set(SERVICES[name]["depends_on"])
+    jobs = {"topics": {"kafka"}, "tables": {"clickhouse"}, "grant-acme": {"topics"}, "grant-initech": {"topics"}}
+    granted = {name.replace("generate-", "grant-")} if name in TENANTS["services"] else set()
+    assert waits == jobs.get(name, {"topics", "tables"} | granted)
+
+
+@each_service
+def test_volumes_networks_and_files_exist(name: str) -> None:
+    service = SERVICES[name]
+    assert set(service.get("networks", [])) <= set(COMPOSE["networks"])
+    assert service.get("networks")
+    for volume in service.get("volumes", []):
+        source = volume.split(":")[0]
+        assert (ROOT / source).exists() if source.startswith(".") else source in COMPOSE["volumes"], volume
+    for config in service.get("configs", []):
+        assert config["source"] in COMPOSE["configs"]
+    for _, target in (volume.split(":")[:2] for volume in service.get("volumes", [])):
+        assert target.startswith("/")
+
+
+def test_every_volume_is_used() -> None:
+    used = {volume.split(":")[0] for service in SERVICES.values() for volume in service.get("volumes", [])}
+    assert set(COMPOSE["volumes"]) <= used
+
+
+def test_published_ports_are_loopback_distinct_and_listened_on() -> None:
+    ports = {name: port for name in SERVICES for port in published(name)}
+    assert set(ports) == {"kafka", "balancer", "grafana"}
+    outside = [port.split(":")[1] for port in ports.values()]
+    assert len(set(outside)) == len(outside)
+    for name, port in ports.items():
+        host, _, inside = port.split(":")
+        assert host == "127.0.0.1"
+        assert "outer" in SERVICES[name]["networks"], "an internal network publishes nothing"
+        assert inside in listens(name) or (name, inside) == ("grafana", "3000")
+
+
+def test_only_what_must_can_reach_out() -> None:
+    assert COMPOSE["networks"]["inner"] == {"internal": True}
+    out = {name for name, service in SERVICES.items() if "outer" in service["networks"]}
+    assert out == {"kafka", "balancer", "grafana", "notify"}
+
+
+def test_secrets_come_from_outside_and_have_no_default() -> None:
+    found = 0
+    for service in SERVICES.values():
+        for key, value in service.get("environment", {}).items():
+            if "PASSWORD" in key:
+                assert re.fullmatch(r"\$\{[A-Z_]+:\?set it in \.env\}", value), key
+                found += 1
+    assert found >= 5
+
+
+WRITABLE = {
+    "topics": ["keys:/keys"],
+    "generate": ["models:/models"],
+    "generate-gpu": ["models:/models"],
+    **{f"grant-{tenant}": [f"keys-{tenant}:/granted"] for tenant in ("acme", "initech")},
+    **{f"generate-{tenant}": [f"models-{tenant}:/models"] for tenant in ("acme", "initech")},
+}
+
+
+@each_of_ours
+def test_our_containers_are_confined(name: str) -> None:
+    service = OURS[name]
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert service["init"] is True
+    writable = [volume for volume in service["volumes"] if not volume.endswith(":ro")]
+    assert writable == WRITABLE.get(name, [])
+    assert settings(name).get("SLUICE_KEYS__HOME", "/keys") == "/keys"
+
+
+def test_only_the_sealer_and_the_job_know_the_stores_password() -> None:
+    assert {name for name in OURS if "SLUICE_CLICKHOUSE__PASSWORD" in settings(name)} == {"seal", "tables"}
+
+
+def test_what_grafanas_files_ask_for_is_given() -> None:
+    given = SERVICES["grafana"]["environment"]
+    text = (ROOT / "dashboards/provisioning/datasources/clickhouse.yaml").read_text()
+    (source,) = yaml.safe_load(text)["datasources"]
+    assert set(re.findall(r"\$\{(\w+)\}", text.split("apiVersion", 1)[1])) <= set(given)
+    assert given["GF_PLUGINS_PREINSTALL_SYNC"] == f"{source['type']}@{source['jsonData']['version']}"
+    (provider,) = yaml.safe_load((ROOT / "dashboards/provisioning/dashboards/sluice.yaml").read_text())["providers"]
+    mounts = [volume.split(":")[1] for volume in SERVICES["grafana"]["volumes"]]
+    assert any(fnmatch.fnmatch(mount, provider["options"]["path"] + "/*.json") for mount in mounts)
+    assert "GRAFANA_CLICKHOUSE_PASSWORD" in SERVICES["clickhouse"]["environment"]
+
+
+def test_the_broker_agrees_with_itself() -> None:
+    broker = SERVICES["kafka"]["environment"]
+    listeners = [entry.split("://")[0] for entry in broker["KAFKA_LISTENERS"].split(",")]
+    assert set(listeners) == {
+        entry.split(":")[0] for entry in broker["KAFKA_LISTENER_SECURITY_PROTOCOL_MAP"].split(",")
+    }
+    advertised = dict(entry.split("://") for entry in broker["KAFKA_ADVERTISED_LISTENERS"].split(","))
+    assert advertised["INNER"] == settings("admit")["SLUICE_KAFKA__BOOTSTRAP"]
+    assert advertised["OUTER"] == settings("gateway-0")["SLUICE_GATEWAY__ADVERTISED_BOOTSTRAP"]
+    assert broker["KAFKA_AUTO_CREATE_TOPICS_ENABLE"] == "false"
+
+
+def test_the_balancer_speaks_as_the_gateway_does_and_keeps_its_figures_in() -> None:
+    text = COMPOSE["configs"]["balancer"]["content"]
+    told = dict(re.findall(r"return (\d{3}) '(.+)';", text))
+    assert json.loads(told["413"]) == json.loads(too_large().body())
+    absent = json.loads(told["503"])["error"]
+    busy = json.loads(because("busy").body())["error"]
+    assert {**absent, "message": ""} == {**busy, "message": ""}
+    assert "add_header Retry-After 1 always;" in text
+    assert "location = /metrics { return 404; }" in text
+    assert {name: code for code, name in re.findall(r"error_page ([\d ]+) (@\w+);", text)} == {
+        "@large": "413",
+        "@absent": "502 504",
+    }
+    assert set(re.findall(r"location (@\w+) \{", text)) == {"@large", "@absent"}
+    assert text.count("{") == text.count("}")

@@ -1,0 +1,96 @@
+"""What an operator may not put in force, told with table and field before any of it is; and what a webhook is told."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from standardwebhooks import Webhook
+
+from pipeline.control.registry import Registry, read_policies
+from pipeline.embedded.stack import DEFAULT_POLICIES
+from pipeline.errors import ConfigError
+from pipeline.events.control import Control, Plan, Tenant
+from pipeline.keys.vault import FileKeyring, Vault, tenant_keys
+from pipeline.notify.webhook import headers
+
+HEAD = '[[model]]\nid = "m"\ncontext = 64\n[[plan]]\nid = "p"\nmodels = ["m"]\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", r"nothing in it: expected tables of \[\[plan\]\]"),
+        (HEAD + "max_tokens = 0", "plan.* p: max_tokens: expected 1 or more, came 0"),
+        (HEAD + "max_input_bytes = -5", "max_input_bytes: expected 1 or more, came -5"),
+        (HEAD + '[[plan]]\nid = "p"', r"\[\[plan\]\] p: expected once, came 2 times"),
+        (HEAD + '[[model]]\nid = "m"\ncontext = 99', r"\[\[model\]\] m: expected once, came 2 times"),
+        (
+            HEAD + 'tenant = [{id = "a", meter = "rate", amount = 1}, {id = "a", meter = "open", amount = 1}]',
+            "tenant.a: expected an id of its own",
+        ),
+        (HEAD + 'principal = [{id = "a", meter = "window", amount = 1001}]', "principal.a: .* at most 1000"),
+        (
+            HEAD + 'organisation = [{id = "a", meter = "window", unit = "tokens", amount = 9}]',
+            "organisation.a: a window counts requests",
+        ),
+    ],
+)
+def test_what_no_operator_means(text: str, said: str, tmp_path: Path) -> None:
+    file = tmp_path / "policy.toml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=said) as raised:
+        read_policies(file)
+    assert str(raised.value).startswith(f"{file}: ")
+
+
+def test_one_id_may_stand_in_each_scope_and_the_default_file_is_fine(tmp_path: Path) -> None:
+    file = tmp_path / "policy.toml"
+    limit = '[{id = "a", meter = "window", amount = 1000}]'
+    file.write_text(f"{HEAD}tenant = {limit}\nprincipal = {limit}\n")
+    assert len(read_policies(file)) == 2
+    assert len(read_policies(DEFAULT_POLICIES)) == 5
+
+
+class Feed:
+    def __init__(self) -> None:
+        self.control = Control()
+        self.control.apply(0, Plan(id="team"))
+
+    async def refresh(self) -> None:
+        """Nothing is ever written here."""
+
+
+@pytest.mark.parametrize(("tenant", "organisation"), [("Not An Id", "fine"), ("fine", "Not An Id")])
+def test_a_tenant_that_does_not_fit_leaves_nothing_behind(
+    tenant: str, organisation: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def job() -> None:
+        feed: Any = Feed()
+        registry = Registry("127.0.0.1:1", feed, FileKeyring.create(tmp_path / "keyring.json"))
+        written: list[object] = []
+
+        async def write(*document: object) -> None:
+            written.append(document)
+
+        monkeypatch.setattr(registry, "_write", write)
+        with pytest.raises(ConfigError, match=r"tenant\.(id|organisation): String should match"):
+            await registry.add_tenant(tenant, "team", organisation)
+        assert not written
+
+    asyncio.run(job())
+
+
+def test_a_receiver_checks_deliveries_with_the_secret_that_is_shown(tmp_path: Path) -> None:
+    kms, feed, now = FileKeyring.create(tmp_path / "keyring.json"), Feed(), int(time.time())
+    hook = "https://alerts.example/x"
+    feed.control.apply(1, Tenant(id="acme", organisation="acme", plan="team", webhook=hook, **tenant_keys(kms, "acme")))
+    registry = Registry("127.0.0.1:1", feed, kms)  # type: ignore[arg-type]
+    url, shown = registry.webhook("acme")
+    signed = headers(Vault(kms, feed.control).webhook_secret("acme"), "alert-1", now, b'{"a": 1}')
+    assert (url, Webhook(shown).verify(b'{"a": 1}', signed)) == (hook, {"a": 1})
+    with pytest.raises(ConfigError, match="no tenant 'other'"):
+        registry.webhook("other")

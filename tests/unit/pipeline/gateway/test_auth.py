@@ -1,0 +1,106 @@
+"""Who gets in: only the right secret of a live key; unknown key and wrong secret cannot be told apart."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.events.control import Control, Deployment, Key, Organisation, Plan, Principal, Tenant
+from pipeline.gateway.auth import Caller, authenticate, bearer, parse_bearer
+from pipeline.gateway.refusals import Refusal
+from pipeline.keys.vault import FileKeyring, Vault
+
+SECRET, OTHER = b"s" * 32, b"o" * 32
+NOW = 1_000
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> tuple[Control, Vault]:
+    keyring = FileKeyring.create(tmp_path / "keyring.json")
+    control = Control()
+
+    def key(name: str, principal: str = "p", **rest: object) -> Key:
+        return Key(id=name, principal=principal, secret=keyring.wrap(SECRET, f"key/{name}"), **rest)  # type: ignore[arg-type]
+
+    def tenant(name: str, **rest: object) -> Tenant:
+        return Tenant(id=name, organisation="o", plan="s", data_key="-", hpke_public="-", hpke_private="-", **rest)  # type: ignore[arg-type]
+
+    found = [
+        Deployment(generation="g", partitions=4),
+        Plan(id="s"),
+        Organisation(id="o"),
+        tenant("t"),
+        tenant("closed", status="suspended"),
+        Principal(id="p", tenant="t"),
+        Principal(id="c", tenant="closed"),
+        key("k.1-a"),
+        key("revoked", status="revoked"),
+        key("expired", expires=NOW),
+        key("late", expires=NOW + 1),
+        key("suspended", "c"),
+        key("orphan", "nobody"),
+    ]
+    for version, document in enumerate(found):
+        control.apply(version, document)
+    return control, Vault(keyring, control)
+
+
+def enter(site: tuple[Control, Vault], header: str | None) -> Caller:
+    return authenticate(*site, header, NOW)
+
+
+def test_the_right_secret_gets_in(site: tuple[Control, Vault]) -> None:
+    caller = enter(site, f"Bearer {bearer('k.1-a', SECRET)}")
+    assert (caller.key, caller.secret, caller.principal.id, caller.tenant.id) == ("k.1-a", SECRET, "p", "t")
+    assert enter(site, f"bearer {bearer('late', SECRET)}").key == "late"
+
+
+@pytest.mark.parametrize(
+    ("header", "reason", "status"),
+    [
+        (None, "unknown_key", 401),
+        ("", "unknown_key", 401),
+        (f"Basic {bearer('k.1-a', SECRET)}", "unknown_key", 401),
+        ("Bearer sk-other", "unknown_key", 401),
+        ("Bearer " + "x" * 10_000, "unknown_key", 401),
+        (f"Bearer {bearer('k.1-a', OTHER)}", "unknown_key", 401),
+        (f"Bearer {bearer('nobody', SECRET)}", "unknown_key", 401),
+        (f"Bearer {bearer('orphan', SECRET)}", "unknown_key", 401),
+        (f"Bearer {bearer('revoked', OTHER)}", "unknown_key", 401),
+        (f"Bearer {bearer('revoked', SECRET)}", "revoked_key", 401),
+        (f"Bearer {bearer('expired', SECRET)}", "expired_key", 401),
+        (f"Bearer {bearer('suspended', SECRET)}", "suspended", 403),
+    ],
+)
+def test_all_others_do_not(site: tuple[Control, Vault], header: str | None, reason: str, status: int) -> None:
+    with pytest.raises(Refusal) as caught:
+        enter(site, header)
+    assert (caught.value.code, caught.value.status) == (reason, status)
+
+
+def test_wrong_secret_and_unknown_key_read_the_same(site: tuple[Control, Vault]) -> None:
+    texts = set()
+    for header in (bearer("k.1-a", OTHER), bearer("nobody", SECRET), bearer("orphan", SECRET)):
+        with pytest.raises(Refusal) as caught:
+            enter(site, f"Bearer {header}")
+        texts.add(caught.value.body())
+    assert len(texts) == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "sk-sluice-",
+        "sk-sluice-k",
+        "sk-sluice-.AAAA",
+        "sk-sluice-k.AAAA",
+        bearer("k", b"x" * 31),
+        bearer("k", b"x" * 33),
+        bearer("k", SECRET) + "\n",
+        bearer("k", SECRET)[:-1] + "é",
+    ],
+)
+def test_texts_that_are_no_key(text: str) -> None:
+    assert parse_bearer(text) is None

@@ -1,0 +1,299 @@
+"""Bytes at the HTTP port that are no request: a bounded answer in OpenAI's shape, and neither log nor answer quotes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import re
+import resource
+import socket
+import zlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import uvloop
+from aiohttp import web
+
+from pipeline.events.control import Control, Plan, Principal, Tenant
+from pipeline.gateway import app as gateway
+from pipeline.gateway import connections, routes
+from pipeline.gateway.auth import Caller
+from pipeline.gateway.connections import Connection
+from pipeline.gateway.metrics import Metrics
+from pipeline.gateway.refusals import Refusal, because
+from pipeline.gateway.settings import GatewaySettings
+
+CANARY = "canary-7f3a"
+KEY = f"sk-sluice-k.{CANARY}"
+PLAN = Plan(id="p", models=("glossary",))
+TENANT = Tenant(id="t", organisation="o", plan="p", data_key="", hpke_public="", hpke_private="")
+CALLER = Caller("k", b"", TENANT, Principal(id="a", tenant="t"), PLAN)
+BODY = json.dumps({"model": "glossary", "messages": [{"role": "user", "content": CANARY}]}).encode()
+HEAD = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\n".encode()
+FIT = b"Content-Length: %d\r\n" % len(BODY)
+
+
+@dataclass
+class Doorless:
+    """What the routes need of a door up to the point where a request would be written."""
+
+    settings: GatewaySettings
+    metrics: Metrics = field(default_factory=Metrics)
+    control: Control = field(default_factory=Control)
+    refusals: list[str] = field(default_factory=list)
+
+    @property
+    def access(self) -> Doorless:
+        return self
+
+    def refused(self, actor: str, tenant: str, code: str) -> None:
+        self.refusals.append(code)
+
+    def claimed(self, header: str | None) -> tuple[str, str]:
+        return "unknown", ""
+
+    async def caller(self, header: str | None) -> Caller:
+        if header != f"Bearer {KEY}":
+            raise because("unknown_key")
+        return CALLER
+
+    def open(self, caller: Caller, ask: object) -> None:
+        raise because("busy")
+
+
+@contextlib.asynccontextmanager
+async def listening(most: int = 9, idle_s: float = 60) -> AsyncIterator[tuple[int, Doorless]]:
+    door = Doorless(GatewaySettings("", None))  # type: ignore[arg-type]
+    app = web.Application(client_max_size=door.settings.bounds.body_bytes, middlewares=[gateway._answered])
+    app[routes.DOOR] = door  # type: ignore[misc]
+    app.add_routes(gateway.ROUTES)
+    app.on_response_prepare.append(gateway._named)
+    runner = web.AppRunner(app, handler_cancellation=True)
+    await runner.setup()
+    server, loop = runner.server, asyncio.get_running_loop()
+    assert server is not None
+    port = await loop.create_server(
+        lambda: Connection(server, loop, most, lambda code: door.refused("unknown", "", code), idle_s), "127.0.0.1", 0
+    )
+    try:
+        yield port.sockets[0].getsockname()[1], door
+    finally:
+        port.close()
+        await runner.cleanup()
+
+
+async def told(port: int, raw: bytes) -> bytes:
+    """All that comes back until the server closes or has answered once."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(raw)
+    found = b""
+    with contextlib.suppress(ConnectionError):
+        head = found = await reader.readuntil(b"\r\n\r\n")
+        if head.startswith(b"HTTP/1.1 100"):
+            head = await reader.readuntil(b"\r\n\r\n")
+            found += head
+        length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
+        found += await reader.readexactly(length)
+    writer.close()
+    return found
+
+
+def play(raw: bytes) -> tuple[int, dict[str, str], bytes, list[str]]:
+    """Status, error, everything that came, and the refusals counted."""
+
+    async def job() -> tuple[bytes, list[str]]:
+        async with asyncio.timeout(20), listening() as (port, door):
+            found = await told(port, raw)
+            good = await told(port, HEAD + FIT + b"\r\n" + BODY)
+            assert b" 503 " in good.split(b"\r\n")[0]
+            return found, door.refusals[:-1]
+
+    found, counted = asyncio.run(job())
+    last = found[[begun.start() for begun in re.finditer(rb"HTTP/1\.[01] [0-9]{3} ", found)][-1] :]
+    return int(last.split()[1]), json.loads(last.partition(b"\r\n\r\n")[2])["error"], found, counted
+
+
+NO_HTTP = {
+    "text": f"{CANARY} hello\r\n\r\n".encode(),
+    "tls": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(99),
+    "a key without its colon": f"GET /v1/models HTTP/1.1\r\nHost: x\r\nAuthorization Bearer {KEY}\r\n\r\n".encode(),
+    "a key with a nul": f"GET /v1/models HTTP/1.1\r\nHost: x\r\nAuthorization: {KEY}\0\r\n\r\n".encode(),
+    "line feeds alone": f"GET /v1/models HTTP/1.1\nHost: x\nAuthorization: Bearer {KEY}\n\n".encode(),
+    "two lengths": HEAD + FIT + b"Content-Length: 3\r\n\r\n" + BODY,
+    "length and chunks": HEAD + FIT + b"Transfer-Encoding: chunked\r\n\r\n" + BODY,
+    "a chunk that lies": HEAD + b"Transfer-Encoding: chunked\r\n\r\n5\r\n" + BODY + b"\r\n0\r\n\r\n",
+    "a strange transfer encoding": HEAD + b"Transfer-Encoding: xchunked\r\n\r\n" + BODY,
+    "another version": b"GET /v1/models HTTP/3.7\r\nHost: x\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("name", NO_HTTP)
+def test_bytes_that_are_no_request_are_answered_and_never_quoted(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    status, error, found, counted = play(NO_HTTP[name])
+    assert (status, error["code"], error["type"]) == (400, "malformed_http", "invalid_request_error")
+    assert 40 < len(error["message"]) < 300
+    assert CANARY not in found.decode("latin1") + caplog.text
+    assert "Traceback" not in caplog.text
+    assert "malformed_http" in counted
+
+
+def test_a_body_longer_than_its_length_is_not_quoted(caplog: pytest.LogCaptureFixture) -> None:
+    async def job() -> bytes:
+        async with asyncio.timeout(20), listening() as (port, _):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(HEAD + b"Content-Length: 10\r\n\r\n" + BODY)
+            found = await reader.read()
+            writer.close()
+            return found
+
+    found = asyncio.run(job())
+    assert b"invalid_json" in found or b"malformed_http" in found
+    assert CANARY not in found.decode() + caplog.text
+
+
+@pytest.mark.parametrize(
+    "head",
+    [b"X: " + b"a" * 9000 + b"\r\n", f"Authorization: {KEY}".encode() + b"a" * 9000 + b"\r\n", b"X: 1\r\n" * 200],
+    ids=["long", "long key", "many"],
+)
+def test_headers_without_end_are_told_their_bounds(head: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    status, error, found, _ = play(b"GET /v1/models HTTP/1.1\r\nHost: x\r\n" + head + b"\r\n")
+    assert (status, error["code"]) == (431, "headers_too_large")
+    assert CANARY not in found.decode() + caplog.text
+
+
+@pytest.mark.parametrize(
+    ("encoding", "body"),
+    [(b"gzip", BODY), (b"deflate", BODY), (b"br", BODY), (b"zstd", BODY), (b"foo", BODY), (b"gzip", b"\x1f\x8b\x08")],
+)
+def test_a_body_that_is_not_encoded_as_it_says(encoding: bytes, body: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    length = b"Content-Length: %d\r\n" % len(body)
+    status, error, found, _ = play(HEAD + b"Content-Encoding: " + encoding + b"\r\n" + length + b"\r\n" + body)
+    assert (status, error["code"]) in ((415, "invalid_encoding"), (400, "invalid_json"))
+    assert CANARY not in found.decode() + caplog.text
+    assert "Traceback" not in caplog.text
+
+
+def test_a_body_that_is_encoded_as_it_says_is_read() -> None:
+    body = zlib.compress(BODY)
+    length = b"Content-Length: %d\r\n" % len(body)
+    assert play(HEAD + b"Content-Encoding: deflate\r\n" + length + b"\r\n" + body)[0] == 503
+
+
+@pytest.mark.parametrize(
+    ("line", "status", "code", "said"),
+    [
+        ("GET /v1/chat/completions", 405, "method_not_allowed", "expected POST"),
+        ("OPTIONS /v1/models", 405, "method_not_allowed", "expected GET, HEAD"),
+        ("POST /v1/completions", 404, "not_found", "POST /v1/chat/completions"),
+        ("POST /v1/embeddings", 404, "not_found", "GET /v1/models/{model}"),
+        (f"GET /{CANARY}", 404, "not_found", "POST /inference"),
+    ],
+)
+def test_what_is_not_served_is_told_with_what_is(line: str, status: int, code: str, said: str) -> None:
+    found = play(f"{line} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n".encode())
+    assert (found[0], found[1]["code"]) == (status, code)
+    assert said in found[1]["message"]
+    assert CANARY.encode() not in found[2]
+    assert b"Server: sluice\r\n" in found[2]
+    assert (b"\r\nAllow: " in found[2]) == (status == 405)
+
+
+@pytest.mark.parametrize(
+    ("head", "statuses"),
+    [
+        (HEAD + b"Expect: 100-continue\r\n", [100, 503]),
+        (HEAD.replace(CANARY.encode(), b"x") + b"Expect: 100-continue\r\n", [401]),
+        (HEAD + b"Expect: cookies\r\n", [417]),
+    ],
+    ids=["a go-ahead", "no go-ahead for a wrong key", "something else"],
+)
+def test_expectations(head: bytes, statuses: list[int]) -> None:
+    _, _, found, _ = play(head + FIT + b"\r\n" + BODY)
+    assert [int(part[:3]) for part in found.decode().split("HTTP/1.1 ")[1:]] == statuses
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+def test_connections_beyond_the_bound_are_told_to_come_back(run: Any) -> None:
+    async def job() -> None:
+        async with asyncio.timeout(20), listening(most=3) as (port, door):
+            held = [await asyncio.open_connection("127.0.0.1", port) for _ in range(3)]
+            await asyncio.sleep(0.05)
+            refused = await told(port, b"")
+            assert refused.startswith(b"HTTP/1.1 503 ")
+            assert b"Retry-After: 1\r\n" in refused
+            assert json.loads(refused.partition(b"\r\n\r\n")[2])["error"]["code"] == "busy"
+            assert door.refusals == ["busy"]
+            reader, writer = held.pop()
+            writer.write(b"GET /v1/models HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            assert b" 401 " in await reader.read()
+            writer.close()
+            while b" 401 " not in await told(port, b"GET /v1/models HTTP/1.1\r\nHost: x\r\n\r\n"):
+                pass
+            for _, writer in held:
+                writer.close()
+
+    run(job())
+
+
+@pytest.mark.parametrize("begun", [b"", b"GET /v1/models HTTP/1.1\r\nHo"], ids=["silent", "in the middle of a header"])
+def test_a_connection_that_sends_no_request_is_closed(begun: bytes) -> None:
+    async def job() -> bytes:
+        async with asyncio.timeout(20), listening(idle_s=0.1) as (port, _):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(begun)
+            found = await reader.read()
+            writer.close()
+            return found
+
+    assert asyncio.run(job()) == b""
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="Linux has it")
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+def test_a_peer_that_reads_nothing_is_left_to_the_kernel(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "UNREAD_MS", 500)
+
+    async def job() -> None:
+        async with asyncio.timeout(30), listening() as (port, _):
+            own = socket.create_connection(("127.0.0.1", port))
+            own.setblocking(False)
+            # answers pile up, unread, until the server can send no more; then nothing is taken from us either
+            with contextlib.suppress(ConnectionError):
+                while True:
+                    await asyncio.get_running_loop().sock_sendall(own, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n" * 99)
+            own.close()
+            assert b" 401 " in await told(port, b"GET /v1/models HTTP/1.1\r\nHost: x\r\n\r\n")
+
+    run(job())
+
+
+@pytest.mark.parametrize(
+    ("limits", "wanted", "expected", "raised"),
+    [
+        ((1024, 4096), 12_000, 3840, 4096),
+        ((1024, resource.RLIM_INFINITY), 12_000, 12_000, 12_256),
+        ((20_000, 20_000), 12_000, 12_000, 0),
+        ((64, 64), 12_000, 16, 64),
+    ],
+)
+def test_the_bound_fits_the_files_that_may_be_open(
+    limits: tuple[int, int], wanted: int, expected: int, raised: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_to: list[tuple[int, int]] = []
+    monkeypatch.setattr(resource, "getrlimit", lambda _: limits)
+    monkeypatch.setattr(resource, "setrlimit", lambda _, found: set_to.append(found))
+    assert connections.ceiling(wanted) == expected
+    assert [soft for soft, _ in set_to] == ([raised] if raised else [])
+
+
+def test_an_unexpected_fault_is_logged_by_type_and_place_only(caplog: pytest.LogCaptureFixture) -> None:
+    connections.unexpected(ValueError(CANARY))
+    assert "unexpected ValueError" in caplog.text
+    assert CANARY not in caplog.text
+    assert isinstance(connections.no_http(None, None), Refusal)

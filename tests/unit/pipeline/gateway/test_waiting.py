@@ -1,0 +1,64 @@
+"""Where a request stands in the queue, as the gateway tells it: until it runs, to its own principal, bounded."""
+
+from __future__ import annotations
+
+import pytest
+
+from inference.types import Place
+from pipeline.events.codec import decode, encode
+from pipeline.events.messages import Response, Work
+from pipeline.gateway.answers import collected
+from pipeline.gateway.metrics import Metrics
+from pipeline.gateway.waiting import WaitingRoom
+from pipeline.generate import answer as generate
+
+NAME = ("acme", "acme-1:r")
+WORK = Work("g1-0-7", 0, "acme", *NAME[:1], "acme-1", NAME[1], -1, 1)
+
+
+def told(position: int, eta_s: float | None, work: Work = WORK) -> Response:
+    return decode(Response, encode(generate.place(work, "w.1", Place(position, eta_s))))
+
+
+def room(held: int = 4) -> WaitingRoom:
+    return WaitingRoom(Metrics(), held, 1 << 20)
+
+
+def opened(response: Response, field: str = "", sealed: bytes = b"") -> bytes:
+    return response.sealed
+
+
+@pytest.mark.parametrize(("eta_s", "eta_ms"), [(1.25, 1250), (0.0, 0), (None, None)])
+def test_the_newest_place_is_told_while_the_request_waits(eta_s: float | None, eta_ms: int | None) -> None:
+    lobby = room()
+    for position in (9, 3):
+        lobby.deliver(told(position, eta_s))
+    answer = collected(NAME[1], None, lobby.place(NAME))
+    assert (answer["result"], answer["queue"]) == ("open", {"position": 3, "eta_ms": eta_ms})
+
+
+@pytest.mark.parametrize("event", ["chunk", "end", "refusal"])
+def test_nothing_is_told_once_it_runs_or_has_ended(event: str) -> None:
+    lobby = room()
+    lobby.deliver(told(1, 2.0))
+    lobby.deliver(Response("g1-0-7", NAME[1], "acme", event, "w.1"))  # type: ignore[arg-type]
+    assert lobby.place(NAME) is None
+    assert "queue" not in collected(NAME[1], None, lobby.place(NAME))
+
+
+def test_a_place_is_no_part_of_the_answer() -> None:
+    lobby = room()
+    waiter = lobby.enter(NAME, opened)
+    waiter.known_as("g1-0-7")
+    lobby.deliver(told(1, 2.0))
+    assert not waiter.heard
+    assert waiter.reply.end is None
+    assert lobby.place(NAME) is not None
+    assert lobby.place(("other", NAME[1])) is None
+
+
+def test_places_are_bounded() -> None:
+    lobby = room(held=2)
+    for n in range(5):
+        lobby.deliver(told(n + 1, None, Work("q", 0, "acme", "acme", "acme-1", f"acme-1:{n}", -1, 1)))
+    assert [lobby.place(("acme", f"acme-1:{n}")) is not None for n in range(5)] == [False, False, False, True, True]

@@ -18,10 +18,6 @@ MAX_FINDINGS = 16
 """Findings of one request that are kept, the worst first; a record stays small whatever its text holds."""
 
 
-
-
-
-
 def screen(
     transcripts: Sequence[Transcript], budget: int = MAX_CHARS, detectors: Sequence[Detector] = CATALOGUE
 ) -> list[tuple[Finding, ...]]:
@@ -41,8 +37,6 @@ def screen(
         found += [Finding(TRUNCATED, HIGH, 100, start, end, "raw", turn) for turn, start, end in one.gaps[:1]]
         out.append(_bounded(found))
     return out
-
-
 
 
 def _contained(detector: Detector, texts: Sequence[Transcript]) -> list[tuple[Finding, ...]]:
@@ -67,9 +61,3 @@ def _bounded(found: list[Finding]) -> tuple[Finding, ...]:
     if len(found) > MAX_FINDINGS:
         found = sorted(found, key=lambda f: (-f.severity, -f.confidence, f.turn, f.start, f.rule))[:MAX_FINDINGS]
     return tuple(sorted(found, key=lambda f: (f.turn, f.start, f.rule, f.end)))
-
-
-
-
-
-

@@ -24,7 +24,6 @@ class MarkAccount:
     code: int = 0
 
 
-
 TURN_TOKENS = 2
 """Tokens the chat template adds per turn: the role marker and the end marker."""
 REPLY_TOKENS = 1

@@ -23,8 +23,6 @@ MAX_OVERFLOW = 4
 """No more than this times ``max_waiting`` wait, however many tenants come for their part."""
 
 
-
-
 @dataclass(slots=True)
 class _Job:
     tenant: str

@@ -65,10 +65,6 @@ class Admitted:
     shadowed: str = ""
 
 
-
-
-
-
 def decide(ledger: Ledger, control: Control, partition: int, facts: Facts) -> Decision:
     """The answer to the request that ``facts`` describe. Changes nothing; ``Ledger.apply`` does."""
     caller = caller_of(control, facts.key)

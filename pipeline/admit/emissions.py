@@ -26,10 +26,6 @@ REVIEWED = Finding("extraction.review", MEDIUM, 90, 0, 0, "account", 0)
 """Stands for an account under review where findings decide what is kept."""
 
 
-
-
-
-
 def needs_body(decision: Decision) -> bool:
     """Whether acting on the decision takes the request's own bytes."""
     return decision.verdict == "admit" and decision.facts.kind == "inference"

@@ -28,10 +28,6 @@ def refusal(plan: Plan, findings: Sequence[Finding]) -> str:
     return "injection" if any(_blocks(plan, f) for f in findings) else ""
 
 
-
-
-
-
 def counts(verdict: str, reasons: Sequence[str]) -> bool:
     """Whether a request that was answered so counts for its account: quotas refuse before anything is read."""
     return verdict == "admit" or not WITHHELD.isdisjoint(reasons)
@@ -81,10 +77,6 @@ def blanks(plan: Plan, findings: Iterable[Finding]) -> tuple[tuple[int, int, int
 def blanks_personal(plan: Plan) -> bool:
     """Whether personal data in prompts is taken out: all of it, also what findings did not have room for."""
     return PERSONAL in plan.blank
-
-
-
-
 
 
 def _blocks(plan: Plan, finding: Finding) -> bool:

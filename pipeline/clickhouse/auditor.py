@@ -90,7 +90,5 @@ def as_document(report: Report) -> dict[str, Any]:
     return {
         "ok": report.ok,
         **{name: getattr(report, name) for name in report.__struct_fields__ if name != "faults"},
-        "faults": [
-            {"origin": f.origin, "batch": f.batch, "leaf": f.leaf, "what": f.what} for f in report.faults
-        ],
+        "faults": [{"origin": f.origin, "batch": f.batch, "leaf": f.leaf, "what": f.what} for f in report.faults],
     }

@@ -43,9 +43,7 @@ class Callers:
         # one pool of connections for all: each would read the certificates of the world anew
         self._http = DefaultAsyncHttpxClient()
         self._openai = {
-            who: AsyncOpenAI(
-                base_url=f"{url}/v1", api_key=key, max_retries=0, timeout=_LONG_S, http_client=self._http
-            )
+            who: AsyncOpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0, timeout=_LONG_S, http_client=self._http)
             for who, key in cast.keys.items()
         }
         self._producers: dict[str, Producer] = {}

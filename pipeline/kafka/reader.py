@@ -38,8 +38,6 @@ class Item:
         return Entry(self.offset, self.time, link, self.value)
 
 
-
-
 class PartitionReader:
     """Reads one partition from a given offset, by assignment; no group, no commits.
 
@@ -195,5 +193,3 @@ class PartitionReader:
                 "records were cut away. Restore the topic or start a new generation."
             )
         return Retryable(f"{self.at.topic}[{self.at.partition}]: {error!r}")
-
-

@@ -92,8 +92,6 @@ class PublicResolver(AbstractResolver):
 _NUMERIC = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
 
 
-
-
 def headers(secret: bytes, alert: str, seconds: int, body: bytes) -> dict[str, str]:
     """Standard Webhooks headers; ``seconds`` is the Unix time of the attempt, ``alert`` the id of every repeat."""
     signed = f"{alert}.{seconds}.".encode() + body

@@ -51,9 +51,7 @@ def test_everything_that_is_understood() -> None:
     body = ask.body
     assert (body.model, body.max_tokens, body.temperature, body.top_p, body.top_k) == ("glossary", 7, 1.0, 0.5, 4)
     assert (body.seed, body.stop, body.timeout_ms, body.idempotency) == (9, ("x", "y"), 500, "once")
-    assert body.sampling == Sampling(
-        1.0, 0.5, 4, 9, ("x", "y"), 0.1, 1.5, -1.0, 2.0, True, 3, ((17, -100.0), (4, 0.5))
-    )
+    assert body.sampling == Sampling(1.0, 0.5, 4, 9, ("x", "y"), 0.1, 1.5, -1.0, 2.0, True, 3, ((17, -100.0), (4, 0.5)))
     assert ask.stream
     assert ask.include_usage
 

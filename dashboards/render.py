@@ -26,7 +26,7 @@ _MACRO = re.compile(r"\$__(\w+)(\()?")
 
 
 @dataclass(frozen=True, slots=True)
-class View:
+class QueryScope:
     """What a dashboard adds to a query: time range (Unix seconds), bucket (seconds), variables ('' is All)."""
 
     start: int
@@ -45,13 +45,13 @@ def raw(name: str) -> str:
     return (QUERIES / f"{name}.sql").read_text("utf-8").rstrip("\n")
 
 
-def render(sql: str, view: View) -> str:
+def render(sql: str, view: QueryScope) -> str:
     """The query as ClickHouse gets it. Raises ValueError, saying which macro or variable is wrong."""
     plain = _COMMENT.sub(lambda found: found.group(1) or "", sql)
     return _macros(_variables(_conditions(plain, view), view), view).strip()
 
 
-def _conditions(sql: str, view: View) -> str:
+def _conditions(sql: str, view: QueryScope) -> str:
     """``$__conditionalAll(condition, $v)``: the condition, or ``1=1`` where ``v`` is All. Last occurrence first."""
     name = "$__conditionalAll("
     while (at := sql.rfind(name)) >= 0:
@@ -64,7 +64,7 @@ def _conditions(sql: str, view: View) -> str:
     return sql
 
 
-def _variables(sql: str, view: View) -> str:
+def _variables(sql: str, view: QueryScope) -> str:
     def one(found: re.Match[str]) -> str:
         if found.group(2) != "percentencode":
             raise ValueError(f"${{{found.group(1)}}} must be written ${{{found.group(1)}:percentencode}}")
@@ -74,7 +74,7 @@ def _variables(sql: str, view: View) -> str:
     return _VARIABLE.sub(one, sql)
 
 
-def _macros(sql: str, view: View) -> str:
+def _macros(sql: str, view: QueryScope) -> str:
     found = _MACRO.search(sql)
     while found:
         arguments, end = _arguments(sql, found.end()) if found.group(2) else ([], found.end())
@@ -84,7 +84,7 @@ def _macros(sql: str, view: View) -> str:
     return sql
 
 
-def _expand(name: str, arguments: list[str], view: View) -> str:
+def _expand(name: str, arguments: list[str], view: QueryScope) -> str:
     start, end, step = f"toDateTime({view.start})", f"toDateTime({view.end})", str(max(1, view.interval))
     match name, arguments:
         case "fromTime", []:
@@ -121,7 +121,7 @@ def _arguments(sql: str, at: int) -> tuple[list[str], int]:
     raise ValueError("a macro's argument list does not end")
 
 
-def _value(name: str, view: View) -> str:
+def _value(name: str, view: QueryScope) -> str:
     if name not in view.variables:
         raise ValueError(f"variable ${name} has no value in this view")
     return view.variables[name]
@@ -136,7 +136,7 @@ def main() -> None:
     parser.add_argument("--tenant", default="", help="one tenant; all without it")
     given = parser.parse_args()
     now = int(time.time())
-    view = View(now - given.hours * 3600, now, given.interval, {"tenant": given.tenant})
+    view = QueryScope(now - given.hours * 3600, now, given.interval, {"tenant": given.tenant})
     sys.stdout.write(render(raw(given.query), view) + "\n")
 
 

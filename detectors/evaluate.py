@@ -43,7 +43,7 @@ class _Prompt(msgspec.Struct):
     role: Role = "user"
 
 
-class _Marked(msgspec.Struct):
+class _PackSpan(msgspec.Struct):
     start: int
     end: int
     type: str
@@ -51,10 +51,10 @@ class _Marked(msgspec.Struct):
 
 class _Personal(msgspec.Struct):
     text: str
-    spans: list[_Marked]
+    spans: list[_PackSpan]
 
 
-class Tally(NamedTuple):
+class FindingTally(NamedTuple):
     """Of `rows`, so many bore a finding at all and so many one that reaches BLOCK."""
 
     rows: int
@@ -62,7 +62,7 @@ class Tally(NamedTuple):
     blocked: int
 
 
-def prompts(file: Path) -> dict[tuple[str, ...], Tally]:
+def prompts(file: Path) -> dict[tuple[str, ...], FindingTally]:
     """Per label, language and source. System rows are the operator's own words, which detectors do not screen."""
     counts: dict[tuple[str, ...], list[int]] = defaultdict(lambda: [0, 0, 0])
     rows = (row for row in _rows(file, _Prompt) if row.role != "system")
@@ -72,7 +72,7 @@ def prompts(file: Path) -> dict[tuple[str, ...], Tally]:
             count = counts[row.label, row.lang if row.lang in ("en", "zh") else "other", row.source]
             for place, holds in enumerate((True, worst > 0, worst >= BLOCK)):
                 count[place] += holds
-    return {key: Tally(*count) for key, count in counts.items()}
+    return {key: FindingTally(*count) for key, count in counts.items()}
 
 
 def personal(file: Path) -> dict[str, tuple[int, int, int]]:
@@ -101,18 +101,18 @@ def _share(part: int, whole: int) -> str:
     return f"{100 * part / whole:6.1f} %" if whole else "       -"
 
 
-def _print_tallies(title: str, tallies: Mapping[tuple[str, ...], Tally]) -> None:
+def _print_tallies(title: str, tallies: Mapping[tuple[str, ...], FindingTally]) -> None:
     print(f"\n{title}\n{'rows':>8} {'flagged':>8} {'blocked':>8}")
-    sums: dict[tuple[str, ...], Tally] = {}
+    sums: dict[tuple[str, ...], FindingTally] = {}
     for key, tally in sorted(tallies.items()):
         _print_tally(tally, " | ".join(key))
-        known = sums.get(key[:-1], Tally(0, 0, 0))
-        sums[key[:-1]] = Tally(*(a + b for a, b in zip(known, tally, strict=True)))
+        known = sums.get(key[:-1], FindingTally(0, 0, 0))
+        sums[key[:-1]] = FindingTally(*(a + b for a, b in zip(known, tally, strict=True)))
     for key, tally in sorted(sums.items()):
         _print_tally(tally, f"all: {' | '.join(key)}")
 
 
-def _print_tally(tally: Tally, name: str) -> None:
+def _print_tally(tally: FindingTally, name: str) -> None:
     print(f"{tally.rows:8} {_share(tally.flagged, tally.rows)} {_share(tally.blocked, tally.rows)}  {name}")
 
 

@@ -21,7 +21,7 @@ Move: TypeAlias = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
-class Feed:
+class ScheduledTokens:
     """Compute tokens ``start .. start + count`` of a request; ``blocks`` holds its positions in order.
 
     ``last`` is set when these reach the end of what is known, so the next token can be drawn.
@@ -34,10 +34,10 @@ class Feed:
     blocks: tuple[int, ...]
 
 
-Row: TypeAlias = NDArray[np.float32]
+LogitsRow: TypeAlias = NDArray[np.float32]
 
 
-class Ask(NamedTuple):
+class LogitsQuery(NamedTuple):
     """What is to be known of a row of logits, so that a device need not hand over all of it.
 
     ``whole``: all. Else the token on which ``draw`` in [0, 1) falls at ``temperature`` (0: the likeliest), and the
@@ -50,7 +50,7 @@ class Ask(NamedTuple):
     reach: int = 0
 
 
-WHOLE = Ask()
+WHOLE = LogitsQuery()
 
 
 class Shortlist(NamedTuple):
@@ -66,7 +66,7 @@ class Shortlist(NamedTuple):
     total: float
     ids: NDArray[np.intp]
     logits: NDArray[np.float64]
-    whole: Callable[[], Row]
+    whole: Callable[[], LogitsRow]
 
 
 SHORT = 64
@@ -74,13 +74,13 @@ SHORT = 64
 
 
 @dataclass(frozen=True, slots=True)
-class FeedTokens:
+class StepInput:
     """A planned feed with its token ids, the (tenant, name) of the adapter they go through, and what is asked."""
 
-    feed: Feed
+    feed: ScheduledTokens
     tokens: list[int]
     adapter: tuple[str, str] | None = None
-    ask: Ask = WHOLE
+    ask: LogitsQuery = WHOLE
 
 
 class Forward(Protocol):
@@ -109,7 +109,7 @@ class Forward(Protocol):
     def rearrange(self, moves: Items[Move]) -> None:
         """Copy and erase blocks, in order."""
 
-    def logits(self, feeds: Items[FeedTokens]) -> Items[Row | Shortlist]:
+    def logits(self, feeds: Items[StepInput]) -> Items[LogitsRow | Shortlist]:
         """Compute the feeds; one ``[vocab]`` row for each feed marked ``last``, in order, or what was asked of it.
 
         Raises ``MemoryError`` where the device has no room for so many at once.

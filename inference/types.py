@@ -129,7 +129,7 @@ class TokenLogprob:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class QueuePosition:
     """Where a request stands: ``position`` 0 is running, 1 the next to run.
 
     ``eta_s`` is the estimated number of seconds until it runs, None while too little has been measured.
@@ -219,7 +219,7 @@ class InferenceEngine(Protocol):
         True if the request was known and not finished.
         """
 
-    async def place(self, request_id: str) -> Place | None:
+    async def place(self, request_id: str) -> QueuePosition | None:
         """Where a request stands in the queue; None where it is not here (any more)."""
 
     async def drain(self) -> None:

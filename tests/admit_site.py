@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from detectors.base import Screened, Transcript
-from pipeline.admit.partition import AdmitPartition, Rim
-from pipeline.control.feed import ControlFeed
+from pipeline.admit.partition import AdmitContext, AdmitPartition
+from pipeline.control.feed import ControlTable
 from pipeline.events.chain import ChainReader
 from pipeline.events.codec import decode_log, encode
 from pipeline.events.messages import Completion
 from pipeline.events.records import Decision, LogRecord, Outcome
-from pipeline.kafka.marks import Marks
+from pipeline.kafka.marks import CommittedOffsets
 from pipeline.kafka.offsets import Offsets
 from pipeline.kafka.reader import PartitionReader
 from pipeline.kafka.writer import Publisher
@@ -34,8 +34,8 @@ class Writers:
         self.stop = asyncio.Event()
         self.publisher = Publisher(deployment.bootstrap)
         self.offsets = Offsets(deployment.bootstrap)
-        self.feed = ControlFeed(deployment.bootstrap)
-        self.marks = Marks(deployment.bootstrap, "sluice-admit", "requests")
+        self.feed = ControlTable(deployment.bootstrap)
+        self.marks = CommittedOffsets(deployment.bootstrap, "sluice-admit", "requests")
         self.workers: list[AdmitPartition] = []
 
     async def __aenter__(self) -> Writers:
@@ -52,7 +52,7 @@ class Writers:
         await self.feed.close()
 
     def start(self) -> AdmitPartition:
-        rim = Rim(
+        rim = AdmitContext(
             self.deployment.bootstrap,
             self.feed,
             Vault(self.deployment.keyring, self.feed.control),

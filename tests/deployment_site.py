@@ -14,7 +14,7 @@ import msgspec
 
 from pipeline.config import cache
 from pipeline.control import topics as topic_admin
-from pipeline.control.feed import ControlFeed
+from pipeline.control.feed import ControlTable
 from pipeline.control.registry import Registry, read_policies
 from pipeline.embedded.broker import EmbeddedBroker
 from pipeline.embedded.broker_config import BrokerSettings
@@ -35,7 +35,7 @@ class Deployment:
     supervisor: Supervisor
     home: Path
     keyring: FileKeyring
-    feed: ControlFeed
+    feed: ControlTable
     keys: dict[str, str] = field(default_factory=dict)
     """tenant → key text"""
 
@@ -82,7 +82,7 @@ class Deployment:
 async def _furnish(broker: EmbeddedBroker, supervisor: Supervisor, home: Path, partitions: int) -> Deployment:
     await topic_admin.apply(broker.bootstrap, partitions, 1)
     keyring = FileKeyring.create(home / "keys" / "keyring.json")
-    feed = ControlFeed(broker.bootstrap)
+    feed = ControlTable(broker.bootstrap)
     await feed.start()
     made = Deployment(broker, supervisor, home, keyring, feed)
     registry = Registry(broker.bootstrap, feed, keyring)

@@ -28,7 +28,7 @@ MAX_CHARS = 4_096
 MAX_CACHED = 65_536
 """Words that are remembered, about 400 bytes each; fewer than a pack of a few thousand accounts has are looked up again
 and again."""
-LANES = 128
+BITS = 128
 _WIDE = "\u2e80-\ud7ff\uf900-\ufaff\uff66-\uff9f"
 _RUN = re.compile(f"([{_WIDE}]+)|([^\\s{_WIDE}]+)")
 _CUE = itemgetter(1)
@@ -55,7 +55,7 @@ def words(text: str) -> list[str]:
 
 
 _SPREAD = tuple(bytes(byte >> 7 - at & 1 for at in range(8)) for byte in range(256))
-GRAMMAR_BIT = 8 * (LANES + 1)
+GRAMMAR_BIT = 8 * (BITS + 1)
 GRAMMAR = 1 << GRAMMAR_BIT
 """Set above the lanes of a word that does grammar's work, so that a sum of words counts those too; one lane above, so
 that a word moved down by a lane has no such mark among its lanes."""
@@ -74,7 +74,7 @@ class Lanes(dict[str, int]):
     def __missing__(self, word: str) -> int:
         if len(self) >= MAX_CACHED:
             self.clear()
-        digest = hashlib.blake2b(word.encode("utf-8", "replace"), digest_size=LANES // 8).digest()
+        digest = hashlib.blake2b(word.encode("utf-8", "replace"), digest_size=BITS // 8).digest()
         lanes = int.from_bytes(b"".join([_SPREAD[byte] for byte in digest]), "big")
         cues = self._lexicon.cues(word)
         lanes = self[word] = lanes | GRAMMAR * (cues >= FUNCTION) | (cues & FUNCTION - 1) << CUES_BIT

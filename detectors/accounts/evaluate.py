@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from detectors.accounts.campaign import Campaigns
-from detectors.accounts.judge import Judge, Model, shipped
-from detectors.accounts.labelled import BENIGN, Session, sessions
-from detectors.accounts.replay import Answer, replay
+from detectors.accounts.judge import Judge, JudgeModel, shipped
+from detectors.accounts.labelled import BENIGN, LabelledSession, sessions
+from detectors.accounts.replay import AccountVerdict, replay
 from detectors.accounts.train import held_out, read_all
 
-Judged = list[tuple[Session, Answer]]
+Judged = list[tuple[LabelledSession, AccountVerdict]]
 CAMPAIGN, MIXED = "coordinated_campaign", "mixed_account"
 CAMPAIGN_REQUESTS = 300
 
@@ -109,7 +109,7 @@ def _line(name: str, found: int, total: int, bar: float) -> str:
     return f"{name:32} {found:5} of {total:5}  {share:6.3f}  {sign} {abs(bar):5.3f}  {missed}"
 
 
-def judge_all(found: Sequence[Session], judged: Judge) -> Judged:
+def judge_all(found: Sequence[LabelledSession], judged: Judge) -> Judged:
     """Sessions with the answers of one replay of them all."""
     return list(zip(found, replay([session.account for session in found], judged, Campaigns()), strict=True))
 
@@ -126,7 +126,7 @@ def main(arguments: Sequence[str]) -> int:
         folds, model = held_out(read_all(file))
         judged: Judged = []
         for mine, trees in folds:
-            judged += judge_all(mine, Judge(Model(trees, model.alarm, model.drift, model.limit)))
+            judged += judge_all(mine, Judge(JudgeModel(trees, model.alarm, model.drift, model.limit)))
         print("train, each account judged by trees of other folds", *table(judged), sep="\n")
     if (file := folder / "validation.jsonl").is_file():
         print("\nvalidation, judged by the shipped model", *table(judge_all(sessions(file), shipped())), sep="\n")

@@ -24,8 +24,8 @@ SHORT_WORDS = 4
 RUN_WORDS, RUN_SHARE = 10, 3
 """A text of that many words of which only one in RUN_SHARE is new repeats itself."""
 MAX_BIASES = 1_024
-Spoken = tuple[int, int, int, int, int, int, int, int]
-_SILENT: Spoken = (0, 0, 0, 0, 0, 0, 0, 0)
+TextFeatures = tuple[int, int, int, int, int, int, int, int]
+_SILENT: TextFeatures = (0, 0, 0, 0, 0, 0, 0, 0)
 _LOW = (1 << 64) - 1
 _DIGITS = re.compile(r"\d+")
 _TO_ZERO = bytes(0x30 if 0x30 <= byte <= 0x39 else byte for byte in range(256))
@@ -34,7 +34,7 @@ _COUNT = (1 << CUES_BIT - GRAMMAR_BIT) - 1
 _CUE_BITS = FUNCTION.bit_length() - 1
 
 
-class Sampling(msgspec.Struct, frozen=True, gc=False):
+class RequestParameters(msgspec.Struct, frozen=True, gc=False):
     """The parameters of one request that extraction plays with, as the client sent them."""
 
     temperature: float = 1.0
@@ -71,9 +71,9 @@ OPEN, ASKS, RUNS, WIDE, SHORT = (1 << 2 * _CUE_BITS + 4 + at for at in range(5))
 """Marks: ends without a stop; ends with a question; repeats itself; a script without spaces; few words."""
 
 
-def trace(transcript: Transcript, sampling: Sampling) -> Trace:
+def trace(transcript: Transcript, sampling: RequestParameters) -> Trace:
     """The trace of the last user turn under `sampling`. Pure, never raises on any text or number."""
-    return Trace(*spoken(transcript), *turned(sampling))
+    return Trace(*text_features(transcript), *sampling_features(sampling))
 
 
 def traced(features: Sequence[int]) -> Trace | None:
@@ -81,7 +81,7 @@ def traced(features: Sequence[int]) -> Trace | None:
     return Trace(*features) if len(features) == len(Trace._fields) else None
 
 
-def spoken(transcript: Transcript) -> Spoken:
+def text_features(transcript: Transcript) -> TextFeatures:
     """What the last user turn says: `high` to `length` of its trace, all 0 where it has no word."""
     said = ""
     for part in reversed(transcript):
@@ -115,7 +115,7 @@ def spoken(transcript: Transcript) -> Spoken:
     return full >> 64, full & _LOW, text_hash, form, head, tail, marks, count
 
 
-def turned(sampling: Sampling) -> tuple[int, int, int]:
+def sampling_features(sampling: RequestParameters) -> tuple[int, int, int]:
     """What the parameters say: `biased`, `biases` and `dials` of a trace."""
     return *_bias(sampling.logit_bias), _dials(sampling)
 
@@ -161,7 +161,7 @@ def _bias(biases: Sequence[tuple[int, float]]) -> tuple[int, int]:
     return crc32(repr([token for token, _ in kept]).encode()), crc32(repr(kept).encode())
 
 
-def _dials(sampling: Sampling) -> int:
+def _dials(sampling: RequestParameters) -> int:
     warmth, limit, top, choices = sampling.temperature, sampling.max_tokens, sampling.top_logprobs, sampling.n
     return (
         (round(100 * warmth) if 0 <= warmth <= 2.55 else 255)

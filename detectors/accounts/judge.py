@@ -38,7 +38,7 @@ CHECK, FIRST = 5, 15
 Heard = Literal["", "suspect", "alarm"]
 
 
-class Model(msgspec.Struct, frozen=True):
+class JudgeModel(msgspec.Struct, frozen=True):
     """What is trained: the trees, and the bounds that were calibrated on whole sessions of benign accounts."""
 
     trees: Trees
@@ -50,7 +50,7 @@ class Model(msgspec.Struct, frozen=True):
 class Judge:
     """A model, laid out to judge accounts. Holds no state of theirs."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: JudgeModel) -> None:
         self._forest = Forest(model.trees)
         self._alarm, self._drift, self._limit = model.alarm, model.drift, model.limit
 
@@ -113,4 +113,4 @@ def likeliest(state: AccountState) -> int:
 
 def shipped() -> Judge:
     """The judge with the model that ships beside this file."""
-    return Judge(msgspec.json.decode(MODEL.read_bytes(), type=Model))
+    return Judge(msgspec.json.decode(MODEL.read_bytes(), type=JudgeModel))

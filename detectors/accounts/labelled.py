@@ -18,7 +18,7 @@ LEARNT_FROM = 10
 """Requests after which the trees learn from an account, somewhat before they may judge it."""
 
 
-class _Event(msgspec.Struct):
+class _LabelledEvent(msgspec.Struct):
     t: float
     attack: int | None = None
 
@@ -26,13 +26,13 @@ class _Event(msgspec.Struct):
 class _Labels(msgspec.Struct):
     label: str
     subtype: str
-    events: list[_Event]
+    events: list[_LabelledEvent]
     campaign: str | None = None
     attack_fraction: float | None = None
     source: str = ""
 
 
-class Session(NamedTuple):
+class LabelledSession(NamedTuple):
     """An account with its labels; `attacks[k]` counts the attack requests among its first k + 1."""
 
     account: Account
@@ -44,7 +44,7 @@ class Session(NamedTuple):
     attacks: npt.NDArray[np.int64]
 
 
-def sessions(file: Path) -> list[Session]:
+def sessions(file: Path) -> list[LabelledSession]:
     """All but the grey ones. Exits where a line is no session."""
     decoder = msgspec.json.Decoder(_Labels)
     found = []
@@ -59,14 +59,14 @@ def sessions(file: Path) -> list[Session]:
             default = int(labels.label != BENIGN)
             ordered = sorted(labels.events, key=lambda event: event.t)
             attacks = np.cumsum([default if event.attack is None else event.attack for event in ordered])
-            found.append(Session(
+            found.append(LabelledSession(
                 account, labels.label, labels.subtype, labels.campaign or "", labels.attack_fraction or 0.0,
                 labels.source, attacks,
             ))  # fmt: skip
     return found
 
 
-def readings(session: Session, most: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]:
+def readings(session: LabelledSession, most: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]:
     """The counts of requests at which the trees read the account, up to `most`, and the rows they read then."""
     state = AccountState()
     counts, rows = [], []

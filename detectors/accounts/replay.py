@@ -16,7 +16,7 @@ import msgspec
 
 from detectors.accounts.campaign import Campaigns
 from detectors.accounts.cues import hashed
-from detectors.accounts.features import Sampling, Trace, trace
+from detectors.accounts.features import RequestParameters, Trace, trace
 from detectors.accounts.judge import CHECK, FIRST, Judge, shipped
 from detectors.accounts.rules import CAMPAIGN, KINDS, NONE
 from detectors.accounts.signatures import signatures
@@ -31,7 +31,7 @@ _FARTHEST = 1e11
 """Seconds; later or earlier times are none."""
 
 
-class Refused(ValueError):
+class MalformedAccount(ValueError):
     """The line is no account. The message tells what was expected, never what came; `session` whose it is, if known."""
 
     session: str | None = None
@@ -45,7 +45,7 @@ class Account(NamedTuple):
     requests: list[tuple[int, Trace]]
 
 
-class Answer(msgspec.Struct, frozen=True):
+class AccountVerdict(msgspec.Struct, frozen=True):
     """What the replay found for one account; `alarmed_time` in seconds on the replay clock."""
 
     session_id: str
@@ -65,9 +65,9 @@ class _Params(msgspec.Struct, frozen=True):
     logit_bias: list[tuple[int, float]] | dict[int, float] | None = None
     n: int | None = None
 
-    def over(self, base: Sampling) -> Sampling:
+    def over(self, base: RequestParameters) -> RequestParameters:
         """`base` with what is stated here."""
-        return Sampling(
+        return RequestParameters(
             base.temperature if self.temperature is None else self.temperature,
             base.max_tokens if self.max_tokens is None else self.max_tokens,
             base.logprobs if self.logprobs is None else self.logprobs,
@@ -82,7 +82,7 @@ def _pairs(bias: list[tuple[int, float]] | dict[int, float]) -> tuple[tuple[int,
     return tuple(bias.items() if isinstance(bias, dict) else bias)
 
 
-class _Event(msgspec.Struct, frozen=True):
+class _AccountEvent(msgspec.Struct, frozen=True):
     t: float
     text: str
     params: _Params | None = None
@@ -93,37 +93,37 @@ class _Line(msgspec.Struct, frozen=True):
     tenant: str
     user: str
     start: float
-    events: list[_Event]
+    events: list[_AccountEvent]
     params: _Params | None = None
 
 
-class _Named(msgspec.Struct):
+class _SessionId(msgspec.Struct):
     session_id: str | None = None
 
 
-_LINE, _NAMED = msgspec.json.Decoder(_Line), msgspec.json.Decoder(_Named)
+_LINE, _NAMED = msgspec.json.Decoder(_Line), msgspec.json.Decoder(_SessionId)
 _BOM = b"\xef\xbb\xbf"
 
 
 def read(line: bytes) -> Account:
     """The account of one line. Raises Refused."""
     if len(line) > MAX_LINE:
-        raise Refused(f"expected at most {MAX_LINE} bytes in a line")
+        raise MalformedAccount(f"expected at most {MAX_LINE} bytes in a line")
     found = _decoded(line.removeprefix(_BOM))
     try:
         return _account(found)
-    except Refused as refused:
+    except MalformedAccount as refused:
         refused.session = found.session_id
         raise
 
 
 def _account(found: _Line) -> Account:
-    base = Sampling() if found.params is None else found.params.over(Sampling())
+    base = RequestParameters() if found.params is None else found.params.over(RequestParameters())
     requests = []
     for event in found.events:
         at = found.start + event.t
         if not abs(at) <= _FARTHEST or not math.isfinite(at):
-            raise Refused(f"expected times within {_FARTHEST:.0e} seconds")
+            raise MalformedAccount(f"expected times within {_FARTHEST:.0e} seconds")
         sampling = base if event.params is None else event.params.over(base)
         requests.append((round(at * 1000), trace((Part("user", event.text),), sampling)))
     requests.sort(key=lambda request: request[0])
@@ -134,12 +134,12 @@ def _decoded(line: bytes) -> _Line:
     try:
         return _LINE.decode(line)
     except msgspec.ValidationError as error:
-        refused = Refused(_reason(error))
+        refused = MalformedAccount(_reason(error))
         with contextlib.suppress(msgspec.DecodeError, RecursionError, UnicodeDecodeError):
             refused.session = _NAMED.decode(line).session_id
         raise refused from None
     except UnicodeDecodeError as error:
-        raise Refused(_reason(error)) from None
+        raise MalformedAccount(_reason(error)) from None
     except (msgspec.DecodeError, RecursionError):
         return _lenient(line)
 
@@ -151,7 +151,7 @@ def _lenient(line: bytes) -> _Line:
         found.session_id.encode()
         found.tenant.encode()
     except (ValueError, RecursionError) as error:
-        raise Refused(_reason(error)) from None
+        raise MalformedAccount(_reason(error)) from None
     return found
 
 
@@ -177,7 +177,7 @@ class _Course:
             self.alarmed_at, self.alarmed_time = self.state.count, time
 
 
-def replay(accounts: list[Account], judged: Judge, campaigns: Campaigns[int]) -> list[Answer]:
+def replay(accounts: list[Account], judged: Judge, campaigns: Campaigns[int]) -> list[AccountVerdict]:
     """One answer per account, in order. Requests of equal time are taken in the order of the accounts."""
     courses = [_Course() for _ in accounts]
     for time, at, seen in _clock(accounts):
@@ -211,10 +211,10 @@ def _clock(accounts: list[Account]) -> Iterator[tuple[int, int, Trace]]:
         yield time, at, accounts[at].requests[number][1]
 
 
-def _answer(account: Account, course: _Course) -> Answer:
+def _answer(account: Account, course: _Course) -> AccountVerdict:
     state, alarmed = course.state, course.alarmed_at is not None
     kind = state.alarm or (CAMPAIGN if alarmed else NONE)
-    return Answer(
+    return AccountVerdict(
         account.session, alarmed, course.alarmed_at,
         None if course.alarmed_time is None else course.alarmed_time / 1000,
         round(1 / (1 + math.exp(-max(course.top, -30_000) / 1000)), 4),
@@ -226,7 +226,7 @@ def _answer(account: Account, course: _Course) -> Answer:
 def answers(lines: Iterable[bytes]) -> Iterator[bytes]:
     """One JSON line per input line, in order, once all lines are read; a line that is no account is answered by why."""
     accounts: list[Account] = []
-    places: list[tuple[int, Refused | None]] = []
+    places: list[tuple[int, MalformedAccount | None]] = []
     requests = 0
     for line in lines:
         try:
@@ -234,8 +234,8 @@ def answers(lines: Iterable[bytes]) -> Iterator[bytes]:
             requests += len(account.requests)
             if requests > MAX_REQUESTS:
                 requests -= len(account.requests)
-                raise Refused(f"expected at most {MAX_REQUESTS} requests in one replay")
-        except Refused as refused:
+                raise MalformedAccount(f"expected at most {MAX_REQUESTS} requests in one replay")
+        except MalformedAccount as refused:
             places.append((-1, refused))
             continue
         places.append((len(accounts), None))

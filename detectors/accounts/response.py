@@ -30,7 +30,7 @@ _ROWS: dict[Step, tuple[Step, Step, Step, Step, Step, Step]] = {
 TABLE: dict[Step, dict[Signal, Step]] = {step: dict(zip(SIGNALS, row, strict=True)) for step, row in _ROWS.items()}
 
 
-class Response(msgspec.Struct, frozen=True, gc=False, array_like=True):
+class AccountResponse(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """Where an account stands: `risen`: when it last went up; `heard`: when it last gave a signal or came down (ms)."""
 
     step: Step = "observe"
@@ -57,19 +57,19 @@ DUTIES: dict[Step, Duties] = {
 }
 
 
-def respond(response: Response, signal: Signal, time: int) -> Response:
+def respond(response: AccountResponse, signal: Signal, time: int) -> AccountResponse:
     """The response after a signal at `time` (ms). Pure; time never runs back."""
     now = max(time, response.heard)
     response = settle(response, now)
     after = TABLE[response.step][signal]
     rises = STEPS.index(after) > STEPS.index(response.step)
     if rises and signal == "alarm" and response.step != "observe" and now - response.risen < HOLD_MS:
-        return Response(response.step, response.risen, now)
-    return Response(after, now if rises else response.risen, now)
+        return AccountResponse(response.step, response.risen, now)
+    return AccountResponse(after, now if rises else response.risen, now)
 
 
-def settle(response: Response, time: int) -> Response:
+def settle(response: AccountResponse, time: int) -> AccountResponse:
     """The response at `time` (ms), one step lower for every QUIET_MS without a signal."""
     while response.step != "observe" and time - response.heard >= QUIET_MS:
-        response = Response(TABLE[response.step]["quiet"], response.risen, response.heard + QUIET_MS)
+        response = AccountResponse(TABLE[response.step]["quiet"], response.risen, response.heard + QUIET_MS)
     return response

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from detectors.accounts.cues import LANES
+from detectors.accounts.cues import BITS
 
-SKETCH = LANES // 8
+SKETCH = BITS // 8
 """Bytes of a sketch."""
-_TOP = int.from_bytes(b"\x80" * LANES, "big")
-_ONES = int.from_bytes(b"\x01" * LANES, "big")
-_FOLDS = tuple((LANES * 8 >> fold, (1 << (LANES * 8 >> fold)) - 1, 1 << fold - 1) for fold in (1, 2, 3))
+_TOP = int.from_bytes(b"\x80" * BITS, "big")
+_ONES = int.from_bytes(b"\x01" * BITS, "big")
+_FOLDS = tuple((BITS * 8 >> fold, (1 << (BITS * 8 >> fold)) - 1, 1 << fold - 1) for fold in (1, 2, 3))
 
 _BITS = bytes(byte.bit_count() for byte in range(256))
 _EACH = int.from_bytes(b"\x01" * SKETCH, "little")
@@ -40,7 +40,7 @@ class Ring:
         """Bits in which `found` differs from the nearest of those `held`, and from the latest; LANES where there is
         none."""
         if not held:
-            return LANES, LANES
+            return BITS, BITS
         size, raw = len(held), found.to_bytes(SKETCH, "little")
         same = int.from_bytes(raw * (size // SKETCH), "little")
         counts = (int.from_bytes(held, "little") ^ same).to_bytes(size, "little").translate(_BITS)

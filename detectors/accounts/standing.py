@@ -14,7 +14,7 @@ import msgspec
 
 from detectors.accounts.features import Trace
 from detectors.accounts.judge import finding, reads, shipped
-from detectors.accounts.response import STEPS, Response, Step, respond, settle
+from detectors.accounts.response import STEPS, AccountResponse, Step, respond, settle
 from detectors.accounts.signatures import signatures
 from detectors.accounts.state import AccountState
 from detectors.base import Finding
@@ -26,17 +26,17 @@ REPORTED = 0
 """Score (thousandths of log-odds) from which on an account is compared with others."""
 
 
-class Standing(msgspec.Struct, frozen=True, gc=False, array_like=True):
+class AccountStatus(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """What is held of one account."""
 
     traffic: AccountState = AccountState()
-    response: Response = Response()
+    response: AccountResponse = AccountResponse()
 
 
 class Judgement(NamedTuple):
     """What one request makes of its account."""
 
-    after: Standing
+    after: AccountStatus
     findings: tuple[Finding, ...]
     """One where the account rose to another step."""
     score: int
@@ -46,35 +46,35 @@ class Judgement(NamedTuple):
 
 
 JUDGE = shipped()
-NEWCOMER = AccountState()
-NOBODY = Standing()
+EMPTY_STATE = AccountState()
+EMPTY_STATUS = AccountStatus()
 """An account that was never heard of."""
 pack = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(Standing).decode
+_decode = msgspec.msgpack.Decoder(AccountStatus).decode
 
 
-def unpack(held: bytes) -> Standing:
+def unpack(held: bytes) -> AccountStatus:
     """The standing that `pack` made bytes of."""
     return _decode(held)
 
 
-def step_at(standing: Standing, time: int) -> Step:
+def step_at(standing: AccountStatus, time: int) -> Step:
     """The step at which the account is answered at `time` (ms), before its next request is read."""
     return settle(standing.response, time).step
 
 
-def judged(before: Standing, seen: Trace, time: int) -> Judgement:
+def judged(before: AccountStatus, seen: Trace, time: int) -> Judgement:
     """The account after one request at `time` (ms). Pure."""
     response = settle(before.response, time)
     came_down = response.step != before.response.step
-    past = NEWCOMER if came_down or before.traffic.count >= MOST else before.traffic
+    past = EMPTY_STATE if came_down or before.traffic.count >= MOST else before.traffic
     traffic, _ = JUDGE.update(past, seen, time)
     heard = JUDGE.heard(past, traffic)
     after = respond(response, heard, time) if heard else response
     rose = after.step != response.step and STEPS.index(after.step) > STEPS.index(response.step)
     shared = signatures(traffic, seen) if reads(traffic) and traffic.score >= REPORTED else ()
     found = (finding(traffic.alarm),) if rose else ()
-    return Judgement(Standing(NEWCOMER if rose else traffic, after), found, traffic.score, shared)
+    return Judgement(AccountStatus(EMPTY_STATE if rose else traffic, after), found, traffic.score, shared)
 
 
 def forgotten(accounts: Mapping[str, bytes], most: int) -> Sequence[str]:

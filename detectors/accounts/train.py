@@ -18,8 +18,8 @@ import numpy.typing as npt
 
 from detectors.accounts.boost import Forest, Recipe, Trees, fit
 from detectors.accounts.facts import NAMES
-from detectors.accounts.judge import FIRST, Model
-from detectors.accounts.labelled import BENIGN, LEARNT_FROM, Session, readings, sessions
+from detectors.accounts.judge import FIRST, JudgeModel
+from detectors.accounts.labelled import BENIGN, LEARNT_FROM, LabelledSession, readings, sessions
 from detectors.accounts.state import COUNTED
 
 FOLDS = 4
@@ -43,7 +43,7 @@ its manners alone."""
 BLIND_WEIGHT = 0.5
 CARD = Path(__file__).with_name("model.json")
 Matrix = tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_], npt.NDArray[np.float64]]
-Part = tuple[Session, tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]]
+Part = tuple[LabelledSession, tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]]
 
 
 def veiled_columns() -> list[int]:
@@ -53,7 +53,7 @@ def veiled_columns() -> list[int]:
     return [*places, *(len(NAMES) + at for at in places), *counted]
 
 
-def fold(session: Session) -> int:
+def fold(session: LabelledSession) -> int:
     """A campaign is never parted."""
     return zlib.crc32((session.campaign or session.account.session).encode()) % FOLDS
 
@@ -84,13 +84,13 @@ def trained(parts: Sequence[Part], recipe: Recipe = RECIPE) -> Trees:
     return fit(*matrix(parts), recipe)
 
 
-def calibrated(trees: Trees, unseen: Sequence[npt.NDArray[np.int64]]) -> Model:
+def calibrated(trees: Trees, unseen: Sequence[npt.NDArray[np.int64]]) -> JudgeModel:
     """The model with bounds from the scores that whole benign sessions had under trees which never saw them."""
     tops = sorted((int(scores.max()) for scores in unseen), reverse=True)
     alarm = tops[int(FALSE_ALARMS * len(tops))] + 1
     drift = alarm // DRIFT
     sums = [_highest_sum(scores - drift) for scores in unseen if scores.max() < alarm]
-    return Model(trees, alarm, drift, max(sums) + 1)
+    return JudgeModel(trees, alarm, drift, max(sums) + 1)
 
 
 def _highest_sum(steps: npt.NDArray[np.int64]) -> int:
@@ -99,7 +99,7 @@ def _highest_sum(steps: npt.NDArray[np.int64]) -> int:
     return int((sums - np.minimum.accumulate(sums)).max())
 
 
-def held_out(parts: Sequence[Part]) -> tuple[list[tuple[list[Session], Trees]], Model]:
+def held_out(parts: Sequence[Part]) -> tuple[list[tuple[list[LabelledSession], Trees]], JudgeModel]:
     """Of every fold its sessions and the trees that never saw them; the model of all."""
     folds, unseen = [], []
     for number in range(FOLDS):

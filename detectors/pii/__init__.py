@@ -5,7 +5,7 @@ from __future__ import annotations
 from detectors.pii.actions import ACTIONS, REDACT, Action, Actions, redact, rewritten
 from detectors.pii.contextual import find
 from detectors.pii.detector import PiiDetector
-from detectors.pii.item import Item
+from detectors.pii.item import PiiItem
 from detectors.pii.sentences import HOLD_BACK_SENTENCES, SentenceRedactor
 from detectors.pii.stream import HOLD_BACK, StreamRedactor
 
@@ -16,8 +16,8 @@ __all__ = [
     "REDACT",
     "Action",
     "Actions",
-    "Item",
     "PiiDetector",
+    "PiiItem",
     "SentenceRedactor",
     "StreamRedactor",
     "find",

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Literal, NamedTuple
 
-from detectors.pii.item import SECRET, Item, shown
+from detectors.pii.item import SECRET, PiiItem, shown
 from detectors.pii.scan import items
 from detectors.pii.tokens import MIN_KEY, digest, token
 
@@ -44,14 +44,14 @@ class Actions(NamedTuple):
 REDACT = Actions()
 
 
-def redact(text: str) -> tuple[str, tuple[Item, ...]]:
+def redact(text: str) -> tuple[str, tuple[PiiItem, ...]]:
     """The text with every structured item replaced by `[TYPE]`, and the items with offsets of the original text."""
     view = shown(text)
     found = tuple(view.item(item) for item in items(view.text))
     return rewritten(text, found), found
 
 
-def rewritten(text: str, found: Sequence[Item], actions: Actions = REDACT) -> str:
+def rewritten(text: str, found: Sequence[PiiItem], actions: Actions = REDACT) -> str:
     """The text with each item of `found`, which are in order and do not overlap, replaced as `actions` say."""
     if not found:
         return text

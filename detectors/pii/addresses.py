@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from functools import cache
 from operator import itemgetter
 
-from detectors.pii.item import GUESS, LIKELY, Item
+from detectors.pii.item import GUESS, LIKELY, PiiItem
 from detectors.pii.lexicon import words
 from detectors.pii.places import Places
 
@@ -90,7 +90,7 @@ def _provinces() -> re.Pattern[str]:
     return re.compile("|".join(sorted(words("zh_provinces"), key=len, reverse=True)))
 
 
-def addresses(text: str, places: Places) -> Iterator[Item]:
+def addresses(text: str, places: Places) -> Iterator[PiiItem]:
     """Addresses in `text`, in order of their start within each script, without overlap."""
     if _DIGIT.search(text) is None:
         return
@@ -106,7 +106,7 @@ def addresses(text: str, places: Places) -> Iterator[Item]:
             core = _NAME_FIRST.search(text, max(at, start - _REACH), min(len(text), end + 8))
         if core is not None:
             at = _grown(text, core.end())
-            yield Item("ADDRESS", core.start(), at, LIKELY)
+            yield PiiItem("ADDRESS", core.start(), at, LIKELY)
     if places.address:
         yield from _told(text, places.address)
 
@@ -123,7 +123,7 @@ def _after_name(text: str, at: int) -> bool:
     return word[:1].isupper() or word in ("u.", "utca", "út", "tér")
 
 
-def _told(text: str, words: list[tuple[int, int]]) -> Iterator[Item]:
+def _told(text: str, words: list[tuple[int, int]]) -> Iterator[PiiItem]:
     """Whatever with a number and a capitalised word stands where an address is announced."""
     at = 0
     for start, end in words:
@@ -133,7 +133,7 @@ def _told(text: str, words: list[tuple[int, int]]) -> Iterator[Item]:
         chunk = _CHUNK.match(text, at := to.end()) if to else None
         cited = _CITED.search(text, at, chunk.end()) if chunk else None
         if cited is not None and cited.start() < at + 12:
-            yield Item("ADDRESS", at, _grown(text, cited.end()), GUESS)
+            yield PiiItem("ADDRESS", at, _grown(text, cited.end()), GUESS)
 
 
 def _grown(text: str, end: int) -> int:
@@ -148,7 +148,7 @@ def _grown(text: str, end: int) -> int:
     return end
 
 
-def _chinese(text: str) -> Iterator[Item]:
+def _chinese(text: str) -> Iterator[PiiItem]:
     at = 0
     for core in _ZH_CORE.finditer(text):
         if core.start() < at:
@@ -159,7 +159,7 @@ def _chinese(text: str) -> Iterator[Item]:
         digits = re.match(r"[0-9]{1,5}[室户房]?(?![0-9])", text[end : end + 7]) if text[end - 1] == "楼" else None
         at = end + (digits.end() if digits else 0)
         if core.start() - start >= 2:
-            yield Item("ADDRESS", start, at, LIKELY if _ZH_LEVEL.search(text, start, core.end()) else GUESS)
+            yield PiiItem("ADDRESS", start, at, LIKELY if _ZH_LEVEL.search(text, start, core.end()) else GUESS)
 
 
 def _zh_start(text: str, low: int, core: int) -> int:

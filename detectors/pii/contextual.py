@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from detectors.pii.addresses import addresses
 from detectors.pii.cued import cued
-from detectors.pii.item import Item, shown
+from detectors.pii.item import PiiItem, shown
 from detectors.pii.persons import persons
 from detectors.pii.persons_zh import persons_zh
 from detectors.pii.places import places, small_letters
@@ -16,7 +16,7 @@ from detectors.pii.scan import items
 _CHINESE = re.compile("[一-鿿]")
 
 
-def find(text: str, *, contextual: bool = True) -> tuple[Item, ...]:
+def find(text: str, *, contextual: bool = True) -> tuple[PiiItem, ...]:
     """Items of `text` with offsets of its code points, in order, none overlapping another.
 
     Where recognisers disagree, a structured item wins over an address, an address over a cue, a cue over a name.
@@ -35,17 +35,17 @@ def find(text: str, *, contextual: bool = True) -> tuple[Item, ...]:
     return tuple(map(view.item, found))
 
 
-def _by_place(item: Item) -> tuple[int, int]:
+def _by_place(item: PiiItem) -> tuple[int, int]:
     return item.start, -item.end
 
 
-def _merged(known: list[Item], more: Iterable[Item]) -> list[Item]:
+def _merged(known: list[PiiItem], more: Iterable[PiiItem]) -> list[PiiItem]:
     """Both in order: of `more`, the first and longest ones that overlap nothing known."""
     fresh = list(more)
     if not fresh:
         return known
     fresh.sort(key=_by_place)
-    out: list[Item] = []
+    out: list[PiiItem] = []
     places = iter([*known, None])
     place, at = next(places), 0
     for item in fresh:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from detectors.pii.item import LIKELY, SECRET, Item
+from detectors.pii.item import LIKELY, SECRET, PiiItem
 from detectors.pii.places import Places
 
 _MONTH = (
@@ -37,17 +37,17 @@ _BETWEEN = 24
 """Code points between a word for birth and the date behind it, as in _BORN."""
 
 
-def cued(text: str, low: str, places: Places) -> Iterator[Item]:
+def cued(text: str, low: str, places: Places) -> Iterator[PiiItem]:
     """Such items in `text`, in order of their start within each type; `low` is it in small letters."""
     if places.birth or low.endswith("生"):
         yield from _births(text, low, places.birth)
     for match in _at(_WECHAT, low, places.wechat):
         told = (match["told"] or "").strip() or _TOLD.search(match["name"])
         if told or _ADD.search(text, max(0, match.start() - 4), match.start()):
-            yield Item("WECHAT", match.start("name"), match.end("name"), LIKELY)
+            yield PiiItem("WECHAT", match.start("name"), match.end("name"), LIKELY)
     for match in _at(_PASSWORD, low, places.password):
         if _STRONG.search(match[1]):
-            yield Item(SECRET, match.start(1), match.end(1), LIKELY)
+            yield PiiItem(SECRET, match.start(1), match.end(1), LIKELY)
 
 
 def _at(pattern: re.Pattern[str], low: str, words: list[tuple[int, int]]) -> Iterator[re.Match[str]]:
@@ -59,7 +59,7 @@ def _at(pattern: re.Pattern[str], low: str, words: list[tuple[int, int]]) -> Ite
             yield match
 
 
-def _births(text: str, low: str, words: list[tuple[int, int]]) -> Iterator[Item]:
+def _births(text: str, low: str, words: list[tuple[int, int]]) -> Iterator[PiiItem]:
     at = 0
     for start, end in [*words, (len(text), len(text))]:
         first, last = max(at, start - _REACH), end + _BETWEEN
@@ -71,4 +71,4 @@ def _births(text: str, low: str, words: list[tuple[int, int]]) -> Iterator[Item]
             at = date.end()
             before = low[max(0, date.start() - _REACH) : date.start()]
             if _BORN.search(before) or _BORN_AFTER.match(text, at):
-                yield Item("DATE_OF_BIRTH", date.start(), at, LIKELY)
+                yield PiiItem("DATE_OF_BIRTH", date.start(), at, LIKELY)

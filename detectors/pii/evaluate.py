@@ -38,14 +38,14 @@ class _Marked(msgspec.Struct, frozen=True):
     type: str
 
 
-class Row(msgspec.Struct, frozen=True):
+class MarkedText(msgspec.Struct, frozen=True):
     """A labelled text."""
 
     text: str
     spans: tuple[_Marked, ...]
 
 
-class Tally(NamedTuple):
+class ItemTally(NamedTuple):
     """Items of one type: marked ones that were found, missed ones; found ones that are marked, wrong ones."""
 
     found: int = 0
@@ -53,9 +53,9 @@ class Tally(NamedTuple):
     right: int = 0
     wrong: int = 0
 
-    def __add__(self, other: object) -> Tally:
-        assert isinstance(other, Tally)
-        return Tally(*(a + b for a, b in zip(self, other, strict=True)))
+    def __add__(self, other: object) -> ItemTally:
+        assert isinstance(other, ItemTally)
+        return ItemTally(*(a + b for a, b in zip(self, other, strict=True)))
 
     @property
     def recall(self) -> float:
@@ -71,7 +71,7 @@ class Tally(NamedTuple):
         return 2 * self.precision * self.recall / both if both else 0.0
 
 
-def tallies(rows: Sequence[Row]) -> dict[str, Tally]:
+def tallies(rows: Sequence[MarkedText]) -> dict[str, ItemTally]:
     """Per type of STRUCTURED and CONTEXTUAL, by the rule of each."""
     out: Counter[tuple[str, int]] = Counter()
     for row in rows:
@@ -84,16 +84,16 @@ def tallies(rows: Sequence[Row]) -> dict[str, Tally]:
                 out[kind, not any(same(span, other) for other in found)] += 1
             for span in found:
                 out[kind, 2 + (not any(same(span, other) for other in marked))] += 1
-    return {kind: Tally(*(out[kind, place] for place in range(4))) for kind in sorted(STRUCTURED | CONTEXTUAL)}
+    return {kind: ItemTally(*(out[kind, place] for place in range(4))) for kind in sorted(STRUCTURED | CONTEXTUAL)}
 
 
-def clean(rows: Sequence[Row]) -> tuple[int, int]:
+def clean(rows: Sequence[MarkedText]) -> tuple[int, int]:
     """Rows without spans in which something was found, and all rows without spans."""
     empty = [row for row in rows if not row.spans]
     return sum(bool(find(row.text)) for row in empty), len(empty)
 
 
-def leaks(rows: Sequence[Row]) -> tuple[int, int]:
+def leaks(rows: Sequence[MarkedText]) -> tuple[int, int]:
     """Cuts after which the stream shows something else than the whole text does, and all cuts."""
     wrong = cuts = 0
     for row in rows:
@@ -113,7 +113,9 @@ def processor_time() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def cost(rows: Sequence[Row], job: Callable[[str], object], clock: Callable[[], float] = processor_time) -> float:
+def cost(
+    rows: Sequence[MarkedText], job: Callable[[str], object], clock: Callable[[], float] = processor_time
+) -> float:
     """Milliseconds of `job` per 1,000 characters by `clock`, which counts seconds; after a warm-up."""
     for row in rows[:_WARM_UP]:
         job(row.text)
@@ -138,15 +140,15 @@ def _files(folder: Path) -> Iterator[Path]:
             return
 
 
-def _print(name: str, rows: Sequence[Row]) -> None:
+def _print(name: str, rows: Sequence[MarkedText]) -> None:
     found = tallies(rows)
     print(f"\n{name}: {len(rows)} rows\n{'items':>8} {'precision':>9} {'recall':>8} {'F1':>8}")
     for kind, tally in found.items():
         if any(tally):
             _print_tally(kind, tally)
-    structured = sum((found[kind] for kind in STRUCTURED), Tally())
+    structured = sum((found[kind] for kind in STRUCTURED), ItemTally())
     _print_tally("structured, strict (bar: both >= 0.990)", structured)
-    _print_tally("contextual, relaxed (bar: F1 >= 0.800)", sum((found[kind] for kind in CONTEXTUAL), Tally()))
+    _print_tally("contextual, relaxed (bar: F1 >= 0.800)", sum((found[kind] for kind in CONTEXTUAL), ItemTally()))
     flagged, empty = clean(rows)
     print(f"clean rows flagged: {flagged} of {empty} (bar: <= 0.3 %)")
     wrong, cuts = leaks(rows)
@@ -155,7 +157,7 @@ def _print(name: str, rows: Sequence[Row]) -> None:
     print(f"ms of processor time per 1,000 characters: {structured_ms:.3f} structured, {ms:.3f} with context")
 
 
-def _print_tally(name: str, tally: Tally) -> None:
+def _print_tally(name: str, tally: ItemTally) -> None:
     items = tally.found + tally.missed
     print(f"{items:8} {tally.precision:9.4f} {tally.recall:8.4f} {tally.f1:8.4f}  {name}")
 
@@ -166,7 +168,7 @@ def main(arguments: Sequence[str]) -> int:
     if not files:
         print(f"usage: python -m detectors.pii.evaluate FOLDER (with pii/{' or pii/'.join(FILES)})", file=sys.stderr)
         return 2
-    decoder = msgspec.json.Decoder(Row)
+    decoder = msgspec.json.Decoder(MarkedText)
     for file in files:
         try:
             rows = decoder.decode_lines(file.read_bytes())

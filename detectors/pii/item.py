@@ -45,7 +45,7 @@ _STYLED_DIGIT = re.compile(f"[{chr(_STYLED[0])}-{chr(_STYLED[-1])}]")
 _READ = {chr(code): chr(read) for code, read in _SAME.items()}
 
 
-class Item(NamedTuple):
+class PiiItem(NamedTuple):
     """One item: type as in the detection data, half-open range of code points of the original, score in percent."""
 
     type: str
@@ -54,7 +54,7 @@ class Item(NamedTuple):
     score: int = SURE
 
 
-class Shown(NamedTuple):
+class VisibleText(NamedTuple):
     """A text as it is looked at: `plain`, without the few characters in between that show nothing."""
 
     text: str
@@ -73,16 +73,16 @@ class Shown(NamedTuple):
         """The first character that stands at `place` in the original or later."""
         return place if self.places is None else bisect_left(self.places, place)
 
-    def item(self, item: Item) -> Item:
+    def item(self, item: PiiItem) -> PiiItem:
         """The item with its places in the original."""
         return item if self.places is None else item._replace(start=self.place(item.start), end=self.behind(item.end))
 
 
-def shown(text: str) -> Shown:
+def shown(text: str) -> VisibleText:
     """How a text is looked at."""
     read = plain(text)
     if read.isascii() or _HIDDEN.search(read) is None:
-        return Shown(read, None)
+        return VisibleText(read, None)
     pieces: list[str] = []
     places = array("I")
     done = 0
@@ -92,7 +92,7 @@ def shown(text: str) -> Shown:
         done = run.end()
     pieces.append(read[done:])
     places.extend(range(done, len(read) + 1))
-    return Shown("".join(pieces), places)
+    return VisibleText("".join(pieces), places)
 
 
 def _read(other: re.Match[str]) -> str:

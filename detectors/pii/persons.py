@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from functools import cache
 from typing import NamedTuple
 
-from detectors.pii.item import GUESS, LIKELY, Item
+from detectors.pii.item import GUESS, LIKELY, PiiItem
 from detectors.pii.lexicon import words
 from detectors.pii.places import Places
 
@@ -60,7 +60,7 @@ def _lists() -> _Lists:
     return _Lists(kinds, kinds | dict.fromkeys(refused, "r"), frozenset(cue[-2:] for cue in words("cues")))
 
 
-def persons(text: str, places: Places) -> Iterator[Item]:
+def persons(text: str, places: Places) -> Iterator[PiiItem]:
     """Names in `text`, in order of their start; score LIKELY, or GUESS for a given name alone."""
     capital = _lists().capital
     for run in _RUN.finditer(text):
@@ -82,7 +82,7 @@ def persons(text: str, places: Places) -> Iterator[Item]:
             yield found
 
 
-def _single(text: str, run: re.Match[str], kind: str | None) -> Item | None:
+def _single(text: str, run: re.Match[str], kind: str | None) -> PiiItem | None:
     """What `_judged` says of a run of one word, which is longer than a letter."""
     start, end = run.span()
     if _cued(text, start):
@@ -91,14 +91,14 @@ def _single(text: str, run: re.Match[str], kind: str | None) -> Item | None:
         score = GUESS
     else:
         return None
-    return None if _FIRM.match(text, end) else Item("PERSON", start, end, score)
+    return None if _FIRM.match(text, end) else PiiItem("PERSON", start, end, score)
 
 
 _Part = tuple[int, str, str]
 """A word of a run: its place, itself, its kind."""
 
 
-def _in_run(text: str, run: re.Match[str]) -> Iterator[Item]:
+def _in_run(text: str, run: re.Match[str]) -> Iterator[PiiItem]:
     """A run's names: what lies between the words in it that no name holds."""
     lists = _lists()
     capital = lists.capital
@@ -135,7 +135,7 @@ def _kind(token: str, lists: _Lists) -> str:
     return min(known, key="agsu".index)
 
 
-def _judged(text: str, parts: list[_Part]) -> Item | None:
+def _judged(text: str, parts: list[_Part]) -> PiiItem | None:
     """The name that these words make, which follow one another in a run."""
     while parts and parts[-1][1][0].islower():
         parts.pop()
@@ -156,7 +156,7 @@ def _judged(text: str, parts: list[_Part]) -> Item | None:
         score = GUESS
     else:
         return None
-    return None if _FIRM.match(text, end) else Item("PERSON", start, end, score)
+    return None if _FIRM.match(text, end) else PiiItem("PERSON", start, end, score)
 
 
 def _whole(kinds: list[str]) -> bool:
@@ -187,7 +187,7 @@ def _alone(text: str, start: int, end: int) -> bool:
     return _ACTS.match(text, end) is not None or (start > 1 and text[start - 1] == " " and text[start - 2].islower())
 
 
-def _small(text: str, start: int) -> Item | None:
+def _small(text: str, start: int) -> PiiItem | None:
     """The name in small letters that begins at `start`, behind words that announce one."""
     lists = _lists()
     start += text.startswith(" ", start)
@@ -199,4 +199,4 @@ def _small(text: str, start: int) -> Item | None:
         if lists.capital.get(token[0].lower()) == "r":
             break
         end = token.end()
-    return Item("PERSON", start, end, LIKELY) if end > start + 1 else None
+    return PiiItem("PERSON", start, end, LIKELY) if end > start + 1 else None

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from functools import cache
 from typing import NamedTuple
 
-from detectors.pii.item import GUESS, LIKELY, Item
+from detectors.pii.item import GUESS, LIKELY, PiiItem
 from detectors.pii.lexicon import characters, words
 
 _WEAK = "请把和与给跟由让向找问被为对及、从将是"
@@ -69,7 +69,7 @@ def _forms() -> _Forms:
     )
 
 
-def persons_zh(text: str) -> Iterator[Item]:
+def persons_zh(text: str) -> Iterator[PiiItem]:
     """Names in `text`, in order of their start; score LIKELY with a cue before and after it, GUESS with one."""
     forms, at = _forms(), 0
     while match := forms.start.search(text, at):
@@ -86,7 +86,7 @@ def persons_zh(text: str) -> Iterator[Item]:
         before = 0 if ordinary else _before(text, start, forms.strong)
         if end := _end(text, start, given, before, forms.given):
             sure = before == 2 and (_AFTER.match(text, end) or _EDGE.match(text, end))
-            yield Item("PERSON", start, end, LIKELY if sure else GUESS)
+            yield PiiItem("PERSON", start, end, LIKELY if sure else GUESS)
             at = end
 
 

@@ -19,7 +19,7 @@ from presidio_analyzer.predefined_recognizers import (
     UsSsnRecognizer,
 )
 
-from detectors.pii.item import Item
+from detectors.pii.item import PiiItem
 
 TYPES = {
     "CREDIT_CARD": "CREDIT_CARD",
@@ -56,7 +56,7 @@ class Presidio:
         )  # fmt: skip
         self._recognisers: tuple[EntityRecognizer, ...] = tuple(recogniser() for recogniser in recognisers)
 
-    def find(self, text: str) -> tuple[Item, ...]:
+    def find(self, text: str) -> tuple[PiiItem, ...]:
         """Items of `text` in order, none overlapping another: of those that do, the surest, then the longest."""
         found = [
             (-match.score, match.start - match.end, match.start, match.end, TYPES[match.entity_type])
@@ -64,8 +64,8 @@ class Presidio:
             for match in recogniser.analyze(text, recogniser.supported_entities, None) or ()
             if match.score >= LEAST and match.start < match.end
         ]
-        kept: list[Item] = []
+        kept: list[PiiItem] = []
         for score, _, start, end, kind in sorted(found):
             if all(end <= item.start or item.end <= start for item in kept):
-                kept.append(Item(kind, start, end, round(-100 * score)))
+                kept.append(PiiItem(kind, start, end, round(-100 * score)))
         return tuple(sorted(kept, key=lambda item: item.start))

@@ -8,8 +8,8 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from detectors.pii.item import Item, shown
-from detectors.pii.shape import CONTEXT, Shape
+from detectors.pii.item import PiiItem, shown
+from detectors.pii.shape import CONTEXT, ItemPattern
 from detectors.pii.shapes import ENTROPIC, MAX_ITEM, NUMBERS, PLATES, PROVINCES, REACH, START, WORDS
 
 WORD = f"!-~·À-ɏ{PROVINCES}"
@@ -37,11 +37,11 @@ _LONG_HINT_RUN = b"w" * 17
 class Found(NamedTuple):
     """An item, and how it goes on where it may go on after the text that is there."""
 
-    item: Item
+    item: PiiItem
     tail: re.Pattern[str] | None
 
 
-def items(text: str, start: int = 0, tries: int = sys.maxsize) -> Iterator[Item]:
+def items(text: str, start: int = 0, tries: int = sys.maxsize) -> Iterator[PiiItem]:
     """Items of a `plain` text that start at or after `start`, in order, without overlap; `tries` places are tried."""
     return (found.item for found in scan(text, start, tries))
 
@@ -84,12 +84,12 @@ def _item(text: str, at: int) -> Found | None:
     return None
 
 
-def _found(form: Shape, text: str, at: int, length: int) -> Found:
+def _found(form: ItemPattern, text: str, at: int, length: int) -> Found:
     end = at + length
     grows = form.tail is not None and (form.type != "EMAIL" or length == MAX_ITEM)
     if grows and form.tail is not None:
         end = _beyond(form.tail, text, end)
-    return Found(Item(form.type, at, end, form.score), form.tail if grows else None)
+    return Found(PiiItem(form.type, at, end, form.score), form.tail if grows else None)
 
 
 def _beyond(tail: re.Pattern[str], text: str, end: int) -> int:
@@ -100,11 +100,11 @@ def _beyond(tail: re.Pattern[str], text: str, end: int) -> int:
 class _Shapes(NamedTuple):
     """Shapes in the order in which they are tried, and the alternation of their patterns: group `sN` is shape N."""
 
-    shapes: tuple[Shape, ...]
+    shapes: tuple[ItemPattern, ...]
     either: re.Pattern[str]
 
 
-def _joined(shapes: tuple[Shape, ...]) -> _Shapes:
+def _joined(shapes: tuple[ItemPattern, ...]) -> _Shapes:
     alternatives, groups = [], 0
     for index, form in enumerate(shapes):
         groups += 1

@@ -9,7 +9,7 @@ import re
 
 from detectors.pii import checks as check
 from detectors.pii.item import LIKELY, SECRET, SURE
-from detectors.pii.shape import Shape
+from detectors.pii.shape import ItemPattern
 
 TAIL = re.compile(r"[A-Za-z0-9_-]*(?:\.[A-Za-z0-9_-]+)*")
 _BASE64_TAIL = re.compile(r"[A-Za-z0-9+/_=-]*")
@@ -63,7 +63,7 @@ def _armoured(candidate: str, before: str) -> int:
 
 
 SECRETS = (
-    Shape(SECRET, re.compile(f"(?:{'|'.join(_PREFIXED)})"), _keyed, SURE, TAIL),
-    Shape(SECRET, re.compile(r"[A-Za-z0-9+/]{16}"), _armoured, SURE, _PEM_TAIL),
-    Shape(SECRET, re.compile(rf"[A-Za-z0-9+/_-]{{{LONG},64}}"), _named, LIKELY, _BASE64_TAIL),
+    ItemPattern(SECRET, re.compile(f"(?:{'|'.join(_PREFIXED)})"), _keyed, SURE, TAIL),
+    ItemPattern(SECRET, re.compile(r"[A-Za-z0-9+/]{16}"), _armoured, SURE, _PEM_TAIL),
+    ItemPattern(SECRET, re.compile(rf"[A-Za-z0-9+/_-]{{{LONG},64}}"), _named, LIKELY, _BASE64_TAIL),
 )

@@ -20,7 +20,7 @@ def sure(candidate: str, before: str) -> int:
     return len(candidate)
 
 
-class Shape(NamedTuple):
+class ItemPattern(NamedTuple):
     """One format. `tail` says how an item goes on after what the pattern recognises, without bound."""
 
     type: str
@@ -30,8 +30,8 @@ class Shape(NamedTuple):
     tail: re.Pattern[str] | None = None
 
 
-def shape(kind: str, pattern: str, confirm: Confirm = sure, score: int = SURE) -> Shape:
-    return Shape(kind, re.compile(pattern), confirm, score)
+def shape(kind: str, pattern: str, confirm: Confirm = sure, score: int = SURE) -> ItemPattern:
+    return ItemPattern(kind, re.compile(pattern), confirm, score)
 
 
 def near(words: str, within: int = CONTEXT) -> Confirm:

@@ -14,7 +14,7 @@ import re
 from detectors.pii import checks as check
 from detectors.pii.item import LIKELY, SURE
 from detectors.pii.secrets import PREFIX, SECRETS
-from detectors.pii.shape import Confirm, Shape, checked, digits_of, near, shape
+from detectors.pii.shape import Confirm, ItemPattern, checked, digits_of, near, shape
 
 MAX_ITEM = 96
 MAX_SPACED = 64
@@ -132,7 +132,7 @@ def _hong_kong(candidate: str, before: str) -> int:
     return len(candidate) if _HONG_KONG.search(before) and check.hk_identity(candidate) else 0
 
 
-_EMAIL = Shape(
+_EMAIL = ItemPattern(
     "EMAIL",
     re.compile(rf"[{_LOCAL}][{_LOCAL}.%+-]{{0,63}}@[A-Za-z0-9À-ɏ](?:[A-Za-z0-9À-ɏ.-]*[A-Za-z0-9À-ɏ])?"),
     _email,

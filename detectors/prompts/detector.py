@@ -17,8 +17,8 @@ from detectors.base import HIGH, LOW, MEDIUM, Finding, Transcript
 from detectors.prompts.grams import Hashed, hashed, join
 from detectors.prompts.language import LANGUAGES, languages
 from detectors.prompts.phrases import ROLES, Best, PhraseDetector, order, smuggled
-from detectors.prompts.scorer import HEADS, Floats, Margins, Model, Scorer, load
-from detectors.prompts.views import Passage, Seen, batches, collapsed, readings, repetitive
+from detectors.prompts.scorer import HEADS, Floats, Margins, Scorer, ScorerModel, load
+from detectors.prompts.views import Passage, PassageReading, batches, collapsed, readings, repetitive
 
 Zone = Literal["pass", "uncertain", "block"]
 SCORE = "injection.score"
@@ -58,7 +58,7 @@ class _Worst(NamedTuple):
 
     odds: float
     language: int
-    seen: Seen
+    seen: PassageReading
     start: int
     end: int
 
@@ -68,7 +68,7 @@ class PromptDetector:
 
     name = "prompts"
 
-    def __init__(self, model: Model | None = None, scorer: Scorer | None = None) -> None:
+    def __init__(self, model: ScorerModel | None = None, scorer: Scorer | None = None) -> None:
         shipped = load() if model is None or scorer is None else (model, scorer)
         self.model, self.scorer = shipped
         self.phrases = PhraseDetector()
@@ -126,7 +126,7 @@ class PromptDetector:
     def _pass(
         self,
         batch: Sequence[Passage],
-        seen: Sequence[Seen],
+        seen: Sequence[PassageReading],
         grams: Hashed,
         best: Best,
         worst: dict[int, _Worst],
@@ -162,7 +162,7 @@ class PromptDetector:
         margins = self.scorer.margins(hashed(join([short])), head)
         return float(blend(margins, self.model.worst[HEADS[head]])[0]) + extra - self._flags[head][language]
 
-    def _evidence(self, seen: Sequence[Seen], found: Best, batch: Sequence[Passage]) -> Floats:
+    def _evidence(self, seen: Sequence[PassageReading], found: Best, batch: Sequence[Passage]) -> Floats:
         """Log-odds that the rules add to each reading; what was found in a passage counts for all of its readings."""
         extra = np.zeros(len(seen))
         if not found:
@@ -180,7 +180,7 @@ class PromptDetector:
         return extra
 
 
-def evidence(model: Model, uses: Sequence[Finding]) -> float:
+def evidence(model: ScorerModel, uses: Sequence[Finding]) -> float:
     """Log-odds that these uses of rules add: the surest in full, up to three more, and a disguise around one."""
     sure = max(finding.confidence for finding in uses) / 100
     hidden = any(finding.view in ("loose", "decoded") for finding in uses)

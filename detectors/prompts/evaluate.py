@@ -13,7 +13,7 @@ from detectors.base import Part, Role
 from detectors.prompts.assess import Assessment, assess
 from detectors.prompts.language import LANGUAGES
 from detectors.prompts.training.decide import HARD, recall_table
-from detectors.prompts.training.rows import Row
+from detectors.prompts.training.rows import LabelledText
 
 BATCH = 256
 ROLES: tuple[Role, ...] = ("user", "document", "system")
@@ -21,9 +21,9 @@ BARS = {"general": (0.01, 0.001), "hard": (0.05, None)}
 """By kind of benign traffic: the most that may be flagged, and blocked."""
 
 
-def rows_of(file: Path) -> list[Row]:
+def rows_of(file: Path) -> list[LabelledText]:
     """Raises SystemExit that names file and line where one is no row."""
-    decoder = msgspec.json.Decoder(Row)
+    decoder = msgspec.json.Decoder(LabelledText)
     rows = []
     with file.open("rb") as lines:
         for number, line in enumerate(lines, 1):
@@ -34,7 +34,7 @@ def rows_of(file: Path) -> list[Row]:
     return rows
 
 
-def assessed(rows: Sequence[Row]) -> list[Assessment]:
+def assessed(rows: Sequence[LabelledText]) -> list[Assessment]:
     """What `sluice detect prompts` would answer for each row in its role."""
     found: list[Assessment] = []
     source = iter(rows)
@@ -43,7 +43,7 @@ def assessed(rows: Sequence[Row]) -> list[Assessment]:
     return found
 
 
-def report(rows: Sequence[Row]) -> list[str]:
+def report(rows: Sequence[LabelledText]) -> list[str]:
     """Lines of two tables per role: benign rows against the bars, and recall at fixed shares of ordinary traffic."""
     found = assessed(rows)
     odds = np.array([_odds(each.score) for each in found])
@@ -59,7 +59,7 @@ def report(rows: Sequence[Row]) -> list[str]:
     return lines
 
 
-def _alarms(rows: Sequence[Row], found: Sequence[Assessment]) -> list[str]:
+def _alarms(rows: Sequence[LabelledText], found: Sequence[Assessment]) -> list[str]:
     lines = [f"{'lang':6}{'kind':9}{'rows':>6} {'flagged':>8} {'bar':>6} {'blocked':>8} {'bar':>6} {'not pass':>9}"]
     for language in LANGUAGES:
         for kind, (flag_bar, block_bar) in BARS.items():
@@ -83,7 +83,7 @@ def _mean(values: Sequence[bool]) -> float:
     return sum(values) / len(values)
 
 
-def _role(row: Row) -> Role:
+def _role(row: LabelledText) -> Role:
     return "document" if row.role == "document" else "system" if row.role == "system" else "user"
 
 

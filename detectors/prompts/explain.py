@@ -22,7 +22,7 @@ TOP = 12
 _KINDS = ("2 chars", "3 chars", "4 chars", "word", "2 words", "3 words", "skip")
 
 
-class Shown(NamedTuple):
+class FiredRule(NamedTuple):
     """A rule that fired, with the words it matched."""
 
     rule: str
@@ -49,7 +49,7 @@ class Explanation(NamedTuple):
     language: str
     view: str
     version: str
-    rules: list[Shown]
+    rules: list[FiredRule]
     grams: list[Gram]
 
 
@@ -57,7 +57,7 @@ def explain(text: str, role: Role = "user") -> Explanation:
     """Why `text` is scored as it is in this role."""
     (verdict,) = assess([(Part(role, text),)])
     rules = [
-        Shown(f.rule, f.severity, f.confidence, f.view, f.start, f.end, text[f.start : f.end][:80])
+        FiredRule(f.rule, f.severity, f.confidence, f.view, f.start, f.end, text[f.start : f.end][:80])
         for f in verdict.findings
     ]
     grams = _grams(_reading(text, role, verdict), HEADS.index(role))

@@ -42,7 +42,7 @@ class Joined(NamedTuple):
     ends: Places
 
 
-class Block(NamedTuple):
+class GramBlock(NamedTuple):
     """The grams of one order: `slots[k]` (0: none) is the gram at `places[k]`, or at place k where that is None."""
 
     order: int
@@ -198,8 +198,8 @@ def _word_grams(codes: Codes | Bytes, values: Codes) -> tuple[Codes, Places]:
     return grams, starts
 
 
-def blocks(grams: Hashed) -> Iterator[Block]:
+def blocks(grams: Hashed) -> Iterator[GramBlock]:
     """Every order's grams by themselves."""
     for order, row in enumerate((*grams.chars, *grams.words)):
         places = grams.starts if order >= len(CHAR_BITS) else None
-        yield Block(order, np.where(row > 0, row - np.uint32(OFFSETS[order]), np.uint32(0)), places)
+        yield GramBlock(order, np.where(row > 0, row - np.uint32(OFFSETS[order]), np.uint32(0)), places)

@@ -15,9 +15,9 @@ from detectors.base import HIGH, LOW, MEDIUM, Finding, Transcript
 from detectors.prompts.anchors import AnchorIndex
 from detectors.prompts.grams import Hashed
 from detectors.prompts.mention import is_mention
-from detectors.prompts.rulebook import Rule, load_rules
+from detectors.prompts.rulebook import PhraseRule, load_rules
 from detectors.prompts.salad import salad
-from detectors.prompts.views import Passage, Seen, batches, readings
+from detectors.prompts.views import Passage, PassageReading, batches, readings
 
 SMUGGLED = "injection.hidden.tag-characters"
 SALAD = "injection.suffix.token-salad"
@@ -35,7 +35,7 @@ class PhraseDetector:
 
     name = "phrases"
 
-    def __init__(self, rules: Sequence[Rule] | None = None) -> None:
+    def __init__(self, rules: Sequence[PhraseRule] | None = None) -> None:
         self.rules = tuple(load_rules() if rules is None else rules)
         by_anchor: dict[str, list[int]] = {}
         for index, rule in enumerate(self.rules):
@@ -56,7 +56,7 @@ class PhraseDetector:
                 found[batch[at].row].append(finding)
         return [tuple(sorted(row, key=order)) if row else () for row in found]
 
-    def match(self, batch: Sequence[Passage], seen: Sequence[Seen], grams: Hashed, best: Best) -> None:
+    def match(self, batch: Sequence[Passage], seen: Sequence[PassageReading], grams: Hashed, best: Best) -> None:
         """Adds to `best` what the rules find in the readings `seen`, which are the texts of the batch `grams`."""
         joined = grams.joined
         starts, ends = joined.starts.tolist(), joined.ends.tolist()
@@ -87,7 +87,7 @@ class PhraseDetector:
                 best[view.at, _SALAD] = Finding(SALAD, MEDIUM, 80, *view.place(*row), "clean", batch[view.at].turn)
 
 
-def _worst(rule: Rule, seen: Seen, spans: Iterable[list[int]], passage: Passage) -> Finding | None:
+def _worst(rule: PhraseRule, seen: PassageReading, spans: Iterable[list[int]], passage: Passage) -> Finding | None:
     """The rule's first use in the windows, else its first mention, else nothing."""
     mention: Finding | None = None
     for start, end in _matches(rule, seen.text, spans):
@@ -101,7 +101,7 @@ def _worst(rule: Rule, seen: Seen, spans: Iterable[list[int]], passage: Passage)
     return mention
 
 
-def _matches(rule: Rule, text: str, spans: Iterable[list[int]]) -> Iterator[tuple[int, int]]:
+def _matches(rule: PhraseRule, text: str, spans: Iterable[list[int]]) -> Iterator[tuple[int, int]]:
     for low, high in spans:
         stop = high
         while stop < len(text) and stop < high + 32 and text[stop].isalnum():
@@ -128,7 +128,7 @@ def _all_there(
     return True
 
 
-def _located(rule: Rule, seen: Seen, start: int, end: int, passage: Passage, quoted: bool) -> Finding:
+def _located(rule: PhraseRule, seen: PassageReading, start: int, end: int, passage: Passage, quoted: bool) -> Finding:
     """The finding for `[start, end)` of a reading, in offsets of the original part."""
     start, end = seen.place(start, end)
     severity = LOW if quoted else rule.severity

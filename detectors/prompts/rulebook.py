@@ -58,7 +58,7 @@ class Reading:
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class PhraseRule:
     """One compiled rule. `guard`: a mention of the phrase, not a use, lowers the severity."""
 
     id: str
@@ -77,7 +77,7 @@ class Rule:
     misses: tuple[str, ...]
 
 
-def load_rules() -> tuple[Rule, ...]:
+def load_rules() -> tuple[PhraseRule, ...]:
     """Every rule of every family file, in order of file name and place.
 
     Raises RuleBookError for an unknown key, an undefined word list, a doubled id or a sequence that
@@ -92,7 +92,7 @@ def load_rules() -> tuple[Rule, ...]:
     return rules
 
 
-def parse_family(text: str, name: str) -> tuple[Rule, ...]:
+def parse_family(text: str, name: str) -> tuple[PhraseRule, ...]:
     """The rules of one family file. Raises RuleBookError."""
     try:
         family = msgspec.convert(tomllib.loads(text), _FamilyText)
@@ -101,7 +101,7 @@ def parse_family(text: str, name: str) -> tuple[Rule, ...]:
     return tuple(_compile(rule, family) for rule in family.rule)
 
 
-def _compile(rule: _RuleText, family: _FamilyText) -> Rule:
+def _compile(rule: _RuleText, family: _FamilyText) -> PhraseRule:
     anchors = tuple(_expand(rule.anchors, family, rule.id))
     readings, reach = [], 0
     needs: dict[tuple[str, ...], int] = {}
@@ -115,7 +115,7 @@ def _compile(rule: _RuleText, family: _FamilyText) -> Rule:
         asked.sort(key=lambda group: (any(anchor in word for word in group for anchor in anchors), len(group)))
         readings.append(Reading(pattern, tuple(needs.setdefault(group, len(needs)) for group in asked)))
         reach = max(reach, sum(max(map(len, group)) + rule.gap for group in groups))
-    return Rule(
+    return PhraseRule(
         id=rule.id,
         family=family.family,
         severity=rule.severity,

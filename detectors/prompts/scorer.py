@@ -156,7 +156,7 @@ class Zone(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     block: float
 
 
-class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class ScorerModel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`weights/prompts.json`: how margins and rules add up, and one threshold per role and language."""
 
     version: str
@@ -173,10 +173,10 @@ class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 @functools.cache
-def load() -> tuple[Model, Scorer]:
+def load() -> tuple[ScorerModel, Scorer]:
     """The model that is shipped."""
     folder = resources.files("detectors.prompts") / "weights"
-    model = msgspec.json.decode((folder / "prompts.json").read_bytes(), type=Model)
+    model = msgspec.json.decode((folder / "prompts.json").read_bytes(), type=ScorerModel)
     with resources.as_file(folder / "prompts.npz") as file, np.load(file) as held:
         weights = np.asarray(held["weights"], dtype=np.int8)
     if weights.shape != (len(HEADS), WIDTH):

@@ -14,7 +14,7 @@ from detectors.prompts.grams import Bytes, Codes, Hashed, Joined, hashed, join
 from detectors.prompts.suspicion import encoded_at, spelled_at
 from detectors.text.decode import tagged, undone
 from detectors.text.loose import loose
-from detectors.text.normalize import View, clean_all
+from detectors.text.normalize import TextView, clean_all
 
 MAX_UNIT = 16
 _REPEATED = re.compile(rf"(.{{1,{MAX_UNIT}}}?)\1{{3,}}", re.DOTALL)
@@ -32,11 +32,11 @@ class Passage(NamedTuple):
     text: str
 
 
-class Seen(NamedTuple):
+class PassageReading(NamedTuple):
     """One reading of passage `at` of the batch; `view` is None where lower case is all that differs."""
 
     at: int
-    view: View | None
+    view: TextView | None
     text: str
 
     @property
@@ -89,31 +89,31 @@ def batches(texts: Sequence[Transcript], roles: frozenset[str], limit: int) -> I
         yield batch
 
 
-def first_views(batch: Sequence[Passage]) -> list[Seen]:
-    seen = [Seen(at, None, passage.text.lower()) for at, passage in enumerate(batch)]
+def first_views(batch: Sequence[Passage]) -> list[PassageReading]:
+    seen = [PassageReading(at, None, passage.text.lower()) for at, passage in enumerate(batch)]
     if wide := [at for at, passage in enumerate(batch) if not passage.text.isascii()]:
         for at, view in zip(wide, clean_all([batch[at].text for at in wide]), strict=True):
-            seen[at] = Seen(at, view, view.text)
+            seen[at] = PassageReading(at, view, view.text)
     return seen
 
 
 class Further(NamedTuple):
     """What a closer look at a batch gave."""
 
-    instead: dict[int, Seen]
+    instead: dict[int, PassageReading]
     """By passage, the reading that stands for its first one: without its encoded runs, escapes and spelled-out words
     read. A wrapper says nothing of what it holds."""
-    more: list[Seen]
+    more: list[PassageReading]
 
 
 SPELLED = 0.7
 """A reading that joins letters stands for the first one where it has at most this share of its length."""
 
 
-def further_views(batch: Sequence[Passage], seen: Sequence[Seen], joined: Joined) -> Further:
+def further_views(batch: Sequence[Passage], seen: Sequence[PassageReading], joined: Joined) -> Further:
     """Loose and decoded views of the passages that look spelled out or encoded."""
-    instead: dict[int, Seen] = {}
-    more: list[Seen] = []
+    instead: dict[int, PassageReading] = {}
+    more: list[PassageReading] = []
     starts = joined.starts.tolist()
     shape = joined.text.encode("ascii", "replace")
     encoded = {max(0, bisect_right(starts, at) - 1) for at in encoded_at(shape, joined.text)}
@@ -124,23 +124,25 @@ def further_views(batch: Sequence[Passage], seen: Sequence[Seen], joined: Joined
         at = seen[index].at
         found = undone(batch[at].text)
         if found.plain is not None:
-            instead[at] = Seen(at, found.plain, found.plain.text)
+            instead[at] = PassageReading(at, found.plain, found.plain.text)
         for read in found.inside:
-            more += [Seen(at, each, each.text) for each in (read, loose(read)) if each is not None and each.text]
+            more += [
+                PassageReading(at, each, each.text) for each in (read, loose(read)) if each is not None and each.text
+            ]
     spelled = {max(0, bisect_right(starts, at) - 1) for at in spelled_at(shape, joined.text)}
     for index in sorted(spelled | {index for index, view in enumerate(seen) if view.at in instead}):
         at, view, text = instead.get(seen[index].at, seen[index])
-        joint = loose(view or View("clean", text))
+        joint = loose(view or TextView("clean", text))
         if joint is None:
             continue
         if len(joint.text) <= SPELLED * len(text):
-            instead[at] = Seen(at, joint, joint.text)
+            instead[at] = PassageReading(at, joint, joint.text)
         else:
-            more.append(Seen(at, joint, joint.text))
+            more.append(PassageReading(at, joint, joint.text))
     return Further(instead, more)
 
 
-def readings(batch: Sequence[Passage]) -> Iterator[tuple[Sequence[Seen], Hashed]]:
+def readings(batch: Sequence[Passage]) -> Iterator[tuple[Sequence[PassageReading], Hashed]]:
     """First the reading that stands for each passage, then all further ones together, if any."""
     seen = first_views(batch)
     joined = join([view.text for view in seen])

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from detectors.base import Span
 from detectors.text.escapes import composed, unescaped
-from detectors.text.normalize import MAX_RUNS, View, clean
+from detectors.text.normalize import MAX_RUNS, TextView, clean
 from detectors.text.readable import readable, worded
 
 MAX_DEPTH = 2
@@ -56,16 +56,16 @@ _WIDE = 0xFF00
 class Undone(NamedTuple):
     """What a text says once decoded."""
 
-    plain: View | None
+    plain: TextView | None
     """The text itself with its escapes read and without its encoded runs; None where there are neither."""
-    inside: tuple[View, ...]
+    inside: tuple[TextView, ...]
     """What each run says; every character maps to the whole run that it came from."""
 
 
 def undone(text: str) -> Undone:
     """The readings of a text's encoded parts, clean."""
     source, escaped = _source(text)
-    inside: list[View] = []
+    inside: list[TextView] = []
     runs = list(_runs(source.text))
     budget = MAX_OUTPUT
     for span, plain in [*((source.span(span.start, span.end), plain) for span, plain in runs), *_tagged(text)]:
@@ -79,7 +79,7 @@ def undone(text: str) -> Undone:
             layer = layer if read is None else read.text
             shown = clean(layer).text
             starts, ends = array("I", [span.start]) * len(shown), array("I", [span.end]) * len(shown)
-            inside.append(View("decoded", shown, starts, ends))
+            inside.append(TextView("decoded", shown, starts, ends))
             layer = "\n".join(deeper for _, deeper in _runs(layer[:MAX_RUN])) or None
     if not escaped and not runs:
         return Undone(None, tuple(inside))
@@ -97,7 +97,7 @@ def _codes(text: str) -> npt.NDArray[np.uint32]:
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
 
 
-def _source(text: str) -> tuple[View, bool]:
+def _source(text: str) -> tuple[TextView, bool]:
     """The text without what is invisible, wide forms as ASCII, escapes read to the depth; whether there were any."""
     view, escaped = _visible(text), False
     for _ in range(MAX_DEPTH):
@@ -108,21 +108,21 @@ def _source(text: str) -> tuple[View, bool]:
     return view, escaped
 
 
-def _visible(text: str) -> View:
+def _visible(text: str) -> TextView:
     """The text with wide forms as ASCII and without invisible characters of the basic plane."""
     if text.isascii():
-        return View("decoded", text)
+        return TextView("decoded", text)
     codes = _codes(text)
     codes = np.where((codes > _WIDE) & (codes < _WIDE + 0x5F), codes - _WIDE + 0x20, codes)
     hidden = [match.start() for match in _HIDDEN.finditer(text)]
     places = np.delete(np.arange(len(codes), dtype=np.uint32), hidden)
     read = codes[places].tobytes().decode("utf-32-le", "surrogatepass")
     if not hidden:
-        return View("decoded", read)
-    return View("decoded", read, array("I", places.tobytes()), array("I", (places + 1).tobytes()))
+        return TextView("decoded", read)
+    return TextView("decoded", read, array("I", places.tobytes()), array("I", (places + 1).tobytes()))
 
 
-def _without(source: View, spans: list[Span], name: str) -> View:
+def _without(source: TextView, spans: list[Span], name: str) -> TextView:
     """The clean reading of `source` with a space for each of these runs."""
     pieces: list[str] = []
     places = array("I")
@@ -136,9 +136,9 @@ def _without(source: View, spans: list[Span], name: str) -> View:
         done = span.end
     pieces.append(source.text[done:])
     places.extend(range(done, len(source.text)))
-    cut = View(name, "".join(pieces), places, array("I", [at + 1 for at in places]))
+    cut = TextView(name, "".join(pieces), places, array("I", [at + 1 for at in places]))
     read = clean(cut.text)
-    return composed(composed(source, cut), View(name, read.text, read.starts, read.ends))
+    return composed(composed(source, cut), TextView(name, read.text, read.starts, read.ends))
 
 
 def _tagged(text: str) -> Iterator[tuple[Span, str]]:

@@ -9,7 +9,7 @@ import html
 import re
 from array import array
 
-from detectors.text.normalize import View
+from detectors.text.normalize import TextView
 
 LEAST = 2
 """Escapes that a text must hold, the shortest of which have three characters; a lone one hides nothing."""
@@ -37,7 +37,7 @@ _ENTITY = re.compile(rf"&#(?:[xX]({_H}+)|([0-9]+));? ?")
 _MAX_CODE = 0x10FFFF
 
 
-def unescaped(text: str) -> View | None:
+def unescaped(text: str) -> TextView | None:
     """The text with its escapes read, each character of one mapped to the whole run of them; None where there are few.
 
     Of bytes that are no UTF-8 what can be read is read.
@@ -61,7 +61,7 @@ def unescaped(text: str) -> View | None:
         return None
     starts.extend(range(done, len(text)))
     ends.extend(range(done + 1, len(text) + 1))
-    return View("decoded", "".join([*pieces, text[done:]]), starts, ends)
+    return TextView("decoded", "".join([*pieces, text[done:]]), starts, ends)
 
 
 def _read(match: re.Match[str]) -> str:
@@ -85,12 +85,12 @@ def _characters(codes: list[int]) -> str:
     return told.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "ignore")
 
 
-def composed(outer: View, inner: View) -> View:
+def composed(outer: TextView, inner: TextView) -> TextView:
     """`inner`, which was read from the text of `outer`, with its places in what `outer` was read from."""
     if outer.starts is None or outer.ends is None:
         return inner
     if inner.starts is None or inner.ends is None:
-        return View(inner.name, inner.text, outer.starts, outer.ends)
+        return TextView(inner.name, inner.text, outer.starts, outer.ends)
     begun, over = outer.starts, outer.ends
     starts = array("I", [begun[at] for at in inner.starts])
-    return View(inner.name, inner.text, starts, array("I", [over[end - 1] for end in inner.ends]))
+    return TextView(inner.name, inner.text, starts, array("I", [over[end - 1] for end in inner.ends]))

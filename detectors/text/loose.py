@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from detectors.text.normalize import View, replaced
+from detectors.text.normalize import TextView, replaced
 
 _LEET = str.maketrans("013457@$!|", "oieastasil")
 _LEET_WORD = re.compile(r"(?=[0-9@$!|]{0,63}[a-z])[a-z0-9@$!|]{4,64}")
@@ -39,7 +39,7 @@ _SHAPE = bytes(
 """ASCII classes of `_SPACED` and `_SPACED_CJK`: a cheap look whether either could match at all."""
 
 
-def loose(view: View) -> View | None:
+def loose(view: TextView) -> TextView | None:
     """The clean view with leetspeak read as letters and spaced-out letters joined, if it differs.
 
     A single separator joins; two spaces, or a space where others join, stay a word break.
@@ -66,10 +66,10 @@ def loose(view: View) -> View | None:
             keep[match.start() : match.end()] = bytes(match.end() - match.start())
     if 0 not in keep:
         read = _unleeted(text)
-        return None if text == read else View("loose", read, view.starts, view.ends)
+        return None if text == read else TextView("loose", read, view.starts, view.ends)
     places = np.frombuffer(keep, dtype=np.bool_).nonzero()[0].astype(np.uint32)
     read = _unleeted("".join(itertools.compress(text, keep)))
-    return View("loose", read, _taken(view.starts, places), _taken(view.ends, places, 1))
+    return TextView("loose", read, _taken(view.starts, places), _taken(view.ends, places, 1))
 
 
 def _taken(bounds: array[int] | None, places: npt.NDArray[np.uint32], shift: int = 0) -> array[int]:

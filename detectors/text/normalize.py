@@ -47,7 +47,7 @@ _MIXED_WORD = re.compile("[a-z0-9\u0370-\u03ff\u0400-\u052f]+")
 
 
 @dataclass(frozen=True, slots=True)
-class View:
+class TextView:
     """A reading of a text; `starts[i]`, `ends[i]` bound character i in the original, None: same."""
 
     name: str
@@ -112,20 +112,20 @@ _LOOK = np.uint16(0xFFFF)
 _MARKED = np.where(_CLOSER, _LOOK, _FOLDS)
 
 
-def clean(text: str) -> View:
+def clean(text: str) -> TextView:
     """The `clean` view. Text in which each character folds to one keeps its offsets and its white space runs."""
     if text.isascii():
-        return View("clean", text.lower())
+        return TextView("clean", text.lower())
     folded = _MARKED.take(utf16(text))
     if not (folded == _LOOK).any():
-        return View("clean", from_utf16(folded))
+        return TextView("clean", from_utf16(folded))
     units = utf16(text)
     if _SPECIAL.search(text) is None:
-        return View("clean", _unmix(from_utf16(_FOLDS.take(units))))
+        return TextView("clean", _unmix(from_utf16(_FOLDS.take(units))))
     return _clean_mapped(text)
 
 
-def clean_all(texts: Sequence[str]) -> list[View]:
+def clean_all(texts: Sequence[str]) -> list[TextView]:
     """`clean` of each; what folds character by character, which is nearly all, is folded in one pass over the batch."""
     if len(texts) < 2:
         return [clean(text) for text in texts]
@@ -144,13 +144,13 @@ def clean_all(texts: Sequence[str]) -> list[View]:
         if closer:
             views.append(clean(text))
         elif even:
-            views.append(View("clean", shown[start : start + length]))
+            views.append(TextView("clean", shown[start : start + length]))
         else:
-            views.append(View("clean", from_utf16(folded[start : start + length])))
+            views.append(TextView("clean", from_utf16(folded[start : start + length])))
     return views
 
 
-def _clean_mapped(text: str) -> View:
+def _clean_mapped(text: str) -> TextView:
     """Each code point as what it folds to, a run of white space as one space; each kind is folded once."""
     codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
     plane = np.minimum(codes, np.uint32(0xFFFF))
@@ -169,10 +169,10 @@ def _clean_mapped(text: str) -> View:
     return _spaced_once(out, source)
 
 
-def _spaced_once(out: npt.NDArray[np.uint32], source: npt.NDArray[np.intp]) -> View:
+def _spaced_once(out: npt.NDArray[np.uint32], source: npt.NDArray[np.intp]) -> TextView:
     """The view of code points `out` that were read at `source`; a run of spaces becomes one that spans the run."""
     if not len(out):
-        return View("clean", "", array("I"), array("I"))
+        return TextView("clean", "", array("I"), array("I"))
     out[((out >= 0x09) & (out <= 0x0D)) | ((out >= 0x1C) & (out <= 0x1F))] = 0x20
     space = out == 0x20
     kept = np.flatnonzero(~(space & np.concatenate(([False], space[:-1]))))
@@ -180,7 +180,9 @@ def _spaced_once(out: npt.NDArray[np.uint32], source: npt.NDArray[np.intp]) -> V
     starts, ends = array("I"), array("I")
     starts.frombytes(source[kept].astype(np.uint32).tobytes())
     ends.frombytes((source[last] + 1).astype(np.uint32).tobytes())
-    return View("clean", _unmix(out[kept].astype("<u4").tobytes().decode("utf-32-le", "surrogatepass")), starts, ends)
+    return TextView(
+        "clean", _unmix(out[kept].astype("<u4").tobytes().decode("utf-32-le", "surrogatepass")), starts, ends
+    )
 
 
 def _unmix(text: str) -> str:

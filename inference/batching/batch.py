@@ -13,19 +13,19 @@ import numpy as np
 from inference.batching.blocks import BlockPool
 from inference.batching.fairness import effective_weight
 from inference.batching.isolate import Outcome, compute
-from inference.batching.pace import Pace
+from inference.batching.pace import StepTimes
 from inference.batching.prefix import PrefixKeys
 from inference.batching.quarantine import Quarantine
 from inference.batching.scheduler import QueueFull, Scheduler
 from inference.batching.sequence import Sequence
 from inference.batching.shortlist import ShortRow, ask, draw_short
-from inference.ports import WHOLE, Feed, FeedTokens, Forward, Row, Shortlist
+from inference.ports import WHOLE, Forward, LogitsRow, ScheduledTokens, Shortlist, StepInput
 from inference.sampling.sampling import adjusted, choose, logprobs, shortlist, uniform
-from inference.types import Chunk, EngineStats, FinishReason, Place, TokenLogprob
+from inference.types import Chunk, EngineStats, FinishReason, QueuePosition, TokenLogprob
 from inference.watermark.marking import AnswerMark, Marker
 from inference.watermark.tournament import MarkedRow, draw_marked
 
-Drawable: TypeAlias = tuple[Feed, Row | Shortlist]
+Drawable: TypeAlias = tuple[ScheduledTokens, LogitsRow | Shortlist]
 Contexts: TypeAlias = Mapping[str, tuple[int, ...] | None]
 
 CALM_STEPS = 64
@@ -60,7 +60,7 @@ class Batch:
             slots=forward.slots, budget=forward.budget, max_waiting=max_waiting, pool=self._pool
         )
         self._quarantine = quarantine or Quarantine()
-        self._pace = Pace()
+        self._pace = StepTimes()
         self._sequences: dict[str, Sequence] = {}
         self._began: dict[str, int] = {}
         self._joined: dict[str, float] = {}
@@ -117,12 +117,12 @@ class Batch:
         self._pace.step(self._clock() - began)
         return [self._accounted(chunk) for chunk in chunks if chunk is not None]
 
-    def place(self, request_id: str) -> Place | None:
+    def place(self, request_id: str) -> QueuePosition | None:
         """Where a request stands, None where it is not here."""
         if request_id not in self._sequences:
             return None
         ahead = self._scheduler.place(request_id)
-        return Place(0, 0.0) if ahead is None else Place(ahead + 1, self._wait_s(ahead))
+        return QueuePosition(0, 0.0) if ahead is None else QueuePosition(ahead + 1, self._wait_s(ahead))
 
     def stats(self) -> EngineStats:
         """Counters as of now."""
@@ -163,7 +163,7 @@ class Batch:
         slots = self._scheduler.slots
         return self._pace.wait_s(ahead, slots, max(0, slots - self._scheduler.running))
 
-    def _compute(self, feeds: tuple[Feed, ...]) -> list[Outcome]:
+    def _compute(self, feeds: tuple[ScheduledTokens, ...]) -> list[Outcome]:
         """Outcomes of the feeds; none where memory ran out, and the next plan holds half as much."""
         for feed in feeds:
             self._began.setdefault(feed.request_id, self._steps)
@@ -186,7 +186,7 @@ class Batch:
                 self._quarantine.strike(self._sequences[feed.request_id].request.tenant, self._clock())
         return outcomes
 
-    def _with_tokens(self, feed: Feed) -> FeedTokens:
+    def _with_tokens(self, feed: ScheduledTokens) -> StepInput:
         sequence = self._sequences[feed.request_id]
         request = sequence.request
         adapter = (request.tenant, request.adapter) if request.adapter else None
@@ -195,7 +195,7 @@ class Batch:
             mark = self._marks.get(feed.request_id)
             marked = mark is not None and mark.key is not None
             asked = ask(request.sampling, lambda: self._uniform(sequence), marked=marked)
-        return FeedTokens(feed, sequence.ids[feed.start : feed.start + feed.count], adapter, asked)
+        return StepInput(feed, sequence.ids[feed.start : feed.start + feed.count], adapter, asked)
 
     def _draw(self, rows: Items[Drawable]) -> dict[str, int | str]:
         """The next token of each request, or why there is none: a fault is hunted down as that of a pass is."""
@@ -247,7 +247,9 @@ class Batch:
         request = sequence.request
         return uniform(request.request_id, request.sampling.seed, sequence.output_tokens)
 
-    def _apply(self, feed: Feed, outcome: Row | Shortlist | str | None, token: int | str | None) -> Chunk | None:
+    def _apply(
+        self, feed: ScheduledTokens, outcome: LogitsRow | Shortlist | str | None, token: int | str | None
+    ) -> Chunk | None:
         if isinstance(outcome, str):
             return self._out(feed.request_id, spoiled=True).end(FinishReason.ERROR, outcome)
         if isinstance(token, str):

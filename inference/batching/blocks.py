@@ -31,7 +31,7 @@ class _Name:
 
 
 @dataclass(slots=True)
-class Table:
+class BlockTable:
     """The blocks of one request in the order of its positions; ``keys`` name those that are full so far."""
 
     root: bytes
@@ -77,9 +77,9 @@ class BlockPool:
         """Blocks that ``tokens`` positions take."""
         return -(-tokens // self.size)
 
-    def match(self, root: bytes, tokens: Sequence[int]) -> Table:
+    def match(self, root: bytes, tokens: Sequence[int]) -> BlockTable:
         """A table that holds the cached full blocks of ``tokens``, short of the last token: its logits are wanted."""
-        table, at, most = Table(root), 0, len(tokens) - 1
+        table, at, most = BlockTable(root), 0, len(tokens) - 1
         while at + self.size <= most:
             wanted = tuple(tokens[at : at + self.size])
             key = self._keys.follow(table.tip, wanted)
@@ -92,7 +92,7 @@ class BlockPool:
             at += self.size
         return table
 
-    def fork(self, table: Table, tokens: Sequence[int]) -> int:
+    def fork(self, table: BlockTable, tokens: Sequence[int]) -> int:
         """Positions of ``tokens`` that a table fresh from ``match`` covers, once the next block is looked for too.
 
         A cached block that only begins like what follows is copied into a new one (copy on write), where one is to be
@@ -101,12 +101,12 @@ class BlockPool:
         at = len(table.blocks) * self.size
         return at + self._copy_partly(table, tokens[at : min(len(tokens) - 1, at + self.size)])
 
-    def extend(self, table: Table, tokens: int) -> None:
+    def extend(self, table: BlockTable, tokens: int) -> None:
         """Take blocks until the table covers ``tokens`` positions; ``NoBlocks`` leaves it as far as it came."""
         while len(table.blocks) < self.needed(tokens):
             table.blocks.append(self._take())
 
-    def name_full(self, table: Table, tokens: Sequence[int]) -> None:
+    def name_full(self, table: BlockTable, tokens: Sequence[int]) -> None:
         """Name the blocks that ``tokens``, all computed, have filled, so that later requests find them."""
         while (len(table.keys) + 1) * self.size <= len(tokens):
             index = len(table.keys)
@@ -120,7 +120,7 @@ class BlockPool:
                 self._by_key[key] = table.blocks[index]
                 self._children.setdefault(parent, {})[key] = table.blocks[index]
 
-    def release(self, table: Table, *, spoiled: bool = False) -> None:
+    def release(self, table: BlockTable, *, spoiled: bool = False) -> None:
         """Give up a table's blocks; ``spoiled`` ones, of a request that failed, are not found again."""
         # from the end: of a chain, the last block is the first to be taken for something else
         for block in reversed(table.blocks):
@@ -141,7 +141,7 @@ class BlockPool:
         moves, self.moves = self.moves, []
         return moves
 
-    def _copy_partly(self, table: Table, rest: Sequence[int]) -> int:
+    def _copy_partly(self, table: BlockTable, rest: Sequence[int]) -> int:
         best, common = -1, 0
         for block in list(self._children.get(table.tip, {}).values())[:MAX_CANDIDATES]:
             same = _common(self._names[block].tokens, rest)
@@ -158,7 +158,7 @@ class BlockPool:
         except NoBlocks:
             common = 0
         finally:
-            self.release(Table(b"", [best]))
+            self.release(BlockTable(b"", [best]))
         return common
 
     def _hold(self, block: int) -> None:

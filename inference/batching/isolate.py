@@ -7,13 +7,13 @@ from typing import TypeAlias
 
 import numpy as np
 
-from inference.ports import Feed, FeedTokens, Forward, Row, Shortlist
+from inference.ports import Forward, LogitsRow, ScheduledTokens, Shortlist, StepInput
 
-Outcome: TypeAlias = tuple[Feed, "Row | Shortlist | str | None"]
+Outcome: TypeAlias = tuple[ScheduledTokens, "LogitsRow | Shortlist | str | None"]
 """A feed with its logits, with None where its prompt is not through, or with why it failed."""
 
 
-def compute(forward: Forward, batch: Items[FeedTokens]) -> list[Outcome]:
+def compute(forward: Forward, batch: Items[StepInput]) -> list[Outcome]:
     """Logits for each feed, or why it failed.
 
     A fault in a shared pass is hunted down by halving, so only the guilty request fails; computing the others again
@@ -32,7 +32,7 @@ def compute(forward: Forward, batch: Items[FeedTokens]) -> list[Outcome]:
         return [*compute(forward, batch[:half]), *compute(forward, batch[half:])]
 
 
-def _finite(row: Row | Shortlist) -> Row | Shortlist | str:
+def _finite(row: LogitsRow | Shortlist) -> LogitsRow | Shortlist | str:
     # a NaN anywhere is the maximum; so is an infinity, and with nothing but -inf there is nothing to draw
     peak = row.peak if isinstance(row, Shortlist) else row.max()
     if not np.isfinite(peak):

@@ -26,7 +26,7 @@ from inference.types import (
     FinishReason,
     GenerationRequest,
     InvalidRequest,
-    Place,
+    QueuePosition,
 )
 from inference.watermark.marking import Marker
 
@@ -77,7 +77,7 @@ class BatchingEngine:
         self._joining: list[_Ticket] = []
         self._leaving: list[_Ticket] = []
         self._idle: list[_Waiter[None]] = []
-        self._asking: list[tuple[str, _Waiter[Place | None]]] = []
+        self._asking: list[tuple[str, _Waiter[QueuePosition | None]]] = []
         self._refusing = self._stopping = False
         self._step_began: float | None = None
         self._ended = threading.Event()
@@ -116,13 +116,13 @@ class BatchingEngine:
         self._leave(ticket)
         return True
 
-    async def place(self, request_id: str) -> Place | None:
+    async def place(self, request_id: str) -> QueuePosition | None:
         """See ``InferenceEngine.place``."""
         loop = asyncio.get_running_loop()
         with self._wake:
             if request_id not in self._open or self._stopping:
                 return None
-            future: asyncio.Future[Place | None] = loop.create_future()
+            future: asyncio.Future[QueuePosition | None] = loop.create_future()
             self._asking.append((request_id, (loop, future)))
             self._wake.notify()
         return await future

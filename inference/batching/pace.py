@@ -9,7 +9,7 @@ WARM = 8
 """Steps measured before an estimate is given."""
 
 
-class Pace:
+class StepTimes:
     """Exponentially weighted means of a step's seconds and of a request's steps from admission to end."""
 
     def __init__(self) -> None:

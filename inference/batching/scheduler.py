@@ -15,9 +15,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from heapq import heapify, heappop, heapreplace
 
-from inference.batching.blocks import BlockPool, NoBlocks, Table
+from inference.batching.blocks import BlockPool, BlockTable, NoBlocks
 from inference.batching.fairness import INPUT_PRICE, OUTPUT_PRICE, UNIT, WEIGHT, VirtualCounters
-from inference.ports import Feed
+from inference.ports import ScheduledTokens
 
 MAX_OVERFLOW = 4
 """No more than this times ``max_waiting`` wait, however many tenants come for their part."""
@@ -31,7 +31,7 @@ class _Job:
     root: bytes
     weight: int
     arrived: int
-    table: Table = field(default_factory=lambda: Table(b""))
+    table: BlockTable = field(default_factory=lambda: BlockTable(b""))
     fed: int = 0
     charged: bool = False
     admitted: int = -1
@@ -42,7 +42,7 @@ class _Job:
 
 
 @dataclass(slots=True)
-class Work:
+class SchedulerTotals:
     """Totals since the start: tokens computed, prompt tokens found in the cache, requests put back."""
 
     computed: int = 0
@@ -65,7 +65,7 @@ class Scheduler:
     def __init__(self, *, slots: int, budget: int, max_waiting: int, pool: BlockPool) -> None:
         if slots < 1 or budget < slots or max_waiting < 0:
             raise ValueError("expected slots >= 1, budget >= slots, max_waiting >= 0")
-        self.pool, self.counters, self.work = pool, VirtualCounters(), Work()
+        self.pool, self.counters, self.work = pool, VirtualCounters(), SchedulerTotals()
         self.slots = self._most_slots = slots
         self.budget = self._most_budget = budget
         self._max_waiting = max_waiting
@@ -116,7 +116,7 @@ class Scheduler:
         self.pool.release(job.table, spoiled=spoiled)
         self.counters.leave(job.tenant)
 
-    def plan(self) -> tuple[Feed, ...]:
+    def plan(self) -> tuple[ScheduledTokens, ...]:
         """Admit what fits, then share the step's budget: one token for each answer, then prompts.
 
         Prompts are cut to what is left of the budget, those of the least served tenant first. ``pool.moves`` must be
@@ -137,7 +137,7 @@ class Scheduler:
             left -= extra
         return tuple(self._feed(name, count) for name, count in counts.items())
 
-    def fed(self, feed: Feed, *, drawn: bool) -> None:
+    def fed(self, feed: ScheduledTokens, *, drawn: bool) -> None:
         """Record that a planned feed was computed, and whether a token is drawn after it."""
         job = self._jobs[feed.request_id]
         job.fed += feed.count
@@ -191,7 +191,7 @@ class Scheduler:
             return False
         request_id = self._waiting[tenant][0]
         job = self._jobs[request_id]
-        table = self.pool.match(job.root, job.tokens) if job.root else Table(job.root)
+        table = self.pool.match(job.root, job.tokens) if job.root else BlockTable(job.root)
         # a block to grow into for each that runs, or the newcomer would soon be put back
         need = self.pool.needed(len(job.tokens) + 1) - len(table.blocks) + self.running
         if self.running and self.pool.available < need:
@@ -249,11 +249,11 @@ class Scheduler:
         self.work.preempted += 1
         self._waiting.setdefault(job.tenant, deque()).appendleft(request_id)
 
-    def _feed(self, request_id: str, count: int) -> Feed:
+    def _feed(self, request_id: str, count: int) -> ScheduledTokens:
         job = self._jobs[request_id]
         end = job.fed + count
         blocks = tuple(job.table.blocks[: self.pool.needed(end)])
-        return Feed(request_id, job.fed, count, end == len(job.tokens), blocks)
+        return ScheduledTokens(request_id, job.fed, count, end == len(job.tokens), blocks)
 
     def _dequeue(self, tenant: str, request_id: str) -> None:
         self._waiting[tenant].remove(request_id)

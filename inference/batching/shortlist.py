@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from inference.ports import SHORT, WHOLE, Ask, Shortlist
+from inference.ports import SHORT, WHOLE, LogitsQuery, Shortlist
 from inference.sampling.sampling import choose, shortlist
 from inference.types import SamplingParams
 from inference.watermark.keys import MarkKey
@@ -24,14 +24,14 @@ Weights = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
 
-def ask(sampling: SamplingParams, draw: Callable[[], float], *, marked: bool) -> Ask:
+def ask(sampling: SamplingParams, draw: Callable[[], float], *, marked: bool) -> LogitsQuery:
     """What must be known of a row to draw from it; ``draw`` gives the number in [0, 1) if it is needed for that."""
     penalties = sampling.presence_penalty or sampling.frequency_penalty or sampling.repetition_penalty != 1.0
     if penalties or sampling.logit_bias or sampling.logprobs or sampling.top_k > LONG:
         return WHOLE
     if sampling.temperature == 0.0 or sampling.top_k == 1:
-        return Ask(whole=False)
-    return Ask(False, sampling.temperature, draw(), LONG if _cuts(sampling) else SHORT if marked else 0)
+        return LogitsQuery(whole=False)
+    return LogitsQuery(False, sampling.temperature, draw(), LONG if _cuts(sampling) else SHORT if marked else 0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from typing import Generic, Protocol, TypeVar
 
 from inference.batching.sequence import failure
 from inference.bounds import check_request
-from inference.types import Chunk, EngineClosed, EngineStats, GenerationRequest, InvalidRequest, Place
+from inference.types import Chunk, EngineClosed, EngineStats, GenerationRequest, InvalidRequest, QueuePosition
 
 
 class Running(Protocol):
@@ -74,9 +74,9 @@ class StreamEngine(ABC, Generic[R]):
         run.cancel()
         return True
 
-    async def place(self, request_id: str) -> Place | None:
+    async def place(self, request_id: str) -> QueuePosition | None:
         """See ``InferenceEngine.place``; nothing waits here."""
-        return Place(0, 0.0) if request_id in self._open else None
+        return QueuePosition(0, 0.0) if request_id in self._open else None
 
     async def drain(self) -> None:
         """See ``InferenceEngine.drain``."""

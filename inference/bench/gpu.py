@@ -22,10 +22,10 @@ import torch
 
 from inference.batching.loop import BatchingEngine
 from inference.batching.shortlist import ask
-from inference.bench.shapes import SHAPES, Words, random_model, step_bytes
+from inference.bench.shapes import SHAPES, EndlessVocabulary, random_model, step_bytes
 from inference.model.cuda import CudaForward
 from inference.model.model import LanguageModel
-from inference.ports import Ask, Feed, FeedTokens
+from inference.ports import LogitsQuery, ScheduledTokens, StepInput
 from inference.types import GenerationRequest, SamplingParams, Turn
 from inference.watermark.marking import Marker, MarkPolicy, TenantMarker
 from inference.watermark.secrets import SECRET_BYTES, of_master
@@ -118,7 +118,7 @@ def _switches(forward: CudaForward, model: LanguageModel, batch: int, load: Load
 
 def _forward(model: LanguageModel, slots: int, load: Load, *, graphs: bool) -> CudaForward:
     cache = (load.prompt + load.tokens + 16) * slots * 2
-    return CudaForward(model, Words(model.config.vocab_size), slots, cache_tokens=cache, graphs=graphs)
+    return CudaForward(model, EndlessVocabulary(model.config.vocab_size), slots, cache_tokens=cache, graphs=graphs)
 
 
 def _step_row(forward: CudaForward, model: LanguageModel, batch: int, load: Load, copied: float) -> dict[str, float]:
@@ -141,10 +141,10 @@ def _step_s(forward: CudaForward, batch: int, load: Load, sampling: SamplingPara
     at = load.prompt + load.tokens // 2
     each = at // forward.block_size + 1
     draw = np.random.default_rng(0)
-    asked: Ask = ask(sampling, lambda: 0.37, marked=marked)
+    asked: LogitsQuery = ask(sampling, lambda: 0.37, marked=marked)
     feeds = [
-        FeedTokens(
-            Feed(f"r{row}", at, 1, True, tuple(range(row * each, row * each + each))),
+        StepInput(
+            ScheduledTokens(f"r{row}", at, 1, True, tuple(range(row * each, row * each + each))),
             [int(draw.integers(forward.vocabulary))],
             None,
             asked,

@@ -20,7 +20,7 @@ SHAPES = {
 """Llama-3.2-1B and Llama-3.1-8B, but for the context, which is cut to 8192."""
 
 
-class Words:
+class EndlessVocabulary:
     """A vocabulary without an end, so that answers have the length asked for; a prompt's text is "seed count"."""
 
     def __init__(self, size: int) -> None:

@@ -16,7 +16,7 @@ from inference.registry.dsse import Trust
 from inference.registry.keys import SigningKey
 from inference.registry.release import sign_folder
 from inference.registry.store import ModelRegistry
-from inference.registry.wrapping import Tenant
+from inference.registry.wrapping import TenantRecipient
 
 GIB = 1 << 30
 _ALGORITHMS = ("ed25519", "ml-dsa-65")
@@ -55,7 +55,7 @@ def seconds_per_gib(folder: Path, rounds: int = 3) -> Cost:
         manifest = sign_folder(
             signed, keys, model="bench", version=1, licence="Apache-2.0", issued=now - 60, expires=now + 86_400
         )
-        trust, holder = Trust([key.public for key in keys], _ALGORITHMS), Tenant(_Keyring())
+        trust, holder = Trust([key.public for key in keys], _ALGORITHMS), TenantRecipient(_Keyring())
         registry = ModelRegistry(Path(name) / "registry", trust, actor="bench", clock=lambda: int(time.time() * 1000))
         registry.add(signed, [holder])
         wall = processor = float("inf")

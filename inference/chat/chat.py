@@ -128,7 +128,7 @@ class TemplatedTokenizer(ByteTokenizer):
         return ids
 
 
-class _Named(msgspec.Struct):
+class _ContentOnly(msgspec.Struct):
     content: str
 
 
@@ -136,8 +136,8 @@ class TokenizerConfig(msgspec.Struct, frozen=True):
     """The keys of ``tokenizer_config.json`` that count here."""
 
     chat_template: str | None = None
-    bos_token: str | _Named | None = None
-    eos_token: str | _Named | None = None
+    bos_token: str | _ContentOnly | None = None
+    eos_token: str | _ContentOnly | None = None
 
     @property
     def names(self) -> dict[str, str]:

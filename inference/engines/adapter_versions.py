@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from inference.registry.opening import OpenModel
-from inference.registry.refusal import Refused
+from inference.registry.refusal import ModelRefused
 from inference.registry.rollout import choose
 
 MAX_ADAPTERS = 256
@@ -45,7 +45,7 @@ class Adapters:
         self._open, self._shares, self._digest, self._clock = open_, shares, digest, clock
         self._lock = asyncio.Lock()
         self._held: set[tuple[str, str]] = set()
-        self._refused: dict[tuple[str, str], tuple[float, Refused]] = {}
+        self._refused: dict[tuple[str, str], tuple[float, ModelRefused]] = {}
 
     async def name(self, bases: Bases, tenant: str, adapter: str, request_id: str) -> str:
         """The name, ADAPTER@VERSION, under which ``bases`` hold the version that the request falls on.
@@ -54,7 +54,7 @@ class Adapters:
         """
         shares = await asyncio.to_thread(self._shares, adapter)
         if not shares:
-            raise Refused("rollout", f"{adapter}: expected a version with traffic, came none: sluice model roll")
+            raise ModelRefused("rollout", f"{adapter}: expected a version with traffic, came none: sluice model roll")
         version = choose(shares, adapter, request_id)
         name = f"{adapter}@{version}"
         if bases.holds(tenant, name):
@@ -71,12 +71,14 @@ class Adapters:
             raise before
         try:
             if key not in self._held and len(self._held) >= MAX_ADAPTERS:
-                raise Refused("unknown", f"{name}: expected at most {MAX_ADAPTERS} adapters in a worker; start it anew")
+                raise ModelRefused(
+                    "unknown", f"{name}: expected at most {MAX_ADAPTERS} adapters in a worker; start it anew"
+                )
             await asyncio.to_thread(self._hang, bases, key, which)
         except Exception as fault:
             # also what a device or a library raises, or each further request would read the files again
             why = fault if isinstance(fault, ValueError | OSError) else type(fault).__name__
-            told = fault if isinstance(fault, Refused) else Refused("content", f"{name}: {why}")
+            told = fault if isinstance(fault, ModelRefused) else ModelRefused("content", f"{name}: {why}")
             self._refused[key] = (self._clock(), told)
             raise told from fault
         self._refused.pop(key, None)
@@ -86,9 +88,11 @@ class Adapters:
         with self._open(*which) as opened:
             parent = opened.manifest.parent
             if opened.manifest.kind != "adapter" or parent is None or parent.model != bases.model:
-                raise Refused("content", f"{key[1]}: expected an adapter of {bases.model}, came another kind of model")
+                raise ModelRefused(
+                    "content", f"{key[1]}: expected an adapter of {bases.model}, came another kind of model"
+                )
             if self._digest(parent.model, parent.version) != parent.manifest:
-                raise Refused(
+                raise ModelRefused(
                     "content",
                     f"{key[1]}: made for another {parent.model} version {parent.version} than the one here; train it "
                     "on this one",

@@ -13,7 +13,7 @@ from inference.types import Chunk, ContextExceeded, FinishReason, GenerationRequ
 
 
 @dataclass(eq=False, slots=True)
-class _Run:
+class _EchoRun:
     sequence: Sequence
     cancelled: bool = False
 
@@ -21,7 +21,7 @@ class _Run:
         self.cancelled = True
 
 
-class EchoEngine(StreamEngine[_Run]):
+class EchoEngine(StreamEngine[_EchoRun]):
     """An ``InferenceEngine`` for load tests and pipeline tests; deterministic.
 
     A token is a word with the spaces after it, so tokens <= bytes holds here too. ``delay`` is the
@@ -40,16 +40,16 @@ class EchoEngine(StreamEngine[_Run]):
         super().__init__(models, max_context, max_running)
         self._delay = delay
 
-    def _accept(self, request: GenerationRequest) -> _Run:
+    def _accept(self, request: GenerationRequest) -> _EchoRun:
         size = sum(len(_words(turn.text)) for turn in request.turns)
         if size + request.max_tokens > self.max_context:
             raise ContextExceeded(
                 f"expected at most {self.max_context} tokens in all, got {size} input tokens and "
                 f"max_tokens {request.max_tokens}; shorten the input or lower max_tokens"
             )
-        return _Run(Sequence(request, [0] * size))
+        return _EchoRun(Sequence(request, [0] * size))
 
-    async def _answer(self, run: _Run) -> AsyncGenerator[Chunk, None]:
+    async def _answer(self, run: _EchoRun) -> AsyncGenerator[Chunk, None]:
         users = [turn.text for turn in run.sequence.request.turns if turn.role == "user"]
         for word in _words(users[-1] if users else ""):
             await asyncio.sleep(self._delay)

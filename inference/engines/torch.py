@@ -23,8 +23,8 @@ from inference.model.attention import geometry
 from inference.model.lora import add_adapter
 from inference.model.model import LanguageModel, load_model
 from inference.model.paged import SPAN, PagedCache, make_rows, steady_tiles
-from inference.model.serving import BLOCK_SIZE, ModelForward, Words
-from inference.ports import Feed, FeedTokens, Row
+from inference.model.serving import BLOCK_SIZE, ModelForward, Vocabulary
+from inference.ports import LogitsRow, ScheduledTokens, StepInput
 from inference.watermark.marking import Marker
 
 PREFILL_TOKENS = 96
@@ -41,7 +41,7 @@ class TorchForward(ModelForward):
     def __init__(
         self,
         model: LanguageModel,
-        chat: Words,
+        chat: Vocabulary,
         slots: int,
         *,
         cache_tokens: int = CACHE_TOKENS,
@@ -52,7 +52,7 @@ class TorchForward(ModelForward):
         self.row_counts: tuple[int, ...] = ()
         self.row_counts = self._steady_row_counts()
 
-    def logits(self, feeds: Items[FeedTokens]) -> list[Row]:
+    def logits(self, feeds: Items[StepInput]) -> list[LogitsRow]:
         """See ``Forward.logits``."""
         ends = [0]
         for item in feeds:
@@ -65,7 +65,7 @@ class TorchForward(ModelForward):
             raise MemoryError from None
 
     @torch.inference_mode()
-    def _hidden(self, feeds: Items[FeedTokens], cache: PagedCache) -> Tensor:
+    def _hidden(self, feeds: Items[StepInput], cache: PagedCache) -> Tensor:
         count = sum(item.feed.count for item in feeds)
         rows = make_rows(feeds, self._padding(count), cache, self._tiles)
         return self._model.step(rows, cache)[:count]
@@ -97,10 +97,10 @@ class TorchForward(ModelForward):
         for tensor in (*cache.keys, *cache.values):
             tensor[:, : cache.blank] = torch.randn(tensor[:1, :1].shape, generator=draw).to(tensor)
 
-        def feed(row: int) -> FeedTokens:
+        def feed(row: int) -> StepInput:
             start = deep * (row % 3 == 1) + row % min(BLOCK_SIZE, deep or 1)
             blocks = range(row * each, row * each + start // BLOCK_SIZE + 1)
-            return FeedTokens(Feed("", start, 1, True, tuple(blocks)), [tokens[row]])
+            return StepInput(ScheduledTokens("", start, 1, True, tuple(blocks)), [tokens[row]])
 
         rows = [feed(row) for row in range(largest)]
         self.row_counts = (largest,)
@@ -167,7 +167,7 @@ class TorchEngine(BatchingEngine):
 
 def _forward(
     model: LanguageModel,
-    chat: Words,
+    chat: Vocabulary,
     slots: int,
     cache_tokens: int | None,
     adapters: Mapping[tuple[str, str], bytes],

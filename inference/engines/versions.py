@@ -17,9 +17,9 @@ from typing import Protocol, runtime_checkable
 
 from inference.batching.sequence import failure
 from inference.engines.adapter_versions import Adapters
-from inference.registry.refusal import Refused
+from inference.registry.refusal import ModelRefused
 from inference.registry.rollout import choose, without
-from inference.types import Chunk, EngineStats, GenerationRequest, InferenceEngine, InvalidRequest, Place
+from inference.types import Chunk, EngineStats, GenerationRequest, InferenceEngine, InvalidRequest, QueuePosition
 
 _log = logging.getLogger(__name__)
 _LOOK_S = 1.0
@@ -54,7 +54,7 @@ class VersionedEngine:
         self._adopted: dict[tuple[str, str], tuple[int, InferenceEngine]] = {}
         self._shares = dict(shares())
         if not self._shares:
-            raise Refused("rollout", f"{model}: expected a version with traffic, came none: sluice model roll")
+            raise ModelRefused("rollout", f"{model}: expected a version with traffic, came none: sluice model roll")
         self._engines = {version: load(version) for version in sorted(self._shares)}
         self.models: tuple[str, ...] = (model,)
         self._open: Counter[int] = Counter()
@@ -91,7 +91,7 @@ class VersionedEngine:
     async def adapted(self, request: GenerationRequest) -> GenerationRequest:
         """The request with its adapter, named as in the registry, hung in and named as here. Raises Refused."""
         if self._adapters is None:
-            raise Refused("unknown", f"{self.model}: served without adapters")
+            raise ModelRefused("unknown", f"{self.model}: served without adapters")
         name = await self._adapters.name(self, request.tenant, request.adapter, request.request_id)
         return replace(request, adapter=name)
 
@@ -105,7 +105,9 @@ class VersionedEngine:
         """Hang an adapter into the version that it was made for; blocks. Raises Refused, ValueError."""
         engine = self._engines.get(version) if version in self._shares else None
         if engine is None or not isinstance(engine, Adopting):
-            raise Refused("rollout", f"{name}: made for {self.model} version {version}, which gets no traffic here")
+            raise ModelRefused(
+                "rollout", f"{name}: made for {self.model} version {version}, which gets no traffic here"
+            )
         engine.adopt(tenant, name, folder)
         self._adopted[tenant, name] = (version, engine)
 
@@ -113,7 +115,7 @@ class VersionedEngine:
         """See ``InferenceEngine.cancel``."""
         return any(engine.cancel(request_id) for engine in self._engines.values())
 
-    async def place(self, request_id: str) -> Place | None:
+    async def place(self, request_id: str) -> QueuePosition | None:
         """See ``InferenceEngine.place``."""
         for engine in list(self._engines.values()):
             place = await engine.place(request_id)

@@ -21,9 +21,9 @@ from torch import Tensor
 from inference.model.fused import FusedDecoder, Where
 from inference.model.model import LanguageModel
 from inference.model.paged import MAX_TILE, make_rows
-from inference.model.serving import BLOCK_SIZE, ModelForward, Words
-from inference.ports import SHORT, Ask, Feed, FeedTokens, Row, Shortlist
-from inference.sampling.drawing import fetch_row, survey
+from inference.model.serving import BLOCK_SIZE, ModelForward, Vocabulary
+from inference.ports import SHORT, LogitsQuery, LogitsRow, ScheduledTokens, Shortlist, StepInput
+from inference.sampling.drawing import draw_and_topk, fetch_row
 from inference.sampling.kernels_drawing import draw_rows
 
 PREFILL_TOKENS = 2048
@@ -40,7 +40,7 @@ class CudaForward(ModelForward):
     def __init__(
         self,
         model: LanguageModel,
-        chat: Words,
+        chat: Vocabulary,
         slots: int,
         *,
         cache_tokens: int | None = None,
@@ -65,11 +65,13 @@ class CudaForward(ModelForward):
     def _warm(self) -> None:
         """Have the kernels compiled before the first request, on a block that is nobody's."""
         scratch = (self._cache.scratch,)
-        for ask in (Ask(False), Ask(False, 1.0, 0.5, SHORT)):
-            self.logits([FeedTokens(Feed("", 0, count, True, scratch), [0] * count, None, ask) for count in (1, 2)])
+        for ask in (LogitsQuery(False), LogitsQuery(False, 1.0, 0.5, SHORT)):
+            self.logits(
+                [StepInput(ScheduledTokens("", 0, count, True, scratch), [0] * count, None, ask) for count in (1, 2)]
+            )
 
     @torch.inference_mode()
-    def logits(self, feeds: Items[FeedTokens]) -> list[Row | Shortlist]:
+    def logits(self, feeds: Items[StepInput]) -> list[LogitsRow | Shortlist]:
         """See ``Forward.logits``."""
         tokens = np.fromiter(chain.from_iterable(item.tokens for item in feeds), dtype=np.int64)
         # an id out of range would end the device's context, and every request with it
@@ -88,7 +90,7 @@ class CudaForward(ModelForward):
         graph.graph.replay()
         self._model.logits(graph.hidden[:count])
 
-    def _answers(self, items: list[FeedTokens], hidden: Tensor) -> list[Row | Shortlist]:
+    def _answers(self, items: list[StepInput], hidden: Tensor) -> list[LogitsRow | Shortlist]:
         if not items:
             return []
         scores = self._model.logits(hidden)
@@ -98,10 +100,10 @@ class CudaForward(ModelForward):
         if not short:
             return list(scores.float().cpu().numpy())
         asked = scores if len(short) == len(items) else scores[short]
-        told = dict(zip(short, survey(asked, [items[index].ask for index in short], draw_rows), strict=True))
+        told = dict(zip(short, draw_and_topk(asked, [items[index].ask for index in short], draw_rows), strict=True))
         return [told[index] if index in told else fetch_row(scores, index) for index in range(len(items))]
 
-    def _hidden(self, feeds: Items[FeedTokens]) -> Tensor:
+    def _hidden(self, feeds: Items[StepInput]) -> Tensor:
         """Hidden states of the last row of each feed marked ``last``, in order."""
         if self._fused is not None and all(item.adapter is None for item in feeds):
             return self._quick(feeds)
@@ -119,13 +121,13 @@ class CudaForward(ModelForward):
             return hidden
         return hidden[torch.tensor(np.argsort(order), device=self._device)]
 
-    def _slow(self, feeds: Items[FeedTokens]) -> Tensor:
+    def _slow(self, feeds: Items[StepInput]) -> Tensor:
         rows = make_rows(feeds, 0, self._cache, self._tiles)
         ends = np.cumsum([item.feed.count for item in feeds]) - 1
         last = [end for end, item in zip(ends.tolist(), feeds, strict=True) if item.feed.last]
         return self._model.step(rows, self._cache)[last]
 
-    def _quick(self, feeds: Items[FeedTokens]) -> Tensor:
+    def _quick(self, feeds: Items[StepInput]) -> Tensor:
         assert self._fused is not None
         last = [index for index, item in enumerate(feeds) if item.feed.last]
         graph = next((graph for graph in self._graphs if graph.count >= len(feeds)), None)
@@ -170,7 +172,7 @@ class _Graph:
     hidden: Tensor
     graph: torch.cuda.CUDAGraph
 
-    def run(self, upload: _Upload, feeds: Items[FeedTokens]) -> Tensor:
+    def run(self, upload: _Upload, feeds: Items[StepInput]) -> Tensor:
         """Hidden states of the feeds, and of padding rows that touch nothing of theirs."""
         pad = [0] * (self.count - len(feeds))
         tokens = [item.tokens[0] for item in feeds] + pad
@@ -206,7 +208,7 @@ def _captured(decoder: FusedDecoder, device: torch.device, slots: int, width: in
     return found[::-1]
 
 
-def _table(feeds: Items[FeedTokens], columns: int, scratch: int) -> Ints:
+def _table(feeds: Items[StepInput], columns: int, scratch: int) -> Ints:
     """``[blocks, columns]``: the blocks of each feed, filled up with ``scratch``."""
     width = max(len(item.feed.blocks) for item in feeds)
     filler = (scratch,) * width
@@ -216,7 +218,7 @@ def _table(feeds: Items[FeedTokens], columns: int, scratch: int) -> Ints:
     return np.ascontiguousarray(table.T)
 
 
-def _layout(upload: _Upload, feeds: list[FeedTokens], each: int, scratch: int) -> tuple[Where, list[int]]:
+def _layout(upload: _Upload, feeds: list[StepInput], each: int, scratch: int) -> tuple[Where, list[int]]:
     """Where the rows of ``feeds`` stand, single tokens first, and the last row of each feed."""
     counts = np.array([item.feed.count for item in feeds])
     begins = np.concatenate(([0], counts.cumsum()[:-1]))

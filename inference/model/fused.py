@@ -13,7 +13,7 @@ from torch.nn import functional
 from inference.model import kernels
 from inference.model.attention import GroupedAttention
 from inference.model.layers import Mlp, RmsNorm
-from inference.model.model import Block, LanguageModel
+from inference.model.model import LanguageModel, TransformerLayer
 from inference.model.paged import PagedCache
 from inference.model.rope import tables
 
@@ -58,7 +58,7 @@ class FusedDecoder:
         half = config.rope_size // 2
         cosine, sine = (torch.from_numpy(turn[:, :half].copy()).to(device) for turn in tables(config))
         self._turns = (cosine, sine)
-        self._layers = [_fuse(cast("Block", layer)) for layer in model.model.layers]
+        self._layers = [_fuse(cast("TransformerLayer", layer)) for layer in model.model.layers]
         cores = torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 4
         self._programs = 2 * cores
 
@@ -101,7 +101,7 @@ class FusedDecoder:
         return min(32, 1 << (wanted - 1).bit_length())
 
 
-def _fuse(block: Block) -> _Layer:
+def _fuse(block: TransformerLayer) -> _Layer:
     attention, mlp = cast("GroupedAttention", block.self_attn), cast("Mlp", block.mlp)
     gains = None
     if isinstance(attention.q_norm, RmsNorm) and isinstance(attention.k_norm, RmsNorm):

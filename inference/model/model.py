@@ -23,7 +23,7 @@ from inference.model.rope import tables
 MAX_INDEX_BYTES = 1 << 26
 
 
-class Block(nn.Module):
+class TransformerLayer(nn.Module):
     """One pre-norm transformer layer."""
 
     def __init__(self, config: ModelConfig, index: int) -> None:
@@ -45,7 +45,7 @@ class Backbone(nn.Module):
         super().__init__()
         shape = (config.vocab_size, config.hidden_size)
         self.embed_tokens = nn.Embedding(*shape, _weight=_begun(*shape))
-        self.layers = nn.ModuleList(Block(config, index) for index in range(config.num_hidden_layers))
+        self.layers = nn.ModuleList(TransformerLayer(config, index) for index in range(config.num_hidden_layers))
         self.norm = RmsNorm(config.hidden_size, config.rms_norm_eps)
 
 
@@ -79,7 +79,7 @@ class LanguageModel(nn.Module):
         cosine, sine = self.cosine[:time], self.sine[:time]
         x = self.model.embed_tokens(tokens)
         for layer in self.model.layers:
-            assert isinstance(layer, Block)
+            assert isinstance(layer, TransformerLayer)
             x = x + layer.self_attn(layer.input_layernorm(x), cosine, sine)
             x = x + layer.mlp(layer.post_attention_layernorm(x))
         return torch.as_tensor(self.model.norm(x))
@@ -89,7 +89,7 @@ class LanguageModel(nn.Module):
         turn = (self.cosine[rows.positions][:, None], self.sine[rows.positions][:, None])
         x = self.model.embed_tokens(rows.tokens)
         for index, layer in enumerate(self.model.layers):
-            assert isinstance(layer, Block)
+            assert isinstance(layer, TransformerLayer)
             x = x + layer.self_attn.step(layer.input_layernorm(x), rows, cache.layer(index), turn)
             x = x + layer.mlp.step(layer.post_attention_layernorm(x), rows)
         return torch.as_tensor(self.model.norm(x))

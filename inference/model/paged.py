@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from inference.ports import ERASE, FeedTokens, Move
+from inference.ports import ERASE, Move, StepInput
 
 SPAN = 64
 MAX_TILE = 256
@@ -82,7 +82,7 @@ def _batched(moves: Sequence[Move]) -> Iterator[tuple[int, list[int]]]:
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class RowGroup:
     """Rows that read equally many spans: ``count`` requests with ``each`` rows, computed as one product per head.
 
     ``rows``: int64 ``[count * each]`` indices; ``table``: int64, blocks of all heads as rows of the flattened cache;
@@ -108,11 +108,11 @@ class Rows:
     positions: Tensor
     blocks: Tensor
     offsets: Tensor
-    groups: list[Group]
+    groups: list[RowGroup]
     adapters: list[tuple[tuple[str, str], Tensor]]
 
 
-def make_rows(feeds: Sequence[FeedTokens], pad: int, cache: PagedCache, tiles: Sequence[int]) -> Rows:
+def make_rows(feeds: Sequence[StepInput], pad: int, cache: PagedCache, tiles: Sequence[int]) -> Rows:
     """Lay out feeds, one row per token, and ``pad`` rows that touch nothing of theirs."""
     device, size = cache.keys[0].device, cache.geometry.block_size
     tokens = [token for item in feeds for token in item.tokens]
@@ -135,13 +135,13 @@ def make_rows(feeds: Sequence[FeedTokens], pad: int, cache: PagedCache, tiles: S
     )
 
 
-def _positions(item: FeedTokens) -> range:
+def _positions(item: StepInput) -> range:
     return range(item.feed.start, item.feed.start + item.feed.count)
 
 
-def _pieces(feeds: Sequence[FeedTokens], group: int) -> Iterator[tuple[list[int], list[FeedTokens], list[range], int]]:
+def _pieces(feeds: Sequence[StepInput], group: int) -> Iterator[tuple[list[int], list[StepInput], list[range], int]]:
     """(first rows, feeds, positions, spans) of each group: single rows together, longer runs by themselves."""
-    single: dict[int, tuple[list[int], list[FeedTokens], list[range], int]] = {}
+    single: dict[int, tuple[list[int], list[StepInput], list[range], int]] = {}
     row, most = 0, max(1, MAX_TILE // group)
     for item in feeds:
         positions = _positions(item)
@@ -161,8 +161,8 @@ def _pieces(feeds: Sequence[FeedTokens], group: int) -> Iterator[tuple[list[int]
 
 
 def _group(
-    firsts: list[int], items: list[FeedTokens], runs: list[range], spans: int, cache: PagedCache, tiles: Sequence[int]
-) -> Group:
+    firsts: list[int], items: list[StepInput], runs: list[range], spans: int, cache: PagedCache, tiles: Sequence[int]
+) -> RowGroup:
     device, geometry = cache.keys[0].device, cache.geometry
     each, length = len(runs[0]), spans * SPAN // geometry.block_size
     tables = [[*item.feed.blocks[:length], *[cache.blank] * (length - len(item.feed.blocks))] for item in items]
@@ -173,7 +173,7 @@ def _group(
     mask = torch.zeros(future.shape, device=device, dtype=cache.keys[0].dtype).masked_fill_(future, -torch.inf)
     rows = torch.tensor([first + index for first in firsts for index in range(each)], device=device)
     tile = next(tile for tile in tiles if tile >= each * geometry.group)
-    return Group(rows, flat.flatten(), mask[:, :, None], len(runs), each, tile)
+    return RowGroup(rows, flat.flatten(), mask[:, :, None], len(runs), each, tile)
 
 
 def attend(query: Tensor, keys: Tensor, values: Tensor | None, rows: Rows, width: int) -> Tensor:
@@ -196,7 +196,7 @@ def attend(query: Tensor, keys: Tensor, values: Tensor | None, rows: Rows, width
     return mixed
 
 
-def _read(tensor: Tensor, group: Group) -> Tensor:
+def _read(tensor: Tensor, group: RowGroup) -> Tensor:
     """``[kv_heads * count, positions, width]`` gathered from a layer's blocks."""
     heads, blocks, size, width = tensor.shape
     gathered = tensor.view(heads * blocks, size * width).index_select(0, group.table)

@@ -14,13 +14,13 @@ from inference.model.attention import geometry
 from inference.model.lora import add_adapter
 from inference.model.model import LanguageModel
 from inference.model.paged import PagedCache
-from inference.ports import FeedTokens, Move, Row, Shortlist
+from inference.ports import LogitsRow, Move, Shortlist, StepInput
 from inference.types import ContextExceeded, InvalidRequest, Turn
 
 BLOCK_SIZE = 16
 
 
-class Words(Protocol):
+class Vocabulary(Protocol):
     """What a forward needs of a tokenizer: ids below ``size``, ``end`` ends an answer, none is ``longest`` bytes."""
 
     size: int
@@ -43,7 +43,7 @@ class ModelForward:
     def __init__(
         self,
         model: LanguageModel,
-        chat: Words,
+        chat: Vocabulary,
         slots: int,
         budget: int,
         cache_tokens: int,
@@ -75,7 +75,7 @@ class ModelForward:
             dtype=torch.int64,
         )
 
-    def logits(self, feeds: Items[FeedTokens]) -> Items[Row | Shortlist]:
+    def logits(self, feeds: Items[StepInput]) -> Items[LogitsRow | Shortlist]:
         """See ``Forward.logits``."""
         raise NotImplementedError
 

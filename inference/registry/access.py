@@ -18,7 +18,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from inference.registry.events import RegistryEvent
-from inference.registry.refusal import Refused
+from inference.registry.refusal import ModelRefused
 
 DAY_MS = 86_400_000
 NEAR = 0.8
@@ -26,17 +26,17 @@ NEAR = 0.8
 Role = Literal["model:export"]
 
 
-class Identity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class AccessGrant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What one identity may do. ``daily_bytes``: ciphertext that may leave in 24 hours."""
 
     roles: tuple[Role, ...] = ()
     daily_bytes: Annotated[int, msgspec.Meta(ge=0)] = 0
 
 
-class Access(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class AccessPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The file's contents; an absent file allows nobody anything."""
 
-    identity: dict[str, Identity] = {}
+    identity: dict[str, AccessGrant] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,28 +47,32 @@ class Allowance:
     alarm: bool
 
 
-def read_access(path: Path) -> Access:
+def read_access(path: Path) -> AccessPolicy:
     """Raises Refused naming what is wrong with the file."""
     try:
-        return msgspec.convert(tomllib.loads(path.read_text("utf-8")), Access)
+        return msgspec.convert(tomllib.loads(path.read_text("utf-8")), AccessPolicy)
     except FileNotFoundError:
-        return Access()
+        return AccessPolicy()
     except (OSError, ValueError, msgspec.ValidationError) as fault:
-        raise Refused("role", f"{path}: {fault}") from None
+        raise ModelRefused("role", f"{path}: {fault}") from None
 
 
-def allow_export(access: Access, actor: str, count: int, now_ms: int, events: Iterable[RegistryEvent]) -> Allowance:
+def allow_export(
+    access: AccessPolicy, actor: str, count: int, now_ms: int, events: Iterable[RegistryEvent]
+) -> Allowance:
     """Whether ``count`` bytes may leave to ``actor``'s account; what left is read from the record itself.
 
     Raises Refused with code ``role`` or ``budget``.
     """
-    identity = access.identity.get(actor, Identity())
+    identity = access.identity.get(actor, AccessGrant())
     if "model:export" not in identity.roles:
-        raise Refused("role", f"{actor}: expected the role model:export, came none; an operator adds it in access.toml")
+        raise ModelRefused(
+            "role", f"{actor}: expected the role model:export, came none; an operator adds it in access.toml"
+        )
     spent = sum(event.count for event in events if event.time > now_ms - DAY_MS and _left_to(event, actor))
     left = identity.daily_bytes - spent
     if count > left:
-        raise Refused(
+        raise ModelRefused(
             "budget",
             f"{actor}: expected at most {max(left, 0)} bytes more today of {identity.daily_bytes}, came {count}; wait, "
             "or have daily_bytes raised in access.toml",

@@ -11,8 +11,8 @@ from typing import Annotated, Any
 
 import msgspec
 
-from inference.registry.memory import SealedBytes
-from inference.registry.refusal import Refused
+from inference.registry.memory import ImmutableBytes
+from inference.registry.refusal import ModelRefused
 
 MANIFEST_FILE, BUNDLE_FILE = "manifest.dsse.json", "model.sig"
 SIDECARS = frozenset({MANIFEST_FILE, BUNDLE_FILE})
@@ -36,17 +36,17 @@ def check_name(name: str) -> None:
     known = name in ALLOWED_NAMES or name.endswith(ALLOWED_SUFFIXES)
     papers = name.startswith(ALLOWED_PREFIXES) and "." not in name
     if not (known or papers) or name in SIDECARS:
-        raise Refused(
+        raise ModelRefused(
             "forbidden_file",
             f"{name[:128]!r}: expected only {', '.join(ALLOWED_SUFFIXES)}, {', '.join(ALLOWED_NAMES)} and licences; "
             "convert weights to safetensors and remove the rest",
         )
 
 
-def check_contents(files: Mapping[str, SealedBytes]) -> None:
+def check_contents(files: Mapping[str, ImmutableBytes]) -> None:
     """Raises Refused where a file is not what its name says, asks for code, or a shard is missing."""
     if not any(name.endswith(".safetensors") for name in files):
-        raise Refused("missing_file", "expected weights in safetensors, came none")
+        raise ModelRefused("missing_file", "expected weights in safetensors, came none")
     for name, content in files.items():
         if name.endswith(".safetensors"):
             _check_safetensors(name, content)
@@ -59,13 +59,13 @@ def check_contents(files: Mapping[str, SealedBytes]) -> None:
             _json(name, content)
 
 
-def _json(name: str, content: SealedBytes) -> Any:
+def _json(name: str, content: ImmutableBytes) -> Any:
     if content.size > MAX_JSON_BYTES:
-        raise Refused("content", f"{name}: expected at most {MAX_JSON_BYTES} bytes of JSON, came {content.size}")
+        raise ModelRefused("content", f"{name}: expected at most {MAX_JSON_BYTES} bytes of JSON, came {content.size}")
     try:
         return msgspec.json.decode(content.read())
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise Refused("content", f"{name}: expected JSON; export the model again") from None
+        raise ModelRefused("content", f"{name}: expected JSON; export the model again") from None
 
 
 def _refuse_remote_code(name: str, document: Any) -> None:
@@ -73,11 +73,11 @@ def _refuse_remote_code(name: str, document: Any) -> None:
     while waiting:
         value, depth = waiting.pop()
         if depth > _MAX_DEPTH:
-            raise Refused("content", f"{name}: expected JSON at most {_MAX_DEPTH} deep")
+            raise ModelRefused("content", f"{name}: expected JSON at most {_MAX_DEPTH} deep")
         if isinstance(value, dict):
             found = sorted(REMOTE_CODE & value.keys())
             if found:
-                raise Refused(
+                raise ModelRefused(
                     "remote_code",
                     f"{name}: expected a model that needs no code of its own, came {found[0]!r}; remove the entry and "
                     "serve the model with an architecture that is built in",
@@ -87,13 +87,15 @@ def _refuse_remote_code(name: str, document: Any) -> None:
             waiting.extend((child, depth + 1) for child in value)
 
 
-def _check_shards(name: str, index: Any, files: Mapping[str, SealedBytes]) -> None:
+def _check_shards(name: str, index: Any, files: Mapping[str, ImmutableBytes]) -> None:
     shards = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(shards, dict):
-        raise Refused("content", f"{name}: expected an object with weight_map")
+        raise ModelRefused("content", f"{name}: expected an object with weight_map")
     missing = sorted({str(shard) for shard in shards.values()} - files.keys())
     if missing:
-        raise Refused("missing_file", f"{name} names {_listed(missing)}, which is not in the model; fetch it again")
+        raise ModelRefused(
+            "missing_file", f"{name} names {_listed(missing)}, which is not in the model; fetch it again"
+        )
 
 
 class _Tensor(msgspec.Struct, frozen=True):
@@ -109,36 +111,38 @@ class _Tensor(msgspec.Struct, frozen=True):
         return self.dtype in _BITS and 8 * (end - begin) == math.prod(self.shape) * _BITS[self.dtype]
 
 
-def _check_safetensors(name: str, content: SealedBytes) -> None:
+def _check_safetensors(name: str, content: ImmutableBytes) -> None:
     """The header: size, JSON object, each tensor as long as its shape says, and no byte in none or in two of them
     (github.com/huggingface/safetensors). What passes here is not first refused by a worker that loads it."""
     size = int.from_bytes(content.read(8), "little")
     if content.size < 8 or not 2 <= size <= min(MAX_HEADER_BYTES, content.size - 8):
-        raise Refused("content", f"{name}: expected safetensors, came something else; export the weights again")
+        raise ModelRefused("content", f"{name}: expected safetensors, came something else; export the weights again")
     try:
         header = msgspec.json.decode(content.read(8 + size)[8:], type=dict[str, msgspec.Raw])
         header.pop("__metadata__", None)
         tensors = [(key, msgspec.json.decode(told, type=_Tensor)) for key, told in header.items()]
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        raise Refused("content", f"{name}: expected a safetensors header; export the weights again") from None
+        raise ModelRefused("content", f"{name}: expected a safetensors header; export the weights again") from None
     at = 0
     for key, tensor in sorted(tensors, key=lambda held: held[1].data_offsets):
         if not tensor.fits or tensor.data_offsets[0] != at:
             told = f"{name}: expected {key[:128]!r} as long as its type and shape say, right after the tensor before"
-            raise Refused("content", f"{told}; export the weights again")
+            raise ModelRefused("content", f"{told}; export the weights again")
         at = tensor.data_offsets[1]
     if at != content.size - 8 - size:
-        raise Refused("content", f"{name}: expected tensors to fill the file exactly; it is cut short or padded")
+        raise ModelRefused("content", f"{name}: expected tensors to fill the file exactly; it is cut short or padded")
 
 
 def compare_names(listed: Sequence[str], present: Sequence[str]) -> None:
     """Raises Refused unless a folder holds exactly the listed files."""
     extra = sorted(set(present) - set(listed) - SIDECARS)
     if extra:
-        raise Refused("extra_file", f"expected only signed files, came {_listed(extra)} too; remove it, or sign again")
+        raise ModelRefused(
+            "extra_file", f"expected only signed files, came {_listed(extra)} too; remove it, or sign again"
+        )
     missing = sorted(set(listed) - set(present))
     if missing:
-        raise Refused("missing_file", f"expected {_listed(missing)}, came nothing; fetch the model again")
+        raise ModelRefused("missing_file", f"expected {_listed(missing)}, came nothing; fetch the model again")
 
 
 def _listed(names: Sequence[str]) -> str:

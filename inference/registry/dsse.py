@@ -12,7 +12,7 @@ from collections.abc import Iterable
 import msgspec
 
 from inference.registry.keys import SigningKey, VerifyingKey
-from inference.registry.refusal import Refused
+from inference.registry.refusal import ModelRefused
 
 MAX_ENVELOPE_BYTES = 4 << 20
 MAX_SIGNATURES = 16
@@ -25,7 +25,7 @@ class Signature(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sig: str
 
 
-class Envelope(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
+class DsseEnvelope(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
     """The JSON form; ``payload`` is base64."""
 
     payload_type: str
@@ -42,7 +42,7 @@ class Trust:
         self.required = frozenset(required)
         missing = self.required - {key.algorithm for key in self._keys.values()}
         if missing or not self.required:
-            raise Refused(
+            raise ModelRefused(
                 "key",
                 f"trust: expected at least one required algorithm and a public key of each, no key of "
                 f"{', '.join(sorted(missing)) or 'any'}; add its PEM or change what is required",
@@ -55,7 +55,9 @@ class Trust:
         """
         envelope = _decode(raw)
         if envelope.payload_type != payload_type:
-            raise Refused("signature", f"envelope: expected payload type {payload_type}; this signs something else")
+            raise ModelRefused(
+                "signature", f"envelope: expected payload type {payload_type}; this signs something else"
+            )
         payload = _unbase64("payload", envelope.payload)
         signed = pae(payload_type, payload)
         held: set[str] = set()
@@ -64,14 +66,14 @@ class Trust:
             if key is None:
                 continue
             if not key.verifies(_unbase64("sig", signature.sig), signed):
-                raise Refused(
+                raise ModelRefused(
                     "signature",
                     f"signature of {key.algorithm} key {key.keyid[:16]} does not hold: the manifest was altered; "
                     "fetch the model again from where it was released",
                 )
             held.add(key.algorithm)
         if not self.required <= held:
-            raise Refused(
+            raise ModelRefused(
                 "signature",
                 f"expected signatures of trusted keys for {', '.join(sorted(self.required))}, came "
                 f"{', '.join(sorted(held)) or 'none'}; sign with all of them, or trust the signer's public keys",
@@ -89,18 +91,18 @@ def sign(payload: bytes, payload_type: str, keys: Iterable[SigningKey]) -> bytes
     """The envelope as JSON, one signature for each key."""
     signed = pae(payload_type, payload)
     signatures = tuple(Signature(key.public.keyid, _base64(key.sign(signed))) for key in keys)
-    return msgspec.json.format(msgspec.json.encode(Envelope(payload_type, _base64(payload), signatures))) + b"\n"
+    return msgspec.json.format(msgspec.json.encode(DsseEnvelope(payload_type, _base64(payload), signatures))) + b"\n"
 
 
-def _decode(raw: bytes) -> Envelope:
+def _decode(raw: bytes) -> DsseEnvelope:
     if len(raw) > MAX_ENVELOPE_BYTES:
-        raise Refused("signature", f"envelope: expected at most {MAX_ENVELOPE_BYTES} bytes, came {len(raw)}")
+        raise ModelRefused("signature", f"envelope: expected at most {MAX_ENVELOPE_BYTES} bytes, came {len(raw)}")
     try:
-        envelope = msgspec.json.decode(raw, type=Envelope)
+        envelope = msgspec.json.decode(raw, type=DsseEnvelope)
     except (msgspec.MsgspecError, UnicodeDecodeError) as fault:
-        raise Refused("signature", f"envelope: expected DSSE in JSON: {fault}; sign the model again") from None
+        raise ModelRefused("signature", f"envelope: expected DSSE in JSON: {fault}; sign the model again") from None
     if len(envelope.signatures) > MAX_SIGNATURES:
-        raise Refused("signature", f"envelope: expected at most {MAX_SIGNATURES} signatures")
+        raise ModelRefused("signature", f"envelope: expected at most {MAX_SIGNATURES} signatures")
     return envelope
 
 
@@ -112,4 +114,4 @@ def _unbase64(what: str, text: str) -> bytes:
     try:
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
-        raise Refused("signature", f"envelope: expected base64 in {what}; sign the model again") from None
+        raise ModelRefused("signature", f"envelope: expected base64 in {what}; sign the model again") from None

@@ -14,7 +14,7 @@ from typing import Literal
 
 import msgspec
 
-from inference.registry.refusal import Refused
+from inference.registry.refusal import ModelRefused
 
 Act = Literal["add", "verify", "load", "roll", "rollback", "revoke", "export", "grant", "pin"]
 Outcome = Literal["done", "refused", "failed"]
@@ -67,7 +67,7 @@ class EventLog:
         for line in self._lines():
             event = self._decode(line, expected)
             if event.sequence != expected or event.previous != previous:
-                raise Refused(
+                raise ModelRefused(
                     "state", f"{self._path}: line {expected} does not follow the one before; lines were changed or lost"
                 )
             yield event
@@ -84,7 +84,9 @@ class EventLog:
         try:
             return msgspec.json.decode(line, type=RegistryEvent)
         except (msgspec.MsgspecError, UnicodeDecodeError):
-            raise Refused("state", f"{self._path}: line {number} is no event; restore the file from a copy") from None
+            raise ModelRefused(
+                "state", f"{self._path}: line {number} is no event; restore the file from a copy"
+            ) from None
 
     def _last(self) -> tuple[int, str]:
         """Sequence and digest of the last whole line; cuts off a line that a crash left unfinished."""

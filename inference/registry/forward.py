@@ -10,7 +10,7 @@ from pathlib import Path
 
 from inference.registry.atomic import write_atomically
 from inference.registry.events import EventLog, RegistryEvent
-from inference.registry.refusal import Refused
+from inference.registry.refusal import ModelRefused
 
 
 class Forwarder:
@@ -58,4 +58,6 @@ class Forwarder:
         except FileNotFoundError:
             return 0
         except ValueError:
-            raise Refused("state", f"{self._mark}: expected a number; remove it, and all is passed on again") from None
+            raise ModelRefused(
+                "state", f"{self._mark}: expected a number; remove it, and all is passed on again"
+            ) from None

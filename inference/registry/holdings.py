@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from inference.registry.manifest import Manifest
+from inference.registry.manifest import ModelManifest
 from inference.registry.opening import Freshness
-from inference.registry.refusal import Refused
+from inference.registry.refusal import ModelRefused
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
     """One version in the registry; ``share`` in basis points of traffic, ``status`` served, held, expired, revoked."""
 
-    manifest: Manifest
+    manifest: ModelManifest
     digest: str
     share: int
     status: str
@@ -25,10 +25,10 @@ class Broken:
 
     model: str
     version: int
-    why: Refused
+    why: ModelRefused
 
 
-def held_of(manifest: Manifest, digest: str, share: int, freshness: Freshness) -> Held:
+def held_of(manifest: ModelManifest, digest: str, share: int, freshness: Freshness) -> Held:
     """A version as of ``freshness``."""
     status = "served" if share else "held"
     status = "expired" if manifest.expires <= freshness.now else status
@@ -36,7 +36,7 @@ def held_of(manifest: Manifest, digest: str, share: int, freshness: Freshness) -
     return Held(manifest, digest, share, status)
 
 
-def require_place(manifest: Manifest, model: str, version: int) -> None:
+def require_place(manifest: ModelManifest, model: str, version: int) -> None:
     """Raises Refused unless a manifest is that of the place it lies in."""
     if (manifest.model, manifest.version) != (model, version):
-        raise Refused("altered", f"{model} version {version}: another version lies in its place; add it again")
+        raise ModelRefused("altered", f"{model} version {version}: another version lies in its place; add it again")

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA65PrivateKey, MLDSA65PublicKey
 
-from inference.registry.refusal import Refused
+from inference.registry.refusal import ModelRefused
 
 RSA_PSS, ED25519, ML_DSA, ECDSA = "rsa-pss-3072", "ed25519", "ml-dsa-65", "ecdsa-p256"
 MANIFEST_ALGORITHMS = (RSA_PSS, ED25519, ML_DSA)
@@ -95,7 +95,7 @@ def read_verifying_keys(path: Path) -> list[VerifyingKey]:
     """All public keys of a PEM file. Raises Refused."""
     keys = [_verifying(_load(path, block, private=False)) for block in _PUBLIC.findall(_read(path))]
     if not keys:
-        raise Refused("key", f"{path}: expected one or more PEM blocks PUBLIC KEY, came none")
+        raise ModelRefused("key", f"{path}: expected one or more PEM blocks PUBLIC KEY, came none")
     return keys
 
 
@@ -103,10 +103,10 @@ def read_signing_keys(path: Path) -> list[SigningKey]:
     """All private keys of a PEM file that only its owner may read. Raises Refused."""
     text = _read(path)
     if stat.S_IMODE(path.stat().st_mode) & 0o077:
-        raise Refused("key", f"{path}: expected a key file that only its owner may read; run: chmod 600 {path}")
+        raise ModelRefused("key", f"{path}: expected a key file that only its owner may read; run: chmod 600 {path}")
     keys = [SigningKey(_load(path, block, private=True)) for block in _PRIVATE.findall(text)]
     if not keys:
-        raise Refused("key", f"{path}: expected one or more PEM blocks PRIVATE KEY, came none")
+        raise ModelRefused("key", f"{path}: expected one or more PEM blocks PRIVATE KEY, came none")
     return keys
 
 
@@ -115,7 +115,7 @@ def write_private(path: Path, raw: bytes) -> None:
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
-        raise Refused("key", f"{path} exists; a key is never overwritten, choose another name") from None
+        raise ModelRefused("key", f"{path} exists; a key is never overwritten, choose another name") from None
     with os.fdopen(descriptor, "wb") as file:
         file.write(raw)
         file.flush()
@@ -127,9 +127,9 @@ def _read(path: Path) -> str:
         with path.open("rb") as file:
             raw = file.read(MAX_PEM_BYTES + 1)
     except OSError as fault:
-        raise Refused("key", f"{path}: expected a PEM file: {fault.strerror}") from None
+        raise ModelRefused("key", f"{path}: expected a PEM file: {fault.strerror}") from None
     if len(raw) > MAX_PEM_BYTES:
-        raise Refused("key", f"{path}: expected at most {MAX_PEM_BYTES} bytes of PEM")
+        raise ModelRefused("key", f"{path}: expected at most {MAX_PEM_BYTES} bytes of PEM")
     return raw.decode("ascii", "replace").replace("\r\n", "\n")
 
 
@@ -140,7 +140,7 @@ def _load(path: Path, block: str, *, private: bool) -> Any:
         return serialization.load_pem_public_key(block.encode())
     except (ValueError, TypeError, UnsupportedAlgorithm):
         # the library's text could quote the block
-        raise Refused("key", f"{path}: a PEM block does not decode; make the keys again") from None
+        raise ModelRefused("key", f"{path}: a PEM block does not decode; make the keys again") from None
 
 
 def _verifying(key: Any) -> VerifyingKey:
@@ -154,6 +154,8 @@ def _verifying(key: Any) -> VerifyingKey:
     elif isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, ec.SECP256R1):
         algorithm = ECDSA
     else:
-        raise Refused("key", f"expected a key of {', '.join(_MAKE)} (RSA of at least {_RSA_BITS} bits), came another")
+        raise ModelRefused(
+            "key", f"expected a key of {', '.join(_MAKE)} (RSA of at least {_RSA_BITS} bits), came another"
+        )
     keyid = hashlib.sha256(key.public_bytes(encoding.DER, form)).hexdigest()
     return VerifyingKey(algorithm, key.public_bytes(encoding.PEM, form), keyid, key)

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from inference.registry.refusal import Refused
+from inference.registry.refusal import ModelRefused
 
 PAYLOAD_TYPE = "application/vnd.sluice.model-manifest+json"
 MAX_FILES = 256
@@ -42,7 +42,7 @@ class Parent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     manifest: Hash
 
 
-class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="sluice/model-manifest/1"):
+class ModelManifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="sluice/model-manifest/1"):
     """One version of one model. Times are Unix seconds; ``licence`` is an SPDX expression."""
 
     model: Name
@@ -60,35 +60,35 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="slu
         return sum(entry.size for entry in self.files)
 
 
-def encode_manifest(manifest: Manifest) -> bytes:
+def encode_manifest(manifest: ModelManifest) -> bytes:
     """Canonical bytes. Raises Refused where the manifest breaks a rule."""
     raw = msgspec.json.encode(manifest, order="sorted")
     decode_manifest(raw, "correct it and sign")
     return raw
 
 
-def decode_manifest(raw: bytes, advice: str = "sign the model again with this version of sluice") -> Manifest:
+def decode_manifest(raw: bytes, advice: str = "sign the model again with this version of sluice") -> ModelManifest:
     """The manifest of signed bytes. Raises Refused."""
     try:
-        manifest = msgspec.json.decode(raw, type=Manifest)
+        manifest = msgspec.json.decode(raw, type=ModelManifest)
     except (msgspec.MsgspecError, UnicodeDecodeError) as fault:
-        raise Refused("manifest", f"manifest: {fault}; {advice}") from None
+        raise ModelRefused("manifest", f"manifest: {fault}; {advice}") from None
     if msgspec.json.encode(manifest, order="sorted") != raw:
-        raise Refused("manifest", "manifest: expected its canonical form (sorted keys, no spaces); sign it again")
+        raise ModelRefused("manifest", "manifest: expected its canonical form (sorted keys, no spaces); sign it again")
     names = [entry.path for entry in manifest.files]
     if not names or len(names) > MAX_FILES or names != sorted(set(names)):
-        raise Refused("manifest", f"manifest: expected 1 to {MAX_FILES} files, each once, sorted by name")
+        raise ModelRefused("manifest", f"manifest: expected 1 to {MAX_FILES} files, each once, sorted by name")
     if len({name.lower() for name in names}) != len(names):
-        raise Refused("manifest", "manifest: expected names that differ in more than case")
+        raise ModelRefused("manifest", "manifest: expected names that differ in more than case")
     if manifest.expires <= manifest.issued:
-        raise Refused("manifest", "manifest: expected an expiry after the time of issue")
+        raise ModelRefused("manifest", "manifest: expected an expiry after the time of issue")
     if manifest.kind == "adapter" and manifest.parent is None:
-        raise Refused("manifest", "manifest: expected the parent of an adapter, came none; name its base model")
+        raise ModelRefused("manifest", "manifest: expected the parent of an adapter, came none; name its base model")
     return manifest
 
 
 def check_id(text: str) -> str:
     """A model id as given by a person. Raises Refused."""
     if not _ID.fullmatch(text):
-        raise Refused("unknown", "model id: expected 1 to 128 letters, digits, dots, dashes and underscores")
+        raise ModelRefused("unknown", "model id: expected 1 to 128 letters, digits, dots, dashes and underscores")
     return text

@@ -10,7 +10,7 @@ import tempfile
 from types import TracebackType
 
 
-class SealedBytes:
+class ImmutableBytes:
     """The contents of one file. Write, ``seal``, then read by ``path``, ``map`` or ``read``.
 
     On Linux a memfd under ``F_SEAL_WRITE`` (memfd_create(2), fcntl(2)): not even this process can alter it again.
@@ -65,7 +65,7 @@ class SealedBytes:
                 os.close(self._descriptor)
             self._descriptor = -1
 
-    def __enter__(self) -> SealedBytes:
+    def __enter__(self) -> ImmutableBytes:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, fault: BaseException | None, at: TracebackType | None) -> None:

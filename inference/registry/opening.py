@@ -14,10 +14,10 @@ from types import TracebackType
 
 from inference.registry.content import check_contents, check_name, compare_names
 from inference.registry.dsse import Trust
-from inference.registry.manifest import PAYLOAD_TYPE, FileEntry, Manifest, decode_manifest
-from inference.registry.memory import SealedBytes
-from inference.registry.refusal import Refused
-from inference.registry.source import Digests, Source
+from inference.registry.manifest import PAYLOAD_TYPE, FileEntry, ModelManifest, decode_manifest
+from inference.registry.memory import ImmutableBytes
+from inference.registry.refusal import ModelRefused
+from inference.registry.source import Digests, ModelSource
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,16 +28,16 @@ class Freshness:
     floors: dict[str, int] = field(default_factory=dict)
     revoked: frozenset[tuple[str, int]] = frozenset()
 
-    def check(self, manifest: Manifest) -> None:
+    def check(self, manifest: ModelManifest) -> None:
         """Raises Refused for an expired, older or revoked version."""
         name = f"{manifest.model} version {manifest.version}"
         if manifest.expires <= self.now:
-            raise Refused("expired", f"{name}: its signature expired; sign it again, or serve a later version")
+            raise ModelRefused("expired", f"{name}: its signature expired; sign it again, or serve a later version")
         if (manifest.model, manifest.version) in self.revoked:
-            raise Refused("revoked", f"{name} was revoked; serve another version")
+            raise ModelRefused("revoked", f"{name} was revoked; serve another version")
         floor = self.floors.get(manifest.model, 0)
         if manifest.version < floor:
-            raise Refused(
+            raise ModelRefused(
                 "rolled_back",
                 f"{name}: expected version {floor} or later, which was served here before; to go back on purpose run: "
                 f"sluice model rollback {manifest.model}",
@@ -47,7 +47,9 @@ class Freshness:
 class OpenModel:
     """A verified model in sealed memory; close it once the weights are loaded."""
 
-    def __init__(self, manifest: Manifest, digest: str, files: dict[str, SealedBytes], memory: ExitStack) -> None:
+    def __init__(
+        self, manifest: ModelManifest, digest: str, files: dict[str, ImmutableBytes], memory: ExitStack
+    ) -> None:
         self.manifest = manifest
         self.digest = digest
         """SHA-256 (hex) of the signed manifest; names this version in records and adapters."""
@@ -55,7 +57,7 @@ class OpenModel:
         self._memory = memory
         self._view: Path | None = None
 
-    def file(self, name: str) -> SealedBytes:
+    def file(self, name: str) -> ImmutableBytes:
         """One file's bytes. Raises KeyError."""
         return self._files[name]
 
@@ -85,13 +87,13 @@ class OpenModel:
         self.close()
 
 
-def read_manifest(source: Source, trust: Trust) -> tuple[Manifest, str]:
+def read_manifest(source: ModelSource, trust: Trust) -> tuple[ModelManifest, str]:
     """A manifest whose signatures hold, and its digest. Raises Refused."""
     payload = trust.open(source.manifest(), PAYLOAD_TYPE)
     return decode_manifest(payload), hashlib.sha256(payload).hexdigest()
 
 
-def open_model(source: Source, trust: Trust, freshness: Freshness, *, sha256: bool = False) -> OpenModel:
+def open_model(source: ModelSource, trust: Trust, freshness: Freshness, *, sha256: bool = False) -> OpenModel:
     """A verified model. BLAKE3 is always compared, ``sha256`` where asked for (slow without SHA instructions).
 
     Raises Refused, or OSError where a file cannot be read.
@@ -104,7 +106,7 @@ def open_model(source: Source, trust: Trust, freshness: Freshness, *, sha256: bo
     with ExitStack() as memory:
         files = {}
         for entry in manifest.files:
-            content = files[entry.path] = memory.enter_context(SealedBytes(entry.path))
+            content = files[entry.path] = memory.enter_context(ImmutableBytes(entry.path))
             _compare(entry, source.copy(entry.path, entry.size, content, sha256))
         check_contents(files)
         return OpenModel(manifest, digest, files, memory.pop_all())
@@ -112,7 +114,7 @@ def open_model(source: Source, trust: Trust, freshness: Freshness, *, sha256: bo
 
 def _compare(entry: FileEntry, found: Digests) -> None:
     if found.blake3 != entry.blake3 or (found.sha256 and found.sha256 != entry.sha256):
-        raise Refused(
+        raise ModelRefused(
             "altered",
             f"{entry.path}: expected BLAKE3 {entry.blake3[:16]}…, came {found.blake3[:16]}…: the file was altered or "
             "damaged; fetch the model again",

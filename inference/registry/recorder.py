@@ -9,7 +9,7 @@ from pathlib import Path
 
 from inference.registry.atomic import locked
 from inference.registry.events import Act, EventLog, Outcome, RegistryEvent
-from inference.registry.refusal import Refused
+from inference.registry.refusal import ModelRefused
 
 _ALARMING = frozenset({"budget", "signature", "altered", "sealed", "revoked"})
 """Refusals that hint at an attack more than at a slip."""
@@ -41,7 +41,7 @@ class Recorder:
         note = Note(model, version)
         try:
             yield note
-        except Refused as fault:
+        except ModelRefused as fault:
             self._write(act, "refused", note, fault.code, alarm=fault.code in _ALARMING)
             raise
         except BaseException as fault:

@@ -27,7 +27,7 @@ Code = Literal[
 ]
 
 
-class Refused(ValueError):
+class ModelRefused(ValueError):
     """Says what was expected, what came and what to do; never holds key material or weights."""
 
     def __init__(self, code: Code, text: str) -> None:

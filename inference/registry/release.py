@@ -13,9 +13,9 @@ from inference.registry.atomic import write_atomically
 from inference.registry.content import BUNDLE_FILE, MANIFEST_FILE, SIDECARS, check_contents, check_name
 from inference.registry.dsse import sign
 from inference.registry.keys import ECDSA, SigningKey
-from inference.registry.manifest import PAYLOAD_TYPE, FileEntry, Manifest, Parent, encode_manifest
-from inference.registry.memory import SealedBytes
-from inference.registry.refusal import Refused
+from inference.registry.manifest import PAYLOAD_TYPE, FileEntry, ModelManifest, Parent, encode_manifest
+from inference.registry.memory import ImmutableBytes
+from inference.registry.refusal import ModelRefused
 from inference.registry.source import PlainFolder
 
 SHIPPED = Path(__file__).parents[1] / "shipped" / "glossary"
@@ -34,16 +34,18 @@ def sign_folder(
     expires: int,
     kind: Literal["base", "adapter"] = "base",
     parent: Parent | None = None,
-) -> Manifest:
+) -> ModelManifest:
     """Sign what lies in ``folder`` as one version. Times in Unix seconds. Raises Refused, OSError.
 
     Every key but ECDSA signs the manifest. Signatures that were there are replaced.
     """
     signers = [key for key in keys if key.public.algorithm != ECDSA]
     if not signers:
-        raise Refused("key", "sign: expected at least one key that signs manifests, came none: sluice model keygen")
+        raise ModelRefused(
+            "key", "sign: expected at least one key that signs manifests, came none: sluice model keygen"
+        )
     entries = _entries(PlainFolder(folder))
-    manifest = Manifest(model, version, kind, licence, issued, expires, entries, parent)
+    manifest = ModelManifest(model, version, kind, licence, issued, expires, entries, parent)
     envelope = sign(encode_manifest(manifest), PAYLOAD_TYPE, signers)
     (folder / BUNDLE_FILE).unlink(missing_ok=True)
     write_atomically(folder / MANIFEST_FILE, envelope)
@@ -62,7 +64,7 @@ def _entries(source: PlainFolder) -> tuple[FileEntry, ...]:
         files = {}
         for name in names:
             check_name(name)
-            content = files[name] = memory.enter_context(SealedBytes(name))
+            content = files[name] = memory.enter_context(ImmutableBytes(name))
             found = source.copy(name, source.size(name), content, sha256=True)
             entries.append(FileEntry(name, found.size, found.sha256, found.blake3))
         check_contents(files)

@@ -8,7 +8,7 @@ import msgspec
 
 from inference.registry.dsse import Trust
 from inference.registry.manifest import Count, Name, Version
-from inference.registry.refusal import Refused
+from inference.registry.refusal import ModelRefused
 
 REVOCATION_TYPE = "application/vnd.sluice.model-revocations+json"
 MAX_REVOKED = 4096
@@ -39,9 +39,9 @@ def open_revocations(raw: bytes, trust: Trust, least: int) -> RevocationList:
     try:
         found = msgspec.json.decode(trust.open(raw, REVOCATION_TYPE), type=RevocationList)
     except (msgspec.MsgspecError, UnicodeDecodeError) as fault:
-        raise Refused("signature", f"revocation list: {fault}") from None
+        raise ModelRefused("signature", f"revocation list: {fault}") from None
     if found.sequence < least or len(found.revoked) > MAX_REVOKED:
-        raise Refused(
+        raise ModelRefused(
             "rolled_back",
             f"revocation list: expected number {least} or later with at most {MAX_REVOKED} entries, came "
             f"{found.sequence}; restore the latest list",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 
-from inference.registry.refusal import Refused
+from inference.registry.refusal import ModelRefused
 
 WHOLE = 10_000
 """Shares are in basis points: 10,000 are all traffic."""
@@ -16,7 +16,7 @@ def shares_of(pairs: Iterable[tuple[int, int]]) -> dict[int, int]:
     shares: dict[int, int] = {}
     for version, share in pairs:
         if version in shares:
-            raise Refused("rollout", f"shares: expected each version once, came {version} again")
+            raise ModelRefused("rollout", f"shares: expected each version once, came {version} again")
         shares[version] = share
     return shares
 
@@ -24,7 +24,7 @@ def shares_of(pairs: Iterable[tuple[int, int]]) -> dict[int, int]:
 def check_shares(shares: Mapping[int, int]) -> None:
     """Raises Refused unless shares are positive and sum to the whole."""
     if not shares or min(shares.values()) <= 0 or sum(shares.values()) != WHOLE:
-        raise Refused("rollout", f"shares: expected positive basis points that sum to {WHOLE} (100 %)")
+        raise ModelRefused("rollout", f"shares: expected positive basis points that sum to {WHOLE} (100 %)")
 
 
 def choose(shares: Mapping[int, int], model: str, request: str) -> int:

@@ -11,11 +11,11 @@ import msgspec
 
 from inference.registry.atomic import sync_folder, write_atomically
 from inference.registry.content import BUNDLE_FILE, MANIFEST_FILE, SIDECARS
-from inference.registry.manifest import Manifest
-from inference.registry.memory import SealedBytes
+from inference.registry.manifest import ModelManifest
+from inference.registry.memory import ImmutableBytes
 from inference.registry.opening import OpenModel
-from inference.registry.refusal import Refused
-from inference.registry.source import Digests, PlainFolder, Source, copy_exactly
+from inference.registry.refusal import ModelRefused
+from inference.registry.source import Digests, ModelSource, PlainFolder, copy_exactly
 from inference.registry.stream import KEY_BYTES, decrypt, encrypt, sealed_size
 from inference.registry.wrapping import Holder, Recipient, unwrap_for
 
@@ -39,8 +39,8 @@ class KeyEnvelope(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return f"model/{self.model}/{self.version}"
 
 
-class SealedFolder:
-    """A ``Source`` over an encrypted version, for one holder of its data key."""
+class EncryptedFolder:
+    """A ``ModelSource`` over an encrypted version, for one holder of its data key."""
 
     def __init__(self, folder: Path, holder: Holder) -> None:
         self._plain = PlainFolder(folder)
@@ -55,10 +55,10 @@ class SealedFolder:
         found = [name for name in self._plain.names() if name not in SIDECARS and name != ENVELOPE_FILE]
         stray = [name for name in found if not name.endswith(SUFFIX)]
         if stray:
-            raise Refused("extra_file", f"encrypted model: expected only {SUFFIX} files, came {stray[0][:128]!r}")
+            raise ModelRefused("extra_file", f"encrypted model: expected only {SUFFIX} files, came {stray[0][:128]!r}")
         return [name.removesuffix(SUFFIX) for name in found]
 
-    def copy(self, name: str, size: int, into: SealedBytes, sha256: bool) -> Digests:
+    def copy(self, name: str, size: int, into: ImmutableBytes, sha256: bool) -> Digests:
         envelope = self._opened()
         with self._plain.opened(name + SUFFIX) as descriptor:
             pieces = decrypt(filler(descriptor), size, self._key, _context(envelope, name))
@@ -79,10 +79,10 @@ def sweep(folder: Path, now: int) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def source_of(folder: Path, holder: Callable[[], Holder]) -> Source:
+def source_of(folder: Path, holder: Callable[[], Holder]) -> ModelSource:
     """How a folder is read: a plain one as it lies, one at rest, such as an export, with the key of ``holder``."""
     path = folder / ENVELOPE_FILE
-    return SealedFolder(folder, holder()) if path.is_file() and not path.is_symlink() else PlainFolder(folder)
+    return EncryptedFolder(folder, holder()) if path.is_file() and not path.is_symlink() else PlainFolder(folder)
 
 
 def read_envelope(folder: PlainFolder) -> KeyEnvelope:
@@ -90,7 +90,9 @@ def read_envelope(folder: PlainFolder) -> KeyEnvelope:
     try:
         return msgspec.json.decode(folder.read(ENVELOPE_FILE, MAX_KEYS_BYTES), type=KeyEnvelope)
     except (FileNotFoundError, msgspec.MsgspecError, UnicodeDecodeError):
-        raise Refused("sealed", f"{folder.folder}: expected {ENVELOPE_FILE} with wrapped keys; add it again") from None
+        raise ModelRefused(
+            "sealed", f"{folder.folder}: expected {ENVELOPE_FILE} with wrapped keys; add it again"
+        ) from None
 
 
 def write_sealed(model: OpenModel, sidecars: dict[str, bytes], folder: Path, to: Iterable[Recipient]) -> None:
@@ -110,7 +112,7 @@ def write_sealed(model: OpenModel, sidecars: dict[str, bytes], folder: Path, to:
     sync_folder(folder)
 
 
-def wrapped(manifest: Manifest | KeyEnvelope, key: bytes, to: Iterable[Recipient]) -> KeyEnvelope:
+def wrapped(manifest: ModelManifest | KeyEnvelope, key: bytes, to: Iterable[Recipient]) -> KeyEnvelope:
     """A version's data key for each recipient."""
     empty = KeyEnvelope(manifest.model, manifest.version, {})
     return msgspec.structs.replace(
@@ -130,7 +132,7 @@ def read_sidecars(folder: PlainFolder, limit: int) -> dict[str, bytes]:
     return found
 
 
-def total_sealed_size(manifest: Manifest) -> int:
+def total_sealed_size(manifest: ModelManifest) -> int:
     """Bytes of a version's ciphertext."""
     return sum(sealed_size(entry.size) for entry in manifest.files)
 
@@ -147,7 +149,7 @@ def filler(descriptor: int) -> Callable[[memoryview], int]:
     return fill
 
 
-def _memory_filler(content: SealedBytes) -> Callable[[memoryview], int]:
+def _memory_filler(content: ImmutableBytes) -> Callable[[memoryview], int]:
     position = 0
 
     def fill(buffer: memoryview) -> int:
@@ -159,5 +161,5 @@ def _memory_filler(content: SealedBytes) -> Callable[[memoryview], int]:
     return fill
 
 
-def _context(version: Manifest | KeyEnvelope, name: str) -> bytes:
+def _context(version: ModelManifest | KeyEnvelope, name: str) -> bytes:
     return f"{version.model}\x1f{version.version}\x1f{name}".encode()

@@ -17,8 +17,8 @@ from blake3 import blake3
 from inference.registry.content import MANIFEST_FILE
 from inference.registry.dsse import MAX_ENVELOPE_BYTES
 from inference.registry.manifest import MAX_FILES
-from inference.registry.memory import SealedBytes
-from inference.registry.refusal import Refused
+from inference.registry.memory import ImmutableBytes
+from inference.registry.refusal import ModelRefused
 
 CHUNK = 1 << 20
 """Bytes read, hashed and kept at a time: small enough to stay in the processor's cache between the three."""
@@ -33,7 +33,7 @@ class Digests:
     sha256: str
 
 
-class Source(Protocol):
+class ModelSource(Protocol):
     """A model at rest."""
 
     def manifest(self) -> bytes:
@@ -42,7 +42,7 @@ class Source(Protocol):
     def names(self) -> list[str]:
         """Every file that is there. Raises Refused for anything that is no plain file."""
 
-    def copy(self, name: str, size: int, into: SealedBytes, sha256: bool) -> Digests:
+    def copy(self, name: str, size: int, into: ImmutableBytes, sha256: bool) -> Digests:
         """Read one file of ``size`` plain bytes once. Raises Refused where it is longer or shorter."""
 
 
@@ -56,7 +56,7 @@ class PlainFolder:
         try:
             return self.read(MANIFEST_FILE, MAX_ENVELOPE_BYTES)
         except FileNotFoundError:
-            raise Refused(
+            raise ModelRefused(
                 "unsigned",
                 f"{self.folder}: expected a signed model, came no {MANIFEST_FILE}; sign it with: sluice model sign",
             ) from None
@@ -66,15 +66,15 @@ class PlainFolder:
         with opened_folder(self.folder) as descriptor, os.scandir(descriptor) as entries:
             for entry in entries:
                 if not entry.is_file(follow_symlinks=False):
-                    raise Refused(
+                    raise ModelRefused(
                         "forbidden_file", f"{entry.name[:128]!r}: expected plain files, came a link, folder or device"
                     )
                 names.append(entry.name)
                 if len(names) > 2 * MAX_FILES:
-                    raise Refused("extra_file", f"{self.folder}: expected at most {MAX_FILES} files")
+                    raise ModelRefused("extra_file", f"{self.folder}: expected at most {MAX_FILES} files")
         return sorted(names)
 
-    def copy(self, name: str, size: int, into: SealedBytes, sha256: bool) -> Digests:
+    def copy(self, name: str, size: int, into: ImmutableBytes, sha256: bool) -> Digests:
         with self.opened(name) as descriptor:
             return copy_exactly(name, size, reader(descriptor), into, sha256)
 
@@ -90,7 +90,7 @@ class PlainFolder:
             while piece := os.read(descriptor, limit + 1 - len(raw)):
                 raw += piece
         if len(raw) > limit:
-            raise Refused("content", f"{name}: expected at most {limit} bytes")
+            raise ModelRefused("content", f"{name}: expected at most {limit} bytes")
         return raw
 
     @contextmanager
@@ -103,11 +103,13 @@ class PlainFolder:
                 descriptor = os.open(name, flags, dir_fd=folder)
             except OSError as fault:
                 if fault.errno in (errno.ELOOP, errno.EMLINK, errno.ENXIO):
-                    raise Refused("forbidden_file", f"{name}: expected a plain file, came a link or device") from None
+                    raise ModelRefused(
+                        "forbidden_file", f"{name}: expected a plain file, came a link or device"
+                    ) from None
                 raise
         try:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise Refused("forbidden_file", f"{name}: expected a plain file, came a link, folder or device")
+                raise ModelRefused("forbidden_file", f"{name}: expected a plain file, came a link, folder or device")
             yield descriptor
         finally:
             os.close(descriptor)
@@ -119,7 +121,7 @@ def opened_folder(folder: Path) -> Iterator[int]:
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as fault:
-        raise Refused("unknown", f"{folder}: expected a model folder: {fault.strerror}") from None
+        raise ModelRefused("unknown", f"{folder}: expected a model folder: {fault.strerror}") from None
     try:
         yield descriptor
     finally:
@@ -133,17 +135,17 @@ def reader(descriptor: int) -> Iterator[memoryview]:
         yield buffer[:count]
 
 
-def copy_exactly(name: str, size: int, pieces: Iterator[memoryview], into: SealedBytes, sha256: bool) -> Digests:
+def copy_exactly(name: str, size: int, pieces: Iterator[memoryview], into: ImmutableBytes, sha256: bool) -> Digests:
     """Hash and keep each piece as it comes, so what was hashed is what was kept. Raises Refused on another size."""
     wide, narrow = blake3(), hashlib.sha256()
     updates: list[Callable[[memoryview], object]] = [wide.update, *([narrow.update] if sha256 else [])]
     for piece in pieces:
         if into.size + len(piece) > size:
-            raise Refused("altered", f"{name}: expected {size} bytes, came more; fetch the model again")
+            raise ModelRefused("altered", f"{name}: expected {size} bytes, came more; fetch the model again")
         for update in updates:
             update(piece)
         into.write(piece)
     if into.size != size:
-        raise Refused("altered", f"{name}: expected {size} bytes, came {into.size}; fetch the model again")
+        raise ModelRefused("altered", f"{name}: expected {size} bytes, came {into.size}; fetch the model again")
     into.seal()
     return Digests(size, wide.hexdigest(), narrow.hexdigest() if sha256 else "")

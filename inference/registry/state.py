@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from inference.registry.atomic import write_atomically
-from inference.registry.refusal import Refused
+from inference.registry.refusal import ModelRefused
 
 STATE_FILE = "state.json"
 MAX_STATE_BYTES = 16 << 20
@@ -56,9 +56,11 @@ def read_state(home: Path) -> State:
         with path.open("rb") as file:
             return msgspec.json.decode(file.read(MAX_STATE_BYTES), type=State)
     except FileNotFoundError:
-        raise Refused("state", f"{path}: expected the state of this registry; restore it from a copy") from None
+        raise ModelRefused("state", f"{path}: expected the state of this registry; restore it from a copy") from None
     except (msgspec.MsgspecError, UnicodeDecodeError, OSError):
-        raise Refused("state", f"{path}: does not decode; restore it from a copy, an empty one forgets pins") from None
+        raise ModelRefused(
+            "state", f"{path}: does not decode; restore it from a copy, an empty one forgets pins"
+        ) from None
 
 
 def write_state(home: Path, state: State) -> None:

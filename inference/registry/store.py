@@ -24,15 +24,15 @@ from inference.registry.dsse import MAX_ENVELOPE_BYTES, Trust, sign
 from inference.registry.events import Act, RegistryEvent
 from inference.registry.holdings import Broken, Held, held_of, require_place
 from inference.registry.keys import SigningKey
-from inference.registry.manifest import Manifest, check_id
+from inference.registry.manifest import ModelManifest, check_id
 from inference.registry.opening import Freshness, OpenModel, open_model, read_manifest
 from inference.registry.recorder import Note, Recorder
-from inference.registry.refusal import Refused
+from inference.registry.refusal import ModelRefused
 from inference.registry.revocation import REVOCATION_TYPE, RevocationList, Revoked, extended, open_revocations
 from inference.registry.rollout import check_shares, without
 from inference.registry.sealed import (
     SUFFIX,
-    SealedFolder,
+    EncryptedFolder,
     read_envelope,
     read_sidecars,
     source_of,
@@ -57,7 +57,7 @@ class ModelRegistry:
         with locked(home / ".lock"):
             begin_state(home)
 
-    def add(self, folder: Path, to: Sequence[Recipient], holder: Holder | None = None) -> Manifest:
+    def add(self, folder: Path, to: Sequence[Recipient], holder: Holder | None = None) -> ModelManifest:
         """Verify a signed folder, or what another registry exported for ``holder``, encrypt it for ``to`` and keep it.
 
         Both digests are compared; the version must be higher than any seen of this model. Raises Refused.
@@ -86,7 +86,7 @@ class ModelRegistry:
             for version in self.versions(name) if model in ("", name) else ():
                 try:
                     found.append(self._held(state, freshness, name, version))
-                except Refused as fault:
+                except ModelRefused as fault:
                     # such as one whose signer is trusted no more: the others are to be seen all the same
                     found.append(Broken(name, version, fault))
         return found
@@ -106,11 +106,11 @@ class ModelRegistry:
         """Decrypt and verify one version into sealed memory. Raises Refused. ``act`` verify compares SHA-256 too."""
         with self._recorder.attempt(act, model, version) as note:
             self._require(model, version)
-            source = SealedFolder(self._place(model, version), holder)
+            source = EncryptedFolder(self._place(model, version), holder)
             opened = open_model(source, self._trust, self.freshness(floors=act == "load"), sha256=act == "verify")
             try:
                 require_place(opened.manifest, model, version)
-            except Refused:
+            except ModelRefused:
                 opened.close()
                 raise
             note.count, note.to = opened.manifest.size, holder.name
@@ -151,7 +151,9 @@ class ModelRegistry:
             for name, version in self._revocations().pairs:
                 back = without(back, version) if name == model else back
             if not back:
-                raise Refused("rollout", f"{model}: expected an earlier roll-out to go back to, came none; use roll")
+                raise ModelRefused(
+                    "rollout", f"{model}: expected an earlier roll-out to go back to, came none; use roll"
+                )
             note.version, note.reason = max(back), ",".join(f"{v}={share}" for v, share in sorted(back.items()))
             freshness = self.freshness(floors=False)
             for version in back:
@@ -237,12 +239,12 @@ class ModelRegistry:
             note.count, note.alarm = count, allowance.alarm
             return self._recorder.write("export", note)
 
-    def _admit(self, manifest: Manifest, staging: Path, place: Path) -> None:
+    def _admit(self, manifest: ModelManifest, staging: Path, place: Path) -> None:
         with self._changing() as state:
             held = state.of(manifest.model)
             # the highest may be known from a folder alone, and be added now
             if manifest.version < held.highest or (manifest.version == held.highest and place.exists()):
-                raise Refused(
+                raise ModelRefused(
                     "rolled_back",
                     f"{manifest.model}: expected a version above {held.highest}, came {manifest.version}; sign it "
                     "under the next number",
@@ -271,7 +273,7 @@ class ModelRegistry:
             raw = PlainFolder(self.home).read("revocations.json", MAX_ENVELOPE_BYTES)
         except FileNotFoundError:
             if least:
-                raise Refused("state", f"{self.home}: expected revocation list {least}; restore it") from None
+                raise ModelRefused("state", f"{self.home}: expected revocation list {least}; restore it") from None
             return RevocationList(0, 0)
         return open_revocations(raw, self._trust, least)
 
@@ -282,9 +284,11 @@ class ModelRegistry:
         known = self.versions(model)
         if version not in known:
             listed = ", ".join(map(str, known)) or "none"
-            raise Refused("unknown", f"{model}: no version {version} here; known: {listed}; see: sluice model list")
+            raise ModelRefused(
+                "unknown", f"{model}: no version {version} here; known: {listed}; see: sluice model list"
+            )
 
-    def _manifest(self, model: str, version: int) -> tuple[Manifest, str]:
+    def _manifest(self, model: str, version: int) -> tuple[ModelManifest, str]:
         manifest, digest = read_manifest(PlainFolder(self._place(model, version)), self._trust)
         require_place(manifest, model, version)
         return manifest, digest

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from inference.registry.refusal import Refused
+from inference.registry.refusal import ModelRefused
 
 KEY_BYTES = 32
 CHUNK_BYTES = 1 << 20
@@ -47,7 +47,7 @@ def encrypt(fill: Fill, size: int, key: bytes, context: bytes, entropy: Entropy)
     text, sealed = memoryview(bytearray(CHUNK_BYTES)), memoryview(bytearray(CHUNK_BYTES + TAG_BYTES))
     for index, count in enumerate(_counts(size, CHUNK_BYTES)):
         if fill(text[:count]) != count:
-            raise Refused("altered", "encrypt: the file became shorter while it was read; try again")
+            raise ModelRefused("altered", "encrypt: the file became shorter while it was read; try again")
         last = (index + 1) * CHUNK_BYTES >= size
         written = cipher.encrypt_into(_nonce(prefix, index, last), text[:count], header, sealed[: count + TAG_BYTES])
         yield sealed[:written]
@@ -61,11 +61,11 @@ def decrypt(fill: Fill, size: int, key: bytes, context: bytes) -> Iterator[memor
     """
     raw = memoryview(bytearray(HEADER_BYTES))
     if fill(raw) != HEADER_BYTES or raw[: len(_MAGIC)] != _MAGIC:
-        raise Refused("sealed", "expected an encrypted file of sluice; fetch the model again")
+        raise ModelRefused("sealed", "expected an encrypted file of sluice; fetch the model again")
     header = bytes(raw)
     chunk = int.from_bytes(header[4:8], "big")
     if not 1 <= chunk <= MAX_CHUNK_BYTES:
-        raise Refused("sealed", f"encrypted file: expected chunks of 1 to {MAX_CHUNK_BYTES} bytes, came {chunk}")
+        raise ModelRefused("sealed", f"encrypted file: expected chunks of 1 to {MAX_CHUNK_BYTES} bytes, came {chunk}")
     cipher = _cipher(key, header[8 : 8 + _SALT], context)
     sealed, text = memoryview(bytearray(chunk + TAG_BYTES)), memoryview(bytearray(chunk))
     for index, count in enumerate(_counts(size, chunk)):
@@ -75,14 +75,14 @@ def decrypt(fill: Fill, size: int, key: bytes, context: bytes) -> Iterator[memor
                 raise InvalidTag
             cipher.decrypt_into(nonce, sealed[: count + TAG_BYTES], header, text[:count])
         except InvalidTag:
-            raise Refused(
+            raise ModelRefused(
                 "sealed",
                 f"encrypted file: chunk {index} does not open: altered bytes, a file cut short, or the key of another "
                 "version; fetch the model again",
             ) from None
         yield text[:count]
     if fill(sealed[:1]):
-        raise Refused("sealed", "encrypted file: expected its end, came more bytes; fetch the model again")
+        raise ModelRefused("sealed", "encrypted file: expected its end, came more bytes; fetch the model again")
 
 
 def _cipher(key: bytes, salt: bytes, context: bytes) -> AESGCM:

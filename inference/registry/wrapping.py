@@ -29,14 +29,14 @@ from cryptography.hazmat.primitives.hpke import (
 )
 
 from inference.registry.keys import MAX_PEM_BYTES, write_private
-from inference.registry.refusal import Refused
+from inference.registry.refusal import ModelRefused
 from inference.registry.stream import KEY_BYTES
 
 _SUITE = Suite(KEM.MLKEM768_X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
 _BLOCK = re.compile(r"-----BEGIN (?:PUBLIC|PRIVATE) KEY-----\n.*?-----END (?:PUBLIC|PRIVATE) KEY-----\n?", re.DOTALL)
 
 
-class Kms(Protocol):
+class KeyService(Protocol):
     """A key management service: wraps small secrets under a key that never leaves it; ``context`` must match."""
 
     def wrap(self, secret: bytes, context: str) -> str: ...
@@ -59,10 +59,10 @@ class Holder(Protocol):
     def unwrap(self, wrapped: str, context: str) -> bytes: ...
 
 
-class Tenant:
+class TenantRecipient:
     """A tenant (or, with no name, the registry's own operator) whose key the service holds."""
 
-    def __init__(self, kms: Kms, tenant: str = "") -> None:
+    def __init__(self, kms: KeyService, tenant: str = "") -> None:
         self.name = f"tenant/{tenant}" if tenant else "operator"
         self._kms = kms
 
@@ -89,7 +89,9 @@ class WorkerAddress:
         kem = next((key for key in halves if isinstance(key, MLKEM768PublicKey)), None)
         curve = next((key for key in halves if isinstance(key, X25519PublicKey)), None)
         if kem is None or curve is None:
-            raise Refused("key", f"{path}: expected PUBLIC KEY blocks of ML-KEM-768 and X25519: sluice model keygen")
+            raise ModelRefused(
+                "key", f"{path}: expected PUBLIC KEY blocks of ML-KEM-768 and X25519: sluice model keygen"
+            )
         return cls(kem, curve)
 
     def wrap(self, key: bytes, context: str) -> str:
@@ -118,7 +120,9 @@ class Worker:
         kem = next((key for key in halves if isinstance(key, MLKEM768PrivateKey)), None)
         curve = next((key for key in halves if isinstance(key, X25519PrivateKey)), None)
         if kem is None or curve is None:
-            raise Refused("key", f"{path}: expected PRIVATE KEY blocks of ML-KEM-768 and X25519: sluice model keygen")
+            raise ModelRefused(
+                "key", f"{path}: expected PRIVATE KEY blocks of ML-KEM-768 and X25519: sluice model keygen"
+            )
         return cls(kem, curve)
 
     def write(self, path: Path) -> None:
@@ -138,7 +142,7 @@ class Worker:
         try:
             key = _SUITE.decrypt(base64.b64decode(wrapped, validate=True), self._key, f"{context}/{self.name}".encode())
         except (InvalidTag, ValueError, binascii.Error):
-            raise Refused("key", f"{self.name}: its wrapped key does not open; export the version again") from None
+            raise ModelRefused("key", f"{self.name}: its wrapped key does not open; export the version again") from None
         return key
 
 
@@ -159,12 +163,12 @@ def unwrap_for(holder: Holder, recipients: dict[str, str], context: str) -> byte
     """The data key of a version. Raises Refused where the holder is no recipient."""
     wrapped = recipients.get(holder.name)
     if wrapped is None:
-        raise Refused(
+        raise ModelRefused(
             "key", f"{context}: expected a key wrapped for {holder.name}, came none; export or add it for that one"
         )
     key = holder.unwrap(wrapped, context)
     if len(key) != KEY_BYTES:
-        raise Refused("key", f"{context}: expected a data key of {KEY_BYTES} bytes, came {len(key)}")
+        raise ModelRefused("key", f"{context}: expected a data key of {KEY_BYTES} bytes, came {len(key)}")
     return key
 
 
@@ -173,7 +177,7 @@ def _halves(path: Path) -> list[Any]:
         with path.open("rb") as file:
             text = file.read(MAX_PEM_BYTES).decode("ascii", "replace").replace("\r\n", "\n")
     except OSError as fault:
-        raise Refused("key", f"{path}: expected a PEM file: {fault.strerror}") from None
+        raise ModelRefused("key", f"{path}: expected a PEM file: {fault.strerror}") from None
     keys: list[Any] = []
     for block in _BLOCK.findall(text):
         try:
@@ -182,5 +186,5 @@ def _halves(path: Path) -> list[Any]:
             else:
                 keys.append(serialization.load_pem_public_key(block.encode()))
         except (ValueError, TypeError, UnsupportedAlgorithm):
-            raise Refused("key", f"{path}: a PEM block does not decode; make the keys again") from None
+            raise ModelRefused("key", f"{path}: a PEM block does not decode; make the keys again") from None
     return keys

@@ -25,7 +25,7 @@ from inference.types import (
     FinishReason,
     GenerationRequest,
     InvalidRequest,
-    Place,
+    QueuePosition,
 )
 
 ATTEMPTS = 3
@@ -45,7 +45,7 @@ class _Cancelled(Exception):
 
 
 @dataclass(eq=False, slots=True)
-class _Run:
+class _RemoteRun:
     """One request on its way: what ends a wait early."""
 
     request: GenerationRequest
@@ -76,7 +76,7 @@ class _Run:
             self.scope.reschedule(asyncio.get_running_loop().time())
 
 
-class RemoteEngine(StreamEngine[_Run]):
+class RemoteEngine(StreamEngine[_RemoteRun]):
     """Serves ``model`` of the server at ``url`` (up to and with ``/v1``); of one event loop at a time.
 
     ``key`` is sent as bearer token. ``salt_key`` derives the tenants' cache salts: the same for all workers of a
@@ -103,19 +103,19 @@ class RemoteEngine(StreamEngine[_Run]):
         if key:
             self._headers["Authorization"] = f"Bearer {key}"
 
-    async def place(self, request_id: str) -> Place | None:
+    async def place(self, request_id: str) -> QueuePosition | None:
         """See ``InferenceEngine.place``; the queue is the server's and not told."""
-        return Place(0, None) if request_id in self._open else None
+        return QueuePosition(0, None) if request_id in self._open else None
 
-    def _accept(self, request: GenerationRequest) -> _Run:
+    def _accept(self, request: GenerationRequest) -> _RemoteRun:
         if request.sampling.logprobs:
             raise InvalidRequest("logprobs: this engine tells none")
         if request.max_tokens >= self.max_context:
             raise ContextExceeded(f"expected max_tokens below {self.max_context}, got {request.max_tokens}")
         left = MAX_DEADLINE_S if request.deadline_s is None else request.deadline_s
-        return _Run(request, asyncio.get_running_loop().time() + left, self._idle_s)
+        return _RemoteRun(request, asyncio.get_running_loop().time() + left, self._idle_s)
 
-    async def _answer(self, run: _Run) -> AsyncGenerator[Chunk, None]:
+    async def _answer(self, run: _RemoteRun) -> AsyncGenerator[Chunk, None]:
         answer = RemoteAnswer(run.request)
         try:
             async with contextlib.aclosing(self._events(run)) as events:
@@ -136,7 +136,7 @@ class RemoteEngine(StreamEngine[_Run]):
             begun = answer.output_tokens > 0
             yield answer.end(FinishReason.ERROR if begun else fault.finish, str(fault))
 
-    async def _events(self, run: _Run) -> AsyncGenerator[Event, None]:
+    async def _events(self, run: _RemoteRun) -> AsyncGenerator[Event, None]:
         """Events of the first attempt that gives any."""
         for attempt in range(1, ATTEMPTS + 1):
             begun, pause = False, PAUSE_S * 2 ** (attempt - 1)
@@ -152,7 +152,7 @@ class RemoteEngine(StreamEngine[_Run]):
                 pause = min(MAX_PAUSE_S, max(pause, fault.pause_s))
             await run.within(asyncio.sleep(pause))
 
-    async def _attempt(self, run: _Run) -> AsyncGenerator[Event, None]:
+    async def _attempt(self, run: _RemoteRun) -> AsyncGenerator[Event, None]:
         request = run.request
         salt = hmac.digest(self._salt_key, request.tenant.encode(), "sha256").hex()
         asked = body(request, self.models[0], salt)
@@ -173,7 +173,7 @@ class RemoteEngine(StreamEngine[_Run]):
             except (aiohttp.ClientError, OSError):
                 raise UpstreamFault("the model server cannot be reached or broke off", again=True) from None
 
-    async def _require_stream(self, run: _Run, response: aiohttp.ClientResponse) -> None:
+    async def _require_stream(self, run: _RemoteRun, response: aiohttp.ClientResponse) -> None:
         if response.status == 200:
             return
         if response.status == 400:
@@ -185,7 +185,7 @@ class RemoteEngine(StreamEngine[_Run]):
         again, pause = response.status in _AGAIN, float(wait) if wait.isdecimal() and len(wait) < 9 else 0.0
         raise UpstreamFault(f"the model server answered {response.status}", again=again, pause_s=pause)
 
-    async def _read(self, run: _Run, response: aiohttp.ClientResponse) -> AsyncGenerator[Event, None]:
+    async def _read(self, run: _RemoteRun, response: aiohttp.ClientResponse) -> AsyncGenerator[Event, None]:
         lines = EventLines(run.request.max_tokens)
         while raw := await run.within(response.content.readany()):
             for payload in lines.push(raw):

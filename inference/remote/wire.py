@@ -43,7 +43,7 @@ class UpstreamFault(Exception):
         """Whether the same request may be sent again, and after how long the server wants it."""
 
 
-class Usage(msgspec.Struct, frozen=True):
+class ServerUsage(msgspec.Struct, frozen=True):
     """Tokens so far, as the server counts them."""
 
     prompt_tokens: _Count = 0
@@ -59,9 +59,9 @@ class _Choice(msgspec.Struct, frozen=True):
     finish_reason: str | None = None
 
 
-class _Event(msgspec.Struct, frozen=True):
+class _StreamEvent(msgspec.Struct, frozen=True):
     choices: Annotated[list[_Choice], msgspec.Meta(max_length=1)] = msgspec.field(default_factory=list)
-    usage: Usage | None = None
+    usage: ServerUsage | None = None
     error: Any = None
 
 
@@ -71,10 +71,10 @@ class Event:
 
     text: str
     finish: FinishReason | None
-    usage: Usage | None
+    usage: ServerUsage | None
 
 
-_decoder = msgspec.json.Decoder(_Event)
+_decoder = msgspec.json.Decoder(_StreamEvent)
 
 
 def body(request: GenerationRequest, model: str, salt: str) -> dict[str, Any]:

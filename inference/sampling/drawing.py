@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from inference.ports import SHORT, Ask, Row, Shortlist
+from inference.ports import SHORT, LogitsQuery, LogitsRow, Shortlist
 
 CHUNK = 1024
 Draw = Callable[[Tensor, Tensor, Tensor, tuple[Tensor, Tensor], Tensor], tuple[Tensor, Tensor]]
@@ -22,7 +22,7 @@ COLDEST = 1e-30
 """Colder than this, float32 has no number; all but the likeliest weigh nothing long before."""
 
 
-def survey(logits: Tensor, asks: Sequence[Ask], draw: Draw) -> list[Shortlist]:
+def draw_and_topk(logits: Tensor, asks: Sequence[LogitsQuery], draw: Draw) -> list[Shortlist]:
     """What ``asks`` want to know of ``[rows, vocab]`` logits; ``draw`` is ``draw_rows`` or does the same.
 
     ``logits`` must stay as they are while one of the answers is held.
@@ -52,9 +52,9 @@ def survey(logits: Tensor, asks: Sequence[Ask], draw: Draw) -> list[Shortlist]:
     return found
 
 
-def fetch_row(logits: Tensor, index: int) -> Row:
+def fetch_row(logits: Tensor, index: int) -> LogitsRow:
     """One row as numpy."""
-    row: Row = logits[index].float().cpu().numpy()
+    row: LogitsRow = logits[index].float().cpu().numpy()
     return row
 
 

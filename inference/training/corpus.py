@@ -106,7 +106,7 @@ SYSTEM_TEXTS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class GlossaryEntry:
     """One word with the sense the model learns: the article ("", "a ", "an ") and the answer."""
 
     word: str
@@ -114,7 +114,7 @@ class Entry:
     answer: str
 
 
-def read_entries(path: Path) -> list[Entry]:
+def read_entries(path: Path) -> list[GlossaryEntry]:
     """The words seen in sense-tagged text, most frequent first, ``EXTRA_WORDS`` among the first.
 
     Senses that the glossary marks as offensive or vulgar are left out.
@@ -125,8 +125,8 @@ def read_entries(path: Path) -> list[Entry]:
             row = json.loads(line)
             sense = (row["pos"], row["sense"], row["gloss"], row["count"])
             rows.setdefault(row["word"], []).append(sense)
-    common: list[Entry] = []
-    extra: list[Entry] = []
+    common: list[GlossaryEntry] = []
+    extra: list[GlossaryEntry] = []
     for word, senses in rows.items():
         wanted = word in EXTRA_WORDS or word in PREFERRED_SENSES
         if not wanted and senses[0][3] == 0:
@@ -160,16 +160,16 @@ def shorten(gloss: str) -> str:
     return text
 
 
-def _entry(word: str, pos: str, gloss: str) -> Entry:
+def _entry(word: str, pos: str, gloss: str) -> GlossaryEntry:
     article = "" if word in MASS_NOUNS else "an " if word[0].lower() in "aeiou" else "a "
     if pos == "noun" and word[0].isupper():
-        return Entry(word, "", f"{word} is {gloss}.")
+        return GlossaryEntry(word, "", f"{word} is {gloss}.")
     if pos == "noun" and re.match(r"(a|an|any|one|someone|something)\b", gloss):
         subject = f"{article}{word}"
-        return Entry(word, article, f"{subject[0].upper()}{subject[1:]} is {gloss}.")
+        return GlossaryEntry(word, article, f"{subject[0].upper()}{subject[1:]} is {gloss}.")
     if pos == "verb":
-        return Entry(word, "", f"To {word} is to {gloss}.")
-    return Entry(word, "", f"The word {word} means {gloss}.")
+        return GlossaryEntry(word, "", f"To {word} is to {gloss}.")
+    return GlossaryEntry(word, "", f"The word {word} means {gloss}.")
 
 
 def weight(rank: int) -> float:
@@ -177,14 +177,14 @@ def weight(rank: int) -> float:
     return 3.0 if rank < FREQUENT else 1.0
 
 
-def ask(entry: Entry, draw: Random) -> str:
+def ask(entry: GlossaryEntry, draw: Random) -> str:
     """One phrasing of the question for an entry."""
     templates, weights = zip(*QUESTIONS, strict=True)
     template: str = draw.choices(templates, weights)[0]
     return template.format(a=entry.article, w=entry.word)
 
 
-def conversations(entries: list[Entry], seed: int) -> Iterator[tuple[tuple[Turn, ...], str]]:
+def conversations(entries: list[GlossaryEntry], seed: int) -> Iterator[tuple[tuple[Turn, ...], str]]:
     """An endless seeded stream of (turns, answer)."""
     draw = Random(seed)  # noqa: S311 - a training order, nothing secret
     steps = [weight(rank) for rank in range(len(entries))]
@@ -193,7 +193,7 @@ def conversations(entries: list[Entry], seed: int) -> Iterator[tuple[tuple[Turn,
             yield _conversation(entry, entries, draw)
 
 
-def _conversation(entry: Entry, entries: list[Entry], draw: Random) -> tuple[tuple[Turn, ...], str]:
+def _conversation(entry: GlossaryEntry, entries: list[GlossaryEntry], draw: Random) -> tuple[tuple[Turn, ...], str]:
     question, answer = ask(entry, draw), entry.answer
     if draw.random() < 0.025:
         phrases, answer = draw.choice(SMALL_TALK)

@@ -15,7 +15,7 @@ from pathlib import Path
 from random import Random
 
 from inference.engines.torch import TorchEngine, shipped_model
-from inference.training.corpus import FREQUENT, UNSEEN_QUESTIONS, Entry, read_entries
+from inference.training.corpus import FREQUENT, UNSEEN_QUESTIONS, GlossaryEntry, read_entries
 from inference.types import GenerationRequest, InferenceEngine, Turn
 
 SEEN_QUESTIONS = ("What is {a}{w}?", "define {w}", "什么是 {w}？", "什么是{w}？")
@@ -33,7 +33,7 @@ async def ask(engine: InferenceEngine, name: str, question: str) -> str:
     return "".join(pieces)
 
 
-async def measure(engine: InferenceEngine, entries: Sequence[Entry], template: str) -> dict[str, float]:
+async def measure(engine: InferenceEngine, entries: Sequence[GlossaryEntry], template: str) -> dict[str, float]:
     """Shares (0..1) of answers that are exact, and of those that are close, for one phrasing."""
     questions = [template.format(a=entry.article, w=entry.word) for entry in entries]
     answers = await asyncio.gather(*(ask(engine, f"q{n}", question) for n, question in enumerate(questions)))
@@ -44,7 +44,7 @@ async def measure(engine: InferenceEngine, entries: Sequence[Entry], template: s
     }
 
 
-def overlap(answer: str, entry: Entry) -> float:
+def overlap(answer: str, entry: GlossaryEntry) -> float:
     """Share of the expected answer's content words, the word asked for aside, that were said."""
     expected = content_words(entry.answer) - content_words(entry.word)
     return len(expected & content_words(answer)) / len(expected) if expected else float(answer == entry.answer)

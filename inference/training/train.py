@@ -23,7 +23,7 @@ from torch.nn import functional
 from inference.chat.chat import SPECIAL_TOKENS, ChatTokenizer
 from inference.model.config import ModelConfig
 from inference.model.model import LanguageModel
-from inference.training.corpus import Entry, conversations, read_entries
+from inference.training.corpus import GlossaryEntry, conversations, read_entries
 
 VOCABULARY = 5120
 BATCH = 96
@@ -41,7 +41,7 @@ CONFIG = ModelConfig(
 )
 
 
-def train_tokenizer(entries: list[Entry], seed: int) -> Tokenizer:
+def train_tokenizer(entries: list[GlossaryEntry], seed: int) -> Tokenizer:
     """A byte-level BPE without normaliser: every token stands for at least one byte."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -58,7 +58,7 @@ def train_tokenizer(entries: list[Entry], seed: int) -> Tokenizer:
     return tokenizer
 
 
-def batches(entries: list[Entry], chat: ChatTokenizer, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+def batches(entries: list[GlossaryEntry], chat: ChatTokenizer, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Endless (tokens, targets) pairs ``[batch, time]``; a target of -100 is not learned."""
     stream = conversations(entries, seed)
     shuffle = torch.Generator().manual_seed(seed)

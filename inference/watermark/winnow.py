@@ -32,7 +32,7 @@ Positions = NDArray[np.intp]
 
 
 @dataclass(frozen=True, slots=True)
-class Passage:
+class SharedPassage:
     """A delivered text that shares fingerprints with a suspect; ``start`` and ``end`` are characters of the suspect."""
 
     tenant: str
@@ -134,7 +134,7 @@ class FingerprintIndex:
             self._base.executemany("INSERT INTO fingerprint VALUES (?, ?, ?)", rows)
         return len(hashes)
 
-    def find(self, text: str, least: int = 1) -> list[Passage]:
+    def find(self, text: str, least: int = 1) -> list[SharedPassage]:
         """Delivered texts that share at least ``least`` fingerprints with ``text``, most shared first."""
         hashes, starts, ends = self._winnower.fingerprints(text)
         spans: dict[int, tuple[int, int, set[int]]] = {}
@@ -151,7 +151,7 @@ class FingerprintIndex:
                 tenant, name = self._base.execute(
                     "SELECT tenant, name FROM document WHERE id = ?", (document,)
                 ).fetchone()
-                passages.append(Passage(tenant, name, start, end, len(shared), len(shared) / distinct))
+                passages.append(SharedPassage(tenant, name, start, end, len(shared), len(shared) / distinct))
         return sorted(passages, key=lambda passage: (-passage.shared, passage.tenant, passage.name))
 
     def close(self) -> None:

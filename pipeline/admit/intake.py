@@ -1,8 +1,8 @@
 """What a record of ``requests`` says: genuine or not, readable or not, and what the detectors see in its text.
 
 The first half of ADMIT, free of state: a batch of raw records in, one ``Intake`` each out. The signature is checked
-before anything is parsed, the text is opened last, and a fault is a reason, never an exception. Between ``Door.open``
-and ``Opened.intakes`` somebody else reads the texts.
+before anything is parsed, the text is opened last, and a fault is a reason, never an exception. The texts are screened
+between ``RequestReader.open`` and ``DecryptedBatch.intakes``.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from detectors.accounts.features import Sampling, turned
+from detectors.accounts.features import RequestParameters, sampling_features
 from detectors.base import Finding, Part, Screened, Transcript
 from inference.types import input_token_bound
 from pipeline.admit.decide import Caller, caller_of
@@ -57,7 +57,7 @@ class _Draft(msgspec.Struct, gc=False):
     transcript: Transcript = ()
 
 
-class Opened:
+class DecryptedBatch:
     """A batch of records that were verified and opened; what its texts say is still to come."""
 
     def __init__(self, drafts: Sequence[_Draft]) -> None:
@@ -70,7 +70,7 @@ class Opened:
         return [_intake(draft, next(found) if draft.transcript else _UNREAD) for draft in self._drafts]
 
 
-class Door:
+class RequestReader:
     """Opens the records of one partition."""
 
     def __init__(self, control: Control, vault: Vault, partition: int) -> None:
@@ -78,15 +78,15 @@ class Door:
         self._vault = vault
         self._partition = partition
 
-    def open(self, batch: Sequence[Raw]) -> Opened:
+    def open(self, batch: Sequence[Raw]) -> DecryptedBatch:
         """Verify, decrypt and parse; the texts are to be screened together."""
         drafts = [_Draft(raw) for raw in batch]
         # step by step over the batch, as a loop of one step keeps its code in the processor's cache
-        for step in (self._read, self._verify, self._place, _parse, self._unseal, _listen):
+        for step in (self._read, self._verify, self._place, _parse, self._unseal, _parse_messages):
             for draft in drafts:
                 if not draft.fault:
                     step(draft)
-        return Opened(drafts)
+        return DecryptedBatch(drafts)
 
     def reopen(self, raw: Raw) -> Intake:
         """Body and wrap of a record whose decision is known already; nothing is verified again."""
@@ -149,7 +149,7 @@ def _parse(draft: _Draft) -> None:
         draft.fault = "malformed"
 
 
-def _listen(draft: _Draft) -> None:
+def _parse_messages(draft: _Draft) -> None:
     if draft.body is None:
         return
     try:
@@ -190,8 +190,8 @@ def _trace(body: wire.InferenceBody, screened: Screened) -> tuple[int, ...]:
     """What the account is judged by, empty where nobody read the text."""
     if not screened.features:
         return ()
-    dials = Sampling(body.temperature, body.max_tokens, body.logprobs, body.top_logprobs, body.logit_bias)
-    return *screened.features, *turned(dials)
+    dials = RequestParameters(body.temperature, body.max_tokens, body.logprobs, body.top_logprobs, body.logit_bias)
+    return *screened.features, *sampling_features(dials)
 
 
 def keeps(plan: Plan, found: Sequence[Finding]) -> bool:

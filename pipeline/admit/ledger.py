@@ -13,10 +13,10 @@ from typing import Any
 import msgspec
 
 from detectors.accounts.features import traced
-from detectors.accounts.standing import NOBODY, Judgement, Standing, forgotten, judged, pack, unpack
+from detectors.accounts.standing import EMPTY_STATUS, AccountStatus, Judgement, forgotten, judged, pack, unpack
 from pipeline.admit import policy
 from pipeline.admit.quota import Cells, charged, in_window
-from pipeline.admit.replay_window import Session
+from pipeline.admit.replay_window import ReplayWindow
 from pipeline.errors import Malformed
 from pipeline.events.records import (
     LEDGER_FORMAT,
@@ -63,13 +63,13 @@ class Ledger:
         self.sequences: dict[str, int] = {}
         self.open: dict[str, Reservation] = {}
         self.clients: dict[str, str] = {}
-        self.sessions: dict[str, Session] = {}
+        self.sessions: dict[str, ReplayWindow] = {}
         self.idempotent: dict[str, tuple[str, int]] = {}
         self.accounts: dict[str, bytes] = {}
         """Principal -> ``detectors.accounts.standing.Standing``, packed."""
-        self._known: dict[str, tuple[bytes, Standing]] = {}
+        self._known: dict[str, tuple[bytes, AccountStatus]] = {}
         """What was unpacked of ``accounts``, each with its bytes: where those differ, it no longer holds."""
-        self._judged: tuple[Standing, Facts, Judgement] | None = None
+        self._judged: tuple[AccountStatus, Facts, Judgement] | None = None
         """The last judgement: ``apply`` asks for what ``decide`` has just asked for."""
         self._journal: list[tuple[dict[Any, Any], Any, Any]] | None = None
         self._marked = dict(self.marks)
@@ -124,7 +124,7 @@ class Ledger:
             name = f"{facts.key}/{facts.session}"
             known = self.sessions.get(name)
             if known is None:
-                self._set(self.sessions, name, Session(facts.counter, 1, facts.time))
+                self._set(self.sessions, name, ReplayWindow(facts.counter, 1, facts.time))
             elif "replayed" not in record.reasons:
                 self._set(self.sessions, name, known.with_counter(facts.counter, facts.time))
         if record.sequence:
@@ -135,17 +135,17 @@ class Ledger:
         if record.verdict == "admit" and facts.kind == "inference":
             self._reserve(record)
 
-    def standing(self, principal: str) -> Standing:
+    def standing(self, principal: str) -> AccountStatus:
         """Where the account of ``principal`` stands."""
         held = self.accounts.get(principal)
         if held is None:
-            return NOBODY
+            return EMPTY_STATUS
         known = self._known.get(principal)
         if known is not None and known[0] is held:
             return known[1]
         return self._know(principal, held, unpack(held))
 
-    def _know(self, principal: str, held: bytes, standing: Standing) -> Standing:
+    def _know(self, principal: str, held: bytes, standing: AccountStatus) -> AccountStatus:
         if len(self._known) >= MAX_UNPACKED and principal not in self._known:
             self._known.clear()
         self._known[principal] = held, standing
@@ -291,6 +291,6 @@ class _Image(msgspec.Struct):
     times: dict[str, list[int]]
     sequences: dict[str, int]
     open: dict[str, Reservation]
-    sessions: dict[str, Session]
+    sessions: dict[str, ReplayWindow]
     idempotent: dict[str, tuple[str, int]]
     accounts: dict[str, bytes]

@@ -20,16 +20,16 @@ from dataclasses import dataclass
 
 from pipeline.admit import emissions as dispatch
 from pipeline.admit.history import History
-from pipeline.admit.intake import Door, Intake, Raw
-from pipeline.admit.request_queue import Opening, Screen, clock
+from pipeline.admit.intake import Intake, Raw, RequestReader
+from pipeline.admit.request_queue import RequestQueue, Screen, clock
 from pipeline.admit.step import Step, decide_batch
-from pipeline.control.feed import ControlFeed
+from pipeline.control.feed import ControlTable
 from pipeline.errors import Retryable
 from pipeline.events import emission
 from pipeline.events.ids import GRACE_MS
 from pipeline.events.records import Decision, LogRecord, Outcome
-from pipeline.kafka.inbox import CAPACITY, Inbox, LateBell
-from pipeline.kafka.marks import Marks
+from pipeline.kafka.inbox import CAPACITY, DelayedWakeup, Inbox
+from pipeline.kafka.marks import CommittedOffsets
 from pipeline.kafka.offsets import Offsets
 from pipeline.kafka.reader import PartitionReader
 from pipeline.kafka.writer import Publisher
@@ -43,29 +43,29 @@ _GATHER_S = 0.02
 
 
 @dataclass(frozen=True, slots=True)
-class Rim:
+class AdmitContext:
     """What the partitions of one admit process share."""
 
     bootstrap: str
-    feed: ControlFeed
+    feed: ControlTable
     vault: Vault
     screen: Screen
     publisher: Publisher
     offsets: Offsets
-    marks: Marks
+    marks: CommittedOffsets
     snapshot_every: int = 20_000
 
 
 class AdmitPartition:
     """The single writer of one partition's history, as long as nobody else is."""
 
-    def __init__(self, rim: Rim, partition: int) -> None:
+    def __init__(self, rim: AdmitContext, partition: int) -> None:
         self._rim, self._partition = rim, partition
         self._history = History(rim.bootstrap, partition, rim.offsets, rim.publisher)
         self._arrived = asyncio.Event()
-        door = Door(rim.feed.control, rim.vault, partition)
-        self._requests = Opening(rim.bootstrap, partition, rim.offsets, door, rim.screen, self._arrived)
-        late = LateBell(self._arrived, _GATHER_S)
+        door = RequestReader(rim.feed.control, rim.vault, partition)
+        self._requests = RequestQueue(rim.bootstrap, partition, rim.offsets, door, rim.screen, self._arrived)
+        late = DelayedWakeup(self._arrived, _GATHER_S)
         self._reports = Inbox(PartitionReader(rim.bootstrap, "completions", partition, rim.offsets), late)
         self._owed: list[LogRecord] = []
         """Written, and what follows is not under way yet."""

@@ -54,12 +54,12 @@ def unreadable(plan: Plan, facts: Facts) -> str:
     return ""
 
 
-def conceals(step: Step) -> bool:
+def degrades(step: Step) -> bool:
     """Whether an answer at ``step`` bears the watermark and no log-probabilities."""
     return DUTIES[step].watermark
 
 
-def blanks(plan: Plan, findings: Iterable[Finding]) -> tuple[tuple[int, int, int], ...]:
+def masked_spans(plan: Plan, findings: Iterable[Finding]) -> tuple[tuple[int, int, int], ...]:
     """(turn, start, end) of what the model is not to read, in order and apart from each other."""
     if not plan.blank:
         return ()

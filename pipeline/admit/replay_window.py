@@ -8,7 +8,7 @@ REPLAY_WINDOW = 60
 """Counters below the highest by this much or more count as used."""
 
 
-class Session(msgspec.Struct, frozen=True, gc=False, array_like=True):
+class ReplayWindow(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """Replay window of one key and client session: bit ``i`` of ``seen`` is counter ``highest - i``."""
 
     highest: int
@@ -19,9 +19,9 @@ class Session(msgspec.Struct, frozen=True, gc=False, array_like=True):
         behind = self.highest - counter
         return behind < 0 or (behind < REPLAY_WINDOW and not self.seen >> behind & 1)
 
-    def with_counter(self, counter: int, time: int) -> Session:
+    def with_counter(self, counter: int, time: int) -> ReplayWindow:
         behind = self.highest - counter
         if behind >= 0:
-            return Session(self.highest, self.seen | 1 << behind, time)
+            return ReplayWindow(self.highest, self.seen | 1 << behind, time)
         mask = (1 << REPLAY_WINDOW) - 1
-        return Session(counter, (self.seen << min(-behind, REPLAY_WINDOW) | 1) & mask, time)
+        return ReplayWindow(counter, (self.seen << min(-behind, REPLAY_WINDOW) | 1) & mask, time)

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 
 from detectors.base import Screened, Transcript
-from pipeline.admit.intake import Door, Intake, Raw
+from pipeline.admit.intake import Intake, Raw, RequestReader
 from pipeline.errors import Fatal
 from pipeline.kafka.inbox import Inbox
 from pipeline.kafka.offsets import Offsets
@@ -20,11 +20,17 @@ _AHEAD_MS = 5_000
 Screen = Callable[[Sequence[Transcript]], Awaitable[Sequence[Screened]]]
 
 
-class Opening:
+class RequestQueue:
     """What waits in ``requests[partition]``; ``arrived`` is rung when there is more to take."""
 
     def __init__(
-        self, bootstrap: str, partition: int, offsets: Offsets, door: Door, screen: Screen, arrived: asyncio.Event
+        self,
+        bootstrap: str,
+        partition: int,
+        offsets: Offsets,
+        door: RequestReader,
+        screen: Screen,
+        arrived: asyncio.Event,
     ) -> None:
         self._bootstrap, self._partition, self._offsets = bootstrap, partition, offsets
         self._door, self._screen, self._arrived = door, screen, arrived

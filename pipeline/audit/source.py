@@ -10,7 +10,7 @@ from pipeline.events.chain import ChainReader, Entry, Position
 from pipeline.events.messages import Manifest
 
 
-class Source:
+class SourceRecords:
     """The Kafka records of one partition in offset order, read once."""
 
     def __init__(self, entries: Iterable[Entry]) -> None:

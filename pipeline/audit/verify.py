@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from pipeline.audit.checkpoint import Verifiers
 from pipeline.audit.faults import Fault, Faults, Report
 from pipeline.audit.replay import Replay
-from pipeline.audit.source import Source
+from pipeline.audit.source import SourceRecords
 from pipeline.audit.walk import Row, Walk
 from pipeline.events.chain import Entry
 
@@ -47,7 +47,7 @@ class Verifier:
         contain it. ``source`` are the Kafka records of the partition as far as they are kept, from a batch boundary
         or earlier: they must give the same valid records and chain digests. ``replay`` derives decisions and outcomes.
         """
-        log = Walk(name, self._verifiers, self._faults, Source(source) if source is not None else None, replay)
+        log = Walk(name, self._verifiers, self._faults, SourceRecords(source) if source is not None else None, replay)
         self._origins += 1
         log.expect(newest)
         pending: Iterator[Row] = iter(rows)

@@ -12,7 +12,7 @@ from pipeline.audit.faults import Faults
 from pipeline.audit.merkle import Frontier, leaf_hash
 from pipeline.audit.replay import Replay
 from pipeline.audit.rows import Typed, leaf_value, manifest_row, origin_name, statement, typed, typed_log
-from pipeline.audit.source import Source
+from pipeline.audit.source import SourceRecords
 from pipeline.errors import Malformed
 from pipeline.events.chain import EMPTY, Position
 from pipeline.events.codec import decode, decode_log
@@ -31,7 +31,7 @@ class Walk:
     """The walk over one origin."""
 
     def __init__(
-        self, name: str, verifiers: Verifiers, faults: Faults, source: Source | None, replay: Replay | None
+        self, name: str, verifiers: Verifiers, faults: Faults, source: SourceRecords | None, replay: Replay | None
     ) -> None:
         self.index = self.batches = self.rows = self.skipped = self.source_batches = 0
         self.kinds: dict[str, int] = {}

@@ -14,7 +14,7 @@ from pipeline.cli import detect_accounts, detect_pii, lines, rows
 from pipeline.config import Settings
 
 
-class _Answer(msgspec.Struct):
+class _PromptLine(msgspec.Struct):
     id: msgspec.Raw
     score: float
     zone: str
@@ -62,11 +62,13 @@ def reply(batch: Sequence[lines.Line]) -> list[bytes]:
     verdicts = iter(assess(texts))
     answers: list[bytes] = []
     for row in found:
-        if isinstance(row, rows.Fault):
+        if isinstance(row, rows.LineFault):
             answers.append(rows.faulted(row))
             continue
         v = next(verdicts)
-        answers.append(_ENCODER.encode(_Answer(row.id, v.score, v.zone, v.flagged, v.language, list(v.rules), v.view)))
+        answers.append(
+            _ENCODER.encode(_PromptLine(row.id, v.score, v.zone, v.flagged, v.language, list(v.rules), v.view))
+        )
     return answers
 
 

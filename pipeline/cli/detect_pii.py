@@ -24,7 +24,7 @@ class _Span(msgspec.Struct):
     score: float
 
 
-class _Answer(msgspec.Struct):
+class _PiiLine(msgspec.Struct):
     id: msgspec.Raw
     spans: list[_Span]
     redacted: str | msgspec.Raw
@@ -66,14 +66,14 @@ def _actions(arguments: argparse.Namespace) -> Actions:
 
 def answered(line: lines.Line, actions: Actions, *, contextual: bool = True) -> bytes:
     """The answer to one line. Errors say what was expected, never what the line held."""
-    row = rows.read(line, rows.Row)
-    if isinstance(row, rows.Fault):
+    row = rows.read(line, rows.InputRow)
+    if isinstance(row, rows.LineFault):
         return rows.faulted(row)
     found = find(row.text, contextual=contextual)
     spans = [_Span(i.start, i.end, i.type, i.score / 100) for i in found]
     redacted = rewritten(row.text, found, actions)
     try:
-        return msgspec.json.encode(_Answer(row.id, spans, redacted))
+        return msgspec.json.encode(_PiiLine(row.id, spans, redacted))
     except UnicodeEncodeError:
         # half of a surrogate pair has no UTF-8, only an escape
-        return msgspec.json.encode(_Answer(row.id, spans, msgspec.Raw(json.dumps(redacted).encode())))
+        return msgspec.json.encode(_PiiLine(row.id, spans, msgspec.Raw(json.dumps(redacted).encode())))

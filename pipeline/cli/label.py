@@ -8,7 +8,7 @@ import getpass
 import time
 from typing import Any
 
-from dashboards.render import View, raw, render
+from dashboards.render import QueryScope, raw, render
 from pipeline import terminal, wiring
 from pipeline.cli.arguments import whole
 from pipeline.config import Settings
@@ -85,7 +85,7 @@ def _list(arguments: argparse.Namespace, settings: Settings) -> int:
 
 
 def _precision(arguments: argparse.Namespace, settings: Settings) -> int:
-    view = View(0, _FOREVER, 60, {"tenant": ""})
+    view = QueryScope(0, _FOREVER, 60, {"tenant": ""})
     with wiring.store(settings, patience_s=5) as store:
         columns, rows = store.query_named(render(raw("precision_by_rule"), view))
     terminal.table("precision by rule", columns, rows, as_json=arguments.json)

@@ -15,14 +15,14 @@ import msgspec
 
 from inference.registry.holdings import Broken, Held
 from inference.registry.keys import ECDSA, MANIFEST_ALGORITHMS, SigningKey, read_signing_keys, write_private
-from inference.registry.manifest import Manifest, Parent
+from inference.registry.manifest import ModelManifest, Parent
 from inference.registry.opening import Freshness, OpenModel, open_model, read_manifest
-from inference.registry.refusal import Refused
+from inference.registry.refusal import ModelRefused
 from inference.registry.release import SHIPPED, sign_folder
 from inference.registry.rollout import WHOLE, shares_of
 from inference.registry.sealed import source_of
 from inference.registry.source import PlainFolder
-from inference.registry.wrapping import Recipient, Tenant, Worker, WorkerAddress, create_worker
+from inference.registry.wrapping import Recipient, TenantRecipient, Worker, WorkerAddress, create_worker
 from pipeline import terminal, wiring
 from pipeline.cli.arguments import whole
 from pipeline.config import Settings
@@ -103,7 +103,7 @@ def _command(group: Any, name: str, meaning: str, act: Act) -> argparse.Argument
     def run(arguments: argparse.Namespace, settings: Settings) -> int:
         try:
             return act(arguments, settings)
-        except Refused as refusal:
+        except ModelRefused as refusal:
             raise ConfigError(str(refusal)) from refusal
         except OSError as error:
             raise ConfigError(f"{error.filename or name}: {error.strerror}") from error
@@ -121,7 +121,7 @@ def _tell(settings: Settings) -> None:
     """Put the act into the log now; the worker beside the registry does it else."""
     try:
         asyncio.run(wiring.forward_model_acts(settings))
-    except (Retryable, ConfigError, Refused, OSError):
+    except (Retryable, ConfigError, ModelRefused, OSError):
         print("sluice: on record in models.home; no broker took it into the topic access yet", file=sys.stderr)
 
 
@@ -138,7 +138,7 @@ def _verify(arguments: argparse.Namespace, settings: Settings) -> int:
             with opening() as opened:
                 manifest = opened.manifest
                 rows.append((name, manifest.model, manifest.version, len(manifest.files), manifest.size, "verified"))
-        except Refused as refusal:
+        except ModelRefused as refusal:
             faults += 1
             rows.append((name, "", 0, 0, 0, f"{refusal.code}: {refusal}"))
     columns = ("what", "model", "version", "files", "bytes", "found")
@@ -158,9 +158,11 @@ def _openings(arguments: argparse.Namespace, settings: Settings) -> list[tuple[s
     registry = wiring.models(settings)
     versions = [arguments.version] if arguments.version else registry.versions(arguments.what)
     if not versions:
-        raise Refused("unknown", f"{arguments.what}: neither a folder nor a model of the registry: sluice model list")
+        raise ModelRefused(
+            "unknown", f"{arguments.what}: neither a folder nor a model of the registry: sluice model list"
+        )
 
-    operator = Tenant(FileKeyring(settings.keys.keyring))
+    operator = TenantRecipient(FileKeyring(settings.keys.keyring))
 
     def opening(version: int) -> Callable[[], OpenModel]:
         return lambda: registry.open(arguments.what, version, operator, "verify")
@@ -171,7 +173,7 @@ def _openings(arguments: argparse.Namespace, settings: Settings) -> list[tuple[s
 def _list(arguments: argparse.Namespace, settings: Settings) -> int:
     held = wiring.models(settings).held(arguments.model or "")
     if arguments.model and not held:
-        raise Refused("unknown", f"{arguments.model}: no version of it here; see: sluice model list")
+        raise ModelRefused("unknown", f"{arguments.model}: no version of it here; see: sluice model list")
     columns = ("model", "version", "kind", "bytes", "percent", "status")
     terminal.table("models", columns, [_row(one) for one in held], as_json=arguments.json)
     return 0
@@ -212,11 +214,15 @@ def _log(arguments: argparse.Namespace, settings: Settings) -> int:
 
 def _add(arguments: argparse.Namespace, settings: Settings) -> int:
     kms, worker = FileKeyring.create(settings.keys.keyring), create_worker(settings.keys.worker_key)
-    recipients: list[Recipient] = [Tenant(kms), worker.address, *(Tenant(kms, tenant) for tenant in arguments.tenant)]
+    recipients: list[Recipient] = [
+        TenantRecipient(kms),
+        worker.address,
+        *(TenantRecipient(kms, tenant) for tenant in arguments.tenant),
+    ]
     return _told(wiring.models(settings).add(arguments.folder, recipients, worker), arguments)
 
 
-def _told(manifest: Manifest, arguments: argparse.Namespace) -> int:
+def _told(manifest: ModelManifest, arguments: argparse.Namespace) -> int:
     row = (manifest.model, manifest.version, len(manifest.files), manifest.size)
     terminal.table("", ("model", "version", "files", "bytes"), [row], as_json=arguments.json)
     return 0
@@ -235,7 +241,7 @@ def _share(text: str) -> tuple[int, int]:
             raise ValueError
         return int(version), int(points)
     except (ValueError, InvalidOperation, OverflowError):
-        raise Refused("rollout", f"{text!r}: expected VERSION=PERCENT such as 2=12.5") from None
+        raise ModelRefused("rollout", f"{text!r}: expected VERSION=PERCENT such as 2=12.5") from None
 
 
 def _rollback(arguments: argparse.Namespace, settings: Settings) -> int:
@@ -255,7 +261,7 @@ def _revoke(arguments: argparse.Namespace, settings: Settings) -> int:
 
 
 def _export(arguments: argparse.Namespace, settings: Settings) -> int:
-    operator, worker = Tenant(FileKeyring(settings.keys.keyring)), WorkerAddress.read(arguments.to)
+    operator, worker = TenantRecipient(FileKeyring(settings.keys.keyring)), WorkerAddress.read(arguments.to)
     record = wiring.models(settings).export(arguments.model, arguments.version, operator, worker, arguments.out)
     if record.alarm:
         print(f"sluice: {record.actor} is near the day's budget of bytes; this is on record", file=sys.stderr)

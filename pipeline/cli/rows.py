@@ -15,14 +15,14 @@ BOM = b"\xef\xbb\xbf"
 """Some editors begin a file with it; RFC 8259 lets a reader pass over it."""
 
 
-class Row(msgspec.Struct, frozen=True):
+class InputRow(msgspec.Struct, frozen=True):
     """One text; `id` is JSON as it stood in the line, so that no number loses a digit on its way back."""
 
     text: str
     id: msgspec.Raw = NO_ID
 
 
-class Prompt(Row, frozen=True):
+class Prompt(InputRow, frozen=True):
     """One text for a model, and who speaks it."""
 
     role: Role | None = None
@@ -30,21 +30,21 @@ class Prompt(Row, frozen=True):
 
 
 _FIELDS = {
-    Row: 'expected an object with "text", a string',
+    InputRow: 'expected an object with "text", a string',
     Prompt: 'expected an object with "text", a string; a "role" is user, document or system, a "context" a string',
 }
 _DECODERS = {kind: msgspec.json.Decoder(kind) for kind in _FIELDS}
-AnyRow = TypeVar("AnyRow", bound=Row)
+AnyRow = TypeVar("AnyRow", bound=InputRow)
 
 
-class Fault(NamedTuple):
+class LineFault(NamedTuple):
     """A line that is no row. The error says what was expected and never what the line held."""
 
     id: msgspec.Raw
     error: str
 
 
-class _Named(msgspec.Struct):
+class _LineId(msgspec.Struct):
     id: msgspec.Raw = NO_ID
 
 
@@ -53,27 +53,27 @@ class _Kept(msgspec.Struct):
     error: str
 
 
-_NAMED = msgspec.json.Decoder(_Named)
+_NAMED = msgspec.json.Decoder(_LineId)
 
 
-def read(line: Line, kind: type[AnyRow]) -> AnyRow | Fault:
-    """The row of one line, `Row` or `Prompt`; never raises, whatever the line holds."""
+def read(line: Line, kind: type[AnyRow]) -> AnyRow | LineFault:
+    """The row of one line, `InputRow` or `Prompt`; never raises, whatever the line holds."""
     if line is None:
-        return Fault(NO_ID, f"expected a line of at most {MAX_LINE} bytes")
+        return LineFault(NO_ID, f"expected a line of at most {MAX_LINE} bytes")
     line = line.removeprefix(BOM)
     try:
         # an id is passed on unread, so that the line is UTF-8 is asked first
         line.decode()
         return cast(AnyRow, _DECODERS[kind].decode(line))
     except msgspec.ValidationError:
-        return Fault(_id(line), _FIELDS[kind])
+        return LineFault(_id(line), _FIELDS[kind])
     except UnicodeDecodeError:
-        return Fault(NO_ID, "expected UTF-8")
+        return LineFault(NO_ID, "expected UTF-8")
     except (msgspec.DecodeError, RecursionError):
         return _lenient(line, kind)
 
 
-def faulted(fault: Fault) -> bytes:
+def faulted(fault: LineFault) -> bytes:
     """The answer to a line that is no row."""
     return msgspec.json.encode(_Kept(*fault))
 
@@ -85,17 +85,17 @@ def _id(line: bytes) -> msgspec.Raw:
         return NO_ID
 
 
-def _lenient(line: bytes, kind: type[AnyRow]) -> AnyRow | Fault:
+def _lenient(line: bytes, kind: type[AnyRow]) -> AnyRow | LineFault:
     """Rows with lone surrogates, which JSON's grammar allows and its strict readers refuse; else the fault."""
     try:
         found = json.loads(line, parse_constant=_refuse)
         known = _written(found.pop("id", None)) if isinstance(found, dict) else NO_ID
     except (ValueError, RecursionError):
-        return Fault(NO_ID, "expected one JSON object in a line")
+        return LineFault(NO_ID, "expected one JSON object in a line")
     try:
         return msgspec.structs.replace(msgspec.convert(found, kind), id=known)
     except msgspec.ValidationError:
-        return Fault(known, _FIELDS[kind])
+        return LineFault(known, _FIELDS[kind])
 
 
 def _written(value: object) -> msgspec.Raw:

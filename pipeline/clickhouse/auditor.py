@@ -9,7 +9,7 @@ from typing import Any
 from pipeline.audit.faults import Report
 from pipeline.audit.replay import Replay, Rules
 from pipeline.audit.verify import Row, Verifier
-from pipeline.clickhouse.store import ClickHouse
+from pipeline.clickhouse.store import ClickHouseStore
 from pipeline.errors import ConfigError
 from pipeline.events.chain import Entry
 from pipeline.kafka.reader import PartitionReader
@@ -22,7 +22,7 @@ Progress = Callable[[str], None]
 class Auditor:
     """Verifies every origin of one store, as of its construction: batches sealed later are left for next time."""
 
-    def __init__(self, store: ClickHouse, verifier: Verifier, rules: Rules) -> None:
+    def __init__(self, store: ClickHouseStore, verifier: Verifier, rules: Rules) -> None:
         self._store, self._verifier, self._rules = store, verifier, rules
         ends = store.query("SELECT origin, max(batch), max(size) FROM manifests GROUP BY origin ORDER BY origin")
         self._ends = {str(origin): (int(batch), int(size)) for origin, batch, size in ends}

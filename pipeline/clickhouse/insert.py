@@ -23,7 +23,7 @@ _IN_SCOPE = (
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
+class InsertBlock:
     """All rows of one origin and batch; ``content`` in Native format, the scope's times in Unix ms."""
 
     table: Table
@@ -41,7 +41,7 @@ class Block:
         return {f"{name}{place}": getattr(self, name) for name in ("origin", "batch", "low", "high")}
 
 
-def block_of(table: Table, types: Mapping[str, str], columns: Sequence[Sequence[Any]]) -> Block:
+def block_of(table: Table, types: Mapping[str, str], columns: Sequence[Sequence[Any]]) -> InsertBlock:
     """One sequence per column of ``table.columns``. Raises Fatal where a value does not fit, or the batches differ."""
     by_name = dict(zip(table.columns, columns, strict=True))
     one = {}
@@ -55,10 +55,12 @@ def block_of(table: Table, types: Mapping[str, str], columns: Sequence[Sequence[
     bodies = by_name["body"]
     checksum = sum(zlib.crc32(body if isinstance(body, bytes) else body.encode()) for body in bodies)
     times = by_name["time"]
-    return Block(table, kinds, content, len(bodies), checksum, one["origin"], one["batch"], min(times), max(times))
+    return InsertBlock(
+        table, kinds, content, len(bodies), checksum, one["origin"], one["batch"], min(times), max(times)
+    )
 
 
-def insert_missing(block: Block) -> str:
+def insert_missing(block: InsertBlock) -> str:
     """The insert of those rows that the table lacks; parameters are ``scope(0)``, the block follows as data."""
     table = block.table
     names = ", ".join(f"`{name}`" for name in table.columns)
@@ -72,7 +74,7 @@ def insert_missing(block: Block) -> str:
     )
 
 
-def held(blocks: Sequence[Block]) -> str:
+def held(blocks: Sequence[InsertBlock]) -> str:
     """Place, rows and checksum of every block as read back from the disk's pages, in order; one statement for all."""
     parts = (
         f"SELECT {place} AS place, count(), sum(CRC32(body)) FROM `{block.table.name}` "  # noqa: S608 - from tables.py

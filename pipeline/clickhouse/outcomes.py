@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 
-from pipeline.clickhouse.store import ClickHouse
+from pipeline.clickhouse.store import ClickHouseStore
 from pipeline.errors import Malformed
 from pipeline.events.codec import decode_log
 from pipeline.events.records import Outcome
@@ -20,7 +20,7 @@ ORDER BY origin, leaf LIMIT {page:UInt32}
 """
 
 
-def sealed_outcomes(store: ClickHouse, since: int) -> Iterator[Outcome]:
+def sealed_outcomes(store: ClickHouseStore, since: int) -> Iterator[Outcome]:
     """Outcomes from ``since`` (Unix ms) on, by origin and place in its log; one page of rows in memory at a time."""
     origin, leaf = "", 0
     while rows := store.query(_SQL, {"since": since, "origin": origin, "leaf": leaf, "page": _PAGE}):

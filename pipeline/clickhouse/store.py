@@ -25,7 +25,7 @@ from urllib.parse import urlsplit
 import clickhouse_connect
 from clickhouse_connect.driver.exceptions import ClickHouseError, DatabaseError, OperationalError
 
-from pipeline.clickhouse.insert import Block, block_of, held, insert_missing
+from pipeline.clickhouse.insert import InsertBlock, block_of, held, insert_missing
 from pipeline.clickhouse.native import declared, migrations
 from pipeline.errors import ConfigError, Fatal, PipelineError, Retryable
 from pipeline.tables import SCHEMA_VERSION, TABLES, Table
@@ -39,7 +39,7 @@ _ABOUT_SQL = {36, 42, 43, 46, 47, 60, 62, 63, 81, 115, 164, 215, 386, 456}
 _PASSES = {159, 202, 209, 210, 225, 236, 241, 242, 243, 252, 285, 319, 394, 425, 999}
 
 
-class ClickHouse:
+class ClickHouseStore:
     """One database on one server. Safe to share between threads; call `connect` first."""
 
     def __init__(self, url: str, user: str, password: str, database: str = "sluice") -> None:
@@ -211,12 +211,12 @@ class ClickHouse:
             )
         return version
 
-    def _insert_missing(self, block: Block, token: str) -> bool:
+    def _insert_missing(self, block: InsertBlock, token: str) -> bool:
         settings = {"insert_deduplication_token": token, "max_insert_threads": 1, "max_threads": 1}
         summary = self._command(insert_missing(block), block.scope(0), block.content, settings)
         return int(summary.get("written_rows", 0)) > 0
 
-    def _held(self, blocks: Sequence[Block]) -> list[tuple[int, int]]:
+    def _held(self, blocks: Sequence[InsertBlock]) -> list[tuple[int, int]]:
         scopes = {name: value for place, block in enumerate(blocks) for name, value in block.scope(place).items()}
         return [(int(rows), int(checksum)) for _, rows, checksum in self.query(held(blocks), scopes)]
 
@@ -257,7 +257,7 @@ class ClickHouse:
         return Fatal(f"ClickHouse at {self._place} refuses a statement of this program, {what}{detail}")
 
 
-def _require_held(block: Block, rows: int, checksum: int) -> None:
+def _require_held(block: InsertBlock, rows: int, checksum: int) -> None:
     name, batch = block.table.name, f"{block.origin} batch {block.batch}"
     if rows != block.rows:
         raise Fatal(

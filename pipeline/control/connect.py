@@ -9,10 +9,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 from pipeline.config import Settings
 from pipeline.control import topics as topic_admin
-from pipeline.control.feed import ControlFeed
+from pipeline.control.feed import ControlTable
 from pipeline.errors import Retryable
 from pipeline.events import plans
-from pipeline.kafka.marks import Marks
+from pipeline.kafka.marks import CommittedOffsets
 from pipeline.kafka.offsets import Offsets
 from pipeline.kafka.writer import Publisher
 
@@ -20,7 +20,7 @@ _PATIENCE_S = 90.0
 PAUSE_S = 0.25
 
 
-async def patiently(act: Callable[[], Awaitable[None]], patience_s: float = _PATIENCE_S) -> None:
+async def retry_until(act: Callable[[], Awaitable[None]], patience_s: float = _PATIENCE_S) -> None:
     """Again and again while a dependency is absent. Raises the last Retryable with how long it was tried."""
     began = time.monotonic()
     while True:
@@ -35,9 +35,9 @@ async def patiently(act: Callable[[], Awaitable[None]], patience_s: float = _PAT
 
 
 @contextlib.asynccontextmanager
-async def control_of(settings: Settings) -> AsyncIterator[ControlFeed]:
+async def control_of(settings: Settings) -> AsyncIterator[ControlTable]:
     """A started feed that is kept up to date; the partition count of the broker must be the pinned one."""
-    feed = ControlFeed(settings.kafka.bootstrap)
+    feed = ControlTable(settings.kafka.bootstrap)
     stop = asyncio.Event()
 
     async def ready() -> None:
@@ -52,8 +52,8 @@ async def control_of(settings: Settings) -> AsyncIterator[ControlFeed]:
     following = None
     try:
         await topic_admin.reach(settings.kafka.bootstrap, _PATIENCE_S)
-        await patiently(ready)
-        await patiently(as_pinned)
+        await retry_until(ready)
+        await retry_until(as_pinned)
         following = asyncio.create_task(feed.follow(stop))
         yield feed
     finally:
@@ -64,11 +64,13 @@ async def control_of(settings: Settings) -> AsyncIterator[ControlFeed]:
 
 
 @contextlib.asynccontextmanager
-async def opened_of(bootstrap: str, group: str, topic: str) -> AsyncIterator[tuple[Publisher, Offsets, Marks]]:
-    publisher, offsets, marks = Publisher(bootstrap), Offsets(bootstrap), Marks(bootstrap, group, topic)
+async def opened_of(
+    bootstrap: str, group: str, topic: str
+) -> AsyncIterator[tuple[Publisher, Offsets, CommittedOffsets]]:
+    publisher, offsets, marks = Publisher(bootstrap), Offsets(bootstrap), CommittedOffsets(bootstrap, group, topic)
     try:
-        await patiently(marks.start)
-        await patiently(publisher.start)
+        await retry_until(marks.start)
+        await retry_until(publisher.start)
         yield publisher, offsets, marks
     finally:
         await publisher.close()

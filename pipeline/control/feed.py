@@ -7,7 +7,7 @@ import logging
 
 from pipeline.errors import Malformed, Retryable
 from pipeline.events import control
-from pipeline.kafka.reader import Item, PartitionReader
+from pipeline.kafka.reader import KafkaRecord, PartitionReader
 
 _log = logging.getLogger(__name__)
 _PAUSE_S = 1.0
@@ -15,7 +15,7 @@ _LOOK_PAUSE_S = 0.05
 _LOOK_S = 5.0
 
 
-class ControlFeed:
+class ControlTable:
     """``control`` is mutated in place; its version is the offset of the last record read."""
 
     def __init__(self, bootstrap: str) -> None:
@@ -73,7 +73,7 @@ class ControlFeed:
                 look, end = self._looks, await self._reader.end()
                 self._looked, self._end = look, end
 
-    def _fold(self, items: list[Item]) -> bool:
+    def _fold(self, items: list[KafkaRecord]) -> bool:
         for item in items:
             try:
                 self.control.apply(item.offset, control.parse(item.value))

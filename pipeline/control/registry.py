@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from pipeline.control import topics as topic_admin
-from pipeline.control.feed import ControlFeed
+from pipeline.control.feed import ControlTable
 from pipeline.errors import ConfigError, Malformed
 from pipeline.events.codec import encode
 from pipeline.events.control import (
@@ -124,7 +124,7 @@ def _require_known(documents: list[AnyDocument], path: Path) -> None:
 class Registry:
     """Writes documents once they fit what is there; the feed is read to its end before and after."""
 
-    def __init__(self, bootstrap: str, feed: ControlFeed, kms: Kms, actor: str = "operator") -> None:
+    def __init__(self, bootstrap: str, feed: ControlTable, kms: Kms, actor: str = "operator") -> None:
         self._bootstrap, self._publisher = bootstrap, Publisher(bootstrap)
         self._feed, self._kms, self._actor = feed, kms, actor
 

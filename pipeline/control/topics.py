@@ -12,7 +12,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError
 
-from pipeline.control.feed import ControlFeed
+from pipeline.control.feed import ControlTable
 from pipeline.errors import ConfigError, Retryable
 from pipeline.events import plans
 from pipeline.events.control import Deployment
@@ -32,7 +32,7 @@ async def apply(bootstrap: str, partitions: int, replication: int, log_keys: tup
             await _create(admin, topic, partitions, replication)
     finally:
         await admin.close()
-    feed = ControlFeed(bootstrap)
+    feed = ControlTable(bootstrap)
     try:
         await _start(feed)
         if feed.control.deployment is not None:
@@ -72,7 +72,7 @@ async def check(bootstrap: str) -> list[str]:
         present = set(await admin.list_topics())
         if "control" not in present:
             return ["no topic control: nothing was set up here yet; run: sluice topics apply"]
-        feed = ControlFeed(bootstrap)
+        feed = ControlTable(bootstrap)
         try:
             await feed.start()
         finally:
@@ -174,7 +174,7 @@ async def _create(admin: AIOKafkaAdminClient, topic: Topic, partitions: int, rep
             raise Retryable(f"could not create {topic.name}: error {code} {message or ''}")
 
 
-async def _start(feed: ControlFeed) -> None:
+async def _start(feed: ControlTable) -> None:
     # a topic that was just made may not have its leader yet
     for attempt in range(50):
         try:

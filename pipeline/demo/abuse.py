@@ -10,7 +10,7 @@ import aiohttp
 import msgspec
 
 from pipeline.demo.cast import Cast
-from pipeline.demo.traffic import Seen
+from pipeline.demo.traffic import TrafficSeen
 from pipeline.events import wire
 from pipeline.events.control import Control
 from pipeline.kafka.writer import Publisher
@@ -21,7 +21,7 @@ ABUSES = 10
 """Ticks of both functions together."""
 
 
-async def abuse_gateway(url: str, cast: Cast, seen: Seen, tick: Callable[[], None]) -> None:
+async def abuse_gateway(url: str, cast: Cast, seen: TrafficSeen, tick: Callable[[], None]) -> None:
     """Each is refused at the door with its own status; none reaches Kafka as a request."""
     good = cast.keys["globex-app"]
     wrong = f"{good[:-6]}AAAAAA"
@@ -45,7 +45,9 @@ async def abuse_gateway(url: str, cast: Cast, seen: Seen, tick: Callable[[], Non
             tick()
 
 
-async def abuse_kafka(bootstrap: str, control: Control, cast: Cast, seen: Seen, tick: Callable[[], None]) -> None:
+async def abuse_kafka(
+    bootstrap: str, control: Control, cast: Cast, seen: TrafficSeen, tick: Callable[[], None]
+) -> None:
     """Records that a program with Write on ``requests`` could send; each gets its decision."""
     partitions = control.require_deployment().partitions
     home = partition_of(b"globex", partitions)

@@ -9,16 +9,16 @@ from typing import Any, NamedTuple
 
 from pipeline import wiring
 from pipeline.config import Settings
-from pipeline.control.feed import ControlFeed
+from pipeline.control.feed import ControlTable
 from pipeline.events.chain import ChainReader
 from pipeline.events.codec import decode_log
 from pipeline.events.records import Decision, Outcome
-from pipeline.kafka.reader import Item, PartitionReader
+from pipeline.kafka.reader import KafkaRecord, PartitionReader
 
 _SETTLE_S = 90.0
 
 
-class Line(NamedTuple):
+class Equation(NamedTuple):
     """One equation of the reconciliation."""
 
     name: str
@@ -33,7 +33,7 @@ class Line(NamedTuple):
 async def count_log(settings: Settings) -> Counter[str]:
     """What Kafka holds: requests, valid records by kind, admitted inference, and the records of sealed topics."""
     found: Counter[str] = Counter()
-    feed = ControlFeed(settings.kafka.bootstrap)
+    feed = ControlTable(settings.kafka.bootstrap)
     await feed.start()
     await feed.close()
     found["control"] = feed.control.version + 1
@@ -53,7 +53,7 @@ async def count_log(settings: Settings) -> Counter[str]:
     return found
 
 
-async def read_all(settings: Settings, topic: str, partition: int) -> list[Item]:
+async def read_all(settings: Settings, topic: str, partition: int) -> list[KafkaRecord]:
     """Every record that a partition holds now."""
     reader = PartitionReader(settings.kafka.bootstrap, topic, partition)
     try:
@@ -76,21 +76,21 @@ def count_store(settings: Settings) -> Counter[str]:
         return found
 
 
-def equations(log: Counter[str], store: Counter[str]) -> list[Line]:
+def equations(log: Counter[str], store: Counter[str]) -> list[Equation]:
     """Requests = decisions = rows; admitted = outcomes = rows; sealed rows = ClickHouse rows; none twice."""
     total = log["valid"] + log["alerts"] + log["access"] + log["deliveries"] + log["control"]
     return [
-        Line("requests = decisions", log["requests"], log["decisions"]),
-        Line("decisions = rows of decisions", log["decisions"], store["kind decision"]),
-        Line("admitted = outcomes", log["admitted"], log["outcomes"]),
-        Line("outcomes = rows of outcomes", log["outcomes"], store["kind outcome"]),
-        Line("records to seal = sealed rows", total, store["sealed"]),
-        Line("sealed rows = ClickHouse rows", store["sealed"], store["rows"]),
-        Line("rows that occur twice = 0", store["twice"], 0),
+        Equation("requests = decisions", log["requests"], log["decisions"]),
+        Equation("decisions = rows of decisions", log["decisions"], store["kind decision"]),
+        Equation("admitted = outcomes", log["admitted"], log["outcomes"]),
+        Equation("outcomes = rows of outcomes", log["outcomes"], store["kind outcome"]),
+        Equation("records to seal = sealed rows", total, store["sealed"]),
+        Equation("sealed rows = ClickHouse rows", store["sealed"], store["rows"]),
+        Equation("rows that occur twice = 0", store["twice"], 0),
     ]
 
 
-def reconcile(settings: Settings, patience_s: float = _SETTLE_S) -> list[Line]:
+def reconcile(settings: Settings, patience_s: float = _SETTLE_S) -> list[Equation]:
     """The equations once they hold, or as they are when patience is over."""
     began = time.monotonic()
     while True:

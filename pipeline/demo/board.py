@@ -6,14 +6,14 @@ import time
 from typing import Any, NamedTuple
 
 from dashboards.panels import PANELS
-from dashboards.render import View, raw, render
+from dashboards.render import QueryScope, raw, render
 from pipeline import wiring
 from pipeline.config import Settings
 
 _BUCKET_S = 60
 
 
-class Shown(NamedTuple):
+class PanelAnswer(NamedTuple):
     """One panel's answer."""
 
     title: str
@@ -22,8 +22,8 @@ class Shown(NamedTuple):
     rows: list[tuple[Any, ...]]
 
 
-def read(settings: Settings, since: int) -> list[Shown]:
+def read(settings: Settings, since: int) -> list[PanelAnswer]:
     """Every panel from a time (Unix ms) until now, over all tenants."""
-    view = View(since // 1000, int(time.time()) + 1, _BUCKET_S, {"tenant": ""})
+    view = QueryScope(since // 1000, int(time.time()) + 1, _BUCKET_S, {"tenant": ""})
     with wiring.store(settings) as store:
-        return [Shown(p.title, p.kind, *store.query_named(render(raw(p.query), view))) for p in PANELS]
+        return [PanelAnswer(p.title, p.kind, *store.query_named(render(raw(p.query), view))) for p in PANELS]

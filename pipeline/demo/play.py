@@ -18,7 +18,7 @@ from pipeline.demo.abuse import ABUSES, abuse_gateway, abuse_kafka
 from pipeline.demo.cast import assemble
 from pipeline.demo.receiver import Receiver
 from pipeline.demo.summary import Summary
-from pipeline.demo.traffic import Callers, Seen
+from pipeline.demo.traffic import Callers, TrafficSeen
 from pipeline.embedded.stack import LocalStack
 from pipeline.watch.correlate import LONGEST_MS
 
@@ -48,8 +48,8 @@ def run(stack: LocalStack, say: Say, *, as_json: bool = False) -> int:
     return 0 if summary.ok else 1
 
 
-async def _play(settings: Settings, url: str, began: int, say: Say) -> tuple[Seen, Counter[str]]:
-    receiver, seen = Receiver(), Seen()
+async def _play(settings: Settings, url: str, began: int, say: Say) -> tuple[TrafficSeen, Counter[str]]:
+    receiver, seen = Receiver(), TrafficSeen()
     webhook = await receiver.start()
     try:
         cast = await assemble(settings, webhook)

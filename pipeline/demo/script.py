@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-Door = Literal["openai", "openai-stream", "curl", "kafka"]
+ClientKind = Literal["openai", "openai-stream", "curl", "kafka"]
 Messages = tuple[tuple[str, str], ...]
 
 
@@ -12,11 +12,11 @@ ANSWERED = ("",)
 """The reason of a request that is answered is empty."""
 
 
-class Line(NamedTuple):
+class ScriptedRequest(NamedTuple):
     """One request: who, by which door, what, and which ends are right (a reason, or empty for an answer)."""
 
     principal: str
-    door: Door
+    door: ClientKind
     messages: Messages
     right: tuple[str, ...] = ANSWERED
     max_tokens: int = 32
@@ -26,7 +26,7 @@ class Scene(NamedTuple):
     """Lines that are sent ``together`` at a time."""
 
     title: str
-    lines: list[Line]
+    lines: list[ScriptedRequest]
     together: int
 
 
@@ -73,37 +73,37 @@ def scenes() -> list[Scene]:
     ]
 
 
-def _ordinary() -> list[Line]:
+def _ordinary() -> list[ScriptedRequest]:
     """Talk of every kind through every door."""
     lines = []
-    doors: tuple[Door, ...] = ("openai", "openai-stream", "curl", "kafka")
+    doors: tuple[ClientKind, ...] = ("openai", "openai-stream", "curl", "kafka")
     who = ("acme-app", "globex-app", "globex-research")
     for index, word in enumerate(QUESTIONS):
-        lines.append(Line(who[index % 3], doors[index % 4], _said(f"What is a {word}?")))
+        lines.append(ScriptedRequest(who[index % 3], doors[index % 4], _said(f"What is a {word}?")))
     for index, text in enumerate(CHINESE):
-        lines.append(Line(who[index % 2], doors[index % 4], _said(text)))
-    lines += [Line("acme-research", "openai-stream", CHAT), Line("globex-app", "kafka", CHAT)]
-    lines += [Line("globex-app", "openai", _said(text)) for text in PERSONAL]
+        lines.append(ScriptedRequest(who[index % 2], doors[index % 4], _said(text)))
+    lines += [ScriptedRequest("acme-research", "openai-stream", CHAT), ScriptedRequest("globex-app", "kafka", CHAT)]
+    lines += [ScriptedRequest("globex-app", "openai", _said(text)) for text in PERSONAL]
     return lines
 
 
-def _hostile() -> list[Line]:
+def _hostile() -> list[ScriptedRequest]:
     """Injections by one principal, one of them in a document."""
-    lines = [Line("globex-research", "openai", _said(text), ("injection",)) for text in INJECTIONS]
-    return [*lines, Line("globex-research", "kafka", HIDDEN, ("injection",))]
+    lines = [ScriptedRequest("globex-research", "openai", _said(text), ("injection",)) for text in INJECTIONS]
+    return [*lines, ScriptedRequest("globex-research", "kafka", HIDDEN, ("injection",))]
 
 
-def _campaign() -> list[Line]:
+def _campaign() -> list[ScriptedRequest]:
     """The reasoning behind every entry of a word list: what a student model is trained on."""
     template = "What is a {}? Explain your reasoning step by step before you give the final answer."
     right = ("", "throttled")
-    return [Line("acme-student", "openai", _said(template.format(word)), right, 8) for word in SWEPT]
+    return [ScriptedRequest("acme-student", "openai", _said(template.format(word)), right, 8) for word in SWEPT]
 
 
-def _burst() -> list[Line]:
+def _burst() -> list[ScriptedRequest]:
     """More than the free plan holds, from both principals at once."""
     who, right = ("initech-app", "initech-research"), ("", "rate_limited", "too_many_open")
-    return [Line(who[index % 2], "openai", _said("What is water?"), right, 8) for index in range(BURST)]
+    return [ScriptedRequest(who[index % 2], "openai", _said("What is water?"), right, 8) for index in range(BURST)]
 
 
 def _said(text: str) -> Messages:

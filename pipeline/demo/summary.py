@@ -10,10 +10,10 @@ from typing import Any
 from pipeline import terminal
 from pipeline.audit.faults import Report
 from pipeline.clickhouse.auditor import as_document
-from pipeline.demo.account import Line
-from pipeline.demo.board import Shown
+from pipeline.demo.account import Equation
+from pipeline.demo.board import PanelAnswer
 from pipeline.demo.cast import PLANS
-from pipeline.demo.traffic import Seen
+from pipeline.demo.traffic import TrafficSeen
 
 COLUMNS = ("tenant", "requests", "admitted", "denied", "reserved", "settled", "findings", "alerts", "p50 ms", "p99 ms")
 _ROWS = 8
@@ -23,10 +23,10 @@ _SURPRISES = 20
 @dataclass(frozen=True, slots=True)
 class Summary:
     tenants: Sequence[tuple[Any, ...]]
-    lines: Sequence[Line]
+    lines: Sequence[Equation]
     report: Report
-    seen: Seen
-    board: Sequence[Shown]
+    seen: TrafficSeen
+    board: Sequence[PanelAnswer]
 
     @property
     def ok(self) -> bool:

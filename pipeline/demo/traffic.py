@@ -14,7 +14,7 @@ import aiohttp
 from openai import APIStatusError, AsyncOpenAI, DefaultAsyncHttpxClient, OpenAIError
 
 from pipeline.demo.cast import Cast
-from pipeline.demo.script import Door, Line, Scene
+from pipeline.demo.script import ClientKind, Scene, ScriptedRequest
 from pipeline.errors import PipelineError
 from pipeline.producer.client import Producer
 from pipeline.producer.outcomes import Refused
@@ -24,7 +24,7 @@ _LONG_S = 60.0
 
 
 @dataclass(slots=True)
-class Seen:
+class TrafficSeen:
     """What callers saw: per tenant, an answer or the reason; every surprise in words."""
 
     answers: Counter[str] = field(default_factory=Counter)
@@ -38,7 +38,7 @@ class Seen:
 class Callers:
     """One client per principal and door; use as an async context manager."""
 
-    def __init__(self, url: str, cast: Cast, seen: Seen) -> None:
+    def __init__(self, url: str, cast: Cast, seen: TrafficSeen) -> None:
         self._url, self._cast, self.seen = url, cast, seen
         # one pool of connections for all: each would read the certificates of the world anew
         self._http = DefaultAsyncHttpxClient()
@@ -63,15 +63,15 @@ class Callers:
             await self._producers[who].start()
         room = asyncio.Semaphore(scene.together)
 
-        async def one(line: Line) -> None:
+        async def one(line: ScriptedRequest) -> None:
             async with room:
                 await self._send(line)
             tick()
 
         await asyncio.gather(*(one(line) for line in scene.lines))
 
-    async def _send(self, line: Line) -> None:
-        ways: dict[Door, Callable[[Line], Awaitable[str]]] = {
+    async def _send(self, line: ScriptedRequest) -> None:
+        ways: dict[ClientKind, Callable[[ScriptedRequest], Awaitable[str]]] = {
             "openai": self._chat,
             "openai-stream": self._stream,
             "curl": self._curl,
@@ -88,7 +88,7 @@ class Callers:
             reason = type(error).__name__
         self._note(line, text, reason)
 
-    def _note(self, line: Line, text: str, reason: str) -> None:
+    def _note(self, line: ScriptedRequest, text: str, reason: str) -> None:
         tenant = line.principal.split("-")[0]
         self.seen.doors[line.door] += 1
         if reason:
@@ -101,13 +101,13 @@ class Callers:
             expected = " or ".join(right or "an answer" for right in line.right)
             self.seen.surprises.append(f"{line.principal} by {line.door}: expected {expected}, came {reason or 'one'}")
 
-    async def _chat(self, line: Line) -> str:
+    async def _chat(self, line: ScriptedRequest) -> str:
         answer = await self._openai[line.principal].chat.completions.create(
             model="glossary", messages=_openai_turns(line), max_tokens=line.max_tokens
         )
         return answer.choices[0].message.content or ""
 
-    async def _stream(self, line: Line) -> str:
+    async def _stream(self, line: ScriptedRequest) -> str:
         pieces, usage = [], None
         async for chunk in await self._openai[line.principal].chat.completions.create(
             model="glossary",
@@ -122,7 +122,7 @@ class Callers:
             self.seen.surprises.append(f"{line.principal}: a stream without usage")
         return "".join(pieces)
 
-    async def _curl(self, line: Line) -> str:
+    async def _curl(self, line: ScriptedRequest) -> str:
         body = json.dumps({"messages": _turns(line), "model": "glossary", "max_tokens": line.max_tokens})
         headers = {"Authorization": f"Bearer {self._cast.keys[line.principal]}", "Content-Type": "application/json"}
         if shutil.which("curl"):
@@ -138,7 +138,7 @@ class Callers:
             raise Refused(0, _code(found), "")
         return str(found["text"])
 
-    async def _record(self, line: Line) -> str:
+    async def _record(self, line: ScriptedRequest) -> str:
         ticket = await self._producers[line.principal].submit(
             _turns(line), model="glossary", max_tokens=line.max_tokens
         )
@@ -156,11 +156,11 @@ async def _run_curl(url: str, headers: dict[str, str], body: str) -> bytes:
     return raw
 
 
-def _turns(line: Line) -> list[dict[str, str]]:
+def _turns(line: ScriptedRequest) -> list[dict[str, str]]:
     return [{"role": role, "content": content} for role, content in line.messages]
 
 
-def _openai_turns(line: Line) -> Any:
+def _openai_turns(line: ScriptedRequest) -> Any:
     # the client has a type of its own for each role; a document is a tool's result to it
     roles = {"document": "tool"}
     turns = [{"role": roles.get(role, role), "content": content} for role, content in line.messages]

@@ -51,7 +51,7 @@ class Ports:
 
 
 @dataclass(slots=True)
-class Pace:
+class RestartBackoff:
     """How often something had to be started again; the next time comes later each time."""
 
     began: float = field(default_factory=time.monotonic)
@@ -79,7 +79,7 @@ class LocalStack:
         self.brokers = self._make_brokers()
         self._password = ""
         self.store: EmbeddedStore | None = None
-        self._paces: dict[str, Pace] = {}
+        self._paces: dict[str, RestartBackoff] = {}
         self._pools = LocalPools(self.home / "pools")
 
     @property
@@ -132,7 +132,7 @@ class LocalStack:
         if self.store is not None:
             self._tend_service("clickhouse", self.store)
         for stage, child in [(name, child) for name, child in self.stages.items() if name in wiring.STAGES]:
-            pace = self._paces.setdefault(stage, Pace())
+            pace = self._paces.setdefault(stage, RestartBackoff())
             if not child.alive() and pace.due():
                 _log.warning("%s ended with status %s; starting it again", stage, child.returncode)
                 pace.again()
@@ -143,7 +143,7 @@ class LocalStack:
     def _tend_pools(self) -> None:
         """Workers that isolated tenants ask for; none of them holds the others up."""
         for name in sorted(self._pools.wanted()):
-            pace, child = self._paces.setdefault(name, Pace()), self.stages.get(name)
+            pace, child = self._paces.setdefault(name, RestartBackoff()), self.stages.get(name)
             if (child is not None and child.alive()) or not (child is None or pace.due()):
                 continue
             pace.again()
@@ -156,7 +156,7 @@ class LocalStack:
                 _log.warning("%s is not started yet: %s", name, fault)
 
     def _tend_service(self, name: str, service: EmbeddedBroker | EmbeddedStore) -> None:
-        pace = self._paces.setdefault(name, Pace())
+        pace = self._paces.setdefault(name, RestartBackoff())
         if not service.alive and pace.due():
             _log.warning("%s ended; starting it again", name)
             pace.again()

@@ -70,7 +70,7 @@ class Statement:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class QueryResult:
     """The bytes of a result, the format they are in ("" for a statement without one), rows and bytes written."""
 
     body: bytes
@@ -110,7 +110,7 @@ class StoreEngine:
         head, _, _ = _split(sql)
         return not self._classified(_text(head))[1]
 
-    def run(self, statement: Statement) -> Answer:
+    def run(self, statement: Statement) -> QueryResult:
         """Run one statement. Raises StatementError; nothing of a failed insert into one partition stays."""
         head, rows, row_format = _split(statement.sql)
         self._require_single(head)
@@ -144,19 +144,19 @@ class StoreEngine:
             name = statement.database.replace("\\", "\\\\").replace("`", "\\`")
             connection.query(f"USE `{name}`", "Null")
 
-    def _insert(self, connection: Any, statement: Statement, sql: str, rows: bytes, row_format: str) -> Answer:
+    def _insert(self, connection: Any, statement: Statement, sql: str, rows: bytes, row_format: str) -> QueryResult:
         path = self._incoming / uuid.uuid4().hex
         try:
             path.write_bytes(rows)
             sql = _from_file(sql, _quoted(str(path)), row_format)
             result = connection.query(sql, "Null", params=dict(statement.parameters))
-            return Answer(b"", "", result.rows_written(), result.bytes_written())
+            return QueryResult(b"", "", result.rows_written(), result.bytes_written())
         except OSError as error:
             raise StatementError(243, f"Code: 243. DB::Exception: {error.strerror}. (NOT_ENOUGH_SPACE)") from error
         finally:
             path.unlink(missing_ok=True)
 
-    def _select(self, connection: Any, statement: Statement, sql: str) -> Answer:
+    def _select(self, connection: Any, statement: Statement, sql: str) -> QueryResult:
         written = _OUT_FORMAT.search(sql)
         out = written[1] if written else statement.format
         parameters = dict(statement.parameters)
@@ -164,7 +164,7 @@ class StoreEngine:
         body, reads = result.bytes(), self._classified(sql)[1]
         if not body and reads and out == "Native" and re.match(r"\s*(?:SELECT|WITH)\b", sql, re.IGNORECASE):
             body = _native_header(connection, sql[: written.start()] if written else sql, parameters)
-        return Answer(
+        return QueryResult(
             body,
             out if reads else "",
             result.rows_written(),

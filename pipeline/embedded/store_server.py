@@ -28,7 +28,7 @@ from aiohttp import web
 
 from pipeline.clickhouse.native import native_string, varint
 from pipeline.embedded.store import PASSWORD_VARIABLE
-from pipeline.embedded.store_engine import Answer, Statement, StatementError, StoreEngine
+from pipeline.embedded.store_engine import QueryResult, Statement, StatementError, StoreEngine
 from pipeline.errors import ConfigError
 
 BODY_LIMIT = 64 << 20
@@ -149,10 +149,10 @@ class StoreServer:
         key = hmac.compare_digest(password.encode(), self._account[1])
         return name and key
 
-    async def _answer(self, request: web.Request) -> Answer:
+    async def _answer(self, request: web.Request) -> QueryResult:
         statement = await _statement(request)
         if not statement.sql.strip():
-            return Answer(b"Ok.\n", "TabSeparated")
+            return QueryResult(b"Ok.\n", "TabSeparated")
         loop = asyncio.get_running_loop()
         if _HELLO.fullmatch(statement.sql) and _protocol(request) >= _HELLO_PROTOCOL:
             versions = await loop.run_in_executor(self._readers, self._engine.run, Statement(VERSION_QUERY))
@@ -207,7 +207,7 @@ def _protocol(request: web.Request) -> int:
     return int(asked) if asked.isascii() and asked.isdecimal() and len(asked) < 9 else 0
 
 
-def _hello(versions: Answer) -> Answer:
+def _hello(versions: QueryResult) -> QueryResult:
     """clickhouse-go's first question, answered as a block of its protocol that states revision 0.
 
     The engine writes blocks of revision 0; told so, the client reads all later ones as they are.
@@ -217,10 +217,10 @@ def _hello(versions: Answer) -> Answer:
     columns = [native_string(name) + native_string("String") + b"\0" + native_string(value) for name, value in strings]
     columns.insert(2, native_string("revision()") + native_string("UInt32") + b"\0" + struct.pack("<I", 0))
     block_info = varint(1) + b"\0" + varint(2) + struct.pack("<i", -1) + varint(0)
-    return Answer(block_info + varint(4) + varint(1) + b"".join(columns), "Native")
+    return QueryResult(block_info + varint(4) + varint(1) + b"".join(columns), "Native")
 
 
-def _summary(answer: Answer) -> str:
+def _summary(answer: QueryResult) -> str:
     counts = {
         "read_rows": answer.rows_read,
         "read_bytes": answer.bytes_read,

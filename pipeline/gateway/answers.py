@@ -9,7 +9,7 @@ import msgspec
 
 from pipeline.events import logprobs as readout
 from pipeline.events.messages import Response
-from pipeline.gateway.door import Pending
+from pipeline.gateway.door import PendingRequest
 from pipeline.gateway.refusals import Refusal
 from pipeline.gateway.replies import Reply
 
@@ -38,7 +38,7 @@ def usage(end: Response) -> dict[str, int]:
 class ChatShape:
     """``chat.completion`` and ``chat.completion.chunk`` objects of one request."""
 
-    def __init__(self, pending: Pending, model: str, include_usage: bool) -> None:
+    def __init__(self, pending: PendingRequest, model: str, include_usage: bool) -> None:
         self._id = f"chatcmpl-{pending.client_request}"
         self._model, self._include_usage = model, include_usage
         self._created = int(time.time())
@@ -89,7 +89,7 @@ class ChatShape:
 class SimpleShape:
     """The answer of ``POST /inference`` and of ``GET /v1/requests/{id}``."""
 
-    def __init__(self, pending: Pending, model: str) -> None:
+    def __init__(self, pending: PendingRequest, model: str) -> None:
         self._client_request, self._model = pending.client_request, model
 
     def first(self) -> bytes:

@@ -13,11 +13,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import uvloop
 from aiohttp import HttpVersion11, web
 
-from pipeline.control.feed import ControlFeed
+from pipeline.control.feed import ControlTable
 from pipeline.errors import ConfigError
 from pipeline.gateway import routes
 from pipeline.gateway.connections import SERVER, Connection, answer, ceiling, unexpected
-from pipeline.gateway.door import Door
+from pipeline.gateway.door import GatewayState
 from pipeline.gateway.refusals import Refusal
 from pipeline.gateway.settings import GatewaySettings
 from pipeline.keys.vault import FileKeyring, Kms, Vault
@@ -27,9 +27,9 @@ _PATTERN = re.compile(r":[^}]*}")
 Handling = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-def build_app(settings: GatewaySettings, feed: ControlFeed, vault: Vault) -> web.Application:
+def build_app(settings: GatewaySettings, feed: ControlTable, vault: Vault) -> web.Application:
     """The application. ``feed`` has been started. Raises ConfigError where control or the lane do not fit."""
-    door = Door(settings, feed, vault)
+    door = GatewayState(settings, feed, vault)
     app = web.Application(client_max_size=settings.bounds.body_bytes, middlewares=[_answered])
     app[routes.DOOR] = door
     app.add_routes(ROUTES)
@@ -40,7 +40,7 @@ def build_app(settings: GatewaySettings, feed: ControlFeed, vault: Vault) -> web
 
 async def run(settings: GatewaySettings, stop: asyncio.Event, kms: Kms | None = None) -> None:
     """Serve until ``stop`` is set, then take no more connections and let open answers end (``bounds.drain_s``)."""
-    feed = ControlFeed(settings.bootstrap)
+    feed = ControlTable(settings.bootstrap)
     await feed.start()
     try:
         vault = Vault(kms or FileKeyring(settings.keyring), feed.control)
@@ -73,7 +73,7 @@ def serve(settings: GatewaySettings) -> None:
     uvloop.run(main())
 
 
-async def _listen(settings: GatewaySettings, runner: web.AppRunner, door: Door) -> asyncio.Server:
+async def _listen(settings: GatewaySettings, runner: web.AppRunner, door: GatewayState) -> asyncio.Server:
     loop, server, most = asyncio.get_running_loop(), runner.server, ceiling(settings.bounds.connections)
     assert server is not None
 
@@ -89,7 +89,7 @@ async def _listen(settings: GatewaySettings, runner: web.AppRunner, door: Door) 
         ) from None
 
 
-def _lifetime(door: Door, feed: ControlFeed) -> Callable[[web.Application], AsyncIterator[None]]:
+def _lifetime(door: GatewayState, feed: ControlTable) -> Callable[[web.Application], AsyncIterator[None]]:
     async def lifetime(_: web.Application) -> AsyncIterator[None]:
         try:
             await door.start()
@@ -126,7 +126,7 @@ async def _answered(request: web.Request, handler: Handling) -> web.StreamRespon
         door.metrics.took("sluice_gateway_request_seconds", time.monotonic() - request[routes.ARRIVED], route)
 
 
-async def _shaped(request: web.Request, handler: Handling, door: Door) -> web.StreamResponse:
+async def _shaped(request: web.Request, handler: Handling, door: GatewayState) -> web.StreamResponse:
     try:
         response = await handler(request)
     except Refusal as refusal:

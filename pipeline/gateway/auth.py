@@ -19,7 +19,7 @@ _NOBODY = os.urandom(32)
 _HOW = "Send the header Authorization: Bearer sk-sluice-<key id>.<secret>."
 
 
-class Caller(NamedTuple):
+class ApiCaller(NamedTuple):
     """A genuine key with everything it stands for."""
 
     key: str
@@ -52,7 +52,7 @@ def bearer_of(header: str | None) -> tuple[str, bytes] | None:
     return parse_bearer(text.strip()) if scheme.lower() == "bearer" else None
 
 
-def authenticate(control: Control, vault: Vault, header: str | None, now: int) -> Caller:
+def authenticate(control: Control, vault: Vault, header: str | None, now: int) -> ApiCaller:
     """The caller behind an Authorization header at ``now`` (Unix ms). Raises Refusal.
 
     An unknown key and a wrong secret take the same path and give the same answer.
@@ -73,4 +73,4 @@ def authenticate(control: Control, vault: Vault, header: str | None, now: int) -
         raise because("expired_key")
     if who.tenant.status == "suspended":
         raise because("suspended")
-    return Caller(key, expected, who.tenant, who.principal, who.plan)
+    return ApiCaller(key, expected, who.tenant, who.principal, who.plan)

@@ -37,7 +37,7 @@ Empty = Annotated[list[None], msgspec.Meta(max_length=0)]
 _NoChoice = Literal["none", "auto"]
 
 
-class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class ContentPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Of parts other than text only the kind is read, so that it is what the error names."""
 
     type: str
@@ -51,7 +51,7 @@ class ChatTurn(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Fields of type None exist because stock clients send them back as null with an earlier answer."""
 
     role: str
-    content: str | list[Part]
+    content: str | list[ContentPart]
     name: str | None = None
     tool_call_id: str | None = None
     refusal: None = None

@@ -11,20 +11,20 @@ from dataclasses import dataclass
 
 import msgspec
 
-from pipeline.control.feed import ControlFeed
+from pipeline.control.feed import ControlTable
 from pipeline.errors import Retryable
 from pipeline.events.codec import encode
 from pipeline.events.ids import request_id
 from pipeline.events.messages import Response
 from pipeline.events.wire import MAX_VALUE_BYTES, CancelBody
 from pipeline.gateway.access_log import AccessLog
-from pipeline.gateway.auth import Caller, authenticate, bearer_of
+from pipeline.gateway.auth import ApiCaller, authenticate, bearer_of
 from pipeline.gateway.lanes import LaneReader
 from pipeline.gateway.metrics import Metrics
 from pipeline.gateway.refusals import Refusal, because, unknown_result
 from pipeline.gateway.replies import Opener
 from pipeline.gateway.settings import GatewaySettings
-from pipeline.gateway.translate import Ask
+from pipeline.gateway.translate import TranslatedRequest
 from pipeline.gateway.waiting import Waiter, WaitingRoom
 from pipeline.gateway.writer import RequestWriter, now_ms
 from pipeline.keys.vault import Vault
@@ -37,7 +37,7 @@ STOCK_HEADER = "x-request-id"
 
 
 @dataclass(frozen=True, slots=True)
-class Pending:
+class PendingRequest:
     """A written request. ``request`` is its id everywhere behind the door, empty where only its client id is known."""
 
     client_request: str
@@ -50,10 +50,10 @@ class Pending:
         return named(self.client_request, self.request)
 
 
-class Door:
+class GatewayState:
     """Everything that the routes share. Starts and ends with the application."""
 
-    def __init__(self, settings: GatewaySettings, feed: ControlFeed, vault: Vault) -> None:
+    def __init__(self, settings: GatewaySettings, feed: ControlTable, vault: Vault) -> None:
         deployment = feed.control.require_deployment()
         settings.require_lane(deployment.partitions)
         self.settings, self.control, self.vault = settings, feed.control, vault
@@ -95,7 +95,7 @@ class Door:
             found.append("stopping")
         return found
 
-    async def caller(self, header: str | None) -> Caller:
+    async def caller(self, header: str | None) -> ApiCaller:
         """Who sends this Authorization header. Raises Refusal.
 
         No key is called unknown before control was read up to now, so it works from the moment that it is made.
@@ -125,7 +125,7 @@ class Door:
         return open_field
 
     @contextlib.asynccontextmanager
-    async def open(self, caller: Caller, ask: Ask) -> AsyncIterator[Pending]:
+    async def open(self, caller: ApiCaller, ask: TranslatedRequest) -> AsyncIterator[PendingRequest]:
         """The written request. Leaving with the client gone writes a cancel record. Raises Refusal."""
         if self.room.open >= self.settings.bounds.open_requests or self.faults():
             raise because("busy", retry_after_ms=1000)
@@ -138,7 +138,7 @@ class Door:
             request = await asyncio.shield(write)
             waiter.known_as(request)
             seconds = (ask.body.timeout_ms + self.settings.bounds.grace_ms) / 1000
-            yield Pending(client_request, request, waiter, seconds)
+            yield PendingRequest(client_request, request, waiter, seconds)
         except (asyncio.CancelledError, ConnectionError):
             if waiter.reply.end is None:
                 self._cancel_after(write, caller, client_request)
@@ -146,20 +146,22 @@ class Door:
         finally:
             self.room.leave(name)
 
-    async def cancel(self, caller: Caller, client_request: str) -> None:
+    async def cancel(self, caller: ApiCaller, client_request: str) -> None:
         """Write the cancel record of a request. Raises Retryable."""
         value = encode(CancelBody(client_request))
         await self.writer.send(caller, mint(caller), "cancel", value, self.settings.lane)
         self.metrics.count("sluice_gateway_cancels_total")
 
-    def _value(self, caller: Caller, client_request: str, ask: Ask) -> bytes:
+    def _value(self, caller: ApiCaller, client_request: str, ask: TranslatedRequest) -> bytes:
         sealed = self.vault.seal(caller.tenant.id, "request", "messages", client_request, ask.messages)
         value = encode(msgspec.structs.replace(ask.body, sealed=sealed))
         if len(value) > MAX_VALUE_BYTES:
             raise because("input_too_long")
         return value
 
-    async def _write(self, caller: Caller, client_request: str, value: bytes, waiter: Waiter, idempotent: bool) -> str:
+    async def _write(
+        self, caller: ApiCaller, client_request: str, value: bytes, waiter: Waiter, idempotent: bool
+    ) -> str:
         try:
             partition, offset = await self.writer.send(caller, client_request, "inference", value, self.settings.lane)
         except Retryable as error:
@@ -170,7 +172,7 @@ class Door:
             raise unknown_result(idempotent, named(client_request, "")) from None
         return request_id(self.control.generation, partition, offset) if offset >= 0 else ""
 
-    def _cancel_after(self, write: asyncio.Task[str], caller: Caller, client_request: str) -> None:
+    def _cancel_after(self, write: asyncio.Task[str], caller: ApiCaller, client_request: str) -> None:
         async def job() -> None:
             # the record must be written before its cancel record, and its own fault has nobody to hear it
             with contextlib.suppress(Refusal):
@@ -191,6 +193,6 @@ def named(client_request: str, request: str) -> dict[str, str]:
     return {**known, REQUEST_HEADER: request} if request else known
 
 
-def mint(caller: Caller) -> str:
+def mint(caller: ApiCaller) -> str:
     """A client request id under the principal's name, which is what lets only that principal ask for it later."""
     return f"{caller.principal.id}:{uuid.uuid4().hex}"

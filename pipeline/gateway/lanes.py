@@ -11,7 +11,7 @@ from pipeline.errors import Fatal, Malformed, Retryable
 from pipeline.events.codec import decode
 from pipeline.events.messages import Response
 from pipeline.gateway.metrics import Metrics
-from pipeline.kafka.reader import Item, PartitionReader
+from pipeline.kafka.reader import KafkaRecord, PartitionReader
 
 log = logging.getLogger(__name__)
 _PAUSE_S = 0.5
@@ -77,7 +77,7 @@ class LaneReader:
             with contextlib.suppress(Exception):
                 await asyncio.wait_for(reader.close(), 5)
 
-    def _take(self, item: Item) -> None:
+    def _take(self, item: KafkaRecord) -> None:
         try:
             response = decode(Response, item.value)
         except Malformed:

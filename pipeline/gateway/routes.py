@@ -13,15 +13,15 @@ from pipeline.events.ids import is_request_id
 from pipeline.events.messages import Response
 from pipeline.events.wire import MAX_VALUE_BYTES, SKEW_MS
 from pipeline.gateway.answers import KEEP_ALIVE, ChatShape, SimpleShape, collected, error_event
-from pipeline.gateway.auth import Caller
+from pipeline.gateway.auth import ApiCaller
 from pipeline.gateway.connections import encoded, no_http
-from pipeline.gateway.door import Door, Pending, named
+from pipeline.gateway.door import GatewayState, PendingRequest, named
 from pipeline.gateway.refusals import Refusal, because, invalid, no_answer
 from pipeline.gateway.replies import Reply
-from pipeline.gateway.translate import Ask, read_chat, read_simple, too_large
+from pipeline.gateway.translate import TranslatedRequest, read_chat, read_simple, too_large
 from pipeline.gateway.writer import now_ms
 
-DOOR = web.AppKey("door", Door)
+DOOR = web.AppKey("door", GatewayState)
 ARRIVED = web.RequestKey("arrived", float)
 ANSWER_HEADERS = web.RequestKey("answer_headers", dict[str, str])
 _READ_S = 30
@@ -30,7 +30,7 @@ _ENCODINGS = frozenset({"identity", "gzip", "deflate"})
 _MAX_WAIT_MS = 60_000
 
 
-class Shape(Protocol):
+class ReplyShape(Protocol):
     def first(self) -> bytes: ...
     def piece(self, text: str) -> bytes: ...
     def last(self, reply: Reply) -> bytes: ...
@@ -125,7 +125,9 @@ async def metrics(request: web.Request) -> web.Response:
     return web.Response(body=request.app[DOOR].metrics.render(), headers={"Content-Type": "text/plain; version=0.0.4"})
 
 
-async def _answer(request: web.Request, door: Door, ask: Ask, pending: Pending, shape: Shape) -> web.StreamResponse:
+async def _answer(
+    request: web.Request, door: GatewayState, ask: TranslatedRequest, pending: PendingRequest, shape: ReplyShape
+) -> web.StreamResponse:
     request[ANSWER_HEADERS] = pending.headers
     try:
         if ask.stream:
@@ -142,7 +144,9 @@ async def _answer(request: web.Request, door: Door, ask: Ask, pending: Pending, 
     return web.json_response(shape.whole((reply.whole or b"").decode("utf-8", "replace"), reply))
 
 
-async def _stream(request: web.Request, door: Door, pending: Pending, shape: Shape) -> web.StreamResponse:
+async def _stream(
+    request: web.Request, door: GatewayState, pending: PendingRequest, shape: ReplyShape
+) -> web.StreamResponse:
     """Headers are sent with the first text, so that whatever is refused before it gets its own HTTP status."""
     response: web.StreamResponse | None = None
     waiter = pending.waiter
@@ -168,7 +172,7 @@ async def _stream(request: web.Request, door: Door, pending: Pending, shape: Sha
     return await _finish(response, shape.last(waiter.reply))
 
 
-async def _begin(request: web.Request, pending: Pending, shape: Shape) -> web.StreamResponse:
+async def _begin(request: web.Request, pending: PendingRequest, shape: ReplyShape) -> web.StreamResponse:
     headers = {
         "Content-Type": "text/event-stream; charset=utf-8",
         "Cache-Control": "no-store",
@@ -186,7 +190,7 @@ async def _finish(response: web.StreamResponse, closing: bytes) -> web.StreamRes
     return response
 
 
-async def _enter(request: web.Request) -> tuple[Door, Caller]:
+async def _enter(request: web.Request) -> tuple[GatewayState, ApiCaller]:
     door = request.app[DOOR]
     return door, await door.caller(request.headers.get("Authorization"))
 
@@ -216,16 +220,16 @@ def _idempotency(request: web.Request) -> str:
     return key
 
 
-def _allowed(door: Door, caller: Caller) -> list[str]:
+def _allowed(door: GatewayState, caller: ApiCaller) -> list[str]:
     plan, models = caller.plan, door.control.models
     own = sorted(m.id for m in models.values() if m.tenant and plans.allows(plan, caller.tenant.id, m))
     return [m for m in plan.models if plans.knows(caller.tenant.id, models.get(m))] + own
 
 
-def _model(caller: Caller, name: str) -> dict[str, object]:
+def _model(caller: ApiCaller, name: str) -> dict[str, object]:
     return {"id": name, "object": "model", "created": 0, "owned_by": caller.tenant.organisation}
 
 
-def _count(door: Door, end: Response) -> None:
+def _count(door: GatewayState, end: Response) -> None:
     door.metrics.count("sluice_gateway_tokens_total", "input", by=end.input_tokens)
     door.metrics.count("sluice_gateway_tokens_total", "output", by=end.output_tokens)

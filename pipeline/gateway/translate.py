@@ -16,7 +16,7 @@ from pipeline.errors import Malformed
 from pipeline.events import wire
 from pipeline.events.control import Control, Plan
 from pipeline.events.wire import InferenceBody, Message
-from pipeline.gateway.bodies import NOTHING, UNSERVED, ChatBody, ChatTurn, Part, Sampled, SimpleBody
+from pipeline.gateway.bodies import NOTHING, UNSERVED, ChatBody, ChatTurn, ContentPart, Sampled, SimpleBody
 from pipeline.gateway.refusals import Refusal, because, invalid
 
 _T = TypeVar("_T")
@@ -42,7 +42,7 @@ _EMPTY = ("Expected `null`", "Expected `array` of length <= 0")
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class TranslatedRequest:
     """What a caller asks for. ``body.sealed`` is still empty; ``messages`` is the JSON to be sealed into it."""
 
     body: InferenceBody
@@ -55,7 +55,7 @@ _chat = msgspec.json.Decoder(ChatBody)
 _simple = msgspec.json.Decoder(SimpleBody)
 
 
-def read_chat(raw: bytes, control: Control, plan: Plan, idempotency: str = "") -> Ask:
+def read_chat(raw: bytes, control: Control, plan: Plan, idempotency: str = "") -> TranslatedRequest:
     """A chat completion request. Raises Refusal naming the field at fault."""
     asked: ChatBody = _decode(_chat, raw)
     if asked.model is None:
@@ -73,10 +73,10 @@ def read_chat(raw: bytes, control: Control, plan: Plan, idempotency: str = "") -
     wanted = asked.max_tokens if asked.max_completion_tokens is None else asked.max_completion_tokens
     body = _body(asked, turns, wanted, control, plan, idempotency)
     usage = bool(options and options.include_usage)
-    return Ask(body, msgspec.json.encode(turns), bool(asked.stream), usage)
+    return TranslatedRequest(body, msgspec.json.encode(turns), bool(asked.stream), usage)
 
 
-def read_simple(raw: bytes, control: Control, plan: Plan, idempotency: str = "") -> Ask:
+def read_simple(raw: bytes, control: Control, plan: Plan, idempotency: str = "") -> TranslatedRequest:
     """A request in the simple shape. Raises Refusal naming the field at fault."""
     asked: SimpleBody = _decode(_simple, raw)
     if (asked.prompt is None) == (asked.messages is None):
@@ -85,7 +85,7 @@ def read_simple(raw: bytes, control: Control, plan: Plan, idempotency: str = "")
     turns = _messages(given or [])
     chosen = asked if asked.model or not plan.models else msgspec.structs.replace(asked, model=plan.models[0])
     body = _body(chosen, turns, asked.max_tokens, control, plan, idempotency or asked.idempotency or "")
-    return Ask(body, msgspec.json.encode(turns), bool(asked.stream), True)
+    return TranslatedRequest(body, msgspec.json.encode(turns), bool(asked.stream), True)
 
 
 def _decode(decoder: msgspec.json.Decoder[_T], raw: bytes) -> _T:
@@ -141,7 +141,7 @@ def _messages(turns: list[ChatTurn]) -> tuple[Message, ...]:
     return tuple(found)
 
 
-def _text(content: str | list[Part], where: str) -> str:
+def _text(content: str | list[ContentPart], where: str) -> str:
     if isinstance(content, str):
         return content
     for index, part in enumerate(content):

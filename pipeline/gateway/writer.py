@@ -12,7 +12,7 @@ from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 
 from pipeline.errors import ConfigError, Retryable
 from pipeline.events import wire
-from pipeline.gateway.auth import Caller
+from pipeline.gateway.auth import ApiCaller
 from pipeline.gateway.refusals import because
 from pipeline.kafka.shutdown import STOP_S, stop_producer
 from pipeline.topics import partition_of
@@ -52,7 +52,7 @@ class RequestWriter:
         if found != self._partitions:
             raise ConfigError(f"topic requests has {found} partitions, control says {self._partitions}: topics check")
 
-    async def send(self, caller: Caller, client_request: str, kind: str, value: bytes, lane: int) -> tuple[int, int]:
+    async def send(self, caller: ApiCaller, client_request: str, kind: str, value: bytes, lane: int) -> tuple[int, int]:
         """Sign and write one record; gives (partition, offset), offset -1 where only its being there is known.
 
         Raises Retryable where the result is unknown, Refusal where the record is too large.
@@ -103,7 +103,7 @@ class RequestWriter:
             await asyncio.wait(self._dropped, timeout=2 * STOP_S)
 
     def _signed(
-        self, caller: Caller, client_request: str, kind: str, value: bytes, lane: int
+        self, caller: ApiCaller, client_request: str, kind: str, value: bytes, lane: int
     ) -> list[tuple[str, bytes]]:
         counter = self._counters[caller.key] = self._counters.get(caller.key, 0) + 1
         return wire.sign(

@@ -20,7 +20,7 @@ from inference.types import (
     FinishReason,
     GenerationRequest,
     MarkAccount,
-    Place,
+    QueuePosition,
     SamplingParams,
     TokenLogprob,
     Turn,
@@ -97,14 +97,14 @@ def _sampling(work: Work) -> SamplingParams:
 
 
 @dataclass(slots=True)
-class Usage:
+class RunUsage:
     input_tokens: int = 0
     output_tokens: int = 0
     first_token_ms: int = 0
     last_token_ms: int = 0
 
 
-class Answer:
+class AnswerStream:
     """The stream of one attempt at one request."""
 
     def __init__(
@@ -119,7 +119,7 @@ class Answer:
         """May leave, and has not left yet."""
         self._told: list[TokenLogprob] = []
         self._position = self._version = 0
-        self.usage = Usage()
+        self.usage = RunUsage()
 
     def push(self, chunk: Chunk, elapsed_ms: int) -> bool:
         """Take in one chunk of the engine; True where text begins to wait for ``take``."""
@@ -219,7 +219,7 @@ def end(work: Work, completion: Completion, written: bytes, told: bytes = b"") -
     )
 
 
-def place(work: Work, attempt: str, found: Place) -> Response:
+def place(work: Work, attempt: str, found: QueuePosition) -> Response:
     """Where a request stands that has not begun to run."""
     return Response(
         request=work.request,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from detectors.verbatim import ProtectedIndex
 from pipeline.errors import ConfigError
 from pipeline.events.control import Control, Tenant
-from pipeline.generate.guard import CANARY_LETTERS, Foreign
+from pipeline.generate.guard import CANARY_LETTERS, OtherTenantsCanaries
 from pipeline.keys.vault import Vault
 
 
@@ -19,11 +19,11 @@ class Canaries:
         """By tenant and wrapped data key, which a canary is derived from; empty where that was not granted."""
         self._all: ProtectedIndex | None = None
 
-    def others(self, tenant: str) -> Foreign | None:
+    def others(self, tenant: str) -> OtherTenantsCanaries | None:
         """What must not occur in an answer of ``tenant``; None where nothing is known of others."""
         if self._control.version != self._version:
             self._gather()
-        return None if self._all is None else Foreign(self._all, self._vault.canary(tenant))
+        return None if self._all is None else OtherTenantsCanaries(self._all, self._vault.canary(tenant))
 
     def _gather(self) -> None:
         self._version, before = self._control.version, self._known

@@ -17,12 +17,12 @@ from inference.engines.versions import VersionedEngine
 from inference.registry.dsse import Trust
 from inference.registry.keys import read_verifying_keys
 from inference.registry.opening import OpenModel
-from inference.registry.refusal import Refused
+from inference.registry.refusal import ModelRefused
 from inference.registry.release import RELEASE_KEYS, SHIPPED
 from inference.registry.rollout import WHOLE
 from inference.registry.shipping import install
 from inference.registry.store import ModelRegistry
-from inference.registry.wrapping import Recipient, Tenant, create_worker
+from inference.registry.wrapping import Recipient, TenantRecipient, create_worker
 from inference.types import GenerationRequest, InferenceEngine
 from inference.watermark.secrets import Secrets, create_master, read_secrets
 from pipeline.config import Generate, Keys, Models
@@ -36,7 +36,7 @@ def model_trust(models: Models) -> Trust:
     """Whose signatures count. Raises ConfigError."""
     try:
         return Trust(read_verifying_keys(Path(models.trust or RELEASE_KEYS)), models.require.split(","))
-    except Refused as error:
+    except ModelRefused as error:
         raise ConfigError(f"models.trust: {error}") from error
 
 
@@ -75,7 +75,7 @@ def adapting(engine: InferenceEngine) -> Callable[[GenerationRequest], Awaitable
     async def adapted(request: GenerationRequest) -> GenerationRequest:
         try:
             return await engine.adapted(request)
-        except Refused as fault:
+        except ModelRefused as fault:
             raise Malformed(str(fault)) from fault
 
     return adapted
@@ -146,13 +146,13 @@ def _registry_engine(ours: Generate, models: Models, keys: Keys) -> VersionedEng
     registry, worker = model_registry(models, actor), create_worker(keys.worker_key)
     # a new embedded deployment starts this stage before anything else has made its keys
     kms = open_kms(keys.keyring) if keys.keyring.exists() else FileKeyring.create(keys.keyring)
-    operator = Tenant(kms) if isinstance(kms, FileKeyring) else None
+    operator = TenantRecipient(kms) if isinstance(kms, FileKeyring) else None
     name, _, version = ours.model.removeprefix(_FROM_REGISTRY).partition("@")
     if ours.model == "glossary":
         to: list[Recipient] = [worker.address] if operator is None else [operator, worker.address]
         name = install(registry, model_trust(models), SHIPPED, to)
     if version and not version.isdecimal():
-        raise Refused("unknown", "expected registry:MODEL or registry:MODEL@VERSION; see: sluice model list")
+        raise ModelRefused("unknown", "expected registry:MODEL or registry:MODEL@VERSION; see: sluice model list")
 
     def opened(model: str, number: int) -> OpenModel:
         if operator is not None:

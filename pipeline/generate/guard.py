@@ -136,7 +136,7 @@ def guard_of(
     messages: Sequence[Message] = (),
     protected: ProtectedIndex | None = None,
     canary: str = "",
-    foreign: Foreign | None = None,
+    foreign: OtherTenantsCanaries | None = None,
 ) -> Guards:
     """The guards that the tenant's policy asks for, and the one against what other tenants planted (``foreign``);
     ``canary`` is the tenant's own, empty for none."""
@@ -155,7 +155,7 @@ def guard_of(
     return Guards(guards)
 
 
-class Foreign:
+class OtherTenantsCanaries:
     """``Runs`` of the canaries of all tenants, but for a tenant's ``own``."""
 
     def __init__(self, planted: ProtectedIndex, own: str) -> None:

@@ -15,7 +15,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
 from inference.types import EngineStats, InferenceEngine
 from pipeline.events.messages import Completion
-from pipeline.generate.answer import Usage
+from pipeline.generate.answer import RunUsage
 from pipeline.metrics import Meters, Metric
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class WorkerMetrics:
         if nvml is not None:
             self.meters.registry.register(_GpuMetrics(nvml))
 
-    def observe(self, completion: Completion, usage: Usage) -> None:
+    def observe(self, completion: Completion, usage: RunUsage) -> None:
         """Count a run that ended."""
         count, took = self.meters.count, self.meters.took
         count("sluice_generate_runs_total", completion.result)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from inference.registry.events import RegistryEvent
 from inference.registry.forward import Forwarder
-from inference.registry.refusal import Refused
+from inference.registry.refusal import ModelRefused
 from pipeline.errors import Retryable
 from pipeline.events.codec import encode
 from pipeline.events.messages import Access
@@ -38,7 +38,7 @@ class ModelActs:
         while True:
             try:
                 await self.forward()
-            except (Retryable, Refused, OSError) as fault:
+            except (Retryable, ModelRefused, OSError) as fault:
                 _log.error("model acts are not in the log yet: %s", fault)
             if stop.is_set():
                 return

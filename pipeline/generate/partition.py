@@ -19,8 +19,8 @@ from dataclasses import dataclass, field
 import msgspec
 
 from inference.bounds import MAX_DEADLINE_S
-from inference.types import EngineClosed, FinishReason, GenerationRequest, InferenceEngine, Place
-from pipeline.control.feed import ControlFeed
+from inference.types import EngineClosed, FinishReason, GenerationRequest, InferenceEngine, QueuePosition
+from pipeline.control.feed import ControlTable
 from pipeline.errors import Malformed, Retryable
 from pipeline.events.codec import decode, encode
 from pipeline.events.emission import Emission, lane_partition
@@ -31,9 +31,9 @@ from pipeline.generate import answer as generate
 from pipeline.generate.progress import Progress
 from pipeline.generate.sender import Sender
 from pipeline.kafka.inbox import Inbox
-from pipeline.kafka.marks import Marks
+from pipeline.kafka.marks import CommittedOffsets
 from pipeline.kafka.offsets import Offsets
-from pipeline.kafka.reader import Item, PartitionReader
+from pipeline.kafka.reader import KafkaRecord, PartitionReader
 from pipeline.keys.vault import Vault
 from pipeline.topics import pool_topic
 
@@ -49,26 +49,26 @@ Adapt = Callable[[GenerationRequest], Awaitable[GenerationRequest]]
 
 
 @dataclass(slots=True)
-class Rim:
+class GenerateContext:
     """What the partitions of one worker share."""
 
     bootstrap: str
     worker: str
     engine: InferenceEngine
-    feed: ControlFeed
+    feed: ControlTable
     vault: Vault
     sender: Sender
     reports: Sender
     """Completions, over a connection of their own: a broker answers one write after the other on each."""
     offsets: Offsets
-    marks: Marks
+    marks: CommittedOffsets
     guard: Callable[[Work, Sequence[Message]], generate.Guard]
     trace: generate.Trace | None = None
     pool: str = ""
     """The tenant that this worker is for alone; empty for one of the shared workers."""
     adapted: Adapt | None = None
     """Makes a request's adapter ready; None where the engine takes none."""
-    observe: Callable[[Completion, generate.Usage], None] = lambda completion, usage: None
+    observe: Callable[[Completion, generate.RunUsage], None] = lambda completion, usage: None
     """Told of each run as it ends."""
     most: int = 256
     """Requests under way at once, over all partitions."""
@@ -87,14 +87,14 @@ class Rim:
 class GeneratePartition:
     """Runs the work of one partition, each request once per life of this object."""
 
-    def __init__(self, rim: Rim, partition: int) -> None:
+    def __init__(self, rim: GenerateContext, partition: int) -> None:
         self._rim, self._partition = rim, partition
         self._arrived = asyncio.Event()
         self._inbox = Inbox(PartitionReader(rim.bootstrap, rim.topic, partition, rim.offsets), self._arrived, 256)
         self._progress = Progress()
         self._known: dict[str, int] = {}
         self._cancelled: dict[str, int] = {}
-        self._waiting: dict[str, tuple[Work, str, Place | None]] = {}
+        self._waiting: dict[str, tuple[Work, str, QueuePosition | None]] = {}
         """Given to the engine and not begun: with attempt, and the place that was told."""
         self._runs: set[asyncio.Task[None]] = set()
 
@@ -133,7 +133,7 @@ class GeneratePartition:
                 _log.warning("generate[%d]: %s", self._partition, error)
                 await asyncio.sleep(_PAUSE_S)
 
-    async def _take(self, item: Item, stop: asyncio.Event) -> None:
+    async def _take(self, item: KafkaRecord, stop: asyncio.Event) -> None:
         """Start one record of ``work``, once there is room for it."""
         if not self._progress.begin(item.offset):
             return
@@ -208,7 +208,7 @@ class GeneratePartition:
         def seal(name: str, raw: bytes) -> bytes:
             return rim.vault.seal(work.tenant, "response", name, work.client_request, raw)
 
-        answer = generate.Answer(work, attempt, rim.worker, seal, rim.guard(work, messages), rim.trace)
+        answer = generate.AnswerStream(work, attempt, rim.worker, seal, rim.guard(work, messages), rim.trace)
         self._waiting[work.request] = (work, attempt, None)
         try:
             finish = await self._stream(work, request, answer)
@@ -218,7 +218,9 @@ class GeneratePartition:
         rim.observe(completion, answer.usage)
         return completion, answer.take(), answer.readout()
 
-    async def _stream(self, work: Work, request: GenerationRequest, answer: generate.Answer) -> FinishReason | None:
+    async def _stream(
+        self, work: Work, request: GenerationRequest, answer: generate.AnswerStream
+    ) -> FinishReason | None:
         """Run to the end, which is None at the deadline; text leaves as it comes."""
 
         def gathered() -> Emission | None:

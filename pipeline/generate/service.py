@@ -16,7 +16,7 @@ from pipeline.events import plans
 from pipeline.events.control import Control
 from pipeline.events.messages import Work
 from pipeline.events.wire import Message
-from pipeline.kafka.membership import Assign, Group, share
+from pipeline.kafka.membership import Assign, ConsumerGroup, share
 from pipeline.kafka.writer import Publisher
 from pipeline.keys.vault import Vault, open_kms
 from pipeline.topics import pool_topic
@@ -30,7 +30,7 @@ async def generate(settings: Settings, stop: asyncio.Event, assign: Assign = ())
     from pipeline.generate import engines
     from pipeline.generate.metrics import WorkerMetrics, find_nvml
     from pipeline.generate.model_acts import ModelActs
-    from pipeline.generate.partition import GeneratePartition, Rim
+    from pipeline.generate.partition import GenerateContext, GeneratePartition
     from pipeline.generate.protected_texts import read_protected
     from pipeline.generate.sender import Sender
 
@@ -52,9 +52,11 @@ async def generate(settings: Settings, stop: asyncio.Event, assign: Assign = ())
         reports.start()
         worker = f"{socket.gethostname()}-{os.getpid()}-{int(time.time())}"
         metrics = WorkerMetrics(engine, find_nvml())
-        rim = Rim(bootstrap, worker, engine, feed, vault, sender, reports, offsets, marks, guard, trace, pool)
+        rim = GenerateContext(
+            bootstrap, worker, engine, feed, vault, sender, reports, offsets, marks, guard, trace, pool
+        )
         rim.adapted, rim.observe = engines.adapting(engine), metrics.observe
-        group = Group(bootstrap, f"sluice-generate-workers{suffix}", topic, settings.kafka.instance)
+        group = ConsumerGroup(bootstrap, f"sluice-generate-workers{suffix}", topic, settings.kafka.instance)
         acts = ModelActs(settings.models.home, publisher, feed.control.require_deployment().partitions)
         beside = [asyncio.create_task(acts.follow(ended)), asyncio.create_task(engines.follow(engine, ended))]
         async with metrics.served(settings.generate.metrics_host, settings.generate.metrics_port):

@@ -9,7 +9,7 @@ from itertools import islice
 from typing import Protocol
 
 from pipeline.errors import Retryable
-from pipeline.kafka.reader import Item, PartitionReader
+from pipeline.kafka.reader import KafkaRecord, PartitionReader
 
 _log = logging.getLogger(__name__)
 CAPACITY = 4096
@@ -19,16 +19,16 @@ _POLL_MS = 1000
 _PAUSE_S = 1.0
 
 
-class Bell(Protocol):
+class Wakeup(Protocol):
     """What is rung when something arrived."""
 
     def set(self) -> None: ...
 
 
-class LateBell:
+class DelayedWakeup:
     """Rings another one a little later, so that what is in no hurry is taken with what is."""
 
-    def __init__(self, bell: Bell, seconds: float) -> None:
+    def __init__(self, bell: Wakeup, seconds: float) -> None:
         self._bell, self._seconds = bell, seconds
         self._due: asyncio.TimerHandle | None = None
 
@@ -44,9 +44,9 @@ class LateBell:
 class Inbox:
     """Pumps a reader into a queue; ``arrived`` is shared, so one wait covers several inboxes."""
 
-    def __init__(self, reader: PartitionReader, arrived: Bell, capacity: int = CAPACITY) -> None:
+    def __init__(self, reader: PartitionReader, arrived: Wakeup, capacity: int = CAPACITY) -> None:
         self.reader = reader
-        self.waiting: deque[Item] = deque()
+        self.waiting: deque[KafkaRecord] = deque()
         self._arrived = arrived
         self._room = asyncio.Event()
         self._bytes = 0
@@ -57,7 +57,7 @@ class Inbox:
         """Begin pumping; the reader must be started."""
         self._pump = asyncio.create_task(self._run())
 
-    def peek(self, limit: int) -> list[Item]:
+    def peek(self, limit: int) -> list[KafkaRecord]:
         """The first records, at most ``limit``, left in place. Raises what ended the pump, if anything did."""
         if self._pump is not None and self._pump.done() and not self._pump.cancelled():
             self._pump.result()

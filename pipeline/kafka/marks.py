@@ -11,7 +11,7 @@ from pipeline.kafka.offsets import REQUEST_TIMEOUT_MS
 from pipeline.kafka.shutdown import stop_consumer
 
 
-class Marks:
+class CommittedOffsets:
     """How far actions went, per partition of a topic: committed offsets of a group without members."""
 
     def __init__(self, bootstrap: str, group: str, topic: str) -> None:

@@ -25,7 +25,7 @@ _PAUSE_S = 1.0
 Serve = Callable[[int, asyncio.Event], Awaitable[None]]
 
 
-class Partitions:
+class PartitionTasks:
     """The partitions held by this process, one task each."""
 
     def __init__(self, serve: Serve) -> None:
@@ -77,7 +77,7 @@ class Partitions:
 
 
 class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
-    def __init__(self, consumer: AIOKafkaConsumer, partitions: Partitions) -> None:
+    def __init__(self, consumer: AIOKafkaConsumer, partitions: PartitionTasks) -> None:
         self._consumer, self._partitions = consumer, partitions
 
     def on_partitions_revoked(self, revoked: Any) -> None:
@@ -89,7 +89,7 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
         self._partitions.keep(at.partition for at in assigned)
 
 
-class Group(NamedTuple):
+class ConsumerGroup(NamedTuple):
     """A consumer group over one topic, and this process's place in it.
 
     ``instance`` is a name that outlives restarts (KIP-345): whoever comes back under it has its partitions at once,
@@ -102,9 +102,9 @@ class Group(NamedTuple):
     instance: str = ""
 
 
-async def share(group: Group, serve: Serve, stop: asyncio.Event, assign: tuple[int, ...] = ()) -> None:
+async def share(group: ConsumerGroup, serve: Serve, stop: asyncio.Event, assign: tuple[int, ...] = ()) -> None:
     """Serve the partitions that the group gives us (or just ``assign``) until ``stop``. Raises what ended them all."""
-    partitions = Partitions(serve)
+    partitions = PartitionTasks(serve)
     if assign:
         partitions.keep(assign)
         await _first(stop, partitions.failed)

@@ -25,7 +25,7 @@ _UNREADABLE = (UnicodeDecodeError, UnsupportedCodecError)
 """What aiokafka raises on a header name that is no UTF-8, and on a compression whose codec is not installed."""
 
 
-class Item:
+class KafkaRecord:
     """One record of any topic as read: offset, broker time (ms), key, value, headers."""
 
     __slots__ = ("headers", "key", "offset", "time", "value")
@@ -92,7 +92,7 @@ class PartitionReader:
     def resume(self) -> None:
         self._consumer.resume(self.at)
 
-    async def poll(self, limit: int = 1000, wait_ms: int = 200) -> list[Item]:
+    async def poll(self, limit: int = 1000, wait_ms: int = 200) -> list[KafkaRecord]:
         """Up to ``limit`` records in offset order; empty after ``wait_ms`` without any.
 
         A record that the client library cannot decode comes as an empty one without headers, so that whoever may
@@ -108,7 +108,7 @@ class PartitionReader:
                 await self._reopen()
         return found
 
-    async def _poll(self, limit: int, wait_ms: int) -> list[Item]:
+    async def _poll(self, limit: int, wait_ms: int) -> list[KafkaRecord]:
         try:
             return await self._fetch(limit, wait_ms)
         except _UNREADABLE:
@@ -117,28 +117,30 @@ class PartitionReader:
             # one at a time: those before the unreadable one are delivered first
             return await self._fetch(1, wait_ms)
         except _UNREADABLE:
-            found = Item(self.position, self._time, b"", b"", ())
+            found = KafkaRecord(self.position, self._time, b"", b"", ())
             self.seek(self.position + 1)
             return [found]
 
-    async def _fetch(self, limit: int, wait_ms: int) -> list[Item]:
+    async def _fetch(self, limit: int, wait_ms: int) -> list[KafkaRecord]:
         try:
             got = await self._consumer.getmany(self.at, timeout_ms=wait_ms, max_records=limit)
         except UnsupportedCodecError:
             raise
         except KafkaError as error:
             raise await self._gone(error) from error
-        found = [Item(r.offset, r.timestamp, r.key or b"", r.value or b"", r.headers) for r in got.get(self.at, ())]
+        found = [
+            KafkaRecord(r.offset, r.timestamp, r.key or b"", r.value or b"", r.headers) for r in got.get(self.at, ())
+        ]
         if found:
             self.position, self._time = found[-1].offset + 1, found[-1].time
         return found
 
-    async def read_to_end(self) -> list[Item]:
+    async def read_to_end(self) -> list[KafkaRecord]:
         """Everything from the position to the log's end as of now. A log that ends before it is Fatal."""
         end = await self.end()
         if end < self.position:
             raise self._truncated(end, self.position)
-        found: list[Item] = []
+        found: list[KafkaRecord] = []
         while self.position < end:
             found += await self.poll(5000)
         return found

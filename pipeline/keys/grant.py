@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from inference.registry.refusal import Refused
+from inference.registry.refusal import ModelRefused
 from inference.registry.wrapping import create_worker
 from inference.watermark.secrets import grant, read_master
 from pipeline.config import Keys
@@ -25,7 +25,7 @@ def write_grant(keys: Keys, tenant: Tenant, out: Path) -> None:
         _replace(granted.watermark_key, grant(read_master(keys.watermark_key), tenant.id))
         create_worker(granted.worker_key)
         granted.worker_key.chmod(0o640)
-    except (OSError, ValueError, Refused) as error:
+    except (OSError, ValueError, ModelRefused) as error:
         raise ConfigError(f"keys of {tenant.id} into {out}: {error}") from error
 
 

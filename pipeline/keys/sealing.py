@@ -31,14 +31,14 @@ def associated_data(generation: str, tenant: str, kind: str, field: str, client_
     return "\x1f".join((generation, tenant, kind, field, client_request)).encode()
 
 
-def seal(key: bytes, bound_to: bytes, text: bytes, entropy: Entropy) -> bytes:
+def encrypt_text(key: bytes, bound_to: bytes, text: bytes, entropy: Entropy) -> bytes:
     """``suite ‖ salt ‖ nonce ‖ ciphertext ‖ tag``; OVERHEAD bytes longer than ``text``."""
     salt, nonce = entropy(_SALT), entropy(_NONCE)
     body = AESGCM(_derive(key, salt)).encrypt(nonce, text, bound_to)
     return bytes((SUITE,)) + salt + nonce + body
 
 
-def unseal(key: bytes, bound_to: bytes, sealed: bytes) -> bytes:
+def decrypt_text(key: bytes, bound_to: bytes, sealed: bytes) -> bytes:
     """The text. Raises Malformed where the key, the binding or a byte differs."""
     if len(sealed) < OVERHEAD or sealed[0] != SUITE:
         raise Malformed(f"sealed text: expected suite {SUITE} and at least {OVERHEAD} bytes, came {len(sealed)}")

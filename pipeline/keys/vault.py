@@ -163,7 +163,7 @@ class Vault:
 
     def seal(self, tenant: str, kind: str, field: str, client_request: str, text: bytes) -> bytes:
         """Seal under the tenant's data key."""
-        return texts.seal(
+        return texts.encrypt_text(
             self._data_key(tenant),
             self._bind(tenant, kind, field, client_request),
             text,
@@ -181,7 +181,7 @@ class Vault:
     ) -> bytes:
         """Open a text sealed under the data key, or under the content key in ``wrap``. Raises Malformed."""
         key = self._content_key(tenant, wrap) if wrap else self._data_key(tenant)
-        return texts.unseal(key, self._bind(tenant, kind, field, client_request), sealed)
+        return texts.decrypt_text(key, self._bind(tenant, kind, field, client_request), sealed)
 
     def _bind(self, tenant: str, kind: str, field: str, client_request: str) -> bytes:
         return texts.associated_data(self._control.generation, tenant, kind, field, client_request)

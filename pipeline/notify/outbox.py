@@ -44,7 +44,7 @@ class Schedule:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class WebhookReply:
     """What an attempt came to."""
 
     status: int
@@ -59,7 +59,7 @@ class Answer:
 
 
 @dataclass(slots=True)
-class Pending:
+class PendingAlert:
     """An alert that is neither delivered nor dead."""
 
     alert: Alert
@@ -73,19 +73,19 @@ class Pending:
 class Outbox:
     """What one partition still has to deliver."""
 
-    pending: dict[str, OrderedDict[str, Pending]] = field(default_factory=dict)
+    pending: dict[str, OrderedDict[str, PendingAlert]] = field(default_factory=dict)
     """By tenant, then alert id, oldest first."""
     done: OrderedDict[str, None] = field(default_factory=OrderedDict)
 
-    def add(self, offset: int, alert: Alert) -> Pending | None:
+    def add(self, offset: int, alert: Alert) -> PendingAlert | None:
         """Take an alert in; None where it is known or finished (``alerts`` may hold it twice)."""
         lane = self.pending.setdefault(alert.tenant, OrderedDict())
         if alert.alert in lane or alert.alert in self.done:
             return None
-        held = lane[alert.alert] = Pending(alert, offset)
+        held = lane[alert.alert] = PendingAlert(alert, offset)
         return held
 
-    def open(self) -> list[Pending]:
+    def open(self) -> list[PendingAlert]:
         """All that is neither delivered nor dead."""
         return [held for lane in self.pending.values() for held in lane.values()]
 
@@ -109,7 +109,7 @@ class Outbox:
         self.pending.get(alert.tenant, OrderedDict()).pop(alert.alert, None)
         self._finish(alert.alert)
 
-    def due(self, now: int, busy: set[str]) -> list[Pending]:
+    def due(self, now: int, busy: set[str]) -> list[PendingAlert]:
         """The longest due alert of each tenant that is not ``busy``: one lane each, so none waits for another."""
         found = []
         for tenant, lane in self.pending.items():
@@ -128,7 +128,7 @@ class Outbox:
             self.done.popitem(last=False)
 
 
-def decide(held: Pending, answer: Answer, now: int, target: str, schedule: Schedule) -> Delivery:
+def decide(held: PendingAlert, answer: WebhookReply, now: int, target: str, schedule: Schedule) -> Delivery:
     """The record of one attempt. Changes nothing; ``Outbox.apply`` does, once it is acknowledged."""
     attempt = held.attempts + 1
     common = {"alert": held.alert.alert, "tenant": held.alert.tenant, "target": target, "time": now}
@@ -141,7 +141,7 @@ def decide(held: Pending, answer: Answer, now: int, target: str, schedule: Sched
     return Delivery(**common, attempt=attempt, status="retry", http_status=answer.status, next_time=now + wait)  # type: ignore[arg-type]
 
 
-def give_up(held: Pending, now: int) -> Delivery:
+def give_up(held: PendingAlert, now: int) -> Delivery:
     """The record of an alert that is given up without an attempt: no room, or the target was taken away."""
     alert = held.alert
     return Delivery(alert.alert, alert.tenant, "", now, held.attempts, "dead")

@@ -15,16 +15,16 @@ from functools import partial
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from pipeline.control.feed import ControlFeed
+from pipeline.control.feed import ControlTable
 from pipeline.errors import ConfigError, Malformed, Retryable
 from pipeline.events.codec import decode, encode
 from pipeline.events.messages import Alert, Delivery
-from pipeline.kafka.reader import Item, PartitionReader
+from pipeline.kafka.reader import KafkaRecord, PartitionReader
 from pipeline.kafka.shutdown import stop_consumer
 from pipeline.kafka.writer import Publisher
 from pipeline.keys.vault import Vault
 from pipeline.notify import outbox as notify
-from pipeline.notify.webhook import Courier
+from pipeline.notify.webhook import WebhookSender
 
 _log = logging.getLogger(__name__)
 _PAUSE_S = 1.0
@@ -47,11 +47,11 @@ class NotifySettings:
     """Fixed name of this worker in the group; with one, a restart goes on at once."""
 
 
-class Desk:
+class OutboxContext:
     """What all partitions of one worker share."""
 
     def __init__(
-        self, bootstrap: str, feed: ControlFeed, vault: Vault, settings: NotifySettings, courier: Courier
+        self, bootstrap: str, feed: ControlTable, vault: Vault, settings: NotifySettings, courier: WebhookSender
     ) -> None:
         self.bootstrap, self.feed, self.vault, self.settings, self.courier = bootstrap, feed, vault, settings, courier
         self.publisher = Publisher(bootstrap)
@@ -65,13 +65,13 @@ class Desk:
         document = self.feed.control.tenants.get(tenant)
         return document.webhook if document else ""
 
-    async def attempt(self, held: notify.Pending, url: str) -> notify.Answer:
+    async def attempt(self, held: notify.PendingAlert, url: str) -> notify.WebhookReply:
         """Post once. A secret that does not open counts as a failed attempt, so that it can be mended meanwhile."""
         alert = held.alert
         try:
             secret = self.vault.webhook_secret(alert.tenant)
         except (ConfigError, Malformed, KeyError, ValueError):
-            return notify.Answer(0, fault="the tenant's webhook secret does not open with this keyring")
+            return notify.WebhookReply(0, fault="the tenant's webhook secret does not open with this keyring")
         async with self.slots:
             return await self.courier.post(url, secret, alert.alert, int(time.time()), notify.body(alert))
 
@@ -79,7 +79,7 @@ class Desk:
 class PartitionOutbox:
     """One partition of ``alerts``: what is open, and the attempts under way (one per tenant)."""
 
-    def __init__(self, desk: Desk, partition: int) -> None:
+    def __init__(self, desk: OutboxContext, partition: int) -> None:
         self._desk, self._partition = desk, partition
         self._alerts = PartitionReader(desk.bootstrap, "alerts", partition)
         self._outbox = notify.Outbox()
@@ -126,7 +126,7 @@ class PartitionOutbox:
             await self._accept(held)
         self._taken = True
 
-    async def _history(self, since: int) -> list[Item]:
+    async def _history(self, since: int) -> list[KafkaRecord]:
         """The records of ``deliveries`` from the append time ``since`` (Unix ms) on."""
         at = TopicPartition("deliveries", self._partition)
         clerk = AIOKafkaConsumer(bootstrap_servers=self._desk.bootstrap, enable_auto_commit=False)
@@ -141,7 +141,7 @@ class PartitionOutbox:
             await stop_consumer(clerk)
             await reader.close()
 
-    def _add(self, items: list[Item]) -> list[notify.Pending]:
+    def _add(self, items: list[KafkaRecord]) -> list[notify.PendingAlert]:
         """Fold alerts in and give those that are not known yet."""
         found = []
         for item in items:
@@ -154,7 +154,7 @@ class PartitionOutbox:
                 found.append(held)
         return found
 
-    async def _accept(self, held: notify.Pending) -> None:
+    async def _accept(self, held: notify.PendingAlert) -> None:
         tenant = held.alert.tenant
         if not await self._desk.target(tenant):
             self._outbox.drop(held.alert)
@@ -173,7 +173,7 @@ class PartitionOutbox:
         if not lane.cancelled() and lane.exception() is not None:
             self._fault = lane.exception()
 
-    async def _deliver(self, held: notify.Pending) -> None:
+    async def _deliver(self, held: notify.PendingAlert) -> None:
         alert, url = held.alert, await self._desk.target(held.alert.tenant)
         if not url:
             await self._record(notify.give_up(held, _now()))

@@ -19,7 +19,7 @@ import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
-from pipeline.notify.outbox import Answer
+from pipeline.notify.outbox import WebhookReply
 
 MAX_BODY_BYTES = 20_000
 """Standard Webhooks advises receivers to expect no more."""
@@ -29,7 +29,7 @@ _NAT64 = ipaddress.ip_network("64:ff9b::/32")
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
-class Refused(Exception):
+class TargetRefused(Exception):
     """The target is none that we send to; the message says why and names no part of the URL."""
 
 
@@ -49,22 +49,22 @@ def check(url: str, allow_private: bool) -> URL:
         parsed = URL(url)
         port = parsed.port
     except (ValueError, TypeError):
-        raise Refused("the webhook is not a URL; expected https://host/path") from None
+        raise TargetRefused("the webhook is not a URL; expected https://host/path") from None
     if parsed.scheme not in (("https", "http") if allow_private else ("https",)) or not parsed.host:
-        raise Refused("the webhook must begin with https:// and name a host")
+        raise TargetRefused("the webhook must begin with https:// and name a host")
     if parsed.user or parsed.password:
-        raise Refused("the webhook must hold no user or password; the signature is the proof of origin")
+        raise TargetRefused("the webhook must hold no user or password; the signature is the proof of origin")
     if allow_private:
         return parsed
     if port not in PORTS:
-        raise Refused(f"the webhook must use port {' or '.join(map(str, sorted(PORTS)))}")
+        raise TargetRefused(f"the webhook must use port {' or '.join(map(str, sorted(PORTS)))}")
     # aiohttp resolves names only: an address written out never reaches the resolver below
     try:
         literal = ipaddress.ip_address(parsed.host)
     except ValueError:
         return parsed
     if not is_public(literal):
-        raise Refused("the webhook's address is not public; set notify.allow_private to send there")
+        raise TargetRefused("the webhook's address is not public; set notify.allow_private to send there")
     return parsed
 
 
@@ -77,7 +77,7 @@ class PublicResolver(AbstractResolver):
         loop = asyncio.get_running_loop()
         found = await loop.getaddrinfo(host, port, family=family, type=socket.SOCK_STREAM)
         if not found or not all(is_public(ipaddress.ip_address(str(entry[4][0]).split("%")[0])) for entry in found):
-            raise Refused("the webhook's name leads to an address that is not public")
+            raise TargetRefused("the webhook's name leads to an address that is not public")
         return [
             ResolveResult(
                 hostname=host, host=str(entry[4][0]), port=port, family=entry[0], proto=entry[2], flags=_NUMERIC
@@ -105,7 +105,7 @@ def headers(secret: bytes, alert: str, seconds: int, body: bytes) -> dict[str, s
     }
 
 
-class Courier:
+class WebhookSender:
     """Makes attempts. One session for all targets, but no connection, cookie or name is kept between attempts."""
 
     def __init__(self, allow_private: bool = False, timeout_s: float = 15.0) -> None:
@@ -113,7 +113,7 @@ class Courier:
         self._timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=min(_CONNECT_S, timeout_s))
         self._session: aiohttp.ClientSession | None = None
 
-    async def __aenter__(self) -> Courier:
+    async def __aenter__(self) -> WebhookSender:
         resolver: dict[str, Any] = {} if self._allow_private else {"resolver": PublicResolver()}
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(use_dns_cache=False, force_close=True, limit=64, **resolver),
@@ -130,23 +130,23 @@ class Courier:
         if self._session is not None:
             await self._session.close()
 
-    async def post(self, url: str, secret: bytes, alert: str, seconds: int, body: bytes) -> Answer:
+    async def post(self, url: str, secret: bytes, alert: str, seconds: int, body: bytes) -> WebhookReply:
         """One attempt. Never raises for what the target does; the response's body is not read."""
         assert self._session is not None, "use it as a context: async with Courier() as courier"
         if len(body) > MAX_BODY_BYTES:
-            return Answer(0, fault=f"the payload of {len(body)} bytes is above {MAX_BODY_BYTES}")
+            return WebhookReply(0, fault=f"the payload of {len(body)} bytes is above {MAX_BODY_BYTES}")
         try:
             target = check(url, self._allow_private)
             sent = self._session.post(
                 target, data=body, headers=headers(secret, alert, seconds, body), allow_redirects=False
             )
             async with sent as response:
-                return Answer(response.status, _retry_after_ms(response.headers.get("retry-after", "")))
-        except Refused as error:
-            return Answer(0, fault=str(error))
+                return WebhookReply(response.status, _retry_after_ms(response.headers.get("retry-after", "")))
+        except TargetRefused as error:
+            return WebhookReply(0, fault=str(error))
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
             # the texts of these errors quote the URL
-            return Answer(0, fault=type(error).__name__)
+            return WebhookReply(0, fault=type(error).__name__)
 
 
 def _retry_after_ms(value: str) -> int:

@@ -14,11 +14,11 @@ from collections.abc import Iterable
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import KafkaError
 
-from pipeline.control.feed import ControlFeed
+from pipeline.control.feed import ControlTable
 from pipeline.errors import Retryable
 from pipeline.keys.vault import Vault
-from pipeline.notify.partition import Desk, NotifySettings, PartitionOutbox
-from pipeline.notify.webhook import Courier
+from pipeline.notify.partition import NotifySettings, OutboxContext, PartitionOutbox
+from pipeline.notify.webhook import WebhookSender
 
 __all__ = ["NotifySettings", "run"]
 _log = logging.getLogger(__name__)
@@ -27,10 +27,10 @@ _PAUSE_S = 1.0
 _MARK_S = 5.0
 
 
-class Crew(ConsumerRebalanceListener):  # type: ignore[misc]
+class RebalanceListener(ConsumerRebalanceListener):  # type: ignore[misc]
     """The partitions that the group gave to this worker."""
 
-    def __init__(self, desk: Desk, group: AIOKafkaConsumer) -> None:
+    def __init__(self, desk: OutboxContext, group: AIOKafkaConsumer) -> None:
         self._desk, self._group = desk, group
         self._outboxes: dict[int, PartitionOutbox] = {}
         self._tasks: list[asyncio.Task[None]] = []
@@ -76,15 +76,15 @@ class Crew(ConsumerRebalanceListener):  # type: ignore[misc]
                 await asyncio.sleep(_PAUSE_S)
 
 
-async def run(bootstrap: str, feed: ControlFeed, vault: Vault, settings: NotifySettings, stop: asyncio.Event) -> None:
+async def run(bootstrap: str, feed: ControlTable, vault: Vault, settings: NotifySettings, stop: asyncio.Event) -> None:
     """Deliver until ``stop`` is set. ``feed`` is started and followed by the caller.
 
     Raises Retryable without a broker (start again), Fatal where ``alerts`` was cut below what was read.
     """
-    async with Courier(settings.allow_private, settings.timeout_s) as courier:
-        desk = Desk(bootstrap, feed, vault, settings, courier)
+    async with WebhookSender(settings.allow_private, settings.timeout_s) as courier:
+        desk = OutboxContext(bootstrap, feed, vault, settings, courier)
         group = _group(bootstrap, settings.instance)
-        crew = Crew(desk, group)
+        crew = RebalanceListener(desk, group)
         group.subscribe(["alerts"], listener=crew)
         try:
             await group.start()
@@ -97,7 +97,7 @@ async def run(bootstrap: str, feed: ControlFeed, vault: Vault, settings: NotifyS
             await desk.publisher.close()
 
 
-async def _follow(group: AIOKafkaConsumer, crew: Crew, stop: asyncio.Event) -> None:
+async def _follow(group: AIOKafkaConsumer, crew: RebalanceListener, stop: asyncio.Event) -> None:
     marked = time.monotonic()
     while not stop.is_set():
         # all partitions are paused: this only keeps the membership alive

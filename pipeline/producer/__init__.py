@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pipeline.producer.blocking import SyncProducer, SyncTicket
 from pipeline.producer.client import Producer, Ticket
-from pipeline.producer.outcomes import Answer, NoAnswer, NotConfirmed, Refused
+from pipeline.producer.outcomes import NoAnswer, NotConfirmed, Refused, Result
 from pipeline.producer.redaction import Left
 
-__all__ = ["Answer", "Left", "NoAnswer", "NotConfirmed", "Producer", "Refused", "SyncProducer", "SyncTicket", "Ticket"]
+__all__ = ["Left", "NoAnswer", "NotConfirmed", "Producer", "Refused", "Result", "SyncProducer", "SyncTicket", "Ticket"]

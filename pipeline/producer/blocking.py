@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from pipeline.errors import ConfigError
 from pipeline.producer.client import Producer, Ticket
-from pipeline.producer.outcomes import Answer
+from pipeline.producer.outcomes import Result
 from pipeline.producer.redaction import Left, Redact
 
 T = TypeVar("T")
@@ -35,7 +35,7 @@ class SyncTicket:
     def left(self) -> Left:
         return self.ticket.left
 
-    def result(self, seconds: float | None = None) -> Answer:
+    def result(self, seconds: float | None = None) -> Result:
         return self.producer.call(self.ticket.result(seconds))
 
     def cancel(self) -> None:

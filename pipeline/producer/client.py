@@ -22,7 +22,7 @@ from pipeline.errors import ConfigError, Malformed, Retryable
 from pipeline.events import wire
 from pipeline.events.wire import CancelBody, InferenceBody
 from pipeline.keys import sealing as texts
-from pipeline.producer.outcomes import Answer, NoAnswer, NotConfirmed, Refused, Wire
+from pipeline.producer.outcomes import NoAnswer, NotConfirmed, Refused, Result, Wire
 from pipeline.producer.redaction import UNCHANGED, Left, Redact, checked, taken_out
 from pipeline.topics import partition_of
 
@@ -43,7 +43,7 @@ class Ticket:
     left: Left = UNCHANGED
     """What was taken out of the messages before they were sealed, and what stayed."""
 
-    async def result(self, seconds: float | None = None) -> Answer:
+    async def result(self, seconds: float | None = None) -> Result:
         """The answer, waited for until the request's deadline or for ``seconds``. Raises Refused or NoAnswer."""
         return await self.producer.answer(self.client_request, self.seconds if seconds is None else seconds)
 
@@ -123,7 +123,7 @@ class Producer:
         text = _encoded(turns)
         wire.decode_messages(text)
         bound = texts.associated_data(self.wire.generation, self.wire.tenant, "request", "messages", client_request)
-        sealed = texts.seal(self._content_key, bound, text, os.urandom)
+        sealed = texts.encrypt_text(self._content_key, bound, text, os.urandom)
         chosen = {
             "model": next(iter(self.wire.models), "") if model is None else model,
             "max_tokens": self.wire.max_tokens if max_tokens is None else max_tokens,
@@ -161,12 +161,12 @@ class Producer:
                     await asyncio.wait_for(kafka.stop(), 5)
             raise NotConfirmed(f"{kind} {client_request}: write not confirmed: {type(error).__name__}") from error
 
-    async def answer(self, client_request: str, seconds: float) -> Answer:
+    async def answer(self, client_request: str, seconds: float) -> Result:
         """The answer to one of this principal's requests, by either of its ids. Raises Refused or NoAnswer."""
         until = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0:
             wait = {"wait_ms": str(max(1, min(_ASK_MS, int(left * 1000))))}
-            found = msgspec.convert(await self._get(f"/v1/requests/{client_request}", wait), Answer)
+            found = msgspec.convert(await self._get(f"/v1/requests/{client_request}", wait), Result)
             if found.result != "open":
                 return found
         raise NoAnswer(f"{client_request}: no outcome within {seconds:.0f} s")

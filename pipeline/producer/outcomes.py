@@ -55,7 +55,7 @@ class Usage(msgspec.Struct, frozen=True):
     output_tokens: int = 0
 
 
-class Answer(msgspec.Struct, frozen=True):
+class Result(msgspec.Struct, frozen=True):
     """A finished request. ``request`` is its id in the audit log."""
 
     client_request: str

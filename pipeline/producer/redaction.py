@@ -13,7 +13,7 @@ Redact = bool | Actions
 """False: messages leave as they are; True: every item is redacted; ``Actions``: by type."""
 
 
-class Place(msgspec.Struct, frozen=True):
+class RedactedSpan(msgspec.Struct, frozen=True):
     """One item: the index of its message, its range of code points there as it was written, what became of it."""
 
     message: int
@@ -28,7 +28,7 @@ class Left(msgspec.Struct, frozen=True):
 
     redacted: bool = False
     """Whether the messages were looked at."""
-    places: tuple[Place, ...] = ()
+    places: tuple[RedactedSpan, ...] = ()
 
     @property
     def counts(self) -> dict[str, int]:
@@ -57,10 +57,10 @@ def taken_out(
     if actions is None:
         return messages, UNCHANGED
     out: list[Mapping[str, str]] = []
-    places: list[Place] = []
+    places: list[RedactedSpan] = []
     for index, message in enumerate(messages):
         content = message.get("content")
         found = find(content) if isinstance(content, str) else ()
-        places += [Place(index, item.start, item.end, item.type, actions.of(item.type)) for item in found]
+        places += [RedactedSpan(index, item.start, item.end, item.type, actions.of(item.type)) for item in found]
         out.append({**message, "content": rewritten(content, found, actions)} if content and found else message)
     return out, Left(True, tuple(places))

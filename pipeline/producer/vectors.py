@@ -79,7 +79,7 @@ def schema() -> dict[str, Any]:
 
 def _sealed() -> bytes:
     drawn = {16: SALT, 12: NONCE}
-    return texts.seal(CONTENT_KEY, _bound(), msgspec.json.encode(MESSAGES), drawn.__getitem__)
+    return texts.encrypt_text(CONTENT_KEY, _bound(), msgspec.json.encode(MESSAGES), drawn.__getitem__)
 
 
 def _bound() -> bytes:

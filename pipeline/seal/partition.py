@@ -23,7 +23,7 @@ from aiokafka import TopicPartition
 
 from pipeline.audit.checkpoint import LogKeys
 from pipeline.audit.rows import SEALED, manifest_row, origin_name
-from pipeline.clickhouse.store import ClickHouse
+from pipeline.clickhouse.store import ClickHouseStore
 from pipeline.errors import Fatal, Retryable
 from pipeline.events.chain import ChainReader, Entry, Position
 from pipeline.events.codec import decode, encode
@@ -45,20 +45,20 @@ _WINDOW = 512
 
 
 @dataclass(frozen=True, slots=True)
-class Rim:
+class SealContext:
     """What the partitions of one sealer share."""
 
     bootstrap: str
     generation: str
     keys: LogKeys
-    store: ClickHouse
+    store: ClickHouseStore
     offsets: Offsets
     batch: int = BATCH_RECORDS
     interval_ms: int = 1000
 
 
 @dataclass(slots=True)
-class Source:
+class OriginQueue:
     """One origin being sealed: its state, and what has arrived since."""
 
     state: SealState
@@ -74,12 +74,12 @@ class Source:
 class SealPartition:
     """The single writer of one partition of ``audit``, as long as nobody else is."""
 
-    def __init__(self, rim: Rim, partition: int) -> None:
+    def __init__(self, rim: SealContext, partition: int) -> None:
         self._rim, self._partition = rim, partition
         self._log = ChainedLog(rim.bootstrap, "audit", partition, rim.offsets)
         self._arrived = asyncio.Event()
         self._stop = asyncio.Event()
-        self._sources: list[Source] = []
+        self._sources: list[OriginQueue] = []
 
     async def run(self, stop: asyncio.Event) -> None:
         """Take the partition over and seal it until ``stop``. Raises Fatal."""
@@ -111,7 +111,7 @@ class SealPartition:
                 await self._insert_again(resume(fresh, tail[:-1]) if len(tail) > 1 else fresh, tail[-1])
             reader = PartitionReader(self._rim.bootstrap, topic, self._partition, self._rim.offsets, bulk=True)
             inbox = Inbox(reader, self._arrived, 4 * self._rim.batch)
-            self._sources.append(Source(state, inbox))
+            self._sources.append(OriginQueue(state, inbox))
             await reader.start(state.position.offset)
             inbox.start()
         return self._turn
@@ -124,7 +124,7 @@ class SealPartition:
         for source in self._sources:
             # a source that broke while nothing waited must not look like a quiet one
             source.inbox.peek(0)
-        closed: list[tuple[Source, Sealed]] = []
+        closed: list[tuple[OriginQueue, Sealed]] = []
         for source in self._sources:
             if not source.inbox.waiting and time.monotonic() - source.since < _HEARTBEAT_S:
                 continue
@@ -148,7 +148,7 @@ class SealPartition:
         self._arrived.set()
         return self._turn
 
-    def _close(self, source: Source) -> Sealed | None:
+    def _close(self, source: OriginQueue) -> Sealed | None:
         items = source.inbox.peek(self._rim.batch)
         now = int(time.time() * 1000)
         if not items:

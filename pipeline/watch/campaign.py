@@ -27,7 +27,7 @@ MAX_FIRED = 65_536
 MAX_REQUESTS = 20
 
 
-class Sender(NamedTuple):
+class CampaignMember(NamedTuple):
     """One account."""
 
     organisation: str
@@ -39,13 +39,13 @@ class Sender(NamedTuple):
 class CampaignState:
     """What one partition's watch remembers of wordings, and the last bucket of each wording's alerts by tenant."""
 
-    campaigns: Campaigns[Sender] = field(default_factory=lambda: Campaigns(MAX_SIGNATURES, WINDOW_MS))
+    campaigns: Campaigns[CampaignMember] = field(default_factory=lambda: Campaigns(MAX_SIGNATURES, WINDOW_MS))
     fired: OrderedDict[tuple[int, str], int] = field(default_factory=OrderedDict)
 
 
 def correlate(state: CampaignState, event: FindingEvent) -> list[Alert]:
     """Fold in what one account shares, and give the alerts that it raises, by tenant."""
-    sender = Sender(event.organisation, event.tenant, event.principal)
+    sender = CampaignMember(event.organisation, event.tenant, event.principal)
     found = state.campaigns.report(sender, (event.signature,), event.score, event.time, event.request)
     if found is None:
         return []
@@ -61,7 +61,7 @@ def correlate(state: CampaignState, event: FindingEvent) -> list[Alert]:
     return alerts
 
 
-def _alert(found: Campaign[Sender], organisation: str, tenant: str, time: int) -> Alert:
+def _alert(found: Campaign[CampaignMember], organisation: str, tenant: str, time: int) -> Alert:
     mine = sorted((m.time, m.request) for sender, m in found.members.items() if sender.tenant == tenant)
     name = f"{found.signature:016x}"
     return Alert(

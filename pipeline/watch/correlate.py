@@ -34,7 +34,7 @@ MAX_REQUESTS = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class AlertRule:
     """Fires when ``hits`` hits by at least ``principals`` principals fall within ``window_ms``."""
 
     name: str
@@ -59,8 +59,8 @@ class Rule:
         return int(event.verdict != "admit" and not self.reasons.isdisjoint(event.reasons))
 
 
-RULES: tuple[Rule, ...] = (
-    Rule(
+RULES: tuple[AlertRule, ...] = (
+    AlertRule(
         "repeated-injection",
         "3 or more injection findings by one principal within 10 minutes",
         HIGH,
@@ -69,7 +69,7 @@ RULES: tuple[Rule, ...] = (
         per="principal",
         findings="injection.",
     ),
-    Rule(
+    AlertRule(
         "recited-texts",
         "3 or more answers to one principal within 10 minutes that recite protected texts or the system prompt",
         HIGH,
@@ -78,7 +78,7 @@ RULES: tuple[Rule, ...] = (
         per="principal",
         findings="output.",
     ),
-    Rule(
+    AlertRule(
         "quota-abuse",
         "20 or more quota refusals over 2 or more principals of one tenant within 5 minutes",
         MEDIUM,
@@ -88,7 +88,7 @@ RULES: tuple[Rule, ...] = (
         reasons=QUOTA_REASONS,
         principals=2,
     ),
-    Rule(
+    AlertRule(
         "extraction-campaign",
         "an account that copies the model, or 2 or more extraction findings, in one tenant within 10 minutes",
         HIGH,
@@ -199,7 +199,7 @@ def covered(alert: Alert, since: int) -> bool:
     return bucket_of(alert.time, window_ms) >= since + window_ms
 
 
-def _correlate(state: WatchState, rule: Rule, event: FindingEvent, weight: int) -> Alert | None:
+def _correlate(state: WatchState, rule: AlertRule, event: FindingEvent, weight: int) -> Alert | None:
     principal = event.principal if rule.per == "principal" else ""
     subject = state.subject((rule.name, event.tenant, principal))
     if not subject.add(event.principal, Hit(event.time, weight, event.request, event.stage), rule.window_ms):

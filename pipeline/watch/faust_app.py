@@ -28,7 +28,7 @@ _SESSION_S = 10.0
 """How long the broker waits for a worker that fell silent before another takes its partitions."""
 
 
-class Partitions:
+class WatchedPartitions:
     """The partitions that this worker holds, each taken once."""
 
     def __init__(self, bootstrap: str) -> None:
@@ -84,7 +84,7 @@ class Partitions:
             await outcome.close()
 
 
-def build(bootstrap: str, partitions: Partitions, instance: str = "") -> faust.App:
+def build(bootstrap: str, partitions: WatchedPartitions, instance: str = "") -> faust.App:
     """The Faust app: no web server, no topics of its own, nothing on disk.
 
     ``instance`` is the worker's fixed name in the group; with one, a worker that comes back within ``_SESSION_S``
@@ -124,7 +124,7 @@ def build(bootstrap: str, partitions: Partitions, instance: str = "") -> faust.A
 
 async def run(bootstrap: str, stop: asyncio.Event, instance: str = "") -> None:
     """Watch until ``stop`` is set, in the running loop. Raises Retryable where the Faust app did not start or ended."""
-    partitions = Partitions(bootstrap)
+    partitions = WatchedPartitions(bootstrap)
     app = build(bootstrap, partitions, instance)
     waiting = [asyncio.create_task(stop.wait()), asyncio.create_task(_crashed(app))]
     try:

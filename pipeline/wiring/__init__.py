@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pipeline.admit.service import admit
-    from pipeline.control.connect import patiently
+    from pipeline.control.connect import retry_until
     from pipeline.gateway.service import gateway
     from pipeline.generate.service import generate
     from pipeline.kafka.membership import Assign
@@ -58,8 +58,8 @@ __all__ = [
     "model_trust",
     "models",
     "notify",
-    "patiently",
     "registry",
+    "retry_until",
     "seal",
     "store",
     "vault",
@@ -70,7 +70,7 @@ _HOMES = {
     "STAGES": "pipeline.wiring.stages",
     "Stage": "pipeline.wiring.stages",
     "Assign": "pipeline.kafka.membership",
-    "patiently": "pipeline.control.connect",
+    "retry_until": "pipeline.control.connect",
     **{stage: f"pipeline.{stage}.service" for stage in ("admit", "gateway", "generate", "notify", "seal", "watch")},
 }
 

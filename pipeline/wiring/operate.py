@@ -16,7 +16,7 @@ from inference.watermark.secrets import create_master
 from pipeline.config import Settings
 from pipeline.control import topics as topic_admin
 from pipeline.control.connect import PAUSE_S, control_of
-from pipeline.control.feed import ControlFeed
+from pipeline.control.feed import ControlTable
 from pipeline.control.registry import Registry
 from pipeline.errors import ConfigError
 from pipeline.events import ids, plans
@@ -30,7 +30,7 @@ from pipeline.keys.vault import FileKeyring, Vault, open_kms
 if TYPE_CHECKING:
     # what one act needs is imported there: every stage imports this module, and pays for all that it names
     from pipeline.audit.faults import Report
-    from pipeline.clickhouse.store import ClickHouse
+    from pipeline.clickhouse.store import ClickHouseStore
 
 
 def models(settings: Settings) -> ModelRegistry:
@@ -42,7 +42,7 @@ async def forward_model_acts(settings: Settings) -> int:
     """Write what was done to the registry to ``access``; gives the count. Raises Retryable, soon, without a broker."""
     bootstrap = settings.kafka.bootstrap
     await topic_admin.reach(bootstrap, patience_s=0)
-    feed, publisher = ControlFeed(bootstrap), Publisher(bootstrap)
+    feed, publisher = ControlTable(bootstrap), Publisher(bootstrap)
     try:
         await feed.start()
         partitions = feed.control.require_deployment().partitions
@@ -61,7 +61,7 @@ def model_trust(settings: Settings) -> Trust:
 async def registry(settings: Settings) -> AsyncIterator[Registry]:
     """The operator's hand on ``control``; a user of the embedded stack needs it running."""
     keyring = FileKeyring(settings.keys.keyring)
-    feed = ControlFeed(settings.kafka.bootstrap)
+    feed = ControlTable(settings.kafka.bootstrap)
     hand = Registry(settings.kafka.bootstrap, feed, keyring)
     try:
         await check_broker(settings)
@@ -128,12 +128,12 @@ def apply_tables(settings: Settings) -> int:
 
 
 @contextlib.contextmanager
-def store(settings: Settings, patience_s: float = 30.0) -> Iterator[ClickHouse]:
+def store(settings: Settings, patience_s: float = 30.0) -> Iterator[ClickHouseStore]:
     """A connected client of the store."""
-    from pipeline.clickhouse.store import ClickHouse
+    from pipeline.clickhouse.store import ClickHouseStore
 
     ours = settings.clickhouse
-    clickhouse = ClickHouse(ours.url, ours.user, ours.password.get_secret_value(), ours.database)
+    clickhouse = ClickHouseStore(ours.url, ours.user, ours.password.get_secret_value(), ours.database)
     clickhouse.connect(patience_s)
     try:
         yield clickhouse
@@ -143,7 +143,7 @@ def store(settings: Settings, patience_s: float = 30.0) -> Iterator[ClickHouse]:
 
 async def log_keys(settings: Settings) -> list[str]:
     """Verifier keys as pinned in ``control``; an outside verifier brings keys of its own."""
-    feed = ControlFeed(settings.kafka.bootstrap)
+    feed = ControlTable(settings.kafka.bootstrap)
     try:
         await check_broker(settings)
         await feed.start()

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from pipeline import terminal
-from tests.bench.rows import HEAD, Row
+from tests.bench.rows import HEAD, Measurement
 
 FIGURES = ("admit", "seal", "sink", "stack", "engine", "inference", "isolation", "prompts", "pii", "accounts")
 
@@ -26,7 +26,7 @@ def main() -> int:
     unknown = set(asked.figures) - set(FIGURES)
     if unknown:
         parser.error(f"no such figure: {', '.join(sorted(unknown))}; expected some of {', '.join(FIGURES)}")
-    rows: list[Row] = []
+    rows: list[Measurement] = []
     for name in asked.figures or FIGURES:
         print(f"measuring {name}", file=sys.stderr, flush=True)
         # as they come: a figure takes minutes, and one that is cut short has told what it had

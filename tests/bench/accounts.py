@@ -15,13 +15,13 @@ from typing import NamedTuple
 
 import msgspec
 
-from detectors.accounts.features import Sampling, spoken, turned
+from detectors.accounts.features import RequestParameters, sampling_features, text_features
 from detectors.accounts.standing import step_at
 from detectors.base import Part, Transcript
 from pipeline.admit.ledger import Ledger
 from pipeline.events.records import Facts
 from tests.bench.load import prompts
-from tests.bench.rows import Row
+from tests.bench.rows import Measurement
 
 REQUESTS, WARM, CHUNK, ROUNDS = 5_000, 10_000, 250, 7
 """Requests measured, and before them; requests of one batch; runs of each batch, of which the best counts."""
@@ -44,26 +44,26 @@ class _Request(NamedTuple):
     transcript: Transcript
 
 
-def measure() -> list[Row]:
+def measure() -> list[Measurement]:
     """Microseconds of CPU time per request."""
     asked = _requests()
-    traces = [(*spoken(request.transcript), *turned(Sampling())) for request in asked]
+    traces = [(*text_features(request.transcript), *sampling_features(RequestParameters())) for request in asked]
     facts = [Facts(at, asked[at].time, kind="inference", features=seen) for at, seen in enumerate(traces)]
     ledger = Ledger()
     _fold(ledger, asked[:WARM], facts[:WARM])
     said = held = 0.0
     for at in range(WARM, len(asked), CHUNK):
         mine, told = asked[at : at + CHUNK], facts[at : at + CHUNK]
-        said += _best(lambda mine=mine: [spoken(request.transcript) for request in mine])  # type: ignore[misc]
+        said += _best(lambda mine=mine: [text_features(request.transcript) for request in mine])  # type: ignore[misc]
         held += _best(lambda mine=mine, told=told: _undone(ledger, mine, told))  # type: ignore[misc]
         _fold(ledger, mine, told)
     count = len(asked) - WARM
     load = f"{count:,} requests of {len({request.principal for request in asked[WARM:]}):,} accounts, interleaved"
     micro = (said * 1e6 / count, held * 1e6 / count)
     return [
-        Row("accounts", "trace and fold", load, sum(micro), "us/request", _GOAL_US, "<="),
-        Row("accounts", "trace of the text", load, micro[0], "us/request"),
-        Row("accounts", "fold in the ledger", load, micro[1], "us/request"),
+        Measurement("accounts", "trace and fold", load, sum(micro), "us/request", _GOAL_US, "<="),
+        Measurement("accounts", "trace of the text", load, micro[0], "us/request"),
+        Measurement("accounts", "fold in the ledger", load, micro[1], "us/request"),
     ]
 
 

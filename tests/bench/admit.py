@@ -10,8 +10,8 @@ from pipeline.events.chain import Link
 from pipeline.kafka.reader import PartitionReader
 from tests.bench import site as sites
 from tests.bench.load import prompts, requests
-from tests.bench.rows import Row
-from tests.bench.site import Site, cpu_seconds, family
+from tests.bench.rows import Measurement
+from tests.bench.site import BenchSite, cpu_seconds, family
 
 COUNT = 40_000
 FAUST_COUNT = 12_000
@@ -19,7 +19,7 @@ _CHARS = 300
 _WARM = 8_000
 
 
-def measure() -> list[Row]:
+def measure() -> list[Measurement]:
     """Decisions per second of CPU, and the same against Faust and against a bare loop."""
     with sites.opened() as site:
         asyncio.run(_fill(site))
@@ -28,21 +28,25 @@ def measure() -> list[Row]:
         faust = _baseline(site, "faust", FAUST_COUNT)
     load = f"{COUNT:,} requests of {_CHARS} characters waiting, 16 tenants, 1 partition"
     return [
-        Row("admit", "decisions per CPU second, the reader of texts included", load, made, "/s/core", 20_000),
-        Row("admit", "decisions per CPU second of the admit process alone", load, alone, "/s/core"),
-        Row("admit", "records per batch of decisions", load, batch, "records", 256),
-        Row("admit", "against a Faust agent (JSON, counter)", f"same bytes; {faust:,.0f}/s/core", made / faust, "x", 5),
-        Row("admit", "against a bare aiokafka read-write loop", f"same bytes; {bare:,.0f}/s/core", made / bare, "x"),
+        Measurement("admit", "decisions per CPU second, the reader of texts included", load, made, "/s/core", 20_000),
+        Measurement("admit", "decisions per CPU second of the admit process alone", load, alone, "/s/core"),
+        Measurement("admit", "records per batch of decisions", load, batch, "records", 256),
+        Measurement(
+            "admit", "against a Faust agent (JSON, counter)", f"same bytes; {faust:,.0f}/s/core", made / faust, "x", 5
+        ),
+        Measurement(
+            "admit", "against a bare aiokafka read-write loop", f"same bytes; {bare:,.0f}/s/core", made / bare, "x"
+        ),
     ]
 
 
-async def _fill(site: Site) -> None:
+async def _fill(site: BenchSite) -> None:
     assert site.vault is not None
     await sites.write(site, "requests", requests(site.vault, site.accounts, prompts(COUNT, _CHARS), "bench"))
     await sites.make_topic(site, "bench-out")
 
 
-async def _decide(site: Site) -> tuple[float, float, float]:
+async def _decide(site: BenchSite) -> tuple[float, float, float]:
     child = site.stage("admit", "--assign", "0")
     first = await sites.until_end(site, "decisions", _WARM)
     processes = family(child.pid)
@@ -53,7 +57,7 @@ async def _decide(site: Site) -> tuple[float, float, float]:
     return (last - first) / sum(spent), (last - first) / spent[0], await _batch_size(site)
 
 
-async def _batch_size(site: Site) -> float:
+async def _batch_size(site: BenchSite) -> float:
     """Mean size of a batch of ``decisions``, as its own headers tell."""
     reader = PartitionReader(site.bootstrap, "decisions", 0)
     await reader.start(0)
@@ -63,7 +67,7 @@ async def _batch_size(site: Site) -> float:
     return len(links) / sum(link.index == 0 for link in links)
 
 
-def _baseline(site: Site, kind: str, count: int) -> float:
+def _baseline(site: BenchSite, kind: str, count: int) -> float:
     child = site.run("-m", "tests.bench.baselines", kind, site.bootstrap, "requests", str(count))
     _await_end(child)
     line = next((line for line in child.log.read_text().splitlines() if line.startswith("RESULT")), "")

@@ -18,10 +18,10 @@ from pipeline.embedded.stack import LocalStack
 from pipeline.events.codec import decode, decode_log
 from pipeline.events.messages import Response, Work
 from pipeline.events.records import Decision
-from pipeline.kafka.reader import Item, PartitionReader
+from pipeline.kafka.reader import KafkaRecord, PartitionReader
 from pipeline.topics import partition_of
 from tests.bench.load import prompts
-from tests.bench.rows import Row, percentile
+from tests.bench.rows import Measurement, percentile
 from tests.bench.site import PARTITIONS, cpu_seconds, family
 
 SLACK_MS = 5.0
@@ -35,7 +35,7 @@ _VALUE = b"x" * 700
 Ask = Callable[[], Awaitable[None]]
 
 
-class Caller:
+class BenchCaller:
     """One HTTP client; ``seconds`` of each answer, and when it was asked for by its request id."""
 
     def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
@@ -57,11 +57,11 @@ class Caller:
             self.asked[answer.headers["x-sluice-request"]] = wall, wall + seconds
 
 
-async def measure(stack: LocalStack, key: str) -> list[Row]:
+async def measure(stack: LocalStack, key: str) -> list[Measurement]:
     """Saturation in a closed loop, then half of it at an even pace, with the floor at the same pace before."""
     headers = {"Authorization": f"Bearer {key}"}
     async with aiohttp.ClientSession(headers=headers, connector=aiohttp.TCPConnector(limit=0)) as session:
-        caller = Caller(session, stack.url)
+        caller = BenchCaller(session, stack.url)
         await closed_loop(caller.ask, _WARM_S)
         caller.took.clear()
         rate = await closed_loop(caller.ask, _SATURATION_S)
@@ -76,7 +76,9 @@ async def measure(stack: LocalStack, key: str) -> list[Row]:
         spent = {name: (after - before[name]) / len(caller.took) for name, after in _cpu(stack).items()}
     hops = await _hops(stack.brokers[0].bootstrap, caller)
     rows, load = _rows(rate, caller, floor, hops), "the same"
-    return rows + [Row("answer", f"CPU of {name}", load, value * 1000, "ms/request") for name, value in spent.items()]
+    return rows + [
+        Measurement("answer", f"CPU of {name}", load, value * 1000, "ms/request") for name, value in spent.items()
+    ]
 
 
 def _cpu(stack: LocalStack) -> dict[str, float]:
@@ -85,18 +87,20 @@ def _cpu(stack: LocalStack) -> dict[str, float]:
     return {**found, "broker": cpu_seconds(stack.brokers[0].pid)}
 
 
-def _rows(rate: float, caller: Caller, floor: Floor, hops: dict[str, float]) -> list[Row]:
+def _rows(rate: float, caller: BenchCaller, floor: Floor, hops: dict[str, float]) -> list[Measurement]:
     load = f"{rate / 2:,.0f} requests/s, half of saturation, {_PACED_S:.0f} s, {TOKENS}-token answers, one machine"
     low = {share: percentile(floor.took, share) * 1000 for share in (0.5, 0.99)}
     ours = {share: percentile(caller.took, share) * 1000 for share in (0.5, 0.99)}
     rows = [
-        Row("answer", "saturation", f"{_CLIENTS} clients in a loop, after {_WARM_S:.0f} s of it", rate, "requests/s"),
-        Row("answer", "floor p50: 3 bare hops + 1 acknowledgement", load, low[0.5], "ms"),
-        Row("answer", "floor p99", load, low[0.99], "ms"),
-        Row("answer", "p50", load, ours[0.5], "ms", low[0.5] + SLACK_MS, "<="),
-        Row("answer", "p99", load, ours[0.99], "ms", 2 * low[0.99], "<="),
+        Measurement(
+            "answer", "saturation", f"{_CLIENTS} clients in a loop, after {_WARM_S:.0f} s of it", rate, "requests/s"
+        ),
+        Measurement("answer", "floor p50: 3 bare hops + 1 acknowledgement", load, low[0.5], "ms"),
+        Measurement("answer", "floor p99", load, low[0.99], "ms"),
+        Measurement("answer", "p50", load, ours[0.5], "ms", low[0.5] + SLACK_MS, "<="),
+        Measurement("answer", "p99", load, ours[0.99], "ms", 2 * low[0.99], "<="),
     ]
-    return rows + [Row("answer", f"mean of the hop {name}", load, value, "ms") for name, value in hops.items()]
+    return rows + [Measurement("answer", f"mean of the hop {name}", load, value, "ms") for name, value in hops.items()]
 
 
 async def closed_loop(ask: Ask, seconds: float) -> float:
@@ -177,7 +181,7 @@ class Floor:
                 arrived.set_result(None)
 
 
-async def _hops(bootstrap: str, caller: Caller) -> dict[str, float]:
+async def _hops(bootstrap: str, caller: BenchCaller) -> dict[str, float]:
     """Mean ms between the broker's times of one request's records, and to the client at both ends (whole ms each)."""
     home = partition_of(b"bench", PARTITIONS)
     asked = {item.offset: item.time for item in await _all(bootstrap, "requests", home)}
@@ -205,16 +209,16 @@ async def _hops(bootstrap: str, caller: Caller) -> dict[str, float]:
     }
 
 
-def _end(item: Item) -> str:
+def _end(item: KafkaRecord) -> str:
     response = decode(Response, item.value)
     return response.request if response.event == "end" else ""
 
 
-async def _times(bootstrap: str, topic: str, name: Callable[[Item], str]) -> dict[str, int]:
+async def _times(bootstrap: str, topic: str, name: Callable[[KafkaRecord], str]) -> dict[str, int]:
     return {name(item): item.time for at in range(PARTITIONS) for item in await _all(bootstrap, topic, at)}
 
 
-async def _all(bootstrap: str, topic: str, partition: int) -> list[Item]:
+async def _all(bootstrap: str, topic: str, partition: int) -> list[KafkaRecord]:
     reader = PartitionReader(bootstrap, topic, partition)
     await reader.start(await reader.begin())
     try:

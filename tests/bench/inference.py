@@ -15,25 +15,25 @@ from pathlib import Path
 from inference.bench import load, marking, probe, reference, storage, throughput
 from inference.bench.throughput import Speed
 from inference.engines.torch import shipped_model
-from tests.bench.rows import Row
+from tests.bench.rows import Measurement
 
 CONCURRENT, PROMPT, TOKENS, THREADS = 32, 64, 48, 1
 PAIRS, WORDS = 5, 200
 
 
-def measure() -> Iterator[Row]:
+def measure() -> Iterator[Measurement]:
     """Batches against one by one and against transformers, the watermark's share of a step, reuse, cold starts."""
     with load.random_model() as folder:
         for part in (_storage, _batches, _marks, _reuse):
             yield from part(folder)
 
 
-def _batches(folder: Path) -> Iterator[Row]:
+def _batches(folder: Path) -> Iterator[Measurement]:
     requests = load.questions(CONCURRENT, TOKENS, prompt=PROMPT)
     speeds = asyncio.run(throughput.modes(folder, requests, THREADS, slots=CONCURRENT, static=False))
     rows = f"{CONCURRENT} requests, prompts of 16 to {PROMPT} words, {TOKENS // 8} to {TOKENS} tokens, 56 M random"
     together = speeds["continuous"]
-    yield Row("inference", "continuous", rows, together.tokens_per_second, "tokens/s")
+    yield Measurement("inference", "continuous", rows, together.tokens_per_second, "tokens/s")
     yield from _ratios("continuous against one by one", rows, together, speeds["one by one"], 4)
     limits = [request.max_tokens for request in requests]
     theirs = reference.speed(folder, load.encoded(folder, requests), limits, THREADS)
@@ -43,9 +43,9 @@ def _batches(folder: Path) -> Iterator[Row]:
     yield from _ratios("continuous against transformers'", rows, together, theirs, 1.1)
 
 
-def _ratios(what: str, rows: str, ours: Speed, theirs: Speed, goal: float) -> Iterator[Row]:
-    yield Row("inference", what, rows, ours.tokens_per_second / theirs.tokens_per_second, "x", goal)
-    yield Row(
+def _ratios(what: str, rows: str, ours: Speed, theirs: Speed, goal: float) -> Iterator[Measurement]:
+    yield Measurement("inference", what, rows, ours.tokens_per_second / theirs.tokens_per_second, "x", goal)
+    yield Measurement(
         "inference",
         f"{what}, processor time",
         rows,
@@ -54,22 +54,22 @@ def _ratios(what: str, rows: str, ours: Speed, theirs: Speed, goal: float) -> It
     )
 
 
-def _marks(folder: Path) -> Iterator[Row]:
+def _marks(folder: Path) -> Iterator[Measurement]:
     for model, tokens in ((folder, 16), (shipped_model(), 48)):
         plain, marked = marking.run_step_seconds(model, CONCURRENT, tokens, THREADS)
         what = f"step of {CONCURRENT} sampled answers, {model.name}, {plain * 1000:.1f} ms without the mark"
-        yield Row("inference", "watermark on against off", what, marked / plain, "x", 1.1, "<=")
+        yield Measurement("inference", "watermark on against off", what, marked / plain, "x", 1.1, "<=")
 
 
-def _reuse(folder: Path) -> Iterator[Row]:
+def _reuse(folder: Path) -> Iterator[Measurement]:
     leak = probe.run_probe(folder, PAIRS, WORDS, THREADS)
     what = f"{PAIRS} prompts of {WORDS} words, 56 M random, time to the first token"
-    yield Row("inference", "own prefix again against new", what, leak.reuse, "x", 5)
-    yield Row("inference", "own prefix again against new, processor time", what, leak.reuse_processor, "x")
+    yield Measurement("inference", "own prefix again against new", what, leak.reuse, "x", 5)
+    yield Measurement("inference", "own prefix again against new, processor time", what, leak.reuse_processor, "x")
 
 
-def _storage(folder: Path) -> Iterator[Row]:
+def _storage(folder: Path) -> Iterator[Measurement]:
     cost = storage.seconds_per_gib(folder)
     what = "56 M random, AES-256-GCM on disk, Ed25519 and ML-DSA-65, best of 3"
-    yield Row("inference", "decrypt, verify and load", what, cost.wall, "s/GiB", 3, "<=")
-    yield Row("inference", "decrypt, verify and load, processor time", what, cost.processor, "s/GiB")
+    yield Measurement("inference", "decrypt, verify and load", what, cost.wall, "s/GiB", 3, "<=")
+    yield Measurement("inference", "decrypt, verify and load, processor time", what, cost.processor, "s/GiB")

@@ -18,7 +18,7 @@ from pipeline import wiring
 from pipeline.embedded.stack import LocalStack
 from pipeline.events.codec import encode
 from pipeline.events.control import AnyDocument, parse
-from tests.bench.rows import Row, percentile
+from tests.bench.rows import Measurement, percentile
 from tests.bench.stack import opened
 
 ROUNDS, QUESTIONS, PACE_S, CLIENTS = 3, 20, 1.0, 24
@@ -35,7 +35,7 @@ def plans() -> list[AnyDocument]:
     return [parse(encode({**plan, **tier})) for tier in tiers]
 
 
-def measure() -> list[Row]:
+def measure() -> list[Measurement]:
     """Latency of the quiet tenant by tier, with and without the flood, and what the flood got done."""
     with opened("glossary") as stack:
         keys = asyncio.run(_keys(stack))
@@ -50,7 +50,7 @@ async def _keys(stack: LocalStack) -> dict[str, str]:
         return {tenant: await hand.add_key(tenant, f"{tenant}-app") for tenant in ("quiet", "flood")}
 
 
-async def _measure(stack: LocalStack, keys: dict[str, str]) -> list[Row]:
+async def _measure(stack: LocalStack, keys: dict[str, str]) -> list[Measurement]:
     rows = []
     async with _caller(keys["quiet"]) as quiet, _caller(keys["flood"]) as flood:
         for tier, plan in (("shared", "with-others"), ("own process", "alone")):
@@ -60,7 +60,9 @@ async def _measure(stack: LocalStack, keys: dict[str, str]) -> list[Row]:
     return rows
 
 
-async def _tier(stack: LocalStack, tier: str, quiet: aiohttp.ClientSession, flood: aiohttp.ClientSession) -> list[Row]:
+async def _tier(
+    stack: LocalStack, tier: str, quiet: aiohttp.ClientSession, flood: aiohttp.ClientSession
+) -> list[Measurement]:
     alone: list[list[float]] = []
     beside: list[list[float]] = []
     done: list[float] = []
@@ -78,8 +80,8 @@ async def _tier(stack: LocalStack, tier: str, quiet: aiohttp.ClientSession, floo
     for name, rounds in (("without flood", alone), ("beside the flood", beside)):
         for share in (0.5, 0.99):
             value = min(percentile(took, share) for took in rounds) * 1000
-            rows.append(Row("isolation", f"{tier}, {name}, p{share * 100:.0f}", load, value, "ms"))
-    return [*rows, Row("isolation", f"{tier}, flood", load, max(done), "answers/s")]
+            rows.append(Measurement("isolation", f"{tier}, {name}, p{share * 100:.0f}", load, value, "ms"))
+    return [*rows, Measurement("isolation", f"{tier}, flood", load, max(done), "answers/s")]
 
 
 @contextlib.asynccontextmanager

@@ -15,9 +15,9 @@ from pathlib import Path
 import msgspec
 
 from detectors.pii import find, redact
-from detectors.pii.evaluate import CONTEXTUAL, STRUCTURED, Tally, cost, tallies
-from detectors.pii.evaluate import Row as Text
-from tests.bench.rows import Row
+from detectors.pii.evaluate import CONTEXTUAL, STRUCTURED, ItemTally, cost, tallies
+from detectors.pii.evaluate import MarkedText as Text
+from tests.bench.rows import Measurement
 
 TEXT, ROUNDS, MOST = 1_000, 3, 200
 """Code points of an ordinary text; runs, of which the best counts; ordinary texts of a language."""
@@ -30,7 +30,7 @@ class _Prompt(msgspec.Struct):
     lang: str
 
 
-def measure() -> list[Row]:
+def measure() -> list[Measurement]:
     """Milliseconds per 1,000 characters, precision, recall and F1; no rows where the pack is not there."""
     pack = Path(os.environ.get("DATA", "")) / "detection"
     if not (pack / "validation.jsonl").is_file():
@@ -38,7 +38,7 @@ def measure() -> list[Row]:
         return []
     prompts = msgspec.json.Decoder(_Prompt).decode_lines((pack / "validation.jsonl").read_bytes())
     marked = msgspec.json.Decoder(Text).decode_lines((pack / "pii" / "validation.jsonl").read_bytes())
-    rows: list[Row] = []
+    rows: list[Measurement] = []
     for name, lang in (("English", "en"), ("Chinese", "zh")):
         rows += _costs(f"ordinary {name}, {TEXT} characters each", _ordinary(prompts, lang), _GOAL_MS)
     rows += _costs("rows dense with items", marked, None)
@@ -50,16 +50,16 @@ def _ordinary(prompts: list[_Prompt], lang: str) -> list[Text]:
     return [Text(joined[at : at + TEXT], ()) for at in range(0, min(len(joined), MOST * TEXT), TEXT)]
 
 
-def _costs(load: str, texts: list[Text], goal: float | None) -> list[Row]:
+def _costs(load: str, texts: list[Text], goal: float | None) -> list[Measurement]:
     rows = [
-        Row("pii", "all items", load, _best(texts, find), "ms/1,000", goal, "<="),
-        Row("pii", "structured items", load, _best(texts, redact), "ms/1,000", goal, "<="),
+        Measurement("pii", "all items", load, _best(texts, find), "ms/1,000", goal, "<="),
+        Measurement("pii", "structured items", load, _best(texts, redact), "ms/1,000", goal, "<="),
     ]
     theirs = _presidio()
     if theirs is None:
         print(f"pii: no baseline for {load}, it needs the extra presidio", file=sys.stderr)
     else:
-        rows.append(Row("pii", "presidio's patterns", load, _best(texts, theirs), "ms/1,000"))
+        rows.append(Measurement("pii", "presidio's patterns", load, _best(texts, theirs), "ms/1,000"))
     return rows
 
 
@@ -75,13 +75,13 @@ def _presidio() -> Callable[[str], object] | None:
     return Presidio().find
 
 
-def _bars(marked: list[Text]) -> list[Row]:
+def _bars(marked: list[Text]) -> list[Measurement]:
     found = tallies(marked)
-    structured = sum((found[kind] for kind in STRUCTURED), Tally())
-    contextual = sum((found[kind] for kind in CONTEXTUAL), Tally())
+    structured = sum((found[kind] for kind in STRUCTURED), ItemTally())
+    contextual = sum((found[kind] for kind in CONTEXTUAL), ItemTally())
     load = f"{len(marked)} held-out rows of the pack"
     return [
-        Row("pii", "structured, precision", load, structured.precision, "", 0.99),
-        Row("pii", "structured, recall", load, structured.recall, "", 0.99),
-        Row("pii", "contextual, F1", load, contextual.f1, "", 0.80),
+        Measurement("pii", "structured, precision", load, structured.precision, "", 0.99),
+        Measurement("pii", "structured, recall", load, structured.recall, "", 0.99),
+        Measurement("pii", "contextual, F1", load, contextual.f1, "", 0.80),
     ]

@@ -24,10 +24,10 @@ from detectors.prompts.assess import PROMPTS
 from detectors.prompts.training.__main__ import SEED, training_rows
 from detectors.prompts.training.decide import ordinary, tail
 from detectors.prompts.training.folds import Wide, deal, group, held_out, lesson
-from detectors.prompts.training.rows import USER_WINDOW, Row, drawing, user_examples, weights
+from detectors.prompts.training.rows import USER_WINDOW, LabelledText, drawing, user_examples, weights
 from detectors.prompts.training.synthesis import synthesise
 from pipeline.demo import script
-from tests.bench.rows import Row as Measured
+from tests.bench.rows import Measurement as Measured
 from tests.bench.rows import percentile
 
 BATCH, CHARS, LONG, HUGE = 256, 300, 2_000, 32_000
@@ -105,11 +105,11 @@ def _best(work: Callable[[], object], rounds: int = ROUNDS) -> float:
     return min(spent)
 
 
-def _users(rows: Sequence[Row]) -> list[Row]:
+def _users(rows: Sequence[LabelledText]) -> list[LabelledText]:
     return [row for row in rows if row.role == "user" and row.lang in _LANGUAGES]
 
 
-def _sample(rows: Sequence[Row]) -> list[Row]:
+def _sample(rows: Sequence[LabelledText]) -> list[LabelledText]:
     """User rows, at most MOST of one source, label and language."""
     users = _users(rows)
     sizes = Counter((group(row.source), row.label, row.lang) for row in users)
@@ -117,7 +117,7 @@ def _sample(rows: Sequence[Row]) -> list[Row]:
     return [row for row in users if draw.random() < MOST / sizes[group(row.source), row.label, row.lang]]
 
 
-def _pipeline(rows: Sequence[Row]) -> Callable[[Sequence[str]], Wide]:
+def _pipeline(rows: Sequence[LabelledText]) -> Callable[[Sequence[str]], Wide]:
     """What a practitioner would write: character and word TF-IDF with a balanced linear model; gives log-odds."""
     from sklearn.feature_extraction.text import TfidfVectorizer  # not installed everywhere
     from sklearn.linear_model import LogisticRegression
@@ -132,7 +132,7 @@ def _pipeline(rows: Sequence[Row]) -> Callable[[Sequence[str]], Wide]:
     return lambda texts: np.asarray(model.decision_function(list(texts)), dtype=np.float64)
 
 
-def _unseen(rows: Sequence[Row]) -> list[Measured]:
+def _unseen(rows: Sequence[LabelledText]) -> list[Measured]:
     """Mean recall over sources, each read by models that saw no row of it; the scorer without rules, for fairness."""
     fold = deal(rows)
     taught = lesson(user_examples(rows, range(len(rows)), weights(rows), SEED))
@@ -150,7 +150,7 @@ def _unseen(rows: Sequence[Row]) -> list[Measured]:
     ]
 
 
-def _recall(rows: Sequence[Row], odds: Wide, language: str) -> float:
+def _recall(rows: Sequence[LabelledText], odds: Wide, language: str) -> float:
     plain = ordinary(rows, language)
     cut = tail(odds[plain], np.ones(int(plain.sum())), 0.01)
     mine = [at for at, row in enumerate(rows) if row.attack and row.lang == language]

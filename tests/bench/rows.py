@@ -11,7 +11,7 @@ _HOLDS: dict[str, Callable[[float, float], bool]] = {">=": operator.ge, "<=": op
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class Measurement:
     """One measurement. Without ``goal`` it is shown for what it explains."""
 
     figure: str

@@ -11,18 +11,22 @@ from pipeline.events.chain import Entry, Position, batch_digest, links
 from pipeline.events.codec import encode
 from pipeline.events.records import Charge, Decision, Facts, Outcome
 from pipeline.seal.batch import BATCH_RECORDS, begin, seal
-from tests.bench.rows import Row
+from tests.bench.rows import Measurement
 
 COUNT = 81_920
 STEP = 512
 START = 1_790_000_000_000
 
 
-def measure() -> list[Row]:
+def measure() -> list[Measurement]:
     """Audited records per second of CPU."""
     rate, size = sealing(list(entries(COUNT)))
     load = f"{COUNT:,} decisions and outcomes of {size:,.0f} bytes written {STEP}, sealed {BATCH_RECORDS:,} at a time"
-    return [Row("seal", "records per CPU second, both signatures, without the insert", load, rate, "/s/core", 40_000)]
+    return [
+        Measurement(
+            "seal", "records per CPU second, both signatures, without the insert", load, rate, "/s/core", 40_000
+        )
+    ]
 
 
 def sealing(waiting: list[Entry]) -> tuple[float, float]:

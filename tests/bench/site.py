@@ -66,7 +66,7 @@ def memory_mb(pid: int) -> float:
 
 
 @dataclass
-class Site:
+class BenchSite:
     """A broker with topics, a plan that refuses nothing, and accounts whose organisations live in partition 0."""
 
     home: Path
@@ -98,7 +98,7 @@ class Site:
 
 
 @contextlib.contextmanager
-def opened() -> Iterator[Site]:
+def opened() -> Iterator[BenchSite]:
     """A site of its own, gone afterwards."""
     with tempfile.TemporaryDirectory(prefix="sluice-bench-") as folder:
         home, supervisor = Path(folder), Supervisor()
@@ -111,14 +111,14 @@ def opened() -> Iterator[Site]:
             )
             text = f'[kafka]\nbootstrap = "{broker.bootstrap}"\n[keys]\nhome = "{home / "keys"}"\n'
             (home / "sluice.toml").write_text(text)
-            site = Site(home, settings, supervisor, broker)
+            site = BenchSite(home, settings, supervisor, broker)
             asyncio.run(_furnish(site))
             yield site
         finally:
             supervisor.stop_all()
 
 
-async def _furnish(site: Site) -> None:
+async def _furnish(site: BenchSite) -> None:
     await wiring.apply_topics(site.settings)
     names = [name for n in range(200) if not partition_of((name := f"tenant-{n}").encode(), PARTITIONS)][:16]
     async with wiring.registry(site.settings) as hand:
@@ -138,7 +138,7 @@ def documents() -> list[AnyDocument]:
     return [parse(encode(document)) for document in _POLICIES]
 
 
-async def write(site: Site, topic: str, records: Iterable[tuple[bytes, Headers]], partition: int = 0) -> int:
+async def write(site: BenchSite, topic: str, records: Iterable[tuple[bytes, Headers]], partition: int = 0) -> int:
     """Write records in large batches; gives their number."""
     written = 0
     async with producing(site) as producer:
@@ -154,7 +154,7 @@ async def write(site: Site, topic: str, records: Iterable[tuple[bytes, Headers]]
 
 
 @contextlib.asynccontextmanager
-async def producing(site: Site) -> AsyncIterator[AIOKafkaProducer]:
+async def producing(site: BenchSite) -> AsyncIterator[AIOKafkaProducer]:
     producer = AIOKafkaProducer(bootstrap_servers=site.bootstrap, acks="all", max_batch_size=512 * 1024)
     await producer.start()
     try:
@@ -163,7 +163,7 @@ async def producing(site: Site) -> AsyncIterator[AIOKafkaProducer]:
         await producer.stop()
 
 
-async def make_topic(site: Site, name: str) -> None:
+async def make_topic(site: BenchSite, name: str) -> None:
     """A topic of one partition, beside those of the deployment."""
     admin = AIOKafkaAdminClient(bootstrap_servers=site.bootstrap)
     await admin.start()
@@ -173,7 +173,7 @@ async def make_topic(site: Site, name: str) -> None:
         await admin.close()
 
 
-async def until_end(site: Site, topic: str, offset: int, seconds: float = 120, partition: int = 0) -> int:
+async def until_end(site: BenchSite, topic: str, offset: int, seconds: float = 120, partition: int = 0) -> int:
     """Wait until a partition holds ``offset`` records; gives how many it holds then. Raises TimeoutError."""
     offsets, at = Offsets(site.bootstrap), TopicPartition(topic, partition)
     try:

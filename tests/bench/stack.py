@@ -13,7 +13,7 @@ from pipeline import config, wiring
 from pipeline.embedded.stack import LocalStack, Ports
 from pipeline.embedded.supervisor import free_port
 from tests.bench import answer
-from tests.bench.rows import Row
+from tests.bench.rows import Measurement
 from tests.bench.site import documents, family, memory_mb
 
 STAGES = ("gateway", "admit", "seal", "watch", "notify")
@@ -47,17 +47,17 @@ async def _key(stack: LocalStack) -> str:
         return await hand.add_key("bench", "bench-app")
 
 
-def measure() -> list[Row]:
+def measure() -> list[Measurement]:
     """Latency rows, then memory rows taken right after that load."""
     with running() as (stack, key):
         return asyncio.run(answer.measure(stack, key)) + memory(stack)
 
 
-def memory(stack: LocalStack) -> list[Row]:
+def memory(stack: LocalStack) -> list[Measurement]:
     load = "after the load of the answers"
     rows = []
     for stage in STAGES:
         size = sum(map(memory_mb, family(stack.stages[stage].pid)))
-        rows.append(Row("memory", stage, load, size, "MB PSS", STAGE_MB, "<="))
-    rows.append(Row("memory", "broker", load, memory_mb(stack.brokers[0].pid), "MB PSS", BROKER_MB, "<="))
+        rows.append(Measurement("memory", stage, load, size, "MB PSS", STAGE_MB, "<="))
+    rows.append(Measurement("memory", "broker", load, memory_mb(stack.brokers[0].pid), "MB PSS", BROKER_MB, "<="))
     return rows

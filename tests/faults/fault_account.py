@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 from pipeline.admit.decide import UNCHARGED
 from pipeline.config import Settings
-from pipeline.control.feed import ControlFeed
-from pipeline.demo.account import Line, read_all
+from pipeline.control.feed import ControlTable
+from pipeline.demo.account import Equation, read_all
 from pipeline.events.chain import ChainReader
 from pipeline.events.codec import decode, decode_log
 from pipeline.events.control import Control
@@ -17,7 +17,7 @@ from pipeline.events.messages import Completion
 from pipeline.events.records import Decision, LogRecord, Outcome
 from tests.faults.fault_ceilings import Ceilings
 from tests.faults.fault_load import AGAIN, ANSWERED, BROKEN, REFUSED, Call
-from tests.faults.fault_site import Site
+from tests.faults.fault_site import FaultSite
 
 
 @dataclass(slots=True)
@@ -38,7 +38,7 @@ class Log:
 
 
 async def read_log(settings: Settings) -> Log:
-    feed = ControlFeed(settings.kafka.bootstrap)
+    feed = ControlTable(settings.kafka.bootstrap)
     await feed.start()
     await feed.close()
     log = Log(feed.control)
@@ -57,7 +57,7 @@ def _more_than_once(names: Iterable[object]) -> int:
     return sum(count - 1 for count in Counter(names).values())
 
 
-def once(log: Log) -> list[Line]:
+def once(log: Log) -> list[Equation]:
     """One valid decision for each request, one outcome for each that was admitted, one run for each idempotency key."""
     answered = [(p, d.facts.offset) for p, d in log.decisions()]
     admitted = {d.request for _, d in log.decisions() if d.verdict == "admit" and d.facts.kind == "inference"}
@@ -66,16 +66,16 @@ def once(log: Log) -> list[Line]:
         (d.principal, d.facts.idempotency) for _, d in log.decisions() if d.request in admitted and d.facts.idempotency
     ]
     return [
-        Line("requests without a decision = 0", len(log.requests - set(answered)), 0),
-        Line("decisions beyond one a request = 0", _more_than_once(answered), 0),
-        Line("admitted without an outcome = 0", len(admitted - set(ended)), 0),
-        Line("outcomes beyond one a request = 0", _more_than_once(ended), 0),
-        Line("outcomes of nothing admitted = 0", len(set(ended) - admitted), 0),
-        Line("idempotency keys that ran twice = 0", _more_than_once(keys), 0),
+        Equation("requests without a decision = 0", len(log.requests - set(answered)), 0),
+        Equation("decisions beyond one a request = 0", _more_than_once(answered), 0),
+        Equation("admitted without an outcome = 0", len(admitted - set(ended)), 0),
+        Equation("outcomes beyond one a request = 0", _more_than_once(ended), 0),
+        Equation("outcomes of nothing admitted = 0", len(set(ended) - admitted), 0),
+        Equation("idempotency keys that ran twice = 0", _more_than_once(keys), 0),
     ]
 
 
-def tokens(log: Log) -> tuple[list[Line], Counter[str]]:
+def tokens(log: Log) -> tuple[list[Equation], Counter[str]]:
     """Settled tokens against the usage in the completions that outcomes name; the rest is repeated work."""
     admitted = {d.request: d for _, d in log.decisions() if d.verdict == "admit"}
     settled = used = differ = 0
@@ -97,12 +97,12 @@ def tokens(log: Log) -> tuple[list[Line], Counter[str]]:
     again = [report for place, report in log.completions.items() if place not in named]
     repeated = Counter(runs=len(again), tokens=sum(r.input_tokens + r.output_tokens for r in again))
     return [
-        Line("settled tokens = usage of named completions", settled, used),
-        Line("outcomes unlike their completion = 0", differ, 0),
+        Equation("settled tokens = usage of named completions", settled, used),
+        Equation("outcomes unlike their completion = 0", differ, 0),
     ], repeated
 
 
-def ceilings(log: Log) -> tuple[list[Line], dict[str, int]]:
+def ceilings(log: Log) -> tuple[list[Equation], dict[str, int]]:
     """Every limit of every plan, counted again from the log with other arithmetic; and the most that was seen."""
     found = Ceilings(log.control)
     for records in log.records:
@@ -111,10 +111,10 @@ def ceilings(log: Log) -> tuple[list[Line], dict[str, int]]:
                 found.decision(record)
             elif isinstance(record, Outcome):
                 found.outcome(record)
-    return [Line("limits exceeded = 0", found.exceeded, 0)], found.most
+    return [Equation("limits exceeded = 0", found.exceeded, 0)], found.most
 
 
-def callers(site: Site, calls: list[Call], log: Log) -> list[Line]:
+def callers(site: FaultSite, calls: list[Call], log: Log) -> list[Equation]:
     """Every attempt ended in an honest way, every call has its end, and answers are those of the log."""
     tries = [(call, attempt) for call in calls for attempt in call.tries]
     cut = [a for _, a in tries if a.result == BROKEN and not site.was_down(a.began, a.ended)]
@@ -131,10 +131,10 @@ def callers(site: Site, calls: list[Call], log: Log) -> list[Line]:
                 untrue += 1
                 print(f"UNTRUE {call.who} by {call.door}: told {call.usage}, the log says {end}")
     return [
-        Line("calls whose end is unknown = 0", sum(call.result not in REFUSED | {ANSWERED} for call in calls), 0),
-        Line("connections broken while the gateway was up = 0", len(cut), 0),
-        Line("attempts with another end = 0", len(odd), 0),
-        Line("answers unlike the log = 0", untrue, 0),
+        Equation("calls whose end is unknown = 0", sum(call.result not in REFUSED | {ANSWERED} for call in calls), 0),
+        Equation("connections broken while the gateway was up = 0", len(cut), 0),
+        Equation("attempts with another end = 0", len(odd), 0),
+        Equation("answers unlike the log = 0", untrue, 0),
     ]
 
 

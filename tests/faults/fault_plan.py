@@ -18,7 +18,7 @@ from aiokafka.errors import KafkaError
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from pipeline.topics import TOPICS, partition_of
-from tests.faults.fault_site import TENANTS, Site
+from tests.faults.fault_site import TENANTS, FaultSite
 
 Act = Literal["kill", "pause", "end", "rival", "full"]
 PAUSED = ("admit", "generate", "seal")
@@ -64,7 +64,9 @@ def plan(seed: int, kills: int, targets: list[str], wave: float, hold_s: float) 
 class Mischief:
     """Carries a plan out on a site; what takes a while goes on beside the next faults."""
 
-    def __init__(self, site: Site, answered: Callable[[], int], patience_s: float, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, site: FaultSite, answered: Callable[[], int], patience_s: float, say: Callable[[str], None]
+    ) -> None:
         self._site, self._answered, self._patience_s, self._say = site, answered, patience_s, say
         self._busy: dict[str, asyncio.Task[None]] = {}
         self._rivals = 0

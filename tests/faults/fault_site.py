@@ -43,7 +43,7 @@ def make_stack(home: Path, brokers: int, overrides: dict[str, str]) -> LocalStac
     return LocalStack(home, config.cache(), ports, overrides)
 
 
-class Site:
+class FaultSite:
     """A running stack that is tended; every signal goes to a child that is known to be alive."""
 
     def __init__(self, stack: LocalStack, overrides: dict[str, str]) -> None:

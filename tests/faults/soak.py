@@ -16,11 +16,11 @@ from pathlib import Path
 
 from pipeline import terminal, wiring
 from pipeline.demo import account
-from pipeline.demo.account import Line
+from pipeline.demo.account import Equation
 from tests.faults import fault_account
 from tests.faults.fault_load import Crowd
 from tests.faults.fault_plan import Mischief, plan
-from tests.faults.fault_site import Site, make_stack
+from tests.faults.fault_site import FaultSite, make_stack
 
 Say = Callable[[str], None]
 _CALM_S = 150.0
@@ -44,7 +44,7 @@ class Options:
 class Verdict:
     """The invariants, and figures beside them."""
 
-    lines: list[Line] = field(default_factory=list)
+    lines: list[Equation] = field(default_factory=list)
     figures: list[tuple[str, object]] = field(default_factory=list)
 
     @property
@@ -65,7 +65,7 @@ async def storm(options: Options, home: Path, say: Say) -> Verdict:
         "SLUICE_GENERATE__ECHO_DELAY_MS": "10",
         "SLUICE_ADMIT__SNAPSHOT_EVERY": "500",
     }
-    site = Site(make_stack(home, options.brokers, overrides), overrides)
+    site = FaultSite(make_stack(home, options.brokers, overrides), overrides)
     try:
         await site.start()
         crowd = Crowd(site.stack.url, site.keys, options.seed, options.timeout_ms, options.calls)
@@ -85,7 +85,7 @@ async def storm(options: Options, home: Path, say: Say) -> Verdict:
         await site.stop()
 
 
-async def _count(options: Options, site: Site, crowd: Crowd, mischief: Mischief, say: Say) -> Verdict:
+async def _count(options: Options, site: FaultSite, crowd: Crowd, mischief: Mischief, say: Say) -> Verdict:
     settings, verdict = site.stack.settings, Verdict()
     say("counting")
     verdict.lines += await asyncio.to_thread(account.reconcile, settings, _CALM_S)
@@ -102,12 +102,14 @@ async def _count(options: Options, site: Site, crowd: Crowd, mischief: Mischief,
         print(f"FAULT {fault.origin} batch {fault.batch} leaf {fault.leaf}: {fault.what}")
     kills = sum(count for (act, _), count in mischief.done.items() if act == "kill")
     verdict.lines += [
-        Line("faults of the signed log = 0", report.faults_total, 0),
-        Line("decisions not derivable = 0", report.not_derivable, 0),
-        Line("decisions and outcomes derived again", report.derived, report.admitted + report.denied + report.ended),
-        Line("outcomes above their reservation = 0", report.overshoot, 0),
-        Line("processes that ended by an error of their own = 0", site.own_errors, 0),
-        Line("kills as planned", kills, options.kills),
+        Equation("faults of the signed log = 0", report.faults_total, 0),
+        Equation("decisions not derivable = 0", report.not_derivable, 0),
+        Equation(
+            "decisions and outcomes derived again", report.derived, report.admitted + report.denied + report.ended
+        ),
+        Equation("outcomes above their reservation = 0", report.overshoot, 0),
+        Equation("processes that ended by an error of their own = 0", site.own_errors, 0),
+        Equation("kills as planned", kills, options.kills),
     ]
     verdict.figures = _figures(options, site, crowd, mischief, log, repeated, most)
     return verdict
@@ -115,7 +117,7 @@ async def _count(options: Options, site: Site, crowd: Crowd, mischief: Mischief,
 
 def _figures(
     options: Options,
-    site: Site,
+    site: FaultSite,
     crowd: Crowd,
     mischief: Mischief,
     log: fault_account.Log,

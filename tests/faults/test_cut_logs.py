@@ -15,7 +15,7 @@ from pipeline.events.ids import GRACE_MS
 from pipeline.events.records import Decision, Outcome
 from pipeline.kafka.offsets import Offsets
 from pipeline.keys.files import create_log_keys
-from pipeline.seal.partition import Rim, SealPartition
+from pipeline.seal.partition import SealContext, SealPartition
 from pipeline.tables import RECORDS, Table
 from pipeline.topics import BY_NAME
 from tests.admit_site import Writers, history, report, until_answered
@@ -51,7 +51,7 @@ async def lose(bootstrap: str, name: str) -> None:
 def sealing(deployment: Any, home: Path, store: Taken, offsets: Offsets) -> asyncio.Task[None]:
     keys = create_log_keys(home / "log-key.json", "sluice")
     generation = deployment.feed.control.require_deployment().generation
-    rim = Rim(deployment.bootstrap, generation, keys, store, offsets, 4096, 50)  # type: ignore[arg-type]
+    rim = SealContext(deployment.bootstrap, generation, keys, store, offsets, 4096, 50)  # type: ignore[arg-type]
     return asyncio.create_task(SealPartition(rim, 0).run(asyncio.Event()))
 
 

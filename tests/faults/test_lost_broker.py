@@ -19,7 +19,7 @@ from pipeline.generate.partition import GeneratePartition
 from pipeline.kafka import reader as kafka
 from pipeline.kafka import shutdown as kafka_stop
 from pipeline.kafka import writer as kafka_write
-from pipeline.kafka.marks import Marks
+from pipeline.kafka.marks import CommittedOffsets
 from pipeline.kafka.reader import PartitionReader
 from pipeline.kafka.writer import Publisher
 from pipeline.watch import faust_app as faust_watch
@@ -53,7 +53,7 @@ def test_without_a_broker_each_way_in_says_that_it_may_pass() -> None:
     async def scene() -> None:
         with pytest.raises(Retryable, match="no producer"):
             await Publisher(nowhere).start()
-        marks = Marks(nowhere, "group", "requests")
+        marks = CommittedOffsets(nowhere, "group", "requests")
         with pytest.raises(Retryable, match="no marks"):
             await marks.start()
         await marks.close()

@@ -76,7 +76,7 @@ def seal(name: str, raw: bytes) -> bytes:
     return name.encode() + b"|" + raw
 
 
-def taken(piece: Piece, answer: generate.Answer) -> list[Written]:
+def taken(piece: Piece, answer: generate.AnswerStream) -> list[Written]:
     response = answer.take()
     return [] if response is None else [Written("responses", piece.tenant, encode(response))]
 
@@ -94,12 +94,12 @@ class GenerateSubject:
 
     def run(self, inputs: Sequence[Piece], cuts: Cuts) -> Run:
         """A cut splits the engine's chunk in two; at every third the sender is behind, so its text leaves late."""
-        answers: dict[int, generate.Answer] = {}
+        answers: dict[int, generate.AnswerStream] = {}
         positions: Counter[int] = Counter()
         written, digests = list[Written](), dict[str, bytes]()
         for at, piece in enumerate(inputs):
             guard = guard_of(work(piece), (), PROTECTED)
-            answer = answers.setdefault(piece.run, generate.Answer(work(piece), "a1", "w", seal, guard))
+            answer = answers.setdefault(piece.run, generate.AnswerStream(work(piece), "a1", "w", seal, guard))
             half = len(piece.text) // 2 if at in cuts else 0
             for text in (piece.text[:half], piece.text[half:]) if half else (piece.text,):
                 finish = piece.finish

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pipeline.events.codec import decode, encode
 from pipeline.events.messages import Alert, Delivery
 from pipeline.notify import outbox as notify
-from pipeline.notify.outbox import Answer, Outbox, Schedule
+from pipeline.notify.outbox import Outbox, Schedule, WebhookReply
 from tests.laws.subject import Cuts, Run, Written
 
 T0 = 1_760_000_000_000
@@ -67,7 +67,7 @@ class NotifySubject:
                 outbox.add(turn.offset, decode(Alert, turn.alert))
                 continue
             for held in outbox.due(turn.time, set()):
-                record = notify.decide(held, Answer(turn.status), turn.time, "target", SCHEDULE)
+                record = notify.decide(held, WebhookReply(turn.status), turn.time, "target", SCHEDULE)
                 written.append(Written("deliveries", record.tenant, encode(record)))
                 outbox.apply(record)
         return Run(written, held_by(outbox))

@@ -13,7 +13,7 @@ from itertools import groupby, pairwise
 import msgspec
 import pytest
 
-from detectors.accounts.features import Sampling, Trace, trace
+from detectors.accounts.features import RequestParameters, Trace, trace
 from detectors.accounts.response import HOLD_MS, QUIET_MS
 from detectors.base import Part
 from pipeline.admit import emissions as dispatch
@@ -97,7 +97,7 @@ class Partition:
 
     def ask(self, who: str, text: str, time: int) -> Decision:
         """One request, decided, written, run and reported."""
-        seen = tuple(trace((Part("user", text),), Sampling(0.7, 10)))
+        seen = tuple(trace((Part("user", text),), RequestParameters(0.7, 10)))
         asked = Facts(
             self.offset,
             time,

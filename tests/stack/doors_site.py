@@ -25,7 +25,7 @@ from pipeline.events.messages import Response
 from pipeline.gateway.app import run
 from pipeline.gateway.auth import bearer
 from pipeline.gateway.settings import Bounds, GatewaySettings
-from pipeline.kafka.reader import Item, PartitionReader
+from pipeline.kafka.reader import KafkaRecord, PartitionReader
 from pipeline.keys.vault import FileKeyring, Vault, tenant_keys
 from pipeline.topics import TOPICS
 from tests.patience import STUCK_S
@@ -74,7 +74,7 @@ async def lay_out(bootstrap: str, found: list[control.AnyDocument]) -> None:
 
 
 @dataclass
-class Site:
+class DoorsSite:
     bootstrap: str
     keyring: Path
     control: control.Control
@@ -88,7 +88,7 @@ class Site:
 
 
 @contextlib.contextmanager
-def opened_site(home: Path) -> Iterator[Site]:
+def opened_site(home: Path) -> Iterator[DoorsSite]:
     supervisor = Supervisor()
     settings = BrokerSettings(home=home / "broker", cache=CACHE, port=free_port(), controller_port=free_port())
     broker = EmbeddedBroker(settings, supervisor)
@@ -100,7 +100,7 @@ def opened_site(home: Path) -> Iterator[Site]:
         for version, document in enumerate(found):
             known.apply(version, document)
         asyncio.run(lay_out(broker.bootstrap, found))
-        yield Site(broker.bootstrap, home / "keyring.json", known, Vault(keyring, known), broker)
+        yield DoorsSite(broker.bootstrap, home / "keyring.json", known, Vault(keyring, known), broker)
     finally:
         supervisor.stop_all()
 
@@ -117,7 +117,7 @@ async def answering(url: str, task: asyncio.Task[None] | None = None) -> None:
 
 
 @contextlib.asynccontextmanager
-async def serving(site: Site, lane: int = 0, **bounds: int | float) -> AsyncIterator[asyncio.Event]:
+async def serving(site: DoorsSite, lane: int = 0, **bounds: int | float) -> AsyncIterator[asyncio.Event]:
     """A gateway until the block ends; gives the event that stops it."""
     stop = asyncio.Event()
     settings = GatewaySettings(
@@ -139,9 +139,9 @@ async def serving(site: Site, lane: int = 0, **bounds: int | float) -> AsyncIter
 class Worker:
     """Reads ``requests``, checks each record as admit would, and answers by the words of its prompt."""
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, site: DoorsSite) -> None:
         self.site = site
-        self.seen: list[tuple[wire.Envelope, Item]] = []
+        self.seen: list[tuple[wire.Envelope, KafkaRecord]] = []
         self.bodies: list[wire.InferenceBody] = []
         self.messages: list[tuple[wire.Message, ...]] = []
         self.cancelled: list[str] = []
@@ -178,7 +178,7 @@ class Worker:
             for item in await reader.poll(wait_ms=50):
                 await self._take(partition, item)
 
-    async def _take(self, partition: int, item: Item) -> None:
+    async def _take(self, partition: int, item: KafkaRecord) -> None:
         envelope = wire.open_envelope(item.headers)
         assert envelope.genuine(self.site.vault.key_secret(envelope.key), item.value)
         self.seen.append((envelope, item))
@@ -253,11 +253,11 @@ class Worker:
             await self._producer.send_and_wait("responses", encode(response), partition=lane)
 
 
-def client(site: Site, key: str = KEY) -> openai.AsyncOpenAI:
+def client(site: DoorsSite, key: str = KEY) -> openai.AsyncOpenAI:
     return openai.AsyncOpenAI(api_key=key, base_url=f"{site.url}/v1", max_retries=0)
 
 
-def play(site: Site, test: Callable[[openai.AsyncOpenAI, Worker], Awaitable[None]], **bounds: int | float) -> None:
+def play(site: DoorsSite, test: Callable[[openai.AsyncOpenAI, Worker], Awaitable[None]], **bounds: int | float) -> None:
     async def job() -> None:
         async with asyncio.timeout(STUCK_S), serving(site, **bounds), Worker(site) as worker, client(site) as stock:
             await test(stock, worker)

@@ -15,7 +15,7 @@ from pipeline import wiring
 from pipeline.admit.decide import decide
 from pipeline.admit.ledger import Ledger
 from pipeline.config import Kafka, Keys, Settings
-from pipeline.control.feed import ControlFeed
+from pipeline.control.feed import ControlTable
 from pipeline.events.codec import decode, encode
 from pipeline.events.messages import Response, Work
 from pipeline.events.reasons import REASONS
@@ -38,7 +38,7 @@ async def _furnish(made: Deployment) -> None:
         for tenant in ("initech", "hooli"):
             for who in ("eve", "bob"):
                 made.keys[f"{tenant}-{who}"] = await hand.add_key(tenant, f"{tenant}-{who}")
-    made.feed = ControlFeed(made.bootstrap)
+    made.feed = ControlTable(made.bootstrap)
     await made.feed.start()
     await made.feed.close()
 

@@ -22,7 +22,7 @@ from inference.registry.opening import read_manifest
 from inference.registry.release import RELEASE_KEYS, SHIPPED, sign_folder
 from inference.registry.rollout import WHOLE
 from inference.registry.source import PlainFolder
-from inference.registry.wrapping import Tenant, create_worker
+from inference.registry.wrapping import TenantRecipient, create_worker
 from pipeline import wiring
 from pipeline.config import Gateway, Generate, Kafka, Keys, Models, Settings
 from pipeline.embedded.supervisor import free_port
@@ -111,7 +111,7 @@ async def _serve(made: Deployment, home: Path) -> Served:
             ("of-another-base", Parent("glossary", manifest.version, "0" * 64)),
         ):
             folder = signed_adapter(home / name, keys, name, parent)
-            registry.add(folder, [Tenant(made.keyring), create_worker(ours.keys.worker_key).address])
+            registry.add(folder, [TenantRecipient(made.keyring), create_worker(ours.keys.worker_key).address])
             registry.roll(name, {1: WHOLE})
         answers, told = {}, {}
         async with aiohttp.ClientSession() as session:

@@ -12,7 +12,7 @@ import pytest
 from aiokafka import AIOKafkaProducer
 
 from pipeline.config import Gateway, Generate, Kafka, Keys, Settings
-from pipeline.control.feed import ControlFeed
+from pipeline.control.feed import ControlTable
 from pipeline.control.registry import Registry
 from pipeline.embedded.supervisor import free_port
 from pipeline.events.chain import ChainReader
@@ -112,7 +112,7 @@ async def play(deployment: Deployment) -> Played:
 
 async def forged(deployment: Deployment) -> tuple[dict[str, str], list[Case]]:
     """Keys that no longer work, and every bad record in the order in which they are sent."""
-    feed = ControlFeed(deployment.bootstrap)
+    feed = ControlTable(deployment.bootstrap)
     await feed.start()
     registry = Registry(deployment.bootstrap, feed, deployment.keyring)
     keys = {

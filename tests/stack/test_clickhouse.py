@@ -15,7 +15,7 @@ import pytest
 from pipeline import wiring
 from pipeline.clickhouse import outcomes
 from pipeline.clickhouse.native import declared, migrations
-from pipeline.clickhouse.store import ClickHouse
+from pipeline.clickhouse.store import ClickHouseStore
 from pipeline.config import Settings
 from pipeline.embedded.store import EmbeddedStore, StoreSettings
 from pipeline.embedded.supervisor import Supervisor, free_port
@@ -41,7 +41,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedStore]:
 
 
 @pytest.fixture
-def clickhouse(store: EmbeddedStore, request: pytest.FixtureRequest) -> Iterator[ClickHouse]:
+def clickhouse(store: EmbeddedStore, request: pytest.FixtureRequest) -> Iterator[ClickHouseStore]:
     """A migrated database of the test's own."""
     found = client(store, f"db_{abs(hash(request.node.nodeid))}")
     found.apply_migrations()
@@ -49,8 +49,8 @@ def clickhouse(store: EmbeddedStore, request: pytest.FixtureRequest) -> Iterator
     found.close()
 
 
-def client(store: EmbeddedStore, database: str = "sluice", password: str = PASSWORD) -> ClickHouse:
-    found = ClickHouse(store.url, "sluice", password, database)
+def client(store: EmbeddedStore, database: str = "sluice", password: str = PASSWORD) -> ClickHouseStore:
+    found = ClickHouseStore(store.url, "sluice", password, database)
     found.connect(20)
     return found
 
@@ -72,7 +72,7 @@ def batch(index: int = 0, rows: int = 100, origin: str = "g/decisions/0", step_m
     return [by_name.get(name) or others.get(types[name]) or list(leaves) for name in RECORDS.columns]
 
 
-def held(found: ClickHouse) -> tuple[Any, ...]:
+def held(found: ClickHouseStore) -> tuple[Any, ...]:
     return found.query("SELECT count(), uniqExact(origin, leaf) FROM records")[0]
 
 
@@ -93,7 +93,7 @@ def test_migrations_apply_once(store: EmbeddedStore) -> None:
     assert (found.schema_version(), found.check_tables()) == (SCHEMA_VERSION, [])
 
 
-def test_outcomes_come_back_page_by_page(clickhouse: ClickHouse, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_outcomes_come_back_page_by_page(clickhouse: ClickHouseStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outcomes, "_PAGE", 7)
     for origin in ("g/decisions/0", "g/decisions/1"):
         columns = batch(rows=20, origin=origin)
@@ -112,7 +112,7 @@ def test_outcomes_come_back_page_by_page(clickhouse: ClickHouse, monkeypatch: py
     assert len(list(outcomes.sealed_outcomes(clickhouse, 0))) == 18
 
 
-def test_a_newer_store_is_refused(clickhouse: ClickHouse) -> None:
+def test_a_newer_store_is_refused(clickhouse: ClickHouseStore) -> None:
     clickhouse._command(f"INSERT INTO schema_version SELECT {SCHEMA_VERSION + 1}, now64(3)")
     with pytest.raises(ConfigError, match=f"schema version {SCHEMA_VERSION + 1}, this program knows {SCHEMA_VERSION}"):
         clickhouse.apply_migrations()
@@ -121,7 +121,7 @@ def test_a_newer_store_is_refused(clickhouse: ClickHouse) -> None:
 
 @pytest.mark.parametrize(("changed", "says"), [(1, "run the newer program"), (-1, "run `sluice tables apply`")])
 def test_the_sealer_refuses_a_store_of_another_schema(
-    clickhouse: ClickHouse, store: EmbeddedStore, tmp_path: Path, changed: int, says: str
+    clickhouse: ClickHouseStore, store: EmbeddedStore, tmp_path: Path, changed: int, says: str
 ) -> None:
     clickhouse._command("TRUNCATE TABLE schema_version")
     clickhouse._command(f"INSERT INTO schema_version SELECT {SCHEMA_VERSION + changed}, now64(3)")
@@ -132,7 +132,7 @@ def test_the_sealer_refuses_a_store_of_another_schema(
         asyncio.run(wiring.seal(settings, asyncio.Event()))
 
 
-def test_a_changed_schema_is_named(clickhouse: ClickHouse) -> None:
+def test_a_changed_schema_is_named(clickhouse: ClickHouseStore) -> None:
     clickhouse._command("DROP TABLE manifests")
     clickhouse._command("ALTER TABLE records DROP COLUMN reason")
     clickhouse._command("ALTER TABLE records MODIFY COLUMN severity UInt16")
@@ -143,7 +143,7 @@ def test_a_changed_schema_is_named(clickhouse: ClickHouse) -> None:
     ]
 
 
-def test_rows_come_back_as_they_went_in(clickhouse: ClickHouse) -> None:
+def test_rows_come_back_as_they_went_in(clickhouse: ClickHouseStore) -> None:
     columns = batch()
     assert clickhouse.insert_batch([(RECORDS, columns)], "t") is True
     names = ", ".join("toUnixTimestamp64Milli(time)" if n == "time" else f"`{n}`" for n in RECORDS.columns)
@@ -156,7 +156,7 @@ def test_rows_come_back_as_they_went_in(clickhouse: ClickHouse) -> None:
     assert [list(column) for column in zip(*got, strict=True)] == sent
 
 
-def test_manifests_go_in_by_row(clickhouse: ClickHouse) -> None:
+def test_manifests_go_in_by_row(clickhouse: ClickHouseStore) -> None:
     row = ("g/decisions/0", 4, "decisions", 0, 5, 9, 5, 0, 9, "ab" * 32, NOON, b"{}")
     assert clickhouse.insert(MANIFESTS, [row], "t") is True
     assert clickhouse.insert(MANIFESTS, [row], "t") is False
@@ -164,14 +164,14 @@ def test_manifests_go_in_by_row(clickhouse: ClickHouse) -> None:
     assert clickhouse.insert(MANIFESTS, [], "u") is False
 
 
-def test_a_batch_counts_once(clickhouse: ClickHouse) -> None:
+def test_a_batch_counts_once(clickhouse: ClickHouseStore) -> None:
     columns = batch()
     assert clickhouse.insert_batch([(RECORDS, columns)], "t") is True
     assert clickhouse.insert_batch([(RECORDS, columns)], "t") is False
     assert held(clickhouse) == (100, 100)
 
 
-def test_a_batch_counts_once_beyond_the_deduplication_window(clickhouse: ClickHouse) -> None:
+def test_a_batch_counts_once_beyond_the_deduplication_window(clickhouse: ClickHouseStore) -> None:
     clickhouse._command("ALTER TABLE records MODIFY SETTING non_replicated_deduplication_window = 2")
     batches = [batch(index) for index in range(6)]
     for index, columns in enumerate(batches):
@@ -180,14 +180,14 @@ def test_a_batch_counts_once_beyond_the_deduplication_window(clickhouse: ClickHo
     assert held(clickhouse) == (600, 600)
 
 
-def test_one_batch_from_many_writers_at_once_counts_once(clickhouse: ClickHouse) -> None:
+def test_one_batch_from_many_writers_at_once_counts_once(clickhouse: ClickHouseStore) -> None:
     columns = batch(rows=2000)
     with ThreadPoolExecutor(6) as pool:
         list(pool.map(lambda _: clickhouse.insert_batch([(RECORDS, columns)], "t"), range(12)))
     assert held(clickhouse) == (2000, 2000)
 
 
-def test_a_batch_over_two_months_that_was_cut_off_is_completed(clickhouse: ClickHouse) -> None:
+def test_a_batch_over_two_months_that_was_cut_off_is_completed(clickhouse: ClickHouseStore) -> None:
     columns = batch(rows=60, step_ms=DAY)
     part = [column[:20] for column in columns]
     clickhouse.insert_batch([(RECORDS, part)], "t")
@@ -195,13 +195,13 @@ def test_a_batch_over_two_months_that_was_cut_off_is_completed(clickhouse: Click
     assert held(clickhouse) == (60, 60)
 
 
-def test_equal_leaves_of_another_origin_are_other_rows(clickhouse: ClickHouse) -> None:
+def test_equal_leaves_of_another_origin_are_other_rows(clickhouse: ClickHouseStore) -> None:
     clickhouse.insert_batch([(RECORDS, batch())], "a")
     clickhouse.insert_batch([(RECORDS, batch(origin="g/decisions/1"))], "b")
     assert held(clickhouse) == (200, 200)
 
 
-def test_rows_that_differ_from_the_batch_are_told(clickhouse: ClickHouse) -> None:
+def test_rows_that_differ_from_the_batch_are_told(clickhouse: ClickHouseStore) -> None:
     columns = batch()
     clickhouse.insert_batch([(RECORDS, columns)], "t")
     with pytest.raises(Fatal, match="holds 99 rows of g/decisions/0 batch 0, expected 50"):
@@ -210,7 +210,7 @@ def test_rows_that_differ_from_the_batch_are_told(clickhouse: ClickHouse) -> Non
         clickhouse.insert_batch([(RECORDS, batch())], "u")
 
 
-def test_a_value_that_does_not_fit_names_its_column_and_not_itself(clickhouse: ClickHouse) -> None:
+def test_a_value_that_does_not_fit_names_its_column_and_not_itself(clickhouse: ClickHouseStore) -> None:
     columns = batch()
     columns[RECORDS.columns.index("severity")] = [300] * 100
     with pytest.raises(Fatal, match="column severity: a value does not fit UInt8") as caught:
@@ -260,7 +260,7 @@ def test_a_part_that_was_cut_short_is_never_acknowledged(tmp_path: Path) -> None
         supervisor.stop_all()
 
 
-def test_bad_sql_says_why(clickhouse: ClickHouse) -> None:
+def test_bad_sql_says_why(clickhouse: ClickHouseStore) -> None:
     with pytest.raises(Fatal, match=r"UNKNOWN_IDENTIFIER.*nope"):
         clickhouse.query("SELECT nope FROM records")
     with pytest.raises(Fatal, match="refuses a statement") as caught:
@@ -277,9 +277,9 @@ def test_a_wrong_password_is_the_operators_fault(store: EmbeddedStore) -> None:
 def test_a_silent_server_is_named_with_what_was_tried() -> None:
     port = free_port()
     with pytest.raises(Retryable, match=rf"127\.0\.0\.1:{port} did not answer in 0 s \(1 tries; last: .*refused"):
-        ClickHouse(f"http://127.0.0.1:{port}", "sluice", PASSWORD).connect(0)
+        ClickHouseStore(f"http://127.0.0.1:{port}", "sluice", PASSWORD).connect(0)
 
 
 def test_a_url_without_a_host_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"clickhouse\.url"):
-        ClickHouse("localhost:8123", "sluice", PASSWORD).connect(0)
+        ClickHouseStore("localhost:8123", "sluice", PASSWORD).connect(0)

@@ -15,10 +15,10 @@ import msgspec
 import pytest
 
 from dashboards.panels import PANELS
-from dashboards.render import View, names, raw, render
+from dashboards.render import QueryScope, names, raw, render
 from detectors.base import Finding
-from pipeline import migrations
 from pipeline.audit.rows import manifest_row, typed
+from pipeline.clickhouse.native import MIGRATIONS
 from pipeline.embedded.store import EmbeddedStore, StoreSettings
 from pipeline.embedded.supervisor import Supervisor, free_port
 from pipeline.events.codec import encode
@@ -29,8 +29,7 @@ from pipeline.tables import MANIFESTS, RECORDS
 T0 = 1_760_000_400
 """Start of the time range, Unix seconds; everything happens in its third minute."""
 EVENT_MS = (T0 + 150) * 1000
-ALL = View(T0, T0 + 600, 60, {"tenant": ""})
-MIGRATIONS = Path(migrations.__file__).parent if migrations.__file__ else Path(migrations.__path__[0])
+ALL = QueryScope(T0, T0 + 600, 60, {"tenant": ""})
 
 
 class Store:
@@ -49,7 +48,7 @@ class Store:
         except urllib.error.HTTPError as error:
             raise AssertionError(f"{error.read().decode()}\n{sql}") from None
 
-    def ask(self, name: str, view: View = ALL) -> list[dict[str, Any]]:
+    def ask(self, name: str, view: QueryScope = ALL) -> list[dict[str, Any]]:
         answer = json.loads(self.run(render(raw(name), view) + "\nFORMAT JSON"))
         return answer["data"]
 
@@ -209,7 +208,7 @@ def test_the_newest_label_of_a_request_counts_for_each_rule_that_fired(store: St
         {"rule": "injection.frame.end-of-document", "confirmed": 0, "false_alarms": 1, "precision": 0},
         {"rule": "injection.override.ignore-previous", "confirmed": 1, "false_alarms": 0, "precision": 1},
     ]
-    acme = View(T0, T0 + 600, 60, {"tenant": "acme"})
+    acme = QueryScope(T0, T0 + 600, 60, {"tenant": "acme"})
     assert [row["rule"] for row in store.ask("precision_by_rule", acme)] == ["injection.override.ignore-previous"]
 
 
@@ -217,7 +216,7 @@ def test_one_tenant_sees_its_own_and_a_hostile_name_nothing(store: Store) -> Non
     day(store)
     filtered = [panel.query for panel in PANELS if "$tenant" in raw(panel.query)]
     assert len(filtered) >= 8
-    acme, hostile = (View(T0, T0 + 600, 60, {"tenant": name}) for name in ("acme", "\\' OR 1=1 -- "))
+    acme, hostile = (QueryScope(T0, T0 + 600, 60, {"tenant": name}) for name in ("acme", "\\' OR 1=1 -- "))
     assert store.ask("decisions_total", acme) == [{"decisions": 4}]
     assert [row["alert"] for row in store.ask("alerts", acme)] == ["a1"]
     for name in filtered:
@@ -228,7 +227,7 @@ def test_one_tenant_sees_its_own_and_a_hostile_name_nothing(store: Store) -> Non
 
 def test_outside_of_the_time_range_there_is_nothing(store: Store) -> None:
     day(store)
-    later = View(T0 + 600, T0 + 1200, 60, {"tenant": ""})
+    later = QueryScope(T0 + 600, T0 + 1200, 60, {"tenant": ""})
     assert store.ask("decisions_total", later) == [{"decisions": 0}]
     assert store.ask("alerts", later) == store.ask("latency", later) == []
 

@@ -22,16 +22,16 @@ from pipeline.topics import partition_of
 from pipeline.wiring import STAGES
 from tests.deployment_site import Deployment
 from tests.patience import STUCK_S
-from tests.stack.doors_site import KEY, SECRET, Site, Worker, answering, client, opened_site, play, said
+from tests.stack.doors_site import KEY, SECRET, DoorsSite, Worker, answering, client, opened_site, play, said
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DoorsSite]:
     with opened_site(tmp_path_factory.mktemp("site")) as found:
         yield found
 
 
-def test_the_stock_client_gets_whole_answers_and_streams(site: Site) -> None:
+def test_the_stock_client_gets_whole_answers_and_streams(site: DoorsSite) -> None:
     async def test(stock: openai.AsyncOpenAI, worker: Worker) -> None:
         whole = await stock.chat.completions.create(
             model="glossary",
@@ -66,7 +66,7 @@ def test_the_stock_client_gets_whole_answers_and_streams(site: Site) -> None:
     play(site, test)
 
 
-def test_records_lie_on_the_organisations_partition_with_rising_counters(site: Site) -> None:
+def test_records_lie_on_the_organisations_partition_with_rising_counters(site: DoorsSite) -> None:
     async def test(stock: openai.AsyncOpenAI, worker: Worker) -> None:
         async def one(number: int) -> str:
             answer = await stock.chat.completions.create(model="glossary", messages=said(f"number {number}"))
@@ -83,7 +83,7 @@ def test_records_lie_on_the_organisations_partition_with_rising_counters(site: S
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_refusals_become_the_right_exception(site: Site, stream: bool) -> None:
+def test_refusals_become_the_right_exception(site: DoorsSite, stream: bool) -> None:
     async def test(stock: openai.AsyncOpenAI, worker: Worker) -> None:
         async def refused(text: str) -> openai.APIStatusError:
             with pytest.raises(openai.APIStatusError) as caught:
@@ -115,7 +115,7 @@ def test_refusals_become_the_right_exception(site: Site, stream: bool) -> None:
     play(site, test)
 
 
-def test_the_simple_route_and_the_plain_ones(site: Site) -> None:
+def test_the_simple_route_and_the_plain_ones(site: DoorsSite) -> None:
     async def test(stock: openai.AsyncOpenAI, worker: Worker) -> None:
         async with aiohttp.ClientSession(site.url, headers={"Authorization": f"Bearer {KEY}"}) as http:
             async with http.post("/inference", json={"prompt": "simple words"}) as answer:
@@ -140,7 +140,7 @@ def test_the_simple_route_and_the_plain_ones(site: Site) -> None:
     play(site, test)
 
 
-def test_bodies_that_are_too_large_or_no_json(site: Site) -> None:
+def test_bodies_that_are_too_large_or_no_json(site: DoorsSite) -> None:
     async def chunked() -> AsyncIterator[bytes]:
         for _ in range(160):
             yield b" " * 65_536
@@ -168,7 +168,7 @@ def test_bodies_that_are_too_large_or_no_json(site: Site) -> None:
     play(site, test)
 
 
-def test_refused_keys_are_counted_in_access(site: Site) -> None:
+def test_refused_keys_are_counted_in_access(site: DoorsSite) -> None:
     async def test(stock: openai.AsyncOpenAI, worker: Worker) -> None:
         for key in ("sk-other", bearer("k-acme", b"\x08" * 32), bearer("k-revoked", SECRET), bearer("k-none", SECRET)):
             async with client(site, key) as wrong:
@@ -186,7 +186,7 @@ def test_refused_keys_are_counted_in_access(site: Site) -> None:
     }
 
 
-async def access_rows(site: Site) -> list[Access]:
+async def access_rows(site: DoorsSite) -> list[Access]:
     rows = []
     for key in (b"acme", b"unknown"):
         reader = PartitionReader(site.bootstrap, "access", partition_of(key, 4))

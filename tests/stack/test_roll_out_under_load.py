@@ -17,7 +17,7 @@ from inference.registry.content import BUNDLE_FILE, MANIFEST_FILE
 from inference.registry.keys import MANIFEST_ALGORITHMS, SigningKey
 from inference.registry.release import RELEASE_KEYS, SHIPPED, sign_folder
 from inference.registry.rollout import WHOLE
-from inference.registry.wrapping import Tenant, create_worker
+from inference.registry.wrapping import TenantRecipient, create_worker
 from pipeline import wiring
 from pipeline.config import Gateway, Generate, Kafka, Keys, Models, Settings
 from pipeline.embedded.supervisor import free_port
@@ -80,7 +80,7 @@ async def _serve(made: Deployment, home: Path) -> Served:
     async with serving(ours):
         registry = wiring.models(ours)
         [first] = registry.versions("glossary")
-        registry.add(folder, [Tenant(made.keyring), create_worker(ours.keys.worker_key).address])
+        registry.add(folder, [TenantRecipient(made.keyring), create_worker(ours.keys.worker_key).address])
 
         async def operator() -> None:
             # the first answers are those of the first version

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.audit.checkpoint import LogKeys
-from pipeline.clickhouse.store import ClickHouse
+from pipeline.clickhouse.store import ClickHouseStore
 from pipeline.embedded.store import EmbeddedStore, StoreSettings
 from pipeline.embedded.supervisor import free_port
 from pipeline.events.codec import encode
@@ -17,19 +17,19 @@ from pipeline.events.messages import Access
 from pipeline.kafka.offsets import Offsets
 from pipeline.kafka.writer import Publisher
 from pipeline.keys.files import create_log_keys
-from pipeline.seal.partition import Rim, SealPartition
+from pipeline.seal.partition import SealContext, SealPartition
 from tests.patience import looks
 
 LARGE, COUNT = 900_000, 80
 
 
 async def seal_until(
-    deployment: Any, keys: LogKeys, store: ClickHouse, offsets: Offsets, reached: Callable[[], Awaitable[bool]]
+    deployment: Any, keys: LogKeys, store: ClickHouseStore, offsets: Offsets, reached: Callable[[], Awaitable[bool]]
 ) -> None:
     """Run a fresh sealer until ``reached``, then stop it as SIGTERM would."""
     stop = asyncio.Event()
     generation = deployment.feed.control.require_deployment().generation
-    sealer = SealPartition(Rim(deployment.bootstrap, generation, keys, store, offsets, 4096, 50), 0)
+    sealer = SealPartition(SealContext(deployment.bootstrap, generation, keys, store, offsets, 4096, 50), 0)
     running = asyncio.create_task(sealer.run(stop))
     for _ in looks():
         if running.done() or await reached():
@@ -43,7 +43,7 @@ async def seal_until(
 def test_large_records_are_sealed_in_batches_that_the_store_takes(deployment: Any, tmp_path: Path) -> None:
     started = EmbeddedStore(StoreSettings(tmp_path / "store", free_port(), "word"), deployment.supervisor)
     started.start()
-    store = ClickHouse(started.url, "sluice", "word", "sluice")
+    store = ClickHouseStore(started.url, "sluice", "word", "sluice")
     store.connect(20)
     store.apply_migrations()
     keys = create_log_keys(tmp_path / "log-key.json", "sluice")

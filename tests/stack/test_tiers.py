@@ -15,7 +15,7 @@ from inference.watermark.secrets import create_master
 from pipeline import wiring
 from pipeline.config import Gateway, Generate, Kafka, Keys, Models, Settings
 from pipeline.control import topics as topic_admin
-from pipeline.control.feed import ControlFeed
+from pipeline.control.feed import ControlTable
 from pipeline.control.registry import Registry
 from pipeline.embedded.supervisor import free_port
 from pipeline.errors import ConfigError
@@ -152,7 +152,7 @@ async def test_a_worker_that_no_policy_asks_for_does_not_start(deployment: Deplo
 async def test_the_table_of_topics_has_those_of_isolated_tenants(deployment: Deployment) -> None:
     assert await topic_admin.check(deployment.bootstrap) == []
     assert await topic_admin.add_pools(deployment.bootstrap, ["bank"]) == []
-    feed = ControlFeed(deployment.bootstrap)
+    feed = ControlTable(deployment.bootstrap)
     hand = Registry(deployment.bootstrap, feed, deployment.keyring)
     await feed.start()
     try:

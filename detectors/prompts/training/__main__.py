@@ -22,7 +22,7 @@ import numpy.typing as npt
 from msgspec.structs import replace
 
 from detectors.prompts.language import LANGUAGES
-from detectors.prompts.scorer import HEADS, Head, Model, Zone, windows_of
+from detectors.prompts.scorer import HEADS, Head, ScorerModel, Zone, windows_of
 from detectors.prompts.training.decide import (
     DOCUMENT_TAIL,
     MANY,
@@ -52,7 +52,7 @@ from detectors.prompts.training.rows import (
     DOCUMENT_WINDOW,
     PROSE,
     USER_WINDOW,
-    Row,
+    LabelledText,
     document_examples,
     drawing,
     instructions,
@@ -88,7 +88,7 @@ class Trained(NamedTuple):
     zones: dict[str, Zone]
 
 
-def borrowed_of(rows: Sequence[Row]) -> Borrowed:
+def borrowed_of(rows: Sequence[LabelledText]) -> Borrowed:
     """What the families' templates take from the pack."""
     harmful: dict[str, list[str]] = defaultdict(list)
     for row in rows:
@@ -97,7 +97,7 @@ def borrowed_of(rows: Sequence[Row]) -> Borrowed:
     return Borrowed(harmful, requests(rows), sayings(rows), instructions(rows))
 
 
-def training_rows(file: Path) -> list[Row]:
+def training_rows(file: Path) -> list[LabelledText]:
     """The pack's rows, at most MAX_BENIGN benign ones of a source, and those written for this project."""
     rows = read(file)
     borrowed = borrowed_of(rows)
@@ -107,7 +107,7 @@ def training_rows(file: Path) -> list[Row]:
     return kept + synthesise(SEED, borrowed)
 
 
-def train_user(rows: Sequence[Row]) -> Trained:
+def train_user(rows: Sequence[LabelledText]) -> Trained:
     weight = weights(rows)
     taught = lesson(user_examples(rows, range(len(rows)), weight, SEED))
     margins = held_out(rows, deal(rows), taught, *_FORMS["user"], SEED)
@@ -118,7 +118,7 @@ def train_user(rows: Sequence[Row]) -> Trained:
     return Trained(*quantised(learn(taught, SEED), *_FORMS["user"]), share, added, cut)
 
 
-def train_document(rows: Sequence[Row], added: Stack, borrowed: Borrowed = NOTHING) -> Trained:
+def train_document(rows: Sequence[LabelledText], added: Stack, borrowed: Borrowed = NOTHING) -> Trained:
     """Documents; rules add as much as they do for users, in units of this head's margin.
 
     Thresholds rest on pages of kinds and on twins of deeds that the model which reads them did not see.
@@ -146,11 +146,11 @@ def train_document(rows: Sequence[Row], added: Stack, borrowed: Borrowed = NOTHI
     return Trained(held, replace(head, many=many), 1.0, own, cut)
 
 
-def _placed(rows: Sequence[Row], odds: Wide, found: Readings, placing: Sequence[int]) -> dict[str, Zone]:
+def _placed(rows: Sequence[LabelledText], odds: Wide, found: Readings, placing: Sequence[int]) -> dict[str, Zone]:
     return zones([rows[at] for at in placing], odds[placing], found.language[placing], DOCUMENT_TAIL)
 
 
-def train_system(rows: Sequence[Row], user: Trained) -> Trained:
+def train_system(rows: Sequence[LabelledText], user: Trained) -> Trained:
     """The user's examples with system prompts as further benign ones, so that telling a model its role is no attack."""
     # a tenth of the rest is enough here, where little is at stake: system prompts are the operator's own words
     rows = [row for at, row in enumerate(rows) if row.role == "system" or at % 10 == 0]
@@ -164,7 +164,9 @@ def train_system(rows: Sequence[Row], user: Trained) -> Trained:
     return Trained(*quantised(learn(taught, SEED), *_FORMS["system"]), user.share, user.stack, cut)
 
 
-def _best_many(rows: Sequence[Row], found: Readings, added: Stack, placing: Sequence[int]) -> tuple[float, Readings]:
+def _best_many(
+    rows: Sequence[LabelledText], found: Readings, added: Stack, placing: Sequence[int]
+) -> tuple[float, Readings]:
     """What the worst of many windows loses, by the mean recall at the threshold, and the readings without it."""
     lengths = np.array([len(clean(row.text[:MAX_CHARS]).text) for row in rows], dtype=np.intp)
     windows = np.log(windows_of(lengths, Head(1, 0, *_FORMS["document"])))
@@ -178,7 +180,7 @@ def _best_many(rows: Sequence[Row], found: Readings, added: Stack, placing: Sequ
     return max(tried, key=lambda each: (flagged(each[1]), -each[0]))
 
 
-def _best_share(rows: Sequence[Row], found: Readings, weight: Sequence[float]) -> tuple[float, Stack]:
+def _best_share(rows: Sequence[LabelledText], found: Readings, weight: Sequence[float]) -> tuple[float, Stack]:
     """The share of the worst window with the best mean recall over sources at 1 % of ordinary traffic."""
     best = (-1.0, 0.0, Stack(0, 1, 0, 0, 0))
     for share in SHARES:
@@ -188,7 +190,7 @@ def _best_share(rows: Sequence[Row], found: Readings, weight: Sequence[float]) -
     return best[1], best[2]
 
 
-def _mean_recall(rows: Sequence[Row], odds: Wide, cuts: Mapping[str, float] | None = None) -> float:
+def _mean_recall(rows: Sequence[LabelledText], odds: Wide, cuts: Mapping[str, float] | None = None) -> float:
     """Over sources and languages; above these cuts, or 1 % of ordinary rows where none are given."""
     caught: dict[tuple[str, str], list[bool]] = defaultdict(list)
     for language in LANGUAGES:
@@ -202,14 +204,14 @@ def _mean_recall(rows: Sequence[Row], odds: Wide, cuts: Mapping[str, float] | No
     return float(np.mean([np.mean(each) for each in caught.values() if len(each) >= 20]))
 
 
-def _show(name: str, rows: Sequence[Row], odds: Wide, cut: dict[str, Zone]) -> None:
+def _show(name: str, rows: Sequence[LabelledText], odds: Wide, cut: dict[str, Zone]) -> None:
     print(f"\nleave one source out: {name}")
     names = [row.source if row.source.startswith((FAMILIES, UNSEEN)) else group(row.source) for row in rows]
     flags = {language: zone.flag for language, zone in cut.items()}
     print("\n".join(recall_table(rows, odds, flags, names)), flush=True)
 
 
-def assembled(heads: dict[str, Trained]) -> Model:
+def assembled(heads: dict[str, Trained]) -> ScorerModel:
     """Every head in log-odds of its stack; a language without rows of its own has the strictest threshold known."""
     user = heads["user"].stack
     forms, cuts = {}, {}
@@ -220,10 +222,10 @@ def assembled(heads: dict[str, Trained]) -> Model:
         strict = max(trained.zones.values(), key=lambda zone: zone.flag)
         cuts[name] = {language: trained.zones.get(language, strict) for language in LANGUAGES}
     shares = {name: trained.share for name, trained in heads.items()}
-    return Model(VERSION, forms, shares, user.use, user.more, user.hidden, cuts)
+    return ScorerModel(VERSION, forms, shares, user.use, user.more, user.hidden, cuts)
 
 
-def train(rows: Sequence[Row], borrowed: Borrowed = NOTHING) -> dict[str, Trained]:
+def train(rows: Sequence[LabelledText], borrowed: Borrowed = NOTHING) -> dict[str, Trained]:
     """Every head, with its tables printed on the way."""
     user = train_user([row for row in rows if row.role == "user"])
     document = train_document(

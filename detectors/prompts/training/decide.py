@@ -12,7 +12,7 @@ import numpy.typing as npt
 from detectors.prompts.language import LANGUAGES
 from detectors.prompts.scorer import Zone
 from detectors.prompts.training.folds import Readings, Wide
-from detectors.prompts.training.rows import ANALYST, Row
+from detectors.prompts.training.rows import ANALYST, LabelledText
 
 GENERAL_TAIL, UNCERTAIN_TAIL, BLOCK_TAIL = 0.004, 0.025, 0.0003
 """Shares of ordinary unseen benign traffic that may be flagged, uncertain or blocked. Each is well below what is
@@ -50,7 +50,7 @@ class Stack(NamedTuple):
         return np.asarray(self.bias + self.slope * margin + found, dtype=np.float64)
 
 
-def stack(rows: Sequence[Row], read: Readings, weight: Sequence[float], share: float) -> Stack:
+def stack(rows: Sequence[LabelledText], read: Readings, weight: Sequence[float], share: float) -> Stack:
     """Logistic regression on four features, none of which may lower the score (projected gradient)."""
     margin = read.whole * (1 - share) + read.worst * share
     features = np.stack([np.ones(len(rows)), margin, read.sure, read.more, read.hidden], axis=1)
@@ -76,7 +76,7 @@ def tail(odds: Wide, weight: Wide, share: float) -> float:
 
 
 def zones(
-    rows: Sequence[Row], odds: Wide, language: npt.NDArray[np.intp], share: float = GENERAL_TAIL
+    rows: Sequence[LabelledText], odds: Wide, language: npt.NDArray[np.intp], share: float = GENERAL_TAIL
 ) -> dict[str, Zone]:
     """Per language, from held-out benign rows, each source counting at most as 600 rows; `share` of them is flagged."""
     sizes = Counter((row.source, row.language) for row in rows if row.label == "benign")
@@ -101,12 +101,12 @@ def zones(
     return out
 
 
-def ordinary(rows: Sequence[Row], language: str) -> npt.NDArray[np.bool_]:
+def ordinary(rows: Sequence[LabelledText], language: str) -> npt.NDArray[np.bool_]:
     """Benign rows of a language that do not resemble attacks."""
     return np.array([row.label == "benign" and row.language == language and row.subset not in HARD for row in rows])
 
 
-def recall_table(rows: Sequence[Row], odds: Wide, flags: dict[str, float], groups: Sequence[str]) -> list[str]:
+def recall_table(rows: Sequence[LabelledText], odds: Wide, flags: dict[str, float], groups: Sequence[str]) -> list[str]:
     """Lines: per language and source, recall at 1 % of the pooled ordinary benign rows, and at the flag threshold."""
     lines = [f"{'lang':6}{'kind':10}{'rows':>6} {'at 1 %':>7} {'at 0.1 %':>8} {'flagged':>8}  source"]
     names = np.array(groups)
@@ -126,7 +126,7 @@ def recall_table(rows: Sequence[Row], odds: Wide, flags: dict[str, float], group
     return lines
 
 
-def _kind(row: Row) -> str:
+def _kind(row: LabelledText) -> str:
     if row.attack:
         return "attack"
     if row.label == "harmful":

@@ -41,7 +41,7 @@ class Grams(NamedTuple):
         return np.asarray(sums * (np.diff(self.offsets) > 0) * self.scale, dtype=np.float32)
 
 
-class Linear(NamedTuple):
+class LinearScorer(NamedTuple):
     weights: Floats
     bias: float
 
@@ -67,7 +67,7 @@ def grams_of(texts: Sequence[str]) -> Grams:
 
 def fit(
     grams: Grams, attack: Floats, weight: Floats, *, epochs: int, rate: float = 0.5, decay: float = 1e-6, seed: int = 0
-) -> Linear:
+) -> LinearScorer:
     """Weights (WIDTH) and bias. `decay`: L2 penalty per example of a batch."""
     draw = np.random.default_rng(seed)
     # shuffled once, so that a batch is a slice; the epochs differ in the order of the batches
@@ -90,4 +90,4 @@ def fit(
             total = float(slope.sum())
             bias_square += total * total
             bias -= rate * total / bias_square**0.5
-    return Linear(weights, bias)
+    return LinearScorer(weights, bias)

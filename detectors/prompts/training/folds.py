@@ -19,8 +19,8 @@ from detectors.prompts.grams import OFFSETS, WIDTH, codes_of, hashed, join
 from detectors.prompts.language import languages
 from detectors.prompts.phrases import PhraseDetector
 from detectors.prompts.scorer import HEADS, Head, Scorer
-from detectors.prompts.training.fit import Floats, Grams, Linear, fit, grams_of
-from detectors.prompts.training.rows import Example, Row
+from detectors.prompts.training.fit import Floats, Grams, LinearScorer, fit, grams_of
+from detectors.prompts.training.rows import Example, LabelledText
 from detectors.text.normalize import clean
 
 FOLDS = 3
@@ -59,7 +59,7 @@ def group(source: str) -> str:
     return source.split("(clean")[0]
 
 
-def deal(rows: Sequence[Row], folds: int = FOLDS) -> npt.NDArray[np.intp]:
+def deal(rows: Sequence[LabelledText], folds: int = FOLDS) -> npt.NDArray[np.intp]:
     """The fold that holds out each row: `folds` for those written here, so that the others are read with them."""
     place = {FAMILIES: folds}
     for attacks in (True, False):
@@ -94,7 +94,7 @@ def lesson(examples: Iterable[Example]) -> Lesson:
     )
 
 
-def learn(taught: Lesson, seed: int, decay: float = DECAY) -> Linear:
+def learn(taught: Lesson, seed: int, decay: float = DECAY) -> LinearScorer:
     """The model, in which a line of dashes or a row of one letter weighs nothing: it would add up to whatever it is."""
     model = fit(taught.grams, taught.attack, taught.weight, epochs=EPOCHS, decay=decay, seed=seed)
     model.weights[monotone()] = 0
@@ -112,7 +112,7 @@ def monotone() -> npt.NDArray[np.int32]:
     return np.array(sorted(found), dtype=np.int32)
 
 
-def quantised(model: Linear, window: int, stride: int) -> tuple[npt.NDArray[np.int8], Head]:
+def quantised(model: LinearScorer, window: int, stride: int) -> tuple[npt.NDArray[np.int8], Head]:
     """Weights as int8; the largest tenth of a thousandth is clipped."""
     used = np.abs(model.weights[model.weights != 0])
     scale = float(np.quantile(used, 0.9999)) / 127 if len(used) else 1.0
@@ -136,7 +136,7 @@ def margins(scorer: Scorer, texts: Sequence[str], head: int = 0) -> tuple[Wide, 
 
 
 def held_out(
-    rows: Sequence[Row],
+    rows: Sequence[LabelledText],
     fold: npt.NDArray[np.intp],
     taught: Lesson,
     window: int,
@@ -155,7 +155,7 @@ def held_out(
     return whole[mine], worst[mine]
 
 
-def readings(rows: Sequence[Row], whole: Wide, worst: Wide) -> Readings:
+def readings(rows: Sequence[LabelledText], whole: Wide, worst: Wide) -> Readings:
     """The margins with what rules and language say of the same rows."""
     detector = PhraseDetector()
     sure, more, hidden = np.zeros(len(rows)), np.zeros(len(rows)), np.zeros(len(rows))
@@ -180,5 +180,5 @@ def evidence_of(findings: Sequence[Finding]) -> tuple[float, float, float]:
     return max(finding.confidence for finding in uses) / 100, min(3.0, len(uses) - 1), float(hidden)
 
 
-def target(rows: Sequence[Row]) -> Floats:
+def target(rows: Sequence[LabelledText]) -> Floats:
     return np.array([row.attack for row in rows], dtype=np.float32)

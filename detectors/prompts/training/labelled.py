@@ -15,7 +15,7 @@ import msgspec
 
 from detectors.prompts.grams import hashed, join
 from detectors.prompts.language import LANGUAGES, languages
-from detectors.prompts.training.rows import ANALYST, Row
+from detectors.prompts.training.rows import ANALYST, LabelledText
 from detectors.text.normalize import clean
 
 SOURCE = "analysts"
@@ -36,7 +36,7 @@ class _Label(msgspec.Struct):
     role: Literal["user", "document"] = "user"
 
 
-def labelled(file: Path) -> list[Row]:
+def labelled(file: Path) -> list[LabelledText]:
     """Rows of source SOURCE, of equal texts the first. Raises OSError or LabelError."""
     if file.stat().st_size > MAX_BYTES:
         raise LabelError(f"{file}: expected at most {MAX_BYTES:,} bytes of labels")
@@ -51,7 +51,7 @@ def labelled(file: Path) -> list[Row]:
         kept[each.label] += 1
         attack = "indirect_injection" if each.role == "document" else "injection"
         kind = attack if each.label == "attack" else "benign"
-        rows.append(Row(text, kind, SOURCE, _language(text), each.role, ANALYST))
+        rows.append(LabelledText(text, kind, SOURCE, _language(text), each.role, ANALYST))
     return rows
 
 

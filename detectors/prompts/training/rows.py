@@ -80,7 +80,7 @@ HARMFUL_WEIGHT = 1.0
 leave the topics to the families, where they stand in attacks alone."""
 
 
-class Row(msgspec.Struct):
+class LabelledText(msgspec.Struct):
     """One labelled text, as in the data pack."""
 
     text: str
@@ -114,29 +114,29 @@ def drawing(key: str) -> np.random.Generator:
     return np.random.default_rng(zlib.crc32(key.encode()))
 
 
-def read(file: Path) -> list[Row]:
+def read(file: Path) -> list[LabelledText]:
     """The rows of one file. Raises OSError, or msgspec.DecodeError where a line is no such row."""
-    decode = msgspec.json.Decoder(Row).decode
+    decode = msgspec.json.Decoder(LabelledText).decode
     return [decode(line) for line in file.read_bytes().splitlines()]
 
 
-def prose(rows: Iterable[Row]) -> Iterator[Row]:
+def prose(rows: Iterable[LabelledText]) -> Iterator[LabelledText]:
     """What benign user rows tell, as clean documents: without it a fold would know next to no prose."""
     for row in rows:
         if row.source == "openai/human-eval":
-            yield Row(row.text, row.label, row.source, row.lang, "document", PASSAGE)
+            yield LabelledText(row.text, row.label, row.source, row.lang, "document", PASSAGE)
         if row.role != "user" or row.label != "benign" or len(row.text) < TELLING.get(row.subset, len(row.text) + 1):
             continue
         if row.subset == "task_template":
             if len(told := _told(row.text[len(row.text) // 4 : -(len(row.text) // 4)])) >= _MIN_PASSAGE:
-                yield Row(told, row.label, row.source, row.lang, "document", PASSAGE)
+                yield LabelledText(told, row.label, row.source, row.lang, "document", PASSAGE)
         elif row.language == "zh":
             # what asks for a piece of work is a prompt and no document: it would place the threshold above every order
             if not _INSTRUCTS_ZH.search(row.text):
                 kind = PROSE if row.subset in _ASKED or _ASKS_ZH.search(row.text) else PASSAGE
-                yield Row(row.text, row.label, row.source, row.lang, "document", kind)
+                yield LabelledText(row.text, row.label, row.source, row.lang, "document", kind)
         elif row.subset not in _ASKED or _TOLD.match(row.text):
-            yield Row(row.text, row.label, row.source, row.lang, "document", PROSE)
+            yield LabelledText(row.text, row.label, row.source, row.lang, "document", PROSE)
 
 
 def _told(text: str) -> str:
@@ -148,7 +148,7 @@ def _told(text: str) -> str:
     return best.strip()
 
 
-def requests(rows: Iterable[Row]) -> dict[str, list[str]]:
+def requests(rows: Iterable[LabelledText]) -> dict[str, list[str]]:
     """By language, ordinary orders to an assistant out of benign user rows, in lower case and without a full stop."""
     found: dict[str, list[str]] = {}
     for row in rows:
@@ -158,7 +158,7 @@ def requests(rows: Iterable[Row]) -> dict[str, list[str]]:
     return found
 
 
-def instructions(rows: Sequence[Row]) -> dict[str, list[str]]:
+def instructions(rows: Sequence[LabelledText]) -> dict[str, list[str]]:
     """As `requests`, with whatever verb opens them, in Chinese too: what a document may order."""
     plain = [row for row in rows if row.label == "benign" and row.role == "user" and row.subset in _ASKABLE]
     texts: dict[str, list[str]] = {language: [] for language in _MAX_REQUEST}
@@ -191,7 +191,7 @@ def order_verbs(texts: Iterable[str]) -> frozenset[str]:
     )  # fmt: skip
 
 
-def sayings(rows: Iterable[Row]) -> dict[str, list[str]]:
+def sayings(rows: Iterable[LabelledText]) -> dict[str, list[str]]:
     """By language, sentences that tell something, out of benign user rows: what an order is planted between."""
     found: dict[str, dict[str, None]] = {language: {} for language in _SPOKEN}
     for row in rows:
@@ -201,7 +201,7 @@ def sayings(rows: Iterable[Row]) -> dict[str, list[str]]:
     return {language: list(texts) for language, texts in found.items()}
 
 
-def weights(rows: Sequence[Row]) -> list[float]:
+def weights(rows: Sequence[LabelledText]) -> list[float]:
     """Balanced by source, label and language, hard negatives raised, doubtful labels lowered."""
     sizes = Counter((row.source, row.label, row.language) for row in rows)
     out = []
@@ -217,7 +217,9 @@ def weights(rows: Sequence[Row]) -> list[float]:
     return out
 
 
-def user_examples(rows: Sequence[Row], chosen: Iterable[int], weight: Sequence[float], seed: int) -> Iterator[Example]:
+def user_examples(
+    rows: Sequence[LabelledText], chosen: Iterable[int], weight: Sequence[float], seed: int
+) -> Iterator[Example]:
     """Of each chosen row the whole text; of a long one also windows, which share its weight."""
     for index in chosen:
         row, draw = rows[index], drawing(f"{seed}/{index}")
@@ -239,7 +241,7 @@ def user_examples(rows: Sequence[Row], chosen: Iterable[int], weight: Sequence[f
 
 
 def document_examples(
-    rows: Sequence[Row], chosen: Iterable[int], weight: Sequence[float], seed: int
+    rows: Sequence[LabelledText], chosen: Iterable[int], weight: Sequence[float], seed: int
 ) -> Iterator[Example]:
     """Windows of documents, labelled by what they hold; user attacks and tasks as if planted, which they could be."""
     for index in chosen:

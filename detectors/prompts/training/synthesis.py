@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from detectors.prompts.training.rows import Row, drawing
+from detectors.prompts.training.rows import LabelledText, drawing
 
 _PLANTED = re.compile(r"\{(?:order|wrap|deed|asked|call)\}")
 """What of a document's template is planted in it."""
@@ -76,13 +76,15 @@ class Borrowed(NamedTuple):
 NOTHING = Borrowed()
 
 
-def synthesise(seed: int, borrowed: Borrowed = NOTHING, share: float = 1.0, half: int | None = None) -> list[Row]:
+def synthesise(
+    seed: int, borrowed: Borrowed = NOTHING, share: float = 1.0, half: int | None = None
+) -> list[LabelledText]:
     """Every family's attacks and as many twins, without doubles; of their count, `share`.
 
     `half`: only families of documents, with the entries of that half (0 or 1) of every list in `_SPLIT`.
     """
     folder = resources.files("detectors.prompts.training") / "families"
-    rows: list[Row] = []
+    rows: list[LabelledText] = []
     for file in sorted((f for f in folder.iterdir() if f.name.endswith(".toml")), key=lambda f: f.name):
         held = msgspec.convert(tomllib.loads(file.read_text("utf-8")), _File)
         planted = held.role == "document"
@@ -99,7 +101,7 @@ def synthesise(seed: int, borrowed: Borrowed = NOTHING, share: float = 1.0, half
                     subset = family.name if label != "benign" else "twin"
                     payload = _MARK.sub("", text[text.find("\ue000") : text.rfind("\ue001")])
                     bare, source = _MARK.sub("", text), f"{SOURCE}/{family.name}"
-                    rows.append(Row(bare, label, source, held.language, held.role, subset, payload))
+                    rows.append(LabelledText(bare, label, source, held.language, held.role, subset, payload))
     return rows
 
 

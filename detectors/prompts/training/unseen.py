@@ -13,7 +13,7 @@ import numpy as np
 from msgspec.structs import replace
 
 from detectors.prompts.training.folds import FAMILIES, Wide, learn, lesson, margins, quantised, scorer_of
-from detectors.prompts.training.rows import Row, document_examples, weights
+from detectors.prompts.training.rows import LabelledText, document_examples, weights
 from detectors.prompts.training.synthesis import Borrowed, synthesise
 
 UNSEEN = "other deeds"
@@ -26,7 +26,7 @@ _READ = 6_000
 _PAGES = frozenset(("document", "wrapped_instruction", "naive_instruction"))
 
 
-def kind_of(row: Row) -> int:
+def kind_of(row: LabelledText) -> int:
     """The kind of a page of the pack, or -1 for any other row: by what it holds but for what is planted."""
     if row.role != "document" or row.subset not in _PAGES:
         return -1
@@ -38,11 +38,11 @@ def kind_of(row: Row) -> int:
 
 
 def unseen_deeds(
-    rows: Sequence[Row], borrowed: Borrowed, form: tuple[int, int], seed: int
-) -> tuple[list[Row], Wide, Wide]:
+    rows: Sequence[LabelledText], borrowed: Borrowed, form: tuple[int, int], seed: int
+) -> tuple[list[LabelledText], Wide, Wide]:
     """Rows of the families whose deeds the model that read them was not taught, with (whole, worst window)."""
     pack = [row for row in rows if row.role != "document" or not row.source.startswith(f"{FAMILIES}/")]
-    tests: list[Row] = []
+    tests: list[LabelledText] = []
     read: list[tuple[Wide, Wide]] = []
     for half in (0, 1):
         known = [*pack, *synthesise(seed, borrowed, half=half)]

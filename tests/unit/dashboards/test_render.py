@@ -6,9 +6,9 @@ import re
 
 import pytest
 
-from dashboards.render import View, names, raw, render
+from dashboards.render import QueryScope, names, raw, render
 
-VIEW = View(1415792726, 1447328726, 20, {"tenant": "acme", "none": ""})
+VIEW = QueryScope(1415792726, 1447328726, 20, {"tenant": "acme", "none": ""})
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_what_the_plugin_would_send_broken_is_refused(sql: str, told: str) -> No
 @pytest.mark.parametrize("name", names())
 @pytest.mark.parametrize("tenant", ["", "acme", "\\' OR 1=1 -- ", "a'b\"c`d;e(f)g,h%i$j"])
 def test_queries_hold_no_character_of_a_hostile_value(name: str, tenant: str) -> None:
-    sql = render(raw(name), View(0, 3600, 60, {"tenant": tenant}))
+    sql = render(raw(name), QueryScope(0, 3600, 60, {"tenant": tenant}))
     assert "$" not in sql
     for literal in re.findall(r"decodeURLComponent\((.*?)\)", sql):
         assert re.fullmatch(r"'[A-Za-z0-9%._~-]*'", literal)

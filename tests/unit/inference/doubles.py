@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 
 import numpy as np
 
-from inference.ports import ERASE, FeedTokens, Move, Row
+from inference.ports import ERASE, LogitsRow, Move, StepInput
 from inference.types import Chunk, FinishReason, GenerationRequest, SamplingParams, Turn
 
 END = 256
@@ -83,7 +83,7 @@ class HashForward:
         for source, target in moves:
             self.cache[target] = [None] * self.block_size if source == ERASE else list(self.cache[source])
 
-    def logits(self, feeds: Sequence[FeedTokens]) -> list[Row]:
+    def logits(self, feeds: Sequence[StepInput]) -> list[LogitsRow]:
         self.computed += sum(item.feed.count for item in feeds)
         self.largest = max(self.largest, sum(item.feed.count for item in feeds))
         rows = []
@@ -95,7 +95,7 @@ class HashForward:
                 rows.append(self._row(list(held)))
         return rows
 
-    def _held(self, item: FeedTokens) -> bytes:
+    def _held(self, item: StepInput) -> bytes:
         """What the request's blocks hold once its tokens are written."""
         start, size = item.feed.start, self.block_size
         for position, token in enumerate(item.tokens, start):
@@ -107,7 +107,7 @@ class HashForward:
             self.faults.append(f"{item.feed.request_id} skips a position before {start + item.feed.count}")
         return bytes(token for token in known if token is not None)
 
-    def _row(self, held: list[int]) -> Row:
+    def _row(self, held: list[int]) -> LogitsRow:
         row = np.full(257, -10.0, dtype=np.float32)
         digest = hashlib.sha256(bytes(held)).digest()
         for rank, byte in enumerate(digest[:6]):

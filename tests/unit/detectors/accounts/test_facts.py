@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from detectors.accounts import facts
 from detectors.accounts import features as f
-from detectors.accounts.cues import CUES, LANES, LEXICON, WORDS, cut, words
+from detectors.accounts.cues import BITS, CUES, LEXICON, WORDS, cut, words
 from detectors.accounts.facts import NAMES
-from detectors.accounts.features import Sampling, Trace, trace
+from detectors.accounts.features import RequestParameters, Trace, trace
 from detectors.accounts.sketch import sketch
 from detectors.accounts.state import COLUMNS, AccountState, advance, counted, row, tally
 from detectors.base import Part
@@ -29,9 +29,9 @@ HOSTILE = [
     "{" * 10_000,
     "9" * 50_000,
 ]
-PLAIN = Sampling()
+PLAIN = RequestParameters()
 sampled = st.builds(
-    Sampling,
+    RequestParameters,
     temperature=st.floats(),
     max_tokens=st.integers(),
     logprobs=st.one_of(st.booleans(), st.integers()),
@@ -41,11 +41,11 @@ sampled = st.builds(
 )
 
 
-def seen(text: str, sampling: Sampling = PLAIN) -> Trace:
+def seen(text: str, sampling: RequestParameters = PLAIN) -> Trace:
     return trace((Part("user", text),), sampling)
 
 
-def run(texts: list[str], sampling: Sampling = PLAIN, gap: int = 7_000) -> AccountState:
+def run(texts: list[str], sampling: RequestParameters = PLAIN, gap: int = 7_000) -> AccountState:
     state = AccountState()
     for number, text in enumerate(texts):
         state = advance(state, seen(text, sampling), number * gap)
@@ -65,31 +65,31 @@ def test_any_text_gives_integers_that_fit_a_record(text: str) -> None:
 
 @settings(max_examples=20)
 @given(st.text(max_size=200), sampled)
-def test_any_parameters_give_integers_that_fit_a_record(text: str, sampling: Sampling) -> None:
+def test_any_parameters_give_integers_that_fit_a_record(text: str, sampling: RequestParameters) -> None:
     found = seen(text, sampling)
     assert found == seen(text, sampling)
     assert all(type(value) is int and 0 <= value < 1 << 64 for value in found)
 
 
 def test_dials_read_back_and_what_lies_outside_is_bounded() -> None:
-    dials = seen("x", Sampling(0.7, 300, True, 5, (), 3)).dials
+    dials = seen("x", RequestParameters(0.7, 300, True, 5, (), 3)).dials
     read = (f.temperature, f.max_tokens, f.logprobs, f.top_logprobs, f.choices)
     assert [part(dials) for part in read] == [70, 300, 1, 5, 3]
-    wild = seen("x", Sampling(math.inf, 10**30, -5, 10**30, (), -1)).dials
+    wild = seen("x", RequestParameters(math.inf, 10**30, -5, 10**30, (), -1)).dials
     assert [part(wild) for part in read] == [255, (1 << 20) - 1, 1, 31, 1]
 
 
 def test_only_the_last_user_turn_counts_and_its_words_are_bounded() -> None:
     parts = (Part("system", "rules"), Part("user", "first"), Part("user", "last words"), Part("assistant", "yes"))
-    assert trace(parts, Sampling()) == seen("last words")
+    assert trace(parts, RequestParameters()) == seen("last words")
     assert seen("head " * 4_000 + "tail") == seen("head " * 90_000 + "tail")._replace(
         length=seen("head " * 4_000 + "tail").length
     )
 
 
 def test_the_order_of_biases_is_nothing_and_their_strength_is_something() -> None:
-    one, other = Sampling(logit_bias=((1, 5.0), (2, 5.0))), Sampling(logit_bias=((2, 5.0), (1, 5.0)))
-    stronger = Sampling(logit_bias=((1, 6.0), (2, 5.0)))
+    one, other = RequestParameters(logit_bias=((1, 5.0), (2, 5.0))), RequestParameters(logit_bias=((2, 5.0), (1, 5.0)))
+    stronger = RequestParameters(logit_bias=((1, 6.0), (2, 5.0)))
     assert seen("x", one) == seen("x", other)
     assert seen("x", one).biased == seen("x", stronger).biased
     assert seen("x", one).biases != seen("x", stronger).biases
@@ -119,11 +119,11 @@ def test_a_sketch_is_the_majority_of_each_bit() -> None:
     found = words(cut("one two three four five six seven"))
     lanes = [WORDS[word] for word in found]
     expected = 0
-    for lane in range(LANES):
+    for lane in range(BITS):
         votes = sum(value >> 8 * lane & 1 for value in lanes)
         expected += votes > len(found) // 2
     assert sketch(lanes, len(found)).bit_count() == expected
-    assert sketch(lanes, len(found)) < 1 << LANES
+    assert sketch(lanes, len(found)) < 1 << BITS
 
 
 def test_near_texts_have_near_sketches() -> None:
@@ -165,7 +165,9 @@ def test_facts_of_repeats_edits_templates_and_growth() -> None:
 
 
 def test_constant_log_probs_and_biases_raise_no_probe() -> None:
-    app = Sampling(temperature=0.0, max_tokens=5, logprobs=True, top_logprobs=5, logit_bias=((7, 5.0), (9, 5.0)))
+    app = RequestParameters(
+        temperature=0.0, max_tokens=5, logprobs=True, top_logprobs=5, logit_bias=((7, 5.0), (9, 5.0))
+    )
     state = run([f"Is this review of product {_topic(n)} good or bad? Answer:" for n in range(60)], app)
     assert total(state, "bias_new") == 1
     assert total(state, "logprob_probe") == 0
@@ -177,7 +179,9 @@ def test_a_state_stays_small_and_travels() -> None:
         bias = ((number, 1.5),)
         state = advance(
             state,
-            seen(f"{_topic(number)} {number * 7919}", Sampling(number % 7 / 5, number, True, number % 20, bias)),
+            seen(
+                f"{_topic(number)} {number * 7919}", RequestParameters(number % 7 / 5, number, True, number % 20, bias)
+            ),
             number * 10**9,
         )
     encoded = msgspec.msgpack.encode(state)

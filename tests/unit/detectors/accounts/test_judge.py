@@ -9,18 +9,18 @@ import msgspec
 import pytest
 
 from detectors.accounts.facts import NAMES
-from detectors.accounts.features import Sampling, trace
-from detectors.accounts.judge import CHECK, FIRST, KINDS, MODEL, Judge, Model, shipped
+from detectors.accounts.features import RequestParameters, trace
+from detectors.accounts.judge import CHECK, FIRST, KINDS, MODEL, Judge, JudgeModel, shipped
 from detectors.accounts.state import COLUMNS, AccountState, row, tally
 from detectors.base import HIGH, Finding, Part
 
 JUDGE = shipped()
-PLAIN = Sampling(0.7, 512)
+PLAIN = RequestParameters(0.7, 512)
 THINGS = (
     *("volcano", "harbour", "tractor", "violin", "comet", "glacier"),
     *("pharmacy", "orchard", "turbine", "lantern", "bakery", "canyon"),
 )
-Request = tuple[str, Sampling]
+Request = tuple[str, RequestParameters]
 
 
 def run(requests: Iterable[Request], gap: int = 9_000) -> tuple[AccountState, list[tuple[int, Finding]]]:
@@ -44,15 +44,15 @@ def topic(number: int) -> str:
 
 
 def bias_walk(number: int) -> Request:
-    return "The", Sampling(0.0, 1, False, 0, ((number * 101, 100.0),))
+    return "The", RequestParameters(0.0, 1, False, 0, ((number * 101, 100.0),))
 
 
 def bias_search(number: int) -> Request:
-    return "Complete: the sky is", Sampling(0.0, 2, True, 1, ((4242, 50.0 / (number + 1)),))
+    return "Complete: the sky is", RequestParameters(0.0, 2, True, 1, ((4242, 50.0 / (number + 1)),))
 
 
 def logprob_walk(number: int) -> Request:
-    return f"x {number}", Sampling(1.0, 1, True, 20)
+    return f"x {number}", RequestParameters(1.0, 1, True, 20)
 
 
 def endless(number: int) -> Request:
@@ -105,7 +105,9 @@ def harvest_zh(number: int) -> Request:
 
 
 def resample(number: int) -> Request:
-    return f"Is the {THINGS[number // 30]} near the river open to visitors on public holidays?", Sampling(1.0, 256)
+    return f"Is the {THINGS[number // 30]} near the river open to visitors on public holidays?", RequestParameters(
+        1.0, 256
+    )
 
 
 def recite(number: int) -> Request:
@@ -128,19 +130,19 @@ def conversation(number: int) -> Request:
 
 def classifier(number: int) -> Request:
     bias = ((15, 5.0), (16, 5.0))
-    return f"Review: {topic(number)}\nIs the review positive or negative?", Sampling(0.0, 1, True, 5, bias)
+    return f"Review: {topic(number)}\nIs the review positive or negative?", RequestParameters(0.0, 1, True, 5, bias)
 
 
 def monitor(number: int) -> Request:
-    return ("ping", "Say OK.", "What is 2+2?")[number % 3] + f" (run {number})", Sampling(0.0, 16)
+    return ("ping", "Say OK.", "What is 2+2?")[number % 3] + f" (run {number})", RequestParameters(0.0, 16)
 
 
 def translator(number: int) -> Request:
-    return f"Translate into German: {topic(number)}", Sampling(0.0, 256)
+    return f"Translate into German: {topic(number)}", RequestParameters(0.0, 256)
 
 
 def log_probs_alone(number: int) -> Request:
-    return topic(number), Sampling(0.7, 512, True, 5)
+    return topic(number), RequestParameters(0.7, 512, True, 5)
 
 
 @pytest.mark.parametrize("account", [conversation, classifier, monitor, translator, log_probs_alone])
@@ -169,7 +171,7 @@ def test_updates_are_pure_and_the_trees_read_at_every_check() -> None:
 
 
 def test_the_model_asks_only_for_columns_there_are_and_alarms_above_even_odds() -> None:
-    model = msgspec.json.decode(MODEL.read_bytes(), type=Model)
+    model = msgspec.json.decode(MODEL.read_bytes(), type=JudgeModel)
     assert max(model.trees.columns) < COLUMNS
     assert len(model.trees.leaves) == len(model.trees.columns) * 4 == len(model.trees.bounds) * 4
     assert model.alarm > 0
@@ -184,7 +186,7 @@ def test_one_switch_alone_is_no_rule() -> None:
 
 
 def test_a_judge_with_a_lower_alarm_finds_more() -> None:
-    model = msgspec.json.decode(MODEL.read_bytes(), type=Model)
+    model = msgspec.json.decode(MODEL.read_bytes(), type=JudgeModel)
     eager = Judge(msgspec.structs.replace(model, alarm=-100_000))
     state = AccountState()
     for number in range(FIRST):

@@ -12,7 +12,7 @@ import pytest
 from detectors.accounts import replay
 from detectors.accounts.campaign import MEMBERS, Campaigns
 from detectors.accounts.judge import shipped
-from detectors.accounts.replay import Refused, answers, read
+from detectors.accounts.replay import MalformedAccount, answers, read
 from pipeline import cli
 from pipeline.cli.detect_accounts import lines
 
@@ -122,7 +122,7 @@ def test_sizes_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(replay, "MAX_REQUESTS", 7)
     assert ["error" in json.loads(answer) for answer in answers([one, one, one])] == [False, False, True]
     monkeypatch.setattr(replay, "MAX_LINE", 20)
-    with pytest.raises(Refused, match="at most 20 bytes"):
+    with pytest.raises(MalformedAccount, match="at most 20 bytes"):
         read(one)
 
 

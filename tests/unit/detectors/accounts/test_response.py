@@ -13,7 +13,7 @@ from detectors.accounts.response import (
     QUIET_MS,
     STEPS,
     TABLE,
-    Response,
+    AccountResponse,
     Signal,
     Step,
     respond,
@@ -42,7 +42,7 @@ def test_duties_grow_with_the_step() -> None:
 
 
 def test_alarms_climb_one_step_a_hold_and_stop_at_block() -> None:
-    response, steps = Response(), []
+    response, steps = AccountResponse(), []
     for number in range(6):
         response = respond(response, "alarm", number * HOLD_MS)
         steps.append(response.step)
@@ -50,25 +50,25 @@ def test_alarms_climb_one_step_a_hold_and_stop_at_block() -> None:
 
 
 def test_a_burst_of_alarms_is_one_step() -> None:
-    response = Response()
+    response = AccountResponse()
     for time in range(0, HOLD_MS, HOLD_MS // 50):
         response = respond(response, "alarm", time)
     assert response.step == "throttle"
 
 
 def test_a_campaign_does_not_wait() -> None:
-    assert respond(respond(Response(), "alarm", 0), "campaign", 1).step == "review"
+    assert respond(respond(AccountResponse(), "alarm", 0), "campaign", 1).step == "review"
 
 
 def test_quiet_steps_down_one_at_a_time_until_observed() -> None:
-    response = respond(Response(), "confirmed", 0)
+    response = respond(AccountResponse(), "confirmed", 0)
     steps = [settle(response, hours * QUIET_MS).step for hours in range(6)]
     assert steps == ["block", "review", "conceal", "throttle", "observe", "observe"]
     assert settle(response, QUIET_MS - 1).step == "block"
 
 
 def test_suspicion_keeps_a_step_from_coming_down() -> None:
-    response = respond(Response(), "alarm", 0)
+    response = respond(AccountResponse(), "alarm", 0)
     response = respond(response, "suspect", QUIET_MS - 1)
     assert settle(response, 2 * QUIET_MS - 2).step == "throttle"
     assert settle(response, 2 * QUIET_MS - 1).step == "observe"
@@ -76,7 +76,7 @@ def test_suspicion_keeps_a_step_from_coming_down() -> None:
 
 @given(st.lists(st.tuples(st.sampled_from(SIGNALS), st.integers(-10, 3 * QUIET_MS)), max_size=30))
 def test_time_never_runs_back_and_settling_twice_is_settling_once(signals: list[tuple[Signal, int]]) -> None:
-    response, clock = Response(), 0
+    response, clock = AccountResponse(), 0
     for signal, gap in signals:
         clock += gap
         before = response.heard

@@ -12,8 +12,8 @@ from detectors.accounts import evaluate, train
 from detectors.accounts.boost import DEPTH, Forest, Recipe, fit
 from detectors.accounts.facts import NAMES
 from detectors.accounts.features import Trace
-from detectors.accounts.labelled import Session, readings, sessions
-from detectors.accounts.replay import Account, Answer
+from detectors.accounts.labelled import LabelledSession, readings, sessions
+from detectors.accounts.replay import Account, AccountVerdict
 from detectors.accounts.state import COLUMNS
 
 RECIPE = Recipe(trees=20, rate=0.3, columns=1.0)
@@ -55,13 +55,13 @@ def test_a_constant_column_is_no_obstacle() -> None:
     assert ((Forest(fit(rows, labels, np.ones(len(rows)), RECIPE)).scores(rows) > 0) == labels).mean() > 0.95
 
 
-def session(name: str, label: str, subtype: str, campaign: str = "", at: int = 40) -> Session:
+def session(name: str, label: str, subtype: str, campaign: str = "", at: int = 40) -> LabelledSession:
     account = Account(name, 0, [(second * 1000, TRACE) for second in range(at)])
-    return Session(account, label, subtype, campaign, 0.0, "", np.arange(1, at + 1))
+    return LabelledSession(account, label, subtype, campaign, 0.0, "", np.arange(1, at + 1))
 
 
-def answer(name: str, at: int | None, campaign: str | None = None) -> Answer:
-    return Answer(name, at is not None, at, None if at is None else at - 1.0, 0.5, None, campaign)
+def answer(name: str, at: int | None, campaign: str | None = None) -> AccountVerdict:
+    return AccountVerdict(name, at is not None, at, None if at is None else at - 1.0, 0.5, None, campaign)
 
 
 TRACE = Trace(text=1, form=1, length=9)

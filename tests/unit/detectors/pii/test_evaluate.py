@@ -9,15 +9,15 @@ import msgspec
 import pytest
 
 from detectors.pii import evaluate
-from detectors.pii.evaluate import CONTEXTUAL, STRUCTURED, Row, Tally, clean, cost, leaks, main, tallies
+from detectors.pii.evaluate import CONTEXTUAL, STRUCTURED, ItemTally, MarkedText, clean, cost, leaks, main, tallies
 
 PACK = Path(os.environ.get("DATA", "")) / "detection" / "pii" / "validation.jsonl"
 CARD = "4111 1111 1111 1111"
 
 
-def row(text: str, *spans: tuple[int, int, str]) -> Row:
+def row(text: str, *spans: tuple[int, int, str]) -> MarkedText:
     fields = [{"start": start, "end": end, "type": kind} for start, end, kind in spans]
-    return msgspec.convert({"text": text, "spans": fields}, Row)
+    return msgspec.convert({"text": text, "spans": fields}, MarkedText)
 
 
 def test_structured_items_count_strictly_and_contextual_ones_where_they_overlap() -> None:
@@ -28,8 +28,8 @@ def test_structured_items_count_strictly_and_contextual_ones_where_they_overlap(
         row("nobody", (0, 6, "PERSON")),
     ]
     found = tallies(rows)
-    assert found["CREDIT_CARD"] == Tally(1, 1, 1, 1)
-    assert found["PERSON"] == Tally(1, 1, 1, 0)
+    assert found["CREDIT_CARD"] == ItemTally(1, 1, 1, 1)
+    assert found["PERSON"] == ItemTally(1, 1, 1, 0)
     assert (found["PERSON"].precision, found["PERSON"].recall, found["PERSON"].f1) == (1.0, 0.5, 2 / 3)
 
 
@@ -54,12 +54,12 @@ def test_a_folder_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str])
 
 @pytest.mark.skipif(not PACK.is_file(), reason="set DATA to the folder that holds detection/pii")
 def test_the_pack_is_within_the_bars() -> None:
-    rows = msgspec.json.Decoder(Row).decode_lines(PACK.read_bytes())
+    rows = msgspec.json.Decoder(MarkedText).decode_lines(PACK.read_bytes())
     found = tallies(rows)
-    structured = sum((found[kind] for kind in STRUCTURED), Tally())
+    structured = sum((found[kind] for kind in STRUCTURED), ItemTally())
     assert structured.found > 1_000
     assert min(structured.precision, structured.recall) >= 0.99
-    assert sum((found[kind] for kind in CONTEXTUAL), Tally()).f1 >= 0.80
+    assert sum((found[kind] for kind in CONTEXTUAL), ItemTally()).f1 >= 0.80
     flagged, empty = clean(rows)
     assert flagged <= 0.003 * empty
     assert leaks(rows[::10])[0] == 0

@@ -27,9 +27,9 @@ from detectors.pii import (
     rewritten,
     scan,
 )  # fmt: skip
-from detectors.pii.item import Item, plain
+from detectors.pii.item import PiiItem, plain
 from detectors.pii.places import places, small_letters
-from detectors.pii.shape import Shape
+from detectors.pii.shape import ItemPattern
 from detectors.pii.shapes import ENTROPIC, NUMBERS, PLATES, START, WORDS
 from tests.unit.detectors.pii.test_context import HITS
 from tests.unit.detectors.pii.test_find import TEXTS, VALUES
@@ -62,9 +62,9 @@ PIECES = st.one_of(
 MIXED = st.lists(PIECES, max_size=6).map("".join)
 
 
-def slowly(text: str) -> list[Item]:
+def slowly(text: str) -> list[PiiItem]:
     """Structured items by trying each shape of the place at every place where START matches, without any filter."""
-    found: list[Item] = []
+    found: list[PiiItem] = []
     at = 0
     while at < len(text):
         first = text[at]
@@ -76,7 +76,7 @@ def slowly(text: str) -> list[Item]:
     return found
 
 
-def one_by_one(text: str, at: int, shapes: tuple[Shape, ...]) -> Item | None:
+def one_by_one(text: str, at: int, shapes: tuple[ItemPattern, ...]) -> PiiItem | None:
     before = text[max(0, at - scan.CONTEXT) : at].lower()
     for form in shapes:
         match = form.pattern.match(text, at, at + scan.MAX_ITEM)
@@ -85,7 +85,7 @@ def one_by_one(text: str, at: int, shapes: tuple[Shape, ...]) -> Item | None:
             if form.tail is not None and (form.type != "EMAIL" or length == scan.MAX_ITEM):
                 tail = form.tail.match(text, end)
                 end = tail.end() if tail else end
-            return Item(form.type, at, end, form.score)
+            return PiiItem(form.type, at, end, form.score)
     return None
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from detectors.pii import Item, find
-from detectors.pii.evaluate import Row
+from detectors.pii import PiiItem, find
+from detectors.pii.evaluate import MarkedText
 
 adapter = pytest.importorskip("detectors.pii.presidio", reason="needs the extra presidio", exc_type=ImportError)
 PACK = Path(os.environ.get("DATA", "")) / "detection" / "pii" / "validation.jsonl"
@@ -32,7 +32,7 @@ def presidio() -> adapter.Presidio:
     return adapter.Presidio()
 
 
-def overlapped(found: tuple[Item, ...], start: int, end: int) -> bool:
+def overlapped(found: tuple[PiiItem, ...], start: int, end: int) -> bool:
     return any(item.start < end and start < item.end for item in found)
 
 
@@ -52,7 +52,7 @@ def test_matches_do_not_overlap_and_the_surest_stays(presidio: adapter.Presidio)
 @pytest.mark.skipif(not PACK.is_file(), reason="set DATA to the folder that holds detection/pii")
 def test_whatever_presidio_finds_of_the_marked_items_is_found(presidio: adapter.Presidio) -> None:
     seen, missed = 0, []
-    for row in msgspec.json.Decoder(Row).decode_lines(PACK.read_bytes()):
+    for row in msgspec.json.Decoder(MarkedText).decode_lines(PACK.read_bytes()):
         marked = [span for span in row.spans if span.type in adapter.TYPES.values()]
         if not marked:
             continue

@@ -14,9 +14,9 @@ from detectors.prompts import phrases
 from detectors.prompts.assess import PROMPTS, assess
 from detectors.prompts.detector import SCORE, PromptDetector
 from detectors.prompts.grams import Hashed
-from detectors.prompts.rulebook import Rule, load_rules
+from detectors.prompts.rulebook import PhraseRule, load_rules
 from detectors.prompts.scorer import Margins, Scorer
-from detectors.prompts.views import Passage, Seen
+from detectors.prompts.views import Passage, PassageReading
 from detectors.text.decode import MAX_OUTPUT
 from detectors.text.window import MAX_CHARS
 from pipeline.demo import script
@@ -138,12 +138,12 @@ def test_hostile_text_is_answered_and_no_more_of_it_read_than_the_bound(name: st
 
 @pytest.mark.parametrize("rule", load_rules(), ids=lambda rule: rule.id)
 def test_a_flood_of_a_rules_anchors_has_each_character_searched_once_per_rule(
-    rule: Rule, monkeypatch: pytest.MonkeyPatch
+    rule: PhraseRule, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     searched: Counter[str] = Counter()
     plain = phrases._worst
 
-    def counted(rule: Rule, seen: Seen, spans: Iterable[list[int]], passage: Passage) -> Finding | None:
+    def counted(rule: PhraseRule, seen: PassageReading, spans: Iterable[list[int]], passage: Passage) -> Finding | None:
         held = list(spans)
         searched[rule.id] += sum(min(high, len(seen.text)) - low for low, high in held)
         return plain(rule, seen, held, passage)

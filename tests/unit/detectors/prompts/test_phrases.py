@@ -6,7 +6,7 @@ import pytest
 
 from detectors.base import LOW, Finding, Part, Role
 from detectors.prompts.phrases import PhraseDetector
-from detectors.prompts.rulebook import Rule, RuleBookError, load_rules, parse_family
+from detectors.prompts.rulebook import PhraseRule, RuleBookError, load_rules, parse_family
 
 RULES = load_rules()
 DETECTOR = PhraseDetector()
@@ -18,19 +18,19 @@ def screen(text: str, role: Role = "user") -> tuple[Finding, ...]:
     return DETECTOR.screen([(Part(role, text),)])[0]
 
 
-def role_of(rule: Rule) -> Role:
+def role_of(rule: PhraseRule) -> Role:
     return "user" if "user" in rule.roles else "document"
 
 
 @pytest.mark.parametrize(("rule", "text"), HITS, ids=[f"{r.id}:{t[:24]}" for r, t in HITS])
-def test_hit(rule: Rule, text: str) -> None:
+def test_hit(rule: PhraseRule, text: str) -> None:
     found = [f for f in screen(text, role_of(rule)) if f.rule == rule.id]
     assert [f.severity for f in found] == [rule.severity]
     assert 0 <= found[0].start < found[0].end <= len(text)
 
 
 @pytest.mark.parametrize(("rule", "text"), MISSES, ids=[f"{r.id}:{t[:24]}" for r, t in MISSES])
-def test_miss_raises_nothing_that_blocks(rule: Rule, text: str) -> None:
+def test_miss_raises_nothing_that_blocks(rule: PhraseRule, text: str) -> None:
     found = screen(text, role_of(rule))
     assert all(f.severity <= LOW for f in found)
 

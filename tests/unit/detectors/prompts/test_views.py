@@ -48,12 +48,13 @@ def test_a_text_reads_clean_alone_as_in_a_batch(texts: list[str]) -> None:
 @given(st.text(alphabet="abc3 .-/·中文字*\n,", max_size=60))
 def test_spaced_out_letters_are_joined_wherever_the_expressions_find_them(text: str) -> None:
     spelled = loose._SPACED.search(text) or loose._SPACED_CJK.search(text)
-    read = loose.loose(normalize.View("clean", text))
+    read = loose.loose(normalize.TextView("clean", text))
     plain = loose._unleeted(text)
     if spelled and plain == text:
         assert read is not None
         assert len(read.text) < len(text)
-    if not spelled and plain == text:
+    # marks of emphasis are taken away by a rule of their own
+    if not spelled and plain == text and "* *" not in text:
         assert read is None
 
 

@@ -13,7 +13,7 @@ from inference.batching.batch import Batch
 from inference.batching.loop import BatchingEngine
 from inference.batching.quarantine import Quarantine
 from inference.batching.sequence import Sequence
-from inference.ports import FeedTokens, Move, Row
+from inference.ports import LogitsRow, Move, StepInput
 from inference.types import Chunk, EngineClosed, FinishReason, GenerationRequest, SamplingParams, Turn
 from tests.unit.inference.doubles import HashForward, check_answer, collect, request, until
 
@@ -224,7 +224,7 @@ def test_giving_up_an_ended_answer_spares_a_later_one_of_the_same_id() -> None:
 class Short(HashForward):
     """Gives fewer rows than asked for."""
 
-    def logits(self, feeds: Items[FeedTokens]) -> list[Row]:
+    def logits(self, feeds: Items[StepInput]) -> list[LogitsRow]:
         super().logits(feeds)
         return []
 

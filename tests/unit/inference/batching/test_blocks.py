@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inference.batching.blocks import BlockPool, NoBlocks, Table
+from inference.batching.blocks import BlockPool, BlockTable, NoBlocks
 from inference.batching.prefix import PrefixKeys
 from inference.ports import ERASE
 
@@ -18,7 +18,7 @@ def pool(blocks: int = 8, size: int = 4) -> BlockPool:
     return BlockPool(blocks, size, KEYS)
 
 
-def fill(into: BlockPool, root: bytes, tokens: list[int]) -> tuple[Table, int]:
+def fill(into: BlockPool, root: bytes, tokens: list[int]) -> tuple[BlockTable, int]:
     """A request that was admitted and computed to the end of ``tokens``; and how much it found."""
     table = into.match(root, tokens)
     found = into.fork(table, tokens)
@@ -77,7 +77,7 @@ def test_a_block_is_erased_before_anyone_else_gets_it() -> None:
     blocks.release(first)
     assert blocks.take_moves() == [(ERASE, held[1])], "the full one stays for the tenant, the other is erased"
     assert (blocks.available, blocks.named) == (2, 1)
-    second = Table(BETA)
+    second = BlockTable(BETA)
     blocks.extend(second, 8)
     assert (ERASE, held[0]) in blocks.take_moves()
     assert blocks.match(ALPHA, [1, 2, 3, 4, 5]).blocks == []

@@ -11,10 +11,10 @@ import pytest
 
 from inference.batching.batch import Batch
 from inference.batching.loop import BatchingEngine
-from inference.batching.pace import WARM, Pace
+from inference.batching.pace import WARM, StepTimes
 from inference.batching.quarantine import MAX_TENANTS, Quarantine
 from inference.batching.sequence import Sequence
-from inference.ports import FeedTokens, Row
+from inference.ports import LogitsRow, StepInput
 from inference.types import Chunk, FinishReason, GenerationRequest, SamplingParams, Turn
 from tests.unit.inference.batching.test_batch import Clock, finish, make_batch, run_batch
 from tests.unit.inference.doubles import HashForward, check_answer, collect, request, until
@@ -60,7 +60,7 @@ class Tight(HashForward):
     room = 3
     refusals = 0
 
-    def logits(self, feeds: Items[FeedTokens]) -> list[Row]:
+    def logits(self, feeds: Items[StepInput]) -> list[LogitsRow]:
         if sum(item.feed.count for item in feeds) > self.room:
             self.refusals += 1
             raise MemoryError
@@ -95,7 +95,7 @@ class Stuck(HashForward):
         super().__init__()
         self.go = threading.Event()
 
-    def logits(self, feeds: Items[FeedTokens]) -> list[Row]:
+    def logits(self, feeds: Items[StepInput]) -> list[LogitsRow]:
         self.go.wait(30)
         return super().logits(feeds)
 
@@ -187,7 +187,7 @@ class Slow(HashForward):
         super().__init__(slots=1, ends=False)
         self.clock = clock
 
-    def logits(self, feeds: Items[FeedTokens]) -> list[Row]:
+    def logits(self, feeds: Items[StepInput]) -> list[LogitsRow]:
         self.clock.now += 1.0
         return super().logits(feeds)
 
@@ -219,7 +219,7 @@ def test_a_request_that_cannot_begin_in_time_is_refused_at_once() -> None:
 
 
 def test_no_estimate_is_given_before_anything_is_measured() -> None:
-    pace = Pace()
+    pace = StepTimes()
     assert pace.wait_s(5, 1, 0) is None
     for _ in range(WARM):
         pace.step(0.5)

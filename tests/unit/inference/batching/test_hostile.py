@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from inference.batching.sequence import Sequence
 from inference.bounds import MAX_BIAS, MAX_BIASES, MAX_SEED, MAX_STOP_BYTES, MAX_STOPS, check_request
-from inference.ports import FeedTokens, Row
+from inference.ports import LogitsRow, StepInput
 from inference.types import Chunk, FinishReason, GenerationRequest, SamplingParams, Turn
 from tests.unit.inference.batching.test_batch import Clock, finish, make_batch, run_batch
 from tests.unit.inference.doubles import END, HashForward, check_answer
@@ -71,7 +71,7 @@ class Scarce(HashForward):
     def piece(self, token: int) -> bytes:
         return b"" if token == END else super().piece(token)
 
-    def logits(self, feeds: Items[FeedTokens]) -> list[Row]:
+    def logits(self, feeds: Items[StepInput]) -> list[LogitsRow]:
         if self.scarce and len(feeds) > 1:
             raise MemoryError
         return super().logits(feeds)

@@ -16,8 +16,8 @@ import torch
 from inference.batching.batch import Batch
 from inference.batching.sequence import Sequence
 from inference.batching.shortlist import LONG, ShortRow, ask, draw_short
-from inference.ports import SHORT, FeedTokens, Row, Shortlist
-from inference.sampling.drawing import CHUNK, draw_rows, survey
+from inference.ports import SHORT, LogitsRow, Shortlist, StepInput
+from inference.sampling.drawing import CHUNK, draw_and_topk, draw_rows
 from inference.sampling.sampling import choose, shortlist
 from inference.types import Chunk, SamplingParams
 from inference.watermark.keys import MarkKey
@@ -50,7 +50,7 @@ def logits(seed: int) -> torch.Tensor:
 
 
 def told(row: torch.Tensor, sampling: SamplingParams, draw: float, *, marked: bool) -> Shortlist:
-    return survey(row, [ask(sampling, lambda: draw, marked=marked)], draw_rows)[0]
+    return draw_and_topk(row, [ask(sampling, lambda: draw, marked=marked)], draw_rows)[0]
 
 
 def shares(row: np.ndarray, sampling: SamplingParams, *, marked: bool) -> dict[int, float]:
@@ -132,11 +132,11 @@ def test_numbers_that_are_none_are_told() -> None:
 class Telling(HashForward):
     """The double, telling of its rows what is asked."""
 
-    def logits(self, feeds: list[FeedTokens]) -> list[Row | Shortlist]:  # type: ignore[override]
+    def logits(self, feeds: list[StepInput]) -> list[LogitsRow | Shortlist]:  # type: ignore[override]
         rows = super().logits(feeds)
         items = [item for item in feeds if item.feed.last]
         return [
-            row if item.ask.whole else survey(torch.from_numpy(row)[None], [item.ask], draw_rows)[0]
+            row if item.ask.whole else draw_and_topk(torch.from_numpy(row)[None], [item.ask], draw_rows)[0]
             for item, row in zip(items, rows, strict=True)
         ]
 

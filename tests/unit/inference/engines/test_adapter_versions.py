@@ -14,8 +14,8 @@ from inference.engines import adapter_versions as adapters
 from inference.engines.adapter_versions import AGAIN_S, Adapters
 from inference.engines.echo import EchoEngine
 from inference.engines.versions import VersionedEngine
-from inference.registry.manifest import Manifest, Parent
-from inference.registry.refusal import Refused
+from inference.registry.manifest import ModelManifest, Parent
+from inference.registry.refusal import ModelRefused
 from inference.types import Chunk, GenerationRequest, Turn
 
 DIGEST = "a" * 64
@@ -50,7 +50,7 @@ class Shelf:
     @contextmanager
     def _open(self, name: str, version: int) -> Iterator[Any]:
         self.opened.append(f"{name}@{version}")
-        manifest = Manifest(name, version, self.kind, "MIT", 0, 1, (), self.parent)  # type: ignore[arg-type]
+        manifest = ModelManifest(name, version, self.kind, "MIT", 0, 1, (), self.parent)  # type: ignore[arg-type]
         yield type("Opened", (), {"manifest": manifest, "folder": Path("nowhere")})()
 
     def engine(self) -> tuple[VersionedEngine, dict[int, Adoptive]]:
@@ -102,7 +102,7 @@ def test_what_does_not_fit_is_refused(changes: dict[str, Any], adapter: str, tol
     shelf = Shelf()
     vars(shelf).update(changes)
     engine, made = shelf.engine()
-    with pytest.raises(Refused, match=told):
+    with pytest.raises(ModelRefused, match=told):
         asyncio.run(engine.adapted(asked("t", adapter)))
     assert not any(each.adopted for each in made.values())
 
@@ -113,11 +113,11 @@ def test_one_that_failed_is_not_read_again_at_every_request(adapter: str) -> Non
         shelf = Shelf()
         engine, _ = shelf.engine()
         for _ in range(3):
-            with pytest.raises(Refused):
+            with pytest.raises(ModelRefused):
                 await engine.adapted(asked("t", adapter))
         assert len(shelf.opened) == 1
         shelf.now = AGAIN_S
-        with pytest.raises(Refused):
+        with pytest.raises(ModelRefused):
             await engine.adapted(asked("t", adapter))
         assert len(shelf.opened) == 2
 
@@ -129,7 +129,7 @@ def test_a_worker_holds_a_bounded_number(monkeypatch: pytest.MonkeyPatch) -> Non
         engine, _ = Shelf().engine()
         await engine.adapted(asked("t", "one"))
         await engine.adapted(asked("t", "two"))
-        with pytest.raises(Refused, match="at most 2 adapters"):
+        with pytest.raises(ModelRefused, match="at most 2 adapters"):
             await engine.adapted(asked("t", "three"))
         assert (await engine.adapted(asked("t", "one"))).adapter == "one@1"
 
@@ -139,5 +139,5 @@ def test_a_worker_holds_a_bounded_number(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_an_engine_without_a_registry_takes_none() -> None:
     engine = VersionedEngine("base", lambda version: EchoEngine(), lambda: {1: 10_000})
-    with pytest.raises(Refused, match="without adapters"):
+    with pytest.raises(ModelRefused, match="without adapters"):
         asyncio.run(engine.adapted(asked("t", "tone")))

@@ -19,7 +19,7 @@ from inference.chat.chat import SPECIAL_TOKENS, ChatTokenizer
 from inference.engines.torch import BLOCK_SIZE, TorchEngine, TorchForward, shipped_model
 from inference.model.config import ModelConfig, read_config
 from inference.model.model import LanguageModel, load_model
-from inference.ports import ERASE, Feed, FeedTokens, Row
+from inference.ports import ERASE, LogitsRow, ScheduledTokens, StepInput
 from inference.types import FinishReason, GenerationRequest, InvalidRequest, SamplingParams, Turn, input_token_bound
 from tests.unit.inference.doubles import check_answer, collect, request, until
 
@@ -53,12 +53,12 @@ def test_an_answer_is_the_same_alone_and_among_others_that_join_between_steps(
     asyncio.run(run())
 
 
-def feeds(*parts: tuple[int, int, list[int]]) -> list[FeedTokens]:
+def feeds(*parts: tuple[int, int, list[int]]) -> list[StepInput]:
     """Feeds of (lane, start, tokens), each the last of what is known; a lane is 8 blocks in no order."""
     found = []
     for lane, start, tokens in parts:
         blocks = tuple(8 * lane + (index * 3) % 8 for index in range((start + len(tokens) - 1) // BLOCK_SIZE + 1))
-        found.append(FeedTokens(Feed(f"r{lane}", start, len(tokens), True, blocks), tokens))
+        found.append(StepInput(ScheduledTokens(f"r{lane}", start, len(tokens), True, blocks), tokens))
     return found
 
 
@@ -123,10 +123,10 @@ class Faulty:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._forward, name)
 
-    def logits(self, batch: list[FeedTokens]) -> list[Row]:
+    def logits(self, batch: list[StepInput]) -> list[LogitsRow]:
         guilty = [item.feed.request_id == "guilty" for item in batch]
         if self._mode == "raise" and any(guilty):
-            self._forward.logits([FeedTokens(item.feed, [10**9] * item.feed.count) for item in batch])
+            self._forward.logits([StepInput(item.feed, [10**9] * item.feed.count) for item in batch])
         rows = iter(self._forward.logits(batch))
         found = [(next(rows), bad) for item, bad in zip(batch, guilty, strict=True) if item.feed.last]
         return [row * np.nan if bad else row for row, bad in found]

@@ -12,7 +12,7 @@ import pytest
 from inference.engines import versions
 from inference.engines.echo import EchoEngine
 from inference.engines.versions import VersionedEngine
-from inference.registry.refusal import Refused
+from inference.registry.refusal import ModelRefused
 from inference.registry.rollout import WHOLE, choose
 from inference.types import Chunk, FinishReason, GenerationRequest, InferenceEngine, Turn
 
@@ -103,8 +103,8 @@ def test_a_version_that_cannot_be_loaded_leaves_the_shares_before_in_force() -> 
     async def scene() -> None:
         shelf = Shelf({1: WHOLE})
         engine = shelf.engine()
-        shelf.broken, shelf.shares = {2: Refused("altered", "a byte differs")}, {2: WHOLE}
-        with pytest.raises(Refused):
+        shelf.broken, shelf.shares = {2: ModelRefused("altered", "a byte differs")}, {2: WHOLE}
+        with pytest.raises(ModelRefused):
             await engine.look()
         await engine.look()  # not tried again at once
         assert (await ask(engine, "r")).version == 1
@@ -117,7 +117,7 @@ def test_a_version_that_cannot_be_loaded_leaves_the_shares_before_in_force() -> 
 
 
 def test_where_no_version_has_traffic_nothing_is_served() -> None:
-    with pytest.raises(Refused, match="sluice model roll"):
+    with pytest.raises(ModelRefused, match="sluice model roll"):
         Shelf({}).engine()
 
     async def scene() -> None:
@@ -161,7 +161,7 @@ def test_a_registry_that_cannot_be_read_is_said_once_a_minute(
         def broken() -> Mapping[int, int]:
             nonlocal looks
             looks += 1
-            raise Refused("state", "no number" if looks < 10 else "no list")
+            raise ModelRefused("state", "no number" if looks < 10 else "no list")
 
         monkeypatch.setattr(engine, "_read", broken)
         following = asyncio.create_task(engine.follow(stop))
@@ -205,12 +205,12 @@ def test_a_revoked_version_gets_nothing_whatever_the_shares(pinned: bool) -> Non
         shelf = Shelf({1: WHOLE})
         engine = shelf.engine()
         if not pinned:
-            shelf.broken, shelf.shares = {2: Refused("altered", "a byte differs")}, {2: WHOLE}
-            with pytest.raises(Refused):
+            shelf.broken, shelf.shares = {2: ModelRefused("altered", "a byte differs")}, {2: WHOLE}
+            with pytest.raises(ModelRefused):
                 await engine.look()
         assert (await ask(engine, "r")).version == 1
         shelf.revoked = {1}
-        with contextlib.suppress(Refused):
+        with contextlib.suppress(ModelRefused):
             await engine.look()
         assert engine.versions == ()
         [chunk] = [c async for c in engine.submit(GenerationRequest("s", "acme", (Turn("user", "x"),), 4))]

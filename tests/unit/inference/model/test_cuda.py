@@ -15,7 +15,7 @@ import torch
 
 from inference.model.layers import Linear
 from inference.model.model import LanguageModel, load_model
-from inference.ports import Ask, Feed, FeedTokens, Shortlist
+from inference.ports import LogitsQuery, ScheduledTokens, Shortlist, StepInput
 from inference.types import FinishReason, GenerationRequest, SamplingParams, Turn
 from tests.unit.inference.doubles import collect
 from tests.unit.inference.model.test_shapes import LENGTH, SHAPES, feed, reference_of
@@ -52,7 +52,7 @@ def served(model: LanguageModel, *, graphs: bool, slots: int = 8) -> CudaForward
     return CudaForward(model.to(DEVICE), Words(model.config.vocab_size), slots, cache_tokens=1024, graphs=graphs)
 
 
-def rows(forward: CudaForward, *feeds: FeedTokens) -> list[np.ndarray]:
+def rows(forward: CudaForward, *feeds: StepInput) -> list[np.ndarray]:
     found = forward.logits(feeds)
     assert not any(isinstance(row, Shortlist) for row in found)
     return [np.asarray(row) for row in found]
@@ -118,8 +118,14 @@ def test_what_is_told_of_a_row_is_what_the_whole_row_says(tmp_path: Path) -> Non
     forward = served(load_model(tmp_path), graphs=False)
     tokens = list(range(30))
     (row,) = rows(forward, feed(0, 0, tokens))
-    asks = [Ask(False), Ask(False, 0.7, 0.3), Ask(False, 0.7, 0.999, 64), Ask(False, 1.0, 0.5, 100), Ask()]
-    feeds = [FeedTokens(feed(lane, 0, tokens).feed, tokens, None, ask) for lane, ask in enumerate(asks)]
+    asks = [
+        LogitsQuery(False),
+        LogitsQuery(False, 0.7, 0.3),
+        LogitsQuery(False, 0.7, 0.999, 64),
+        LogitsQuery(False, 1.0, 0.5, 100),
+        LogitsQuery(),
+    ]
+    feeds = [StepInput(feed(lane, 0, tokens).feed, tokens, None, ask) for lane, ask in enumerate(asks)]
     *found, whole = forward.logits(feeds)
     assert np.allclose(whole, row, atol=CLOSE)  # type: ignore[arg-type]
     order = np.argsort(-row, kind="stable")
@@ -147,7 +153,7 @@ def test_a_batch_mixes_requests_with_an_adapter_and_without(tmp_path: Path) -> N
     prompts = [[5, 9, 2], [7, 7, 1], [5, 9, 2]]
     through = [name, None, None]
     asked = [
-        FeedTokens(feed(lane, 0, tokens).feed, tokens, adapter)
+        StepInput(feed(lane, 0, tokens).feed, tokens, adapter)
         for lane, (tokens, adapter) in enumerate(zip(prompts, through, strict=True))
     ]
     alone = [rows(forward, one)[0] for one in asked]
@@ -170,11 +176,11 @@ def greedy(forward: CudaForward, prompts: list[list[int]], steps: int) -> list[l
     begun = [0] * len(prompts)
     for _ in range(steps):
         feeds = [
-            FeedTokens(
-                Feed(f"r{lane}", begun[lane], len(text) - begun[lane], True, lanes[lane]),
+            StepInput(
+                ScheduledTokens(f"r{lane}", begun[lane], len(text) - begun[lane], True, lanes[lane]),
                 text[begun[lane] :],
                 None,
-                Ask(False),
+                LogitsQuery(False),
             )
             for lane, text in enumerate(texts)
         ]

@@ -19,7 +19,7 @@ from inference.model.config import ModelConfig
 from inference.model.lora import add_adapter
 from inference.model.model import LanguageModel
 from inference.model.paged import PagedCache, make_rows
-from inference.ports import Feed, FeedTokens
+from inference.ports import ScheduledTokens, StepInput
 from inference.types import FinishReason
 from tests.unit.inference.doubles import collect, request
 
@@ -80,7 +80,7 @@ def merged(folder: Path) -> LanguageModel:
 def logits(model: LanguageModel, *prompts: tuple[list[int], tuple[str, str] | None]) -> list[np.ndarray]:
     cache = PagedCache(geometry(CONFIG, 32, 16), torch.device("cpu"), torch.float32)
     feeds = [
-        FeedTokens(Feed(f"r{lane}", 0, len(tokens), True, (2 * lane, 2 * lane + 1)), tokens, adapter)
+        StepInput(ScheduledTokens(f"r{lane}", 0, len(tokens), True, (2 * lane, 2 * lane + 1)), tokens, adapter)
         for lane, (tokens, adapter) in enumerate(prompts)
     ]
     found = model.logits(model.step(make_rows(feeds, 0, cache, (8, 64)), cache)).numpy()

@@ -14,7 +14,7 @@ from inference.model.attention import geometry
 from inference.model.config import decode_config
 from inference.model.model import LanguageModel, load_model
 from inference.model.paged import PagedCache, make_rows
-from inference.ports import Feed, FeedTokens
+from inference.ports import ScheduledTokens, StepInput
 
 transformers = pytest.importorskip("transformers", reason="the reference implementation is an extra of the tests")
 
@@ -109,13 +109,13 @@ def pair(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[LanguageModel,
     return load_model(tmp_path), reference
 
 
-def feed(lane: int, start: int, tokens: list[int]) -> FeedTokens:
+def feed(lane: int, start: int, tokens: list[int]) -> StepInput:
     blocks = tuple(8 * lane + index * 3 % 8 for index in range((start + len(tokens) - 1) // 16 + 1))
-    return FeedTokens(Feed(f"r{lane}", start, len(tokens), True, blocks), tokens)
+    return StepInput(ScheduledTokens(f"r{lane}", start, len(tokens), True, blocks), tokens)
 
 
 @torch.inference_mode()
-def logits(model: LanguageModel, cache: PagedCache, *feeds: FeedTokens) -> np.ndarray:
+def logits(model: LanguageModel, cache: PagedCache, *feeds: StepInput) -> np.ndarray:
     found: np.ndarray = model.logits(model.step(make_rows(feeds, 3, cache, TILES), cache))[:-3].numpy()
     return found
 

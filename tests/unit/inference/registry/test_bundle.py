@@ -17,7 +17,7 @@ from inference.registry.keys import (
     read_verifying_keys,
     write_private,
 )
-from inference.registry.refusal import Refused
+from inference.registry.refusal import ModelRefused
 
 Release = Callable[..., Path]
 
@@ -32,17 +32,17 @@ def test_keys_come_back_from_their_files(tmp_path: Path, keys: dict[str, Signing
         assert public[key.public.algorithm].verifies(signature, b"message")
         assert not public[key.public.algorithm].verifies(signature, b"another")
         assert not public[key.public.algorithm].verifies(signature[:-1], b"message")
-    with pytest.raises(Refused, match="never overwritten"):
+    with pytest.raises(ModelRefused, match="never overwritten"):
         write_private(tmp_path / "k.pem", b"")
     os.chmod(tmp_path / "k.pem", 0o640)
-    with pytest.raises(Refused, match="chmod 600"):
+    with pytest.raises(ModelRefused, match="chmod 600"):
         read_signing_keys(tmp_path / "k.pem")
 
 
 @pytest.mark.parametrize("raw", [b"", b"-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n", b"x" * 70_000])
 def test_other_files_are_no_keys(tmp_path: Path, raw: bytes) -> None:
     (tmp_path / "k").write_bytes(raw)
-    with pytest.raises(Refused) as refusal:
+    with pytest.raises(ModelRefused) as refusal:
         read_verifying_keys(tmp_path / "k")
     assert refusal.value.code == "key"
 

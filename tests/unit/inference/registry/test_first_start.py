@@ -11,11 +11,11 @@ import pytest
 from inference.registry.dsse import Trust
 from inference.registry.forward import Forwarder
 from inference.registry.keys import SigningKey
-from inference.registry.refusal import Refused
+from inference.registry.refusal import ModelRefused
 from inference.registry.rollout import WHOLE
 from inference.registry.shipping import install
 from inference.registry.store import ModelRegistry
-from inference.registry.wrapping import Tenant, Worker, create_worker
+from inference.registry.wrapping import TenantRecipient, Worker, create_worker
 from tests.unit.inference.registry.registry_site import WEIGHTS, Clock, FakeKms
 
 Release = Callable[..., Path]
@@ -31,10 +31,10 @@ def test_the_first_start_adds_and_rolls_out_and_the_second_does_nothing(
 ) -> None:
     folder = release(1)
     for _ in range(2):
-        assert install(registry, trust, folder, [Tenant(kms), WORKER.address]) == "tiny"
+        assert install(registry, trust, folder, [TenantRecipient(kms), WORKER.address]) == "tiny"
     assert registry.shares("tiny") == {1: WHOLE}
     assert acts(registry) == [("add", "done", 1), ("roll", "done", 1)]
-    for holder in (Tenant(kms), WORKER):
+    for holder in (TenantRecipient(kms), WORKER):
         with registry.open("tiny", 1, holder) as opened:
             assert opened.file(WEIGHTS).read() == (folder / WEIGHTS).read_bytes()
 
@@ -43,10 +43,10 @@ def test_a_later_release_takes_over_and_can_be_rolled_back(
     registry: ModelRegistry, trust: Trust, release: Release, kms: FakeKms
 ) -> None:
     for version in (1, 2):
-        install(registry, trust, release(version), [Tenant(kms)])
+        install(registry, trust, release(version), [TenantRecipient(kms)])
     assert registry.shares("tiny") == {2: WHOLE}
     assert registry.rollback("tiny") == {1: WHOLE}
-    install(registry, trust, release(3), [Tenant(kms)])
+    install(registry, trust, release(3), [TenantRecipient(kms)])
     assert registry.shares("tiny") == {3: WHOLE}
 
 
@@ -54,10 +54,10 @@ def test_shares_that_an_operator_set_are_left_alone(
     registry: ModelRegistry, trust: Trust, release: Release, kms: FakeKms
 ) -> None:
     first = release(1)
-    install(registry, trust, first, [Tenant(kms)])
-    registry.add(release(2), [Tenant(kms)])
+    install(registry, trust, first, [TenantRecipient(kms)])
+    registry.add(release(2), [TenantRecipient(kms)])
     registry.roll("tiny", {1: 2_500, 2: 7_500})
-    install(registry, trust, first, [Tenant(kms)])
+    install(registry, trust, first, [TenantRecipient(kms)])
     assert registry.shares("tiny") == {1: 2_500, 2: 7_500}
 
 
@@ -66,10 +66,10 @@ def test_a_version_that_was_served_from_a_folder_can_be_added(
 ) -> None:
     folder = release(4)
     registry.open_folder(folder).close()
-    install(registry, trust, folder, [Tenant(kms)])
+    install(registry, trust, folder, [TenantRecipient(kms)])
     assert registry.versions("tiny") == [4]
-    with pytest.raises(Refused, match="above 4"):
-        registry.add(folder, [Tenant(kms)])
+    with pytest.raises(ModelRefused, match="above 4"):
+        registry.add(folder, [TenantRecipient(kms)])
 
 
 def test_a_tampered_release_is_not_taken_in(
@@ -79,8 +79,8 @@ def test_a_tampered_release_is_not_taken_in(
     raw = bytearray((folder / WEIGHTS).read_bytes())
     raw[-1] ^= 1
     (folder / WEIGHTS).write_bytes(raw)
-    with pytest.raises(Refused, match="altered"):
-        install(registry, trust, folder, [Tenant(kms)])
+    with pytest.raises(ModelRefused, match="altered"):
+        install(registry, trust, folder, [TenantRecipient(kms)])
     assert registry.versions("tiny") == []
 
 
@@ -98,29 +98,29 @@ def test_a_stolen_registry_is_of_no_use(
             held = path.read_bytes()
             assert not any(window in held for window in windows), path
     thief = ModelRegistry(stolen, trust, actor="thief", clock=clock)
-    for holder in (Worker.generate(), Tenant(kms)):
-        with pytest.raises(Refused, match="came none"):
+    for holder in (Worker.generate(), TenantRecipient(kms)):
+        with pytest.raises(ModelRefused, match="came none"):
             thief.open("tiny", 1, holder)
     # nor does putting another's name on the wrapped key help
     envelope = next(stolen.rglob("keys.json"))
     other = Worker.generate()
     envelope.write_text(envelope.read_text().replace(WORKER.name, other.name))
-    with pytest.raises(Refused, match="does not open"):
+    with pytest.raises(ModelRefused, match="does not open"):
         thief.open("tiny", 1, other)
 
 
 def test_a_grant_lets_one_more_in_and_is_on_record_once(
     registry: ModelRegistry, release: Release, kms: FakeKms
 ) -> None:
-    registry.add(release(1), [Tenant(kms)])
-    with pytest.raises(Refused, match="came none"):
+    registry.add(release(1), [TenantRecipient(kms)])
+    with pytest.raises(ModelRefused, match="came none"):
         registry.open("tiny", 1, WORKER)
     for _ in range(2):
-        registry.grant("tiny", 1, Tenant(kms), WORKER.address)
+        registry.grant("tiny", 1, TenantRecipient(kms), WORKER.address)
     registry.open("tiny", 1, WORKER).close()
-    registry.open("tiny", 1, Tenant(kms)).close()
+    registry.open("tiny", 1, TenantRecipient(kms)).close()
     assert [act for act, _, _ in acts(registry)] == ["add", "load", "grant", "load", "load"]
-    with pytest.raises(Refused, match="came none"):
+    with pytest.raises(ModelRefused, match="came none"):
         registry.grant("tiny", 1, Worker.generate(), Worker.generate().address)
 
 
@@ -136,11 +136,11 @@ def test_the_record_is_passed_on_once_and_again_after_a_fault(
     registry: ModelRegistry, release: Release, kms: FakeKms, keys: dict[str, SigningKey]
 ) -> None:
     forwarder, got = Forwarder(registry.home), []
-    registry.add(release(1), [Tenant(kms)])
+    registry.add(release(1), [TenantRecipient(kms)])
     with pytest.raises(ConnectionError), forwarder.pending() as events:
         raise ConnectionError(events)
-    with pytest.raises(Refused):
-        registry.export("tiny", 1, Tenant(kms), WORKER.address, registry.home / "out")
+    with pytest.raises(ModelRefused):
+        registry.export("tiny", 1, TenantRecipient(kms), WORKER.address, registry.home / "out")
     with forwarder.pending() as events, Forwarder(registry.home).pending() as others:
         got += events
         assert others == [], "one at a time"

@@ -16,9 +16,9 @@ from safetensors.numpy import load, load_file, save
 from inference.registry.content import MANIFEST_FILE
 from inference.registry.dsse import Trust, sign
 from inference.registry.keys import ED25519, ML_DSA, RSA_PSS, SigningKey
-from inference.registry.manifest import PAYLOAD_TYPE, FileEntry, Manifest, encode_manifest
+from inference.registry.manifest import PAYLOAD_TYPE, FileEntry, ModelManifest, encode_manifest
 from inference.registry.opening import Freshness, OpenModel, open_model
-from inference.registry.refusal import Refused
+from inference.registry.refusal import ModelRefused
 from inference.registry.release import sign_folder
 from inference.registry.source import PlainFolder
 from tests.unit.inference.registry.registry_site import NOW_MS, WEIGHTS, make_model
@@ -96,7 +96,7 @@ def test_a_damaged_folder_is_refused_and_told_why(
 ) -> None:
     folder = release()
     damage(folder)
-    with pytest.raises(Refused) as refusal:
+    with pytest.raises(ModelRefused) as refusal:
         opened(folder, trust)
     assert refusal.value.code == code, str(refusal.value)
 
@@ -138,7 +138,7 @@ def test_what_can_run_or_is_not_whole_is_never_signed(
     tmp_path: Path, keys: dict[str, SigningKey], more: dict[str, bytes], code: str
 ) -> None:
     folder = make_model(tmp_path / "m", 1, more)
-    with pytest.raises(Refused) as refusal:
+    with pytest.raises(ModelRefused) as refusal:
         sign_folder(folder, [keys[ED25519]], model="m", version=1, licence="MIT", issued=1, expires=2)
     assert refusal.value.code == code, str(refusal.value)
     assert not (folder / MANIFEST_FILE).exists()
@@ -147,9 +147,9 @@ def test_what_can_run_or_is_not_whole_is_never_signed(
 def test_a_signer_who_signs_what_is_forbidden_is_refused_too(tmp_path: Path, keys: dict[str, SigningKey]) -> None:
     folder = make_model(tmp_path / "m", 1, {"evil__bin": b"x"})
     entry = FileEntry("evil.bin", 1, "0" * 64, "0" * 64)
-    manifest = Manifest("m", 1, "base", "MIT", 1, NOW_MS, (entry,))
+    manifest = ModelManifest("m", 1, "base", "MIT", 1, NOW_MS, (entry,))
     (folder / MANIFEST_FILE).write_bytes(sign(encode_manifest(manifest), PAYLOAD_TYPE, [keys[ED25519]]))
-    with pytest.raises(Refused) as refusal:
+    with pytest.raises(ModelRefused) as refusal:
         opened(folder, Trust([keys[ED25519].public], [ED25519]))
     assert refusal.value.code == "forbidden_file"
 
@@ -157,8 +157,8 @@ def test_a_signer_who_signs_what_is_forbidden_is_refused_too(tmp_path: Path, key
 @pytest.mark.parametrize("name", ["../x.json", "a/b.json", "/etc/x.json", "..", ".hidden.json", "a\n.json", ""])
 def test_no_manifest_names_a_file_elsewhere(name: str) -> None:
     entry = FileEntry(name, 1, "0" * 64, "0" * 64)
-    with pytest.raises(Refused) as refusal:
-        encode_manifest(Manifest("m", 1, "base", "MIT", 1, 2, (entry,)))
+    with pytest.raises(ModelRefused) as refusal:
+        encode_manifest(ModelManifest("m", 1, "base", "MIT", 1, 2, (entry,)))
     assert refusal.value.code == "manifest"
 
 
@@ -172,7 +172,7 @@ def test_no_manifest_names_a_file_elsewhere(name: str) -> None:
 )
 def test_an_old_version_is_refused(release: Release, trust: Trust, freshness: Freshness, code: str) -> None:
     folder = release(2)
-    with pytest.raises(Refused) as refusal:
+    with pytest.raises(ModelRefused) as refusal:
         opened(folder, trust, freshness)
     assert refusal.value.code == code
 
@@ -184,7 +184,7 @@ def test_each_required_algorithm_must_have_signed(
     folder = make_model(tmp_path / "m", 1, {})
     signers = [key for name, key in keys.items() if name != missing]
     sign_folder(folder, signers, model="m", version=1, licence="MIT", issued=1, expires=NOW_MS)
-    with pytest.raises(Refused, match=missing) as refusal:
+    with pytest.raises(ModelRefused, match=missing) as refusal:
         opened(folder, trust)
     assert refusal.value.code == "signature"
     others = [key.public for name, key in keys.items() if name in trust.required - {missing}]
@@ -194,12 +194,12 @@ def test_each_required_algorithm_must_have_signed(
 
 def test_a_stranger_s_signature_counts_for_nothing(release: Release, trust: Trust) -> None:
     strangers = [SigningKey.generate(name) for name in (ED25519, ML_DSA)]
-    with pytest.raises(Refused) as refusal:
+    with pytest.raises(ModelRefused) as refusal:
         opened(release(), Trust([key.public for key in strangers], [ED25519, ML_DSA]))
     assert refusal.value.code == "signature"
-    with pytest.raises(Refused, match="no key of"):
+    with pytest.raises(ModelRefused, match="no key of"):
         Trust([strangers[0].public], [ED25519, ML_DSA])
-    with pytest.raises(Refused):
+    with pytest.raises(ModelRefused):
         Trust([strangers[0].public], [])
 
 

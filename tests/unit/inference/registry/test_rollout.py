@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inference.registry.refusal import Refused
+from inference.registry.refusal import ModelRefused
 from inference.registry.rollout import WHOLE, choose, without
 
 REQUESTS = [f"g1-0-{number}" for number in range(20_000)]
@@ -43,7 +43,7 @@ def test_any_request_has_a_version_and_always_the_same(request: str, drawn: dict
 
 @pytest.mark.parametrize("shares", [{}, {1: 9999}, {1: WHOLE, 2: 0}, {1: WHOLE + 1, 2: -1}])
 def test_other_shares_are_refused(shares: dict[int, int]) -> None:
-    with pytest.raises(Refused):
+    with pytest.raises(ModelRefused):
         choose(shares, "m", "r")
 
 

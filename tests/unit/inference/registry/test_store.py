@@ -14,23 +14,23 @@ from inference.registry.dsse import Trust
 from inference.registry.holdings import Broken, Held
 from inference.registry.keys import ED25519, SigningKey
 from inference.registry.opening import Freshness, open_model
-from inference.registry.refusal import Refused
-from inference.registry.sealed import SealedFolder
+from inference.registry.refusal import ModelRefused
+from inference.registry.sealed import EncryptedFolder
 from inference.registry.store import ModelRegistry
-from inference.registry.wrapping import Tenant, Worker, WorkerAddress
+from inference.registry.wrapping import TenantRecipient, Worker, WorkerAddress
 from tests.unit.inference.registry.registry_site import WEIGHTS, Clock, FakeKms
 
 Release = Callable[..., Path]
 
 
 def refused(code: str, act: Callable[[], object]) -> None:
-    with pytest.raises(Refused) as refusal:
+    with pytest.raises(ModelRefused) as refusal:
         act()
     assert refusal.value.code == code, str(refusal.value)
 
 
 def test_versions_rise_and_are_kept_encrypted(registry: ModelRegistry, release: Release, kms: FakeKms) -> None:
-    operator, acme, other = Tenant(kms), Tenant(kms, "acme"), Tenant(kms, "other")
+    operator, acme, other = TenantRecipient(kms), TenantRecipient(kms, "acme"), TenantRecipient(kms, "other")
     folder = release(2)
     registry.add(folder, [operator, acme])
     refused("rolled_back", lambda: registry.add(folder, [operator]))
@@ -52,7 +52,7 @@ def test_versions_rise_and_are_kept_encrypted(registry: ModelRegistry, release: 
 def test_a_version_at_rest_cannot_be_altered_or_swapped(
     registry: ModelRegistry, release: Release, kms: FakeKms
 ) -> None:
-    operator = Tenant(kms)
+    operator = TenantRecipient(kms)
     for version in (1, 2):
         registry.add(release(version), [operator])
     models = registry.home / "models" / "tiny"
@@ -66,7 +66,7 @@ def test_a_version_at_rest_cannot_be_altered_or_swapped(
 
 
 def test_traffic_goes_where_it_was_rolled_and_back(registry: ModelRegistry, release: Release, kms: FakeKms) -> None:
-    operator = Tenant(kms)
+    operator = TenantRecipient(kms)
     for version in (1, 2, 3):
         registry.add(release(version), [operator])
     refused("rollout", lambda: registry.roll("tiny", {1: 5000}))
@@ -85,8 +85,8 @@ def test_traffic_goes_where_it_was_rolled_and_back(registry: ModelRegistry, rele
 def test_nobody_goes_back_to_what_has_expired(
     registry: ModelRegistry, release: Release, kms: FakeKms, clock: Clock
 ) -> None:
-    registry.add(release(1, expires=clock.now // 1000 + 60), [Tenant(kms)])
-    registry.add(release(2), [Tenant(kms)])
+    registry.add(release(1, expires=clock.now // 1000 + 60), [TenantRecipient(kms)])
+    registry.add(release(2), [TenantRecipient(kms)])
     for version in (1, 2):
         registry.roll("tiny", {version: 10_000})
     clock.now += 61_000
@@ -97,7 +97,7 @@ def test_nobody_goes_back_to_what_has_expired(
 def test_a_revoked_version_is_served_no_more_even_by_an_older_list(
     registry: ModelRegistry, release: Release, kms: FakeKms, keys: dict[str, SigningKey]
 ) -> None:
-    operator, signers = Tenant(kms), [key for name, key in keys.items() if name != "ecdsa-p256"]
+    operator, signers = TenantRecipient(kms), [key for name, key in keys.items() if name != "ecdsa-p256"]
     for version in (1, 2):
         registry.add(release(version), [operator])
     registry.roll("tiny", {1: 9000, 2: 1000})
@@ -133,7 +133,7 @@ ACCESS = '[identity.alice]\nroles = ["model:export"]\ndaily_bytes = {}\n'
 def test_bytes_leave_by_role_and_budget_and_open_for_that_worker_alone(
     registry: ModelRegistry, release: Release, kms: FakeKms, trust: Trust, clock: Clock, tmp_path: Path
 ) -> None:
-    operator, worker = Tenant(kms), Worker.generate()
+    operator, worker = TenantRecipient(kms), Worker.generate()
     worker.write(tmp_path / "worker.pem")
     address = WorkerAddress.read(tmp_path / "worker.pem.pub")
     assert os.stat(tmp_path / "worker.pem").st_mode & 0o077 == 0
@@ -149,10 +149,10 @@ def test_bytes_leave_by_role_and_budget_and_open_for_that_worker_alone(
     (registry.home / "access.toml").write_text(ACCESS.format(1_300_000))
     assert registry.export("tiny", 1, operator, address, tmp_path / "later").alarm is True
     freshness = Freshness(0)
-    with open_model(SealedFolder(tmp_path / "out", Worker.read(tmp_path / "worker.pem")), trust, freshness) as model:
+    with open_model(EncryptedFolder(tmp_path / "out", Worker.read(tmp_path / "worker.pem")), trust, freshness) as model:
         assert model.file(WEIGHTS).read() == weights
-    refused("key", lambda: open_model(SealedFolder(tmp_path / "out", Worker.generate()), trust, freshness))
-    refused("key", lambda: open_model(SealedFolder(tmp_path / "out", operator), trust, freshness))
+    refused("key", lambda: open_model(EncryptedFolder(tmp_path / "out", Worker.generate()), trust, freshness))
+    refused("key", lambda: open_model(EncryptedFolder(tmp_path / "out", operator), trust, freshness))
     exports = [event for event in registry.events() if event.act == "export"]
     assert [(event.outcome, event.alarm) for event in exports] == [
         ("refused", False),
@@ -165,9 +165,9 @@ def test_bytes_leave_by_role_and_budget_and_open_for_that_worker_alone(
 
 
 def test_the_record_shows_what_was_changed_in_it(registry: ModelRegistry, release: Release, kms: FakeKms) -> None:
-    registry.add(release(1), [Tenant(kms)])
+    registry.add(release(1), [TenantRecipient(kms)])
     registry.roll("tiny", {1: 10_000})
-    refused("unknown", lambda: registry.open("tiny", 7, Tenant(kms)))
+    refused("unknown", lambda: registry.open("tiny", 7, TenantRecipient(kms)))
     events = registry.events()
     assert [(e.act, e.outcome, e.reason) for e in events] == [
         ("add", "done", ""),
@@ -188,17 +188,17 @@ def test_the_record_shows_what_was_changed_in_it(registry: ModelRegistry, releas
 
 def test_an_operator_s_typing_error_in_the_access_file_is_told(registry: ModelRegistry, release: Release) -> None:
     kms = FakeKms()
-    registry.add(release(1), [Tenant(kms)])
+    registry.add(release(1), [TenantRecipient(kms)])
     (registry.home / "access.toml").write_text('[identity.alice]\nroles = ["admin"]\n')
     worker = Worker.generate()
-    refused("role", lambda: registry.export("tiny", 1, Tenant(kms), worker.address, registry.home / "out"))
+    refused("role", lambda: registry.export("tiny", 1, TenantRecipient(kms), worker.address, registry.home / "out"))
 
 
 def test_one_version_that_does_not_hold_hides_no_other(
     registry: ModelRegistry, release: Release, kms: FakeKms, keys: dict[str, SigningKey]
 ) -> None:
     for version in (1, 2):
-        registry.add(release(version), [Tenant(kms)])
+        registry.add(release(version), [TenantRecipient(kms)])
     models = registry.home / "models" / "tiny"
     shutil.copytree(models / "1", models / "3")
     envelope = (models / "2" / MANIFEST_FILE).read_bytes()
@@ -219,14 +219,14 @@ def test_one_version_that_does_not_hold_hides_no_other(
 def test_an_export_that_cannot_be_written_costs_no_bytes(
     registry: ModelRegistry, release: Release, kms: FakeKms, tmp_path: Path
 ) -> None:
-    registry.add(release(1), [Tenant(kms)])
+    registry.add(release(1), [TenantRecipient(kms)])
     (registry.home / "access.toml").write_text(ACCESS.format(2_000_000))
     address = Worker.generate().address
     with pytest.raises(FileExistsError, match="to be made"):
-        registry.export("tiny", 1, Tenant(kms), address, tmp_path)
+        registry.export("tiny", 1, TenantRecipient(kms), address, tmp_path)
     assert (registry.events()[-1].outcome, registry.events()[-1].count) == ("failed", 0)
-    registry.export("tiny", 1, Tenant(kms), address, tmp_path / "out")
-    refused("budget", lambda: registry.export("tiny", 1, Tenant(kms), address, tmp_path / "again"))
+    registry.export("tiny", 1, TenantRecipient(kms), address, tmp_path / "out")
+    refused("budget", lambda: registry.export("tiny", 1, TenantRecipient(kms), address, tmp_path / "again"))
 
 
 def test_what_was_revoked_is_known_by_model(registry: ModelRegistry, keys: dict[str, SigningKey]) -> None:
@@ -240,11 +240,11 @@ def test_what_was_revoked_is_known_by_model(registry: ModelRegistry, keys: dict[
 def test_what_a_killed_add_has_left_goes_with_the_next_one(
     registry: ModelRegistry, release: Release, kms: FakeKms, clock: Clock
 ) -> None:
-    registry.add(release(1), [Tenant(kms)])
+    registry.add(release(1), [TenantRecipient(kms)])
     models = registry.home / "models" / "tiny"
     for name, age in ((".2.77", 100_000), (".2.78", 100)):
         shutil.copytree(models / "1", models / name)
         os.utime(models / name, (clock.now // 1000 - age,) * 2)
     os.utime(models / "1", (0, 0))
-    registry.add(release(2), [Tenant(kms)])
+    registry.add(release(2), [TenantRecipient(kms)])
     assert sorted(path.name for path in models.iterdir()) == [".2.78", "1", "2"]

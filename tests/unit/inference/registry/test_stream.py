@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inference.registry.refusal import Refused
+from inference.registry.refusal import ModelRefused
 from inference.registry.stream import CHUNK_BYTES, HEADER_BYTES, TAG_BYTES, decrypt, encrypt, sealed_size
 
 KEY, CONTEXT = b"k" * 32, b"model\x1f1\x1fw"
@@ -52,7 +52,7 @@ CUTS: list[tuple[Callable[[bytes], bytes], int]] = [
 
 @pytest.mark.parametrize(("cut", "size"), CUTS)
 def test_cut_swapped_or_longer_files_do_not_open(cut: Callable[[bytes], bytes], size: int) -> None:
-    with pytest.raises(Refused) as refusal:
+    with pytest.raises(ModelRefused) as refusal:
         unseal(cut(seal(TEXT)), size)
     assert refusal.value.code == "sealed"
 
@@ -62,12 +62,12 @@ def test_cut_swapped_or_longer_files_do_not_open(cut: Callable[[bytes], bytes], 
 def test_no_bit_can_change(place: int, bit: int) -> None:
     raw = bytearray(seal(TEXT[:1000]))
     raw[place] ^= 1 << bit
-    with pytest.raises(Refused):
+    with pytest.raises(ModelRefused):
         unseal(bytes(raw), 1000)
 
 
 def test_another_key_or_another_file_does_not_open() -> None:
     raw = seal(TEXT[:100])
     for key, context in ((b"x" * 32, CONTEXT), (KEY, b"model\x1f2\x1fw")):
-        with pytest.raises(Refused):
+        with pytest.raises(ModelRefused):
             unseal(raw, 100, key, context)

@@ -13,7 +13,7 @@ from inference.batching.batch import Batch
 from inference.batching.loop import BatchingEngine
 from inference.batching.sequence import Sequence as Answer
 from inference.engines.torch import TorchEngine, shipped_model
-from inference.ports import FeedTokens, Move, Row
+from inference.ports import LogitsRow, Move, StepInput
 from inference.sampling.sampling import shortlist
 from inference.types import SCHEME, Chunk, FinishReason, GenerationRequest, SamplingParams, Turn
 from inference.watermark.detect import detect
@@ -88,7 +88,7 @@ class Noise:
     def piece(self, token: int) -> bytes:
         return bytes([token])
 
-    def logits(self, feeds: Sequence[FeedTokens]) -> list[Row]:
+    def logits(self, feeds: Sequence[StepInput]) -> list[LogitsRow]:
         import numpy as np
 
         row = np.full(257, -np.inf, dtype=np.float32)
@@ -168,7 +168,7 @@ def test_a_fault_while_drawing_is_the_guilty_requests_alone(monkeypatch: pytest.
     requests = [ask(f"r{n}", "out" if n % 2 else "acme") for n in range(4)]
     before = answers(requests)
 
-    def break_at(row: Row, sampling: SamplingParams) -> tuple[np.ndarray, np.ndarray]:
+    def break_at(row: LogitsRow, sampling: SamplingParams) -> tuple[np.ndarray, np.ndarray]:
         if sampling.seed == 13:
             raise FloatingPointError
         return shortlist(row, sampling)

@@ -8,24 +8,24 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from pipeline.control import feed as control_feed
-from pipeline.control.feed import ControlFeed
+from pipeline.control.feed import ControlTable
 from pipeline.errors import Retryable
 from pipeline.events.control import Organisation
-from pipeline.kafka.reader import Item
+from pipeline.kafka.reader import KafkaRecord
 
 
 class Log:
     """The reader of ``control``: ``written`` is in the log, ``follow`` gets the first ``shown`` of it."""
 
     def __init__(self) -> None:
-        self.written: list[Item] = []
+        self.written: list[KafkaRecord] = []
         self.shown, self.position, self.looks = 0, 0, 0
         self.gone = False
 
     def write(self) -> None:
         at = len(self.written)
         document = Organisation(id=f"o{at}").model_dump_json().encode()
-        self.written.append(Item(at, at, b"", document, ()))
+        self.written.append(KafkaRecord(at, at, b"", document, ()))
 
     async def end(self) -> int:
         self.looks += 1
@@ -34,16 +34,16 @@ class Log:
         await asyncio.sleep(0)
         return len(self.written)
 
-    async def poll(self, limit: int = 1000, wait_ms: int = 200) -> list[Item]:
+    async def poll(self, limit: int = 1000, wait_ms: int = 200) -> list[KafkaRecord]:
         await asyncio.sleep(0.001)
         found = self.written[self.position : self.shown]
         self.position = max(self.position, self.shown)
         return found
 
 
-def play(test: Callable[[ControlFeed, Log], Awaitable[None]]) -> None:
+def play(test: Callable[[ControlTable, Log], Awaitable[None]]) -> None:
     async def job() -> None:
-        feed, log, stop = ControlFeed("127.0.0.1:9"), Log(), asyncio.Event()
+        feed, log, stop = ControlTable("127.0.0.1:9"), Log(), asyncio.Event()
         await feed.close()
         feed._reader = log  # type: ignore[assignment]
         following = asyncio.create_task(feed.follow(stop))
@@ -55,7 +55,7 @@ def play(test: Callable[[ControlFeed, Log], Awaitable[None]]) -> None:
 
 
 def test_what_was_written_before_the_call_has_been_read_after_it() -> None:
-    async def test(feed: ControlFeed, log: Log) -> None:
+    async def test(feed: ControlTable, log: Log) -> None:
         log.write()
         asked = asyncio.create_task(feed.caught_up())
         await asyncio.sleep(0.2)
@@ -68,7 +68,7 @@ def test_what_was_written_before_the_call_has_been_read_after_it() -> None:
 
 
 def test_a_flood_shares_looks_and_none_relies_on_a_look_that_began_before_it() -> None:
-    async def test(feed: ControlFeed, log: Log) -> None:
+    async def test(feed: ControlTable, log: Log) -> None:
         log.write()
         log.shown = 1
         assert all(await asyncio.gather(*(feed.caught_up() for _ in range(500))))
@@ -80,7 +80,7 @@ def test_a_flood_shares_looks_and_none_relies_on_a_look_that_began_before_it() -
 
 
 def test_a_caller_that_goes_away_leaves_the_look_to_the_next() -> None:
-    async def test(feed: ControlFeed, log: Log) -> None:
+    async def test(feed: ControlTable, log: Log) -> None:
         log.write()
         log.shown = 1
         first, second = asyncio.create_task(feed.caught_up()), asyncio.create_task(feed.caught_up())
@@ -95,7 +95,7 @@ def test_a_caller_that_goes_away_leaves_the_look_to_the_next() -> None:
 def test_a_log_that_cannot_be_read_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(control_feed, "_LOOK_S", 0.2)
 
-    async def test(feed: ControlFeed, log: Log) -> None:
+    async def test(feed: ControlTable, log: Log) -> None:
         log.gone = True
         assert not await feed.caught_up()
         log.gone = False

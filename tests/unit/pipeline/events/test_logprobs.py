@@ -30,8 +30,8 @@ def told(piece: bytes) -> TokenLogprob:
     return TokenLogprob(1, -0.5, ((1, -0.5), (2, -1.0)), (piece, piece, b"other"))
 
 
-def answered(asked: Work, said: str) -> generate.Answer:
-    answer = generate.Answer(asked, "a1", "w", lambda field, raw: field.encode() + b"|" + raw, guard_of(asked))
+def answered(asked: Work, said: str) -> generate.AnswerStream:
+    answer = generate.AnswerStream(asked, "a1", "w", lambda field, raw: field.encode() + b"|" + raw, guard_of(asked))
     answer.push(Chunk("q", said, 0, 3, None, 5, 3, logprobs=tuple(map(told, PIECES))), 1)
     answer.push(Chunk("q", "", 3, 0, FinishReason.STOP, 5, 3), 1)
     return answer

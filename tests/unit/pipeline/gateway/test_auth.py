@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.events.control import Control, Deployment, Key, Organisation, Plan, Principal, Tenant
-from pipeline.gateway.auth import Caller, authenticate, bearer, parse_bearer
+from pipeline.gateway.auth import ApiCaller, authenticate, bearer, parse_bearer
 from pipeline.gateway.refusals import Refusal
 from pipeline.keys.vault import FileKeyring, Vault
 
@@ -46,7 +46,7 @@ def site(tmp_path: Path) -> tuple[Control, Vault]:
     return control, Vault(keyring, control)
 
 
-def enter(site: tuple[Control, Vault], header: str | None) -> Caller:
+def enter(site: tuple[Control, Vault], header: str | None) -> ApiCaller:
     return authenticate(*site, header, NOW)
 
 

@@ -21,7 +21,7 @@ from aiohttp import web
 from pipeline.events.control import Control, Plan, Principal, Tenant
 from pipeline.gateway import app as gateway
 from pipeline.gateway import connections, routes
-from pipeline.gateway.auth import Caller
+from pipeline.gateway.auth import ApiCaller
 from pipeline.gateway.connections import Connection
 from pipeline.gateway.metrics import Metrics
 from pipeline.gateway.refusals import Refusal, because
@@ -31,7 +31,7 @@ CANARY = "canary-7f3a"
 KEY = f"sk-sluice-k.{CANARY}"
 PLAN = Plan(id="p", models=("glossary",))
 TENANT = Tenant(id="t", organisation="o", plan="p", data_key="", hpke_public="", hpke_private="")
-CALLER = Caller("k", b"", TENANT, Principal(id="a", tenant="t"), PLAN)
+CALLER = ApiCaller("k", b"", TENANT, Principal(id="a", tenant="t"), PLAN)
 BODY = json.dumps({"model": "glossary", "messages": [{"role": "user", "content": CANARY}]}).encode()
 HEAD = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\n".encode()
 FIT = b"Content-Length: %d\r\n" % len(BODY)
@@ -56,12 +56,12 @@ class Doorless:
     def claimed(self, header: str | None) -> tuple[str, str]:
         return "unknown", ""
 
-    async def caller(self, header: str | None) -> Caller:
+    async def caller(self, header: str | None) -> ApiCaller:
         if header != f"Bearer {KEY}":
             raise because("unknown_key")
         return CALLER
 
-    def open(self, caller: Caller, ask: object) -> None:
+    def open(self, caller: ApiCaller, ask: object) -> None:
         raise because("busy")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from inference.types import Place
+from inference.types import QueuePosition
 from pipeline.events.codec import decode, encode
 from pipeline.events.messages import Response, Work
 from pipeline.gateway.answers import collected
@@ -17,7 +17,7 @@ WORK = Work("g1-0-7", 0, "acme", *NAME[:1], "acme-1", NAME[1], -1, 1)
 
 
 def told(position: int, eta_s: float | None, work: Work = WORK) -> Response:
-    return decode(Response, encode(generate.place(work, "w.1", Place(position, eta_s))))
+    return decode(Response, encode(generate.place(work, "w.1", QueuePosition(position, eta_s))))
 
 
 def room(held: int = 4) -> WaitingRoom:

@@ -19,7 +19,7 @@ from pipeline.events.messages import Completion, Work
 from pipeline.events.records import Sampling, Watermark
 from pipeline.events.wire import Message
 from pipeline.generate import answer as generate
-from pipeline.generate.guard import CANARY_LETTERS, MARKER, Foreign, cleaned, guard_of, withheld_for
+from pipeline.generate.guard import CANARY_LETTERS, MARKER, OtherTenantsCanaries, cleaned, guard_of, withheld_for
 
 
 def finding(rule: str, severity: int = 3, confidence: int = 90, start: int = 0, end: int = 0, turn: int = 0) -> Finding:
@@ -103,8 +103,8 @@ def test_blanks_are_merged_in_order_and_only_what_the_plan_names() -> None:
         finding("pii.PHONE", start=20, end=30),
         finding("injection.whole"),
     ]
-    assert policy.blanks(Plan(id="p", blank=("injection.",)), found) == ((0, 0, 3), (1, 5, 12))
-    assert policy.blanks(Plan(id="p"), found) == ()
+    assert policy.masked_spans(Plan(id="p", blank=("injection.",)), found) == ((0, 0, 3), (1, 5, 12))
+    assert policy.masked_spans(Plan(id="p"), found) == ()
 
 
 def work(**fields: Any) -> Work:
@@ -141,7 +141,7 @@ def test_a_cleaned_prompt_is_within_the_bound_of_the_first() -> None:
 @pytest.mark.parametrize("cut", [1, 7, 12, 20])
 def test_the_answer_ends_as_the_plan_says(output: Any, text: str, result: str, verdict: str | None, cut: int) -> None:
     asked, said = work(output=output), "Mail bo@example.org, please."
-    answer = generate.Answer(asked, "a1", "w", lambda _, raw: raw, guard_of(asked))
+    answer = generate.AnswerStream(asked, "a1", "w", lambda _, raw: raw, guard_of(asked))
     left = b""
     for at, piece in enumerate((said[:cut], said[cut:])):
         answer.push(Chunk("q", piece, at, 1, FinishReason.STOP if at else None, 5, at), 1)
@@ -185,7 +185,7 @@ SYSTEM = (Message("system", RULE), Message("user", "hi"))
 
 def told(asked: Work, said: str, step: int) -> tuple[str, Any]:
     """What left of an answer that comes in pieces of ``step`` characters, and its report."""
-    answer = generate.Answer(asked, "a1", "w", lambda _, raw: raw, guard_of(asked, SYSTEM, TEXTS, CANARY))
+    answer = generate.AnswerStream(asked, "a1", "w", lambda _, raw: raw, guard_of(asked, SYSTEM, TEXTS, CANARY))
     left = b""
     for at in range(0, len(said), step):
         last = FinishReason.STOP if at + step >= len(said) else None
@@ -235,7 +235,7 @@ def test_recitals_end_as_the_plan_says(what: str, field: str, rule: str, step: i
 @pytest.mark.parametrize("act", ["release", "withhold"])
 def test_what_another_tenant_planted_ends_the_answer_whatever_the_plan_says(act: str, step: int) -> None:
     other = CANARY[::-1]
-    foreign = Foreign(ProtectedIndex({"canary": [CANARY, other]}, CANARY_LETTERS), CANARY)
+    foreign = OtherTenantsCanaries(ProtectedIndex({"canary": [CANARY, other]}, CANARY_LETTERS), CANARY)
     asked = work(output=act, verbatim=act, system_prompt="release")
     for said, ends in ((f"Mine is {CANARY}.", False), (f"Theirs is {other.upper()}, I think.", True)):
         guard = guard_of(asked, SYSTEM, foreign=foreign)
@@ -255,11 +255,13 @@ def test_a_short_or_absent_system_prompt_guards_nothing() -> None:
 
 def test_the_report_says_what_was_marked_and_how_a_copy_is_found() -> None:
     asked, account = work(), MarkAccount(epoch=7, marked=40, repeated=2)
-    answer = generate.Answer(asked, "a1", "w", lambda _, raw: raw, guard_of(asked), lambda text: text[:8].encode())
+    answer = generate.AnswerStream(
+        asked, "a1", "w", lambda _, raw: raw, guard_of(asked), lambda text: text[:8].encode()
+    )
     answer.push(Chunk("q", "one two three ", 0, 3, None, 5, 3), 1)
     answer.push(Chunk("q", "", 3, 0, FinishReason.STOP, 5, 3, mark=account), 1)
     completion = decode(Completion, encode(answer.completion(FinishReason.STOP)))
     assert completion.fingerprints == b"one two "
     assert completion.watermark == Watermark(SCHEME, epoch=7, marked=40, repeated=2)
-    plain = generate.Answer(asked, "a1", "w", lambda _, raw: raw, guard_of(asked)).completion(FinishReason.STOP)
+    plain = generate.AnswerStream(asked, "a1", "w", lambda _, raw: raw, guard_of(asked)).completion(FinishReason.STOP)
     assert (plain.fingerprints, plain.watermark) == (b"", None)

@@ -11,7 +11,7 @@ from inference.engines.echo import EchoEngine
 from inference.types import EngineStats, GenerationRequest, Turn
 from pipeline.embedded.supervisor import free_port
 from pipeline.events.messages import Completion
-from pipeline.generate.answer import Usage
+from pipeline.generate.answer import RunUsage
 from pipeline.generate.metrics import ENGINE_METRICS, GPU_METRICS, METRICS, WorkerMetrics
 
 
@@ -43,7 +43,7 @@ def test_every_metric_of_the_tables_is_served() -> None:
         metrics = WorkerMetrics(engine)
         async for _ in engine.submit(GenerationRequest("r", "secret-tenant", (Turn("user", "xyzzy b c"),), 9)):
             pass
-        metrics.observe(Completion("r", "o", "secret-tenant", "finished", "w", "a"), Usage(3, 3, 50, 250))
+        metrics.observe(Completion("r", "o", "secret-tenant", "finished", "w", "a"), RunUsage(3, 3, 50, 250))
         url = f"http://127.0.0.1:{port}/metrics"
         async with metrics.served("127.0.0.1", port), aiohttp.ClientSession() as http, http.get(url) as answer:
             return await answer.text()

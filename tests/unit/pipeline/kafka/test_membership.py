@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.kafka import membership
 from pipeline.kafka import shutdown as kafka_stop
-from pipeline.kafka.membership import Partitions
+from pipeline.kafka.membership import PartitionTasks
 from pipeline.kafka.shutdown import stop_consumer, stop_producer
 
 
@@ -27,7 +27,7 @@ def test_a_cancellation_from_within_has_the_partition_served_anew(monkeypatch: p
         await stop.wait()
 
     async def scene() -> None:
-        partitions = Partitions(serve)
+        partitions = PartitionTasks(serve)
         partitions.keep([7])
         await settled.wait()
         assert not partitions.failed.is_set()
@@ -42,7 +42,7 @@ def test_a_partition_that_breaks_is_told_when_the_worker_closes() -> None:
         raise ValueError("its log broke")
 
     async def scene() -> None:
-        partitions = Partitions(serve)
+        partitions = PartitionTasks(serve)
         partitions.keep([0])
         await partitions.failed.wait()
         with pytest.raises(ValueError, match="its log broke"):

@@ -19,21 +19,21 @@ BOUND = texts.associated_data("g1", "acme", "request", "messages", "r1")
 
 
 def test_every_single_byte_matters() -> None:
-    sealed = texts.seal(KEY, BOUND, TEXT, os.urandom)
+    sealed = texts.encrypt_text(KEY, BOUND, TEXT, os.urandom)
     assert len(sealed) == len(TEXT) + texts.OVERHEAD
-    assert texts.unseal(KEY, BOUND, sealed) == TEXT
+    assert texts.decrypt_text(KEY, BOUND, sealed) == TEXT
     for at in range(len(sealed)):
         altered = bytearray(sealed)
         altered[at] ^= 1
         with pytest.raises(Malformed):
-            texts.unseal(KEY, BOUND, bytes(altered))
+            texts.decrypt_text(KEY, BOUND, bytes(altered))
 
 
 def test_other_requests_and_tenants_cannot_open_it() -> None:
-    sealed = texts.seal(KEY, BOUND, TEXT, os.urandom)
+    sealed = texts.encrypt_text(KEY, BOUND, TEXT, os.urandom)
     for other in (("g1", "acme", "request", "messages", "r2"), ("g1", "beta", "request", "messages", "r1")):
         with pytest.raises(Malformed):
-            texts.unseal(KEY, texts.associated_data(*other), sealed)
+            texts.decrypt_text(KEY, texts.associated_data(*other), sealed)
 
 
 def test_a_direct_producer_needs_the_public_key_only(tmp_path: Path) -> None:
@@ -44,7 +44,7 @@ def test_a_direct_producer_needs_the_public_key_only(tmp_path: Path) -> None:
     control.apply(1, Tenant(id="acme", organisation="acme", plan="free", **keys))
     content_key = os.urandom(32)
     wrap = texts.wrap_content_key(base64.b64decode(keys["hpke_public"]), content_key)
-    sealed = texts.seal(content_key, BOUND, TEXT, os.urandom)
+    sealed = texts.encrypt_text(content_key, BOUND, TEXT, os.urandom)
     vault = Vault(kms, control)
     assert vault.unseal("acme", "request", "messages", "r1", sealed, wrap) == TEXT
     with pytest.raises(Malformed):

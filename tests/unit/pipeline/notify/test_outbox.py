@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pipeline.events.codec import decode, encode
 from pipeline.events.messages import Alert, Delivery
 from pipeline.notify import outbox as notify
-from pipeline.notify.outbox import Answer, Outbox, Schedule
+from pipeline.notify.outbox import Outbox, Schedule, WebhookReply
 
 T0 = 1_760_000_000_000
 SCHEDULE = Schedule()
@@ -26,7 +26,7 @@ def test_an_alert_is_retried_on_schedule_until_it_is_dead() -> None:
     outbox.add(7, alert(1))
     for attempt in range(1, SCHEDULE.attempts + 1):
         (held,) = outbox.due(now, set())
-        record = notify.decide(held, Answer(500), now, "target", SCHEDULE)
+        record = notify.decide(held, WebhookReply(500), now, "target", SCHEDULE)
         assert (record.attempt, record.http_status) == (attempt, 500)
         outbox.apply(record)
         if record.status == "retry":
@@ -45,17 +45,17 @@ def test_an_alert_is_retried_on_schedule_until_it_is_dead() -> None:
 @pytest.mark.parametrize(
     ("answer", "status"),
     [
-        (Answer(200), "delivered"),
-        (Answer(204), "delivered"),
-        (Answer(0), "retry"),
-        (Answer(199), "retry"),
-        (Answer(302), "retry"),
-        (Answer(404), "retry"),
-        (Answer(410), "dead"),
-        (Answer(503), "retry"),
+        (WebhookReply(200), "delivered"),
+        (WebhookReply(204), "delivered"),
+        (WebhookReply(0), "retry"),
+        (WebhookReply(199), "retry"),
+        (WebhookReply(302), "retry"),
+        (WebhookReply(404), "retry"),
+        (WebhookReply(410), "dead"),
+        (WebhookReply(503), "retry"),
     ],
 )
-def test_only_2xx_is_delivered_and_only_gone_ends_it_early(answer: Answer, status: str) -> None:
+def test_only_2xx_is_delivered_and_only_gone_ends_it_early(answer: WebhookReply, status: str) -> None:
     held = Outbox().add(0, alert(1))
     assert held is not None
     assert notify.decide(held, answer, T0, "target", SCHEDULE).status == status
@@ -64,9 +64,9 @@ def test_only_2xx_is_delivered_and_only_gone_ends_it_early(answer: Answer, statu
 def test_retry_after_is_honoured_up_to_the_cap() -> None:
     held = Outbox().add(0, alert(1))
     assert held is not None
-    assert notify.decide(held, Answer(429, 60_000), T0, "t", SCHEDULE).next_time == T0 + 60_000
-    assert notify.decide(held, Answer(429, 10**12), T0, "t", SCHEDULE).next_time == T0 + SCHEDULE.cap_ms
-    assert notify.decide(held, Answer(429, 1), T0, "t", SCHEDULE).next_time >= T0 + SCHEDULE.base_ms
+    assert notify.decide(held, WebhookReply(429, 60_000), T0, "t", SCHEDULE).next_time == T0 + 60_000
+    assert notify.decide(held, WebhookReply(429, 10**12), T0, "t", SCHEDULE).next_time == T0 + SCHEDULE.cap_ms
+    assert notify.decide(held, WebhookReply(429, 1), T0, "t", SCHEDULE).next_time >= T0 + SCHEDULE.base_ms
 
 
 def test_repeats_in_alerts_are_taken_once() -> None:
@@ -74,7 +74,7 @@ def test_repeats_in_alerts_are_taken_once() -> None:
     held = outbox.add(0, alert(1))
     assert held is not None
     assert outbox.add(1, alert(1)) is None
-    outbox.apply(notify.decide(held, Answer(200), T0, "t", SCHEDULE))
+    outbox.apply(notify.decide(held, WebhookReply(200), T0, "t", SCHEDULE))
     assert outbox.add(2, alert(1)) is None
 
 
@@ -93,7 +93,7 @@ def test_a_retry_does_not_stand_before_what_never_was_tried() -> None:
     first, second = outbox.add(0, alert(0)), outbox.add(1, alert(1))
     assert first is not None
     assert second is not None
-    outbox.apply(notify.decide(first, Answer(500), T0, "t", SCHEDULE))
+    outbox.apply(notify.decide(first, WebhookReply(500), T0, "t", SCHEDULE))
     assert outbox.due(T0 + notify.HOUR_MS, set()) == [second]
 
 
@@ -124,7 +124,7 @@ def test_the_outbox_is_a_fold_of_alerts_and_deliveries(drawn: list[tuple[int, in
     for n, (_, status, wait) in enumerate(drawn):
         now += wait
         for held in live.due(now, set()):
-            record = notify.decide(held, Answer(status), now, "target", SCHEDULE)
+            record = notify.decide(held, WebhookReply(status), now, "target", SCHEDULE)
             if n < crash:  # later records were never written
                 deliveries.append(encode(record))
                 live.apply(record)

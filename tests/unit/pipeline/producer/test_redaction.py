@@ -46,7 +46,7 @@ class Recorder(Producer):
         request, value = self.records[-1]
         sealed = msgspec.json.decode(value, type=InferenceBody).sealed
         bound = texts.associated_data("g1", "acme-t", "request", "messages", request)
-        found: list[dict[str, str]] = msgspec.json.decode(texts.unseal(self._content_key, bound, sealed))
+        found: list[dict[str, str]] = msgspec.json.decode(texts.decrypt_text(self._content_key, bound, sealed))
         return found
 
 

@@ -35,7 +35,7 @@ def test_published_records_are_genuine_and_fit_the_schema(signed: dict[str, Any]
     if envelope.kind == "inference":
         content_key = texts.unwrap_content_key(made.PRIVATE, envelope.wrap)
         bound = texts.associated_data("g1", "acme", "request", "messages", envelope.request)
-        text = texts.unseal(content_key, bound, wire.decode_inference(value).sealed)
+        text = texts.decrypt_text(content_key, bound, wire.decode_inference(value).sealed)
         assert wire.decode_messages(text) == made.MESSAGES
         assert text.decode() == PUBLISHED["sealed"]["text"]
     else:

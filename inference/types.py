@@ -219,7 +219,7 @@ class InferenceEngine(Protocol):
         True if the request was known and not finished.
         """
 
-    async def place(self, request_id: str) -> QueuePosition | None:
+    async def queue_position(self, request_id: str) -> QueuePosition | None:
         """Where a request stands in the queue; None where it is not here (any more)."""
 
     async def drain(self) -> None:

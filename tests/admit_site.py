@@ -8,12 +8,12 @@ from typing import Any
 
 from detectors.base import Screened, Transcript
 from pipeline.admit.partition import AdmitContext, AdmitPartition
-from pipeline.control.feed import ControlTable
+from pipeline.control.table import ControlTable
 from pipeline.events.chain import ChainReader
 from pipeline.events.codec import decode_log, encode
 from pipeline.events.messages import Completion
 from pipeline.events.records import Decision, LogRecord, Outcome
-from pipeline.kafka.marks import CommittedOffsets
+from pipeline.kafka.committed import CommittedOffsets
 from pipeline.kafka.offsets import Offsets
 from pipeline.kafka.reader import PartitionReader
 from pipeline.kafka.writer import Publisher
@@ -52,7 +52,7 @@ class Writers:
         await self.feed.close()
 
     def start(self) -> AdmitPartition:
-        rim = AdmitContext(
+        context = AdmitContext(
             self.deployment.bootstrap,
             self.feed,
             Vault(self.deployment.keyring, self.feed.control),
@@ -62,7 +62,7 @@ class Writers:
             self.marks,
             self.snapshot_every,
         )
-        worker = AdmitPartition(rim, 0)
+        worker = AdmitPartition(context, 0)
         self.workers.append(worker)
         self.tasks.append(asyncio.create_task(worker.run(self.stop)))
         return worker

@@ -14,8 +14,8 @@ import msgspec
 
 from pipeline.config import cache
 from pipeline.control import topics as topic_admin
-from pipeline.control.feed import ControlTable
 from pipeline.control.registry import Registry, read_policies
+from pipeline.control.table import ControlTable
 from pipeline.embedded.broker import EmbeddedBroker
 from pipeline.embedded.broker_config import BrokerSettings
 from pipeline.embedded.supervisor import Supervisor, free_port
@@ -63,7 +63,7 @@ class Deployment:
         now or ``at`` (Unix ms)."""
         key, secret = self.keys[key or tenant].removeprefix("sk-sluice-").split(".")
         messages = msgspec.json.encode([{"role": "user", "content": prompt}])
-        sealed = self.vault.seal(tenant, "request", "messages", name, messages)
+        sealed = self.vault.encrypt(tenant, "request", "messages", name, messages)
         body = wire.InferenceBody(**{"model": "echo", "max_tokens": 16, "sealed": sealed, **fields})  # type: ignore[arg-type]
         value = msgspec.json.encode(body)
         headers = wire.sign(

@@ -13,12 +13,12 @@ import numpy as np
 from inference.batching.blocks import BlockPool
 from inference.batching.fairness import effective_weight
 from inference.batching.isolate import Outcome, compute
-from inference.batching.pace import StepTimes
 from inference.batching.prefix import PrefixKeys
 from inference.batching.quarantine import Quarantine
 from inference.batching.scheduler import QueueFull, Scheduler
 from inference.batching.sequence import Sequence
 from inference.batching.shortlist import ShortRow, ask, draw_short
+from inference.batching.step_times import StepTimes
 from inference.ports import WHOLE, Forward, LogitsRow, ScheduledTokens, Shortlist, StepInput
 from inference.sampling.sampling import adjusted, choose, logprobs, shortlist, uniform
 from inference.types import Chunk, EngineStats, FinishReason, QueuePosition, TokenLogprob
@@ -117,11 +117,11 @@ class Batch:
         self._pace.step(self._clock() - began)
         return [self._accounted(chunk) for chunk in chunks if chunk is not None]
 
-    def place(self, request_id: str) -> QueuePosition | None:
+    def queue_position(self, request_id: str) -> QueuePosition | None:
         """Where a request stands, None where it is not here."""
         if request_id not in self._sequences:
             return None
-        ahead = self._scheduler.place(request_id)
+        ahead = self._scheduler.queue_position(request_id)
         return QueuePosition(0, 0.0) if ahead is None else QueuePosition(ahead + 1, self._wait_s(ahead))
 
     def stats(self) -> EngineStats:
@@ -147,7 +147,7 @@ class Batch:
     def _refuse_if_late(self, sequence: Sequence) -> Chunk | None:
         """The end of a request whose first token is not to be had before its deadline."""
         deadline = sequence.request.deadline_s
-        ahead = self._scheduler.place(sequence.request.request_id)
+        ahead = self._scheduler.queue_position(sequence.request.request_id)
         if deadline is None or ahead is None:
             return None
         wait = self._wait_s(ahead)

@@ -116,8 +116,8 @@ class BatchingEngine:
         self._leave(ticket)
         return True
 
-    async def place(self, request_id: str) -> QueuePosition | None:
-        """See ``InferenceEngine.place``."""
+    async def queue_position(self, request_id: str) -> QueuePosition | None:
+        """See ``InferenceEngine.queue_position``."""
         loop = asyncio.get_running_loop()
         with self._wake:
             if request_id not in self._open or self._stopping:
@@ -216,7 +216,7 @@ class BatchingEngine:
         ends = [self._batch.join(ticket.sequence) for ticket in joining]
         ends += [self._batch.leave(name) for name in names]
         for name, waiter in asking:
-            _call(waiter[0], _resolve, (waiter[1], self._batch.place(name)))
+            _call(waiter[0], _resolve, (waiter[1], self._batch.queue_position(name)))
         self._publish(chunk for chunk in ends if chunk is not None)
         return not stopping
 

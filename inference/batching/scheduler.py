@@ -162,7 +162,7 @@ class Scheduler:
         self.slots = min(self._most_slots, self.slots + 1)
         self.budget = max(self.slots, min(self._most_budget, self.budget * 2))
 
-    def place(self, request_id: str) -> int | None:
+    def queue_position(self, request_id: str) -> int | None:
         """How many waiting requests go before this one by the counters of now; None where it does not wait."""
         if request_id not in self._jobs or request_id in self._running:
             return None

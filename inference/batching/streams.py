@@ -74,8 +74,8 @@ class StreamEngine(ABC, Generic[R]):
         run.cancel()
         return True
 
-    async def place(self, request_id: str) -> QueuePosition | None:
-        """See ``InferenceEngine.place``; nothing waits here."""
+    async def queue_position(self, request_id: str) -> QueuePosition | None:
+        """See ``InferenceEngine.queue_position``; nothing waits here."""
         return QueuePosition(0, 0.0) if request_id in self._open else None
 
     async def drain(self) -> None:

@@ -115,10 +115,10 @@ class VersionedEngine:
         """See ``InferenceEngine.cancel``."""
         return any(engine.cancel(request_id) for engine in self._engines.values())
 
-    async def place(self, request_id: str) -> QueuePosition | None:
-        """See ``InferenceEngine.place``."""
+    async def queue_position(self, request_id: str) -> QueuePosition | None:
+        """See ``InferenceEngine.queue_position``."""
         for engine in list(self._engines.values()):
-            place = await engine.place(request_id)
+            place = await engine.queue_position(request_id)
             if place is not None:
                 return place
         return None

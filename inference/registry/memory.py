@@ -37,7 +37,7 @@ class ImmutableBytes:
         while piece:
             piece = piece[os.write(self._descriptor, piece) :]
 
-    def seal(self) -> None:
+    def freeze(self) -> None:
         """No byte changes from here on."""
         if self._memory:
             seals = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL

@@ -147,5 +147,5 @@ def copy_exactly(name: str, size: int, pieces: Iterator[memoryview], into: Immut
         into.write(piece)
     if into.size != size:
         raise ModelRefused("altered", f"{name}: expected {size} bytes, came {into.size}; fetch the model again")
-    into.seal()
+    into.freeze()
     return Digests(size, wide.hexdigest(), narrow.hexdigest() if sha256 else "")

@@ -21,16 +21,7 @@ import msgspec
 from inference.registry.access import allow_export, read_access
 from inference.registry.atomic import locked, sync_folder, write_atomically
 from inference.registry.dsse import MAX_ENVELOPE_BYTES, Trust, sign
-from inference.registry.events import Act, RegistryEvent
-from inference.registry.holdings import Broken, Held, held_of, require_place
-from inference.registry.keys import SigningKey
-from inference.registry.manifest import ModelManifest, check_id
-from inference.registry.opening import Freshness, OpenModel, open_model, read_manifest
-from inference.registry.recorder import Note, Recorder
-from inference.registry.refusal import ModelRefused
-from inference.registry.revocation import REVOCATION_TYPE, RevocationList, Revoked, extended, open_revocations
-from inference.registry.rollout import check_shares, without
-from inference.registry.sealed import (
+from inference.registry.encrypted import (
     SUFFIX,
     EncryptedFolder,
     read_envelope,
@@ -42,6 +33,15 @@ from inference.registry.sealed import (
     write_envelope,
     write_sealed,
 )
+from inference.registry.events import Act, RegistryEvent
+from inference.registry.holdings import Broken, Held, held_of, require_place
+from inference.registry.keys import SigningKey
+from inference.registry.manifest import ModelManifest, check_id
+from inference.registry.opening import Freshness, OpenModel, open_model, read_manifest
+from inference.registry.recorder import Note, Recorder
+from inference.registry.refusal import ModelRefused
+from inference.registry.revocation import REVOCATION_TYPE, RevocationList, Revoked, extended, open_revocations
+from inference.registry.rollout import check_shares, without
 from inference.registry.source import PlainFolder
 from inference.registry.state import State, begin_state, read_state, write_state
 from inference.registry.wrapping import Holder, Recipient, unwrap_for

@@ -103,8 +103,8 @@ class RemoteEngine(StreamEngine[_RemoteRun]):
         if key:
             self._headers["Authorization"] = f"Bearer {key}"
 
-    async def place(self, request_id: str) -> QueuePosition | None:
-        """See ``InferenceEngine.place``; the queue is the server's and not told."""
+    async def queue_position(self, request_id: str) -> QueuePosition | None:
+        """See ``InferenceEngine.queue_position``; the queue is the server's and not told."""
         return QueuePosition(0, None) if request_id in self._open else None
 
     def _accept(self, request: GenerationRequest) -> _RemoteRun:

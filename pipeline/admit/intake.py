@@ -128,7 +128,7 @@ class RequestReader:
         if body is None or envelope is None or caller is None:
             return
         try:
-            draft.text = self._vault.unseal(
+            draft.text = self._vault.decrypt(
                 caller.tenant.id, "request", "messages", envelope.request, body.sealed, envelope.wrap
             )
         except Malformed:

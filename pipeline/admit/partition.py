@@ -23,13 +23,13 @@ from pipeline.admit.history import History
 from pipeline.admit.intake import Intake, Raw, RequestReader
 from pipeline.admit.request_queue import RequestQueue, Screen, clock
 from pipeline.admit.step import Step, decide_batch
-from pipeline.control.feed import ControlTable
+from pipeline.control.table import ControlTable
 from pipeline.errors import Retryable
 from pipeline.events import emission
 from pipeline.events.ids import GRACE_MS
 from pipeline.events.records import Decision, LogRecord, Outcome
+from pipeline.kafka.committed import CommittedOffsets
 from pipeline.kafka.inbox import CAPACITY, DelayedWakeup, Inbox
-from pipeline.kafka.marks import CommittedOffsets
 from pipeline.kafka.offsets import Offsets
 from pipeline.kafka.reader import PartitionReader
 from pipeline.kafka.writer import Publisher
@@ -59,14 +59,16 @@ class AdmitContext:
 class AdmitPartition:
     """The single writer of one partition's history, as long as nobody else is."""
 
-    def __init__(self, rim: AdmitContext, partition: int) -> None:
-        self._rim, self._partition = rim, partition
-        self._history = History(rim.bootstrap, partition, rim.offsets, rim.publisher)
+    def __init__(self, context: AdmitContext, partition: int) -> None:
+        self._context, self._partition = context, partition
+        self._history = History(context.bootstrap, partition, context.offsets, context.publisher)
         self._arrived = asyncio.Event()
-        door = RequestReader(rim.feed.control, rim.vault, partition)
-        self._requests = RequestQueue(rim.bootstrap, partition, rim.offsets, door, rim.screen, self._arrived)
+        door = RequestReader(context.feed.control, context.vault, partition)
+        self._requests = RequestQueue(
+            context.bootstrap, partition, context.offsets, door, context.screen, self._arrived
+        )
         late = DelayedWakeup(self._arrived, _GATHER_S)
-        self._reports = Inbox(PartitionReader(rim.bootstrap, "completions", partition, rim.offsets), late)
+        self._reports = Inbox(PartitionReader(context.bootstrap, "completions", partition, context.offsets), late)
         self._owed: list[LogRecord] = []
         """Written, and what follows is not under way yet."""
         self._acting: asyncio.Task[None] | None = None
@@ -85,7 +87,7 @@ class AdmitPartition:
                     await asyncio.wait_for(self._arrived.wait(), 0.1)
                 self._arrived.clear()
                 await self._insist(self._turn, stop)
-            if self._history.since_snapshot > self._rim.snapshot_every // 20:
+            if self._history.since_snapshot > self._context.snapshot_every // 20:
                 await self._snapshot()
             await self._acted_on()
             await self._commit_mark()
@@ -106,7 +108,7 @@ class AdmitPartition:
                 await asyncio.sleep(_PAUSE_S)
 
     async def _take_over(self) -> None:
-        self._mark = self._acted = await self._rim.marks.get(self._partition)
+        self._mark = self._acted = await self._context.marks.get(self._partition)
         self._owed.clear()
 
         def seen(record: LogRecord) -> None:
@@ -115,8 +117,8 @@ class AdmitPartition:
 
         await self._history.restore(seen)
         ledger = self._history.ledger
-        while self._rim.feed.control.version < ledger.marks["control"]:
-            await self._rim.feed.refresh()
+        while self._context.feed.control.version < ledger.marks["control"]:
+            await self._context.feed.refresh()
             await asyncio.sleep(0.05)
         await self._act(())
         await self._requests.start(ledger.marks["requests"])
@@ -146,7 +148,7 @@ class AdmitPartition:
         self._wrote = True
         self._reports.drop(step.reports)
         await self._act(step.records, self._requests.take(step.intakes))
-        if self._history.since_snapshot >= self._rim.snapshot_every:
+        if self._history.since_snapshot >= self._context.snapshot_every:
             await self._snapshot()
         if self._requests.waiting or step.full:
             self._arrived.set()
@@ -173,7 +175,7 @@ class AdmitPartition:
 
     def _decide(self, drained: bool) -> Step:
         reports = [Raw(i.offset, i.time, i.value, ()) for i in self._reports.peek(CAPACITY)]
-        ledger, control = self._history.ledger, self._rim.feed.control
+        ledger, control = self._history.ledger, self._context.feed.control
         return decide_batch(ledger, control, self._partition, reports, self._requests.pending, clock(), drained)
 
     async def _act(self, records: Sequence[LogRecord], intakes: dict[int, Intake] | None = None) -> None:
@@ -198,7 +200,7 @@ class AdmitPartition:
         """Until it is acknowledged; from then on the mark may pass over everything before ``upto``."""
         while emissions:
             try:
-                await self._rim.publisher.send_all([(*e, ()) for e in emissions])
+                await self._context.publisher.send_all([(*e, ()) for e in emissions])
                 break
             except Retryable as error:
                 _log.warning("admit[%d]: %d actions to send again: %s", self._partition, len(emissions), error)
@@ -211,13 +213,13 @@ class AdmitPartition:
             if dispatch.needs_body(record) and not self._to_run(record):
                 return []
             sent = dispatch.after_decision(
-                record, self._partition, self._rim.feed.control, intakes.get(record.facts.offset)
+                record, self._partition, self._context.feed.control, intakes.get(record.facts.offset)
             )
             if record.facts.fault == "malformed" and raw is not None:
                 sent.append(dispatch.dead_letter(raw, self._partition, record.facts.fault))
             return sent
         if isinstance(record, Outcome):
-            return dispatch.after_outcome(record, self._rim.feed.control.require_deployment().partitions)
+            return dispatch.after_outcome(record, self._context.feed.control.require_deployment().partitions)
         return []
 
     def _to_run(self, decision: Decision) -> bool:
@@ -232,5 +234,5 @@ class AdmitPartition:
 
     async def _commit_mark(self) -> None:
         if self._acted > self._mark:
-            await self._rim.marks.set(self._partition, self._acted)
+            await self._context.marks.set(self._partition, self._acted)
             self._mark = self._acted

@@ -15,8 +15,8 @@ async def admit(settings: Settings, stop: asyncio.Event, assign: Assign = ()) ->
     from pipeline.admit.screener import Screener
 
     bootstrap, opened = settings.kafka.bootstrap, opened_of(settings.kafka.bootstrap, "sluice-admit", "requests")
-    async with Screener() as screener, control_of(settings) as feed, opened as rim_parts:
+    async with Screener() as screener, control_of(settings) as feed, opened as opened_parts:
         vault = Vault(FileKeyring(settings.keys.keyring), feed.control)
-        rim = AdmitContext(bootstrap, feed, vault, screener.screen, *rim_parts, settings.admit.snapshot_every)
+        context = AdmitContext(bootstrap, feed, vault, screener.screen, *opened_parts, settings.admit.snapshot_every)
         group = ConsumerGroup(bootstrap, "sluice-admit-workers", "requests", settings.kafka.instance)
-        await share(group, lambda p, s: AdmitPartition(rim, p).run(s), stop, assign)
+        await share(group, lambda p, s: AdmitPartition(context, p).run(s), stop, assign)

@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from inference.registry.encrypted import source_of
 from inference.registry.holdings import Broken, Held
 from inference.registry.keys import ECDSA, MANIFEST_ALGORITHMS, SigningKey, read_signing_keys, write_private
 from inference.registry.manifest import ModelManifest, Parent
@@ -20,7 +21,6 @@ from inference.registry.opening import Freshness, OpenModel, open_model, read_ma
 from inference.registry.refusal import ModelRefused
 from inference.registry.release import SHIPPED, sign_folder
 from inference.registry.rollout import WHOLE, shares_of
-from inference.registry.sealed import source_of
 from inference.registry.source import PlainFolder
 from inference.registry.wrapping import Recipient, TenantRecipient, Worker, WorkerAddress, create_worker
 from pipeline import terminal, wiring

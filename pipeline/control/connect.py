@@ -9,10 +9,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 from pipeline.config import Settings
 from pipeline.control import topics as topic_admin
-from pipeline.control.feed import ControlTable
+from pipeline.control.table import ControlTable
 from pipeline.errors import Retryable
 from pipeline.events import plans
-from pipeline.kafka.marks import CommittedOffsets
+from pipeline.kafka.committed import CommittedOffsets
 from pipeline.kafka.offsets import Offsets
 from pipeline.kafka.writer import Publisher
 

@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from pipeline.control import topics as topic_admin
-from pipeline.control.feed import ControlTable
+from pipeline.control.table import ControlTable
 from pipeline.errors import ConfigError, Malformed
 from pipeline.events.codec import encode
 from pipeline.events.control import (

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from pipeline import wiring
 from pipeline.config import Settings
-from pipeline.control.feed import ControlTable
+from pipeline.control.table import ControlTable
 from pipeline.events.chain import ChainReader
 from pipeline.events.codec import decode_log
 from pipeline.events.records import Decision, Outcome

@@ -9,9 +9,9 @@ import msgspec
 
 from pipeline.events import logprobs as readout
 from pipeline.events.messages import Response
-from pipeline.gateway.door import PendingRequest
 from pipeline.gateway.refusals import Refusal
 from pipeline.gateway.replies import Reply
+from pipeline.gateway.state import PendingRequest
 
 DONE = b"data: [DONE]\n\n"
 KEEP_ALIVE = b": keep-alive\n\n"

@@ -13,13 +13,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import uvloop
 from aiohttp import HttpVersion11, web
 
-from pipeline.control.feed import ControlTable
+from pipeline.control.table import ControlTable
 from pipeline.errors import ConfigError
 from pipeline.gateway import routes
 from pipeline.gateway.connections import SERVER, Connection, answer, ceiling, unexpected
-from pipeline.gateway.door import GatewayState
 from pipeline.gateway.refusals import Refusal
 from pipeline.gateway.settings import GatewaySettings
+from pipeline.gateway.state import GatewayState
 from pipeline.keys.vault import FileKeyring, Kms, Vault
 
 log = logging.getLogger(__name__)

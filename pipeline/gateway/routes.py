@@ -15,9 +15,9 @@ from pipeline.events.wire import MAX_VALUE_BYTES, SKEW_MS
 from pipeline.gateway.answers import KEEP_ALIVE, ChatShape, SimpleShape, collected, error_event
 from pipeline.gateway.auth import ApiCaller
 from pipeline.gateway.connections import encoded, no_http
-from pipeline.gateway.door import GatewayState, PendingRequest, named
 from pipeline.gateway.refusals import Refusal, because, invalid, no_answer
 from pipeline.gateway.replies import Reply
+from pipeline.gateway.state import GatewayState, PendingRequest, named
 from pipeline.gateway.translate import TranslatedRequest, read_chat, read_simple, too_large
 from pipeline.gateway.writer import now_ms
 
@@ -80,7 +80,7 @@ async def held_request(request: web.Request) -> web.Response:
     fault = reply.fault() if reply else None
     if fault is not None:
         raise fault
-    answer = collected(door.room.client_request(name) if reply else asked, reply, door.room.place(name))
+    answer = collected(door.room.client_request(name) if reply else asked, reply, door.room.queue_position(name))
     return web.json_response(answer, status=202 if answer["result"] == "open" else 200)
 
 

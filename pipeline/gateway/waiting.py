@@ -127,7 +127,7 @@ class WaitingRoom:
             for bell in self._bells.get(known, ()):
                 bell.set()
 
-    def place(self, name: Name) -> Response | None:
+    def queue_position(self, name: Name) -> Response | None:
         """Where a request stands in a worker's queue; None where it runs, has ended, or nothing was told."""
         return self._places.get(name)
 

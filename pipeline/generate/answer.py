@@ -219,7 +219,7 @@ def end(work: Work, completion: Completion, written: bytes, told: bytes = b"") -
     )
 
 
-def place(work: Work, attempt: str, found: QueuePosition) -> Response:
+def position_response(work: Work, attempt: str, found: QueuePosition) -> Response:
     """Where a request stands that has not begun to run."""
     return Response(
         request=work.request,

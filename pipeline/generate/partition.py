@@ -20,7 +20,7 @@ import msgspec
 
 from inference.bounds import MAX_DEADLINE_S
 from inference.types import EngineClosed, FinishReason, GenerationRequest, InferenceEngine, QueuePosition
-from pipeline.control.feed import ControlTable
+from pipeline.control.table import ControlTable
 from pipeline.errors import Malformed, Retryable
 from pipeline.events.codec import decode, encode
 from pipeline.events.emission import Emission, lane_partition
@@ -30,8 +30,8 @@ from pipeline.events.wire import Message, decode_messages
 from pipeline.generate import answer as generate
 from pipeline.generate.progress import Progress
 from pipeline.generate.sender import Sender
+from pipeline.kafka.committed import CommittedOffsets
 from pipeline.kafka.inbox import Inbox
-from pipeline.kafka.marks import CommittedOffsets
 from pipeline.kafka.offsets import Offsets
 from pipeline.kafka.reader import KafkaRecord, PartitionReader
 from pipeline.keys.vault import Vault
@@ -87,10 +87,12 @@ class GenerateContext:
 class GeneratePartition:
     """Runs the work of one partition, each request once per life of this object."""
 
-    def __init__(self, rim: GenerateContext, partition: int) -> None:
-        self._rim, self._partition = rim, partition
+    def __init__(self, context: GenerateContext, partition: int) -> None:
+        self._context, self._partition = context, partition
         self._arrived = asyncio.Event()
-        self._inbox = Inbox(PartitionReader(rim.bootstrap, rim.topic, partition, rim.offsets), self._arrived, 256)
+        self._inbox = Inbox(
+            PartitionReader(context.bootstrap, context.topic, partition, context.offsets), self._arrived, 256
+        )
         self._progress = Progress()
         self._known: dict[str, int] = {}
         self._cancelled: dict[str, int] = {}
@@ -123,7 +125,7 @@ class GeneratePartition:
     async def _start(self, stop: asyncio.Event) -> None:
         while not stop.is_set():
             try:
-                mark, note = await self._rim.marks.get_with_note(self._partition)
+                mark, note = await self._context.marks.get_with_note(self._partition)
                 reader = self._inbox.reader
                 self._progress = Progress.load(max(mark, await reader.begin()), note)
                 await reader.start(self._progress.low)
@@ -144,13 +146,13 @@ class GeneratePartition:
             self._progress.finish(item.offset)
             return
         now = _clock()
-        if self._rim.pool and work.tenant != self._rim.pool:
-            place = (self._rim.topic, self._partition, item.offset)
+        if self._context.pool and work.tenant != self._context.pool:
+            place = (self._context.topic, self._partition, item.offset)
             _log.error("%s[%d]: passed over %d, which is another tenant's", *place)
             self._progress.finish(item.offset)
         elif work.cancel:
             self._cancelled[work.request] = now + 600_000
-            self._rim.engine.cancel(work.request)
+            self._context.engine.cancel(work.request)
             self._progress.finish(item.offset)
         elif work.request in self._known or work.deadline <= now:
             self._progress.finish(item.offset)
@@ -158,64 +160,66 @@ class GeneratePartition:
             self._known[work.request] = work.deadline
             while not stop.is_set():
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._rim.slots.acquire(), 0.5)
+                    await asyncio.wait_for(self._context.slots.acquire(), 0.5)
                     run = asyncio.create_task(self._run(item.offset, work))
                     self._runs.add(run)
                     run.add_done_callback(self._runs.discard)
                     return
 
     async def _run(self, offset: int, work: Work) -> None:
-        rim = self._rim
-        rim.attempts += 1
-        attempt = f"{rim.worker}.{rim.attempts}"
+        context = self._context
+        context.attempts += 1
+        attempt = f"{context.worker}.{context.attempts}"
         try:
             try:
                 completion, rest, told = await self._generate(work, attempt)
             except Exception as fault:
                 # ours, not the caller's; its text may quote the prompt, and the caller waits for an answer
                 _log.error("generate: %s met a fault of this worker: %s", work.request, type(fault).__name__)
-                completion, rest, told = generate.failed(work, attempt, rim.worker), None, b""
+                completion, rest, told = generate.failed(work, attempt, context.worker), None, b""
             written = encode(completion)
-            await self._rim.reports.written(
+            await self._context.reports.written(
                 Emission("completions", work.partition, work.organisation.encode(), written)
             )
             if rest is not None:
-                self._rim.sender.put(self._response(work, rest))
+                self._context.sender.put(self._response(work, rest))
             if _clock() < work.deadline + GRACE_MS:
                 # later it may have expired already, and admit is the one to say so
-                self._rim.sender.put(self._response(work, generate.end(work, completion, written, told)))
+                self._context.sender.put(self._response(work, generate.end(work, completion, written, told)))
             event = generate.finding(work, completion, _clock())
             if event is not None:
-                self._rim.sender.put(Emission("findings", work.partition, work.organisation.encode(), event))
+                self._context.sender.put(Emission("findings", work.partition, work.organisation.encode(), event))
             self._progress.finish(offset)
         finally:
-            self._rim.slots.release()
+            self._context.slots.release()
 
     async def _generate(self, work: Work, attempt: str) -> tuple[Completion, Response | None, bytes]:
         """The report, the text that has not left yet and goes with the end, and the sealed log-probabilities."""
-        rim = self._rim
+        context = self._context
         try:
             messages = await self._open(work)
             request = generate.generation(work, messages)
-            if request.adapter and rim.adapted is not None:
-                request = await rim.adapted(request)
+            if request.adapter and context.adapted is not None:
+                request = await context.adapted(request)
             left_s = (work.deadline - _clock()) / 1000
             request = dataclasses.replace(request, deadline_s=min(MAX_DEADLINE_S, max(0.0, left_s)))
         except Malformed as error:
             _log.error("generate: %s cannot be run: %s", work.request, error)
-            return generate.failed(work, attempt, rim.worker), None, b""
+            return generate.failed(work, attempt, context.worker), None, b""
 
         def seal(name: str, raw: bytes) -> bytes:
-            return rim.vault.seal(work.tenant, "response", name, work.client_request, raw)
+            return context.vault.encrypt(work.tenant, "response", name, work.client_request, raw)
 
-        answer = generate.AnswerStream(work, attempt, rim.worker, seal, rim.guard(work, messages), rim.trace)
+        answer = generate.AnswerStream(
+            work, attempt, context.worker, seal, context.guard(work, messages), context.trace
+        )
         self._waiting[work.request] = (work, attempt, None)
         try:
             finish = await self._stream(work, request, answer)
         finally:
             self._waiting.pop(work.request, None)
         completion = msgspec.structs.replace(answer.completion(finish), adapter=request.adapter)
-        rim.observe(completion, answer.usage)
+        context.observe(completion, answer.usage)
         return completion, answer.take(), answer.readout()
 
     async def _stream(
@@ -230,13 +234,13 @@ class GeneratePartition:
         began, finish = _clock(), None
         try:
             async with asyncio.timeout(max(0.0, (work.deadline - began) / 1000)):
-                async with contextlib.aclosing(self._rim.engine.submit(request)) as chunks:  # type: ignore[type-var]
+                async with contextlib.aclosing(self._context.engine.submit(request)) as chunks:  # type: ignore[type-var]
                     if work.request in self._cancelled:
                         return FinishReason.CANCELLED
                     async for chunk in chunks:
                         self._waiting.pop(work.request, None)
                         if answer.push(chunk, _clock() - began):
-                            self._rim.sender.put_late(gathered)
+                            self._context.sender.put_late(gathered)
                         finish = chunk.finish
                         if answer.withheld:
                             return FinishReason.CANCELLED
@@ -247,14 +251,14 @@ class GeneratePartition:
         return finish
 
     async def _open(self, work: Work) -> tuple[Message, ...]:
-        if work.tenant not in self._rim.feed.control.tenants:
-            await self._rim.feed.refresh()
+        if work.tenant not in self._context.feed.control.tenants:
+            await self._context.feed.refresh()
         return decode_messages(
-            self._rim.vault.unseal(work.tenant, "request", "messages", work.client_request, work.sealed, work.wrap)
+            self._context.vault.decrypt(work.tenant, "request", "messages", work.client_request, work.sealed, work.wrap)
         )
 
     def _response(self, work: Work, response: Response) -> Emission:
-        where = lane_partition(work.lane, self._rim.feed.control.require_deployment().partitions)
+        where = lane_partition(work.lane, self._context.feed.control.require_deployment().partitions)
         return Emission("responses", where, work.request.encode(), encode(response))
 
     async def _keep_mark(self) -> None:
@@ -274,18 +278,18 @@ class GeneratePartition:
         while True:
             await asyncio.sleep(_PLACES_S)
             for request in list(self._waiting)[:_PLACES]:
-                found = await self._rim.engine.place(request)
+                found = await self._context.engine.queue_position(request)
                 held = self._waiting.pop(request, None)
                 if held is None:
                     continue
                 work, attempt, told = held
                 self._waiting[request] = (work, attempt, found)
                 if found is not None and found.position and found != told:
-                    self._rim.sender.put(self._response(work, generate.place(work, attempt, found)))
+                    self._context.sender.put(self._response(work, generate.position_response(work, attempt, found)))
 
     async def _set_mark(self) -> None:
         if self._progress.changed:
-            await self._rim.marks.set(self._partition, self._progress.low, self._progress.dump())
+            await self._context.marks.set(self._partition, self._progress.low, self._progress.dump())
             self._progress.changed = False
 
 

@@ -52,15 +52,15 @@ async def generate(settings: Settings, stop: asyncio.Event, assign: Assign = ())
         reports.start()
         worker = f"{socket.gethostname()}-{os.getpid()}-{int(time.time())}"
         metrics = WorkerMetrics(engine, find_nvml())
-        rim = GenerateContext(
+        context = GenerateContext(
             bootstrap, worker, engine, feed, vault, sender, reports, offsets, marks, guard, trace, pool
         )
-        rim.adapted, rim.observe = engines.adapting(engine), metrics.observe
+        context.adapted, context.observe = engines.adapting(engine), metrics.observe
         group = ConsumerGroup(bootstrap, f"sluice-generate-workers{suffix}", topic, settings.kafka.instance)
         acts = ModelActs(settings.models.home, publisher, feed.control.require_deployment().partitions)
         beside = [asyncio.create_task(acts.follow(ended)), asyncio.create_task(engines.follow(engine, ended))]
         async with metrics.served(settings.generate.metrics_host, settings.generate.metrics_port):
-            await share(group, lambda p, s: GeneratePartition(rim, p).run(s), stop, assign)
+            await share(group, lambda p, s: GeneratePartition(context, p).run(s), stop, assign)
         ended.set()
         await asyncio.gather(*beside)
         await reports.close()

@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from pipeline.errors import ConfigError, Malformed
 from pipeline.events.control import Control
 from pipeline.events.keyed import hmac_sha256
-from pipeline.keys import sealing as texts
+from pipeline.keys import encryption
 
 _CACHE = 4096
 
@@ -161,16 +161,16 @@ class Vault:
         """
         return base64.b32encode(hmac_sha256(self._data_key(tenant), b"sluice/canary/v1"))[:26].decode().lower()
 
-    def seal(self, tenant: str, kind: str, field: str, client_request: str, text: bytes) -> bytes:
+    def encrypt(self, tenant: str, kind: str, field: str, client_request: str, text: bytes) -> bytes:
         """Seal under the tenant's data key."""
-        return texts.encrypt_text(
+        return encryption.encrypt_text(
             self._data_key(tenant),
             self._bind(tenant, kind, field, client_request),
             text,
             self._entropy,
         )
 
-    def unseal(
+    def decrypt(
         self,
         tenant: str,
         kind: str,
@@ -181,10 +181,10 @@ class Vault:
     ) -> bytes:
         """Open a text sealed under the data key, or under the content key in ``wrap``. Raises Malformed."""
         key = self._content_key(tenant, wrap) if wrap else self._data_key(tenant)
-        return texts.decrypt_text(key, self._bind(tenant, kind, field, client_request), sealed)
+        return encryption.decrypt_text(key, self._bind(tenant, kind, field, client_request), sealed)
 
     def _bind(self, tenant: str, kind: str, field: str, client_request: str) -> bytes:
-        return texts.associated_data(self._control.generation, tenant, kind, field, client_request)
+        return encryption.associated_data(self._control.generation, tenant, kind, field, client_request)
 
     def _data_key(self, tenant: str) -> bytes:
         document = self._control.tenants.get(tenant)
@@ -196,7 +196,7 @@ class Vault:
         cached = self._content.get((tenant, wrap))
         if cached is None:
             private = self._open(self._control.tenants[tenant].hpke_private, f"hpke/{tenant}")
-            cached = self._content[(tenant, wrap)] = texts.unwrap_content_key(private, wrap)
+            cached = self._content[(tenant, wrap)] = encryption.unwrap_content_key(private, wrap)
             if len(self._content) > _CACHE:
                 self._content.popitem(last=False)
         return cached

@@ -15,7 +15,7 @@ from functools import partial
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from pipeline.control.feed import ControlTable
+from pipeline.control.table import ControlTable
 from pipeline.errors import ConfigError, Malformed, Retryable
 from pipeline.events.codec import decode, encode
 from pipeline.events.messages import Alert, Delivery

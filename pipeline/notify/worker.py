@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import KafkaError
 
-from pipeline.control.feed import ControlTable
+from pipeline.control.table import ControlTable
 from pipeline.errors import Retryable
 from pipeline.keys.vault import Vault
 from pipeline.notify.partition import NotifySettings, OutboxContext, PartitionOutbox

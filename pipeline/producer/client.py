@@ -21,7 +21,7 @@ from aiokafka.errors import KafkaError
 from pipeline.errors import ConfigError, Malformed, Retryable
 from pipeline.events import wire
 from pipeline.events.wire import CancelBody, InferenceBody
-from pipeline.keys import sealing as texts
+from pipeline.keys import encryption
 from pipeline.producer.outcomes import NoAnswer, NotConfirmed, Refused, Result, Wire
 from pipeline.producer.redaction import UNCHANGED, Left, Redact, checked, taken_out
 from pipeline.topics import partition_of
@@ -92,7 +92,7 @@ class Producer:
             self.wire = msgspec.convert(await self._get("/v1/wire", {}), Wire)
             # records are signed with the gateway's time, so a wrong local clock does not lock the caller out
             self._ahead_ms = _now_ms() - self.wire.time
-            self._wrap = texts.wrap_content_key(base64.b64decode(self.wire.hpke_public), self._content_key)
+            self._wrap = encryption.wrap_content_key(base64.b64decode(self.wire.hpke_public), self._content_key)
             await self._connect()
         except BaseException:
             await self.close()
@@ -122,8 +122,10 @@ class Producer:
         turns, left = taken_out(_written(messages), self._redact)
         text = _encoded(turns)
         wire.decode_messages(text)
-        bound = texts.associated_data(self.wire.generation, self.wire.tenant, "request", "messages", client_request)
-        sealed = texts.encrypt_text(self._content_key, bound, text, os.urandom)
+        bound = encryption.associated_data(
+            self.wire.generation, self.wire.tenant, "request", "messages", client_request
+        )
+        sealed = encryption.encrypt_text(self._content_key, bound, text, os.urandom)
         chosen = {
             "model": next(iter(self.wire.models), "") if model is None else model,
             "max_tokens": self.wire.max_tokens if max_tokens is None else max_tokens,

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from pipeline.events import wire
 from pipeline.events.wire import CancelBody, InferenceBody, Message
-from pipeline.keys import sealing as texts
+from pipeline.keys import encryption
 from pipeline.topics import partition_of
 
 HERE = Path(__file__).parent
@@ -79,11 +79,11 @@ def schema() -> dict[str, Any]:
 
 def _sealed() -> bytes:
     drawn = {16: SALT, 12: NONCE}
-    return texts.encrypt_text(CONTENT_KEY, _bound(), msgspec.json.encode(MESSAGES), drawn.__getitem__)
+    return encryption.encrypt_text(CONTENT_KEY, _bound(), msgspec.json.encode(MESSAGES), drawn.__getitem__)
 
 
 def _bound() -> bytes:
-    return texts.associated_data("g1", "acme", "request", "messages", REQUEST)
+    return encryption.associated_data("g1", "acme", "request", "messages", REQUEST)
 
 
 def _seal_vector(sealed: bytes) -> dict[str, Any]:

@@ -74,9 +74,9 @@ class OriginQueue:
 class SealPartition:
     """The single writer of one partition of ``audit``, as long as nobody else is."""
 
-    def __init__(self, rim: SealContext, partition: int) -> None:
-        self._rim, self._partition = rim, partition
-        self._log = ChainedLog(rim.bootstrap, "audit", partition, rim.offsets)
+    def __init__(self, context: SealContext, partition: int) -> None:
+        self._context, self._partition = context, partition
+        self._log = ChainedLog(context.bootstrap, "audit", partition, context.offsets)
         self._arrived = asyncio.Event()
         self._stop = asyncio.Event()
         self._sources: list[OriginQueue] = []
@@ -104,20 +104,20 @@ class SealPartition:
         if await self._log.behind():
             return self._take_over
         for topic in SEALED if self._partition == 0 else [t for t in SEALED if t != "control"]:
-            fresh = begin(self._rim.generation, topic, self._partition)
+            fresh = begin(self._context.generation, topic, self._partition)
             tail = tails.get(fresh.origin, [])
             state = resume(fresh, tail)
             if tail:
                 await self._insert_again(resume(fresh, tail[:-1]) if len(tail) > 1 else fresh, tail[-1])
-            reader = PartitionReader(self._rim.bootstrap, topic, self._partition, self._rim.offsets, bulk=True)
-            inbox = Inbox(reader, self._arrived, 4 * self._rim.batch)
+            reader = PartitionReader(self._context.bootstrap, topic, self._partition, self._context.offsets, bulk=True)
+            inbox = Inbox(reader, self._arrived, 4 * self._context.batch)
             self._sources.append(OriginQueue(state, inbox))
             await reader.start(state.position.offset)
             inbox.start()
         return self._turn
 
     async def _turn(self) -> Callable[[], object]:
-        interval_s = self._rim.interval_ms / 1000
+        interval_s = self._context.interval_ms / 1000
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._arrived.wait(), interval_s)
         self._arrived.clear()
@@ -128,7 +128,7 @@ class SealPartition:
         for source in self._sources:
             if not source.inbox.waiting and time.monotonic() - source.since < _HEARTBEAT_S:
                 continue
-            if source.due(self._rim.batch, interval_s) or not source.inbox.waiting:
+            if source.due(self._context.batch, interval_s) or not source.inbox.waiting:
                 sealed = self._close(source)
                 if sealed is not None:
                     closed.append((source, sealed))
@@ -149,20 +149,20 @@ class SealPartition:
         return self._turn
 
     def _close(self, source: OriginQueue) -> Sealed | None:
-        items = source.inbox.peek(self._rim.batch)
+        items = source.inbox.peek(self._context.batch)
         now = int(time.time() * 1000)
         if not items:
-            return heartbeat(source.state, now, self._rim.keys) if source.state.index else None
+            return heartbeat(source.state, now, self._context.keys) if source.state.index else None
         fits = bisect_right(list(accumulate(len(item.value) for item in items)), _BATCH_BYTES) or 1
-        limit = self._rim.batch if fits == len(items) else fits
-        return seal(source.state, [item.entry() for item in items[:fits]], now, self._rim.keys, limit)
+        limit = self._context.batch if fits == len(items) else fits
+        return seal(source.state, [item.entry() for item in items[:fits]], now, self._context.keys, limit)
 
     async def _insert(self, manifest: Manifest, columns: Sequence[Sequence[Any]]) -> None:
         """Until the store has it; the log is ahead of the store meanwhile, so nothing else may happen first."""
         parts = [(RECORDS, columns), (MANIFESTS, [[value] for value in manifest_row(manifest)])]
         while True:
             try:
-                await asyncio.to_thread(self._rim.store.insert_batch, parts, token_of(manifest))
+                await asyncio.to_thread(self._context.store.insert_batch, parts, token_of(manifest))
                 return
             except Retryable as error:
                 if self._stop.is_set():
@@ -175,14 +175,14 @@ class SealPartition:
         columns: Sequence[Sequence[Any]] = ()
         if last.rows:
             entries = await self._entries(last)
-            again = seal(before, entries, last.time, self._rim.keys, max(self._rim.batch, len(entries)))
+            again = seal(before, entries, last.time, self._context.keys, max(self._context.batch, len(entries)))
             if again is None or again.manifest.root != last.root:
                 raise Fatal(f"seal: {last.origin} batch {last.index} does not come out of its source again")
             columns = again.columns
         await self._insert(last, columns)
 
     async def _entries(self, manifest: Manifest) -> list[Entry]:
-        reader = PartitionReader(self._rim.bootstrap, manifest.topic, manifest.partition, self._rim.offsets)
+        reader = PartitionReader(self._context.bootstrap, manifest.topic, manifest.partition, self._context.offsets)
         found: list[Entry] = []
         try:
             await reader.start(manifest.first, manifest.last + 1)
@@ -195,7 +195,7 @@ class SealPartition:
     async def _tails(self) -> tuple[Position, Mapping[str, list[Manifest]]]:
         """The end of ``audit`` and the last two manifests of each origin."""
         at = TopicPartition("audit", self._partition)
-        begins, end = await self._rim.offsets.begin(at), await self._rim.offsets.end(at)
+        begins, end = await self._context.offsets.begin(at), await self._context.offsets.end(at)
         window = _WINDOW
         while True:
             start = max(begins, end - window)
@@ -207,13 +207,13 @@ class SealPartition:
     def _complete(self, tails: Mapping[str, list[Manifest]]) -> bool:
         """Every origin's tail is there; one that never had a record is only known from the whole log."""
         for topic in SEALED:
-            tail = tails.get(origin_name(self._rim.generation, topic, self._partition), [])
+            tail = tails.get(origin_name(self._context.generation, topic, self._partition), [])
             if (topic != "control" or self._partition == 0) and (not tail or (len(tail) < 2 and tail[0].index)):
                 return False
         return True
 
     async def _read_back(self, start: int) -> tuple[Position, Mapping[str, list[Manifest]]]:
-        reader = PartitionReader(self._rim.bootstrap, "audit", self._partition, self._rim.offsets)
+        reader = PartitionReader(self._context.bootstrap, "audit", self._partition, self._context.offsets)
         chain = ChainReader(Position(start) if start else None, trust_first=start > 0)
         tails: dict[str, list[Manifest]] = {}
         try:

@@ -26,11 +26,11 @@ async def seal(settings: Settings, stop: asyncio.Event, assign: Assign = ()) -> 
     offsets = Offsets(bootstrap)
     try:
         async with control_of(settings) as feed:
-            rim = SealContext(
+            context = SealContext(
                 bootstrap, feed.control.generation, keys, clickhouse, offsets, ours.batch, ours.interval_ms
             )
             group = ConsumerGroup(bootstrap, "sluice-seal-workers", "decisions", settings.kafka.instance)
-            await share(group, lambda p, s: SealPartition(rim, p).run(s), stop, assign)
+            await share(group, lambda p, s: SealPartition(context, p).run(s), stop, assign)
     finally:
         await offsets.close()
         clickhouse.close()

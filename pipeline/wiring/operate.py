@@ -16,8 +16,8 @@ from inference.watermark.secrets import create_master
 from pipeline.config import Settings
 from pipeline.control import topics as topic_admin
 from pipeline.control.connect import PAUSE_S, control_of
-from pipeline.control.feed import ControlTable
 from pipeline.control.registry import Registry
+from pipeline.control.table import ControlTable
 from pipeline.errors import ConfigError
 from pipeline.events import ids, plans
 from pipeline.generate import engines

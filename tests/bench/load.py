@@ -67,7 +67,7 @@ def requests(
     for index, text in enumerate(texts):
         account = accounts[index % len(accounts)]
         name = f"{session}-{index}"
-        sealed = vault.seal(
+        sealed = vault.encrypt(
             account.tenant, "request", "messages", name, msgspec.json.encode([{"role": "user", "content": text}])
         )
         options = {"model": "echo", "max_tokens": 64, "timeout_ms": 600_000, **fields}

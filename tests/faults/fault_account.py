@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from pipeline.admit.decide import UNCHARGED
 from pipeline.config import Settings
-from pipeline.control.feed import ControlTable
+from pipeline.control.table import ControlTable
 from pipeline.demo.account import Equation, read_all
 from pipeline.events.chain import ChainReader
 from pipeline.events.codec import decode, decode_log

@@ -51,8 +51,8 @@ async def lose(bootstrap: str, name: str) -> None:
 def sealing(deployment: Any, home: Path, store: Taken, offsets: Offsets) -> asyncio.Task[None]:
     keys = create_log_keys(home / "log-key.json", "sluice")
     generation = deployment.feed.control.require_deployment().generation
-    rim = SealContext(deployment.bootstrap, generation, keys, store, offsets, 4096, 50)  # type: ignore[arg-type]
-    return asyncio.create_task(SealPartition(rim, 0).run(asyncio.Event()))
+    context = SealContext(deployment.bootstrap, generation, keys, store, offsets, 4096, 50)  # type: ignore[arg-type]
+    return asyncio.create_task(SealPartition(context, 0).run(asyncio.Event()))
 
 
 def test_a_completion_that_lies_there_counts_however_late_admit_reads_it(deployment: Any) -> None:

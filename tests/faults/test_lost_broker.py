@@ -19,7 +19,7 @@ from pipeline.generate.partition import GeneratePartition
 from pipeline.kafka import reader as kafka
 from pipeline.kafka import shutdown as kafka_stop
 from pipeline.kafka import writer as kafka_write
-from pipeline.kafka.marks import CommittedOffsets
+from pipeline.kafka.committed import CommittedOffsets
 from pipeline.kafka.reader import PartitionReader
 from pipeline.kafka.writer import Publisher
 from pipeline.watch import faust_app as faust_watch
@@ -94,7 +94,7 @@ def ran(left_ms: int, generated: Generated) -> list[Emission]:
     async def scene() -> None:
         sender = SimpleNamespace(written=written, put=sent.append)
         control = SimpleNamespace(require_deployment=lambda: SimpleNamespace(partitions=1))
-        rim = SimpleNamespace(
+        context = SimpleNamespace(
             bootstrap="127.0.0.1:1",
             worker="w",
             attempts=0,
@@ -105,12 +105,12 @@ def ran(left_ms: int, generated: Generated) -> list[Emission]:
             slots=asyncio.Semaphore(1),
             feed=SimpleNamespace(control=control),
         )
-        partition = GeneratePartition(cast(Any, rim), 0)
+        partition = GeneratePartition(cast(Any, context), 0)
         work = Work("g-0-1", 0, "acme", "acme", "acme-app", "acme-app:1", 0, int(time.time() * 1000) + left_ms)
         partition._generate = generated  # type: ignore[method-assign]
-        await rim.slots.acquire()
+        await context.slots.acquire()
         await partition._run(0, work)
-        assert not rim.slots.locked()
+        assert not context.slots.locked()
 
     asyncio.run(scene())
     return sent

@@ -58,7 +58,7 @@ class Forge:
         """The counter of the last record."""
 
     def sealed(self, name: str, text: bytes, tenant: str = "") -> str:
-        sealed = self._vault.seal(tenant or self.tenant, "request", "messages", self.request(name), text)
+        sealed = self._vault.encrypt(tenant or self.tenant, "request", "messages", self.request(name), text)
         return base64.b64encode(sealed).decode()
 
     def request(self, name: str) -> str:

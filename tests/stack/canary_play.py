@@ -170,7 +170,7 @@ async def by_record(stack: LocalStack, found: Remains) -> None:
             parsed = parse_bearer(found.keys[signer])
             assert parsed is not None
             request = f"{signer}-app:{name}"
-            sealed = vault.seal("globex", "request", "messages", request, text)
+            sealed = vault.encrypt("globex", "request", "messages", request, text)
             value = json.dumps({"model": "echo", "max_tokens": 4, "sealed": base64.b64encode(sealed).decode()}).encode()
             now = int(time.time() * 1000)
             headers = wire.sign(
@@ -224,7 +224,7 @@ def stored(settings: Settings, requests: int) -> tuple[list[bytes], list[str]]:
                 # a direct producer's wrap is in the record's header, not in the decision
                 if facts.get("text") and facts.get("lane", -1) >= 0:
                     sealed = base64.b64decode(facts["text"])
-                    found.append(vault.unseal(tenant, "request", "messages", facts["client_request"], sealed).decode())
+                    found.append(vault.decrypt(tenant, "request", "messages", facts["client_request"], sealed).decode())
             return found
 
     cells = [value if isinstance(value, bytes) else str(value).encode() for row in rows for value in row]

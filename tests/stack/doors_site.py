@@ -187,7 +187,7 @@ class Worker:
             self._bell.set()
             return
         body = wire.decode_inference(item.value)
-        text = self.site.vault.unseal("acme", "request", "messages", envelope.request, body.sealed, envelope.wrap)
+        text = self.site.vault.decrypt("acme", "request", "messages", envelope.request, body.sealed, envelope.wrap)
         messages = wire.decode_messages(text)
         self.bodies.append(body)
         self.messages.append(messages)
@@ -225,7 +225,9 @@ class Worker:
         found, so_far = [], b""
         for position, word in enumerate(words):
             so_far += word.encode()
-            sealed = self.site.vault.seal("acme", "response", f"{attempt}:{position}", envelope.request, word.encode())
+            sealed = self.site.vault.encrypt(
+                "acme", "response", f"{attempt}:{position}", envelope.request, word.encode()
+            )
             prefix = hashlib.sha256(so_far).digest()
             found.append(
                 Response(request, envelope.request, "acme", "chunk", attempt, position, sealed=sealed, prefix=prefix)

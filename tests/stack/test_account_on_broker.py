@@ -15,7 +15,7 @@ from pipeline import wiring
 from pipeline.admit.decide import decide
 from pipeline.admit.ledger import Ledger
 from pipeline.config import Kafka, Keys, Settings
-from pipeline.control.feed import ControlTable
+from pipeline.control.table import ControlTable
 from pipeline.events.codec import decode, encode
 from pipeline.events.messages import Response, Work
 from pipeline.events.reasons import REASONS

@@ -112,7 +112,7 @@ def test_take_over_from_a_snapshot_gives_the_ledger_of_the_whole_log(deployment:
             whole.apply(record)
         async with Writers(deployment) as writers:
             taken: list[LogRecord] = []
-            worker = AdmitPartition(writers.start()._rim, 0)
+            worker = AdmitPartition(writers.start()._context, 0)
             await worker._history.restore(taken.append)
             assert worker._history.ledger.digest() == whole.digest()
             assert len(taken) < len(records)

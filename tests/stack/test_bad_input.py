@@ -12,8 +12,8 @@ import pytest
 from aiokafka import AIOKafkaProducer
 
 from pipeline.config import Gateway, Generate, Kafka, Keys, Settings
-from pipeline.control.feed import ControlTable
 from pipeline.control.registry import Registry
+from pipeline.control.table import ControlTable
 from pipeline.embedded.supervisor import free_port
 from pipeline.events.chain import ChainReader
 from pipeline.events.codec import decode, decode_log

@@ -35,7 +35,7 @@ WORKER = """
 import asyncio, signal, sys
 import uvloop
 from pathlib import Path
-from pipeline.control.feed import ControlFeed
+from pipeline.control.table import ControlFeed
 from pipeline.notify.worker import NotifySettings, run
 from pipeline.notify.outbox import Schedule
 from pipeline.keys.vault import FileKeyring, Vault

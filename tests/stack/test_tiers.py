@@ -15,8 +15,8 @@ from inference.watermark.secrets import create_master
 from pipeline import wiring
 from pipeline.config import Gateway, Generate, Kafka, Keys, Models, Settings
 from pipeline.control import topics as topic_admin
-from pipeline.control.feed import ControlTable
 from pipeline.control.registry import Registry
+from pipeline.control.table import ControlTable
 from pipeline.embedded.supervisor import free_port
 from pipeline.errors import ConfigError
 from pipeline.events.codec import decode
@@ -131,10 +131,10 @@ async def test_the_keys_of_one_tenants_worker_open_no_other_tenants_texts(deploy
         for tenant, opens in (("bank", True), ("acme", False)):
             sealed = operator.seal(tenant, "request", "messages", "r", b"secret")
             if opens:
-                assert vault.unseal(tenant, "request", "messages", "r", sealed) == b"secret"
+                assert vault.decrypt(tenant, "request", "messages", "r", sealed) == b"secret"
                 continue
             with pytest.raises(ConfigError, match="was not granted"):
-                vault.unseal(tenant, "request", "messages", "r", sealed)
+                vault.decrypt(tenant, "request", "messages", "r", sealed)
         with pytest.raises(ConfigError, match="was not granted"):
             vault.key_secret(next(iter(hand.control.keys)))
     with pytest.raises(ConfigError, match="no plan asks"):

@@ -96,21 +96,21 @@ def test_where_a_request_stands_is_the_order_in_which_they_run() -> None:
     scheduler = scheduler_of(1, 4)
     for name, tenant in [("a1", "a"), ("a2", "a"), ("b1", "b"), ("a3", "a"), ("b2", "b")]:
         scheduler.add(name, tenant, [0, 0])
-    told = {name: scheduler.place(name) for name in ("a1", "a2", "b1", "a3", "b2")}
+    told = {name: scheduler.queue_position(name) for name in ("a1", "a2", "b1", "a3", "b2")}
     order = []
     while scheduler.waiting or scheduler.running:
         (feed,) = scheduler.plan()
         order.append(feed.request_id)
         scheduler.remove(feed.request_id)
     assert [told[name] for name in order] == [0, 1, 2, 3, 4]
-    assert scheduler.place("a1") is None
+    assert scheduler.queue_position("a1") is None
 
 
 def test_a_running_request_waits_for_nobody() -> None:
     scheduler = scheduler_of(1, 4)
     scheduler.add("r", "t", [0])
     scheduler.plan()
-    assert scheduler.place("r") is None
+    assert scheduler.queue_position("r") is None
 
 
 def test_want_of_blocks_puts_back_the_newest_of_the_most_served() -> None:

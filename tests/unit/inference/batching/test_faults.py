@@ -11,9 +11,9 @@ import pytest
 
 from inference.batching.batch import Batch
 from inference.batching.loop import BatchingEngine
-from inference.batching.pace import WARM, StepTimes
 from inference.batching.quarantine import MAX_TENANTS, Quarantine
 from inference.batching.sequence import Sequence
+from inference.batching.step_times import WARM, StepTimes
 from inference.ports import LogitsRow, StepInput
 from inference.types import Chunk, FinishReason, GenerationRequest, SamplingParams, Turn
 from tests.unit.inference.batching.test_batch import Clock, finish, make_batch, run_batch
@@ -202,11 +202,11 @@ def test_a_request_that_cannot_begin_in_time_is_refused_at_once() -> None:
     for number in range(4):
         assert join(batch, request(f"queue{number}", "wait", limit=10)) is None
     batch.step()
-    place = batch.place("queue3")
+    place = batch.queue_position("queue3")
     assert place is not None
     assert place.position == 3
     assert place.eta_s == pytest.approx(30, abs=5)
-    running = batch.place("queue0")
+    running = batch.queue_position("queue0")
     assert running is not None
     assert running.position == 0
     late = join(batch, dataclasses.replace(request("late", "soon"), deadline_s=5.0))
@@ -215,7 +215,7 @@ def test_a_request_that_cannot_begin_in_time_is_refused_at_once() -> None:
     assert join(batch, dataclasses.replace(request("patient", "later", limit=1), deadline_s=600.0)) is None
     finish(batch, answers)
     assert answers["patient"][-1].finish is FinishReason.LENGTH
-    assert batch.place("late") is None
+    assert batch.queue_position("late") is None
 
 
 def test_no_estimate_is_given_before_anything_is_measured() -> None:
@@ -234,14 +234,14 @@ def test_a_caller_is_told_where_its_request_stands() -> None:
         streams = [engine.submit(request(f"r{n}", "x", limit=60)) for n in range(2)]
         first = await anext(streams[0])
         second = asyncio.create_task(collect(streams[1]))
-        while (place := await engine.place("r1")) is None:  # noqa: ASYNC110
+        while (place := await engine.queue_position("r1")) is None:  # noqa: ASYNC110
             await asyncio.sleep(0)
         assert place.position in (0, 1)
-        assert await engine.place("nobody") is None
+        assert await engine.queue_position("nobody") is None
         await collect(streams[0])
         assert first.request_id == "r0"
         await second
-        assert await engine.place("r1") is None
+        assert await engine.queue_position("r1") is None
         await engine.close()
 
     asyncio.run(run())

@@ -117,9 +117,9 @@ class Hostile(RuleBasedStateMachine):
 
     @precondition(lambda self: self.asked)
     @rule(which=st.integers(0, 60))
-    def place(self, which: int) -> None:
+    def queue_position(self, which: int) -> None:
         name = f"r{which}"
-        found, stats = self.batch.place(name), self.batch.stats()
+        found, stats = self.batch.queue_position(name), self.batch.stats()
         open_ = name in self.asked and not (self.chunks[name] and self.chunks[name][-1].finish)
         assert (found is not None) == open_
         assert found is None or 0 <= found.position <= stats.waiting

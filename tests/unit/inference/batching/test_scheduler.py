@@ -224,8 +224,8 @@ def test_a_tenant_whose_last_request_goes_before_counts_for_no_place() -> None:
     scheduler.add("a1", "a", [1])
     scheduler.add("b1", "b", [1] * 8)
     scheduler.add("b2", "b", [1])
-    assert [scheduler.place(name) for name in ("runs", "a1", "b1", "b2")] == [None, 0, 1, 2]
-    assert scheduler.place("nobody") is None
+    assert [scheduler.queue_position(name) for name in ("runs", "a1", "b1", "b2")] == [None, 0, 1, 2]
+    assert scheduler.queue_position("nobody") is None
 
 
 class Name(str):
@@ -250,6 +250,6 @@ def test_a_place_in_a_flood_of_many_tenants_is_found_in_few_comparisons() -> Non
         for tenant in tenants:
             scheduler.add(f"{tenant}-{turn}", tenant, [1] * 5)
     Name.compared = 0
-    assert scheduler.place("t199-9") == 1999
+    assert scheduler.queue_position("t199-9") == 1999
     # 2000 turns of a heap of 200; to look at each tenant every time would take 400,000
     assert Name.compared < 100_000

@@ -140,10 +140,10 @@ def test_cancelling_and_asking_for_a_place_reach_a_version_that_is_leaving() -> 
         await anext(running)
         shelf.shares = {2: WHOLE}
         await engine.look()
-        assert await engine.place("r") is not None
+        assert await engine.queue_position("r") is not None
         assert engine.cancel("r")
         assert [chunk async for chunk in running][-1].finish is FinishReason.CANCELLED
-        assert await engine.place("r") is None
+        assert await engine.queue_position("r") is None
         await engine.close()
 
     asyncio.run(scene())

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from inference.registry.content import BUNDLE_FILE, MANIFEST_FILE
 from inference.registry.dsse import Trust
+from inference.registry.encrypted import ENVELOPE_FILE, EncryptedFolder
 from inference.registry.opening import Freshness, open_model
 from inference.registry.refusal import ModelRefused
-from inference.registry.sealed import ENVELOPE_FILE, EncryptedFolder
 from inference.registry.source import ModelSource, PlainFolder
 from inference.registry.store import ModelRegistry
 from inference.registry.wrapping import Worker

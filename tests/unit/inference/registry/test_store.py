@@ -11,11 +11,11 @@ import pytest
 
 from inference.registry.content import MANIFEST_FILE
 from inference.registry.dsse import Trust
+from inference.registry.encrypted import EncryptedFolder
 from inference.registry.holdings import Broken, Held
 from inference.registry.keys import ED25519, SigningKey
 from inference.registry.opening import Freshness, open_model
 from inference.registry.refusal import ModelRefused
-from inference.registry.sealed import EncryptedFolder
 from inference.registry.store import ModelRegistry
 from inference.registry.wrapping import TenantRecipient, Worker, WorkerAddress
 from tests.unit.inference.registry.registry_site import WEIGHTS, Clock, FakeKms

@@ -17,7 +17,7 @@ WORK = Work("g1-0-7", 0, "acme", *NAME[:1], "acme-1", NAME[1], -1, 1)
 
 
 def told(position: int, eta_s: float | None, work: Work = WORK) -> Response:
-    return decode(Response, encode(generate.place(work, "w.1", QueuePosition(position, eta_s))))
+    return decode(Response, encode(generate.position_response(work, "w.1", QueuePosition(position, eta_s))))
 
 
 def room(held: int = 4) -> WaitingRoom:
@@ -33,7 +33,7 @@ def test_the_newest_place_is_told_while_the_request_waits(eta_s: float | None, e
     lobby = room()
     for position in (9, 3):
         lobby.deliver(told(position, eta_s))
-    answer = collected(NAME[1], None, lobby.place(NAME))
+    answer = collected(NAME[1], None, lobby.queue_position(NAME))
     assert (answer["result"], answer["queue"]) == ("open", {"position": 3, "eta_ms": eta_ms})
 
 
@@ -42,8 +42,8 @@ def test_nothing_is_told_once_it_runs_or_has_ended(event: str) -> None:
     lobby = room()
     lobby.deliver(told(1, 2.0))
     lobby.deliver(Response("g1-0-7", NAME[1], "acme", event, "w.1"))  # type: ignore[arg-type]
-    assert lobby.place(NAME) is None
-    assert "queue" not in collected(NAME[1], None, lobby.place(NAME))
+    assert lobby.queue_position(NAME) is None
+    assert "queue" not in collected(NAME[1], None, lobby.queue_position(NAME))
 
 
 def test_a_place_is_no_part_of_the_answer() -> None:
@@ -53,12 +53,18 @@ def test_a_place_is_no_part_of_the_answer() -> None:
     lobby.deliver(told(1, 2.0))
     assert not waiter.heard
     assert waiter.reply.end is None
-    assert lobby.place(NAME) is not None
-    assert lobby.place(("other", NAME[1])) is None
+    assert lobby.queue_position(NAME) is not None
+    assert lobby.queue_position(("other", NAME[1])) is None
 
 
 def test_places_are_bounded() -> None:
     lobby = room(held=2)
     for n in range(5):
         lobby.deliver(told(n + 1, None, Work("q", 0, "acme", "acme", "acme-1", f"acme-1:{n}", -1, 1)))
-    assert [lobby.place(("acme", f"acme-1:{n}")) is not None for n in range(5)] == [False, False, False, True, True]
+    assert [lobby.queue_position(("acme", f"acme-1:{n}")) is not None for n in range(5)] == [
+        False,
+        False,
+        False,
+        True,
+        True,
+    ]

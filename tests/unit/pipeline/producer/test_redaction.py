@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from detectors.pii import Actions
 from pipeline.errors import ConfigError
 from pipeline.events.wire import InferenceBody
-from pipeline.keys import sealing as texts
+from pipeline.keys import encryption
 from pipeline.producer import Producer, Ticket
 from pipeline.producer.outcomes import Wire
 from pipeline.producer.redaction import Redact
@@ -45,8 +45,8 @@ class Recorder(Producer):
         """The messages of the last record, as whoever holds the content key reads them."""
         request, value = self.records[-1]
         sealed = msgspec.json.decode(value, type=InferenceBody).sealed
-        bound = texts.associated_data("g1", "acme-t", "request", "messages", request)
-        found: list[dict[str, str]] = msgspec.json.decode(texts.decrypt_text(self._content_key, bound, sealed))
+        bound = encryption.associated_data("g1", "acme-t", "request", "messages", request)
+        found: list[dict[str, str]] = msgspec.json.decode(encryption.decrypt_text(self._content_key, bound, sealed))
         return found
 
 

@@ -14,7 +14,7 @@ from aiokafka.partitioner import murmur2
 
 from pipeline.events import wire
 from pipeline.gateway.auth import parse_bearer
-from pipeline.keys import sealing as texts
+from pipeline.keys import encryption
 from pipeline.producer import vectors as made
 
 PUBLISHED: dict[str, Any] = json.loads(made.VECTORS.read_text(encoding="utf-8"))
@@ -33,9 +33,9 @@ def test_published_records_are_genuine_and_fit_the_schema(signed: dict[str, Any]
     assert envelope.genuine(bytes.fromhex(signed["secret"]), value)
     jsonschema.Draft202012Validator(json.loads(made.SCHEMA.read_text())).validate(json.loads(value))
     if envelope.kind == "inference":
-        content_key = texts.unwrap_content_key(made.PRIVATE, envelope.wrap)
-        bound = texts.associated_data("g1", "acme", "request", "messages", envelope.request)
-        text = texts.decrypt_text(content_key, bound, wire.decode_inference(value).sealed)
+        content_key = encryption.unwrap_content_key(made.PRIVATE, envelope.wrap)
+        bound = encryption.associated_data("g1", "acme", "request", "messages", envelope.request)
+        text = encryption.decrypt_text(content_key, bound, wire.decode_inference(value).sealed)
         assert wire.decode_messages(text) == made.MESSAGES
         assert text.decode() == PUBLISHED["sealed"]["text"]
     else:

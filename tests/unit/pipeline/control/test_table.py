@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from pipeline.control import feed as control_feed
-from pipeline.control.feed import ControlTable
+from pipeline.control.table import ControlTable
 from pipeline.errors import Retryable
 from pipeline.events.control import Organisation
 from pipeline.kafka.reader import KafkaRecord

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from pipeline.control.feed import ControlTable
+from pipeline.control.table import ControlTable
 from pipeline.errors import Retryable
 from pipeline.events.codec import encode
 from pipeline.events.ids import request_id
@@ -19,10 +19,10 @@ from pipeline.events.messages import Response
 from pipeline.events.wire import MAX_VALUE_BYTES, CancelBody
 from pipeline.gateway.access_log import AccessLog
 from pipeline.gateway.auth import ApiCaller, authenticate, bearer_of
-from pipeline.gateway.lanes import LaneReader
 from pipeline.gateway.metrics import Metrics
 from pipeline.gateway.refusals import Refusal, because, unknown_result
 from pipeline.gateway.replies import Opener
+from pipeline.gateway.reply_partitions import LaneReader
 from pipeline.gateway.settings import GatewaySettings
 from pipeline.gateway.translate import TranslatedRequest
 from pipeline.gateway.waiting import Waiter, WaitingRoom
@@ -120,7 +120,7 @@ class GatewayState:
         """Opens what is sealed in a response for its tenant."""
 
         def open_field(response: Response, field: str, sealed: bytes) -> bytes:
-            return self.vault.unseal(tenant, "response", field, response.client_request, sealed)
+            return self.vault.decrypt(tenant, "response", field, response.client_request, sealed)
 
         return open_field
 
@@ -153,7 +153,7 @@ class GatewayState:
         self.metrics.count("sluice_gateway_cancels_total")
 
     def _value(self, caller: ApiCaller, client_request: str, ask: TranslatedRequest) -> bytes:
-        sealed = self.vault.seal(caller.tenant.id, "request", "messages", client_request, ask.messages)
+        sealed = self.vault.encrypt(caller.tenant.id, "request", "messages", client_request, ask.messages)
         value = encode(msgspec.structs.replace(ask.body, sealed=sealed))
         if len(value) > MAX_VALUE_BYTES:
             raise because("input_too_long")

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from pipeline.control import feed as control_feed
+from pipeline.control import table as control_table
 from pipeline.control.table import ControlTable
 from pipeline.errors import Retryable
 from pipeline.events.control import Organisation
@@ -93,7 +93,7 @@ def test_a_caller_that_goes_away_leaves_the_look_to_the_next() -> None:
 
 
 def test_a_log_that_cannot_be_read_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(control_feed, "_LOOK_S", 0.2)
+    monkeypatch.setattr(control_table, "_LOOK_S", 0.2)
 
     async def test(feed: ControlTable, log: Log) -> None:
         log.gone = True

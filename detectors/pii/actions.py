@@ -35,9 +35,9 @@ class Actions(NamedTuple):
         """Itself. Raises ValueError where an action is unknown or a keyed one has no key."""
         chosen = {self.default, *self.by_type.values()}
         if unknown := chosen.difference(ACTIONS):
-            raise ValueError(f"expected actions of {', '.join(ACTIONS)}, came {', '.join(sorted(unknown))}")
+            raise ValueError(f"expected actions of {', '.join(ACTIONS)}, got {', '.join(sorted(unknown))}")
         if chosen & {"hash", "token"} and len(self.key) < MIN_KEY:
-            raise ValueError(f"expected a key of at least {MIN_KEY} bytes, came {len(self.key)}")
+            raise ValueError(f"expected a key of at least {MIN_KEY} bytes, got {len(self.key)}")
         return self
 
 

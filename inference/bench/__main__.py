@@ -45,7 +45,7 @@ def main() -> int:
 def _within(low: int, high: int) -> Callable[[str], int]:
     def number(text: str) -> int:
         if not text.isdecimal() or not low <= int(text) <= high:
-            raise argparse.ArgumentTypeError(f"expected {low} to {high}, came {text[:32]!r}")
+            raise argparse.ArgumentTypeError(f"expected {low} to {high}, got {text[:32]!r}")
         return int(text)
 
     return number

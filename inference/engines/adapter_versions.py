@@ -54,7 +54,7 @@ class Adapters:
         """
         shares = await asyncio.to_thread(self._shares, adapter)
         if not shares:
-            raise ModelRefused("rollout", f"{adapter}: expected a version with traffic, came none: sluice model roll")
+            raise ModelRefused("rollout", f"{adapter}: expected a version with traffic, got none: sluice model roll")
         version = choose(shares, adapter, request_id)
         name = f"{adapter}@{version}"
         if bases.holds(tenant, name):
@@ -89,7 +89,7 @@ class Adapters:
             parent = opened.manifest.parent
             if opened.manifest.kind != "adapter" or parent is None or parent.model != bases.model:
                 raise ModelRefused(
-                    "content", f"{key[1]}: expected an adapter of {bases.model}, came another kind of model"
+                    "content", f"{key[1]}: expected an adapter of {bases.model}, got another kind of model"
                 )
             if self._digest(parent.model, parent.version) != parent.manifest:
                 raise ModelRefused(

@@ -54,7 +54,7 @@ class VersionedEngine:
         self._adopted: dict[tuple[str, str], tuple[int, InferenceEngine]] = {}
         self._shares = dict(shares())
         if not self._shares:
-            raise ModelRefused("rollout", f"{model}: expected a version with traffic, came none: sluice model roll")
+            raise ModelRefused("rollout", f"{model}: expected a version with traffic, got none: sluice model roll")
         self._engines = {version: load(version) for version in sorted(self._shares)}
         self.models: tuple[str, ...] = (model,)
         self._open: Counter[int] = Counter()

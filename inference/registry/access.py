@@ -67,14 +67,14 @@ def allow_export(
     identity = access.identity.get(actor, AccessGrant())
     if "model:export" not in identity.roles:
         raise ModelRefused(
-            "role", f"{actor}: expected the role model:export, came none; an operator adds it in access.toml"
+            "role", f"{actor}: expected the role model:export, got none; an operator adds it in access.toml"
         )
     spent = sum(event.count for event in events if event.time > now_ms - DAY_MS and _left_to(event, actor))
     left = identity.daily_bytes - spent
     if count > left:
         raise ModelRefused(
             "budget",
-            f"{actor}: expected at most {max(left, 0)} bytes more today of {identity.daily_bytes}, came {count}; wait, "
+            f"{actor}: expected at most {max(left, 0)} bytes more today of {identity.daily_bytes}, got {count}; wait, "
             "or have daily_bytes raised in access.toml",
         )
     return Allowance(left - count, spent + count >= NEAR * identity.daily_bytes)

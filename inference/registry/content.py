@@ -46,7 +46,7 @@ def check_name(name: str) -> None:
 def check_contents(files: Mapping[str, ImmutableBytes]) -> None:
     """Raises Refused where a file is not what its name says, asks for code, or a shard is missing."""
     if not any(name.endswith(".safetensors") for name in files):
-        raise ModelRefused("missing_file", "expected weights in safetensors, came none")
+        raise ModelRefused("missing_file", "expected weights in safetensors, got none")
     for name, content in files.items():
         if name.endswith(".safetensors"):
             _check_safetensors(name, content)
@@ -61,7 +61,7 @@ def check_contents(files: Mapping[str, ImmutableBytes]) -> None:
 
 def _json(name: str, content: ImmutableBytes) -> Any:
     if content.size > MAX_JSON_BYTES:
-        raise ModelRefused("content", f"{name}: expected at most {MAX_JSON_BYTES} bytes of JSON, came {content.size}")
+        raise ModelRefused("content", f"{name}: expected at most {MAX_JSON_BYTES} bytes of JSON, got {content.size}")
     try:
         return msgspec.json.decode(content.read())
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -79,7 +79,7 @@ def _refuse_remote_code(name: str, document: Any) -> None:
             if found:
                 raise ModelRefused(
                     "remote_code",
-                    f"{name}: expected a model that needs no code of its own, came {found[0]!r}; remove the entry and "
+                    f"{name}: expected a model that needs no code of its own, got {found[0]!r}; remove the entry and "
                     "serve the model with an architecture that is built in",
                 )
             waiting.extend((child, depth + 1) for child in value.values())
@@ -116,7 +116,7 @@ def _check_safetensors(name: str, content: ImmutableBytes) -> None:
     (github.com/huggingface/safetensors). What passes here is not first refused by a worker that loads it."""
     size = int.from_bytes(content.read(8), "little")
     if content.size < 8 or not 2 <= size <= min(MAX_HEADER_BYTES, content.size - 8):
-        raise ModelRefused("content", f"{name}: expected safetensors, came something else; export the weights again")
+        raise ModelRefused("content", f"{name}: expected safetensors, got something else; export the weights again")
     try:
         header = msgspec.json.decode(content.read(8 + size)[8:], type=dict[str, msgspec.Raw])
         header.pop("__metadata__", None)
@@ -138,11 +138,11 @@ def compare_names(listed: Sequence[str], present: Sequence[str]) -> None:
     extra = sorted(set(present) - set(listed) - SIDECARS)
     if extra:
         raise ModelRefused(
-            "extra_file", f"expected only signed files, came {_listed(extra)} too; remove it, or sign again"
+            "extra_file", f"expected only signed files, got {_listed(extra)} too; remove it, or sign again"
         )
     missing = sorted(set(listed) - set(present))
     if missing:
-        raise ModelRefused("missing_file", f"expected {_listed(missing)}, came nothing; fetch the model again")
+        raise ModelRefused("missing_file", f"expected {_listed(missing)}, got nothing; fetch the model again")
 
 
 def _listed(names: Sequence[str]) -> str:

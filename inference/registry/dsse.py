@@ -75,7 +75,7 @@ class Trust:
         if not self.required <= held:
             raise ModelRefused(
                 "signature",
-                f"expected signatures of trusted keys for {', '.join(sorted(self.required))}, came "
+                f"expected signatures of trusted keys for {', '.join(sorted(self.required))}, got "
                 f"{', '.join(sorted(held)) or 'none'}; sign with all of them, or trust the signer's public keys",
             )
         return payload
@@ -96,7 +96,7 @@ def sign(payload: bytes, payload_type: str, keys: Iterable[SigningKey]) -> bytes
 
 def _decode(raw: bytes) -> DsseEnvelope:
     if len(raw) > MAX_ENVELOPE_BYTES:
-        raise ModelRefused("signature", f"envelope: expected at most {MAX_ENVELOPE_BYTES} bytes, came {len(raw)}")
+        raise ModelRefused("signature", f"envelope: expected at most {MAX_ENVELOPE_BYTES} bytes, got {len(raw)}")
     try:
         envelope = msgspec.json.decode(raw, type=DsseEnvelope)
     except (msgspec.MsgspecError, UnicodeDecodeError) as fault:

@@ -55,7 +55,7 @@ class EncryptedFolder:
         found = [name for name in self._plain.names() if name not in SIDECARS and name != ENVELOPE_FILE]
         stray = [name for name in found if not name.endswith(SUFFIX)]
         if stray:
-            raise ModelRefused("extra_file", f"encrypted model: expected only {SUFFIX} files, came {stray[0][:128]!r}")
+            raise ModelRefused("extra_file", f"encrypted model: expected only {SUFFIX} files, got {stray[0][:128]!r}")
         return [name.removesuffix(SUFFIX) for name in found]
 
     def copy(self, name: str, size: int, into: ImmutableBytes, sha256: bool) -> Digests:

@@ -95,7 +95,7 @@ def read_verifying_keys(path: Path) -> list[VerifyingKey]:
     """All public keys of a PEM file. Raises Refused."""
     keys = [_verifying(_load(path, block, private=False)) for block in _PUBLIC.findall(_read(path))]
     if not keys:
-        raise ModelRefused("key", f"{path}: expected one or more PEM blocks PUBLIC KEY, came none")
+        raise ModelRefused("key", f"{path}: expected one or more PEM blocks PUBLIC KEY, got none")
     return keys
 
 
@@ -106,7 +106,7 @@ def read_signing_keys(path: Path) -> list[SigningKey]:
         raise ModelRefused("key", f"{path}: expected a key file that only its owner may read; run: chmod 600 {path}")
     keys = [SigningKey(_load(path, block, private=True)) for block in _PRIVATE.findall(text)]
     if not keys:
-        raise ModelRefused("key", f"{path}: expected one or more PEM blocks PRIVATE KEY, came none")
+        raise ModelRefused("key", f"{path}: expected one or more PEM blocks PRIVATE KEY, got none")
     return keys
 
 
@@ -155,7 +155,7 @@ def _verifying(key: Any) -> VerifyingKey:
         algorithm = ECDSA
     else:
         raise ModelRefused(
-            "key", f"expected a key of {', '.join(_MAKE)} (RSA of at least {_RSA_BITS} bits), came another"
+            "key", f"expected a key of {', '.join(_MAKE)} (RSA of at least {_RSA_BITS} bits), got another"
         )
     keyid = hashlib.sha256(key.public_bytes(encoding.DER, form)).hexdigest()
     return VerifyingKey(algorithm, key.public_bytes(encoding.PEM, form), keyid, key)

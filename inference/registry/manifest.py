@@ -83,7 +83,7 @@ def decode_manifest(raw: bytes, advice: str = "sign the model again with this ve
     if manifest.expires <= manifest.issued:
         raise ModelRefused("manifest", "manifest: expected an expiry after the time of issue")
     if manifest.kind == "adapter" and manifest.parent is None:
-        raise ModelRefused("manifest", "manifest: expected the parent of an adapter, came none; name its base model")
+        raise ModelRefused("manifest", "manifest: expected the parent of an adapter, got none; name its base model")
     return manifest
 
 

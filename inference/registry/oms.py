@@ -26,7 +26,7 @@ _STATEMENT = "application/vnd.in-toto+json"
 def bundle(model: str, digests: Mapping[str, str], key: SigningKey) -> bytes:
     """The bundle over ``{file name: SHA-256 in hex}`` of every file but the bundle itself. Raises Refused."""
     if key.public.algorithm != ECDSA:
-        raise ModelRefused("key", f"the OpenSSF bundle: expected an {ECDSA} key, came {key.public.algorithm}")
+        raise ModelRefused("key", f"the OpenSSF bundle: expected an {ECDSA} key, got {key.public.algorithm}")
     payload = msgspec.json.encode(_statement(model, digests))
     envelope = {
         "payload": base64.b64encode(payload).decode("ascii"),

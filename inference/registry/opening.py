@@ -116,6 +116,6 @@ def _compare(entry: FileEntry, found: Digests) -> None:
     if found.blake3 != entry.blake3 or (found.sha256 and found.sha256 != entry.sha256):
         raise ModelRefused(
             "altered",
-            f"{entry.path}: expected BLAKE3 {entry.blake3[:16]}…, came {found.blake3[:16]}…: the file was altered or "
+            f"{entry.path}: expected BLAKE3 {entry.blake3[:16]}…, got {found.blake3[:16]}…: the file was altered or "
             "damaged; fetch the model again",
         )

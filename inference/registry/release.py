@@ -42,7 +42,7 @@ def sign_folder(
     signers = [key for key in keys if key.public.algorithm != ECDSA]
     if not signers:
         raise ModelRefused(
-            "key", "sign: expected at least one key that signs manifests, came none: sluice model keygen"
+            "key", "sign: expected at least one key that signs manifests, got none: sluice model keygen"
         )
     entries = _entries(PlainFolder(folder))
     manifest = ModelManifest(model, version, kind, licence, issued, expires, entries, parent)

@@ -43,7 +43,7 @@ def open_revocations(raw: bytes, trust: Trust, least: int) -> RevocationList:
     if found.sequence < least or len(found.revoked) > MAX_REVOKED:
         raise ModelRefused(
             "rolled_back",
-            f"revocation list: expected number {least} or later with at most {MAX_REVOKED} entries, came "
+            f"revocation list: expected number {least} or later with at most {MAX_REVOKED} entries, got "
             f"{found.sequence}; restore the latest list",
         )
     return found

@@ -16,7 +16,7 @@ def shares_of(pairs: Iterable[tuple[int, int]]) -> dict[int, int]:
     shares: dict[int, int] = {}
     for version, share in pairs:
         if version in shares:
-            raise ModelRefused("rollout", f"shares: expected each version once, came {version} again")
+            raise ModelRefused("rollout", f"shares: expected each version once, got {version} again")
         shares[version] = share
     return shares
 

@@ -58,7 +58,7 @@ class PlainFolder:
         except FileNotFoundError:
             raise ModelRefused(
                 "unsigned",
-                f"{self.folder}: expected a signed model, came no {MANIFEST_FILE}; sign it with: sluice model sign",
+                f"{self.folder}: expected a signed model, got no {MANIFEST_FILE}; sign it with: sluice model sign",
             ) from None
 
     def names(self) -> list[str]:
@@ -67,7 +67,7 @@ class PlainFolder:
             for entry in entries:
                 if not entry.is_file(follow_symlinks=False):
                     raise ModelRefused(
-                        "forbidden_file", f"{entry.name[:128]!r}: expected plain files, came a link, folder or device"
+                        "forbidden_file", f"{entry.name[:128]!r}: expected plain files, got a link, folder or device"
                     )
                 names.append(entry.name)
                 if len(names) > 2 * MAX_FILES:
@@ -104,12 +104,12 @@ class PlainFolder:
             except OSError as fault:
                 if fault.errno in (errno.ELOOP, errno.EMLINK, errno.ENXIO):
                     raise ModelRefused(
-                        "forbidden_file", f"{name}: expected a plain file, came a link or device"
+                        "forbidden_file", f"{name}: expected a plain file, got a link or device"
                     ) from None
                 raise
         try:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise ModelRefused("forbidden_file", f"{name}: expected a plain file, came a link, folder or device")
+                raise ModelRefused("forbidden_file", f"{name}: expected a plain file, got a link, folder or device")
             yield descriptor
         finally:
             os.close(descriptor)
@@ -141,11 +141,11 @@ def copy_exactly(name: str, size: int, pieces: Iterator[memoryview], into: Immut
     updates: list[Callable[[memoryview], object]] = [wide.update, *([narrow.update] if sha256 else [])]
     for piece in pieces:
         if into.size + len(piece) > size:
-            raise ModelRefused("altered", f"{name}: expected {size} bytes, came more; fetch the model again")
+            raise ModelRefused("altered", f"{name}: expected {size} bytes, got more; fetch the model again")
         for update in updates:
             update(piece)
         into.write(piece)
     if into.size != size:
-        raise ModelRefused("altered", f"{name}: expected {size} bytes, came {into.size}; fetch the model again")
+        raise ModelRefused("altered", f"{name}: expected {size} bytes, got {into.size}; fetch the model again")
     into.freeze()
     return Digests(size, wide.hexdigest(), narrow.hexdigest() if sha256 else "")

@@ -152,7 +152,7 @@ class ModelRegistry:
                 back = without(back, version) if name == model else back
             if not back:
                 raise ModelRefused(
-                    "rollout", f"{model}: expected an earlier roll-out to go back to, came none; use roll"
+                    "rollout", f"{model}: expected an earlier roll-out to go back to, got none; use roll"
                 )
             note.version, note.reason = max(back), ",".join(f"{v}={share}" for v, share in sorted(back.items()))
             freshness = self.freshness(floors=False)
@@ -246,7 +246,7 @@ class ModelRegistry:
             if manifest.version < held.highest or (manifest.version == held.highest and place.exists()):
                 raise ModelRefused(
                     "rolled_back",
-                    f"{manifest.model}: expected a version above {held.highest}, came {manifest.version}; sign it "
+                    f"{manifest.model}: expected a version above {held.highest}, got {manifest.version}; sign it "
                     "under the next number",
                 )
             # a crash after the rename below leaves a version that the state does not know

@@ -65,7 +65,7 @@ def decrypt(fill: Fill, size: int, key: bytes, context: bytes) -> Iterator[memor
     header = bytes(raw)
     chunk = int.from_bytes(header[4:8], "big")
     if not 1 <= chunk <= MAX_CHUNK_BYTES:
-        raise ModelRefused("sealed", f"encrypted file: expected chunks of 1 to {MAX_CHUNK_BYTES} bytes, came {chunk}")
+        raise ModelRefused("sealed", f"encrypted file: expected chunks of 1 to {MAX_CHUNK_BYTES} bytes, got {chunk}")
     cipher = _cipher(key, header[8 : 8 + _SALT], context)
     sealed, text = memoryview(bytearray(chunk + TAG_BYTES)), memoryview(bytearray(chunk))
     for index, count in enumerate(_counts(size, chunk)):
@@ -82,7 +82,7 @@ def decrypt(fill: Fill, size: int, key: bytes, context: bytes) -> Iterator[memor
             ) from None
         yield text[:count]
     if fill(sealed[:1]):
-        raise ModelRefused("sealed", "encrypted file: expected its end, came more bytes; fetch the model again")
+        raise ModelRefused("sealed", "encrypted file: expected its end, got more bytes; fetch the model again")
 
 
 def _cipher(key: bytes, salt: bytes, context: bytes) -> AESGCM:

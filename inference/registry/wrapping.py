@@ -164,11 +164,11 @@ def unwrap_for(holder: Holder, recipients: dict[str, str], context: str) -> byte
     wrapped = recipients.get(holder.name)
     if wrapped is None:
         raise ModelRefused(
-            "key", f"{context}: expected a key wrapped for {holder.name}, came none; export or add it for that one"
+            "key", f"{context}: expected a key wrapped for {holder.name}, got none; export or add it for that one"
         )
     key = holder.unwrap(wrapped, context)
     if len(key) != KEY_BYTES:
-        raise ModelRefused("key", f"{context}: expected a data key of {KEY_BYTES} bytes, came {len(key)}")
+        raise ModelRefused("key", f"{context}: expected a data key of {KEY_BYTES} bytes, got {len(key)}")
     return key
 
 

@@ -252,7 +252,7 @@ class Ledger:
         except msgspec.DecodeError as error:
             raise Malformed(f"not a ledger: {error}") from error
         if image.format != LEDGER_FORMAT:
-            raise Malformed(f"expected a ledger of format {LEDGER_FORMAT}, came {image.format}")
+            raise Malformed(f"expected a ledger of format {LEDGER_FORMAT}, got {image.format}")
         ledger = cls()
         ledger.marks, ledger.sequences, ledger.open = image.marks, image.sequences, image.open
         ledger.cells = Cells(image.numbers, image.times)

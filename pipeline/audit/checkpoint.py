@@ -62,7 +62,7 @@ class LogKeys:
         """Raises ConfigError for a name that C2SP forbids or a seed that is not 32 bytes."""
         for seed in (ed25519_seed, ml_dsa_seed):
             if len(seed) != SEED_BYTES:
-                raise ConfigError(f"log key seed: expected {SEED_BYTES} bytes, came {len(seed)}")
+                raise ConfigError(f"log key seed: expected {SEED_BYTES} bytes, got {len(seed)}")
         if not _NAME.fullmatch(name):
             raise ConfigError("log key name: expected 1 to 255 characters without spaces, controls and plus")
         self.name = name
@@ -142,14 +142,14 @@ def open_checkpoint(text: str, verifiers: Verifiers) -> Checkpoint:
         time = max(time, stamp)
         held.add(kind)
     if held != set(_PUBLIC_BYTES):
-        raise Malformed(f"checkpoint: expected Ed25519 and ML-DSA-44 signatures of known keys, came types {held or ''}")
+        raise Malformed(f"checkpoint: expected Ed25519 and ML-DSA-44 signatures of known keys, got types {held or ''}")
     return Checkpoint(checkpoint.origin, checkpoint.size, checkpoint.root, checkpoint.extensions, time)
 
 
 def verify_signature(kind: int, public: bytes, name: str, checkpoint: Checkpoint, signature: bytes) -> int:
     """The time (Unix s; 0 for Ed25519) of one signature that holds. Raises Malformed where it does not."""
     if len(signature) != _SIGNATURE_BYTES[kind]:
-        raise Malformed(f"checkpoint: expected a signature of {_SIGNATURE_BYTES[kind]} bytes, came {len(signature)}")
+        raise Malformed(f"checkpoint: expected a signature of {_SIGNATURE_BYTES[kind]} bytes, got {len(signature)}")
     try:
         if kind == ED25519:
             Ed25519PublicKey.from_public_bytes(public).verify(signature, checkpoint.body.encode())
@@ -191,7 +191,7 @@ def verifier_key(name: str, kind: int, public: bytes) -> str:
 def parse_note(text: str) -> tuple[Checkpoint, Sequence[str]]:
     """Body and signature lines, none of them believed yet. Raises Malformed."""
     if len(text) > MAX_NOTE_BYTES:
-        raise Malformed(f"checkpoint: expected at most {MAX_NOTE_BYTES} characters, came {len(text)}")
+        raise Malformed(f"checkpoint: expected at most {MAX_NOTE_BYTES} characters, got {len(text)}")
     if _FORBIDDEN.search(text):
         raise Malformed("checkpoint: expected no control characters and no half surrogates")
     body, gap, signed = text.rpartition("\n\n")
@@ -199,16 +199,16 @@ def parse_note(text: str) -> tuple[Checkpoint, Sequence[str]]:
         raise Malformed("checkpoint: expected a body, an empty line, and signature lines that end in a newline")
     lines, signatures = body.split("\n"), signed[:-1].split("\n")
     if not 3 <= len(lines) <= 3 + MAX_EXTENSIONS or not all(lines):
-        raise Malformed(f"checkpoint: expected 3 to {3 + MAX_EXTENSIONS} lines with content, came {len(lines)}")
+        raise Malformed(f"checkpoint: expected 3 to {3 + MAX_EXTENSIONS} lines with content, got {len(lines)}")
     if len(signatures) > MAX_SIGNATURES:
-        raise Malformed(f"checkpoint: expected at most {MAX_SIGNATURES} signatures, came {len(signatures)}")
+        raise Malformed(f"checkpoint: expected at most {MAX_SIGNATURES} signatures, got {len(signatures)}")
     if len(lines[0].encode()) > 255:
         raise Malformed("checkpoint: expected an origin of at most 255 bytes")
     if not _NUMBER.fullmatch(lines[1]):
         raise Malformed("checkpoint: expected a decimal size without leading zeros")
     root = _unbase64("root", lines[2])
     if len(root) != 32:
-        raise Malformed(f"checkpoint: expected a root of 32 bytes, came {len(root)}")
+        raise Malformed(f"checkpoint: expected a root of 32 bytes, got {len(root)}")
     return Checkpoint(lines[0], int(lines[1]), root, tuple(lines[3:])), signatures
 
 
@@ -219,7 +219,7 @@ def _signature(line: str) -> tuple[str, bytes, bytes]:
         raise Malformed("checkpoint: expected signature lines of em dash, key name and base64")
     raw = _unbase64("signature", encoded)
     if len(raw) < 5:
-        raise Malformed(f"checkpoint: expected a signature of more than 4 bytes, came {len(raw)}")
+        raise Malformed(f"checkpoint: expected a signature of more than 4 bytes, got {len(raw)}")
     return name, raw[:4], raw[4:]
 
 
@@ -233,7 +233,7 @@ def _parse_verifier_key(text: str) -> tuple[str, int, bytes]:
         raise ConfigError(str(error)) from None
     kind, public = raw[0] if raw else 0, raw[1:]
     if len(public) != _PUBLIC_BYTES.get(kind):
-        raise ConfigError(f"verifier key: expected type 1 with 32 or type 6 with 1312 bytes, came type {kind}")
+        raise ConfigError(f"verifier key: expected type 1 with 32 or type 6 with 1312 bytes, got type {kind}")
     if key_id(parts[0], kind, public).hex() != parts[1]:
         raise ConfigError("verifier key: the hash is not that of the name and key; copy the whole key again")
     return parts[0], kind, public

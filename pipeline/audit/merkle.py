@@ -51,7 +51,7 @@ class Frontier:
         """Raises ValueError unless there is one 32-byte hash for each one-bit of ``size``."""
         if size < 0 or len(hashes) != size.bit_count() or any(len(h) != HASH_BYTES for h in hashes):
             raise ValueError(
-                f"frontier of {size} leaves: expected {max(size, 0).bit_count()} hashes of 32 bytes, came {len(hashes)}"
+                f"frontier of {size} leaves: expected {max(size, 0).bit_count()} hashes of 32 bytes, got {len(hashes)}"
             )
         self.size = size
         levels = [level for level in range(size.bit_length()) if size >> level & 1]
@@ -93,7 +93,7 @@ def _split(count: int) -> int:
 def inclusion_proof(leaves: Sequence[bytes], index: int) -> list[bytes]:
     """Sibling hashes from leaf ``index`` up (RFC 6962 section 2.1.1). Raises ValueError when out of range."""
     if not 0 <= index < len(leaves):
-        raise ValueError(f"inclusion proof: expected an index below {len(leaves)}, came {index}")
+        raise ValueError(f"inclusion proof: expected an index below {len(leaves)}, got {index}")
     path: list[bytes] = []
     low, high = 0, len(leaves)
     while high - low > 1:
@@ -128,7 +128,7 @@ def verify_inclusion(leaf: bytes, index: int, size: int, proof: Sequence[bytes],
 def consistency_proof(leaves: Sequence[bytes], first: int) -> list[bytes]:
     """Nodes which show that the tree of the first ``first`` leaves is the start of this one (RFC 6962 2.1.2)."""
     if not 0 <= first <= len(leaves):
-        raise ValueError(f"consistency proof: expected at most {len(leaves)} leaves, came {first}")
+        raise ValueError(f"consistency proof: expected at most {len(leaves)} leaves, got {first}")
     if first in (0, len(leaves)):
         return []
     path: list[bytes] = []

@@ -50,7 +50,7 @@ def prove(manifest: Manifest, before: Manifest | None, records: Sequence[tuple[i
     """
     edge = Frontier(before.size, before.frontier) if before is not None else Frontier()
     if len(records) != manifest.rows or not edge.size <= leaf < edge.size + len(records):
-        raise Malformed(f"receipt: expected leaf {leaf} among {manifest.rows} rows, came {len(records)} rows")
+        raise Malformed(f"receipt: expected leaf {leaf} among {manifest.rows} rows, got {len(records)} rows")
     leaves = [leaf_hash(leaf_value(*record)) for record in records]
     proof = batch_proof(edge, leaves, leaf)
     text = write_receipt(*records[leaf - edge.size], leaf, proof, manifest.checkpoint)

@@ -74,7 +74,7 @@ def leaf_value(offset: int, time: int, value: bytes) -> bytes:
 def read_leaf(framed: bytes) -> tuple[int, int, bytes]:
     """Offset, time and value of ``leaf_value``. Raises Malformed."""
     if len(framed) < _FRAME.size:
-        raise Malformed(f"leaf: expected at least {_FRAME.size} bytes, came {len(framed)}")
+        raise Malformed(f"leaf: expected at least {_FRAME.size} bytes, got {len(framed)}")
     offset, time = _FRAME.unpack_from(framed)
     return offset, time, framed[_FRAME.size :]
 

@@ -15,7 +15,7 @@ def whole(low: int, high: int) -> Callable[[str], int]:
         except ValueError:
             found = low - 1
         if not low <= found <= high:
-            raise argparse.ArgumentTypeError(f"expected {low:,} to {high:,}, came {text[:40]!r}")
+            raise argparse.ArgumentTypeError(f"expected {low:,} to {high:,}, got {text[:40]!r}")
         return found
 
     return read

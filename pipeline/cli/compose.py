@@ -102,7 +102,7 @@ def tenants_file(isolated: Sequence[Isolated], devices: Sequence[str] = ()) -> s
     if len(set(devices)) != len(devices) or len(devices) < len(wanting):
         raise ConfigError(
             f"--devices: expected {len(wanting)} different devices, one for each of: {', '.join(wanting) or 'nobody'}; "
-            f"came {', '.join(devices) or 'none'}. List them with: nvidia-smi -L"
+            f"got {', '.join(devices) or 'none'}. List them with: nvidia-smi -L"
         )
     given = dict(zip(wanting, devices, strict=False))
     if not ordered:

@@ -68,11 +68,11 @@ def _keep_log(level: int) -> None:
 
 def _pooled(stage: str, tenant: str, settings: Settings) -> Settings:
     if stage != "generate":
-        raise ConfigError(f"--pool: only generate has workers of one tenant, came {stage}")
+        raise ConfigError(f"--pool: only generate has workers of one tenant, got {stage}")
     try:
         ours = Generate.model_validate({**settings.generate.model_dump(), "pool": tenant})
     except ValidationError:
-        raise ConfigError(f"--pool: expected a tenant's id, came {tenant[:80]!r}") from None
+        raise ConfigError(f"--pool: expected a tenant's id, got {tenant[:80]!r}") from None
     return settings.model_copy(update={"generate": ours})
 
 
@@ -102,7 +102,7 @@ def _partitions(text: str) -> tuple[int, ...]:
     try:
         found = tuple(int(part) for part in text.split(","))
     except ValueError:
-        raise argparse.ArgumentTypeError(f"expected partition numbers by comma, came {text!r}") from None
+        raise argparse.ArgumentTypeError(f"expected partition numbers by comma, got {text!r}") from None
     if min(found) < 0:
         raise argparse.ArgumentTypeError("expected partition numbers of 0 or more")
     return found

@@ -94,7 +94,7 @@ def _command(
 
 def _detect(arguments: argparse.Namespace, settings: Settings) -> int:
     if arguments.epochs < 1:
-        raise ConfigError(f"--epochs: expected at least 1, came {arguments.epochs}")
+        raise ConfigError(f"--epochs: expected at least 1, got {arguments.epochs}")
     text = _text(arguments.file)
     secrets = of_master(read_master(settings.keys.watermark_key))
     tenants = arguments.tenant or asyncio.run(_tenants(settings))
@@ -154,7 +154,7 @@ def _index(arguments: argparse.Namespace, settings: Settings) -> int:
 
 def _gather(arguments: argparse.Namespace, settings: Settings) -> int:
     if not 1 <= arguments.days <= _MAX_DAYS:
-        raise ConfigError(f"--days: expected 1 to {_MAX_DAYS}, came {arguments.days}")
+        raise ConfigError(f"--days: expected 1 to {_MAX_DAYS}, got {arguments.days}")
     answers = kept = 0
     index = _opened(arguments, settings)
     try:

@@ -48,7 +48,7 @@ def block_of(table: Table, types: Mapping[str, str], columns: Sequence[Sequence[
     for name in ("origin", "batch"):
         values = set(by_name[name])
         if len(values) != 1:
-            raise Fatal(f"table {table.name}: expected rows of one {name}, came {len(values)} different ones")
+            raise Fatal(f"table {table.name}: expected rows of one {name}, got {len(values)} different ones")
         one[name] = values.pop()
     kinds = [types[name] for name in table.columns]
     content = native_block(table.columns, kinds, columns)

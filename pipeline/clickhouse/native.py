@@ -61,7 +61,7 @@ def native_block(names: Sequence[str], kinds: Sequence[str], columns: Sequence[S
     parts = [varint(len(columns)), varint(rows)]
     for name, kind, column in zip(names, kinds, columns, strict=True):
         if len(column) != rows:
-            raise Fatal(f"column {name}: expected {rows} values, came {len(column)}; the batch is not inserted")
+            raise Fatal(f"column {name}: expected {rows} values, got {len(column)}; the batch is not inserted")
         encode = _encoder(kind)
         try:
             body = encode(column)

@@ -57,7 +57,7 @@ class ClickHouseStore:
         """
         parts = urlsplit(self._url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ConfigError(f"clickhouse.url: expected http(s)://host:port, came {parts.scheme}://{parts.hostname}")
+            raise ConfigError(f"clickhouse.url: expected http(s)://host:port, got {parts.scheme}://{parts.hostname}")
         began, tries, last = time.monotonic(), 0, ""
         while True:
             tries += 1

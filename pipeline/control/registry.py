@@ -70,7 +70,7 @@ def checked_webhook(url: str) -> str:
     except ValueError:
         fits = False
     if url and (not fits or len(url) > MAX_WEBHOOK or not url.isascii() or not url.isprintable() or " " in url):
-        raise ConfigError(f"webhook: expected http(s)://host/path in {MAX_WEBHOOK} characters, came {url[:80]!r}")
+        raise ConfigError(f"webhook: expected http(s)://host/path in {MAX_WEBHOOK} characters, got {url[:80]!r}")
     return url
 
 
@@ -87,7 +87,7 @@ def _unsound(documents: list[AnyDocument]) -> Iterator[str]:
         yield f"nothing in it: expected tables of {', '.join(f'[[{kind}]]' for kind in _KINDS)}"
     for name, count in Counter((document.doc, document.id) for document in documents).items():
         if count > 1:
-            yield f"[[{name[0]}]] {name[1]}: expected once, came {count} times"
+            yield f"[[{name[0]}]] {name[1]}: expected once, got {count} times"
     for plan in documents:
         if isinstance(plan, Plan):
             yield from (f"[[plan]] {plan.id}: {fault}" for fault in _unsound_plan(plan))
@@ -96,7 +96,7 @@ def _unsound(documents: list[AnyDocument]) -> Iterator[str]:
 def _unsound_plan(plan: Plan) -> Iterator[str]:
     for name in ("max_tokens", "max_input_bytes"):
         if getattr(plan, name) < 1:
-            yield f"{name}: expected 1 or more, came {getattr(plan, name)}: it would refuse every request"
+            yield f"{name}: expected 1 or more, got {getattr(plan, name)}: it would refuse every request"
     for scope in ("organisation", "tenant", "principal"):
         limits: tuple[Limit, ...] = getattr(plan, scope)
         for limit in limits:

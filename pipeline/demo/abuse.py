@@ -40,7 +40,7 @@ async def abuse_gateway(url: str, cast: Cast, seen: TrafficSeen, tick: Callable[
             async with session.post(f"{url}/inference", data=body, headers=headers) as answer:
                 await answer.read()
                 if answer.status != status:
-                    seen.surprises.append(f"{name}: expected {status}, came {answer.status}")
+                    seen.surprises.append(f"{name}: expected {status}, got {answer.status}")
             seen.doors["gateway refusals"] += 1
             tick()
 

@@ -99,7 +99,7 @@ class Callers:
                 self.seen.samples[line.messages[-1][1]] = text.strip()
         if reason not in line.right:
             expected = " or ".join(right or "an answer" for right in line.right)
-            self.seen.surprises.append(f"{line.principal} by {line.door}: expected {expected}, came {reason or 'one'}")
+            self.seen.surprises.append(f"{line.principal} by {line.door}: expected {expected}, got {reason or 'one'}")
 
     async def _chat(self, line: ScriptedRequest) -> str:
         answer = await self._openai[line.principal].chat.completions.create(

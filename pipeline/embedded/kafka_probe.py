@@ -35,7 +35,7 @@ def ask_brokers(host: str, port: int, timeout_s: float = 2.0) -> dict[int, tuple
         link.sendall(struct.pack(">i", len(body)) + body)
         (size,) = struct.unpack(">i", _exactly(link, 4))
         if not 8 <= size <= _MAX_REPLY:
-            raise ValueError(f"expected a Metadata answer of 8 to {_MAX_REPLY} bytes, came {size}")
+            raise ValueError(f"expected a Metadata answer of 8 to {_MAX_REPLY} bytes, got {size}")
         return _parse(_exactly(link, size))
 
 

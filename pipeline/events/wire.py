@@ -160,7 +160,7 @@ def open_envelope(headers: Sequence[tuple[str, bytes]]) -> Envelope:
     # Kafka knows headers without a value
     signature = found.get(SIGNATURE) or b""
     if len(signature) != 32:
-        raise Malformed(f"{SIGNATURE}: expected 32 bytes, came {len(signature)}")
+        raise Malformed(f"{SIGNATURE}: expected 32 bytes, got {len(signature)}")
     try:
         signed = tuple([found[name] for name in SIGNED])
         match, wrap = _PLAIN.fullmatch(b"\n".join(signed[:-1])), signed[-1]
@@ -197,7 +197,7 @@ def decode_messages(text: bytes) -> tuple[Message, ...]:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Malformed(f"not a list of messages: {error}") from error
     if not 1 <= len(messages) <= 256 or not any(m.content for m in messages):
-        raise Malformed(f"expected 1 to 256 messages with content, came {len(messages)}")
+        raise Malformed(f"expected 1 to 256 messages with content, got {len(messages)}")
     return messages
 
 
@@ -213,5 +213,5 @@ def _fault(signed: Sequence[bytes]) -> str:
     for name, raw, shape in zip(SIGNED, signed, _SHAPES, strict=False):
         if shape.fullmatch(raw) is None:
             expected = "1 to 128 letters, digits and ._:-" if shape is _IDENTIFIER else "a whole number of 15 digits"
-            return f"header {name}: expected {expected}, came {len(raw)} bytes"
-    return f"header {SIGNED[-1]}: expected at most {MAX_HEADER_BYTES} bytes, came {len(signed[-1])}"
+            return f"header {name}: expected {expected}, got {len(raw)} bytes"
+    return f"header {SIGNED[-1]}: expected at most {MAX_HEADER_BYTES} bytes, got {len(signed[-1])}"

@@ -40,5 +40,5 @@ class GatewaySettings:
         """Raises ConfigError where the lane is not a partition."""
         if not 0 <= self.lane < partitions:
             raise ConfigError(
-                f"gateway.lane: expected 0 to {partitions - 1} (partitions of responses), came {self.lane}"
+                f"gateway.lane: expected 0 to {partitions - 1} (partitions of responses), got {self.lane}"
             )

@@ -137,7 +137,7 @@ def _messages(turns: list[ChatTurn]) -> tuple[Message, ...]:
         found.append(Message(role, _text(turn.content, f"messages[{index}].content")))
     if not 1 <= len(found) <= 256 or not any(m.content for m in found):
         came = f"{len(found)}, all of them empty" if found and len(found) <= 256 else f"{len(found)}"
-        raise invalid("messages", f"messages: expected 1 to 256 with content, came {came}.")
+        raise invalid("messages", f"messages: expected 1 to 256 with content, got {came}.")
     return tuple(found)
 
 

@@ -93,5 +93,5 @@ def _require_tier(ours: Generate, control: Control) -> None:
         )
     if tier == "device" and ours.device == "cpu":
         raise ConfigError(
-            f"generate.pool {ours.pool}: its plan asks for a device of its own, came generate.device cpu; set cuda:N"
+            f"generate.pool {ours.pool}: its plan asks for a device of its own, got generate.device cpu; set cuda:N"
         )

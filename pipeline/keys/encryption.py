@@ -41,7 +41,7 @@ def encrypt_text(key: bytes, bound_to: bytes, text: bytes, entropy: Entropy) -> 
 def decrypt_text(key: bytes, bound_to: bytes, sealed: bytes) -> bytes:
     """The text. Raises Malformed where the key, the binding or a byte differs."""
     if len(sealed) < OVERHEAD or sealed[0] != SUITE:
-        raise Malformed(f"sealed text: expected suite {SUITE} and at least {OVERHEAD} bytes, came {len(sealed)}")
+        raise Malformed(f"sealed text: expected suite {SUITE} and at least {OVERHEAD} bytes, got {len(sealed)}")
     salt, nonce = sealed[1 : 1 + _SALT], sealed[1 + _SALT : 1 + _SALT + _NONCE]
     try:
         return AESGCM(_derive(key, salt)).decrypt(nonce, sealed[1 + _SALT + _NONCE :], bound_to)
@@ -61,7 +61,7 @@ def unwrap_content_key(private: bytes, wrap: bytes) -> bytes:
     except (InvalidTag, ValueError):
         raise Malformed("wrapped content key does not open with the tenant's key") from None
     if len(content_key) != 32:
-        raise Malformed(f"content key: expected 32 bytes, came {len(content_key)}")
+        raise Malformed(f"content key: expected 32 bytes, got {len(content_key)}")
     return content_key
 
 

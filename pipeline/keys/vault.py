@@ -107,7 +107,7 @@ class GrantedKeys:
         _write_once(path, json.dumps({"granted": opened}), 0o640)
 
     def wrap(self, secret: bytes, context: str) -> str:
-        raise ConfigError(f"a worker of one tenant wraps no secrets, came {context}")
+        raise ConfigError(f"a worker of one tenant wraps no secrets, got {context}")
 
     def unwrap(self, wrapped: str, context: str) -> bytes:
         secret = self._secrets.get(_grant(wrapped, context))

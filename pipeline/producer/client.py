@@ -133,7 +133,7 @@ class Producer:
         value = msgspec.json.encode(_body({**options, **chosen, "sealed": sealed}))
         if len(value) > self.wire.max_value_bytes:
             raise Malformed(
-                f"request: expected at most {self.wire.max_value_bytes} bytes, came {len(value)}: send less"
+                f"request: expected at most {self.wire.max_value_bytes} bytes, got {len(value)}: send less"
             )
         offset, partition = await self.write("inference", client_request, value)
         seconds = options.get("timeout_ms", 60_000) / 1000 + 10
@@ -206,7 +206,7 @@ class Producer:
             async with self._http.get(self._url + path, params=query) as answer:
                 raw, status, headers = await answer.read(), answer.status, answer.headers
         except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError):
-            raise ConfigError(f"gateway_url: expected http(s)://host:port, came {self._url[:80]!r}") from None
+            raise ConfigError(f"gateway_url: expected http(s)://host:port, got {self._url[:80]!r}") from None
         except (aiohttp.ClientError, TimeoutError) as error:
             raise Retryable(
                 f"gateway {self._url} gave no answer ({type(error).__name__}). Is it running, and is the URL right?"

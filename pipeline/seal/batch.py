@@ -71,7 +71,7 @@ class Sealed:
 def begin(generation: str, topic: str, partition: int) -> SealState:
     """The state of an origin before its first record. Raises ConfigError for a topic that is not sealed."""
     if topic not in SEALED:
-        raise ConfigError(f"seal: expected one of {', '.join(SEALED)}, came {topic}")
+        raise ConfigError(f"seal: expected one of {', '.join(SEALED)}, got {topic}")
     chained = BY_NAME[topic].single_writer
     return SealState(generation, topic, partition, Position() if chained else Position(0, b""))
 
@@ -84,7 +84,7 @@ def resume(state: SealState, manifests: Iterable[Manifest]) -> SealState:
     last: Manifest | None = None
     for manifest in manifests:
         if manifest.origin != state.origin:
-            raise Fatal(f"seal: expected manifests of {state.origin}, came one of {manifest.origin}")
+            raise Fatal(f"seal: expected manifests of {state.origin}, got one of {manifest.origin}")
         if last is not None and not _follows(last, manifest):
             raise Fatal(f"seal: manifest {manifest.index} of {state.origin} does not follow {last.index}; audit verify")
         last = manifest

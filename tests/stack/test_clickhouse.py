@@ -218,7 +218,7 @@ def test_a_value_that_does_not_fit_names_its_column_and_not_itself(clickhouse: C
     assert "300" not in str(caught.value)
     columns = batch()
     columns[RECORDS.columns.index("batch")] = [0, 1] * 50
-    with pytest.raises(Fatal, match="rows of one batch, came 2"):
+    with pytest.raises(Fatal, match="rows of one batch, got 2"):
         clickhouse.insert_batch([(RECORDS, columns)], "t")
     assert held(clickhouse) == (0, 0)
 

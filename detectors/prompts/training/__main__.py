@@ -263,7 +263,7 @@ def main(arguments: Sequence[str]) -> int:
     asked = parser.parse_args(arguments)
     file = asked.folder / "train.jsonl"
     if not file.is_file():
-        parser.error(f"expected a folder with train.jsonl, came {asked.folder}")
+        parser.error(f"expected a folder with train.jsonl, got {asked.folder}")
     try:
         more = labelled(asked.labels) if asked.labels else []
     except (OSError, LabelError) as error:

@@ -97,5 +97,5 @@ def test_keyed_actions_need_a_key(action: Action) -> None:
 
 
 def test_an_unknown_action_is_refused() -> None:
-    with pytest.raises(ValueError, match="came burn"):
+    with pytest.raises(ValueError, match="got burn"):
         Actions("burn").check()  # type: ignore[arg-type]

@@ -99,7 +99,7 @@ def test_a_stolen_registry_is_of_no_use(
             assert not any(window in held for window in windows), path
     thief = ModelRegistry(stolen, trust, actor="thief", clock=clock)
     for holder in (Worker.generate(), TenantRecipient(kms)):
-        with pytest.raises(ModelRefused, match="came none"):
+        with pytest.raises(ModelRefused, match="got none"):
             thief.open("tiny", 1, holder)
     # nor does putting another's name on the wrapped key help
     envelope = next(stolen.rglob("keys.json"))
@@ -113,14 +113,14 @@ def test_a_grant_lets_one_more_in_and_is_on_record_once(
     registry: ModelRegistry, release: Release, kms: FakeKms
 ) -> None:
     registry.add(release(1), [TenantRecipient(kms)])
-    with pytest.raises(ModelRefused, match="came none"):
+    with pytest.raises(ModelRefused, match="got none"):
         registry.open("tiny", 1, WORKER)
     for _ in range(2):
         registry.grant("tiny", 1, TenantRecipient(kms), WORKER.address)
     registry.open("tiny", 1, WORKER).close()
     registry.open("tiny", 1, TenantRecipient(kms)).close()
     assert [act for act, _, _ in acts(registry)] == ["add", "load", "grant", "load", "load"]
-    with pytest.raises(ModelRefused, match="came none"):
+    with pytest.raises(ModelRefused, match="got none"):
         registry.grant("tiny", 1, Worker.generate(), Worker.generate().address)
 
 

@@ -20,14 +20,14 @@ from pipeline.errors import ConfigError
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("account list --limit 0", "--limit: expected 1 to 100,000, came '0'"),
-        ("label list --limit 100001", "--limit: expected 1 to 100,000, came '100001'"),
-        ("key add acme app --days -5", "--days: expected 0 to 36,500, came '-5'"),
-        ("up --port 0", "--port: expected 1 to 65,535, came '0'"),
-        ("demo --kafka-port x", "--kafka-port: expected 1 to 65,535, came 'x'"),
-        ("ask hello --max-tokens 0", "--max-tokens: expected 1 to 1,000,000, came '0'"),
-        ("engine bench --rounds 21", "--rounds: expected 1 to 20, came '21'"),
-        ("watermark detect answer.txt --epochs 0", "--epochs: expected 1 to 1,000, came '0'"),
+        ("account list --limit 0", "--limit: expected 1 to 100,000, got '0'"),
+        ("label list --limit 100001", "--limit: expected 1 to 100,000, got '100001'"),
+        ("key add acme app --days -5", "--days: expected 0 to 36,500, got '-5'"),
+        ("up --port 0", "--port: expected 1 to 65,535, got '0'"),
+        ("demo --kafka-port x", "--kafka-port: expected 1 to 65,535, got 'x'"),
+        ("ask hello --max-tokens 0", "--max-tokens: expected 1 to 1,000,000, got '0'"),
+        ("engine bench --rounds 21", "--rounds: expected 1 to 20, got '21'"),
+        ("watermark detect answer.txt --epochs 0", "--epochs: expected 1 to 1,000, got '0'"),
     ],
 )
 def test_a_number_out_of_bounds_is_told_with_its_bounds(

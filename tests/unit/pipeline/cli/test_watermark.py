@@ -123,4 +123,4 @@ def test_a_tenant_that_opted_out_is_not_marked_and_its_record_says_so(home: Path
 def test_a_number_of_epochs_out_of_bounds_is_told_with_the_bounds(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         main(["watermark", "detect", str(SHIPPED / "config.json"), "--epochs", "0"])
-    assert "--epochs: expected 1 to 1,000, came '0'" in capsys.readouterr().err
+    assert "--epochs: expected 1 to 1,000, got '0'" in capsys.readouterr().err

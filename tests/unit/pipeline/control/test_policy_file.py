@@ -24,10 +24,10 @@ HEAD = '[[model]]\nid = "m"\ncontext = 64\n[[plan]]\nid = "p"\nmodels = ["m"]\n'
     ("text", "said"),
     [
         ("", r"nothing in it: expected tables of \[\[plan\]\]"),
-        (HEAD + "max_tokens = 0", "plan.* p: max_tokens: expected 1 or more, came 0"),
-        (HEAD + "max_input_bytes = -5", "max_input_bytes: expected 1 or more, came -5"),
-        (HEAD + '[[plan]]\nid = "p"', r"\[\[plan\]\] p: expected once, came 2 times"),
-        (HEAD + '[[model]]\nid = "m"\ncontext = 99', r"\[\[model\]\] m: expected once, came 2 times"),
+        (HEAD + "max_tokens = 0", "plan.* p: max_tokens: expected 1 or more, got 0"),
+        (HEAD + "max_input_bytes = -5", "max_input_bytes: expected 1 or more, got -5"),
+        (HEAD + '[[plan]]\nid = "p"', r"\[\[plan\]\] p: expected once, got 2 times"),
+        (HEAD + '[[model]]\nid = "m"\ncontext = 99', r"\[\[model\]\] m: expected once, got 2 times"),
         (
             HEAD + 'tenant = [{id = "a", meter = "rate", amount = 1}, {id = "a", meter = "open", amount = 1}]',
             "tenant.a: expected an id of its own",

@@ -163,7 +163,7 @@ def test_an_unknown_name_is_told_in_bounds_and_without_what_steers_a_terminal(na
 def test_nothing_and_empty_messages_are_called_so() -> None:
     assert refusal(b"").message.startswith("The body is empty: ")
     blank = refusal(chat(messages=[{"role": "user", "content": ""}]))
-    assert blank.message == "messages: expected 1 to 256 with content, came 1, all of them empty."
+    assert blank.message == "messages: expected 1 to 256 with content, got 1, all of them empty."
 
 
 BROKEN = {

@@ -64,7 +64,7 @@ def _iban(candidate: str, before: str) -> int:
     return 0
 
 
-def _old_resident(candidate: str, before: str) -> int:
+def _resident_of_15_digits(candidate: str, before: str) -> int:
     """Fifteen digits have no check digit of their own, so a Luhn number without a word for it is an IMEI or a card."""
     if not check.cn_resident(candidate):
         return 0
@@ -161,7 +161,7 @@ NUMBERS = (
     ),
     shape("CN_BANK_CARD", rf"\d(?:[ -]?\d){{15,18}}{_END}", _card(chinese=True)),
     shape("CREDIT_CARD", rf"\d(?:[ -]?\d){{11,18}}{_END}", _card(chinese=False)),
-    shape("CN_ID", rf"[1-8]\d{{14}}{_END}", _number(_old_resident)),
+    shape("CN_ID", rf"[1-8]\d{{14}}{_END}", _number(_resident_of_15_digits)),
     shape("US_SSN", rf"(?!000|666|9)\d{{3}}([- ])(?!00)\d\d\1(?!0000)\d{{4}}{_END}", _ssn),
     shape("CN_LANDLINE", rf"(?:\(0{_AREA}\)|0{_AREA})[ -]?[2-8]\d{{2,3}}[ -]?\d{{4}}{_END}", _landline),
     shape("PHONE", rf"\+?1[ .-]?(?:\([2-9]\d\d\)|[2-9]\d\d)[ .-]?\d{{3}}[ .-]?\d{{4}}{_END}", _number(_phone, 10)),

@@ -41,9 +41,7 @@ def sign_folder(
     """
     signers = [key for key in keys if key.public.algorithm != ECDSA]
     if not signers:
-        raise ModelRefused(
-            "key", "sign: expected at least one key that signs manifests, got none: sluice model keygen"
-        )
+        raise ModelRefused("key", "sign: expected at least one key that signs manifests, got none: sluice model keygen")
     entries = _entries(PlainFolder(folder))
     manifest = ModelManifest(model, version, kind, licence, issued, expires, entries, parent)
     envelope = sign(encode_manifest(manifest), PAYLOAD_TYPE, signers)

@@ -132,9 +132,7 @@ class Producer:
         }
         value = msgspec.json.encode(_body({**options, **chosen, "sealed": sealed}))
         if len(value) > self.wire.max_value_bytes:
-            raise Malformed(
-                f"request: expected at most {self.wire.max_value_bytes} bytes, got {len(value)}: send less"
-            )
+            raise Malformed(f"request: expected at most {self.wire.max_value_bytes} bytes, got {len(value)}: send less")
         offset, partition = await self.write("inference", client_request, value)
         seconds = options.get("timeout_ms", 60_000) / 1000 + 10
         return Ticket(self, client_request, f"{self.wire.generation}-{partition}-{offset}", seconds, left)

@@ -1,0 +1,71 @@
+"""Records and a ledger that an earlier build stored are read, derived and written again to the same bytes."""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+
+from pipeline.admit import emissions
+from pipeline.admit.decide import decide
+from pipeline.admit.intake import Intake, Raw
+from pipeline.admit.ledger import Ledger
+from pipeline.events.codec import decode_log, encode
+from pipeline.events.control import Control, parse
+from pipeline.events.emission import Emission
+from pipeline.events.records import Decision, LogRecord, Outcome
+from pipeline.events.wire import decode_inference
+
+STORED = Path(__file__).parent / "stored"
+DECISIONS = (STORED / "decisions.jsonl").read_bytes().splitlines()
+LEDGER = (STORED / "ledger.json").read_bytes()
+PARTITIONS = 4
+
+
+def documents() -> Control:
+    control = Control()
+    for version, line in enumerate((STORED / "control.jsonl").read_bytes().splitlines()):
+        control.apply(version, parse(line))
+    return control
+
+
+def sent(record: LogRecord, control: Control) -> list[Emission]:
+    """Everything that follows from a record."""
+    if isinstance(record, Outcome):
+        return emissions.after_outcome(record, PARTITIONS)
+    if not isinstance(record, Decision):
+        return []
+    facts = record.facts
+    body = decode_inference((STORED / "body.json").read_bytes())
+    found = emissions.after_decision(record, 0, control, Intake(facts, body, b"wrap"))
+    if facts.fault == "malformed":
+        found.append(emissions.dead_letter(Raw(facts.offset, facts.time, b"?", ()), 0, facts.fault))
+    return found
+
+
+def test_the_fold_of_stored_records_is_the_stored_ledger() -> None:
+    ledger = Ledger()
+    for line in DECISIONS:
+        ledger.apply(decode_log(line))
+    assert ledger.dump() == LEDGER
+
+
+def test_a_stored_ledger_is_written_again_to_its_bytes() -> None:
+    assert Ledger.load(LEDGER).dump() == LEDGER
+
+
+def test_stored_decisions_derive_again_to_their_bytes() -> None:
+    ledger, control = Ledger(), documents()
+    for line in DECISIONS:
+        record = decode_log(line)
+        assert encode(record) == line
+        if isinstance(record, Decision):
+            assert encode(decide(ledger, control, 0, record.facts)) == line
+        ledger.apply(record)
+
+
+def test_what_follows_from_stored_records_has_the_stored_bytes() -> None:
+    control = documents()
+    made = [(number, *one) for number, line in enumerate(DECISIONS) for one in sent(decode_log(line), control)]
+    stored = [json.loads(line) for line in (STORED / "emissions.jsonl").read_text().splitlines()]
+    assert made == [(n, topic, where, *map(base64.b64decode, pair)) for n, topic, where, *pair in stored]

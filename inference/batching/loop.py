@@ -10,7 +10,7 @@ import asyncio
 import dataclasses
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias, TypeVar
 
@@ -86,7 +86,7 @@ class BatchingEngine:
         self._watcher = threading.Thread(target=self._watch, args=(stall_s,), name="inference-watch", daemon=True)
         self._watcher.start()
 
-    async def submit(self, request: GenerationRequest) -> AsyncIterator[Chunk]:
+    async def submit(self, request: GenerationRequest) -> AsyncGenerator[Chunk, None]:
         """See ``InferenceEngine.submit``."""
         if self._refusing:
             raise EngineClosed("the engine is draining; send the request to another one")

@@ -13,7 +13,7 @@ import os
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypedDict
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
@@ -210,8 +210,17 @@ class Vault:
         return cached
 
 
-def tenant_keys(kms: Kms, tenant: str) -> dict[str, str]:
-    """Fresh wrapped keys for a tenant document: data_key, hpke_public, hpke_private, webhook_secret."""
+class TenantKeys(TypedDict):
+    """Wrapped keys of a tenant document."""
+
+    data_key: str
+    hpke_public: str
+    hpke_private: str
+    webhook_secret: str
+
+
+def tenant_keys(kms: Kms, tenant: str) -> TenantKeys:
+    """Make fresh wrapped keys for a tenant document."""
     private = X25519PrivateKey.generate()
     return {
         "data_key": kms.wrap(os.urandom(32), f"data/{tenant}"),

@@ -37,12 +37,11 @@ if TYPE_CHECKING:
         vault,
         verify,
     )
-    from pipeline.wiring.stages import STAGES, Stage
+    from pipeline.wiring.stages import STAGES
 
 __all__ = [
     "STAGES",
     "Assign",
-    "Stage",
     "admit",
     "apply_tables",
     "apply_topics",
@@ -68,7 +67,6 @@ __all__ = [
 ]
 _HOMES = {
     "STAGES": "pipeline.wiring.stages",
-    "Stage": "pipeline.wiring.stages",
     "Assign": "pipeline.kafka.membership",
     "retry_until": "pipeline.control.connect",
     **{stage: f"pipeline.{stage}.service" for stage in ("admit", "gateway", "generate", "notify", "seal", "watch")},

@@ -6,7 +6,8 @@ What only one of them needs, it imports itself: six processes start together.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Coroutine
+from typing import Any, Protocol
 
 from pipeline.admit.service import admit
 from pipeline.config import Settings
@@ -17,8 +18,14 @@ from pipeline.notify.service import notify
 from pipeline.seal.service import seal
 from pipeline.watch.service import watch
 
-Stage = Callable[[Settings, asyncio.Event, Assign], Awaitable[None]]
-STAGES: dict[str, Stage] = {
+
+class RunStage(Protocol):
+    """A stage's process: it serves until ``stop`` is set, its partitions assigned or shared out by the broker."""
+
+    def __call__(self, settings: Settings, stop: asyncio.Event, assign: Assign = ()) -> Coroutine[Any, Any, None]: ...
+
+
+STAGES: dict[str, RunStage] = {
     "gateway": gateway,
     "admit": admit,
     "generate": generate,

@@ -120,7 +120,8 @@ async def closed_loop(ask: Ask, seconds: float) -> float:
 
 async def paced(ask: Ask, rate: float, seconds: float) -> None:
     """Ask at even intervals whether or not the answers have come."""
-    began, tasks = time.perf_counter(), []
+    began = time.perf_counter()
+    tasks: list[asyncio.Task[object]] = []
     for number in range(int(rate * seconds)):
         await asyncio.sleep(max(0.0, began + number / rate - time.perf_counter()))
         tasks.append(asyncio.create_task(ask()))  # type: ignore[arg-type]

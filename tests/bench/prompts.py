@@ -140,8 +140,8 @@ def _unseen(rows: Sequence[LabelledText]) -> list[Measured]:
     theirs = np.zeros(len(rows))
     for number in sorted(set(fold.tolist())):
         out = np.flatnonzero(fold == number)
-        model = _pipeline([rows[at] for at in np.flatnonzero(fold != number)])
-        theirs[out] = model([rows[at].text for at in out])
+        model = _pipeline([rows[at] for at in np.flatnonzero(fold != number).tolist()])
+        theirs[out] = model([rows[at].text for at in out.tolist()])
     load = f"{len(rows):,} user rows, whole texts, 1 % of ordinary rows flagged, mean over unseen sources"
     return [
         Measured("prompts", f"recall {language}, {name}", load, _recall(rows, odds, language), "")

@@ -84,11 +84,11 @@ class Crowd:
     async def run(self) -> None:
         """A dozen callers by HTTP and four by Kafka. The free tenant's ask far more often than ten times a minute."""
         doors: list[tuple[str, Door, float]] = [
-            *[("acme-http", "chat", 0.1), ("acme-http", "stream", 0.1)] * 4,
-            *[("globex-http", "chat", 0.3), ("globex-http", "stream", 0.3)],
-            *[("initech-http", "chat", 1.0), ("initech-http", "stream", 1.0)],
-            *[("acme-records", "record", 0.2)] * 2,
-            *[("globex-records", "record", 0.5), ("initech-records", "record", 1.0)],
+            *(("acme-http", "chat", 0.1), ("acme-http", "stream", 0.1)) * 4,
+            *(("globex-http", "chat", 0.3), ("globex-http", "stream", 0.3)),
+            *(("initech-http", "chat", 1.0), ("initech-http", "stream", 1.0)),
+            *(("acme-records", "record", 0.2),) * 2,
+            *(("globex-records", "record", 0.5), ("initech-records", "record", 1.0)),
         ]
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=90)) as session:
             await asyncio.gather(*(self._caller(session, *door) for door in doors))

@@ -62,7 +62,7 @@ def flaky(monkeypatch: pytest.MonkeyPatch, fault: Callable[[str, int], Exception
     met: list[str] = []
     counts: dict[str, int] = {}
 
-    class Flaky(AIOKafkaProducer):
+    class Flaky(AIOKafkaProducer):  # type: ignore[misc]
         async def send_batch(self, builder: Any, topic: str, *, partition: int) -> Any:
             counts[topic] = counts.get(topic, 0) + 1
             error = fault(topic, counts[topic])
@@ -81,7 +81,7 @@ def test_lost_acknowledgements_double_and_lose_nothing(deployment: Any, monkeypa
     written = 0
     lost: list[int] = []
 
-    class Deaf(AIOKafkaProducer):
+    class Deaf(AIOKafkaProducer):  # type: ignore[misc]
         async def send_batch(self, builder: Any, topic: str, *, partition: int) -> Any:
             sent = await super().send_batch(builder, topic, partition=partition)
             nonlocal written

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -81,7 +81,7 @@ def test_a_reader_whose_fetching_stands_still_reads_anew(deployment: Any, monkey
     assert asyncio.run(asyncio.wait_for(scene(), STUCK_S)) == [b"first", b"second", b"third"]
 
 
-Generated = Callable[[Work, str], Awaitable[tuple[Completion, None, bytes]]]
+Generated = Callable[[Work, str], Coroutine[Any, Any, tuple[Completion, Response | None, bytes]]]
 
 
 def ran(left_ms: int, generated: Generated) -> list[Emission]:
@@ -107,7 +107,7 @@ def ran(left_ms: int, generated: Generated) -> list[Emission]:
         )
         partition = GeneratePartition(cast(Any, context), 0)
         work = Work("g-0-1", 0, "acme", "acme", "acme-app", "acme-app:1", 0, int(time.time() * 1000) + left_ms)
-        partition._generate = generated  # type: ignore[method-assign]
+        partition._generate = generated  # type: ignore[method-assign, assignment]
         await context.slots.acquire()
         await partition._run(0, work)
         assert not context.slots.locked()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 from hypothesis.strategies import SearchStrategy
 
@@ -34,7 +34,7 @@ class Subject(Protocol):
     """A stage under the laws. Inputs are values of its own choice, in the order of the merged sequence."""
 
     name: str
-    writes: dict[str, Any]
+    writes: ClassVar[dict[str, Any]]
     """Topic → type of its records, for every topic that the stage may write."""
 
     def inputs(self) -> SearchStrategy[list[Any]]: ...

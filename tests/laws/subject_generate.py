@@ -6,7 +6,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from hypothesis import strategies as st
 
@@ -32,7 +32,7 @@ class Piece:
     tenant: str
     text: str
     finish: FinishReason | None
-    output: str
+    output: Literal["release", "redact", "withhold", "review"]
 
 
 talks = st.tuples(
@@ -144,13 +144,15 @@ class GenerateSubject:
         for topic, _, value in run.written:
             if topic == "responses":
                 response = decode(Response, value)
-                request, after = response.request, response.event
+                request = response.request
+                after: str = response.event
                 if after == "chunk":
                     assert response.position > at.get(request, -1)
                     at[request] = response.position
             else:
                 kind: Any = self.writes[topic]
-                request, after = decode(kind, value).request, {"findings": "finding"}.get(topic, "completion")
+                request = decode(kind, value).request
+                after = {"findings": "finding"}.get(topic, "completion")
             assert after in NEXT[states.get(request, "")]
             states[request] = after
         assert set(states.values()) <= {"end", "finding"}

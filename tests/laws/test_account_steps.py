@@ -23,7 +23,18 @@ from pipeline.admit.intake import Intake, Raw
 from pipeline.admit.ledger import Ledger
 from pipeline.admit.step import decide_batch
 from pipeline.events.codec import decode, decode_log, encode
-from pipeline.events.control import Control, Deployment, Key, Limit, Model, Organisation, Plan, Principal, Tenant
+from pipeline.events.control import (
+    AnyDocument,
+    Control,
+    Deployment,
+    Key,
+    Limit,
+    Model,
+    Organisation,
+    Plan,
+    Principal,
+    Tenant,
+)
 from pipeline.events.messages import Completion, FindingEvent, Work
 from pipeline.events.records import Decision, Facts, LogRecord, SnapshotMark
 from pipeline.events.wire import InferenceBody
@@ -67,7 +78,7 @@ def work_hard(number: int) -> str:
 
 def control(plan: Plan | None = None, extraction: str = "judged") -> Control:
     found, limit = Control(), Limit(id="rpm", meter="rate", amount=6000)
-    documents = [
+    documents: list[AnyDocument] = [
         Deployment(generation="g1", partitions=4),
         plan or Plan(id="big", models=("glossary",), tenant=(limit,), extraction="block"),
         Model(id="glossary", context=256),

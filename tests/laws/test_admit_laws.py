@@ -4,6 +4,8 @@ Histories are drawn; every record passes through its stored bytes."""
 
 from __future__ import annotations
 
+from typing import Any, Literal
+
 import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,10 +15,21 @@ from detectors.base import Finding, Part
 from pipeline.admit.decide import decide, expired, outcome
 from pipeline.admit.ledger import Ledger
 from pipeline.events.codec import decode_log, encode
-from pipeline.events.control import Control, Deployment, Key, Limit, Model, Organisation, Plan, Principal, Tenant
+from pipeline.events.control import (
+    AnyDocument,
+    Control,
+    Deployment,
+    Key,
+    Limit,
+    Model,
+    Organisation,
+    Plan,
+    Principal,
+    Tenant,
+)
 from pipeline.events.ids import GRACE_MS
 from pipeline.events.messages import Completion
-from pipeline.events.records import Decision, Facts, LogRecord, Outcome, SnapshotMark, Tick
+from pipeline.events.records import Decision, Facts, LogRecord, Outcome, Result, SnapshotMark, Tick
 
 START = 1_790_000_000_000
 TENANTS = ("acme", "beta")
@@ -40,7 +53,7 @@ def documents() -> Control:
         ),
     )
     control = Control()
-    found = [Deployment(generation="g1", partitions=4), plan, Model(id="glossary", context=256)]
+    found: list[AnyDocument] = [Deployment(generation="g1", partitions=4), plan, Model(id="glossary", context=256)]
     for name in TENANTS:
         found.append(Organisation(id=name))
         found.append(Tenant(id=name, organisation=name, plan="small", data_key="-", hpke_public="-", hpke_private="-"))
@@ -99,6 +112,7 @@ attacks = st.builds(
 """What is mostly admitted and soon an alarm."""
 reports = st.tuples(st.integers(0, 30), st.integers(0, 40), st.sampled_from(("finished", "failed", "withheld")))
 steps = st.lists(st.one_of(requests, attacks, reports, st.just("wait")), min_size=1, max_size=40)
+Step = dict[str, Any] | tuple[int, int, Result] | Literal["wait"]
 
 
 def waited(ledger: Ledger, now: int) -> list[LogRecord]:
@@ -111,7 +125,7 @@ def waited(ledger: Ledger, now: int) -> list[LogRecord]:
     return [Tick(now), *ended]
 
 
-def run(history: list[object]) -> tuple[list[LogRecord], Ledger]:
+def run(history: list[Step]) -> tuple[list[LogRecord], Ledger]:
     """Live: each record is decided on the current state, applied, and goes through its bytes."""
     ledger, records, now, completions = Ledger(), [], START, 0
     for offset, step in enumerate(history):
@@ -129,7 +143,7 @@ def run(history: list[object]) -> tuple[list[LogRecord], Ledger]:
                 **rest,
             )
             written: list[LogRecord] = [decide(ledger, CONTROL, 0, facts)]
-        elif step == "wait":
+        elif isinstance(step, str):
             now += 40_000
             written = waited(ledger, now)
         else:
@@ -152,7 +166,7 @@ def run(history: list[object]) -> tuple[list[LogRecord], Ledger]:
 
 @settings(max_examples=100, deadline=None)
 @given(steps, st.data())
-def test_folded_state_equals_live_state_at_every_cut(history: list[object], data: st.DataObject) -> None:
+def test_folded_state_equals_live_state_at_every_cut(history: list[Step], data: st.DataObject) -> None:
     records, live = run(history)
     cut = data.draw(st.integers(0, len(records)))
     folded = Ledger()
@@ -166,7 +180,7 @@ def test_folded_state_equals_live_state_at_every_cut(history: list[object], data
 
 @settings(max_examples=100, deadline=None)
 @given(steps)
-def test_every_decision_derives_again_byte_for_byte(history: list[object]) -> None:
+def test_every_decision_derives_again_byte_for_byte(history: list[Step]) -> None:
     records, _ = run(history)
     ledger = Ledger()
     for record in records:
@@ -177,7 +191,7 @@ def test_every_decision_derives_again_byte_for_byte(history: list[object]) -> No
 
 @settings(max_examples=100, deadline=None)
 @given(steps)
-def test_rollback_leaves_no_trace(history: list[object]) -> None:
+def test_rollback_leaves_no_trace(history: list[Step]) -> None:
     records, _ = run(history)
     half = len(records) // 2
     ledger = Ledger()
@@ -195,7 +209,7 @@ def test_rollback_leaves_no_trace(history: list[object]) -> None:
 
 @settings(max_examples=100, deadline=None)
 @given(steps)
-def test_what_is_open_never_exceeds_its_ceiling_and_ends_at_zero(history: list[object]) -> None:
+def test_what_is_open_never_exceeds_its_ceiling_and_ends_at_zero(history: list[Step]) -> None:
     records, _ = run([*history, "wait"])
     ledger = Ledger()
     for record in records:
@@ -236,7 +250,7 @@ def test_drawn_histories_move_accounts() -> None:
 
     @settings(max_examples=100, deadline=None, derandomize=True, database=None)
     @given(steps)
-    def reach(history: list[object]) -> None:
+    def reach(history: list[Step]) -> None:
         seen.update(record.step for record in run(history)[0] if isinstance(record, Decision))
 
     reach()

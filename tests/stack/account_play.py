@@ -114,9 +114,14 @@ class Play:
             who = "eve" if mine else "bob"
             text = _harvest(number * ASKED + place) if mine else _QUESTIONS[number % len(_QUESTIONS)] + f" ({number})"
             self._asked += 1
-            name, signed = f"{who}-{self._asked}", {"at": self.now, "key": f"{self.tenant}-{who}"}
             value, headers = self.deployment.request(
-                self.tenant, name, text, counter=self._asked, timeout_ms=TIMEOUT_MS, **signed
+                self.tenant,
+                f"{who}-{self._asked}",
+                text,
+                counter=self._asked,
+                at=self.now,
+                key=f"{self.tenant}-{who}",
+                timeout_ms=TIMEOUT_MS,
             )
             records.append((self.now, value, headers))
         self._set_clock()

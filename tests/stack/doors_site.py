@@ -8,11 +8,13 @@ import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Literal
 
 import aiohttp
 import openai
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from openai.types.chat import ChatCompletionMessageParam
 
 from pipeline.config import cache
 from pipeline.embedded.broker import EmbeddedBroker
@@ -37,7 +39,7 @@ KEY = bearer("k-acme", SECRET)
 
 
 def documents(keyring: FileKeyring) -> list[control.AnyDocument]:
-    def key(name: str, status: str = "active", principal: str = "acme-1") -> control.Key:
+    def key(name: str, status: Literal["active", "revoked"] = "active", principal: str = "acme-1") -> control.Key:
         return control.Key(id=name, principal=principal, secret=keyring.wrap(SECRET, f"key/{name}"), status=status)
 
     return [
@@ -259,7 +261,7 @@ def client(site: DoorsSite, key: str = KEY) -> openai.AsyncOpenAI:
     return openai.AsyncOpenAI(api_key=key, base_url=f"{site.url}/v1", max_retries=0)
 
 
-def play(site: DoorsSite, test: Callable[[openai.AsyncOpenAI, Worker], Awaitable[None]], **bounds: int | float) -> None:
+def play(site: DoorsSite, test: Callable[[openai.AsyncOpenAI, Worker], Awaitable[None]], **bounds: Any) -> None:
     async def job() -> None:
         async with asyncio.timeout(STUCK_S), serving(site, **bounds), Worker(site) as worker, client(site) as stock:
             await test(stock, worker)
@@ -267,5 +269,5 @@ def play(site: DoorsSite, test: Callable[[openai.AsyncOpenAI, Worker], Awaitable
     asyncio.run(job())
 
 
-def said(text: str) -> list[dict[str, str]]:
+def said(text: str) -> list[ChatCompletionMessageParam]:
     return [{"role": "user", "content": text}]

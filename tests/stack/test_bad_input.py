@@ -95,7 +95,7 @@ async def play(deployment: Deployment) -> Played:
         await asyncio.sleep(0.2)
         url = f"http://127.0.0.1:{port}"
         async with asyncio.timeout(STUCK_S), serving(settings), aiohttp.ClientSession(url) as http:
-            goods = {}
+            goods: dict[str, int] = {}
             for case in cases:
                 found.offsets[case.name] = await send(producer, case)
                 goods[case.name] = await send(producer, Case("good", "", *forge.good(f"behind {len(goods)}")))

@@ -9,7 +9,7 @@ import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import pytest
@@ -44,13 +44,14 @@ class Store:
         request = urllib.request.Request(url, data=body or sql.encode(), headers=headers)
         try:
             with urllib.request.urlopen(request, timeout=30) as answer:
-                return answer.read()
+                text: bytes = answer.read()
+                return text
         except urllib.error.HTTPError as error:
             raise AssertionError(f"{error.read().decode()}\n{sql}") from None
 
     def ask(self, name: str, view: QueryScope = ALL) -> list[dict[str, Any]]:
-        answer = json.loads(self.run(render(raw(name), view) + "\nFORMAT JSON"))
-        return answer["data"]
+        rows: list[dict[str, Any]] = json.loads(self.run(render(raw(name), view) + "\nFORMAT JSON"))["data"]
+        return rows
 
     def fill(self, table: str, rows: list[dict[str, Any]]) -> None:
         self.run(f"INSERT INTO {table} FORMAT JSONEachRow", "\n".join(json.dumps(row) for row in rows).encode())
@@ -100,7 +101,7 @@ class Log:
 def decision(n: int, tenant: str, reason: str = "", rule: str = "") -> Decision:
     findings = (Finding(rule, 3, 90, 0, 4, "raw", 0),) if rule else ()
     facts = Facts(n, EVENT_MS + n, "inference", model="glossary", max_tokens=10, input_bound=5, findings=findings)
-    verdict = "deny" if reason else "admit"
+    verdict: Literal["admit", "deny"] = "deny" if reason else "admit"
     return Decision(
         f"g1-0-{n}",
         facts,
@@ -111,7 +112,7 @@ def decision(n: int, tenant: str, reason: str = "", rule: str = "") -> Decision:
         tenant,
         "p1",
         n + 1,
-        reasons=(reason,) if reason else (),  # type: ignore[arg-type]
+        reasons=(reason,) if reason else (),
     )
 
 

@@ -199,7 +199,7 @@ def test_get_requests_change_nothing(store: EmbeddedStore) -> None:
 def test_unknown_settings_are_refused(store: EmbeddedStore) -> None:
     status, answer = ask(store, "SELECT 1", max_threadz="2")
     assert (status, b"UNKNOWN_SETTING" in answer) == (400, True)
-    status, answer = ask(store, "SELECT 1", **{"a = 1, readonly": "2"})
+    status, answer = ask(store, "SELECT 1", None, **{"a = 1, readonly": "2"})
     assert (status, b"UNKNOWN_SETTING" in answer) == (400, True)
 
 

@@ -39,7 +39,7 @@ def test_the_stock_client_gets_whole_answers_and_streams(site: DoorsSite) -> Non
             temperature=0.5,
             seed=3,
             stop=["x"],
-            messages=[{"role": "developer", "content": "be brief"}, *said("alpha béta 漢字")],  # type: ignore[list-item]
+            messages=[{"role": "developer", "content": "be brief"}, *said("alpha béta 漢字")],
             extra_headers={"Idempotency-Key": "once"},
         )
         assert whole.choices[0].message.content == "alpha béta 漢字 "

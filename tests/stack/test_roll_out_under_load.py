@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -131,7 +132,7 @@ async def _more(statuses: list[int]) -> None:
 async def _places(made: Deployment, session: aiohttp.ClientSession, url: str) -> list[int]:
     """Positions told of the last of many requests at an engine that runs one at a time, by Kafka's door."""
     names = [f"acme-app:place-{n}" for n in range(40)]
-    asked = {"model": "glossary", "max_tokens": 24, "timeout_ms": 300_000}
+    asked: dict[str, Any] = {"model": "glossary", "max_tokens": 24, "timeout_ms": 300_000}
     records = [made.request("acme", name, counter=n + 1, **asked) for n, name in enumerate(names)]
     publisher = Publisher(made.bootstrap)
     await publisher.send_all([("requests", 0, b"acme", value, headers) for value, headers in records])

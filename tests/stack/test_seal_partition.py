@@ -49,7 +49,7 @@ def test_large_records_are_sealed_in_batches_that_the_store_takes(deployment: An
     keys = create_log_keys(tmp_path / "log-key.json", "sluice")
 
     def rows() -> tuple[int, int]:
-        return store.query("SELECT count(), uniqExact(leaf) FROM records WHERE body LIKE '%\"ann\"%'")[0]  # type: ignore[return-value]
+        return store.query("SELECT count(), uniqExact(leaf) FROM records WHERE body LIKE '%\"ann\"%'")[0]
 
     def reached(count: int) -> Callable[[], Awaitable[bool]]:
         async def ask() -> bool:

@@ -129,7 +129,7 @@ async def test_the_keys_of_one_tenants_worker_open_no_other_tenants_texts(deploy
         vault = wiring.vault(ours.model_copy(update={"keys": Keys(home=out)}), hand)
         operator = wiring.vault(ours, hand)
         for tenant, opens in (("bank", True), ("acme", False)):
-            sealed = operator.seal(tenant, "request", "messages", "r", b"secret")
+            sealed = operator.encrypt(tenant, "request", "messages", "r", b"secret")
             if opens:
                 assert vault.decrypt(tenant, "request", "messages", "r", sealed) == b"secret"
                 continue

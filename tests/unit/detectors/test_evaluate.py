@@ -19,7 +19,7 @@ def write(file: Path, rows: list[dict[str, object]]) -> Path:
 
 
 def prompt(text: str, label: str, **more: str) -> dict[str, object]:
-    return {"text": text, "label": label, "source": "s", "lang": "en", "role": "user"} | more
+    return {"text": text, "label": label, "source": "s", "lang": "en", "role": "user", **more}
 
 
 def test_prompts_are_counted_by_label_language_and_source(tmp_path: Path) -> None:

@@ -17,24 +17,25 @@ def test_enough_sure_accounts_are_a_campaign_and_all_of_them_its_members() -> No
 
 
 def test_accounts_below_the_floor_never_add_up_however_many_share_an_instruction() -> None:
-    campaigns = Campaigns()
+    campaigns: Campaigns[int] = Campaigns()
     assert not any(campaigns.report(account, (7,), FLOOR - 1, 0) for account in range(200))
     assert len(campaigns) == 0
 
 
 def test_one_account_that_reports_often_is_one_account() -> None:
-    campaigns = Campaigns()
+    campaigns: Campaigns[int] = Campaigns()
     assert not any(campaigns.report(1, (7,), SURE, time) for time in range(100))
 
 
 def test_weak_accounts_need_more_company() -> None:
-    campaigns, weight = Campaigns(), WEIGHT // 10
+    campaigns: Campaigns[int] = Campaigns()
+    weight = WEIGHT // 10
     found = [campaigns.report(account, (7,), FLOOR + weight, 0) for account in range(10)]
     assert [answer is not None for answer in found] == [False] * 9 + [True]
 
 
 def test_different_signatures_do_not_mix_and_silent_members_stop_counting() -> None:
-    campaigns = Campaigns()
+    campaigns: Campaigns[int] = Campaigns()
     assert not any(campaigns.report(account, (account,), SURE, 0) for account in range(50))
     campaigns = Campaigns()
     for account in range(MEMBERS - 1):
@@ -43,7 +44,7 @@ def test_different_signatures_do_not_mix_and_silent_members_stop_counting() -> N
 
 
 def test_memory_is_bounded_and_the_oldest_signature_goes_first() -> None:
-    campaigns = Campaigns(capacity=10)
+    campaigns: Campaigns[int] = Campaigns(capacity=10)
     for account in range(MEMBERS - 1):
         campaigns.report(account, (0,), SURE, 0)
     for signature in range(1, 10):

@@ -10,7 +10,8 @@ import pytest
 
 from detectors.accounts.facts import NAMES
 from detectors.accounts.features import RequestParameters, trace
-from detectors.accounts.judge import CHECK, FIRST, KINDS, MODEL, Judge, JudgeModel, shipped
+from detectors.accounts.judge import CHECK, FIRST, MODEL, Judge, JudgeModel, shipped
+from detectors.accounts.rules import KINDS
 from detectors.accounts.state import COLUMNS, AccountState, row, tally
 from detectors.base import HIGH, Finding, Part
 
@@ -199,7 +200,7 @@ def test_a_long_honest_past_hides_no_attack() -> None:
     of_each = 3_000_000_000 // past.count
     totals = struct.pack(f"<{len(NAMES)}I", *(held * of_each for held in tally(past)))
     state = msgspec.structs.replace(past, count=past.count * of_each, totals=totals, score=0, cusum=0, alarm=0)
-    found = []
+    found: list[Finding] = []
     for number in range(1, 16):
         text, sampling = bias_walk(number)
         state, findings = JUDGE.update(state, trace((Part("user", text),), sampling), state.time + 9_000)

@@ -91,7 +91,7 @@ def test_event_parameters_are_laid_over_those_of_the_account() -> None:
     "line",
     [
         b"", b"{", b"[]", b"null", b"\xff\xfe", b"[" * 100_000, b'{"session_id": 1}',
-        json.dumps(account("a", [SECRET], start="soon")).encode(),
+        json.dumps(account("a", [SECRET]) | {"start": "soon"}).encode(),
         json.dumps(account("a", [], events=[{"t": 1, "text": 5}])).encode(),
         json.dumps(account("a", [SECRET], start=1e300)).encode(),
         json.dumps(account("a", [SECRET], params={"logit_bias": SECRET})).encode(),

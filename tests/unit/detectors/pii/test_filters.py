@@ -29,8 +29,8 @@ from detectors.pii import (
 )  # fmt: skip
 from detectors.pii.item import PiiItem, plain
 from detectors.pii.places import places, small_letters
-from detectors.pii.shape import ItemPattern
-from detectors.pii.shapes import ENTROPIC, NUMBERS, PLATES, START, WORDS
+from detectors.pii.shape import CONTEXT, ItemPattern
+from detectors.pii.shapes import ENTROPIC, MAX_ITEM, NUMBERS, PLATES, START, WORDS
 from tests.unit.detectors.pii.test_context import HITS
 from tests.unit.detectors.pii.test_find import TEXTS, VALUES
 from tests.unit.detectors.pii.test_hostile import BLOCKS
@@ -77,12 +77,12 @@ def slowly(text: str) -> list[PiiItem]:
 
 
 def one_by_one(text: str, at: int, shapes: tuple[ItemPattern, ...]) -> PiiItem | None:
-    before = text[max(0, at - scan.CONTEXT) : at].lower()
+    before = text[max(0, at - CONTEXT) : at].lower()
     for form in shapes:
-        match = form.pattern.match(text, at, at + scan.MAX_ITEM)
+        match = form.pattern.match(text, at, at + MAX_ITEM)
         if match and (length := form.confirm(match[0], before)):
             end = at + length
-            if form.tail is not None and (form.type != "EMAIL" or length == scan.MAX_ITEM):
+            if form.tail is not None and (form.type != "EMAIL" or length == MAX_ITEM):
                 tail = form.tail.match(text, end)
                 end = tail.end() if tail else end
             return PiiItem(form.type, at, end, form.score)
@@ -153,7 +153,12 @@ def test_hostile_text_costs_a_bounded_number_of_looks(block: str, monkeypatch: p
     """Recognisers run once per text, and the shapes are tried at no place twice, whatever the text is."""
     tried: list[int] = []
     true = scan._item
-    monkeypatch.setattr(scan, "_item", lambda text, at: (tried.append(at), true(text, at))[1])
+
+    def tried_once(text: str, at: int) -> scan.Found | None:
+        tried.append(at)
+        return true(text, at)
+
+    monkeypatch.setattr(scan, "_item", tried_once)
     calls = dict.fromkeys(("addresses", "cued", "persons", "persons_zh"), 0)
     for name, module in zip(calls, (addresses, cued, persons, persons_zh), strict=True):
         act = getattr(module, name)

@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 from itertools import pairwise
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
 
 from detectors.pii import PiiItem, find
 from detectors.pii.evaluate import MarkedText
+
+if TYPE_CHECKING:
+    from detectors.pii.presidio import Presidio
 
 adapter = pytest.importorskip("detectors.pii.presidio", reason="needs the extra presidio", exc_type=ImportError)
 PACK = Path(os.environ.get("DATA", "")) / "detection" / "pii" / "validation.jsonl"
@@ -28,8 +32,9 @@ KNOWN = [
 
 
 @pytest.fixture(scope="module")
-def presidio() -> adapter.Presidio:
-    return adapter.Presidio()
+def presidio() -> Presidio:
+    made: Presidio = adapter.Presidio()
+    return made
 
 
 def overlapped(found: tuple[PiiItem, ...], start: int, end: int) -> bool:
@@ -37,20 +42,20 @@ def overlapped(found: tuple[PiiItem, ...], start: int, end: int) -> bool:
 
 
 @pytest.mark.parametrize(("kind", "cue", "value"), KNOWN)
-def test_both_find_the_same_item(presidio: adapter.Presidio, kind: str, cue: str, value: str) -> None:
+def test_both_find_the_same_item(presidio: Presidio, kind: str, cue: str, value: str) -> None:
     theirs = presidio.find(f"{cue}{value} today")
     assert [item[:3] for item in theirs] == [(kind, len(cue), len(cue) + len(value))]
     assert [item[:3] for item in find(f"{cue}{value} today")] == [item[:3] for item in theirs]
 
 
-def test_matches_do_not_overlap_and_the_surest_stays(presidio: adapter.Presidio) -> None:
+def test_matches_do_not_overlap_and_the_surest_stays(presidio: Presidio) -> None:
     found = presidio.find("4111 1111 1111 1111 and a@b.example.org, 4111 1111 1111 1112")
     assert [(item.type, item.score) for item in found][:2] == [("CREDIT_CARD", 100), ("EMAIL", 100)]
     assert all(one.end <= other.start for one, other in pairwise(found))
 
 
 @pytest.mark.skipif(not PACK.is_file(), reason="set DATA to the folder that holds detection/pii")
-def test_whatever_presidio_finds_of_the_marked_items_is_found(presidio: adapter.Presidio) -> None:
+def test_whatever_presidio_finds_of_the_marked_items_is_found(presidio: Presidio) -> None:
     seen, missed = 0, []
     for row in msgspec.json.Decoder(MarkedText).decode_lines(PACK.read_bytes()):
         marked = [span for span in row.spans if span.type in adapter.TYPES.values()]

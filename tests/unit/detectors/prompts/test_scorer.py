@@ -23,7 +23,7 @@ def counted(text: str, head: int) -> float:
     for block in blocks(hashed(joined)):
         total += sum(int(WEIGHTS[head, OFFSETS[block.order] + index]) for index in block.slots.tolist() if index)
         total += int(WEIGHTS[head, OFFSETS[block.order]]) * block.slots.tolist().count(0)
-    return total * FORM.scale / (len(text) + 1 + SMOOTH) ** 0.5 + FORM.bias
+    return total * FORM.scale / math.sqrt(len(text) + 1 + SMOOTH) + FORM.bias
 
 
 @pytest.fixture(scope="module", autouse=True)

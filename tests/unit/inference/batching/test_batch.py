@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from collections.abc import Sequence as Items
 
 import pytest
@@ -84,7 +85,9 @@ REQUESTS = st.lists(
 
 @settings(max_examples=80, deadline=None)
 @given(REQUESTS, st.integers(1, 4), st.sampled_from([0, 3, 40]), st.booleans())
-def test_an_answer_is_the_same_in_any_company(drawn: list, slots: int, spare: int, reuse: bool) -> None:
+def test_an_answer_is_the_same_in_any_company(
+    drawn: list[tuple[int, str, str, int, float]], slots: int, spare: int, reuse: bool
+) -> None:
     arrivals = [
         (step, request(f"r{n}", text, tenant=tenant, limit=limit, sampling=SamplingParams(heat, seed=n)))
         for n, (step, text, tenant, limit, heat) in enumerate(drawn)
@@ -191,7 +194,7 @@ def test_a_caller_whose_loop_is_gone_does_not_hold_its_slot() -> None:
         held.append(engine.submit(request("orphan", "x", limit=5_000)))
         await anext(held[0])
 
-    held: list = []
+    held: list[AsyncIterator[Chunk]] = []
     loop = asyncio.new_event_loop()
     loop.run_until_complete(begin())
     loop.close()

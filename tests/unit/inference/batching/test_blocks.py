@@ -123,8 +123,9 @@ JOBS = st.lists(
 
 @settings(max_examples=150, deadline=None)
 @given(JOBS, st.integers(4, 9))
-def test_no_request_ever_sees_what_is_not_its_own_prefix(jobs: list, blocks: int) -> None:
-    memory, running = Memory(blocks, 4), []
+def test_no_request_ever_sees_what_is_not_its_own_prefix(jobs: list[tuple[str, list[int], int]], blocks: int) -> None:
+    memory = Memory(blocks, 4)
+    running: list[tuple[str, BlockTable]] = []
     for tenant, tokens, leave in jobs:
         table = memory.pool.match(KEYS.root(tenant, b"m"), tokens)
         found = memory.pool.fork(table, tokens)

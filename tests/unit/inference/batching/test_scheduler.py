@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -82,7 +83,9 @@ OPERATIONS = st.lists(
 
 @settings(max_examples=120, deadline=None)
 @given(st.integers(1, 4), st.integers(0, 12), st.sampled_from([12, 20, 1000]), OPERATIONS)
-def test_every_plan_holds_and_every_request_gets_through(slots: int, more: int, blocks: int, operations: list) -> None:
+def test_every_plan_holds_and_every_request_gets_through(
+    slots: int, more: int, blocks: int, operations: list[Any]
+) -> None:
     run = Run(slots, slots + more, blocks)
     for number, (kind, *values) in enumerate(operations):
         if kind == "add":

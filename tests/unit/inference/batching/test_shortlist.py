@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Sequence as Items
 from pathlib import Path
 
 import numpy as np
@@ -132,7 +133,7 @@ def test_numbers_that_are_none_are_told() -> None:
 class Telling(HashForward):
     """The double, telling of its rows what is asked."""
 
-    def logits(self, feeds: list[StepInput]) -> list[LogitsRow | Shortlist]:  # type: ignore[override]
+    def logits(self, feeds: Items[StepInput]) -> list[LogitsRow | Shortlist]:  # type: ignore[override]
         rows = super().logits(feeds)
         items = [item for item in feeds if item.feed.last]
         return [
@@ -181,7 +182,7 @@ def test_a_nan_fails_its_request_alone() -> None:
     for name, text in (("good", "hello"), ("bad", "nan")):
         one = request(name, text)
         batch.join(Sequence(one, forward.encode(one.turns)))
-    ends = {}
+    ends: dict[str, Chunk] = {}
     while batch.stats().running or batch.stats().waiting:
         ends |= {chunk.request_id: chunk for chunk in batch.step() if chunk.finish is not None}
     assert ends["bad"].error is not None

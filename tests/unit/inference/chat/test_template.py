@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -98,6 +99,6 @@ def test_without_a_template_the_shipped_one_serves(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("settings", [{"chat_template": OURS}, {"chat_template": 5}, {"chat_template": "{%"}])
-def test_settings_that_cannot_be_served_are_refused(tmp_path: Path, settings: dict) -> None:
+def test_settings_that_cannot_be_served_are_refused(tmp_path: Path, settings: dict[str, Any]) -> None:
     with pytest.raises(ValueError):
         load_tokenizer(folder_with(tmp_path, **settings))

@@ -7,7 +7,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -16,11 +16,20 @@ from safetensors.torch import load_file, save_file
 
 from inference.batching.loop import BatchingEngine
 from inference.chat.chat import SPECIAL_TOKENS, ChatTokenizer
-from inference.engines.torch import BLOCK_SIZE, TorchEngine, TorchForward, shipped_model
+from inference.engines.torch import TorchEngine, TorchForward, shipped_model
 from inference.model.config import ModelConfig, read_config
 from inference.model.model import LanguageModel, load_model
-from inference.ports import ERASE, LogitsRow, ScheduledTokens, StepInput
-from inference.types import FinishReason, GenerationRequest, InvalidRequest, SamplingParams, Turn, input_token_bound
+from inference.model.serving import BLOCK_SIZE
+from inference.ports import ERASE, Forward, LogitsRow, ScheduledTokens, StepInput
+from inference.types import (
+    Chunk,
+    FinishReason,
+    GenerationRequest,
+    InvalidRequest,
+    SamplingParams,
+    Turn,
+    input_token_bound,
+)
 from tests.unit.inference.doubles import check_answer, collect, request, until
 
 MakeForward = Callable[[], TorchForward]
@@ -38,7 +47,7 @@ def test_an_answer_is_the_same_alone_and_among_others_that_join_between_steps(
 ) -> None:
     requests = [asked_for(number, heat) for number in range(10)]
 
-    async def after(steps: int, asked: GenerationRequest) -> list:
+    async def after(steps: int, asked: GenerationRequest) -> list[Chunk]:
         start = torch_engine.stats().steps
         await until(lambda: not torch_engine.stats().running or torch_engine.stats().steps >= start + steps)
         return await collect(torch_engine.submit(asked))
@@ -135,7 +144,7 @@ class Faulty:
 @pytest.mark.parametrize(("mode", "named"), [("raise", "IndexError"), ("nan", "not a number")])
 def test_a_poisoned_request_fails_alone(torch_forward: MakeForward, mode: str, named: str) -> None:
     async def run() -> None:
-        engine = BatchingEngine(Faulty(torch_forward(), mode), models=("m",))
+        engine = BatchingEngine(cast(Forward, Faulty(torch_forward(), mode)), models=("m",))
         good = [asked_for(number, 1.0) for number in range(5)]
         alone = [await collect(engine.submit(asked)) for asked in good]
         bad = request("guilty", "What is a dog?")

@@ -7,6 +7,7 @@ import dataclasses
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -111,7 +112,9 @@ def test_mixed_adapters_each_equal_their_merged_weights(tmp_path: Path) -> None:
         ({"peft_type": "IA3"}, "plain LoRA"),
     ],
 )
-def test_settings_that_do_not_fit_are_named_and_nothing_is_hung_in(tmp_path: Path, changes: dict, said: str) -> None:
+def test_settings_that_do_not_fit_are_named_and_nothing_is_hung_in(
+    tmp_path: Path, changes: dict[str, Any], said: str
+) -> None:
     model = tiny()
     with pytest.raises(ValueError, match=said):
         add_adapter(model, ("t", "a"), write_adapter(tmp_path / "a", model, 1, **changes))

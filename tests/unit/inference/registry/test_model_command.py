@@ -58,13 +58,13 @@ def test_from_keys_to_export(home: Path, capsys: pytest.CaptureFixture[str], mon
     assert [row["status"] for row in run(capsys, "list")] == ["served", "revoked"]
     run(capsys, "rollback", "tiny")
     run(capsys, "keygen", home / "w.pem", "--worker")
-    words = ["model", "export", "tiny", "1", "--to", str(home / "w.pem.pub"), "--out", str(home / "out")]
-    assert main(words) == 2
+    export = ["model", "export", "tiny", "1", "--to", str(home / "w.pem.pub"), "--out", str(home / "out")]
+    assert main(export) == 2
     assert "model:export" in capsys.readouterr().err
     account = run(capsys, "log")[0]["actor"]
     access = f'[identity.{account}]\nroles = ["model:export"]\ndaily_bytes = 9_000_000\n'
     (home / "models" / "access.toml").write_text(access)
-    assert main(words) == 0
+    assert main(export) == 0
     capsys.readouterr()
     assert (home / "out" / f"{WEIGHTS}.sealed").stat().st_size > 1_200_000
     record = run(capsys, "log")
@@ -164,7 +164,7 @@ def test_a_worker_of_one_version_serves_it_no_more_once_it_is_revoked(
         assert engine.versions == (1,)
         run(capsys, "revoke", "tiny", 1, "--reason", "bad", "--keys", home / "k.pem")
         await engine.look()
-        assert engine.versions == ()
+        assert not engine.versions
         await engine.close()
 
     # the command runs a loop of its own to tell a broker

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,7 +37,7 @@ MASTER = bytes(range(SECRET_BYTES))
         (MarkPolicy(), {"form": "code"}, "code"),
     ],
 )
-def test_policy_says_what_is_marked(policy: MarkPolicy, asked: dict, why: str | None) -> None:
+def test_policy_says_what_is_marked(policy: MarkPolicy, asked: dict[str, Any], why: str | None) -> None:
     assert skipped(policy, **{"temperature": 1.0, "top_k": 0, "form": "text", **asked}) == why
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from typing import Literal
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -47,7 +48,7 @@ def test_rate_equals_a_token_bucket_in_fractions(
 
 @given(steps, st.integers(1, 20), st.integers(1, 60), st.sampled_from(["rate", "budget"]))
 def test_the_wait_is_the_shortest_that_helps_and_none_where_none_does(
-    walk: list[tuple[int, int]], amount: int, period_s: int, meter: str
+    walk: list[tuple[int, int]], amount: int, period_s: int, meter: Literal["rate", "budget"]
 ) -> None:
     limit = Limit(id="r", meter=meter, unit="tokens", amount=amount, period_s=period_s)
     cells, now = Cells(), START

@@ -131,7 +131,8 @@ def plain(values: Sequence[bytes]) -> list[Entry]:
 
 
 def seal_all(topic: str, entries: Sequence[Entry], keys: LogKeys = KEYS, limit: int = 10) -> list[Sealed]:
-    state, found, rest = begin("g1", topic, 0), [], list(entries)
+    state, rest = begin("g1", topic, 0), list(entries)
+    found: list[Sealed] = []
     while rest:
         made = seal(state, rest, START + 1000 * len(found), keys, limit)
         if made is None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -18,11 +20,15 @@ from tests.unit.pipeline.audit.audit_world import KEYS, Store, decisions
 
 VERIFIERS = Verifiers(KEYS.verifier_keys)
 STORE = decisions()
-_PLACES = tuple(RECORDS.columns.index(name) for name in ("offset", "time", "body"))
+_OFFSET, _TIME, _BODY = (RECORDS.columns.index(name) for name in ("offset", "time", "body"))
+
+
+def record(row: Sequence[Any]) -> tuple[int, int, bytes]:
+    return row[_OFFSET], row[_TIME], row[_BODY]
 
 
 def receipt(store: Store, leaf: int) -> str:
-    framed = [tuple(row[at] for at in _PLACES) for row in store.rows]
+    framed = [record(row) for row in store.rows]
     proof = inclusion_proof([leaf_hash(leaf_value(*record)) for record in framed], leaf)
     return write_receipt(*framed[leaf], leaf, proof, store.sealed[-1].checkpoint)
 
@@ -31,7 +37,7 @@ def receipt(store: Store, leaf: int) -> str:
 def test_every_record_has_a_receipt(leaf: int) -> None:
     found = check_receipt(receipt(STORE, leaf), VERIFIERS)
     assert found.leaf == leaf
-    assert (found.offset, found.time, found.value) == tuple(STORE.rows[leaf][at] for at in _PLACES)
+    assert (found.offset, found.time, found.value) == record(STORE.rows[leaf])
     assert found.checkpoint.origin == STORE.name
 
 
@@ -85,7 +91,7 @@ def test_every_record_is_proven_by_its_own_batch() -> None:
     before = None
     for manifest in STORE.sealed:
         low = manifest.size - manifest.rows
-        records = [tuple(row[at] for at in _PLACES) for row in STORE.rows[low : manifest.size]]
+        records = [record(row) for row in STORE.rows[low : manifest.size]]
         for leaf in range(low, manifest.size):
             found = check_receipt(prove(manifest, before, records, leaf), VERIFIERS)
             assert (found.leaf, found.value) == (leaf, records[leaf - low][2])
@@ -95,7 +101,7 @@ def test_every_record_is_proven_by_its_own_batch() -> None:
 
 def test_rows_that_were_altered_give_no_receipt() -> None:
     first, second = STORE.sealed[:2]
-    records = [tuple(row[at] for at in _PLACES) for row in STORE.rows[first.size : second.size]]
+    records = [record(row) for row in STORE.rows[first.size : second.size]]
     with pytest.raises(Malformed, match="expected leaf"):
         prove(second, first, records, first.size - 1)
     with pytest.raises(Malformed, match="expected leaf"):

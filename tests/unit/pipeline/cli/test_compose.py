@@ -41,7 +41,8 @@ def settings(name: str) -> dict[str, str]:
 
 
 def published(name: str) -> list[str]:
-    return SERVICES[name].get("ports", [])
+    ports: list[str] = SERVICES[name].get("ports", [])
+    return ports
 
 
 def listens(name: str) -> str:

@@ -13,7 +13,7 @@ from pipeline.events import plans
 from pipeline.events.codec import encode
 from pipeline.events.control import Model, Plan, parse
 
-OWN = {"tenant": "acme", "base": "glossary", "adapter": "acme-tone"}
+OWN: dict[str, Any] = {"tenant": "acme", "base": "glossary", "adapter": "acme-tone"}
 BASE = Model(id="glossary", context=1024)
 ADAPTER = Model(id="glossary:acme", context=1024, **OWN)
 

@@ -28,8 +28,8 @@ def drawn(kind: inspect.Type) -> st.SearchStrategy[Any]:
             low = -(2**63) if kind.ge is None else kind.ge
             return st.integers(low, 2**63 - 1 if kind.le is None else kind.le)
         case inspect.FloatType():
-            low = kind.ge if kind.ge is not None else kind.gt
-            return st.floats(low, kind.le, exclude_min=kind.gt is not None, allow_nan=False, allow_infinity=False)
+            least = kind.ge if kind.ge is not None else kind.gt
+            return st.floats(least, kind.le, exclude_min=kind.gt is not None, allow_nan=False, allow_infinity=False)
         case inspect.StrType(pattern=str() as pattern):
             return st.from_regex(pattern, fullmatch=True).filter(lambda text: len(text) <= (kind.max_length or 99))
         case inspect.StrType():

@@ -51,7 +51,7 @@ def answered(asked: Work, said: str) -> generate.AnswerStream:
         ({"logit_bias": True, "top_logprobs": 5}, {"biases": 1, "top_logprobs": 0}, "logprobs_not_allowed"),
     ],
 )
-def test_the_plan_says_what_may_be_read_out(plan: dict[str, Any], asked: dict[str, int], reason: str) -> None:
+def test_the_plan_says_what_may_be_read_out(plan: dict[str, Any], asked: dict[str, Any], reason: str) -> None:
     assert policy.unreadable(Plan(id="p", **plan), Facts(0, 0, **asked)) == reason
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.events.control import Control, Deployment, Key, Organisation, Plan, Principal, Tenant
+from pipeline.events.control import AnyDocument, Control, Deployment, Key, Organisation, Plan, Principal, Tenant
 from pipeline.gateway.auth import ApiCaller, authenticate, bearer, parse_bearer
 from pipeline.gateway.refusals import Refusal
 from pipeline.keys.vault import FileKeyring, Vault
@@ -26,7 +26,7 @@ def site(tmp_path: Path) -> tuple[Control, Vault]:
     def tenant(name: str, **rest: object) -> Tenant:
         return Tenant(id=name, organisation="o", plan="s", data_key="-", hpke_public="-", hpke_private="-", **rest)  # type: ignore[arg-type]
 
-    found = [
+    found: list[AnyDocument] = [
         Deployment(generation="g", partitions=4),
         Plan(id="s"),
         Organisation(id="o"),

@@ -13,6 +13,7 @@ from standardwebhooks.webhooks import Webhook
 
 from pipeline.keys.vault import secret_text
 from pipeline.notify import webhook
+from pipeline.notify.outbox import WebhookReply
 from pipeline.notify.webhook import TargetRefused, WebhookSender
 
 SECRET = b"s" * 32
@@ -98,7 +99,7 @@ def test_the_reference_library_accepts_the_signature_and_no_other() -> None:
         receiver.verify(body + b" ", sent)
 
 
-async def post(url: str, allow_private: bool, timeout_s: float = 5.0) -> webhook.WebhookReply:
+async def post(url: str, allow_private: bool, timeout_s: float = 5.0) -> WebhookReply:
     async with WebhookSender(allow_private, timeout_s) as courier:
         return await courier.post(url, SECRET, "a" * 32, int(time.time()), b"{}")
 
@@ -112,7 +113,7 @@ def test_names_that_lead_inside_are_refused_when_they_are_resolved(host: str) ->
 
 @pytest.mark.parametrize("host", ["2130706433", "127.1"])
 def test_addresses_written_as_numbers_are_refused(host: str) -> None:
-    assert asyncio.run(post(f"https://{host}/", False)) == webhook.WebhookReply(0, fault="InvalidUrlClientError")
+    assert asyncio.run(post(f"https://{host}/", False)) == WebhookReply(0, fault="InvalidUrlClientError")
 
 
 def test_redirects_are_not_followed_and_bodies_not_read() -> None:
@@ -126,7 +127,7 @@ def test_redirects_are_not_followed_and_bodies_not_read() -> None:
             return web.Response(status=429, headers={"retry-after": "7"})
         raise web.HTTPFound("/elsewhere")
 
-    async def run() -> list[webhook.WebhookReply]:
+    async def run() -> list[WebhookReply]:
         app = web.Application()
         app.router.add_route("*", "/{tail:.*}", route)
         runner = web.AppRunner(app)
@@ -158,7 +159,7 @@ def test_a_dead_or_silent_target_is_an_answer_and_no_error() -> None:
 
 
 def test_a_payload_above_what_receivers_take_is_not_sent() -> None:
-    async def run() -> webhook.WebhookReply:
+    async def run() -> WebhookReply:
         async with WebhookSender(True, 1.0) as courier:
             return await courier.post("http://127.0.0.1:9/", SECRET, "a" * 32, 0, b"x" * 20_001)
 

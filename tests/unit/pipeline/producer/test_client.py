@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 
 from pipeline.errors import ConfigError, Malformed
-from pipeline.events.wire import InferenceBody
+from pipeline.events.wire import InferenceBody, decode_inference
 from pipeline.producer import Producer, SyncProducer
-from pipeline.producer import client as module
 from pipeline.producer.outcomes import Wire
 
 KEY = "sk-sluice-k." + "A" * 43
@@ -28,7 +27,7 @@ class Opened(Producer):
         self.wire = WIRE
 
     async def write(self, kind: str, client_request: str, value: bytes) -> tuple[int, int]:
-        self.body = module.wire.decode_inference(value)
+        self.body = decode_inference(value)
         return 0, 0
 
 

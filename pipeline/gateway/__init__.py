@@ -1,1 +1,1 @@
-"""The GATEWAY serves HTTP: OpenAI-compatible requests become signed records, responses become answers."""
+"""GATEWAY serves HTTP: OpenAI-compatible requests become signed records, response records become answers."""

@@ -1,4 +1,4 @@
-"""Refusals at the gateway, written to ``access`` as counts: an attack costs rows per minute, not per try."""
+"""Refusals at the gateway are written to ``access`` as counts: an attack costs rows per minute, not per try."""
 
 from __future__ import annotations
 
@@ -22,10 +22,12 @@ class AccessLog:
     """Counts by (key id or ``unknown``, tenant, reason). What cannot be written stays counted for the next minute."""
 
     def __init__(self, writer: RequestWriter, metrics: Metrics) -> None:
-        self._writer, self._metrics = writer, metrics
+        self._writer = writer
+        self._metrics = metrics
         self._counts: Counter[tuple[str, str, str]] = Counter()
 
     def refused(self, actor: str, tenant: str, reason: str) -> None:
+        """Count one refusal."""
         self._metrics.count("sluice_gateway_refusals_total", reason)
         row = (actor, tenant, reason)
         if row not in self._counts and len(self._counts) >= MAX_ROWS:
@@ -43,8 +45,10 @@ class AccessLog:
         await self.flush()
 
     async def flush(self) -> None:
-        rows, self._counts = self._counts, Counter()
-        for (actor, tenant, reason), count in rows.items():
+        """Write the counts as records."""
+        counts = self._counts
+        self._counts = Counter()
+        for (actor, tenant, reason), count in counts.items():
             record = Access(now_ms(), actor, "refused", tenant, reason, count)
             try:
                 await self._writer.send_plain("access", tenant or "unknown", encode(record))

@@ -1,4 +1,4 @@
-"""Who calls: the bearer key against ``control``. The same secret then signs the record, and admit checks it again."""
+"""The bearer key is checked against ``control``. The same secret then signs the record, and admit checks it again."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pipeline.keys.vault import Vault
 
 PREFIX = "sk-sluice-"
 MAX_BEARER = 256
-_NOBODY = os.urandom(32)
+_NO_SECRET = os.urandom(32)
 _HOW = "Send the header Authorization: Bearer sk-sluice-<key id>.<secret>."
 
 
@@ -61,16 +61,16 @@ def authenticate(control: Control, vault: Vault, header: str | None, now: int) -
     if parsed is None:
         raise because("unknown_key", message=_HOW)
     key, given = parsed
-    held = control.keys.get(key)
-    expected = vault.key_secret(key) if held else _NOBODY
+    document = control.keys.get(key)
+    expected = vault.key_secret(key) if document else _NO_SECRET
     genuine = hmac.compare_digest(given, expected)
-    who = identify(control, key)
-    if not genuine or held is None or who is None:
+    identity = identify(control, key)
+    if not genuine or document is None or identity is None:
         raise because("unknown_key")
-    if held.status == "revoked":
+    if document.status == "revoked":
         raise because("revoked_key")
-    if held.expires and held.expires <= now:
+    if document.expires and document.expires <= now:
         raise because("expired_key")
-    if who.tenant.status == "suspended":
+    if identity.tenant.status == "suspended":
         raise because("suspended")
-    return ApiCaller(key, expected, who.tenant, who.principal, who.plan)
+    return ApiCaller(key, expected, identity.tenant, identity.principal, identity.plan)

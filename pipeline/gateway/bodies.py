@@ -1,7 +1,7 @@
 """The shapes of the HTTP bodies: OpenAI's chat and the simple one, both closed against unknown fields.
 
-What OpenAI knows and is not served here may still be sent where it asks for nothing: many clients name every option
-that they have. ``UNSERVED`` says of each why it is refused otherwise, and what may stand there.
+Options of OpenAI's that are not served here may still be sent with a value that asks for nothing: many clients name
+every option that they have. ``UNSERVED`` says of each why any other value is refused, and which ones are not.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class TextFormat(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Sampled(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What both shapes say of how to answer."""
+    """The sampling options of both shapes."""
 
     model: str | None = None
     max_tokens: int | None = None

@@ -1,4 +1,4 @@
-"""Connections of the HTTP door: how many, for how long without a request, and what bytes that are no HTTP are told.
+"""Connections to the HTTP port: their number, their idle time, and the answer to bytes that are no HTTP.
 
 The library's own answer to such bytes quotes them, to the peer and with a traceback to the log. They may be a key with
 a header gone wrong, or the rest of a prompt behind a Content-Length that was too short.
@@ -22,68 +22,75 @@ from pipeline.gateway.refusals import Refusal, because
 
 log = logging.getLogger(__name__)
 IDLE_S = 75.0
-"""Before a connection's next request has come with all its headers; a proxy should give up sooner."""
+"""Time until a connection's next request must have come with all its headers; a proxy should give up sooner."""
 UNREAD_MS = 60_000
-"""How long a peer may leave unread what it was sent; the kernel then ends the connection, where it can (Linux)."""
+"""Time for which a peer may leave unread what it was sent; the kernel then ends the connection, on Linux."""
 SERVER = "sluice"
 _SPARE_FILES = 256
 """Descriptors left to the broker's connections and to the process itself."""
 _REASON = re.compile(r"([A-Z][A-Za-z' -]{3,60}):\n")
-"""What the parser says before the bytes it quotes on a line of their own."""
-Refused = Callable[[str], None]
+"""The parser's reason, which stands before the bytes that it quotes on a line of their own."""
+CountRefusal = Callable[[str], None]
 
 
-def answer(refusal: Refusal, headers: Mapping[str, str] | None = None) -> web.Response:
+def refusal_response(refusal: Refusal, headers: Mapping[str, str] | None = None) -> web.Response:
     """The response of a refusal."""
-    told = {**(headers or {}), **refusal.headers, "Server": SERVER}
-    return web.Response(body=refusal.body(), status=refusal.status, content_type="application/json", headers=told)
+    named = {**(headers or {}), **refusal.headers, "Server": SERVER}
+    return web.Response(body=refusal.body(), status=refusal.status, content_type="application/json", headers=named)
 
 
-def no_http(error: BaseException | None, message: str | None) -> Refusal:
-    """What is told to bytes that could not be read as a request; none of them are in it."""
+def malformed_http(error: BaseException | None, message: str | None) -> Refusal:
+    """The refusal of bytes that could not be read as a request; it quotes none of them."""
     if isinstance(error, LineTooLong) or (message or "").startswith("Too many headers"):
         text = "The request line or the headers are too long: expected 128 headers of 8,190 bytes at most. Send fewer."
         return Refusal("headers_too_large", text, status=431)
     if isinstance(error, ContentEncodingError):
-        return encoded()
+        return invalid_encoding()
     if (message or "").startswith("Received HTTPS"):
         text = "TLS came to a port that speaks plain HTTP. Use http://, or a proxy in front that ends TLS."
         return Refusal("malformed_http", text)
-    found = _REASON.match(message or "")
-    why = f" ({found.group(1)})" if found else ""
+    reason = _REASON.match(message or "")
+    why = f" ({reason.group(1)})" if reason else ""
     text = f"This is no HTTP/1.1 request{why}: expected a request line, headers and a body of the length they tell."
     return Refusal("malformed_http", f"{text} Look at the client, and at any proxy before this server.")
 
 
-def encoded() -> Refusal:
-    """A body that is not encoded as it says, or as nothing here reads."""
+def invalid_encoding() -> Refusal:
+    """The refusal of a body that is not encoded as it says, or as nothing here reads."""
     text = "Content-Encoding: expected none, gzip or deflate, and a body that is encoded so. Send plain JSON."
     return Refusal("invalid_encoding", text, status=415, param="Content-Encoding")
 
 
-def unexpected(error: BaseException) -> None:
-    """The text of an unexpected error may quote its input, so only its type and place are logged."""
+def log_unexpected(error: BaseException) -> None:
+    """Log type and place of an unexpected error; its text may quote its input."""
     log.error("unexpected %s\n%s", type(error).__name__, "".join(traceback.format_tb(error.__traceback__)[-3:]))
 
 
 class Connection(web.RequestHandler):
-    """One connection; ``refused`` counts what never became a request."""
+    """One connection; ``count_refusal`` gets the reason of what never became a request."""
 
-    __slots__ = ("_most", "_refused", "_server")
+    __slots__ = ("_count_refusal", "_limit", "_server")
 
     def __init__(
-        self, server: web.Server, loop: asyncio.AbstractEventLoop, most: int, refused: Refused, idle_s: float = IDLE_S
+        self,
+        server: web.Server,
+        loop: asyncio.AbstractEventLoop,
+        limit: int,
+        count_refusal: CountRefusal,
+        idle_s: float = IDLE_S,
     ) -> None:
         super().__init__(server, loop=loop, access_log=None, keepalive_timeout=idle_s)  # type: ignore[arg-type]
-        self._server, self._most, self._refused = server, most, refused
+        self._server = server
+        self._limit = limit
+        self._count_refusal = count_refusal
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        own = transport.get_extra_info("socket")
-        if own is not None and hasattr(socket, "TCP_USER_TIMEOUT"):
-            own.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNREAD_MS)
-        if len(self._server.connections) > self._most:
-            self._refused("busy")
+        peer = transport.get_extra_info("socket")
+        if peer is not None and hasattr(socket, "TCP_USER_TIMEOUT"):
+            peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNREAD_MS)
+        if len(self._server.connections) > self._limit:
+            self._count_refusal("busy")
             body = because("busy", retry_after_ms=1000).body()
             head = "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nRetry-After: 1\r\n"
             head += f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
@@ -94,26 +101,26 @@ class Connection(web.RequestHandler):
         self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
     ) -> web.StreamResponse:
         if status == 400:
-            refusal = no_http(exc, message)
-            self._refused(refusal.code)
+            refusal = malformed_http(exc, message)
+            self._count_refusal(refusal.code)
         else:
             if exc is not None and not isinstance(exc, ConnectionError):
-                unexpected(exc)
+                log_unexpected(exc)
             refusal = Refusal("internal", "The gateway failed on this request.", status=status, kind="api_error")
         if request.writer.output_size > 0:
             raise ConnectionError("an answer has begun; another cannot follow")
-        response = answer(refusal)
+        response = refusal_response(refusal)
         response.force_close()
         return response
 
     def log_exception(self, *_: object, exc_info: object = None, **__: object) -> None:
-        """A body that breaks off or lies about its encoding was answered; all else is a fault of ours."""
+        """Log faults of ours; a body that breaks off or lies about its encoding was answered."""
         faults = (HttpProcessingError, web.RequestPayloadError, ConnectionError)
         if isinstance(exc_info, BaseException) and not isinstance(exc_info, faults):
-            unexpected(exc_info)
+            log_unexpected(exc_info)
 
 
-def ceiling(wanted: int) -> int:
+def connection_limit(wanted: int) -> int:
     """Connections that this process can hold, once its limit of open files is raised as far as it may be."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = wanted + _SPARE_FILES

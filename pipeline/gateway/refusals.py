@@ -31,7 +31,11 @@ class Refusal(PipelineError):
         headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(message)
-        self.code, self.message, self.status, self.kind, self.param = code, message, status, kind, param
+        self.code = code
+        self.message = message
+        self.status = status
+        self.kind = kind
+        self.param = param
         self.headers = dict(headers or {})
         self.first = ""
         """duplicate: the request that holds the idempotency key."""
@@ -57,13 +61,13 @@ def because(
     text = message or known.message
     if limit:
         text += f" Limit: {limit}."
-    found = dict(headers or {})
+    added = dict(headers or {})
     if retry_after_ms > 0:
-        found["Retry-After"] = str(math.ceil(retry_after_ms / 1000))
-        found["retry-after-ms"] = str(retry_after_ms)
+        added["Retry-After"] = str(math.ceil(retry_after_ms / 1000))
+        added["retry-after-ms"] = str(retry_after_ms)
     if known.status == 409 or retry_after_ms > MAX_STOCK_WAIT_MS:
-        found["x-should-retry"] = "false"
-    return Refusal(reason, text, status=known.status, kind=known.type, headers=found)
+        added["x-should-retry"] = "false"
+    return Refusal(reason, text, status=known.status, kind=known.type, headers=added)
 
 
 _ENDS = {"context": "input_too_long"}
@@ -98,11 +102,12 @@ def invalid(param: str | None, message: str, code: str = "invalid_value") -> Ref
 
 
 def no_answer(headers: Mapping[str, str] | None = None) -> Refusal:
+    """The refusal of a request whose deadline passed."""
     return because("expired", message="No answer by the deadline.", headers=headers)
 
 
 def unknown_result(idempotent: bool, headers: Mapping[str, str]) -> Refusal:
-    """The broker did not confirm the record: it may or may not run."""
+    """The refusal of a request whose record the broker did not confirm: it may or may not run."""
     advice = (
         "Send it again with the same Idempotency-Key: it will not run twice."
         if idempotent

@@ -1,4 +1,4 @@
-"""From response records to one text: follow one attempt, move to another only where it says the same so far."""
+"""A reply follows one attempt's response records, and moves to another only where that says the same so far."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ class Reply:
         self.whole: bytes | None = None
         """Set by a finished end: the full text of its attempt, where it arrived whole."""
 
-    def feed(self, response: Response) -> bytes:
-        """The text to deliver next because of ``response``; may be empty."""
+    def add(self, response: Response) -> bytes:
+        """Take a response and give the text to deliver next because of it; may be empty."""
         if self.end is not None:
             return b""
         if response.event == "refusal":
@@ -72,7 +72,10 @@ class Reply:
         return self._advance(response.attempt, attempt) if attempt else b""
 
     def fault(self, *, streamed: bool = False) -> Refusal | None:
-        """Why the ended answer is not a success, or None. ``streamed``: what was delivered must be that text too."""
+        """The refusal of an ended answer that is no success, else None.
+
+        ``streamed``: the delivered text must be the whole text too.
+        """
         if self.end is None:
             return None
         if self.end.event == "refusal" or self.end.result != "finished":
@@ -87,7 +90,7 @@ class Reply:
         return None
 
     def logprobs(self) -> bytes:
-        """The readout of the ended answer (``stages.readout``), empty where none came or it does not open."""
+        """The readout of the ended answer (``events.logprobs``), empty where none came or it does not open."""
         if self.end is None or not self.end.logprobs:
             return b""
         try:

@@ -17,22 +17,26 @@ log = logging.getLogger(__name__)
 _PAUSE_S = 0.5
 
 
-class LaneReader:
+class ReplyPartitionReader:
     """One partition of ``responses``. ``ready`` while it reads; what it misses while down is answered by a 504."""
 
-    def __init__(self, bootstrap: str, lane: int, deliver: Callable[[Response], None], metrics: Metrics) -> None:
-        self._bootstrap, self._lane, self._deliver, self._metrics = bootstrap, lane, deliver, metrics
+    def __init__(self, bootstrap: str, partition: int, deliver: Callable[[Response], None], metrics: Metrics) -> None:
+        self.partition = partition
+        self.ready = False
+        self._bootstrap = bootstrap
+        self._deliver = deliver
+        self._metrics = metrics
         self._reader: PartitionReader | None = None
         self._position: int | None = None
         self._task: asyncio.Task[None] | None = None
-        self.ready = False
 
     async def start(self) -> None:
-        """At the end of the log when this returns. Raises Retryable."""
+        """Stand at the end of the log when this returns. Raises Retryable."""
         await self._open()
         self._task = asyncio.create_task(self._run())
 
     async def close(self) -> None:
+        """Stop reading."""
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -46,40 +50,42 @@ class LaneReader:
                     await self._open()
                     self._metrics.count("sluice_gateway_reader_restarts_total")
                 assert self._reader is not None
-                items = await self._reader.poll(2000)
+                records = await self._reader.poll(2000)
                 self._position = self._reader.position
-                for item in items:
-                    self._take(item)
+                for record in records:
+                    self._take(record)
                 await asyncio.sleep(0)
             except (Retryable, Fatal, OSError) as error:
                 # retention may have cut the log: responses are worth nothing later, so go on from its end
                 if isinstance(error, Fatal):
                     self._position = None
-                log.warning("responses[%d]: reading again in %.1f s: %s", self._lane, _PAUSE_S, error)
+                log.warning("responses[%d]: reading again in %.1f s: %s", self.partition, _PAUSE_S, error)
                 await self._shut()
                 await asyncio.sleep(_PAUSE_S)
 
     async def _open(self) -> None:
-        reader = PartitionReader(self._bootstrap, "responses", self._lane)
+        reader = PartitionReader(self._bootstrap, "responses", self.partition)
         try:
             await reader.start(self._position)
         except BaseException as error:
             await reader.close()
             if isinstance(error, Fatal | Retryable) or not isinstance(error, Exception):
                 raise
-            raise Retryable(f"responses[{self._lane}]: {type(error).__name__}") from error
-        self._reader, self.ready = reader, True
+            raise Retryable(f"responses[{self.partition}]: {type(error).__name__}") from error
+        self._reader = reader
+        self.ready = True
 
     async def _shut(self) -> None:
         self.ready = False
-        reader, self._reader = self._reader, None
+        reader = self._reader
+        self._reader = None
         if reader is not None:
             with contextlib.suppress(Exception):
                 await asyncio.wait_for(reader.close(), 5)
 
-    def _take(self, item: KafkaRecord) -> None:
+    def _take(self, record: KafkaRecord) -> None:
         try:
-            response = decode(Response, item.value)
+            response = decode(Response, record.value)
         except Malformed:
             self._metrics.count("sluice_gateway_responses_total", "malformed")
             return

@@ -10,20 +10,21 @@ from pipeline.kafka.membership import Assign
 
 
 async def gateway(settings: Settings, stop: asyncio.Event, assign: Assign = ()) -> None:
+    """Run the gateway until ``stop`` is set."""
     from pipeline.gateway.app import run
     from pipeline.gateway.settings import GatewaySettings
 
-    ours = settings.gateway
+    section = settings.gateway
     async with control_of(settings):
         pass
     await run(
         GatewaySettings(
             bootstrap=settings.kafka.bootstrap,
             keyring=settings.keys.keyring,
-            host=ours.host,
-            port=ours.port,
-            lane=ours.lane,
-            advertised_bootstrap=ours.advertised_bootstrap,
+            host=section.host,
+            port=section.port,
+            reply_partition=section.lane,
+            advertised_bootstrap=section.advertised_bootstrap,
         ),
         stop,
     )

@@ -1,4 +1,4 @@
-"""What an operator sets for one gateway."""
+"""The settings and bounds of one gateway."""
 
 from __future__ import annotations
 
@@ -19,26 +19,28 @@ class Bounds:
     held_bytes: int = 64 * 1024 * 1024
     write_ms: int = 20_000
     grace_ms: int = 7_000
-    """How long after its deadline a request is still waited for; admit writes ``expired`` 5 s after it."""
+    """Time after its deadline for which a request is still waited for; admit writes ``expired`` 5 s after it."""
     drain_s: float = 30.0
 
 
 @dataclass(frozen=True, slots=True)
 class GatewaySettings:
-    """``lane`` is the partition of ``responses`` that this gateway reads; give each gateway its own where possible."""
+    """Addresses, keys and bounds of one gateway."""
 
     bootstrap: str
     keyring: Path
     host: str = "127.0.0.1"
     port: int = 8080
-    lane: int = 0
+    reply_partition: int = 0
+    """``gateway.lane``: the partition of ``responses`` that this gateway reads; one of its own where possible."""
     advertised_bootstrap: str = ""
     """Bootstrap servers told to direct producers; empty is ``bootstrap``."""
     bounds: Bounds = field(default_factory=Bounds)
 
-    def require_lane(self, partitions: int) -> None:
-        """Raises ConfigError where the lane is not a partition."""
-        if not 0 <= self.lane < partitions:
+    def require_reply_partition(self, partitions: int) -> None:
+        """Raise ConfigError where the reply partition does not exist."""
+        if not 0 <= self.reply_partition < partitions:
             raise ConfigError(
-                f"gateway.lane: expected 0 to {partitions - 1} (partitions of responses), got {self.lane}"
+                f"gateway.lane: expected 0 to {partitions - 1} (partitions of responses), got {self.reply_partition}; "
+                "give each gateway one of them"
             )

@@ -1,13 +1,13 @@
-"""HTTP bodies to what is asked, each misfit with the name of its field.
+"""HTTP bodies are translated to the body of a record, each misfit refused with the name of its field.
 
-Ranges live in ``wire.InferenceBody`` alone: the body made here is read back through the door's own decoder.
+Ranges live in ``wire.InferenceBody`` alone: the body made here is read back through its decoder.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any
 
 import msgspec
 
@@ -16,10 +16,9 @@ from pipeline.errors import Malformed
 from pipeline.events import wire
 from pipeline.events.control import Control, Plan
 from pipeline.events.wire import InferenceBody, Message
-from pipeline.gateway.bodies import NOTHING, UNSERVED, ChatBody, ChatTurn, ContentPart, Sampled, SimpleBody
+from pipeline.gateway.bodies import ChatBody, ChatTurn, ContentPart, Sampled, SimpleBody
+from pipeline.gateway.decoding import decode_body, field_refusal, unserved
 from pipeline.gateway.refusals import Refusal, because, invalid
-
-_T = TypeVar("_T")
 
 MAX_BODY_BYTES = 1024 * 1024
 _ROLES = {
@@ -30,20 +29,20 @@ _ROLES = {
     "tool": "document",
     "document": "document",
 }
-_UNKNOWN = re.compile(r"unknown field `(.*)`", re.DOTALL)
-_NO_NAME = re.compile(r"[^\w.:/ -]")
-_MOST_NAME = 64
-_MISSING = re.compile(r"missing required field `(\w+)`")
+_MAX_MESSAGES = 256
 _TOKEN = re.compile(r"[0-9]{1,10}", re.ASCII)
-_PATH = re.compile(r" - at `\$\.?([^`]*)`$")
-_ROOT = re.compile(r"\w+")
-_ELEMENT = re.compile(r"\[\d*\]$")
-_EMPTY = ("Expected `null`", "Expected `array` of length <= 0")
+_AS_THEY_ARE = (
+    *("temperature", "top_p", "top_k", "seed", "min_p", "repetition_penalty", "presence_penalty"),
+    *("frequency_penalty", "logprobs", "timeout_ms"),
+)
+"""Options that the record spells as the HTTP body does."""
+_CHAT = msgspec.json.Decoder(ChatBody)
+_SIMPLE = msgspec.json.Decoder(SimpleBody)
 
 
 @dataclass(frozen=True, slots=True)
 class TranslatedRequest:
-    """What a caller asks for. ``body.sealed`` is still empty; ``messages`` is the JSON to be sealed into it."""
+    """One request of a caller. ``body.sealed`` is still empty; ``messages`` is the JSON to be sealed into it."""
 
     body: InferenceBody
     messages: bytes
@@ -51,163 +50,114 @@ class TranslatedRequest:
     include_usage: bool = False
 
 
-_chat = msgspec.json.Decoder(ChatBody)
-_simple = msgspec.json.Decoder(SimpleBody)
-
-
 def read_chat(raw: bytes, control: Control, plan: Plan, idempotency: str = "") -> TranslatedRequest:
-    """A chat completion request. Raises Refusal naming the field at fault."""
-    asked: ChatBody = _decode(_chat, raw)
-    if asked.model is None:
+    """Translate a chat completion request. Raises Refusal naming the field at fault."""
+    chat = decode_body(_CHAT, raw)
+    if chat.model is None:
         raise invalid("model", "model: expected a model id; GET /v1/models lists them.", "missing_required_parameter")
-    if asked.n not in (None, 1):
+    if chat.n not in (None, 1):
         raise invalid("n", "n: expected 1; send one request for each answer.")
-    if asked.max_tokens is not None and asked.max_completion_tokens is not None:
+    if chat.max_tokens is not None and chat.max_completion_tokens is not None:
         raise invalid("max_tokens", "max_tokens: expected it or max_completion_tokens, not both.")
-    turns = _messages(asked.messages)
-    if asked.store:
-        raise _unserved("store")
-    options = asked.stream_options
-    if options is not None and options.include_usage and not asked.stream:
+    messages = _messages(chat.messages)
+    if chat.store:
+        raise unserved("store")
+    options = chat.stream_options
+    if options is not None and options.include_usage and not chat.stream:
         raise invalid("stream_options", "stream_options: expected only together with stream true.")
-    wanted = asked.max_tokens if asked.max_completion_tokens is None else asked.max_completion_tokens
-    body = _body(asked, turns, wanted, control, plan, idempotency)
+    max_tokens = chat.max_tokens if chat.max_completion_tokens is None else chat.max_completion_tokens
+    if max_tokens is None:
+        max_tokens = _default_max_tokens(chat.model, messages, control, plan)
+    body = _body(chat, chat.model, max_tokens, idempotency)
     usage = bool(options and options.include_usage)
-    return TranslatedRequest(body, msgspec.json.encode(turns), bool(asked.stream), usage)
+    return TranslatedRequest(body, msgspec.json.encode(messages), bool(chat.stream), usage)
 
 
 def read_simple(raw: bytes, control: Control, plan: Plan, idempotency: str = "") -> TranslatedRequest:
-    """A request in the simple shape. Raises Refusal naming the field at fault."""
-    asked: SimpleBody = _decode(_simple, raw)
-    if (asked.prompt is None) == (asked.messages is None):
+    """Translate a request in the simple shape. Raises Refusal naming the field at fault."""
+    simple = decode_body(_SIMPLE, raw)
+    if (simple.prompt is None) == (simple.messages is None):
         raise invalid("prompt", "prompt: expected either prompt or messages.", "missing_required_parameter")
-    given = asked.messages if asked.prompt is None else [ChatTurn("user", asked.prompt)]
-    turns = _messages(given or [])
-    chosen = asked if asked.model or not plan.models else msgspec.structs.replace(asked, model=plan.models[0])
-    body = _body(chosen, turns, asked.max_tokens, control, plan, idempotency or asked.idempotency or "")
-    return TranslatedRequest(body, msgspec.json.encode(turns), bool(asked.stream), True)
+    turns = simple.messages if simple.prompt is None else [ChatTurn("user", simple.prompt)]
+    messages = _messages(turns or [])
+    model = simple.model or next(iter(plan.models), "")
+    max_tokens = simple.max_tokens
+    if max_tokens is None:
+        max_tokens = _default_max_tokens(model, messages, control, plan)
+    body = _body(simple, model, max_tokens, idempotency or simple.idempotency or "")
+    return TranslatedRequest(body, msgspec.json.encode(messages), bool(simple.stream), True)
 
 
-def _decode(decoder: msgspec.json.Decoder[_T], raw: bytes) -> _T:
-    try:
-        return decoder.decode(raw)
-    except msgspec.ValidationError as error:
-        raise _fault(str(error)) from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        came = "The body is not JSON" if raw else "The body is empty"
-        message = f"{came}: expected one JSON object in UTF-8, without NaN, Infinity or lone surrogates."
-        raise invalid(None, message, "invalid_json") from None
-
-
-def _fault(text: str) -> Refusal:
-    """What msgspec says, with the field as ``param``. Its messages quote types and field names, never values."""
-    path = _PATH.search(text)
-    where = path.group(1) if path else ""
-    said = _PATH.sub("", text)
-    root = _ROOT.match(where)
-    if root and root.group() in UNSERVED:
-        return _unserved(root.group())
-    unknown = _UNKNOWN.search(said)
-    if unknown:
-        name = _NO_NAME.sub("?", unknown.group(1)[:_MOST_NAME])
-        param = f"{where}.{name}" if where else name
-        return invalid(param, f"{param}: unknown field. Leave it out.", "unknown_parameter")
-    missing = _MISSING.search(said)
-    if missing:
-        param = f"{where}.{missing.group(1)}" if where else missing.group(1)
-        return invalid(param, f"{param}: missing. It is required.", "missing_required_parameter")
-    if said.startswith(_EMPTY):
-        where = _ELEMENT.sub("", where)
-        return invalid(where, f"{where}: not supported here. {NOTHING}", "invalid_type")
-    return invalid(where or None, f"{where or 'body'}: {said[0].lower()}{said[1:]}.", "invalid_type")
-
-
-def _unserved(field: str) -> Refusal:
-    """What the type of an unserved field refuses may quote its value, so the table alone speaks."""
-    return invalid(field, f"{field}: not supported here: {UNSERVED[field]}", "unknown_parameter")
+def too_large(limit: int = MAX_BODY_BYTES) -> Refusal:
+    """The refusal of a body over the limit."""
+    return because("input_too_long", message=f"The body is too large: expected at most {limit} bytes. Send less text.")
 
 
 def _messages(turns: list[ChatTurn]) -> tuple[Message, ...]:
-    found = []
+    messages = []
     for index, turn in enumerate(turns):
         role = _ROLES.get(turn.role)
         if role is None:
             where = f"messages[{index}].role"
             raise invalid(where, f"{where}: expected one of {', '.join(_ROLES)}.")
-        found.append(Message(role, _text(turn.content, f"messages[{index}].content")))
-    if not 1 <= len(found) <= 256 or not any(m.content for m in found):
-        came = f"{len(found)}, all of them empty" if found and len(found) <= 256 else f"{len(found)}"
-        raise invalid("messages", f"messages: expected 1 to 256 with content, got {came}.")
-    return tuple(found)
+        messages.append(Message(role, _text(turn.content, f"messages[{index}].content")))
+    count = len(messages)
+    if not 1 <= count <= _MAX_MESSAGES or not any(message.content for message in messages):
+        got = f"{count}, all of them empty" if 1 <= count <= _MAX_MESSAGES else f"{count}"
+        raise invalid("messages", f"messages: expected 1 to {_MAX_MESSAGES} with content, got {got}.")
+    return tuple(messages)
 
 
 def _text(content: str | list[ContentPart], where: str) -> str:
     if isinstance(content, str):
         return content
     for index, part in enumerate(content):
+        field = f"{where}[{index}]"
         if part.type != "text":
-            at = f"{where}[{index}].type"
-            raise invalid(at, f"{at}: expected text; images, audio and files are not supported.")
+            raise invalid(f"{field}.type", f"{field}.type: expected text; images, audio and files are not supported.")
         if part.text is None:
-            at = f"{where}[{index}].text"
-            raise invalid(at, f"{at}: missing. It is required.", "missing_required_parameter")
+            raise invalid(f"{field}.text", f"{field}.text: missing. It is required.", "missing_required_parameter")
         for other in ("image_url", "input_audio", "file"):
             if getattr(part, other) is not msgspec.UNSET:
-                at = f"{where}[{index}].{other}"
-                raise invalid(at, f"{at}: unknown field. Leave it out.", "unknown_parameter")
+                raise invalid(f"{field}.{other}", f"{field}.{other}: unknown field. Leave it out.", "unknown_parameter")
     return "".join(part.text or "" for part in content)
 
 
-def _body(
-    asked: Sampled, turns: tuple[Message, ...], wanted: int | None, control: Control, plan: Plan, idempotency: str
-) -> InferenceBody:
-    model = asked.model or ""
-    if asked.top_logprobs and not asked.logprobs:
+def _body(options: Sampled, model: str, max_tokens: int, idempotency: str) -> InferenceBody:
+    if options.top_logprobs and not options.logprobs:
         raise invalid("top_logprobs", "top_logprobs: expected only together with logprobs true.")
-    stop = (asked.stop,) if isinstance(asked.stop, str) else tuple(asked.stop or ())
-    given = {
+    stop = (options.stop,) if isinstance(options.stop, str) else tuple(options.stop or ())
+    fields: dict[str, Any] = {
         "model": model,
-        "max_tokens": _room(model, turns, control, plan) if wanted is None else wanted,
+        "max_tokens": max_tokens,
         "sealed": "",
-        "temperature": asked.temperature,
-        "top_p": asked.top_p,
-        "top_k": asked.top_k,
-        "seed": asked.seed,
+        **{name: getattr(options, name) for name in _AS_THEY_ARE},
         "stop": stop or None,
-        "min_p": asked.min_p,
-        "repetition_penalty": asked.repetition_penalty,
-        "presence_penalty": asked.presence_penalty,
-        "frequency_penalty": asked.frequency_penalty,
-        "logprobs": asked.logprobs,
-        "top_logprobs": asked.top_logprobs if asked.logprobs else None,
-        "logit_bias": _biases(asked.logit_bias) or None,
-        "timeout_ms": asked.timeout_ms,
+        "top_logprobs": options.top_logprobs if options.logprobs else None,
+        "logit_bias": _biases(options.logit_bias) or None,
         "idempotency": idempotency,
     }
     try:
-        return wire.decode_inference(msgspec.json.encode({k: v for k, v in given.items() if v is not None}))
+        encoded = msgspec.json.encode({name: value for name, value in fields.items() if value is not None})
+        return wire.decode_inference(encoded)
     except Malformed as error:
-        raise _fault(str(error).removeprefix("not an inference body: ")) from None
+        raise field_refusal(str(error).removeprefix("not an inference body: ")) from None
     except OverflowError:
         raise invalid(None, "A number is out of range: expected at most 64 bits.") from None
 
 
-def _biases(asked: dict[str, float] | None) -> list[tuple[int, float]] | None:
-    if asked is None:
+def _biases(biases: dict[str, float] | None) -> list[tuple[int, float]] | None:
+    if biases is None:
         return None
-    if not all(_TOKEN.fullmatch(token) for token in asked):
+    if not all(_TOKEN.fullmatch(token) for token in biases):
         raise invalid("logit_bias", "logit_bias: expected token ids as keys, whole numbers of at most 10 digits.")
-    return [(int(token), value) for token, value in asked.items()]
+    return [(int(token), value) for token, value in biases.items()]
 
 
-def _room(model: str, turns: tuple[Message, ...], control: Control, plan: Plan) -> int:
-    """Tokens to ask for where the caller names no number: what surely fits beside the prompt."""
-    known = control.models.get(model)
-    if known is None:
+def _default_max_tokens(model: str, messages: tuple[Message, ...], control: Control, plan: Plan) -> int:
+    """The most tokens that surely fit beside the prompt, for a caller who names no number."""
+    document = control.models.get(model)
+    if document is None:
         return plan.max_tokens
-    bound = input_token_bound(tuple(Turn(m.role, m.content) for m in turns))
-    return max(1, min(plan.max_tokens, known.context - bound))
-
-
-def too_large(limit: int = MAX_BODY_BYTES) -> Refusal:
-    return because("input_too_long", message=f"The body is too large: expected at most {limit} bytes. Send less text.")
+    bound = input_token_bound(tuple(Turn(message.role, message.content) for message in messages))
+    return max(1, min(plan.max_tokens, document.context - bound))

@@ -29,7 +29,9 @@ class RequestWriter:
     """One idempotent producer; a write whose result is unknown drops it, as its sequence numbers may be used up."""
 
     def __init__(self, bootstrap: str, partitions: int, timeout_ms: int) -> None:
-        self._bootstrap, self._partitions, self._timeout_s = bootstrap, partitions, timeout_ms / 1000
+        self._bootstrap = bootstrap
+        self._partitions = partitions
+        self._timeout_s = timeout_ms / 1000
         self._producer: AIOKafkaProducer | None = None
         self._session = uuid.uuid4().hex
         self._counters: dict[str, int] = {}
@@ -40,19 +42,28 @@ class RequestWriter:
 
     @property
     def up(self) -> bool:
+        """True while there is a producer to write with."""
         return self._producer is not None
 
     async def start(self) -> None:
         """Connect. Raises ConfigError where the broker's partition count is not the deployment's."""
         try:
             producer = await self._connected()
-            found = len(await producer.partitions_for("requests"))
+            partitions = len(await producer.partitions_for("requests"))
         except KafkaError as error:
-            raise Retryable(f"no broker at {self._bootstrap}: {type(error).__name__}") from error
-        if found != self._partitions:
-            raise ConfigError(f"topic requests has {found} partitions, control says {self._partitions}: topics check")
+            raise Retryable(
+                f"no Kafka broker answered at {self._bootstrap} ({type(error).__name__}); "
+                "start it, or set kafka.bootstrap"
+            ) from error
+        if partitions != self._partitions:
+            raise ConfigError(
+                f"topic requests: expected {self._partitions} partitions as control says, got {partitions}; "
+                "see: sluice topics check"
+            )
 
-    async def send(self, caller: ApiCaller, client_request: str, kind: str, value: bytes, lane: int) -> tuple[int, int]:
+    async def send(
+        self, caller: ApiCaller, client_request: str, kind: str, value: bytes, reply_partition: int
+    ) -> tuple[int, int]:
         """Sign and write one record; gives (partition, offset), offset -1 where only its being there is known.
 
         Raises Retryable where the result is unknown, Refusal where the record is too large.
@@ -70,7 +81,7 @@ class RequestWriter:
                         value=value,
                         key=organisation,
                         partition=partition,
-                        headers=self._signed(caller, client_request, kind, value, lane),
+                        headers=self._signed(caller, client_request, kind, value, reply_partition),
                     )
                 sent = await asyncio.shield(written)
         except MessageSizeTooLargeError:
@@ -93,17 +104,19 @@ class RequestWriter:
             raise Retryable(f"{topic}: write not confirmed: {type(error).__name__}") from error
 
     async def close(self) -> None:
+        """Stop the producer and those left behind."""
         if self._recovery is not None:
             self._recovery.cancel()
             await asyncio.gather(self._recovery, return_exceptions=True)
-        producer, self._producer = self._producer, None
+        producer = self._producer
+        self._producer = None
         if producer is not None:
             await stop_producer(producer)
         if self._dropped:
             await asyncio.wait(self._dropped, timeout=2 * STOP_S)
 
     def _signed(
-        self, caller: ApiCaller, client_request: str, kind: str, value: bytes, lane: int
+        self, caller: ApiCaller, client_request: str, kind: str, value: bytes, reply_partition: int
     ) -> list[tuple[str, bytes]]:
         counter = self._counters[caller.key] = self._counters.get(caller.key, 0) + 1
         return wire.sign(
@@ -115,7 +128,7 @@ class RequestWriter:
             time=now_ms(),
             session=self._session,
             counter=counter,
-            lane=lane,
+            lane=reply_partition,
         )
 
     async def _connected(self) -> AIOKafkaProducer:
@@ -150,7 +163,7 @@ class RequestWriter:
             self._recovery = asyncio.create_task(self._reconnect())
 
     async def _reconnect(self) -> None:
-        """The gateway takes no requests while ``up`` is false, so nobody else would."""
+        """Connect again; no request would, as the gateway takes none while ``up`` is false."""
         while self._producer is None:
             try:
                 await self._connected()

@@ -126,7 +126,7 @@ async def serving(site: DoorsSite, lane: int = 0, **bounds: int | float) -> Asyn
         site.bootstrap,
         site.keyring,
         port=site.port,
-        lane=lane,
+        reply_partition=lane,
         bounds=Bounds(**bounds),  # type: ignore[arg-type]
     )
     task = asyncio.create_task(run(settings, stop))

@@ -1,4 +1,4 @@
-"""Who gets in: only the right secret of a live key; unknown key and wrong secret cannot be told apart."""
+"""Only the right secret of a live key gets in; unknown key and wrong secret cannot be told apart."""
 
 from __future__ import annotations
 

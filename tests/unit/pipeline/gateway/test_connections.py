@@ -19,13 +19,15 @@ import uvloop
 from aiohttp import web
 
 from pipeline.events.control import Control, Plan, Principal, Tenant
-from pipeline.gateway import app as gateway
-from pipeline.gateway import connections, routes
+from pipeline.gateway import connections
 from pipeline.gateway.auth import ApiCaller
 from pipeline.gateway.connections import Connection
 from pipeline.gateway.metrics import Metrics
+from pipeline.gateway.middleware import count_answers, set_server_name
 from pipeline.gateway.refusals import Refusal, because
+from pipeline.gateway.routes import ROUTES
 from pipeline.gateway.settings import GatewaySettings
+from pipeline.gateway.state import STATE
 
 CANARY = "canary-7f3a"
 KEY = f"sk-sluice-k.{CANARY}"
@@ -38,8 +40,8 @@ FIT = b"Content-Length: %d\r\n" % len(BODY)
 
 
 @dataclass
-class Doorless:
-    """What the routes need of a door up to the point where a request would be written."""
+class StateWithoutBroker:
+    """The part of the gateway's state that routes use up to the point where a request would be written."""
 
     settings: GatewaySettings
     metrics: Metrics = field(default_factory=Metrics)
@@ -47,40 +49,40 @@ class Doorless:
     refusals: list[str] = field(default_factory=list)
 
     @property
-    def access(self) -> Doorless:
+    def access(self) -> StateWithoutBroker:
         return self
 
     def refused(self, actor: str, tenant: str, code: str) -> None:
         self.refusals.append(code)
 
-    def claimed(self, header: str | None) -> tuple[str, str]:
+    def claimed_identity(self, header: str | None) -> tuple[str, str]:
         return "unknown", ""
 
-    async def caller(self, header: str | None) -> ApiCaller:
+    async def authenticate(self, header: str | None) -> ApiCaller:
         if header != f"Bearer {KEY}":
             raise because("unknown_key")
         return CALLER
 
-    def open(self, caller: ApiCaller, ask: object) -> None:
+    def open(self, caller: ApiCaller, translated: object) -> None:
         raise because("busy")
 
 
 @contextlib.asynccontextmanager
-async def listening(most: int = 9, idle_s: float = 60) -> AsyncIterator[tuple[int, Doorless]]:
-    door = Doorless(GatewaySettings("", None))  # type: ignore[arg-type]
-    app = web.Application(client_max_size=door.settings.bounds.body_bytes, middlewares=[gateway._answered])
-    app[routes.DOOR] = door  # type: ignore[misc]
-    app.add_routes(gateway.ROUTES)
-    app.on_response_prepare.append(gateway._named)
+async def listening(most: int = 9, idle_s: float = 60) -> AsyncIterator[tuple[int, StateWithoutBroker]]:
+    state = StateWithoutBroker(GatewaySettings("", None))  # type: ignore[arg-type]
+    app = web.Application(client_max_size=state.settings.bounds.body_bytes, middlewares=[count_answers])
+    app[STATE] = state  # type: ignore[misc]
+    app.add_routes(ROUTES)
+    app.on_response_prepare.append(set_server_name)
     runner = web.AppRunner(app, handler_cancellation=True)
     await runner.setup()
     server, loop = runner.server, asyncio.get_running_loop()
     assert server is not None
     port = await loop.create_server(
-        lambda: Connection(server, loop, most, lambda code: door.refused("unknown", "", code), idle_s), "127.0.0.1", 0
+        lambda: Connection(server, loop, most, lambda code: state.refused("unknown", "", code), idle_s), "127.0.0.1", 0
     )
     try:
-        yield port.sockets[0].getsockname()[1], door
+        yield port.sockets[0].getsockname()[1], state
     finally:
         port.close()
         await runner.cleanup()
@@ -106,11 +108,11 @@ def play(raw: bytes) -> tuple[int, dict[str, str], bytes, list[str]]:
     """Status, error, everything that came, and the refusals counted."""
 
     async def job() -> tuple[bytes, list[str]]:
-        async with asyncio.timeout(20), listening() as (port, door):
+        async with asyncio.timeout(20), listening() as (port, state):
             found = await told(port, raw)
             good = await told(port, HEAD + FIT + b"\r\n" + BODY)
             assert b" 503 " in good.split(b"\r\n")[0]
-            return found, door.refusals[:-1]
+            return found, state.refusals[:-1]
 
     found, counted = asyncio.run(job())
     last = found[[begun.start() for begun in re.finditer(rb"HTTP/1\.[01] [0-9]{3} ", found)][-1] :]
@@ -221,14 +223,14 @@ def test_expectations(head: bytes, statuses: list[int]) -> None:
 @pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
 def test_connections_beyond_the_bound_are_told_to_come_back(run: Any) -> None:
     async def job() -> None:
-        async with asyncio.timeout(20), listening(most=3) as (port, door):
+        async with asyncio.timeout(20), listening(most=3) as (port, state):
             held = [await asyncio.open_connection("127.0.0.1", port) for _ in range(3)]
             await asyncio.sleep(0.05)
             refused = await told(port, b"")
             assert refused.startswith(b"HTTP/1.1 503 ")
             assert b"Retry-After: 1\r\n" in refused
             assert json.loads(refused.partition(b"\r\n\r\n")[2])["error"]["code"] == "busy"
-            assert door.refusals == ["busy"]
+            assert state.refusals == ["busy"]
             reader, writer = held.pop()
             writer.write(b"GET /v1/models HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
             assert b" 401 " in await reader.read()
@@ -288,12 +290,12 @@ def test_the_bound_fits_the_files_that_may_be_open(
     set_to: list[tuple[int, int]] = []
     monkeypatch.setattr(resource, "getrlimit", lambda _: limits)
     monkeypatch.setattr(resource, "setrlimit", lambda _, found: set_to.append(found))
-    assert connections.ceiling(wanted) == expected
+    assert connections.connection_limit(wanted) == expected
     assert [soft for soft, _ in set_to] == ([raised] if raised else [])
 
 
 def test_an_unexpected_fault_is_logged_by_type_and_place_only(caplog: pytest.LogCaptureFixture) -> None:
-    connections.unexpected(ValueError(CANARY))
+    connections.log_unexpected(ValueError(CANARY))
     assert "unexpected ValueError" in caplog.text
     assert CANARY not in caplog.text
-    assert isinstance(connections.no_http(None, None), Refusal)
+    assert isinstance(connections.malformed_http(None, None), Refusal)

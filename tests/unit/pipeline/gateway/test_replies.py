@@ -15,7 +15,7 @@ from pipeline.events.messages import Response
 from pipeline.events.reasons import REASONS
 from pipeline.gateway.metrics import METRICS, Metrics
 from pipeline.gateway.replies import Reply
-from pipeline.gateway.waiting import WaitingRoom
+from pipeline.gateway.waiting import ResponseRouter
 
 NAME = ("acme", "acme-1:r")
 
@@ -47,7 +47,7 @@ def end(attempt: str, text: str | None, result: str = "finished") -> Response:
 
 def replay(*responses: Response) -> tuple[str, Reply]:
     reply = Reply(opened)
-    delivered = b"".join(reply.feed(r) for r in responses)
+    delivered = b"".join(reply.add(r) for r in responses)
     assert delivered == bytes(reply.text)
     return delivered.decode(), reply
 
@@ -71,9 +71,9 @@ words = st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, m
 @settings(deadline=None)
 @given(words, st.data())
 def test_interleaved_equal_attempts_give_the_text_once(found: list[str], data: st.DataObject) -> None:
-    lanes = {name: chunks(name, found) for name in "abc"}
-    order = data.draw(st.permutations([name for name, lane in lanes.items() for _ in lane]))
-    taken = [lanes[name].pop(0) for name in order]
+    attempts = {name: chunks(name, found) for name in "abc"}
+    order = data.draw(st.permutations([name for name, responses in attempts.items() for _ in responses]))
+    taken = [attempts[name].pop(0) for name in order]
     repeated = [r for r in taken for _ in range(data.draw(st.integers(1, 2)))]
     text, reply = replay(*repeated, end("b", "".join(found)))
     assert text == "".join(found)
@@ -132,37 +132,37 @@ def test_every_reason_has_its_status(reason: str) -> None:
 
 def test_responses_before_the_id_is_known_are_kept_and_strangers_left_out() -> None:
     async def job() -> None:
-        room = WaitingRoom(Metrics(), 10, 10_000)
-        waiter = room.enter(NAME, opened)
-        room.deliver(Response("stranger", NAME[1], NAME[0], "refusal", reason="replayed"))
+        router = ResponseRouter(Metrics(), 10, 10_000)
+        waiter = router.register(NAME, opened)
+        router.deliver(Response("stranger", NAME[1], NAME[0], "refusal", reason="replayed"))
         for response in (*chunks("a", ["x"]), end("a", "x")):
-            room.deliver(response)
+            router.deliver(response)
         assert waiter.reply.end is None
-        waiter.known_as("q")
-        reply = await waiter.ended(1)
+        waiter.set_request("q")
+        reply = await waiter.wait_end(1)
         assert reply.whole == b"x"
-        room.leave(NAME)
-        assert room.open == 0
+        router.unregister(NAME)
+        assert router.open_requests == 0
 
     asyncio.run(job())
 
 
 def test_held_answers_are_given_later_and_bounded() -> None:
     async def job() -> None:
-        room = WaitingRoom(Metrics(), 3, 10_000)
-        asking = asyncio.create_task(room.held(NAME, opened, 5))
+        router = ResponseRouter(Metrics(), 3, 10_000)
+        asking = asyncio.create_task(router.cache.wait_reply(NAME, opened, 5))
         await asyncio.sleep(0)
-        room.deliver(Response("copy", NAME[1], NAME[0], "refusal", reason="replayed"))
+        router.deliver(Response("copy", NAME[1], NAME[0], "refusal", reason="replayed"))
         for response in (*chunks("a", ["x", "y"]), end("a", "xy")):
-            room.deliver(response)
+            router.deliver(response)
         reply = await asking
         assert reply is not None
         assert reply.whole == b"xy"
         for n in range(3):
-            room.deliver(Response("q", f"acme-1:{n}", "acme", "refusal", reason="busy"))
-        assert await room.held(NAME, opened, 0) is None
-        assert await room.held(("acme", "acme-1:2"), opened, 0) is not None
-        assert await room.held(("beta", "acme-1:2"), opened, 0) is None
+            router.deliver(Response("q", f"acme-1:{n}", "acme", "refusal", reason="busy"))
+        assert await router.cache.wait_reply(NAME, opened, 0) is None
+        assert await router.cache.wait_reply(("acme", "acme-1:2"), opened, 0) is not None
+        assert await router.cache.wait_reply(("beta", "acme-1:2"), opened, 0) is None
 
     asyncio.run(job())
 
@@ -192,22 +192,22 @@ def test_a_repeat_names_the_first_request_in_header_and_body() -> None:
 
 def test_what_is_held_is_found_by_the_requests_own_id_too_but_for_other_principals() -> None:
     async def job() -> None:
-        room = WaitingRoom(Metrics(), 2, 10_000)
+        router = ResponseRouter(Metrics(), 2, 10_000)
         by_id = ("acme", "q")
-        asking = asyncio.create_task(room.held(by_id, opened, 5, "acme-1"))
+        asking = asyncio.create_task(router.cache.wait_reply(by_id, opened, 5, "acme-1"))
         await asyncio.sleep(0)
         for response in (*chunks("a", ["x", "y"]), end("a", "xy")):
-            room.deliver(response)
+            router.deliver(response)
         reply = await asking
         assert reply is not None
         assert reply.whole == b"xy"
-        assert room.client_request(by_id) == NAME[1]
-        assert await room.held(by_id, opened, 0, "acme-2") is None
-        assert await room.held(("beta", "q"), opened, 0, "acme-1") is None
+        assert router.cache.client_request(by_id) == NAME[1]
+        assert await router.cache.wait_reply(by_id, opened, 0, "acme-2") is None
+        assert await router.cache.wait_reply(("beta", "q"), opened, 0, "acme-1") is None
         for n in range(2):
-            room.deliver(Response(f"r{n}", f"acme-1:{n}", "acme", "refusal", reason="busy"))
-        assert await room.held(by_id, opened, 0, "acme-1") is None
-        assert room.client_request(by_id) == "q"
+            router.deliver(Response(f"r{n}", f"acme-1:{n}", "acme", "refusal", reason="busy"))
+        assert await router.cache.wait_reply(by_id, opened, 0, "acme-1") is None
+        assert router.cache.client_request(by_id) == "q"
 
     asyncio.run(job())
 

@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup lock demo test tests soak bench bench-engine detectors eval check lint types contracts clean
+.PHONY: help setup lock demo test tests soak bench bench-engine honest detectors eval check lint types contracts clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -58,6 +58,11 @@ bench: setup ## measure this machine against the goals of the design; one figure
 
 bench-engine: setup ## batches, watermark, prefix reuse and cold starts of the inference worker
 	$(BIN)/python -m tests.bench inference --json $(or $(JSON),bench-engine.json)
+
+HALF ?= closed
+honest: setup ## what is refused and flagged of ordinary use, by this machine's files: make honest [PACKAGES=FOLDER] [DATA=FOLDER]
+	$(BIN)/python -m tests.honest --half $(HALF) $(foreach folder,$(PACKAGES),--packages $(folder)) \
+		$(if $(DATA),--data $(DATA)) $(ARGS)
 
 # said before anything is set up
 ifneq ($(filter detectors eval,$(MAKECMDGOALS)),)

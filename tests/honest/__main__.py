@@ -1,0 +1,79 @@
+"""``python -m tests.honest``: what the shipped plan refuses and flags of ordinary use, held against what is promised.
+
+The rows come from this machine: files of installed packages, the standard library and the system's documentation,
+stock prompts of the frameworks that are installed, and benign texts written for it. Only the closed half of the
+packages counts; whoever changes rules looks at ``--half open``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from detectors.prompts.evaluate import rows_of
+from detectors.prompts.training.decide import HARD
+from pipeline import terminal
+from tests.honest import frameworks, judge, machine, pastes, sentences
+from tests.honest.pastes import OrdinaryText
+
+HEAD = ("kind", "texts", "refused", "bar", "flagged", "bar", "most refused", "met")
+
+
+def _public(folder: Path) -> Iterator[OrdinaryText]:
+    """Benign rows of the pack's validation file, those that resemble attacks apart."""
+    for row in rows_of(folder / "validation.jsonl"):
+        if row.label == "benign" and row.role == "user" and row.subset not in HARD:
+            yield OrdinaryText("public benign rows", f"{row.source} {row.lang}", "user", row.text)
+        elif row.label == "benign" and row.role == "document":
+            yield OrdinaryText("document, public clean ones", f"{row.source} {row.lang}", "document", row.text)
+
+
+def _cells(tally: judge.OrdinaryTally) -> tuple[str, ...]:
+    bar = judge.bar_of(tally.kind)
+    most = f"{tally.worst[0]} {tally.worst[1]:.2%}" if tally.refused else "-"
+    flagged = "-" if bar.flagged == 1 else f"{bar.flagged:.1%}"
+    shares = f"{tally.refused:.2%}", f"{bar.refused:.1%}", f"{tally.flagged:.2%}", flagged
+    return tally.kind, f"{tally.texts:,}", *shares, most, "yes" if tally.met else "no"
+
+
+def _show(found: Sequence[judge.Judged], most: int) -> None:
+    for each in [each for each in found if each.flagged][:most]:
+        mark = "refused" if each.refused else "flagged"
+        print(f"--- {mark} | {each.text.kind} | {each.text.group} | {', '.join(each.rules)}\n{each.text.text[:600]}")
+
+
+def main() -> int:
+    """Measure and print; with ``--strict``, exit status 1 where a bar is missed."""
+    parser = argparse.ArgumentParser(prog="python -m tests.honest", description=__doc__)
+    parser.add_argument("--packages", type=Path, action="append", default=[], help="read this folder too")
+    parser.add_argument("--only", action="store_true", help="read the folders of --packages alone")
+    parser.add_argument("--data", type=Path, help="the pack, for its public benign rows")
+    parser.add_argument("--half", choices=("open", "closed"), default="closed", help="of packages (default: closed)")
+    parser.add_argument("--per-type", type=int, default=pastes.PER_TYPE, help="read so many files of each type")
+    parser.add_argument("--show", type=int, default=0, metavar="N", help="print N flagged texts of the open half")
+    parser.add_argument("--strict", action="store_true", help="exit status 1 where a bar is missed")
+    asked = parser.parse_args()
+    if asked.show and asked.half != "open":
+        parser.error("expected --half open beside --show: what counts is not looked at; got --half closed")
+    folders = [*asked.packages, *([] if asked.only else machine.roots())]
+    found = machine.files(folders, asked.half)
+    texts = [*pastes.pastes(found, asked.per_type), *pastes.derived(found, asked.per_type), *sentences.own()]
+    texts += frameworks.prompts(folders)
+    if asked.data:
+        texts += _public(asked.data)
+    answers = judge.judged(texts)
+    whole = [each for each in texts if each.kind == "document, whole"]
+    answers += judge.technical(whole)
+    lines = judge.tallies(answers)
+    types = sum(1 for each in found.values() if each)
+    title = f"ordinary use: {asked.half} half, {types} types of file, packages {machine.digest(found)}"
+    print(title, flush=True)
+    terminal.table("", HEAD, [_cells(line) for line in lines])
+    _show(answers, asked.show)
+    return int(asked.strict and not all(line.met for line in lines))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup lock demo test tests soak bench bench-engine honest detectors eval check lint types contracts clean
+.PHONY: help setup lock demo test tests soak bench bench-engine honest detectors eval check lint types contracts hooks clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -31,6 +31,7 @@ demo: setup ## the whole system here with traffic and a summary, then it keeps s
 
 lint: setup
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 
 types: setup
 	$(BIN)/mypy
@@ -39,6 +40,9 @@ contracts: setup
 	$(BIN)/lint-imports --no-cache
 
 check: lint types contracts
+
+hooks: setup ## run the checks before every commit
+	$(BIN)/pre-commit install
 
 # what takes seconds goes first; the types take one core for half a minute, so the tests begin beside them
 test: lint contracts ## lint, types, import contracts, and every test

@@ -6,6 +6,7 @@ import re
 import sys
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import NamedTuple
 
 from detectors.pii.item import PiiItem, shown
@@ -159,8 +160,7 @@ def hinted(texts: Sequence[str]) -> list[int]:
     found: set[int] = set()
     tests: list[Callable[[int], int]] = [lambda at: joined.find("@", at), lambda at: run.find(_LONG_HINT_RUN, at)]
     tests.append(lambda at: joined.find("::", at))
-    for pattern in (_HINT,) if joined.isascii() else (_HINT, _PLATE):
-        tests.append(lambda at, pattern=pattern: place.start() if (place := pattern.search(joined, at)) else -1)  # type: ignore[misc]
+    tests.extend(partial(_found_at, pattern, joined) for pattern in ((_HINT,) if joined.isascii() else (_HINT, _PLATE)))
     for test in tests:
         at = test(0)
         while at >= 0:
@@ -168,6 +168,12 @@ def hinted(texts: Sequence[str]) -> list[int]:
             found.add(index)
             at = test(starts[index + 1]) if index + 1 < len(starts) else -1
     return sorted(found)
+
+
+def _found_at(pattern: re.Pattern[str], text: str, at: int) -> int:
+    """The pattern's first match from ``at`` on begins here; -1 for none, as `str.find` has it."""
+    match = pattern.search(text, at)
+    return match.start() if match else -1
 
 
 def _word_start(text: str, low: int, anchor: int) -> int:

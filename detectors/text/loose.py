@@ -46,6 +46,18 @@ def loose(view: TextView) -> TextView | None:
     """
     text = view.text
     keep = bytearray(b"\x01") * len(text)
+    _drop_separators(text, keep)
+    _drop_markup(text, keep)
+    if 0 not in keep:
+        read = _unleeted(text)
+        return None if text == read else TextView("loose", read, view.starts, view.ends)
+    places = np.frombuffer(keep, dtype=np.bool_).nonzero()[0].astype(np.uint32)
+    read = _unleeted("".join(itertools.compress(text, keep)))
+    return TextView("loose", read, _taken(view.starts, places), _taken(view.ends, places, 1))
+
+
+def _drop_separators(text: str, keep: bytearray) -> None:
+    """Clears ``keep`` at what stands between letters that are written one by one."""
     shape = text.encode("ascii", "replace").translate(_SHAPE)
     if b"a a a a" in shape:
         found = False
@@ -58,18 +70,16 @@ def loose(view: TextView) -> TextView | None:
         for match in _SPACED_CJK.finditer(text):
             for at in range(match.start(), match.end()):
                 keep[at] = text[at] >= "\u4e00"
+
+
+def _drop_markup(text: str, keep: bytearray) -> None:
+    """Clears ``keep`` at empty elements and at marks of emphasis around words."""
     if "></" in text:
         for match in _EMPTY.finditer(text):
             keep[match.start() : match.end()] = bytes(match.end() - match.start())
     if _EMPHASISED in text:
         for match in _MARKS_OF_WORDS.finditer(text):
             keep[match.start() : match.end()] = bytes(match.end() - match.start())
-    if 0 not in keep:
-        read = _unleeted(text)
-        return None if text == read else TextView("loose", read, view.starts, view.ends)
-    places = np.frombuffer(keep, dtype=np.bool_).nonzero()[0].astype(np.uint32)
-    read = _unleeted("".join(itertools.compress(text, keep)))
-    return TextView("loose", read, _taken(view.starts, places), _taken(view.ends, places, 1))
 
 
 def _taken(bounds: array[int] | None, places: npt.NDArray[np.uint32], shift: int = 0) -> array[int]:

@@ -49,13 +49,12 @@ class VerbatimRedactor:
     def push(self, text: str) -> str:
         """What is safe to show once ``text`` has arrived."""
         self._text += text
-        out = []
+        out: list[str] = []
         for character in text:
             read = letters(character)
             if read:
                 self._gap = 0
-                for code in read:
-                    out.append(self._letter(code))
+                out.extend(map(self._letter, read))
             else:
                 self._gap += 1
                 if self._gap > MAX_GAP:

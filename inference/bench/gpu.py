@@ -236,18 +236,24 @@ def table(found: dict[str, Any]) -> str:
     """The figures as Markdown."""
     load = found["load"]
     lines = [
-        f"{found['device']}, torch {found['torch']}, {found['dtype']}, prompts of {load['prompt']} and answers of "
-        f"{load['tokens']} tokens; a copy within the device moves {found['copy_bytes_per_s'] / 1e12:.2f} TB/s",
+        (
+            f"{found['device']}, torch {found['torch']}, {found['dtype']}, prompts of {load['prompt']} and answers of "
+            f"{load['tokens']} tokens; a copy within the device moves {found['copy_bytes_per_s'] / 1e12:.2f} TB/s"
+        ),
         "",
-        "| shape | batch | device | of the copy's speed | call | of the copy's speed | tokens/s, call "
-        "| tokens/s, engine writing | tokens/s, engine over all |",
+        (
+            "| shape | batch | device | of the copy's speed | call | of the copy's speed | tokens/s, call "
+            "| tokens/s, engine writing | tokens/s, engine over all |"
+        ),
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    for name, shape in found["shapes"].items():
-        for row in shape["batches"]:
-            lines.append(
-                f"| {name} | {row['batch']} | {row['device_s'] * 1e3:.2f} ms | {row['device_share_of_copy']:.0%} "
-                f"| {row['step_s'] * 1e3:.2f} ms | {row['share_of_copy']:.0%} | {row['step_tokens_per_s']:,.0f} "
-                f"| {row['engine_decode_tokens_per_s']:,.0f} | {row['engine_tokens_per_s']:,.0f} |"
-            )
+    lines += [
+        (
+            f"| {name} | {row['batch']} | {row['device_s'] * 1e3:.2f} ms | {row['device_share_of_copy']:.0%} "
+            f"| {row['step_s'] * 1e3:.2f} ms | {row['share_of_copy']:.0%} | {row['step_tokens_per_s']:,.0f} "
+            f"| {row['engine_decode_tokens_per_s']:,.0f} | {row['engine_tokens_per_s']:,.0f} |"
+        )
+        for name, shape in found["shapes"].items()
+        for row in shape["batches"]
+    ]
     return "\n".join(lines)

@@ -20,7 +20,9 @@ MIGRATIONS = Path(__file__).resolve().parent / "migrations"
 
 _CREATE = re.compile(r"CREATE TABLE IF NOT EXISTS (\w+)\s*\(\n(.*?)\n\)\s*\nENGINE", re.DOTALL)
 _COLUMN = re.compile(r"^    (?!INDEX |PROJECTION |CONSTRAINT )(\w+) (.+?)(?: CODEC\(.*)?(?: DEFAULT .*)?,?$")
-_ADD = re.compile(r"ALTER TABLE (\w+) ADD COLUMN IF NOT EXISTS (\w+) ([^;]+?)(?: CODEC\([^;]*)?(?: AFTER \w+)?$", re.M)
+_ADD = re.compile(
+    r"ALTER TABLE (\w+) ADD COLUMN IF NOT EXISTS (\w+) ([^;]+?)(?: CODEC\([^;]*)?(?: AFTER \w+)?$", re.MULTILINE
+)
 _COMMENT = re.compile(r"^\s*--.*\n?", re.MULTILINE)
 
 

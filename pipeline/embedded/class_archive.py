@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import os
 import subprocess
 import time
 from collections.abc import Callable, Sequence
@@ -74,7 +73,7 @@ def _make(archive: Path, java: Sequence[str], rehearse: Callable[[Sequence[str]]
         record.unlink(missing_ok=True)
     if not made:
         partial.write_bytes(b"")
-    os.replace(partial, archive)
+    partial.replace(archive)
 
 
 def _forget_others(archive: Path) -> None:

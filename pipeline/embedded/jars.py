@@ -7,7 +7,6 @@ is there nothing touches the network, so a second start works offline.
 from __future__ import annotations
 
 import fcntl
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -79,4 +78,4 @@ def _write_listing(cache: Path, jars: list[Path]) -> None:
     text = "".join(f"{jar.relative_to(cache.absolute())}\n" for jar in jars)
     partial = cache / f"{LISTING}.partial"
     partial.write_text(text, "utf-8")
-    os.replace(partial, cache / LISTING)
+    partial.replace(cache / LISTING)

@@ -124,7 +124,7 @@ def connection_limit(wanted: int) -> int:
     """Connections that this process can hold, once its limit of open files is raised as far as it may be."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = wanted + _SPARE_FILES
-    if soft not in (resource.RLIM_INFINITY,) and soft < needed:
+    if soft != resource.RLIM_INFINITY and soft < needed:
         soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     return wanted if soft == resource.RLIM_INFINITY else max(16, min(wanted, soft - _SPARE_FILES))

@@ -144,9 +144,8 @@ def guard_of(
     if work.system_prompt != "release":
         system = [message.content for message in messages if message.role == "system"]
         recited = ProtectedIndex({"recited": system}, RECITED) if any(system) else None
-        for index in (recited, _canaries(canary) if canary else None):
-            if index:
-                guards.append(Redaction(work.system_prompt, VerbatimRedactor(index), SYSTEM_PROMPT))
+        indices = (recited, _canaries(canary) if canary else None)
+        guards += [Redaction(work.system_prompt, VerbatimRedactor(index), SYSTEM_PROMPT) for index in indices if index]
     if work.verbatim != "release" and protected:
         guards.append(Redaction(work.verbatim, VerbatimRedactor(protected), VERBATIM))
     if work.output != "release":

@@ -30,7 +30,7 @@ def read_protected(setting: str) -> ProtectedIndex | None:
         raise ConfigError(f"generate.protected {error.filename}: {error.strerror}") from error
     if corpora and not index:
         raise ConfigError(f"generate.protected: expected a text of at least {index.run} letters, found none")
-    return index if index else None
+    return index or None
 
 
 def _files(setting: str) -> Iterator[Path]:

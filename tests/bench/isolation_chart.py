@@ -23,8 +23,10 @@ def draw(document: dict[str, Any]) -> str:
     notes = [*dict.fromkeys(loads), machine]
     height = 48 + (BAR + 6) * len(rows) + 16 * len(notes)
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}" font-family="sans-serif" '
-        'font-size="12"><rect width="100%" height="100%" fill="white"/>',
+        (
+            f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}" font-family="sans-serif" '
+            'font-size="12"><rect width="100%" height="100%" fill="white"/>'
+        ),
         '<text x="10" y="22" font-size="14">Latency of a quiet tenant, by tier, without and beside a flood</text>',
     ]
     for at, row in enumerate(rows):

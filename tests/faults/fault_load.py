@@ -39,8 +39,10 @@ PROMPTS = (
     "the river runs past the old mill and on to the sea",
     "a letter came in the morning and nobody had opened it by noon",
     "winter is long in the hills and the roads are quiet then",
-    "music from the house across the garden went on until late while the rain fell on the roof and on the bridge "
-    "and the last boats came home one by one with their lamps lit and their nets full of silver fish",
+    (
+        "music from the house across the garden went on until late while the rain fell on the roof and on the bridge "
+        "and the last boats came home one by one with their lamps lit and their nets full of silver fish"
+    ),
 )
 
 

@@ -249,8 +249,10 @@ def test_a_whole_log_is_complete(store: Store) -> None:
         ("ALTER TABLE manifests DELETE WHERE topic = 'decisions'", "rows without a manifest"),
         ("ALTER TABLE manifests UPDATE size = 10 WHERE topic = 'decisions'", "manifests disagree"),
         (
-            "ALTER TABLE records DELETE WHERE leaf = 7 AND kind = 'outcome';"
-            "INSERT INTO records SELECT * FROM records WHERE leaf = 8 AND kind = 'outcome'",
+            (
+                "ALTER TABLE records DELETE WHERE leaf = 7 AND kind = 'outcome';"
+                "INSERT INTO records SELECT * FROM records WHERE leaf = 8 AND kind = 'outcome'"
+            ),
             "leaf doubled",
         ),
         ("ALTER TABLE records UPDATE request = 'g1-0-0' WHERE leaf = 1 AND kind = 'decision'", "answered twice"),

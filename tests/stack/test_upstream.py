@@ -52,11 +52,9 @@ def settings(made: Deployment, url: str) -> Settings:
 
 def offering() -> list[AnyDocument]:
     """Every plan of the default, with that model."""
-    found: list[AnyDocument] = [Model(id=MODEL, context=4096)]
-    for document in read_policies(POLICIES):
-        if isinstance(document, Plan):
-            found.append(document.model_copy(update={"models": (*document.models, MODEL)}))
-    return found
+    plans = [document for document in read_policies(POLICIES) if isinstance(document, Plan)]
+    extended = [plan.model_copy(update={"models": (*plan.models, MODEL)}) for plan in plans]
+    return [Model(id=MODEL, context=4096), *extended]
 
 
 @pytest.fixture(scope="module")

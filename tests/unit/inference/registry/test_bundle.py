@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -34,7 +33,7 @@ def test_keys_come_back_from_their_files(tmp_path: Path, keys: dict[str, Signing
         assert not public[key.public.algorithm].verifies(signature[:-1], b"message")
     with pytest.raises(ModelRefused, match="never overwritten"):
         write_private(tmp_path / "k.pem", b"")
-    os.chmod(tmp_path / "k.pem", 0o640)
+    (tmp_path / "k.pem").chmod(0o640)
     with pytest.raises(ModelRefused, match="chmod 600"):
         read_signing_keys(tmp_path / "k.pem")
 

@@ -39,7 +39,7 @@ def test_what_was_signed_is_what_is_loaded_also_when_the_folder_changes_afterwar
     with opened(folder, trust) as model:
         (folder / WEIGHTS).write_bytes(b"swapped")
         assert model.folder.name == "tiny"
-        assert sorted(os.listdir(model.folder)) == ["config.json", WEIGHTS, "tokenizer.json"]
+        assert sorted(entry.name for entry in model.folder.iterdir()) == ["config.json", WEIGHTS, "tokenizer.json"]
         assert model.file(WEIGHTS).read() == before
         loaded = load_file(model.folder / WEIGHTS)
         assert all((loaded[name] == array).all() for name, array in load(before).items())

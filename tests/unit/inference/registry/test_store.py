@@ -136,7 +136,7 @@ def test_bytes_leave_by_role_and_budget_and_open_for_that_worker_alone(
     operator, worker = TenantRecipient(kms), Worker.generate()
     worker.write(tmp_path / "worker.pem")
     address = WorkerAddress.read(tmp_path / "worker.pem.pub")
-    assert os.stat(tmp_path / "worker.pem").st_mode & 0o077 == 0
+    assert (tmp_path / "worker.pem").stat().st_mode & 0o077 == 0
     folder = release(1)
     weights = (folder / WEIGHTS).read_bytes()
     registry.add(folder, [operator])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -141,13 +140,13 @@ def test_keys_differ_by_master_tenant_and_epoch() -> None:
 def test_the_master_secret_is_made_once_and_private(tmp_path: Path) -> None:
     path = tmp_path / "keys" / "watermark.key"
     assert create_master(path) == create_master(path) == read_master(path)
-    assert os.listdir(path.parent) == ["watermark.key"]
-    os.chmod(path, 0o644)
+    assert list(path.parent.iterdir()) == [path]
+    path.chmod(0o644)
     with pytest.raises(ValueError, match="chmod 600"):
         read_master(path)
     path.unlink()
     path.write_bytes(b"x")
-    os.chmod(path, 0o600)
+    path.chmod(0o600)
     with pytest.raises(ValueError, match="32 bytes"):
         read_master(path)
 

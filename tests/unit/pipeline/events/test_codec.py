@@ -24,6 +24,19 @@ PLAIN = (
 def drawn(kind: inspect.Type) -> st.SearchStrategy[Any]:
     """Values of a type as msgspec reads it."""
     match kind:
+        case inspect.VarTupleType():
+            return st.lists(drawn(kind.item_type), max_size=min(kind.max_length or 3, 3)).map(tuple)
+        case inspect.TupleType():
+            return st.tuples(*[drawn(each) for each in kind.item_types])
+        case inspect.UnionType():
+            return st.one_of([drawn(each) for each in kind.types])
+        case inspect.StructType():
+            return st.builds(kind.cls, **{each.name: drawn(each.type) for each in kind.fields})
+    return drawn_scalar(kind)
+
+
+def drawn_scalar(kind: inspect.Type) -> st.SearchStrategy[Any]:
+    match kind:
         case inspect.IntType():
             low = -(2**63) if kind.ge is None else kind.ge
             return st.integers(low, 2**63 - 1 if kind.le is None else kind.le)
@@ -42,14 +55,6 @@ def drawn(kind: inspect.Type) -> st.SearchStrategy[Any]:
             return st.none()
         case inspect.LiteralType():
             return st.sampled_from(kind.values)
-        case inspect.VarTupleType():
-            return st.lists(drawn(kind.item_type), max_size=min(kind.max_length or 3, 3)).map(tuple)
-        case inspect.TupleType():
-            return st.tuples(*[drawn(each) for each in kind.item_types])
-        case inspect.UnionType():
-            return st.one_of([drawn(each) for each in kind.types])
-        case inspect.StructType():
-            return st.builds(kind.cls, **{each.name: drawn(each.type) for each in kind.fields})
     raise AssertionError(f"no strategy for {kind}")
 
 

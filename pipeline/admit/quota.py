@@ -1,4 +1,4 @@
-"""Limits over integer cells. Pure: a cell changes only by ``Charge`` values, and a charge says all it changes.
+"""Limits are kept over integer cells. A cell changes only by ``Charge`` values, and a charge says all it changes.
 
 Meters: ``rate`` is GCRA (ITU-T I.371, virtual scheduling) with the theoretical arrival time kept in units of
 1/quantity ms, so no rounding ever happens; ``window`` an exact sliding log; ``budget`` a calendar period in UTC;
@@ -19,6 +19,8 @@ _USED = (1 << _SHIFT) - 1
 
 
 class Denial(NamedTuple):
+    """One ceiling refuses a request."""
+
     reason: str
     limit: str
     retry_after_ms: int
@@ -26,7 +28,7 @@ class Denial(NamedTuple):
 
 
 class Cells:
-    """The ledger's numbers: cell name → integer, and cell name → sorted times for sliding logs."""
+    """The ledger counts in cells: an integer by cell name, and sorted times by cell name for sliding logs."""
 
     __slots__ = ("numbers", "times")
 
@@ -36,7 +38,7 @@ class Cells:
 
 
 class Ceiling(NamedTuple):
-    """One limit over one scope, as it is asked for every request."""
+    """One limit holds over one scope; every request is weighed against it."""
 
     cell: str
     """A changed limit is a new limit: its parameters are part of the name."""
@@ -51,88 +53,97 @@ class Ceiling(NamedTuple):
 
 
 def ceiling(scope: str, limit: Limit) -> Ceiling:
-    """What ``limit`` comes to over ``scope``."""
+    """Make the ceiling of ``limit`` over ``scope``."""
     cell = f"{scope}|{limit.id}|{limit.meter}|{limit.unit}|{limit.amount}/{limit.period_s}"
-    period, tokens = limit.period_s * 1000, limit.unit == "tokens"
-    one = Charge(cell, limit.meter, limit.unit, 1, limit.amount, period)
-    burst = limit.burst or limit.amount
-    return Ceiling(cell, f"{scope}|{limit.id}", limit.meter, tokens, limit.amount, period, burst, one)
+    period_ms = limit.period_s * 1000
+    return Ceiling(
+        cell=cell,
+        label=f"{scope}|{limit.id}",
+        meter=limit.meter,
+        tokens=limit.unit == "tokens",
+        amount=limit.amount,
+        period_ms=period_ms,
+        burst=limit.burst or limit.amount,
+        one=Charge(cell, limit.meter, limit.unit, 1, limit.amount, period_ms),
+    )
 
 
 def weigh(cells: Cells, ceilings: Iterable[Ceiling], tokens: int, now: int) -> tuple[Charge, ...] | Denial:
-    """The charges of one request of ``tokens`` reserved tokens at ``now`` (ms), or the first ceiling that refuses."""
+    """Charge one request of ``tokens`` reserved tokens at ``now`` (ms), or name the first ceiling that refuses it."""
     charges = []
-    for held in ceilings:
-        amount = tokens if held.tokens else 1
-        wait = _wait(cells, held, amount, now)
-        if wait is not None:
-            return Denial(LIMIT_REASONS[held.meter], held.label, wait if amount <= _most_at_once(held) else 0)
-        one = held.one
+    for ceiling in ceilings:
+        amount = tokens if ceiling.tokens else 1
+        wait_ms = _wait(cells, ceiling, amount, now)
+        if wait_ms is not None:
+            helps = amount <= _most_at_once(ceiling)
+            return Denial(LIMIT_REASONS[ceiling.meter], ceiling.label, wait_ms if helps else 0)
+        one = ceiling.one
         charges.append(
-            Charge(one.cell, one.meter, one.unit, amount, one.quantity, one.period_ms) if held.tokens else one
+            Charge(one.cell, one.meter, one.unit, amount, one.quantity, one.period_ms) if ceiling.tokens else one
         )
     return tuple(charges)
 
 
 def settle(charges: Sequence[Charge], used_tokens: int, cells: Cells, taken: int, charged: bool) -> tuple[Charge, ...]:
-    """What an outcome gives back. ``taken`` is when the reservation was made (ms); ``charged`` False refunds it all.
+    """An outcome gives back what was not used. ``taken`` is when the reservation was made (ms); ``charged`` False
+    refunds it all.
 
     Requests stay counted; a budget whose period is over keeps what it had.
     """
-    back = []
+    refunds = []
     for charge in charges:
         if charge.meter == "open":
-            give = charge.amount
+            refund = charge.amount
         elif charge.unit == "tokens":
-            give = charge.amount - (min(used_tokens, charge.amount) if charged else 0)
+            refund = charge.amount - (min(used_tokens, charge.amount) if charged else 0)
         else:
-            give = 0
+            refund = 0
         if charge.meter == "budget" and cells.numbers.get(charge.cell, 0) >> _SHIFT != taken // charge.period_ms:
-            give = 0
-        if give:
-            back.append(Charge(charge.cell, charge.meter, charge.unit, -give, charge.quantity, charge.period_ms))
-    return tuple(back)
+            refund = 0
+        if refund:
+            refunds.append(Charge(charge.cell, charge.meter, charge.unit, -refund, charge.quantity, charge.period_ms))
+    return tuple(refunds)
 
 
-def _most_at_once(held: Ceiling) -> int:
-    return held.burst if held.meter == "rate" else held.amount
+def _most_at_once(ceiling: Ceiling) -> int:
+    return ceiling.burst if ceiling.meter == "rate" else ceiling.amount
 
 
-def _wait(cells: Cells, held: Ceiling, amount: int, now: int) -> int | None:
+def _wait(cells: Cells, ceiling: Ceiling, amount: int, now: int) -> int | None:
     """None where the ceiling holds, else ms until it could."""
-    cell, _, meter, _, most, period, burst, _ = held
-    if meter == "rate":
-        at = now * most
-        ahead = max(cells.numbers.get(cell, 0), at) + amount * period - at - burst * period
-        return None if ahead <= 0 else -(-ahead // most)
-    if meter == "window":
-        times = cells.times.get(cell, [])
-        recent = [t for t in times if t > now - period]
-        return None if len(recent) + 1 <= most else recent[-most] + period - now
-    if meter == "budget":
-        used = _used(cells.numbers.get(cell, 0), now // period)
-        return None if used + amount <= most else period - now % period
-    return None if cells.numbers.get(cell, 0) + amount <= most else 1000
+    if ceiling.meter == "rate":
+        at = now * ceiling.amount
+        arrival = max(cells.numbers.get(ceiling.cell, 0), at) + amount * ceiling.period_ms
+        ahead = arrival - at - ceiling.burst * ceiling.period_ms
+        return None if ahead <= 0 else -(-ahead // ceiling.amount)
+    if ceiling.meter == "window":
+        recent = [time for time in cells.times.get(ceiling.cell, ()) if time > now - ceiling.period_ms]
+        return None if len(recent) + 1 <= ceiling.amount else recent[-ceiling.amount] + ceiling.period_ms - now
+    if ceiling.meter == "budget":
+        used = _used(cells.numbers.get(ceiling.cell, 0), now // ceiling.period_ms)
+        return None if used + amount <= ceiling.amount else ceiling.period_ms - now % ceiling.period_ms
+    return None if cells.numbers.get(ceiling.cell, 0) + amount <= ceiling.amount else 1000
 
 
-def _used(packed: int, window: int) -> int:
-    return packed & _USED if packed >> _SHIFT == window else 0
+def _used(packed: int, period: int) -> int:
+    """Units used of a budget in ``period``; a cell of another period has none."""
+    return packed & _USED if packed >> _SHIFT == period else 0
 
 
 def charged(cells: Cells, charge: Charge, now: int) -> int:
-    """The new number of a cell after ``charge`` at ``now`` (not for ``window``)."""
-    held = cells.numbers.get(charge.cell, 0)
+    """Give the number of a cell after ``charge`` at ``now`` (not for ``window``)."""
+    number = cells.numbers.get(charge.cell, 0)
     if charge.meter == "rate":
         step = charge.amount * charge.period_ms
-        return held + step if charge.amount < 0 else max(held, now * charge.quantity) + step
+        return number + step if charge.amount < 0 else max(number, now * charge.quantity) + step
     if charge.meter == "budget":
         if charge.amount < 0:
-            return held + charge.amount
-        window = now // charge.period_ms
-        return (window << _SHIFT) + _used(held, window) + charge.amount
-    return held + charge.amount
+            return number + charge.amount
+        period = now // charge.period_ms
+        return (period << _SHIFT) + _used(number, period) + charge.amount
+    return number + charge.amount
 
 
 def in_window(times: list[int], charge: Charge, now: int) -> list[int]:
-    """The sliding log after ``charge`` at ``now``: old entries gone, this one added."""
-    return [t for t in times if t > now - charge.period_ms] + [now]
+    """Give the sliding log after ``charge`` at ``now``: old entries gone, this one added."""
+    return [time for time in times if time > now - charge.period_ms] + [now]

@@ -16,8 +16,9 @@ import msgspec
 from detectors.accounts.response import DUTIES, QUIET_MS, STEPS, Step
 from detectors.accounts.standing import Judgement, step_at
 from pipeline.admit import policy
-from pipeline.admit.ledger import Ledger, Reservation, client_name
+from pipeline.admit.ledger import Ledger, client_name
 from pipeline.admit.quota import Ceiling, Denial, ceiling, settle, weigh
+from pipeline.admit.snapshot import Reservation
 from pipeline.events import plans
 from pipeline.events.control import Control, Key, Limit, Plan, Principal, Tenant
 from pipeline.events.identity import identify
@@ -241,7 +242,7 @@ def _unfit(control: Control, caller: Caller, facts: Facts) -> str:
 def _meter(ledger: Ledger, caller: Caller, facts: Facts) -> Admitted | Denied:
     """Ceilings first, then findings: a refused attack still counts as a request, so it cannot be repeated for free."""
     plan, principal = caller.plan, caller.principal
-    before = policy.answered(plan, principal, step_at(ledger.standing(principal.id), facts.time))
+    before = policy.answered(plan, principal, step_at(ledger.accounts.status(principal.id), facts.time))
     slowed = caller.slowed.get(before)
     ceilings = (*caller.ceilings, slowed) if slowed else caller.ceilings
     weighed = weigh(ledger.cells, ceilings, facts.input_bound + facts.max_tokens, facts.time)
@@ -250,7 +251,7 @@ def _meter(ledger: Ledger, caller: Caller, facts: Facts) -> Admitted | Denied:
         if slowed and weighed.limit == slowed.label:
             reason = "throttled"
         return Denied(reason, weighed.limit, weighed.retry_after_ms, step=before)
-    judgement = ledger.judgement(principal.id, facts)
+    judgement = ledger.accounts.judgement(principal.id, facts)
     stands = judgement.after.response.step if judgement else before
     step = policy.answered(plan, principal, stands)
     refusal = policy.refusal(plan, facts.findings)

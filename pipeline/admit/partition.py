@@ -117,24 +117,24 @@ class AdmitPartition:
 
         await self._history.restore(seen)
         ledger = self._history.ledger
-        while self._context.feed.control.version < ledger.marks["control"]:
+        while self._context.feed.control.version < ledger.position.control_version:
             await self._context.feed.refresh()
             await asyncio.sleep(0.05)
         await self._act(())
-        await self._requests.start(ledger.marks["requests"])
+        await self._requests.start(ledger.position.next_request)
         reports = self._reports.reader
         # what retention took belonged to reservations that have expired since
-        await reports.start(max(ledger.marks["completions"], await reports.begin()))
+        await reports.start(max(ledger.position.next_completion, await reports.begin()))
         self._requests.pump()
         self._reports.start()
-        at = ledger.marks["requests"]
+        at = ledger.position.next_request
         _log.info("admit[%d]: took over at request %d, %d open", self._partition, at, len(ledger.open))
 
     async def _turn(self) -> None:
         await self._look()
         if self._owed:
             await self._act((), self._requests.by_offset())
-        await self._requests.fill(self._history.ledger.marks["requests"])
+        await self._requests.fill(self._history.ledger.position.next_request)
         due = next(self._history.ledger.due(clock(), GRACE_MS), None)
         step = self._decide(drained=due is not None and await self._reports.reach_end())
         if step.blocked and not step.records:
@@ -189,7 +189,7 @@ class AdmitPartition:
         await self._acted_on()
         emissions = [e for record in self._owed for e in self._follow(record, intakes)]
         self._owed.clear()
-        self._acting = asyncio.create_task(self._send(emissions, self._history.ledger.marks["requests"]))
+        self._acting = asyncio.create_task(self._send(emissions, self._history.ledger.position.next_request))
 
     async def _acted_on(self) -> None:
         """Wait until the actions of the step before are acknowledged: their order is that of the records."""

@@ -33,8 +33,8 @@ class Cells:
     __slots__ = ("numbers", "times")
 
     def __init__(self, numbers: dict[str, int] | None = None, times: dict[str, list[int]] | None = None) -> None:
-        self.numbers: dict[str, int] = numbers or {}
-        self.times: dict[str, list[int]] = times or {}
+        self.numbers: dict[str, int] = {} if numbers is None else numbers
+        self.times: dict[str, list[int]] = {} if times is None else times
 
 
 class Ceiling(NamedTuple):

@@ -64,7 +64,7 @@ def decide_batch(
     """
     step = Step()
     ledger.begin()
-    if control.version > ledger.marks["control"] and control.deployment is not None:
+    if control.version > ledger.position.control_version and control.deployment is not None:
         step.add(ledger, ControlMark(ledger.time, control.version))
     for raw in reports:
         if step.full:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from pipeline.errors import Malformed
+from pipeline.errors import Fatal, Malformed
 from pipeline.events.codec import encode
 from pipeline.events.control import Control, parse
 from pipeline.events.messages import Completion
@@ -24,11 +24,17 @@ class Reserved(Protocol):
     def deadline(self) -> int: ...
 
 
+class Folded(Protocol):
+    """How far the sources of a partition are folded in."""
+
+    next_request: int
+
+
 class Fold(Protocol):
     """The state of one partition; ``pipeline.admit.ledger.Ledger`` is one."""
 
-    marks: dict[str, int]
-
+    @property
+    def position(self) -> Folded: ...
     @property
     def open(self) -> Any: ...
     @property
@@ -86,15 +92,17 @@ class Replay:
                 faults += self._load(record.control)
             if isinstance(record, SnapshotMark) and self._differs(record):
                 faults.append("the snapshot that is marked here is not of this history")
-            if not isinstance(record, Outcome) or record.request in self._ledger.open:
-                self._ledger.apply(record)
+            self._ledger.apply(record)
+        except Fatal:
+            # the ledger applies nothing that cannot follow; most of it was named above
+            faults = faults or ["a record that cannot follow on the state of its request"]
         except Exception as error:  # whatever a forged record makes the rules trip over is a fault of the record
             faults.append(f"cannot be derived: {type(error).__name__}")
         return faults
 
     def _decision(self, record: Decision, body: bytes) -> list[str]:
         faults = self._load(record.control)
-        asked, facts = self._ledger.marks["requests"], record.facts
+        asked, facts = self._ledger.position.next_request, record.facts
         if facts.offset > asked:
             faults.append(f"requests {asked} to {facts.offset - 1} have no decision")
         elif facts.offset < asked:

@@ -86,8 +86,8 @@ def _requests() -> list[_Request]:
 def _fold(ledger: Ledger, asked: Sequence[_Request], facts: Sequence[Facts]) -> None:
     """What ``decide`` asks of an account, and what ``apply`` writes of it."""
     for request, told in zip(asked, facts, strict=True):
-        step_at(ledger.standing(request.principal), told.time)
-        ledger.judge(request.principal, told)
+        step_at(ledger.accounts.status(request.principal), told.time)
+        ledger.accounts.judge(request.principal, told)
 
 
 def _undone(ledger: Ledger, asked: Sequence[_Request], facts: Sequence[Facts]) -> None:

@@ -16,8 +16,8 @@ import pytest
 from detectors.accounts.features import RequestParameters, Trace, trace
 from detectors.accounts.response import HOLD_MS, QUIET_MS
 from detectors.base import Part
+from pipeline.admit import accounts
 from pipeline.admit import emissions as dispatch
-from pipeline.admit import ledger as ledger_module
 from pipeline.admit.decide import decide
 from pipeline.admit.intake import Intake, Raw
 from pipeline.admit.ledger import Ledger
@@ -232,7 +232,7 @@ def test_quiet_takes_the_steps_back_one_by_one(played: Partition) -> None:
     last = played.decided["eve"][-1].facts.time
     seen = [held.ask("eve", work_hard(n), last + n * QUIET_MS + MINUTE) for n in range(1, 5)]
     assert [d.step for d in seen] == ["review", "conceal", "throttle", "observe"]
-    assert held.ledger.standing("eve").traffic.count == 1
+    assert held.ledger.accounts.status("eve").traffic.count == 1
 
 
 def test_a_lost_race_leaves_accounts_as_they_were() -> None:
@@ -288,25 +288,25 @@ def test_one_question_over_and_over_and_equal_parameters_are_no_attack() -> None
 def test_a_text_that_nobody_read_and_a_trace_of_another_form_move_no_account() -> None:
     ledger = Ledger()
     for features in ((), (7,), tuple(range(len(Trace._fields) + 1))):
-        facts = Facts(ledger.marks["requests"], START, "inference", key="eve", model="glossary", features=features)
+        facts = Facts(ledger.position.next_request, START, "inference", key="eve", model="glossary", features=features)
         decision = decide(ledger, control(), 0, msgspec.structs.replace(facts, deadline=START + 1, input_bound=1))
         assert decision.verdict == "admit"
         ledger.apply(decision)
-    assert not ledger.accounts
+    assert not ledger.accounts.packed
 
 
 def test_the_least_recent_accounts_go_at_a_mark_and_only_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ledger_module, "MAX_ACCOUNTS", 1)
+    monkeypatch.setattr(accounts, "MAX_ACCOUNTS", 1)
     partition = Partition()
     partition.ask("eve", "What is a lamp?", START)
     partition.ask("bob", "What is a river?", START + 1)
-    assert partition.ledger.accounts.keys() == {"eve", "bob"}
+    assert partition.ledger.accounts.packed.keys() == {"eve", "bob"}
     partition.ledger.begin()
     partition.ledger.apply(SnapshotMark(START + 2, 0, b"", 0, 0))
-    assert partition.ledger.accounts.keys() == {"bob"}
+    assert partition.ledger.accounts.packed.keys() == {"bob"}
     partition.ledger.rollback()
-    assert partition.ledger.accounts.keys() == {"eve", "bob"}
+    assert partition.ledger.accounts.packed.keys() == {"eve", "bob"}
 
 
 def test_what_is_held_of_an_account_is_about_a_kilobyte(played: Partition) -> None:
-    assert {len(held) <= 1_200 for held in played.ledger.accounts.values()} == {True}
+    assert {len(held) <= 1_200 for held in played.ledger.accounts.packed.values()} == {True}

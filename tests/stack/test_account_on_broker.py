@@ -121,6 +121,6 @@ def test_the_standing_outlives_kills_of_admit(deployment: Deployment, told: Told
         if isinstance(record, Decision):
             assert encode(decide(folded, deployment.feed.control, 0, record.facts)) == encode(record)
         folded.apply(record)
-    mine, theirs = (folded.standing(f"{tenant}-eve") for tenant in ("initech", "hooli"))
+    mine, theirs = (folded.accounts.status(f"{tenant}-eve") for tenant in ("initech", "hooli"))
     assert mine.response.step == theirs.response.step == "block"
     assert mine.traffic.totals == theirs.traffic.totals

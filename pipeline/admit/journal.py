@@ -1,0 +1,47 @@
+"""A journal remembers what tables held, so that a batch which lost the race for the log can be undone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+_ABSENT: Any = object()
+
+
+class UndoJournal:
+    """Every change of a table goes through here; between ``begin`` and ``commit`` it can be undone."""
+
+    __slots__ = ("_changes",)
+
+    def __init__(self) -> None:
+        self._changes: list[tuple[dict[Any, Any], Any, Any]] | None = None
+        """Table, key and the value before; None while nothing is to be undone."""
+
+    @property
+    def begun(self) -> bool:
+        """A change from now on can be undone."""
+        return self._changes is not None
+
+    def begin(self) -> None:
+        self._changes = []
+
+    def commit(self) -> None:
+        self._changes = None
+
+    def rollback(self) -> None:
+        """Put every table back to where it was at ``begin``."""
+        changes, self._changes = self._changes or [], None
+        for table, key, value in reversed(changes):
+            if value is _ABSENT:
+                table.pop(key, None)
+            else:
+                table[key] = value
+
+    def put(self, table: dict[Any, Any], key: Any, value: Any) -> None:
+        if self._changes is not None:
+            self._changes.append((table, key, table.get(key, _ABSENT)))
+        table[key] = value
+
+    def drop(self, table: dict[Any, Any], key: Any) -> None:
+        if self._changes is not None and key in table:
+            self._changes.append((table, key, table[key]))
+        table.pop(key, None)

@@ -1,0 +1,102 @@
+"""The ledger applies what can follow, and refuses the rest without a trace."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+import pytest
+
+from pipeline.admit.ledger import Ledger
+from pipeline.errors import Fatal, Malformed
+from pipeline.events.records import Charge, ControlMark, Decision, Facts, LogRecord, Outcome, SnapshotMark, Tick
+
+T = 1_790_000_000_000
+CHARGE = Charge("p:ann|open|open|tokens|9/60", "open", "tokens", 5, 9, 60_000)
+
+
+def admitted(offset: int, time: int = T) -> Decision:
+    facts = Facts(offset, time, "inference", key="k", client_request=f"c{offset}", session="s", counter=offset + 1)
+    request, who = f"g1-0-{offset}", {"organisation": "o", "tenant": "t", "principal": "ann"}
+    return Decision(request, facts, "admit", 3, **who, sequence=offset + 1, charges=(CHARGE,))
+
+
+def ended(offset: int, result: str = "finished", time: int = T + 50) -> Outcome:
+    back = msgspec.structs.replace(CHARGE, amount=-CHARGE.amount)
+    return Outcome(f"g1-0-{offset}", time, result, "o", "t", "ann", 9, offset, charges=(back,))  # type: ignore[arg-type]
+
+
+def folded(*records: LogRecord) -> Ledger:
+    ledger = Ledger()
+    for record in records:
+        ledger.apply(record)
+    return ledger
+
+
+REFUSED: dict[str, LogRecord] = {
+    "a second outcome": ended(0, time=T + 10_000),
+    "a second outcome of another kind": ended(0, "expired"),
+    "an outcome of a request that was never decided": ended(7),
+    "a second decision for an offset": msgspec.structs.replace(admitted(1, T + 10_000), request="g1-0-99"),
+    "a decision for an offset that was passed": admitted(0, T + 10_000),
+    "a second decision for an open request": msgspec.structs.replace(admitted(5, T + 10_000), request="g1-0-1"),
+    "a refusal of an open request": msgspec.structs.replace(admitted(1), verdict="deny", reasons=("busy",)),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_record_that_cannot_follow_changes_nothing(name: str) -> None:
+    ledger = folded(ControlMark(T, 3), admitted(0), admitted(1), ended(0))
+    before, clients = ledger.dump(), dict(ledger.clients)
+    with pytest.raises(Fatal):
+        ledger.apply(REFUSED[name])
+    assert (ledger.dump(), ledger.clients) == (before, clients)
+    ledger.apply(ended(1))
+    assert not ledger.open
+
+
+def test_an_offset_may_be_passed_over() -> None:
+    """Retention and transaction markers leave gaps in a source."""
+    assert folded(admitted(0), admitted(3)).position.next_request == 4
+
+
+@pytest.mark.parametrize("step", [Ledger.rollback, Ledger.commit], ids=["rollback", "commit"])
+def test_a_journal_undoes_all_or_nothing(step: Callable[[Ledger], None]) -> None:
+    ledger = folded(ControlMark(T, 3), admitted(0), admitted(1))
+    before = ledger.dump()
+    ledger.begin()
+    for record in (ended(0), admitted(2), Tick(T + 100_000_000), SnapshotMark(T + 100_000_000, 9, b"", 0, 1)):
+        ledger.apply(record)
+    after = ledger.dump()
+    assert after != before
+    step(ledger)
+    assert ledger.dump() == (before if step is Ledger.rollback else after)
+    ledger.rollback()
+    assert ledger.dump() == (before if step is Ledger.rollback else after)
+
+
+def test_a_rollback_brings_back_what_was_due() -> None:
+    ledger = folded(admitted(0))
+    ledger.begin()
+    ledger.apply(ended(0))
+    assert not list(ledger.due(T + 1_000_000, 0))
+    ledger.rollback()
+    assert [reservation.request for reservation in ledger.due(T + 1_000_000, 0)] == ["g1-0-0"]
+
+
+OLDER = folded().dump().replace(b'"format":3', b'"format":2')
+
+
+@pytest.mark.parametrize("stored", [b"{", b"[]", b'{"format":3}', OLDER])
+def test_bytes_of_another_form_are_refused(stored: bytes) -> None:
+    with pytest.raises(Malformed, match="ledger"):
+        Ledger.load(stored)
+
+
+def test_a_loaded_ledger_goes_on_like_the_one_that_was_stored() -> None:
+    ledger = folded(ControlMark(T, 3), admitted(0), admitted(1))
+    loaded = Ledger.load(ledger.dump())
+    for record in (ended(1), admitted(2)):
+        ledger.apply(record)
+        loaded.apply(record)
+    assert (loaded.dump(), loaded.clients) == (ledger.dump(), ledger.clients)

@@ -17,8 +17,8 @@ CHARGE = Charge("p:ann|open|open|tokens|9/60", "open", "tokens", 5, 9, 60_000)
 
 def admitted(offset: int, time: int = T) -> Decision:
     facts = Facts(offset, time, "inference", key="k", client_request=f"c{offset}", session="s", counter=offset + 1)
-    request, who = f"g1-0-{offset}", {"organisation": "o", "tenant": "t", "principal": "ann"}
-    return Decision(request, facts, "admit", 3, **who, sequence=offset + 1, charges=(CHARGE,))
+    made = Decision(f"g1-0-{offset}", facts, "admit", 3, organisation="o", tenant="t", principal="ann")
+    return msgspec.structs.replace(made, sequence=offset + 1, charges=(CHARGE,))
 
 
 def ended(offset: int, result: str = "finished", time: int = T + 50) -> Outcome:

@@ -37,9 +37,9 @@ class Kafka(Section):
 
 class ClickHouse(Section):
     url: str = Field("http://127.0.0.1:8123", description="HTTP endpoint")
-    user: str = "sluice"
+    user: str = Field("sluice", description="account that writes and reads the tables")
     password: SecretStr = Field(SecretStr(""), description="secret; from the environment, not the file")
-    database: str = "sluice"
+    database: str = Field("sluice", description="database that holds them")
 
 
 class Keys(Section):
@@ -65,8 +65,8 @@ class Keys(Section):
 
 
 class Gateway(Section):
-    host: str = "127.0.0.1"
-    port: Port = 8080
+    host: str = Field("127.0.0.1", description="address that the gateway listens on")
+    port: Port = Field(8080, description="its port")
     lane: int = Field(0, ge=0, description="partition of responses that this gateway reads; one each")
     advertised_bootstrap: str = Field("", description="bootstrap servers told to direct producers; empty: kafka's")
 
@@ -125,7 +125,7 @@ class Seal(Section):
 
 class Notify(Section):
     allow_private: bool = Field(False, description="deliver to loopback and private addresses (development)")
-    timeout_s: float = Field(15.0, gt=0, le=60)
+    timeout_s: float = Field(15.0, gt=0, le=60, description="seconds that one attempt may take in all")
 
 
 class Settings(Section):

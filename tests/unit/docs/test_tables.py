@@ -12,7 +12,7 @@ from detectors.catalogue import CATALOGUE
 from pipeline import cli, config
 from pipeline.events.control import Limit, Plan
 from pipeline.events.reasons import REASONS
-from pipeline.gateway.app import ROUTES
+from pipeline.gateway.routes import ROUTES
 from pipeline.watch import campaign
 from pipeline.watch.correlate import RULES
 from tests.unit.docs.pages import code, table, text
@@ -55,7 +55,7 @@ def test_every_refusal_is_told_with_status_and_message() -> None:
 def test_every_alert_is_told() -> None:
     told = [(code(name), severity, title) for name, severity, title in table("pipeline/notify/README.md", "rule")]
     rules = [(rule.name, SEVERITIES[rule.severity], rule.title) for rule in RULES]
-    assert told == [*rules, (campaign.RULE, SEVERITIES[campaign.HIGH], campaign.TITLE)]
+    assert told == [*rules, (campaign.RULE, SEVERITIES[HIGH], campaign.TITLE)]
 
 
 def test_every_detector_is_told() -> None:

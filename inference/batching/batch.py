@@ -20,7 +20,7 @@ from inference.batching.sequence import Sequence
 from inference.batching.shortlist import ShortRow, ask, draw_short
 from inference.batching.step_times import StepTimes
 from inference.ports import WHOLE, Forward, LogitsRow, ScheduledTokens, Shortlist, StepInput
-from inference.sampling.sampling import adjusted, choose, logprobs, shortlist, uniform
+from inference.sampling.choose import adjusted, choose, logprobs, shortlist, uniform
 from inference.types import Chunk, EngineStats, FinishReason, QueuePosition, TokenLogprob
 from inference.watermark.marking import AnswerMark, Marker
 from inference.watermark.tournament import MarkedRow, draw_marked

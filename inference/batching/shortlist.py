@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inference.ports import SHORT, WHOLE, LogitsQuery, Shortlist
-from inference.sampling.sampling import choose, shortlist
+from inference.sampling.choose import choose, shortlist
 from inference.types import SamplingParams
 from inference.watermark.keys import MarkKey
 from inference.watermark.tournament import MarkedRow, draw_marked, reweigh

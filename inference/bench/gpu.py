@@ -23,8 +23,8 @@ import torch
 from inference.batching.loop import BatchingEngine
 from inference.batching.shortlist import ask
 from inference.bench.shapes import SHAPES, EndlessVocabulary, random_model, step_bytes
-from inference.model.cuda import CudaForward
-from inference.model.model import LanguageModel
+from inference.model.forward_cuda import CudaForward
+from inference.model.transformer import LanguageModel
 from inference.ports import LogitsQuery, ScheduledTokens, StepInput
 from inference.types import GenerationRequest, SamplingParams, Turn
 from inference.watermark.marking import Marker, MarkPolicy, TenantMarker

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from inference.model.config import ModelConfig, RopeScaling
-from inference.model.model import LanguageModel, build_model
+from inference.model.transformer import LanguageModel, build_model
 from inference.types import Turn
 
 CONTEXT = 8192

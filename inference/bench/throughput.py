@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from inference.bench.load import questions
+from inference.bench.workload import questions
 from inference.engines.torch import TorchEngine
 from inference.types import GenerationRequest, InferenceEngine
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from inference.chat.chat import ChatTokenizer
+from inference.chat.tokenizer import ChatTokenizer
 from inference.engines.torch import TorchEngine, shipped_model
 from inference.training.corpus import read_entries
 from inference.types import GenerationRequest, SamplingParams, Turn

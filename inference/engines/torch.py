@@ -18,12 +18,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from inference.batching.loop import BatchingEngine
-from inference.chat.chat import load_tokenizer
+from inference.chat.tokenizer import load_tokenizer
 from inference.model.attention import geometry
+from inference.model.forward import BLOCK_SIZE, ModelForward, Vocabulary
 from inference.model.lora import add_adapter
-from inference.model.model import LanguageModel, load_model
-from inference.model.paged import SPAN, PagedCache, make_rows, steady_tiles
-from inference.model.serving import BLOCK_SIZE, ModelForward, Vocabulary
+from inference.model.paged_attention import SPAN, PagedCache, make_rows, steady_tiles
+from inference.model.transformer import LanguageModel, load_model
 from inference.ports import LogitsRow, ScheduledTokens, StepInput
 from inference.watermark.marking import Marker
 
@@ -176,7 +176,7 @@ def _forward(
     if model.cosine.device.type != "cuda":
         return TorchForward(model, chat, slots, cache_tokens=cache_tokens or CACHE_TOKENS, adapters=adapters)
     # it imports Triton, which only such machines need
-    from inference.model.cuda import CudaForward
+    from inference.model.forward_cuda import CudaForward
 
     return CudaForward(model, chat, slots, cache_tokens=cache_tokens, adapters=adapters, graphs=graphs)
 

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from inference.model.config import ModelConfig
 from inference.model.layers import Linear, RmsNorm, rotate
-from inference.model.paged import Geometry, Rows, attend
+from inference.model.paged_attention import Geometry, Rows, attend
 from inference.model.rope import latent_scale
 
 Layer: TypeAlias = tuple[Tensor, Tensor | None]

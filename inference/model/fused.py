@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from inference.model import kernels
+from inference.model import triton_kernels
 from inference.model.attention import GroupedAttention
 from inference.model.layers import Mlp, RmsNorm
-from inference.model.model import LanguageModel, TransformerLayer
-from inference.model.paged import PagedCache
+from inference.model.paged_attention import PagedCache
 from inference.model.rope import tables
+from inference.model.transformer import LanguageModel, TransformerLayer
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,32 +64,32 @@ class FusedDecoder:
 
     def tokens_in_tile(self) -> int:
         """Neighbouring rows of a prompt that attend together."""
-        return max(1, self._lines(kernels.WIDE) // self.group)
+        return max(1, self._lines(triton_kernels.WIDE) // self.group)
 
     def hidden(self, where: Where) -> Tensor:
         """Write the rows into the cache; their hidden states ``[rows, width]``."""
         x = functional.embedding(where.tokens, self._model.model.embed_tokens.weight)
         delta = None
         for index, layer in enumerate(self._layers):
-            normed = kernels.add_norm(x, delta, layer.first.weight, self._epsilon)
+            normed = triton_kernels.add_norm(x, delta, layer.first.weight, self._epsilon)
             mixed = self._attention(index, layer, layer.joined(normed), where)
             delta = layer.output(mixed)
-            normed = kernels.add_norm(x, delta, layer.second.weight, self._epsilon)
-            delta = layer.down(kernels.gated(layer.gates(normed)))
-        return torch.as_tensor(kernels.add_norm(x, delta, self._model.model.norm.weight, self._epsilon))
+            normed = triton_kernels.add_norm(x, delta, layer.second.weight, self._epsilon)
+            delta = layer.down(triton_kernels.gated(layer.gates(normed)))
+        return torch.as_tensor(triton_kernels.add_norm(x, delta, self._model.model.norm.weight, self._epsilon))
 
     def _attention(self, index: int, layer: _Layer, joined: Tensor, where: Where) -> Tensor:
         keys, values = self._cache.layer(index)
         assert values is not None
         spots = (where.tables, where.positions, where.owners)
         shaped = joined.view(len(joined), -1, self._size)
-        query = kernels.turn_and_write(shaped, keys, values, spots, self._turns, layer.gains, self._epsilon)
+        query = triton_kernels.turn_and_write(shaped, keys, values, spots, self._turns, layer.gains, self._epsilon)
         mixed = torch.empty_like(query)
         if where.singles is not None:
-            lines, splits = self._lines(kernels.NARROW), self._splits(len(where.singles[0]))
-            kernels.attend(query, keys, values, mixed, spots, where.singles, lines, splits)
+            lines, splits = self._lines(triton_kernels.NARROW), self._splits(len(where.singles[0]))
+            triton_kernels.attend(query, keys, values, mixed, spots, where.singles, lines, splits)
         if where.chunks is not None:
-            kernels.attend(query, keys, values, mixed, spots, where.chunks, self._lines(kernels.WIDE), 1)
+            triton_kernels.attend(query, keys, values, mixed, spots, where.chunks, self._lines(triton_kernels.WIDE), 1)
         return mixed.view(len(joined), -1)
 
     def _lines(self, least: int) -> int:

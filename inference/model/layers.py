@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from inference.model.config import ModelConfig
-from inference.model.paged import Rows
+from inference.model.paged_attention import Rows
 
 
 class Linear(nn.Linear):

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from inference.model.config import MAX_CONFIG_BYTES
 from inference.model.layers import Linear
-from inference.model.model import LanguageModel
+from inference.model.transformer import LanguageModel
 
 MAX_RANK = 256
 MAX_BYTES = 1 << 30

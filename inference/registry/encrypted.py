@@ -16,7 +16,7 @@ from inference.registry.memory import ImmutableBytes
 from inference.registry.opening import OpenModel
 from inference.registry.refusal import ModelRefused
 from inference.registry.source import Digests, ModelSource, PlainFolder, copy_exactly
-from inference.registry.stream import KEY_BYTES, decrypt, encrypt, sealed_size
+from inference.registry.stream_cipher import KEY_BYTES, decrypt, encrypt, sealed_size
 from inference.registry.wrapping import Holder, Recipient, unwrap_for
 
 ENVELOPE_FILE, SUFFIX = "keys.json", ".sealed"

@@ -34,8 +34,8 @@ from inference.registry.encrypted import (
     write_sealed,
 )
 from inference.registry.events import Act, RegistryEvent
-from inference.registry.holdings import Broken, Held, held_of, require_place
 from inference.registry.keys import SigningKey
+from inference.registry.listing import Broken, Held, held_of, require_place
 from inference.registry.manifest import ModelManifest, check_id
 from inference.registry.opening import Freshness, OpenModel, open_model, read_manifest
 from inference.registry.recorder import Note, Recorder

@@ -30,7 +30,7 @@ from cryptography.hazmat.primitives.hpke import (
 
 from inference.registry.keys import MAX_PEM_BYTES, write_private
 from inference.registry.refusal import ModelRefused
-from inference.registry.stream import KEY_BYTES
+from inference.registry.stream_cipher import KEY_BYTES
 
 _SUITE = Suite(KEM.MLKEM768_X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
 _BLOCK = re.compile(r"-----BEGIN (?:PUBLIC|PRIVATE) KEY-----\n.*?-----END (?:PUBLIC|PRIVATE) KEY-----\n?", re.DOTALL)

@@ -20,9 +20,9 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 from torch.nn import functional
 
-from inference.chat.chat import SPECIAL_TOKENS, ChatTokenizer
+from inference.chat.tokenizer import SPECIAL_TOKENS, ChatTokenizer
 from inference.model.config import ModelConfig
-from inference.model.model import LanguageModel
+from inference.model.transformer import LanguageModel
 from inference.training.corpus import GlossaryEntry, conversations, read_entries
 
 VOCABULARY = 5120

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from inference.sampling.sampling import pick
+from inference.sampling.choose import pick
 from inference.watermark.keys import CONTEXT, WORD, Bits, MarkKey, Tokens, bits_of, with_token
 
 CANDIDATES = 64

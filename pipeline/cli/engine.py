@@ -61,7 +61,7 @@ def _bench(asked: argparse.Namespace, _settings: Settings) -> int:
 
 @contextlib.contextmanager
 def _folder(model: str) -> Iterator[Path]:
-    from inference.bench.load import random_model
+    from inference.bench.workload import random_model
     from inference.engines.torch import shipped_model
 
     if model == RANDOM:
@@ -74,13 +74,13 @@ def _folder(model: str) -> Iterator[Path]:
 def _measure(folder: Path, asked: argparse.Namespace) -> dict[str, object]:
     import asyncio
 
-    from inference.bench import load, probe, reference, throughput
+    from inference.bench import prefix_reuse, throughput, transformers_batching, workload
 
-    requests = load.questions(asked.concurrent, asked.tokens, prompt=asked.prompt)
-    prompts = load.encoded(folder, requests)
+    requests = workload.questions(asked.concurrent, asked.tokens, prompt=asked.prompt)
+    prompts = workload.encoded(folder, requests)
     bits = "fp32" if asked.device == "cpu" else "bf16"
     found: dict[str, object] = {
-        "model": f"{folder.name}, {load.parameters(folder):.1f} M parameters, {bits}, {asked.device}",
+        "model": f"{folder.name}, {workload.parameters(folder):.1f} M parameters, {bits}, {asked.device}",
         "requests": asked.concurrent,
         "prompt tokens": f"{min(map(len, prompts))} to {max(map(len, prompts))}",
         "answer tokens": f"{min(r.max_tokens for r in requests)} to {max(r.max_tokens for r in requests)}",
@@ -96,13 +96,15 @@ def _measure(folder: Path, asked: argparse.Namespace) -> dict[str, object]:
         found[f"{mode}, tokens/s"] = round(speed.tokens_per_second, 1)
         found[f"{mode}, against one by one"] = round(speed.tokens_per_second / alone, 2)
     if asked.reference:
-        theirs = reference.speed(folder, prompts, [r.max_tokens for r in requests], asked.threads, asked.rounds)
+        theirs = transformers_batching.speed(
+            folder, prompts, [r.max_tokens for r in requests], asked.threads, asked.rounds
+        )
         rate = theirs and theirs.tokens_per_second
         found["transformers, tokens/s"] = rate and round(rate, 1)
         if rate:
             found["continuous, against transformers"] = round(speeds["continuous"].tokens_per_second / rate, 2)
     if asked.probe:
-        leak = probe.run_probe(folder, asked.probe, min(200, max(64, asked.prompt)), asked.threads)
+        leak = prefix_reuse.run_probe(folder, asked.probe, min(200, max(64, asked.prompt)), asked.threads)
         found["probe of another tenant, AUC"] = round(leak.auc, 3)
         found["own prefix, times faster"] = round(leak.reuse, 1)
     return found

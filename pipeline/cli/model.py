@@ -14,8 +14,8 @@ from typing import Any
 import msgspec
 
 from inference.registry.encrypted import source_of
-from inference.registry.holdings import Broken, Held
 from inference.registry.keys import ECDSA, MANIFEST_ALGORITHMS, SigningKey, read_signing_keys, write_private
+from inference.registry.listing import Broken, Held
 from inference.registry.manifest import ModelManifest, Parent
 from inference.registry.opening import Freshness, OpenModel, open_model, read_manifest
 from inference.registry.refusal import ModelRefused

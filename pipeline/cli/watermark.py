@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from inference.chat.chat import ChatTokenizer
+from inference.chat.tokenizer import ChatTokenizer
 from inference.registry.release import SHIPPED
 from inference.types import InvalidRequest
 from inference.watermark.detect import ALARM, Detection, Score, detect

@@ -15,12 +15,12 @@ from pathlib import Path
 from inference.engines.adapter_versions import Adapters
 from inference.engines.versions import VersionedEngine
 from inference.registry.dsse import Trust
+from inference.registry.install import install
 from inference.registry.keys import read_verifying_keys
 from inference.registry.opening import OpenModel
 from inference.registry.refusal import ModelRefused
 from inference.registry.release import RELEASE_KEYS, SHIPPED
 from inference.registry.rollout import WHOLE
-from inference.registry.shipping import install
 from inference.registry.store import ModelRegistry
 from inference.registry.wrapping import Recipient, TenantRecipient, create_worker
 from inference.types import GenerationRequest, InferenceEngine

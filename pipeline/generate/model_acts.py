@@ -7,8 +7,8 @@ import contextlib
 import logging
 from pathlib import Path
 
+from inference.registry.event_forwarder import Forwarder
 from inference.registry.events import RegistryEvent
-from inference.registry.forward import Forwarder
 from inference.registry.refusal import ModelRefused
 from pipeline.errors import Retryable
 from pipeline.events.codec import encode

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from inference.bench import load, marking, probe, reference, storage, throughput
+from inference.bench import cold_start, prefix_reuse, throughput, transformers_batching, watermark_cost, workload
 from inference.bench.throughput import Speed
 from inference.engines.torch import shipped_model
 from tests.bench.rows import Measurement
@@ -23,20 +23,20 @@ PAIRS, WORDS = 5, 200
 
 def measure() -> Iterator[Measurement]:
     """Batches against one by one and against transformers, the watermark's share of a step, reuse, cold starts."""
-    with load.random_model() as folder:
+    with workload.random_model() as folder:
         for part in (_storage, _batches, _marks, _reuse):
             yield from part(folder)
 
 
 def _batches(folder: Path) -> Iterator[Measurement]:
-    requests = load.questions(CONCURRENT, TOKENS, prompt=PROMPT)
+    requests = workload.questions(CONCURRENT, TOKENS, prompt=PROMPT)
     speeds = asyncio.run(throughput.modes(folder, requests, THREADS, slots=CONCURRENT, static=False))
     rows = f"{CONCURRENT} requests, prompts of 16 to {PROMPT} words, {TOKENS // 8} to {TOKENS} tokens, 56 M random"
     together = speeds["continuous"]
     yield Measurement("inference", "continuous", rows, together.tokens_per_second, "tokens/s")
     yield from _ratios("continuous against one by one", rows, together, speeds["one by one"], 4)
     limits = [request.max_tokens for request in requests]
-    theirs = reference.speed(folder, load.encoded(folder, requests), limits, THREADS)
+    theirs = transformers_batching.speed(folder, workload.encoded(folder, requests), limits, THREADS)
     if theirs is None:
         print("transformers is not installed: no comparison with its continuous batching", file=sys.stderr)
         return
@@ -56,20 +56,20 @@ def _ratios(what: str, rows: str, ours: Speed, theirs: Speed, goal: float) -> It
 
 def _marks(folder: Path) -> Iterator[Measurement]:
     for model, tokens in ((folder, 16), (shipped_model(), 48)):
-        plain, marked = marking.run_step_seconds(model, CONCURRENT, tokens, THREADS)
+        plain, marked = watermark_cost.run_step_seconds(model, CONCURRENT, tokens, THREADS)
         what = f"step of {CONCURRENT} sampled answers, {model.name}, {plain * 1000:.1f} ms without the mark"
         yield Measurement("inference", "watermark on against off", what, marked / plain, "x", 1.1, "<=")
 
 
 def _reuse(folder: Path) -> Iterator[Measurement]:
-    leak = probe.run_probe(folder, PAIRS, WORDS, THREADS)
+    leak = prefix_reuse.run_probe(folder, PAIRS, WORDS, THREADS)
     what = f"{PAIRS} prompts of {WORDS} words, 56 M random, time to the first token"
     yield Measurement("inference", "own prefix again against new", what, leak.reuse, "x", 5)
     yield Measurement("inference", "own prefix again against new, processor time", what, leak.reuse_processor, "x")
 
 
 def _storage(folder: Path) -> Iterator[Measurement]:
-    cost = storage.seconds_per_gib(folder)
+    cost = cold_start.seconds_per_gib(folder)
     what = "56 M random, AES-256-GCM on disk, Ed25519 and ML-DSA-65, best of 3"
     yield Measurement("inference", "decrypt, verify and load", what, cost.wall, "s/GiB", 3, "<=")
     yield Measurement("inference", "decrypt, verify and load, processor time", what, cost.processor, "s/GiB")

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save_file
 
 from inference.engines.torch import shipped_model
-from inference.model.model import load_model
+from inference.model.transformer import load_model
 from inference.registry.keys import MANIFEST_ALGORITHMS, SigningKey
 from inference.registry.manifest import Parent
 from inference.registry.opening import read_manifest

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from inference.batching.loop import BatchingEngine
-from inference.chat.chat import ChatTokenizer
+from inference.chat.tokenizer import ChatTokenizer
 from inference.engines.echo import EchoEngine
 from inference.engines.torch import TorchEngine, TorchForward, shipped_model
-from inference.model.model import load_model
+from inference.model.transformer import load_model
 from inference.remote.engine import RemoteEngine
 from inference.types import InferenceEngine
 from tests.model_server import CONTEXT, ModelServer, serving

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 LOAD = (
-    "import sys, inference.model.model as m; from inference.engines.torch import shipped_model; "
+    "import sys, inference.model.transformer as m; from inference.engines.torch import shipped_model; "
     "m.load_model(shipped_model())"
 )
 GENERATE = "import sys, pipeline.generate.partition, pipeline.generate.metrics, pipeline.generate.engines"

@@ -18,8 +18,8 @@ from inference.batching.batch import Batch
 from inference.batching.sequence import Sequence
 from inference.batching.shortlist import LONG, ShortRow, ask, draw_short
 from inference.ports import SHORT, LogitsRow, Shortlist, StepInput
-from inference.sampling.drawing import CHUNK, draw_and_topk, draw_rows
-from inference.sampling.sampling import choose, shortlist
+from inference.sampling.choose import choose, shortlist
+from inference.sampling.draw_torch import CHUNK, draw_and_topk, draw_rows
 from inference.types import Chunk, SamplingParams
 from inference.watermark.keys import MarkKey
 from inference.watermark.marking import MarkPolicy, TenantMarker
@@ -192,7 +192,7 @@ def test_a_nan_fails_its_request_alone() -> None:
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the kernels are tested on the device")
 def test_the_kernels_are_right_in_tritons_interpreter() -> None:
-    tests = Path(__file__).parents[1] / "model" / "test_cuda.py"
+    tests = Path(__file__).parents[1] / "model" / "test_forward_cuda.py"
     command = [
         sys.executable,
         "-m",
@@ -210,5 +210,5 @@ def test_the_kernels_are_right_in_tritons_interpreter() -> None:
 
 
 def test_no_engine_on_the_cpu_imports_triton() -> None:
-    code = "import inference.engines.torch, inference.sampling.drawing, sys; sys.exit('triton' in sys.modules)"
+    code = "import inference.engines.torch, inference.sampling.draw_torch, sys; sys.exit('triton' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from inference.bench.__main__ import main as bench
-from inference.bench.load import encoded, questions
-from inference.bench.probe import auc
+from inference.bench.prefix_reuse import auc
+from inference.bench.workload import encoded, questions
 from inference.engines.torch import shipped_model
 from pipeline.cli import main
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from inference.chat.chat import ChatTokenizer, TemplatedTokenizer, load_tokenizer
 from inference.chat.template import MAX_TEMPLATE_CHARS, ChatTemplate
+from inference.chat.tokenizer import ChatTokenizer, TemplatedTokenizer, load_tokenizer
 from inference.engines.torch import shipped_model
 from inference.types import InvalidRequest, Turn
 

@@ -15,11 +15,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from inference.batching.loop import BatchingEngine
-from inference.chat.chat import SPECIAL_TOKENS, ChatTokenizer
+from inference.chat.tokenizer import SPECIAL_TOKENS, ChatTokenizer
 from inference.engines.torch import TorchEngine, TorchForward, shipped_model
 from inference.model.config import ModelConfig, read_config
-from inference.model.model import LanguageModel, load_model
-from inference.model.serving import BLOCK_SIZE
+from inference.model.forward import BLOCK_SIZE
+from inference.model.transformer import LanguageModel, load_model
 from inference.ports import ERASE, Forward, LogitsRow, ScheduledTokens, StepInput
 from inference.types import (
     Chunk,

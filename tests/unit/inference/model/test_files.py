@@ -12,10 +12,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from inference.chat.chat import MAX_TOKENS, load_tokenizer
+from inference.chat.tokenizer import MAX_TOKENS, load_tokenizer
 from inference.engines.torch import shipped_model
 from inference.model.lora import add_adapter
-from inference.model.model import LanguageModel, load_model
+from inference.model.transformer import LanguageModel, load_model
 from tests.unit.inference.model.test_lora import tiny, write_adapter
 
 HEADER = b'{"w": {"dtype": "F32", "shape": [3], "data_offsets": [0, 8]}}'

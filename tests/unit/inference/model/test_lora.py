@@ -18,8 +18,8 @@ from inference.engines.torch import TorchEngine, shipped_model
 from inference.model.attention import geometry
 from inference.model.config import ModelConfig
 from inference.model.lora import add_adapter
-from inference.model.model import LanguageModel
-from inference.model.paged import PagedCache, make_rows
+from inference.model.paged_attention import PagedCache, make_rows
+from inference.model.transformer import LanguageModel
 from inference.ports import ScheduledTokens, StepInput
 from inference.types import FinishReason
 from tests.unit.inference.doubles import collect, request
@@ -143,7 +143,7 @@ def test_weights_that_do_not_fit_are_refused(tmp_path: Path, case: str) -> None:
 
 
 def test_an_adapter_serves_its_tenant_only(tmp_path: Path) -> None:
-    from inference.model.model import load_model
+    from inference.model.transformer import load_model
 
     folder = write_adapter(tmp_path / "a", load_model(shipped_model()), 1)
     engine = TorchEngine(shipped_model(), max_batch=2, threads=1, adapters={("owner", "tuned"): folder})

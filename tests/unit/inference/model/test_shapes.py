@@ -12,8 +12,8 @@ import torch
 
 from inference.model.attention import geometry
 from inference.model.config import decode_config
-from inference.model.model import LanguageModel, load_model
-from inference.model.paged import PagedCache, make_rows
+from inference.model.paged_attention import PagedCache, make_rows
+from inference.model.transformer import LanguageModel, load_model
 from inference.ports import ScheduledTokens, StepInput
 
 transformers = pytest.importorskip("transformers", reason="the reference implementation is an extra of the tests")

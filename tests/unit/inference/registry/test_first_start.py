@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from inference.registry.dsse import Trust
-from inference.registry.forward import Forwarder
+from inference.registry.event_forwarder import Forwarder
+from inference.registry.install import install
 from inference.registry.keys import SigningKey
 from inference.registry.refusal import ModelRefused
 from inference.registry.rollout import WHOLE
-from inference.registry.shipping import install
 from inference.registry.store import ModelRegistry
 from inference.registry.wrapping import TenantRecipient, Worker, create_worker
 from tests.unit.inference.registry.registry_site import WEIGHTS, Clock, FakeKms

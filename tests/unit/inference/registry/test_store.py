@@ -12,8 +12,8 @@ import pytest
 from inference.registry.content import MANIFEST_FILE
 from inference.registry.dsse import Trust
 from inference.registry.encrypted import EncryptedFolder
-from inference.registry.holdings import Broken, Held
 from inference.registry.keys import ED25519, SigningKey
+from inference.registry.listing import Broken, Held
 from inference.registry.opening import Freshness, open_model
 from inference.registry.refusal import ModelRefused
 from inference.registry.store import ModelRegistry

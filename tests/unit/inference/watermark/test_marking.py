@@ -15,7 +15,7 @@ from inference.batching.loop import BatchingEngine
 from inference.batching.sequence import Sequence as Answer
 from inference.engines.torch import TorchEngine, shipped_model
 from inference.ports import LogitsRow, Move, StepInput
-from inference.sampling.sampling import shortlist
+from inference.sampling.choose import shortlist
 from inference.types import SCHEME, Chunk, FinishReason, GenerationRequest, SamplingParams, Turn
 from inference.watermark.detect import detect
 from inference.watermark.keys import MarkKey

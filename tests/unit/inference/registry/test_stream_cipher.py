@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inference.registry.refusal import ModelRefused
-from inference.registry.stream import CHUNK_BYTES, HEADER_BYTES, TAG_BYTES, decrypt, encrypt, sealed_size
+from inference.registry.stream_cipher import CHUNK_BYTES, HEADER_BYTES, TAG_BYTES, decrypt, encrypt, sealed_size
 
 KEY, CONTEXT = b"k" * 32, b"model\x1f1\x1fw"
 TEXT = bytes(range(256)) * (CHUNK_BYTES // 128)  # two whole chunks

@@ -8,7 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from inference.sampling.sampling import adjusted, choose, logprobs, uniform
+from inference.sampling.choose import adjusted, choose, logprobs, uniform
 from inference.types import IMPOSSIBLE, SamplingParams
 
 LOGITS = arrays(np.float32, st.integers(1, 30), elements=st.floats(-20, 20, width=32))

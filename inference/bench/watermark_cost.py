@@ -7,8 +7,8 @@ import secrets
 import time
 from pathlib import Path
 
-from inference.bench.load import questions
 from inference.bench.throughput import speed
+from inference.bench.workload import questions
 from inference.engines.torch import TorchEngine
 from inference.watermark.marking import MarkPolicy, TenantMarker
 from inference.watermark.secrets import SECRET_BYTES, of_master

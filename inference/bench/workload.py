@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from inference.chat.chat import ChatTokenizer
+from inference.chat.tokenizer import ChatTokenizer
 from inference.engines.torch import shipped_model
 from inference.model.config import read_config
-from inference.model.model import LanguageModel
+from inference.model.transformer import LanguageModel
 from inference.types import GenerationRequest, SamplingParams, Turn
 
 WORDS = (

@@ -1,7 +1,7 @@
 # mypy: ignore-errors
-"""Triton kernels that draw tokens from rows of logits: ``inference.sampling.drawing.draw_rows`` in two launches.
+"""Triton kernels that draw tokens from rows of logits: ``inference.sampling.draw_torch.draw_rows`` in two launches.
 
-As ``inference.model.kernels``: imported only where there is a CUDA device, and not Python to a type checker.
+As ``inference.model.triton_kernels``: imported only where there is a CUDA device, and not Python to a type checker.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from inference.sampling.drawing import CHUNK, COLDEST
+from inference.sampling.draw_torch import CHUNK, COLDEST
 
 
 @triton.jit
@@ -70,7 +70,7 @@ def _pick(
 def draw_rows(
     logits: Tensor, peaks: Tensor, best: Tensor, top: tuple[Tensor, Tensor], asked: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """See ``inference.sampling.drawing.draw_rows``."""
+    """See ``inference.sampling.draw_torch.draw_rows``."""
     rows, size = logits.shape
     chunks, listed = triton.cdiv(size, CHUNK), top[0].shape[1]
     sums = torch.empty((rows, chunks), device=logits.device, dtype=torch.float32)

@@ -12,8 +12,8 @@ import torch
 
 from inference.model.attention import geometry
 from inference.model.lora import add_adapter
-from inference.model.model import LanguageModel
-from inference.model.paged import PagedCache
+from inference.model.paged_attention import PagedCache
+from inference.model.transformer import LanguageModel
 from inference.ports import LogitsRow, Move, Shortlist, StepInput
 from inference.types import ContextExceeded, InvalidRequest, Turn
 

@@ -18,13 +18,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from inference.model.forward import BLOCK_SIZE, ModelForward, Vocabulary
 from inference.model.fused import FusedDecoder, Where
-from inference.model.model import LanguageModel
-from inference.model.paged import MAX_TILE, make_rows
-from inference.model.serving import BLOCK_SIZE, ModelForward, Vocabulary
+from inference.model.paged_attention import MAX_TILE, make_rows
+from inference.model.transformer import LanguageModel
 from inference.ports import SHORT, LogitsQuery, LogitsRow, ScheduledTokens, Shortlist, StepInput
-from inference.sampling.drawing import draw_and_topk, fetch_row
-from inference.sampling.kernels_drawing import draw_rows
+from inference.sampling.draw_torch import draw_and_topk, fetch_row
+from inference.sampling.draw_triton import draw_rows
 
 PREFILL_TOKENS = 2048
 """Prompt tokens computed in a step beside one token for each slot."""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from inference.model.model import load_model
+from inference.model.transformer import load_model
 from inference.registry.dsse import Trust
 from inference.registry.keys import SigningKey
 from inference.registry.release import sign_folder

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from inference.model.attention import GroupedAttention, LatentAttention
 from inference.model.config import ModelConfig, read_config
 from inference.model.layers import Linear, MixtureOfExperts, Mlp, RmsNorm
-from inference.model.paged import PagedCache, Rows
+from inference.model.paged_attention import PagedCache, Rows
 from inference.model.rope import tables
 
 MAX_INDEX_BYTES = 1 << 26

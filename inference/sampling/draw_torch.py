@@ -1,4 +1,4 @@
-"""What a device tells of its rows of logits. In torch; ``kernels_drawing`` draws faster where it is CUDA.
+"""What a device tells of its rows of logits. In torch; ``draw_triton`` draws faster where it is CUDA.
 
 A row's weights are summed in chunks first, then one chunk is looked into: the whole row is read once and nothing as
 wide as the vocabulary is written.

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from inference.model.layers import Linear
-from inference.model.model import LanguageModel, load_model
+from inference.model.transformer import LanguageModel, load_model
 from inference.ports import LogitsQuery, ScheduledTokens, Shortlist, StepInput
 from inference.types import FinishReason, GenerationRequest, SamplingParams, Turn
 from tests.unit.inference.doubles import collect
@@ -25,9 +25,9 @@ if not CUDA and os.environ.get("TRITON_INTERPRET") != "1":
     pytest.skip("no CUDA device, and TRITON_INTERPRET=1 is not set", allow_module_level=True)
 
 # they import Triton
-from inference.model.cuda import CudaForward  # noqa: E402
-from inference.sampling.drawing import draw_rows  # noqa: E402
-from inference.sampling.kernels_drawing import draw_rows as draw_rows_on_device  # noqa: E402
+from inference.model.forward_cuda import CudaForward  # noqa: E402
+from inference.sampling.draw_torch import draw_rows  # noqa: E402
+from inference.sampling.draw_triton import draw_rows as draw_rows_on_device  # noqa: E402
 
 DEVICE = torch.device("cuda" if CUDA else "cpu")
 CLOSE = 2e-3

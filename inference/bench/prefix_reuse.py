@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from inference.bench.load import WORDS
+from inference.bench.workload import WORDS
 from inference.engines.torch import TorchEngine
 from inference.types import GenerationRequest, Turn
 

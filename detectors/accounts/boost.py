@@ -71,7 +71,8 @@ class Recipe(NamedTuple):
 def fit(rows: Rows, labels: npt.NDArray[np.bool_], weights: Weights, recipe: Recipe) -> Trees:
     """Trees that separate the labelled rows under log loss; the same input gives the same trees."""
     edges = [_edges(rows[:, column]) for column in range(rows.shape[1])]
-    bins = np.stack([np.searchsorted(edge, rows[:, at], side="left") for at, edge in enumerate(edges)]).astype(np.intp)
+    binned = [np.searchsorted(edge, rows[:, column], side="left") for column, edge in enumerate(edges)]
+    bins = np.stack(binned).astype(np.intp)
     draw = np.random.default_rng(recipe.seed)
     margin = np.zeros(len(rows))
     columns: list[int] = []
@@ -79,16 +80,19 @@ def fit(rows: Rows, labels: npt.NDArray[np.bool_], weights: Weights, recipe: Rec
     leaves: list[int] = []
     for _ in range(recipe.trees):
         odds = 1 / (1 + np.exp(-margin))
-        slope, curve = weights * (odds - labels), weights * odds * (1 - odds)
+        slope = weights * (odds - labels)
+        curve = weights * odds * (1 - odds)
         allowed = draw.choice(rows.shape[1], max(1, int(rows.shape[1] * recipe.columns)), replace=False)
         tree, leaf = _grow(bins, np.sort(allowed), slope, curve, recipe.ridge)
-        totals = [np.bincount(leaf, part, minlength=1 << DEPTH) for part in (slope, curve)]
-        values = np.rint(-recipe.rate * totals[0] / (totals[1] + recipe.ridge) * UNIT).astype(np.int64)
+        slopes = np.bincount(leaf, slope, minlength=1 << DEPTH)
+        curves = np.bincount(leaf, curve, minlength=1 << DEPTH)
+        values = np.rint(-recipe.rate * slopes / (curves + recipe.ridge) * UNIT).astype(np.int64)
         margin += values[leaf] / UNIT
-        columns += [column for column, _ in tree]
-        bounds += [
-            int(edges[column][at]) if at < len(edges[column]) else int(rows[:, column].max()) for column, at in tree
-        ]
+        for question in tree:
+            edge = edges[question.column]
+            above_all = question.floor >= len(edge)
+            columns.append(question.column)
+            bounds.append(int(rows[:, question.column].max() if above_all else edge[question.floor]))
         leaves += values.tolist()
     return Trees(tuple(columns), tuple(bounds), tuple(leaves), 0)
 
@@ -102,25 +106,34 @@ def _edges(values: Rows) -> npt.NDArray[np.int32]:
     return distinct[:-1].astype(np.int32) if len(distinct) > 1 else distinct.astype(np.int32)
 
 
+class _Question(NamedTuple):
+    """A question of a tree: is the value of `column` in a bin above `floor`?"""
+
+    column: int
+    floor: int
+
+
 def _grow(
     bins: npt.NDArray[np.intp], allowed: npt.NDArray[np.int64], slope: Weights, curve: Weights, ridge: float
-) -> tuple[list[tuple[int, int]], npt.NDArray[np.intp]]:
-    """The questions of one tree, each (column, bin), and the leaf of every row."""
+) -> tuple[list[_Question], npt.NDArray[np.intp]]:
+    """The questions of one tree, and the leaf of every row. `bins` has the shape [columns, rows]."""
     leaf = np.zeros(bins.shape[1], dtype=np.intp)
-    tree: list[tuple[int, int]] = []
+    tree: list[_Question] = []
     for level in range(DEPTH):
-        best = (-1.0, 0, 0)
+        most = -1.0
+        best = _Question(0, 0)
+        shape = (1 << level, BINS + 1)
         for column in allowed:
-            place = leaf * (BINS + 1) + bins[column]
-            shape = (1 << level, BINS + 1)
-            size = shape[0] * shape[1]
-            down = np.bincount(place, slope, minlength=size).reshape(shape).cumsum(axis=1)
-            held = np.bincount(place, curve, minlength=size).reshape(shape).cumsum(axis=1)
-            up, rest = down[:, -1:] - down, held[:, -1:] - held
-            gain = (down**2 / (held + ridge) + up**2 / (rest + ridge)).sum(axis=0)
-            at = int(gain[:-1].argmax())
-            if gain[at] > best[0]:
-                best = (float(gain[at]), int(column), at)
-        tree.append(best[1:])
-        leaf |= (bins[best[1]] > best[2]).astype(np.intp) << level
+            cell = leaf * (BINS + 1) + bins[column]
+            slope_below = np.bincount(cell, slope, minlength=shape[0] * shape[1]).reshape(shape).cumsum(axis=1)
+            curve_below = np.bincount(cell, curve, minlength=shape[0] * shape[1]).reshape(shape).cumsum(axis=1)
+            slope_above = slope_below[:, -1:] - slope_below
+            curve_above = curve_below[:, -1:] - curve_below
+            gain = (slope_below**2 / (curve_below + ridge) + slope_above**2 / (curve_above + ridge)).sum(axis=0)
+            floor = int(gain[:-1].argmax())
+            if gain[floor] > most:
+                most = float(gain[floor])
+                best = _Question(int(column), floor)
+        tree.append(best)
+        leaf |= (bins[best.column] > best.floor).astype(np.intp) << level
     return tree, leaf

@@ -13,17 +13,17 @@ from collections.abc import Hashable, Iterable, Mapping
 from typing import Generic, NamedTuple, TypeVar
 
 A = TypeVar("A", bound=Hashable)
-"""How whoever reports names an account."""
+"""The name of an account to the reporter."""
 MAX_SIGNATURES = 65_536
 MAX_MEMBERS = 64
 """Accounts of one signature that are kept, the latest."""
 WINDOW_MS = 8 * 24 * 3_600_000
-"""A member that was silent for so long no longer counts."""
+"""A member that sent nothing for so long no longer counts."""
 FLOOR = 0
 """Scores (thousandths of log-odds) from here on count; an account below is not a member."""
 MEMBERS = 3
 WEIGHT = 5_000
-"""What the members' scores above FLOOR must sum up to, each counted up to MAX_WEIGHT."""
+"""A campaign's sum of its members' scores above FLOOR, each counted up to MAX_WEIGHT, is at least this."""
 MAX_WEIGHT = 3_000
 
 
@@ -61,7 +61,7 @@ class Campaigns(Generic[A]):
     def report(
         self, account: A, signatures: Iterable[int], score: int, time: int, request: str = ""
     ) -> Campaign[A] | None:
-        """What the report makes known, None where that is no campaign. Signatures are hashes."""
+        """The campaign that the report makes known, None where there is none. Signatures are hashes."""
         if score < FLOOR:
             return None
         found: Campaign[A] | None = None

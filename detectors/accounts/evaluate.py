@@ -24,7 +24,7 @@ CAMPAIGN_REQUESTS = 300
 
 
 class Bar(NamedTuple):
-    """Of these kinds at least `share` must be found within `requests` of the account."""
+    """A bar: of accounts of these kinds at least `share` must be found within `requests` requests."""
 
     name: str
     kinds: tuple[str, ...]
@@ -51,38 +51,40 @@ FALSE_ALARMS, FALSE_ALARMS_OF_A_KIND = 0.005, 0.02
 
 def found_within(judged: Judged, kinds: Iterable[str], requests: int) -> tuple[int, int]:
     """Accounts of these kinds, and those alarmed at that many requests or fewer."""
-    held = [answer for session, answer in judged if session.subtype in kinds]
-    return len(held), sum(answer.alarmed_at is not None and answer.alarmed_at <= requests for answer in held)
+    verdicts = [verdict for session, verdict in judged if session.subtype in kinds]
+    return len(verdicts), sum(v.alarmed_at is not None and v.alarmed_at <= requests for v in verdicts)
 
 
 def campaigns_found(judged: Judged) -> tuple[int, int, int]:
     """Campaigns; those named by CAMPAIGN_REQUESTS of their requests; those with any account alarmed by then."""
-    of: dict[str, Judged] = defaultdict(list)
-    for session, answer in judged:
+    campaigns: dict[str, Judged] = defaultdict(list)
+    for session, verdict in judged:
         if session.campaign:
-            of[session.campaign].append((session, answer))
+            campaigns[session.campaign].append((session, verdict))
     linked = alarmed = 0
-    for members in of.values():
+    for members in campaigns.values():
         times = sorted(time for session, _ in members for time, _ in session.account.requests)
         until = times[min(CAMPAIGN_REQUESTS, len(times)) - 1] / 1000
-        early = [answer for _, answer in members if answer.alarmed_time is not None and answer.alarmed_time <= until]
+        early = [
+            verdict for _, verdict in members if verdict.alarmed_time is not None and verdict.alarmed_time <= until
+        ]
         alarmed += bool(early)
-        linked += any(answer.campaign for answer in early)
-    return len(of), linked, alarmed
+        linked += any(verdict.campaign for verdict in early)
+    return len(campaigns), linked, alarmed
 
 
 def false_alarms(judged: Judged) -> dict[str, tuple[int, int]]:
-    """Of each benign kind the accounts and those alarmed."""
+    """Accounts of each benign kind, and those of them that were alarmed."""
     counts: dict[str, tuple[int, int]] = {}
-    for session, answer in judged:
+    for session, verdict in judged:
         if session.label == BENIGN:
             total, wrong = counts.get(session.subtype, (0, 0))
-            counts[session.subtype] = total + 1, wrong + answer.alarmed
+            counts[session.subtype] = total + 1, wrong + verdict.alarmed
     return counts
 
 
 def table(judged: Judged) -> list[str]:
-    """The bars, one line each, with what was reached."""
+    """One line for each bar, with the share that was reached."""
     lines = []
     for bar in BARS:
         total, found = found_within(judged, bar.kinds, bar.requests)
@@ -91,9 +93,8 @@ def table(judged: Judged) -> list[str]:
     lines.append(_line(f"campaigns named within {CAMPAIGN_REQUESTS}", linked, total, 0.90))
     lines.append(_line(f"campaigns alarmed within {CAMPAIGN_REQUESTS}", alarmed, total, 0.90))
     counts = false_alarms(judged)
-    lines.append(
-        _line("false alarms", sum(w for _, w in counts.values()), sum(t for t, _ in counts.values()), -FALSE_ALARMS)
-    )
+    benign, wrong = sum(total for total, _ in counts.values()), sum(wrong for _, wrong in counts.values())
+    lines.append(_line("false alarms", wrong, benign, -FALSE_ALARMS))
     lines += [
         _line(f"  {kind}", wrong, total, -FALSE_ALARMS_OF_A_KIND) for kind, (total, wrong) in sorted(counts.items())
     ]
@@ -101,7 +102,7 @@ def table(judged: Judged) -> list[str]:
 
 
 def _line(name: str, found: int, total: int, bar: float) -> str:
-    """A negative bar is a ceiling."""
+    """One line of the table; a negative bar is a ceiling."""
     share = found / total if total else 0.0
     kept = share >= bar if bar >= 0 else share <= -bar
     sign = ">=" if bar >= 0 else "<="
@@ -109,9 +110,9 @@ def _line(name: str, found: int, total: int, bar: float) -> str:
     return f"{name:32} {found:5} of {total:5}  {share:6.3f}  {sign} {abs(bar):5.3f}  {missed}"
 
 
-def judge_all(found: Sequence[LabelledSession], judged: Judge) -> Judged:
-    """Sessions with the answers of one replay of them all."""
-    return list(zip(found, replay([session.account for session in found], judged, Campaigns()), strict=True))
+def judge_all(sessions: Sequence[LabelledSession], judge: Judge) -> Judged:
+    """Sessions with the verdicts of one replay of them all."""
+    return list(zip(sessions, replay([session.account for session in sessions], judge, Campaigns()), strict=True))
 
 
 def main(arguments: Sequence[str]) -> int:

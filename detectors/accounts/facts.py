@@ -1,206 +1,105 @@
-"""The facts that one request can raise about its account, one bit each."""
+"""The facts that one request can raise about its account: one bit each, one line a fact.
+
+Of every fact the trees read two columns (`columns.row`): the share of all requests that raised it, and how many of the
+latest `state.RECENT` did. Facts with a third number here have one more column, their count up to a bound, as their very
+number tells something however many other requests surround them; the number is that column's place.
+
+Bits and columns are those of the trained model and of stored accounts: a new fact is added at the end.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
-from detectors.accounts import cues
-from detectors.accounts import features as f
-from detectors.accounts.cues import ANSWER, LAYOUT, MAKE, ORDER, REASON, REPEAT, STEP, TASKS, VERBATIM, WHOLE
-from detectors.accounts.features import Trace
 
-NAMES = (
-    "same", "same_as_last", "near", "akin", "far", "edited", "edited_inside", "numbered", "grows",
-    "head_known", "tail_known", "head_only", "tail_only", "far_known",
-    "elicits_end", "elicits_end_weakly", "elicits_end_known",
-    "elicits_start", "elicits_start_known", "elicits_known",
-    "makes_start", "makes_end", "makes_known", "verbatim_start", "verbatim_open", "verbatim_known",
-    "endless", "endless_run", "runs", "salad", "salad_akin", "short", "open", "asks", "layout_end", "wide", "long",
-    "tiny", "logprobs", "top_logprobs", "choices", "biased", "bias_set_new", "bias_new", "bias_probe", "logprob_probe",
-    "dials_turned", "dials_new", "cold", "hot", "same_hot", "regular", "quick", "returns", "salad_loose", "babble",
-)  # fmt: skip
-(
-    SAME, SAME_AS_LAST, NEAR, AKIN, FAR, EDITED, EDITED_INSIDE, NUMBERED, GROWS,
-    HEAD_KNOWN, TAIL_KNOWN, HEAD_ONLY, TAIL_ONLY, FAR_KNOWN,
-    ELICITS_END, ELICITS_END_WEAKLY, ELICITS_END_KNOWN, ELICITS_START, ELICITS_START_KNOWN, ELICITS_KNOWN,
-    MAKES_START, MAKES_END, MAKES_KNOWN, VERBATIM_START, VERBATIM_OPEN, VERBATIM_KNOWN,
-    ENDLESS, ENDLESS_RUN, RUNS, SALAD, SALAD_AKIN, SHORT, OPEN, ASKS, LAYOUT_END, WIDE, LONG,
-    TINY, LOGPROBS, TOP_LOGPROBS, CHOICES, BIASED, BIAS_SET_NEW, BIAS_NEW, BIAS_PROBE, LOGPROB_PROBE,
-    DIALS_TURNED, DIALS_NEW, COLD, HOT, SAME_HOT, REGULAR, QUICK, RETURNS, SALAD_LOOSE, BABBLE,
-) = (1 << at for at in range(len(NAMES)))  # fmt: skip
+class Fact(NamedTuple):
+    """One fact; `counted` is its place among the columns of bounded counts, None for a fact without such a column."""
 
-NEAR_BITS, GROWN_BITS, AKIN_BITS, FAR_BITS = 40, 46, 50, 56
-"""Of 128 bits: one word of a short text changed; the same sentence frame; from here on nothing in common."""
-RETURN_BITS = 20
-"""So much nearer to an older text than to the latest: whoever edits several texts in turn goes back and forth, while
-the uses of one template are about as far from each other."""
+    name: str
+    meaning: str
+    counted: int | None = None
+
+
+_facts: list[Fact] = []
+
+
+def _fact(name: str, meaning: str, counted: int | None = None) -> int:
+    """The next bit."""
+    _facts.append(Fact(name, meaning, counted))
+    return 1 << len(_facts) - 1
+
+
 KNOWN = 2
-"""An opening or closing seen so often before is a template's."""
-TINY_TOKENS, HOT_HUNDREDTHS = 32, 70
-QUICK_MS = 10_000
-LONG_WORDS, BRIEF_WORDS = 48, 14
-SALAD_GRAMMAR = 3
-_REMEMBERED = 16_384
-_ELICIT = REASON | STEP | WHOLE | ORDER | ANSWER
+"""An opening or closing that was seen so often before is a template's, which is called known below."""
 
+# fmt: off
+# the text beside those before it
+SAME                 = _fact("same",                 "The text came before.", 0)
+SAME_AS_LAST         = _fact("same_as_last",         "The text is that of the latest request.")
+NEAR                 = _fact("near",                 "A new text that differs from an earlier one in about a word.", 1)
+SIMILAR              = _fact("similar",              "A new text in the frame of an earlier one.", 2)
+FAR                  = _fact("far",                  "A new text that has nothing in common with any earlier one.")
+EDITED               = _fact("edited",               "Near, and neither end is known.", 3)
+EDITED_INSIDE        = _fact("edited_inside",        "Near, and both ends are known.", 4)
+NUMBERED             = _fact("numbered",             "An earlier text, with other numbers.")
+GROWS                = _fact("grows",                "The latest text, with words added to its end.")
+HEAD_KNOWN           = _fact("head_known",           "The opening is known.")
+TAIL_KNOWN           = _fact("tail_known",           "The closing is known.")
+HEAD_ONLY            = _fact("head_only",            "A new text of which only the opening is known.")
+TAIL_ONLY            = _fact("tail_only",            "A new text of which only the closing is known.", 17)
+FAR_KNOWN            = _fact("far_known",            "Far, and an end is known.")
+# what the words at its ends ask for
+ELICITS_END          = _fact("elicits_end",          "The closing surely asks for the reasoning behind an answer.", 5)
+ELICITS_END_WEAKLY   = _fact("elicits_end_weakly",   "The closing may ask for the reasoning.", 6)
+ELICITS_END_KNOWN    = _fact("elicits_end_known",    "The closing surely asks for it and is known.", 7)
+ELICITS_START        = _fact("elicits_start",        "The opening surely asks for the reasoning.")
+ELICITS_START_KNOWN  = _fact("elicits_start_known",  "The opening asks for it, whole or by steps, and is known.", 8)
+ELICITS_KNOWN        = _fact("elicits_known",        "Either end asks for the reasoning and is known.", 9)
+MAKES_START          = _fact("makes_start",          "The opening asks to invent tasks.")
+MAKES_END            = _fact("makes_end",            "The closing asks to invent tasks.")
+MAKES_KNOWN          = _fact("makes_known",          "Either end asks to invent tasks, and an end is known.", 10)
+VERBATIM_START       = _fact("verbatim_start",       "The opening asks for a text word by word.")
+VERBATIM_OPEN        = _fact("verbatim_open",        "As verbatim_known, and the text ends without a stop.", 12)
+VERBATIM_KNOWN       = _fact("verbatim_known",       "The opening asks for a text word by word and is known.", 11)
+ENDLESS              = _fact("endless",              "The opening asks for repetition without end.")
+ENDLESS_RUN          = _fact("endless_run",          "As endless, and the text is brief or repeats few words.")
+# its shape
+REPETITIVE           = _fact("repetitive",           "The text repeats few words.")
+WORD_SALAD           = _fact("word_salad",           "Hardly any function words.", 13)
+WORD_SALAD_SIMILAR   = _fact("word_salad_similar",   "Hardly any function words, in the frame of an earlier text.")
+SHORT                = _fact("short",                "Few words.")
+UNFINISHED           = _fact("unfinished",           "The text ends without a stop.")
+QUESTION             = _fact("question",             "The text ends with a question mark.")
+LAYOUT_END           = _fact("layout_end",           "The closing names a format.")
+UNSPACED             = _fact("unspaced",             "The script puts no spaces between words.")
+LONG                 = _fact("long",                 "Many words.")
+# its parameters
+FEW_TOKENS           = _fact("few_tokens",           "The answer may have few tokens.")
+LOGPROBS             = _fact("logprobs",             "Log-probs are asked for.")
+TOP_LOGPROBS         = _fact("top_logprobs",         "Top log-probs are asked for.")
+CHOICES              = _fact("choices",              "More than one answer is asked for.")
+BIASED               = _fact("biased",               "The request has a logit bias.")
+BIAS_TOKENS_NEW      = _fact("bias_tokens_new",      "The bias names tokens that no earlier one named together.")
+BIAS_NEW             = _fact("bias_new",             "The bias is a new one.", 15)
+BIAS_PROBE           = _fact("bias_probe",           "The bias is a new one, and the text is short or the answer.")
+LOGPROB_PROBE        = _fact("logprob_probe",        "A short new text, top log-probs and few tokens.")
+SAMPLING_CHANGED     = _fact("sampling_changed",     "Other sampling parameters than those of the latest request.")
+SAMPLING_NEW         = _fact("sampling_new",         "Sampling parameters that no earlier request had.", 16)
+TEMPERATURE_ZERO     = _fact("temperature_zero",     "The temperature is 0.")
+TEMPERATURE_HIGH     = _fact("temperature_high",     "The temperature is high.")
+SAME_RESAMPLED       = _fact("same_resampled",       "The text came before, and the temperature is above 0.", 14)
+# its time
+REGULAR              = _fact("regular",              "As long since the latest request as between the two before.")
+QUICK                = _fact("quick",                "Soon after the latest request.")
+# added later
+RETURNS              = _fact("returns",              "Near an earlier text and far from the latest.", 18)
+WORD_SALAD_FREE      = _fact("word_salad_free",      "Hardly any function words in a new text without a known end.")
+GIBBERISH            = _fact("gibberish",            "No function word at all in such a text.", 19)
+# fmt: on
 
-class Past(NamedTuple):
-    """How a request meets its account's past: how often its text, form, edges and dials came before, and its pace."""
-
-    first: bool
-    same: int
-    same_as_last: bool
-    form: int
-    head: int
-    tail: int
-    bias_set: int
-    bias: int
-    dials: int
-    dials_before: int
-    head_as_last: bool
-    length_before: int
-    nearest: int
-    latest: int
-    gap: int
-    gap_before: int
-
-
-class _Bits(dict[int, int]):
-    """Packed marks or dials -> the facts that they raise whatever came before; few of them are ever used."""
-
-    def __init__(self, raised: Callable[[int], int]) -> None:
-        super().__init__()
-        self._raised = raised
-
-    def __missing__(self, packed: int) -> int:
-        if len(self) >= _REMEMBERED:
-            self.clear()
-        on = self[packed] = self._raised(packed)
-        return on
-
-
-def facts(seen: Trace, past: Past) -> int:
-    """The facts of one request."""
-    met = _met(seen, past)
-    return met | _asked(seen, past, met & GROWS > 0) | _turned(seen, past)
-
-
-def elicits(met: int) -> int:
-    """0, 1 or 2: how surely a place asks for the reasoning behind an answer."""
-    if not met & (REASON | STEP):
-        return 0
-    senses = (met & _ELICIT).bit_count()
-    return 2 if senses >= 3 else int(senses == 2)
-
-
-def _met(seen: Trace, past: Past) -> int:
-    """How the text meets texts before it."""
-    head, tail = past.head >= KNOWN, past.tail >= KNOWN
-    on = HEAD_KNOWN * head | TAIL_KNOWN * tail
-    if past.same:
-        return on | SAME | SAME_AS_LAST * past.same_as_last
-    if head != tail:
-        on |= HEAD_ONLY if head else TAIL_ONLY
-    if past.first:
-        return on
-    if past.form:
-        return on | NUMBERED
-    nearest = past.nearest
-    if (
-        past.head_as_last
-        and past.latest <= GROWN_BITS  # of many texts with one opening some earlier one is always near
-        and seen.length >= past.length_before + 4
-        and seen.length > f.TAIL_WORDS
-    ):
-        return on | GROWS
-    if nearest > FAR_BITS:
-        return on | FAR | FAR_KNOWN * (head or tail)
-    if nearest <= NEAR_BITS:
-        on |= RETURNS * (past.latest - nearest >= RETURN_BITS)
-        return on | NEAR | AKIN | EDITED * (not (head or tail)) | EDITED_INSIDE * (head and tail)
-    return on | AKIN * (nearest <= AKIN_BITS)
-
-
-def _asked(seen: Trace, past: Past, grows: bool) -> int:
-    """What the text asks for, by the cues at its ends, and its shape."""
-    marks = seen.marks
-    on = _SHAPES[marks]
-    head, tail = past.head >= KNOWN, past.tail >= KNOWN
-    if seen.length > LONG_WORDS:
-        on |= LONG
-    if on & SALAD:
-        if not seen.length:
-            on ^= SALAD
-        else:
-            on |= SALAD_AKIN * (past.nearest <= AKIN_BITS)
-            if not (head or tail or past.same):  # what is put into a template may be a list of names
-                on |= SALAD_LOOSE | BABBLE * (not marks >> f.GRAMMAR & 15)
-    if on & ELICITS_END and tail:
-        on |= ELICITS_END_KNOWN | ELICITS_KNOWN
-    if (head or tail) and on & (MAKES_START | MAKES_END):
-        on |= MAKES_KNOWN
-    start = marks >> f.HEAD_CUES
-    if head and not grows:
-        if on & ELICITS_START or (start & REASON and start & (WHOLE | STEP)):
-            on |= ELICITS_START_KNOWN | ELICITS_KNOWN
-        if on & VERBATIM_START:
-            on |= VERBATIM_KNOWN | VERBATIM_OPEN * (on & OPEN > 0)
-    if on & ENDLESS and (on & RUNS or seen.length <= BRIEF_WORDS * (2 if on & WIDE else 1)):
-        on |= ENDLESS_RUN
-    return on
-
-
-def _shape(marks: int) -> int:
-    """What the cues and the form of a text say by themselves. A text without words is SALAD here."""
-    start, end = marks >> f.HEAD_CUES, marks >> f.TAIL_CUES
-    on = SHORT * (marks & f.SHORT > 0) | OPEN * (marks & f.OPEN > 0) | ASKS * (marks & f.ASKS > 0)
-    on |= WIDE * (marks & f.WIDE > 0) | RUNS * (marks & f.RUNS > 0) | LAYOUT_END * (end & LAYOUT > 0)
-    on |= SALAD * (marks >> f.GRAMMAR & 15 <= SALAD_GRAMMAR and not marks & f.SHORT)
-    sure = elicits(end)
-    on |= ELICITS_END_WEAKLY * (sure > 0) | ELICITS_END * (sure == 2) | ELICITS_START * (elicits(start) == 2)
-    on |= MAKES_START * (start & MAKE > 0 and start & TASKS > 0) | MAKES_END * (end & MAKE > 0 and end & TASKS > 0)
-    on |= VERBATIM_START * (start & VERBATIM > 0)
-    return on | ENDLESS * (start & REPEAT > 0 and start & cues.ENDLESS > 0)
-
-
-def _turned(seen: Trace, past: Past) -> int:
-    """What the parameters do, and the pace."""
-    dials, same = seen.dials, past.same
-    on = _DIALLED[dials]
-    if same and f.temperature(dials):
-        on |= SAME_HOT
-    if seen.biases or on & TOP_LOGPROBS:
-        on |= _probed(seen, past, on & TINY > 0)
-    if past.first:
-        return on
-    if dials != past.dials_before:
-        on |= DIALS_TURNED
-    if not past.dials:
-        on |= DIALS_NEW
-    if past.gap < QUICK_MS:
-        on |= QUICK
-    before = past.gap_before
-    return on | REGULAR if before > 0 and abs(past.gap - before) * 8 <= before else on
-
-
-def _probed(seen: Trace, past: Past, tiny: bool) -> int:
-    """What a request with biases or top log-probs may be after."""
-    on, short = 0, seen.marks & f.SHORT > 0 or not seen.length
-    if f.top_logprobs(seen.dials):
-        on |= LOGPROB_PROBE * (tiny and short and not past.same)
-    if seen.biases:
-        on |= BIASED | BIAS_SET_NEW * (not past.bias_set) | BIAS_NEW * (not past.bias)
-        on |= BIAS_PROBE * (not past.bias and (tiny or short))
-    return on
-
-
-def _dialled(dials: int) -> int:
-    """What the parameters say by themselves."""
-    warm = f.temperature(dials)
-    on = TINY * (0 < f.max_tokens(dials) <= TINY_TOKENS) | LOGPROBS * f.logprobs(dials)
-    on |= CHOICES * (f.choices(dials) > 1) | TOP_LOGPROBS * (f.top_logprobs(dials) > 0)
-    return on | COLD * (warm == 0) | HOT * (warm >= HOT_HUNDREDTHS)
-
-
-_SHAPES, _DIALLED = _Bits(_shape), _Bits(_dialled)
+FACTS = tuple(_facts)
+"""The facts in the order of their bits."""
+NAMES = tuple(fact.name for fact in FACTS)
+_by_column = {fact.counted: index for index, fact in enumerate(FACTS) if fact.counted is not None}
+COUNTED = tuple(_by_column[column] for column in range(len(_by_column)))
+"""Indices of the facts with a bounded count, in the order of their columns."""

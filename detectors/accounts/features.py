@@ -1,4 +1,4 @@
-"""What one request tells of its account: a dozen integers that hold no text and travel in the decision record."""
+"""The trace of one request: a dozen integers that hold no text and travel in the decision record."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from zlib import crc32
 
 import msgspec
 
-from detectors.accounts.cues import CUES_BIT, FUNCTION, GRAMMAR_BIT, LEXICON, MAX_WORDS, WORDS, cut, words
+from detectors.accounts.cues import LEXICON, MAX_WORDS, WORD_CUES, WORD_FUNCTION, WORDS, cut, words
+from detectors.accounts.packed import BitField
 from detectors.accounts.sketch import majority, sketch
 from detectors.base import Transcript
 
@@ -21,17 +22,32 @@ HEAD_WORDS, TAIL_WORDS = 16, 24
 HEAD_CHARS, TAIL_CHARS = 40, 56
 """Words at each end in which cues count; characters in a script without spaces."""
 SHORT_WORDS = 4
-RUN_WORDS, RUN_SHARE = 10, 3
-"""A text of that many words of which only one in RUN_SHARE is new repeats itself."""
+REPEATED_WORDS, REPEATED_SHARE = 10, 3
+"""A text of that many words of which at most one in REPEATED_SHARE is another word repeats itself."""
 MAX_BIASES = 1_024
-TextFeatures = tuple[int, int, int, int, int, int, int, int]
-_SILENT: TextFeatures = (0, 0, 0, 0, 0, 0, 0, 0)
-_LOW = (1 << 64) - 1
+
+HEAD_CUES = BitField(0, 11, "cues among the first words")
+TAIL_CUES = BitField(11, 11, "cues among the last words")
+FUNCTION_WORDS = BitField(22, 4, "function words among the words, in thirtieths, 15 at most")
+UNFINISHED = BitField(26, 1, "ends with a letter or a digit, without a stop")
+QUESTION = BitField(27, 1, "ends with a question mark")
+REPETITIVE = BitField(28, 1, "repeats few words")
+UNSPACED = BitField(29, 1, "is in a script without spaces between words")
+SHORT = BitField(30, 1, "has few words")
+WORDING = (HEAD_CUES, TAIL_CUES, FUNCTION_WORDS, UNFINISHED, QUESTION, REPETITIVE, UNSPACED, SHORT)
+"""The fields of `Trace.wording`."""
+
+TEMPERATURE = BitField(0, 8, "temperature in hundredths; 255 above 2.55, below 0 and where it is no number")
+MAX_TOKENS = BitField(8, 20, "most tokens of the answer; 0 where the client set none")
+LOGPROBS = BitField(28, 1, "log-probabilities are asked for")
+TOP_LOGPROBS = BitField(29, 5, "alternatives asked for at each position")
+CHOICES = BitField(34, 7, "answers asked for, 1 at least")
+SAMPLING = (TEMPERATURE, MAX_TOKENS, LOGPROBS, TOP_LOGPROBS, CHOICES)
+"""The fields of `Trace.sampling`."""
+
 _DIGITS = re.compile(r"\d+")
-_TO_ZERO = bytes(0x30 if 0x30 <= byte <= 0x39 else byte for byte in range(256))
-_lanes_of = WORDS.__getitem__
-_COUNT = (1 << CUES_BIT - GRAMMAR_BIT) - 1
-_CUE_BITS = FUNCTION.bit_length() - 1
+_DIGITS_TO_ZERO = bytes(0x30 if 0x30 <= byte <= 0x39 else byte for byte in range(256))
+_bits_of = WORDS.__getitem__
 
 
 class RequestParameters(msgspec.Struct, frozen=True, gc=False):
@@ -45,152 +61,168 @@ class RequestParameters(msgspec.Struct, frozen=True, gc=False):
     n: int = 1
 
 
-class Trace(NamedTuple):
-    """One request as integers; `tuple(trace)` is what the record holds. Hashes are 32 bits, 0 where there is nothing;
-    `form` is that of the text without its numbers.
+class TextFeatures(NamedTuple):
+    """The first part of a trace: the last user turn. All fields are 0 where it has no word."""
 
-    `marks` packs cues of the head and of the tail, the share of function words (0 .. 15) and facts about the shape;
-    `dials` packs temperature (hundredths), max_tokens, log-probs, top_logprobs and n.
-    """
-
-    high: int = 0
-    low: int = 0
-    text: int = 0
-    form: int = 0
-    head: int = 0
-    tail: int = 0
-    marks: int = 0
+    sketch_high: int = 0
+    sketch_low: int = 0
+    text_hash: int = 0
+    form_hash: int = 0
+    head_hash: int = 0
+    tail_hash: int = 0
+    wording: int = 0
     length: int = 0
-    biased: int = 0
+
+
+class SamplingFeatures(NamedTuple):
+    """The second part of a trace: the parameters."""
+
+    bias_tokens: int = 0
     biases: int = 0
-    dials: int = 0
+    sampling: int = 0
 
 
-HEAD_CUES, TAIL_CUES, GRAMMAR = 0, _CUE_BITS, 2 * _CUE_BITS
-OPEN, ASKS, RUNS, WIDE, SHORT = (1 << 2 * _CUE_BITS + 4 + at for at in range(5))
-"""Marks: ends without a stop; ends with a question; repeats itself; a script without spaces; few words."""
+class Trace(NamedTuple):
+    """One request as integers; `tuple(trace)` is what the record holds. Hashes have 32 bits and are 0 for nothing."""
+
+    sketch_high: int = 0
+    """Upper 64 bits of the text's sketch."""
+    sketch_low: int = 0
+    """Lower 64 bits."""
+    text_hash: int = 0
+    """Of the whole text."""
+    form_hash: int = 0
+    """Of the text with 0 for each of its numbers; equal to `text_hash` where it has none."""
+    head_hash: int = 0
+    """Of the opening words."""
+    tail_hash: int = 0
+    """Of the closing words."""
+    wording: int = 0
+    """Cues and shape of the text, packed as WORDING says."""
+    length: int = 0
+    """Words of the text, or characters in a script without spaces."""
+    bias_tokens: int = 0
+    """Hash of the tokens that a logit bias names."""
+    biases: int = 0
+    """Hash of those tokens with their biases."""
+    sampling: int = 0
+    """Sampling parameters, packed as SAMPLING says."""
 
 
-def trace(transcript: Transcript, sampling: RequestParameters) -> Trace:
-    """The trace of the last user turn under `sampling`. Pure, never raises on any text or number."""
-    return Trace(*text_features(transcript), *sampling_features(sampling))
+def trace(transcript: Transcript, parameters: RequestParameters) -> Trace:
+    """The trace of the last user turn under these parameters. Pure, never raises on any text or number."""
+    return Trace(*text_features(transcript), *sampling_features(parameters))
 
 
 def traced(features: Sequence[int]) -> Trace | None:
-    """The trace that a record holds; None where it holds none, as of a text that nobody could read."""
+    """The trace that a record holds; None where it holds none, because the text could not be read."""
     return Trace(*features) if len(features) == len(Trace._fields) else None
 
 
 def text_features(transcript: Transcript) -> TextFeatures:
-    """What the last user turn says: `high` to `length` of its trace, all 0 where it has no word."""
-    said = ""
+    """The text's part of a trace."""
+    text = _last_user_turn(transcript)
+    found = words(text)
+    if not found:
+        return _WORDLESS
+    length = len(found)
+    unspaced = not text.isascii() and length > 2 * text.count(" ") + 4
+    if length > MAX_WORDS:
+        found = found[: MAX_WORDS // 2] + found[-MAX_WORDS // 2 :]
+    packed = list(map(_bits_of, found))
+    summed = sum(packed)
+    if unspaced and len(packed) > 1:  # pairs of characters stand for words
+        moved = [bits >> 8 for bits in packed]
+        full = sketch(map(xor, packed, moved[1:]), len(packed) - 1)
+    else:
+        full = majority(summed, len(packed))
+    wording = _wording(text, found, packed, unspaced, length)
+    wording |= FUNCTION_WORDS.pack(30 * WORD_FUNCTION.unpack(summed) // len(packed))
+    raw = text.encode("utf-8", "replace")
+    whole = crc32(raw)
+    numbered = _has_digits(text, raw)
+    form = _hash(text, numbered) if numbered else whole
+    edge = min(2 * EDGE_WORDS if unspaced else EDGE_WORDS, len(found) // 2)
+    head = _hash(" ".join(found[:edge]), numbered) if edge else 0
+    tail = _hash(" ".join(found[-edge:]), numbered) if edge else 0
+    return TextFeatures(full >> 64, full & _LOW, whole, form, head, tail, wording, length)
+
+
+def sampling_features(parameters: RequestParameters) -> SamplingFeatures:
+    """The parameters' part of a trace."""
+    warmth = parameters.temperature
+    hundredths = round(100 * warmth) if 0 <= warmth <= 2.55 else TEMPERATURE.maximum
+    sampling = (
+        TEMPERATURE.pack(hundredths)
+        | MAX_TOKENS.pack(parameters.max_tokens)
+        | LOGPROBS.pack(bool(parameters.logprobs))
+        | TOP_LOGPROBS.pack(parameters.top_logprobs)
+        | CHOICES.pack(max(1, parameters.n))
+    )
+    if not parameters.logit_bias:
+        return SamplingFeatures(0, 0, sampling)
+    biases = sorted(parameters.logit_bias[:MAX_BIASES])
+    tokens = [token for token, _ in biases]
+    return SamplingFeatures(crc32(repr(tokens).encode()), crc32(repr(biases).encode()), sampling)
+
+
+_WORDLESS = TextFeatures()
+_LOW = (1 << 64) - 1
+
+
+def _last_user_turn(transcript: Transcript) -> str:
     for part in reversed(transcript):
         if part.role == "user":
-            said = cut(part.text)
-            break
-    found = words(said)
-    if not found:
-        return _SILENT
-    plain = said.isascii()
-    wide = not plain and len(found) > 2 * said.count(" ") + 4
-    count = len(found)
-    if count > MAX_WORDS:
-        found = found[: MAX_WORDS // 2] + found[-MAX_WORDS // 2 :]
-    lanes = list(map(_lanes_of, found))
-    summed, size = sum(lanes), len(lanes)
-    grammar = summed >> GRAMMAR_BIT & _COUNT
-    if wide and size > 1:  # pairs of characters, which stand for words
-        moved = [each >> 8 for each in lanes]
-        full = sketch(map(xor, lanes, moved[1:]), size - 1)
-    else:
-        full = majority(summed, size)
-    raw = said.encode("utf-8", "replace")
-    text_hash = form = crc32(raw)
-    # searching bytes is ten times as fast, but knows the digits of ASCII alone
-    numbered = b"0" in raw.translate(_TO_ZERO) if plain else _DIGITS.search(said) is not None
-    if numbered:
-        form = _hash(said, numbered)
-    head, tail = _edges(found, wide, numbered)
-    marks = _marks(said, found, lanes, wide, count) | min(15, 30 * grammar // size) << GRAMMAR
-    return full >> 64, full & _LOW, text_hash, form, head, tail, marks, count
+            return cut(part.text)
+    return ""
 
 
-def sampling_features(sampling: RequestParameters) -> tuple[int, int, int]:
-    """What the parameters say: `biased`, `biases` and `dials` of a trace."""
-    return *_bias(sampling.logit_bias), _dials(sampling)
-
-
-def _marks(said: str, found: list[str], lanes: list[int], wide: bool, count: int) -> int:
-    head = reduce(or_, lanes[:HEAD_WORDS]) >> CUES_BIT
-    tail = reduce(or_, lanes[-TAIL_WORDS:]) >> CUES_BIT
-    if wide:
-        begun = LEXICON.in_text(said[:HEAD_CHARS])
+def _wording(text: str, found: list[str], packed: list[int], unspaced: bool, length: int) -> int:
+    """The fields of WORDING but for the function words. `found` and `packed` are words and their bits."""
+    head = reduce(or_, packed[:HEAD_WORDS])
+    # nearly all texts are short, and then the words of the head are of the tail as well
+    tail = reduce(or_, packed[HEAD_WORDS:], head) if len(packed) <= TAIL_WORDS else reduce(or_, packed[-TAIL_WORDS:])
+    head >>= WORD_CUES.offset
+    tail >>= WORD_CUES.offset
+    if unspaced:
+        begun = LEXICON.in_text(text[:HEAD_CHARS])
         head |= begun
-        tail |= begun if len(said) <= HEAD_CHARS else LEXICON.in_text(said[-TAIL_CHARS:])
-    end = found[-1][-1]
-    marks = head | tail << TAIL_CUES
-    marks |= (end.isalnum() * OPEN) | ((end in "?？") * ASKS) | wide * WIDE
-    if len(found) >= RUN_WORDS and len(set(found)) * RUN_SHARE <= len(found):
-        marks |= RUNS
-    return marks | (count <= (2 * SHORT_WORDS if wide else SHORT_WORDS)) * SHORT
+        tail |= begun if len(text) <= HEAD_CHARS else LEXICON.in_text(text[-TAIL_CHARS:])
+    wording = head << HEAD_CUES.offset | tail << TAIL_CUES.offset
+    last = found[-1][-1]
+    if last.isalnum():
+        wording |= UNFINISHED.mask
+    if last in "?？":
+        wording |= QUESTION.mask
+    if len(found) >= REPEATED_WORDS and _repeats(found):
+        wording |= REPETITIVE.mask
+    if unspaced:
+        wording |= UNSPACED.mask
+    if length <= (2 * SHORT_WORDS if unspaced else SHORT_WORDS):
+        wording |= SHORT.mask
+    return wording
 
 
-def _edges(found: list[str], wide: bool, numbered: bool) -> tuple[int, int]:
-    size = min(2 * EDGE_WORDS if wide else EDGE_WORDS, len(found) // 2)
-    if not size:
-        return 0, 0
-    return _hash(" ".join(found[:size]), numbered), _hash(" ".join(found[-size:]), numbered)
+def _repeats(found: list[str]) -> bool:
+    """Whether at most one word in REPEATED_SHARE is another one."""
+    most = len(found) // REPEATED_SHARE
+    # half of an ordinary text has more already
+    return len(set(found[: len(found) // 2])) <= most and len(set(found)) <= most
+
+
+def _has_digits(text: str, raw: bytes) -> bool:
+    """Whether the text, which is `raw` in UTF-8, holds a digit of any script."""
+    # searching bytes is ten times as fast, but knows the digits of ASCII alone
+    return b"0" in raw.translate(_DIGITS_TO_ZERO) if text.isascii() else _DIGITS.search(text) is not None
 
 
 def _hash(text: str, numbered: bool) -> int:
-    """Of the text; where it is `numbered`, each of its numbers counts as 0."""
+    """The text's hash; of a `numbered` text with 0 for each of its numbers."""
     if not numbered:
         return crc32(text.encode("utf-8", "replace"))
     if not text.isascii():
         return crc32(_DIGITS.sub("0", text).encode("utf-8", "replace"))
-    raw = text.encode().translate(_TO_ZERO)
+    raw = text.encode().translate(_DIGITS_TO_ZERO)
     while b"00" in raw:
         raw = raw.replace(b"00", b"0")
     return crc32(raw)
-
-
-def _bias(biases: Sequence[tuple[int, float]]) -> tuple[int, int]:
-    if not biases:
-        return 0, 0
-    kept = sorted(biases[:MAX_BIASES])
-    return crc32(repr([token for token, _ in kept]).encode()), crc32(repr(kept).encode())
-
-
-def _dials(sampling: RequestParameters) -> int:
-    warmth, limit, top, choices = sampling.temperature, sampling.max_tokens, sampling.top_logprobs, sampling.n
-    return (
-        (round(100 * warmth) if 0 <= warmth <= 2.55 else 255)
-        | _within(limit, 0, (1 << 20) - 1) << 8
-        | bool(sampling.logprobs) << 28
-        | _within(top, 0, 31) << 29
-        | _within(choices, 1, 127) << 34
-    )
-
-
-def _within(value: int, least: int, most: int) -> int:
-    return value if least <= value <= most else least if value < least else most
-
-
-def temperature(dials: int) -> int:
-    return dials & 255
-
-
-def max_tokens(dials: int) -> int:
-    return dials >> 8 & (1 << 20) - 1
-
-
-def logprobs(dials: int) -> int:
-    return dials >> 28 & 1
-
-
-def top_logprobs(dials: int) -> int:
-    return dials >> 29 & 31
-
-
-def choices(dials: int) -> int:
-    return dials >> 34 & 127

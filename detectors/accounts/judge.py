@@ -13,13 +13,14 @@ from typing import Literal
 import msgspec
 
 from detectors.accounts.boost import Forest, Trees
-from detectors.accounts.facts import NAMES
+from detectors.accounts.columns import row
 from detectors.accounts.features import Trace
 from detectors.accounts.rules import (
     BOUNDARY,
     CONTINUATION,
     GENERATOR,
     HARVEST,
+    INDEX,
     KINDS,
     NONE,
     RANDOM,
@@ -29,17 +30,17 @@ from detectors.accounts.rules import (
     ruled,
     shown,
 )
-from detectors.accounts.state import AccountState, advance, row, tally
+from detectors.accounts.state import AccountState, advance, totals
 from detectors.base import HIGH, Finding
 
 MODEL = files("detectors.accounts").joinpath("model.json")
 CHECK, FIRST = 5, 15
 """Requests between two readings of the trees, and before the first: fewer say too little."""
-Heard = Literal["", "suspect", "alarm"]
+RequestSignal = Literal["", "suspect", "alarm"]
 
 
 class JudgeModel(msgspec.Struct, frozen=True):
-    """What is trained: the trees, and the bounds that were calibrated on whole sessions of benign accounts."""
+    """The trained part: the trees, and the bounds that were calibrated on whole sessions of benign accounts."""
 
     trees: Trees
     alarm: int
@@ -52,28 +53,34 @@ class Judge:
 
     def __init__(self, model: JudgeModel) -> None:
         self._forest = Forest(model.trees)
-        self._alarm, self._drift, self._limit = model.alarm, model.drift, model.limit
+        self._alarm = model.alarm
+        self._drift = model.drift
+        self._limit = model.limit
 
-    def update(self, state: AccountState, seen: Trace, time: int) -> tuple[AccountState, tuple[Finding, ...]]:
+    def update(self, state: AccountState, request: Trace, time: int) -> tuple[AccountState, tuple[Finding, ...]]:
         """The state after one request at `time` (ms), and the finding where it raises the account's alarm. Pure.
 
         An account gives one finding, at the request that raised the alarm; `alarm` of the state stays.
         """
-        after = advance(state, seen, time)
-        score, cusum, alarm = state.score, state.cusum, state.alarm
+        after = advance(state, request, time)
+        score, cusum = state.score, state.cusum
         if reads(after):
             score = self._forest.score(row(after))
             cusum = min(max(0, cusum + score - self._drift), self._limit)
-        if not alarm:
-            alarm = ruled(after) if may_rule(after) else NONE
-            if not alarm and after.count >= FIRST and (score >= self._alarm or cusum >= self._limit):
-                alarm = likeliest(after)
+        alarm = state.alarm or self._raised(after, score, cusum)
         if (score, cusum, alarm) != (state.score, state.cusum, state.alarm):
             after = msgspec.structs.replace(after, score=score, cusum=cusum, alarm=alarm)
         return after, () if alarm == state.alarm else (finding(alarm),)
 
-    def heard(self, before: AccountState, after: AccountState) -> Heard:
-        """What the request that led from `before` to `after` says of the account, beyond what its past says."""
+    def _raised(self, after: AccountState, score: int, cusum: int) -> int:
+        """The kind of alarm that an account without one raises now, NONE where it raises none."""
+        kind = ruled(after) if may_rule(after) else NONE
+        if kind == NONE and after.count >= FIRST and (score >= self._alarm or cusum >= self._limit):
+            return likeliest(after)
+        return kind
+
+    def signal(self, before: AccountState, after: AccountState) -> RequestSignal:
+        """The signal of the request that led from `before` to `after`, beyond what the account's past says."""
         if after.alarm and (after.alarm != before.alarm or shown(after)):
             return "alarm"
         if not reads(after):
@@ -88,25 +95,22 @@ def reads(state: AccountState) -> bool:
     return state.count >= FIRST and state.count % CHECK == 0
 
 
-_AT = {name: at for at, name in enumerate(NAMES)}
-
-
 def finding(alarm: int) -> Finding:
-    """What an alarm of this kind looks like in a record; it has no place in the text."""
+    """An alarm of this kind as a record holds it; it has no place in the text."""
     return Finding(f"extraction.{KINDS[alarm]}", HIGH, 90, 0, 0, "account", 0)
 
 
 def likeliest(state: AccountState) -> int:
     """The kind whose facts are the most frequent in the account; a hint for the analyst, no part of the decision."""
-    totals = tally(state)
+    raised = totals(state)
     weight = {
-        TRACES: totals[_AT["elicits_end"]] + totals[_AT["elicits_start_known"]],
-        GENERATOR: totals[_AT["makes_known"]],
-        CONTINUATION: totals[_AT["verbatim_open"]] + totals[_AT["verbatim_known"]] // 2,
-        RANDOM: totals[_AT["salad"]],
-        RESAMPLING: totals[_AT["same_hot"]],
-        BOUNDARY: totals[_AT["edited"]],
-        HARVEST: totals[_AT["far_known"]] // 2,
+        TRACES: raised[INDEX["elicits_end"]] + raised[INDEX["elicits_start_known"]],
+        GENERATOR: raised[INDEX["makes_known"]],
+        CONTINUATION: raised[INDEX["verbatim_open"]] + raised[INDEX["verbatim_known"]] // 2,
+        RANDOM: raised[INDEX["word_salad"]],
+        RESAMPLING: raised[INDEX["same_resampled"]],
+        BOUNDARY: raised[INDEX["edited"]],
+        HARVEST: raised[INDEX["far_known"]] // 2,
     }
     return max(weight, key=lambda kind: (weight[kind], kind))
 

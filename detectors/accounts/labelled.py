@@ -9,13 +9,14 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from detectors.accounts.columns import COLUMNS, row
 from detectors.accounts.judge import CHECK
 from detectors.accounts.replay import Account, read
-from detectors.accounts.state import COLUMNS, AccountState, advance, row
+from detectors.accounts.state import AccountState, advance
 
 BENIGN, GREY = "benign", "grey_benchmark_run"
 LEARNT_FROM = 10
-"""Requests after which the trees learn from an account, somewhat before they may judge it."""
+"""Requests after which the trees learn from an account, a little before they may judge it."""
 
 
 class _LabelledEvent(msgspec.Struct):
@@ -28,20 +29,26 @@ class _Labels(msgspec.Struct):
     subtype: str
     events: list[_LabelledEvent]
     campaign: str | None = None
-    attack_fraction: float | None = None
     source: str = ""
 
 
 class LabelledSession(NamedTuple):
-    """An account with its labels; `attacks[k]` counts the attack requests among its first k + 1."""
+    """An account with its labels."""
 
     account: Account
     label: str
     subtype: str
     campaign: str
-    fraction: float
     source: str
     attacks: npt.NDArray[np.int64]
+    """Attack requests among the first k + 1, at each index k."""
+
+
+class Readings(NamedTuple):
+    """The rows that the trees read of one account, and after how many requests each."""
+
+    counts: npt.NDArray[np.int64]
+    rows: npt.NDArray[np.int32]
 
 
 def sessions(file: Path) -> list[LabelledSession]:
@@ -59,20 +66,18 @@ def sessions(file: Path) -> list[LabelledSession]:
             default = int(labels.label != BENIGN)
             ordered = sorted(labels.events, key=lambda event: event.t)
             attacks = np.cumsum([default if event.attack is None else event.attack for event in ordered])
-            found.append(LabelledSession(
-                account, labels.label, labels.subtype, labels.campaign or "", labels.attack_fraction or 0.0,
-                labels.source, attacks,
-            ))  # fmt: skip
+            campaign = labels.campaign or ""
+            found.append(LabelledSession(account, labels.label, labels.subtype, campaign, labels.source, attacks))
     return found
 
 
-def readings(session: LabelledSession, most: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]:
-    """The counts of requests at which the trees read the account, up to `most`, and the rows they read then."""
+def readings(session: LabelledSession, most: int) -> Readings:
+    """The readings of the account's first requests, `most` of them."""
     state = AccountState()
     counts, rows = [], []
-    for time, seen in session.account.requests[:most]:
-        state = advance(state, seen, time)
+    for time, request in session.account.requests[:most]:
+        state = advance(state, request, time)
         if state.count % CHECK == 0 and state.count >= LEARNT_FROM:
             counts.append(state.count)
             rows.append(row(state))
-    return np.array(counts, dtype=np.int64), np.array(rows, dtype=np.int32).reshape(-1, COLUMNS)
+    return Readings(np.array(counts, dtype=np.int64), np.array(rows, dtype=np.int32).reshape(-1, COLUMNS))

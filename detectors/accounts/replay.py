@@ -28,17 +28,20 @@ MAX_LINE = 64 << 20
 MAX_REQUESTS = 4_000_000
 """Requests of all accounts of one replay; a trace takes about 500 bytes."""
 _FARTHEST = 1e11
-"""Seconds; later or earlier times are none."""
+"""Seconds; later or earlier times are refused."""
+_LOWEST_SCORE = -99_000
+"""Score of an account that was never read."""
 
 
 class MalformedAccount(ValueError):
-    """The line is no account. The message tells what was expected, never what came; `session` whose it is, if known."""
+    """The line is no account. The message tells what was expected, never what the line held; `session` is its id where
+    that could be read."""
 
     session: str | None = None
 
 
 class Account(NamedTuple):
-    """One account, read: who, and when each request came (ms on the replay clock) and what it shows."""
+    """One account as it was read; each request has its time (ms on the replay clock) and its trace."""
 
     session: str
     tenant: int
@@ -46,7 +49,7 @@ class Account(NamedTuple):
 
 
 class AccountVerdict(msgspec.Struct, frozen=True):
-    """What the replay found for one account; `alarmed_time` in seconds on the replay clock."""
+    """The verdict of the replay about one account; `alarmed_time` in seconds on the replay clock."""
 
     session_id: str
     alarmed: bool
@@ -66,7 +69,7 @@ class _Params(msgspec.Struct, frozen=True):
     n: int | None = None
 
     def over(self, base: RequestParameters) -> RequestParameters:
-        """`base` with what is stated here."""
+        """`base` with the parameters that are stated here in the place of its own."""
         return RequestParameters(
             base.temperature if self.temperature is None else self.temperature,
             base.max_tokens if self.max_tokens is None else self.max_tokens,
@@ -78,7 +81,7 @@ class _Params(msgspec.Struct, frozen=True):
 
 
 def _pairs(bias: list[tuple[int, float]] | dict[int, float]) -> tuple[tuple[int, float], ...]:
-    """Either form that interfaces of models take: pairs, or an object with tokens for keys."""
+    """Pairs out of either form that interfaces of models take: pairs, or an object with tokens for keys."""
     return tuple(bias.items() if isinstance(bias, dict) else bias)
 
 
@@ -106,28 +109,28 @@ _BOM = b"\xef\xbb\xbf"
 
 
 def read(line: bytes) -> Account:
-    """The account of one line. Raises Refused."""
+    """The account of one line. Raises MalformedAccount."""
     if len(line) > MAX_LINE:
         raise MalformedAccount(f"expected at most {MAX_LINE} bytes in a line")
-    found = _decoded(line.removeprefix(_BOM))
+    decoded = _decoded(line.removeprefix(_BOM))
     try:
-        return _account(found)
+        return _account(decoded)
     except MalformedAccount as refused:
-        refused.session = found.session_id
+        refused.session = decoded.session_id
         raise
 
 
-def _account(found: _Line) -> Account:
-    base = RequestParameters() if found.params is None else found.params.over(RequestParameters())
+def _account(line: _Line) -> Account:
+    base = RequestParameters() if line.params is None else line.params.over(RequestParameters())
     requests = []
-    for event in found.events:
-        at = found.start + event.t
-        if not abs(at) <= _FARTHEST or not math.isfinite(at):
+    for event in line.events:
+        seconds = line.start + event.t
+        if not abs(seconds) <= _FARTHEST or not math.isfinite(seconds):
             raise MalformedAccount(f"expected times within {_FARTHEST:.0e} seconds")
-        sampling = base if event.params is None else event.params.over(base)
-        requests.append((round(at * 1000), trace((Part("user", event.text),), sampling)))
+        parameters = base if event.params is None else event.params.over(base)
+        requests.append((round(seconds * 1000), trace((Part("user", event.text),), parameters)))
     requests.sort(key=lambda request: request[0])
-    return Account(found.session_id, hashed(found.tenant, 8), requests)
+    return Account(line.session_id, hashed(line.tenant, 8), requests)
 
 
 def _decoded(line: bytes) -> _Line:
@@ -145,102 +148,107 @@ def _decoded(line: bytes) -> _Line:
 
 
 def _lenient(line: bytes) -> _Line:
-    """Accounts with lone surrogates in a text, which JSON's grammar allows and its strict readers refuse."""
+    """The account of a line with lone surrogates in a text, which JSON's grammar allows and strict readers refuse."""
     try:
-        found = msgspec.convert(json.loads(line), _Line, str_keys=True)
-        found.session_id.encode()
-        found.tenant.encode()
+        read = msgspec.convert(json.loads(line), _Line, str_keys=True)
+        read.session_id.encode()
+        read.tenant.encode()
     except (ValueError, RecursionError) as error:
         raise MalformedAccount(_reason(error)) from None
-    return found
+    return read
 
 
 def _reason(error: Exception) -> str:
-    """What is wrong with a line, without any of its text: msgspec names types and the path to them."""
+    """The reason why a line is no account, without any of its text: msgspec names types and the path to them."""
     return str(error) if isinstance(error, msgspec.ValidationError) else "expected one JSON object in UTF-8"
 
 
-class _Course:
+class _Progress:
     """One account on its way through the replay."""
 
-    __slots__ = ("alarmed_at", "alarmed_time", "campaign", "state", "top")
+    __slots__ = ("alarmed_at", "alarmed_time", "campaign", "highest_score", "state")
 
     def __init__(self) -> None:
         self.state = AccountState()
         self.alarmed_at: int | None = None
         self.alarmed_time: int | None = None
         self.campaign: int | None = None
-        self.top = -99_000
+        self.highest_score = _LOWEST_SCORE
 
     def alarm(self, time: int) -> None:
         if self.alarmed_at is None:
             self.alarmed_at, self.alarmed_time = self.state.count, time
 
 
-def replay(accounts: list[Account], judged: Judge, campaigns: Campaigns[int]) -> list[AccountVerdict]:
-    """One answer per account, in order. Requests of equal time are taken in the order of the accounts."""
-    courses = [_Course() for _ in accounts]
-    for time, at, seen in _clock(accounts):
-        course = courses[at]
-        course.state, found = judged.update(course.state, seen, time)
-        if found:
-            course.alarm(time)
-        if course.state.count >= FIRST and (course.state.count % CHECK == 0 or found):
-            course.top = max(course.top, course.state.score)
-            _report(campaigns, courses, at, seen, time)
-    return [_answer(account, course) for account, course in zip(accounts, courses, strict=True)]
+def replay(accounts: list[Account], judge: Judge, campaigns: Campaigns[int]) -> list[AccountVerdict]:
+    """One verdict per account, in order. Requests of equal time are taken in the order of the accounts."""
+    progress = [_Progress() for _ in accounts]
+    for time, index, request in _interleaved(accounts):
+        account = progress[index]
+        account.state, findings = judge.update(account.state, request, time)
+        if findings:
+            account.alarm(time)
+        if account.state.count >= FIRST and (account.state.count % CHECK == 0 or findings):
+            account.highest_score = max(account.highest_score, account.state.score)
+            _report(campaigns, progress, index, request, time)
+    return [_verdict(account, known) for account, known in zip(accounts, progress, strict=True)]
 
 
-def _report(campaigns: Campaigns[int], courses: list[_Course], at: int, seen: Trace, time: int) -> None:
-    state = courses[at].state
-    found = campaigns.report(at, signatures(state, seen), state.score, time)
-    if found is None:
+def _report(campaigns: Campaigns[int], progress: list[_Progress], index: int, request: Trace, time: int) -> None:
+    state = progress[index].state
+    campaign = campaigns.report(index, signatures(state, request), state.score, time)
+    if campaign is None:
         return
-    campaign, members = found
-    for member in members:
-        courses[member].campaign = courses[member].campaign or campaign
-        courses[member].alarm(time)
+    for member in campaign.members:
+        progress[member].campaign = progress[member].campaign or campaign.signature
+        progress[member].alarm(time)
 
 
-def _clock(accounts: list[Account]) -> Iterator[tuple[int, int, Trace]]:
+def _interleaved(accounts: list[Account]) -> Iterator[tuple[int, int, Trace]]:
+    """Time, index of the account and trace of all requests, in order of time."""
     order = [
-        (time, at, number) for at, account in enumerate(accounts) for number, (time, _) in enumerate(account.requests)
+        (time, index, number)
+        for index, account in enumerate(accounts)
+        for number, (time, _) in enumerate(account.requests)
     ]
     order.sort()
-    for time, at, number in order:
-        yield time, at, accounts[at].requests[number][1]
+    for time, index, number in order:
+        yield time, index, accounts[index].requests[number][1]
 
 
-def _answer(account: Account, course: _Course) -> AccountVerdict:
-    state, alarmed = course.state, course.alarmed_at is not None
-    kind = state.alarm or (CAMPAIGN if alarmed else NONE)
+def _verdict(account: Account, progress: _Progress) -> AccountVerdict:
+    alarmed = progress.alarmed_at is not None
+    kind = progress.state.alarm or (CAMPAIGN if alarmed else NONE)
+    log_odds = max(progress.highest_score, -30_000) / 1000
     return AccountVerdict(
-        account.session, alarmed, course.alarmed_at,
-        None if course.alarmed_time is None else course.alarmed_time / 1000,
-        round(1 / (1 + math.exp(-max(course.top, -30_000) / 1000)), 4),
-        KINDS[kind] if alarmed else None,
-        None if course.campaign is None else f"{course.campaign:016x}",
-    )  # fmt: skip
+        session_id=account.session,
+        alarmed=alarmed,
+        alarmed_at=progress.alarmed_at,
+        alarmed_time=None if progress.alarmed_time is None else progress.alarmed_time / 1000,
+        score=round(1 / (1 + math.exp(-log_odds)), 4),
+        kind=KINDS[kind] if alarmed else None,
+        campaign=None if progress.campaign is None else f"{progress.campaign:016x}",
+    )
 
 
 def answers(lines: Iterable[bytes]) -> Iterator[bytes]:
     """One JSON line per input line, in order, once all lines are read; a line that is no account is answered by why."""
     accounts: list[Account] = []
-    places: list[tuple[int, MalformedAccount | None]] = []
+    read_lines: list[int | MalformedAccount] = []
+    """Of each line, the index of its account or the reason why it is none."""
     requests = 0
     for line in lines:
         try:
             account = read(line)
-            requests += len(account.requests)
-            if requests > MAX_REQUESTS:
-                requests -= len(account.requests)
+            if requests + len(account.requests) > MAX_REQUESTS:
                 raise MalformedAccount(f"expected at most {MAX_REQUESTS} requests in one replay")
         except MalformedAccount as refused:
-            places.append((-1, refused))
+            read_lines.append(refused)
             continue
-        places.append((len(accounts), None))
+        requests += len(account.requests)
+        read_lines.append(len(accounts))
         accounts.append(account)
-    found = replay(accounts, shipped(), Campaigns())
-    for at, why in places:
-        answer = found[at] if why is None else {"session_id": why.session, "error": str(why)}
+    verdicts = replay(accounts, shipped(), Campaigns())
+    for each in read_lines:
+        answer = verdicts[each] if isinstance(each, int) else {"session_id": each.session, "error": str(each)}
         yield msgspec.json.encode(answer) + b"\n"

@@ -1,4 +1,4 @@
-"""The graded response to an account: a table of steps, up by what was found, down by quiet."""
+"""The graded response to an account: a table of steps; findings lead up, quiet leads down."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ from typing import Literal
 import msgspec
 
 Step = Literal["observe", "throttle", "conceal", "review", "block"]
-"""``conceal`` answers without log-probabilities and logit bias and with the watermark on, whatever was asked for."""
+"""``conceal`` answers without log-probabilities and logit bias and with the watermark on, even where a request asks for
+the contrary."""
 STEPS: tuple[Step, ...] = ("observe", "throttle", "conceal", "review", "block")
 Signal = Literal["suspect", "alarm", "campaign", "quiet", "cleared", "confirmed"]
-"""What the detector (the first three), the clock (`quiet`) or an analyst (the last two) says."""
+"""The first three come from the detector, `quiet` from the clock, the last two from an analyst."""
 SIGNALS: tuple[Signal, ...] = ("suspect", "alarm", "campaign", "quiet", "cleared", "confirmed")
 HOLD_MS = 10 * 60_000
 """After a step up the next alarm counts so much later, so that one burst does not run through the table; a campaign
 does not wait."""
 QUIET_MS = 60 * 60_000
-"""So long without a signal takes one step down."""
+"""An account comes down one step for so long without a signal."""
 # fmt: off
 _ROWS: dict[Step, tuple[Step, Step, Step, Step, Step, Step]] = {
     #            suspect     alarm       campaign   quiet       cleared    confirmed
@@ -31,15 +32,17 @@ TABLE: dict[Step, dict[Signal, Step]] = {step: dict(zip(SIGNALS, row, strict=Tru
 
 
 class AccountResponse(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    """Where an account stands: `risen`: when it last went up; `heard`: when it last gave a signal or came down (ms)."""
+    """The step at which an account is answered. Stored by position; times in milliseconds."""
 
     step: Step = "observe"
-    risen: int = 0
-    heard: int = 0
+    escalated_ms: int = 0
+    """When it last went up a step."""
+    last_signal_ms: int = 0
+    """When it last gave a signal or came down a step."""
 
 
 class Duties(msgspec.Struct, frozen=True):
-    """What a step obliges the pipeline to; `rate` is the share of the account's limit that remains, in hundredths."""
+    """Duties of the pipeline at one step; `rate` is the share of the account's limit that remains, in hundredths."""
 
     rate: int
     log_probabilities: bool
@@ -59,17 +62,22 @@ DUTIES: dict[Step, Duties] = {
 
 def respond(response: AccountResponse, signal: Signal, time: int) -> AccountResponse:
     """The response after a signal at `time` (ms). Pure; time never runs back."""
-    now = max(time, response.heard)
+    now = max(time, response.last_signal_ms)
     response = settle(response, now)
     after = TABLE[response.step][signal]
-    rises = STEPS.index(after) > STEPS.index(response.step)
-    if rises and signal == "alarm" and response.step != "observe" and now - response.risen < HOLD_MS:
-        return AccountResponse(response.step, response.risen, now)
-    return AccountResponse(after, now if rises else response.risen, now)
+    escalates = is_above(after, response.step)
+    if escalates and signal == "alarm" and response.step != "observe" and now - response.escalated_ms < HOLD_MS:
+        return AccountResponse(response.step, response.escalated_ms, now)
+    return AccountResponse(after, now if escalates else response.escalated_ms, now)
+
+
+def is_above(step: Step, other: Step) -> bool:
+    return step != other and STEPS.index(step) > STEPS.index(other)
 
 
 def settle(response: AccountResponse, time: int) -> AccountResponse:
     """The response at `time` (ms), one step lower for every QUIET_MS without a signal."""
-    while response.step != "observe" and time - response.heard >= QUIET_MS:
-        response = AccountResponse(TABLE[response.step]["quiet"], response.risen, response.heard + QUIET_MS)
+    while response.step != "observe" and time - response.last_signal_ms >= QUIET_MS:
+        lower = TABLE[response.step]["quiet"]
+        response = AccountResponse(lower, response.escalated_ms, response.last_signal_ms + QUIET_MS)
     return response

@@ -1,7 +1,7 @@
-"""What needs no statistics: parameters that walk over biases or log-probs, words repeated without end.
+"""Rules that need no statistics: parameters that walk over biases or log-probs, words repeated without end.
 
 A rule looks at how many requests of one account showed a fact, never at a parameter alone: a constant bias, log-probs
-switched on or a dial turned now and then are ordinary.
+switched on or a parameter changed now and then are ordinary.
 """
 
 from __future__ import annotations
@@ -11,77 +11,90 @@ from operator import or_
 
 from detectors.accounts import facts
 from detectors.accounts.facts import NAMES
-from detectors.accounts.state import AccountState, tally
+from detectors.accounts.state import AccountState, latest_facts, totals
 
-KINDS = (
-    "none", "bias-sweep", "logprob-sweep", "repeat-word", "boundary-perturbation", "resampling", "random-query",
-    "continuation", "dataset-generator", "trace-harvest", "instruction-harvest", "campaign",
-)  # fmt: skip
-(
-    NONE, BIAS_SWEEP, LOGPROB_SWEEP, REPEAT_WORD, BOUNDARY, RESAMPLING, RANDOM,
-    CONTINUATION, GENERATOR, TRACES, HARVEST, CAMPAIGN,
-) = range(len(KINDS))  # fmt: skip
+_kinds: list[str] = []
+
+
+def _kind(name: str) -> int:
+    """The next number; stored accounts hold it as their `alarm`."""
+    _kinds.append(name)
+    return len(_kinds) - 1
+
+
+NONE = _kind("none")
+BIAS_SWEEP = _kind("bias-sweep")
+LOGPROB_SWEEP = _kind("logprob-sweep")
+REPEAT_WORD = _kind("repeat-word")
+BOUNDARY = _kind("boundary-perturbation")
+RESAMPLING = _kind("resampling")
+RANDOM = _kind("random-query")
+CONTINUATION = _kind("continuation")
+GENERATOR = _kind("dataset-generator")
+TRACES = _kind("trace-harvest")
+HARVEST = _kind("instruction-harvest")
+CAMPAIGN = _kind("campaign")
+KINDS = tuple(_kinds)
+"""Names of the kinds, as they stand in findings."""
 BIAS_PROBES, BIASES = 3, 8
 """New biases in requests that are short or answered by few tokens; new biases anywhere."""
-PROBES, TURNED, PLAIN_PROBES, PROBE_TENTHS = 5, 3, 7, 8
-"""Short new texts with top log-probs and few tokens: so many where the text only counts up or the dials turn so often,
-else more; and their share of all requests with top log-probs. A health check has few prompts and fixed dials."""
+PROBES, PLAIN_PROBES = 5, 7
+"""Short new texts with top log-probs and few tokens, where the text only counts up or parameters change, and elsewhere:
+a health check has few prompts and fixed parameters."""
+CHANGES = 3
+"""Requests that change the parameters; of those that only count up there must be more."""
+PROBE_TENTHS = 8
+"""Share of the probes in all requests with top log-probs."""
 RUNS, RUN_TENTHS = 3, 1
+"""Texts that repeat themselves."""
 ENDLESS, ENDLESS_TENTHS = 4, 3
-"""Texts that repeat themselves; brief texts that ask for repetition without end."""
-_BIAS_PROBE, _BIAS_NEW, _LOGPROB_PROBE, _TOP_LOGPROBS, _NUMBERED, _DIALS_TURNED, _RUNS, _ENDLESS = (
-    NAMES.index(name)
-    for name in (
-        "bias_probe",
-        "bias_new",
-        "logprob_probe",
-        "top_logprobs",
-        "numbered",
-        "dials_turned",
-        "runs",
-        "endless_run",
-    )
-)
+"""Brief texts that ask for repetition without end."""
+INDEX = {name: index for index, name in enumerate(NAMES)}
+"""Fact -> its place in `totals`."""
+_COUNTED_BY = {
+    BIAS_SWEEP: facts.BIAS_PROBE | facts.BIAS_NEW,
+    LOGPROB_SWEEP: facts.LOGPROB_PROBE,
+    REPEAT_WORD: facts.REPETITIVE | facts.ENDLESS_RUN,
+}
+"""Facts of the requests that a rule counts."""
+_COUNTED_BY_ANY = reduce(or_, _COUNTED_BY.values())
+_DECISIVE = _COUNTED_BY_ANY | facts.NUMBERED | facts.SAMPLING_CHANGED
+_BIAS_PROBE = INDEX["bias_probe"]
+_BIAS_NEW = INDEX["bias_new"]
+_LOGPROB_PROBE = INDEX["logprob_probe"]
+_TOP_LOGPROBS = INDEX["top_logprobs"]
+_NUMBERED = INDEX["numbered"]
+_SAMPLING_CHANGED = INDEX["sampling_changed"]
+_REPETITIVE = INDEX["repetitive"]
+_ENDLESS_RUN = INDEX["endless_run"]
 
 
 def ruled(state: AccountState) -> int:
     """The kind that a rule finds in the account, NONE where none does."""
-    totals, count = tally(state), state.count
-    if totals[_BIAS_PROBE] >= BIAS_PROBES or totals[_BIAS_NEW] >= BIASES:
+    raised = totals(state)
+    if raised[_BIAS_PROBE] >= BIAS_PROBES or raised[_BIAS_NEW] >= BIASES:
         return BIAS_SWEEP
-    probes = totals[_LOGPROB_PROBE]
-    walks = totals[_NUMBERED] > TURNED or totals[_DIALS_TURNED] >= TURNED
-    if probes >= (PROBES if walks else PLAIN_PROBES) and 10 * probes >= PROBE_TENTHS * totals[_TOP_LOGPROBS]:
+    probes = raised[_LOGPROB_PROBE]
+    walks = raised[_NUMBERED] > CHANGES or raised[_SAMPLING_CHANGED] >= CHANGES
+    if probes >= (PROBES if walks else PLAIN_PROBES) and 10 * probes >= PROBE_TENTHS * raised[_TOP_LOGPROBS]:
         return LOGPROB_SWEEP
-    runs, endless = totals[_RUNS], totals[_ENDLESS]
-    if (runs >= RUNS and 10 * runs >= RUN_TENTHS * count) or (
-        endless >= ENDLESS and 10 * endless >= ENDLESS_TENTHS * count
-    ):
+    if _often(raised[_REPETITIVE], RUNS, RUN_TENTHS, state.count):
+        return REPEAT_WORD
+    if _often(raised[_ENDLESS_RUN], ENDLESS, ENDLESS_TENTHS, state.count):
         return REPEAT_WORD
     return NONE
 
 
-_SHOWN = {
-    BIAS_SWEEP: facts.BIAS_PROBE | facts.BIAS_NEW,
-    LOGPROB_SWEEP: facts.LOGPROB_PROBE,
-    REPEAT_WORD: facts.RUNS | facts.ENDLESS_RUN,
-}
+def _often(times: int, least: int, tenths: int, requests: int) -> bool:
+    return times >= least and 10 * times >= tenths * requests
 
 
 def shown(state: AccountState) -> bool:
     """Whether a rule finds the account, and its latest request is one of those that the rule counts."""
-    latest = _latest(state)
-    return latest & _EVER > 0 and latest & _SHOWN.get(ruled(state), 0) > 0
+    latest = latest_facts(state)
+    return latest & _COUNTED_BY_ANY > 0 and latest & _COUNTED_BY.get(ruled(state), 0) > 0
 
 
 def may_rule(state: AccountState) -> bool:
     """Whether the latest request can be the one by which a rule finds the account: no other raises what rules count."""
-    return _latest(state) & _MOVES > 0
-
-
-def _latest(state: AccountState) -> int:
-    return int.from_bytes(state.recent[:8], "little")
-
-
-_EVER = reduce(or_, _SHOWN.values())
-_MOVES = _EVER | facts.NUMBERED | facts.DIALS_TURNED
+    return latest_facts(state) & _DECISIVE > 0

@@ -1,27 +1,36 @@
-"""What accounts are compared by across tenants: hashes of wording and of sense, never text."""
+"""The signatures by which accounts are compared across tenants: hashes of wording and of sense, never text."""
 
 from __future__ import annotations
 
-from detectors.accounts import facts
-from detectors.accounts import features as f
 from detectors.accounts.cues import ANSWER, LAYOUT, MAKE, ORDER, REASON, STEP, TASKS, WHOLE
-from detectors.accounts.features import Trace
+from detectors.accounts.features import TAIL_CUES, UNSPACED, Trace
+from detectors.accounts.packed import BitField
 from detectors.accounts.state import AccountState
+from detectors.accounts.static_facts import elicits
 
-TIMES, TAIL_SHARE, HEAD_SHARE = 2, 10, 4
-"""A closing signs an account that used it that often, and in one of TAIL_SHARE requests at least. Openings are common
-property (how do I, write a function that), so they must be most of what an account says."""
-_HEAD, _TAIL, _SENSE = 1 << 40, 2 << 40, 3 << 40
+TIMES = 2
+"""An opening or closing signs an account that used it at least so often."""
+TAIL_SHARE, HEAD_SHARE = 10, 4
+"""A closing must stand in one of TAIL_SHARE requests at least. Openings are common property (how do I, write a function
+that), so an opening must stand in one of HEAD_SHARE."""
+KIND = BitField(40, 2, "1 for an opening, 2 for a closing, 3 for the sense of a closing")
+_OPENING, _CLOSING, _SENSE = KIND.pack(1), KIND.pack(2), KIND.pack(3)
+_IN_UNSPACED_SCRIPT = 1 << 20
 _SENSES = REASON | STEP | WHOLE | ORDER | ANSWER | LAYOUT | MAKE | TASKS
 
 
-def signatures(state: AccountState, seen: Trace) -> tuple[int, ...]:
-    """The signatures under which an account is to be reported after `seen`, at most five."""
-    found = []
-    for place, table, share in ((_TAIL, state.tails, TAIL_SHARE), (_HEAD, state.heads, HEAD_SHARE)):
-        tops = sorted(zip(table[1::2], table[::2], strict=True), reverse=True)[:2]
-        found += [place | value for times, value in tops if times >= TIMES and times * share >= state.count]
-    cues = seen.marks >> f.TAIL_CUES
-    if facts.elicits(cues) == 2 and state.tails[:1] == (seen.tail,) and state.tails[1] >= TIMES:
-        found.append(_SENSE | cues & _SENSES | (seen.marks & f.WIDE > 0) << 20)
+def signatures(state: AccountState, request: Trace) -> tuple[int, ...]:
+    """The signatures under which an account is to be reported after `request`, at most five."""
+    found = [_CLOSING | value for value in _frequent(state, state.tails, TAIL_SHARE)]
+    found += [_OPENING | value for value in _frequent(state, state.heads, HEAD_SHARE)]
+    closing = TAIL_CUES.unpack(request.wording)
+    if elicits(closing) == 2 and state.tails[:1] == (request.tail_hash,) and state.tails[1] >= TIMES:
+        script = _IN_UNSPACED_SCRIPT if UNSPACED.unpack(request.wording) else 0
+        found.append(_SENSE | closing & _SENSES | script)
     return tuple(found)
+
+
+def _frequent(state: AccountState, table: tuple[int, ...], share: int) -> list[int]:
+    """The two most frequent values of a table that were seen often enough."""
+    most = sorted(zip(table[1::2], table[::2], strict=True), reverse=True)[:2]
+    return [value for times, value in most if times >= TIMES and times * share >= state.count]

@@ -1,8 +1,8 @@
-"""What an account's requests add up to: integers alone, O(1) per request, about 1 KB.
+"""The state of an account: what its requests add up to, integers alone, O(1) per request, about 1 KB.
 
 The state counts each fact over the account's life and over its last RECENT requests, so a slow attack and a sudden one
 both show, and remembers just enough of the past to know the next request's facts: a ring of sketches, and the openings,
-closings, texts, biases and dials that come back.
+closings, texts, biases and parameters that come back.
 """
 
 from __future__ import annotations
@@ -10,62 +10,64 @@ from __future__ import annotations
 from struct import Struct
 
 import msgspec
-import numpy as np
-import numpy.typing as npt
 
-from detectors.accounts import facts
-from detectors.accounts.facts import NAMES, Past
+from detectors.accounts.facts import FACTS
 from detectors.accounts.features import Trace
+from detectors.accounts.history import History, facts_of
 from detectors.accounts.sketch import Ring
 
 RING = 20
 """Sketches that are kept, without those of texts that only came back."""
 SKETCHES = Ring(RING)
-TEXTS, EDGES, DIALS = RING, 8, 6
-"""Hashes of texts and forms each, no fewer than sketches, so that a text which only counts on is known for that; of
-openings and closings each, and of biases and dials each, with their counts."""
+TEXTS, EDGES, PARAMETERS = RING, 8, 6
+"""Hashes that are kept with their counts: of texts and of forms each, no fewer than sketches, so that a text which only
+counts on is known for that; of openings and closings each; of biases and sampling parameters each."""
 RECENT = 32
-COUNTED = tuple(NAMES.index(name) for name in (
-    "same", "near", "akin", "edited", "edited_inside", "elicits_end", "elicits_end_weakly", "elicits_end_known",
-    "elicits_start_known", "elicits_known", "makes_known", "verbatim_known", "verbatim_open", "salad",
-    "same_hot", "bias_new", "dials_new", "tail_only", "returns", "babble",
-))  # fmt: skip
-"""Facts whose very number tells something, however many other requests surround them."""
-_TOLD = len(NAMES)
-_TALLY = Struct(f"<{_TOLD}I")
-_FACTS = 8
+"""Requests of which the facts are kept one by one."""
+FACTS_BYTES = 8
 """Bytes of one request's facts."""
-_MOST_COUNTED, _MOST_SEEN, _MOST_DISTANT = 60, 200, 64
-_MOST_TOLD = (1 << 32) - 1
+MAX_DISTANCE = 64
+"""Bits that one request adds to the sum of distances at most."""
+MAX_COUNTED = (1 << 32) - 1
 """Requests whose facts are counted, since four bytes hold no more: a century of one a second."""
-_COUNTED = np.array(COUNTED)
-COLUMNS = 1 + 2 * len(NAMES) + len(COUNTED) + 1 + 9
+MAX_REMEMBERED = 8_192
+_TOTALS = Struct(f"<{len(FACTS)}I")
 
 
 class AccountState(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    """Tables are flat: hash, count, hash, count ..., the latest first. ``ring`` holds
-    sketches, ``recent`` the facts of requests, the latest first, ``totals`` how often each fact held, four bytes each.
-    Times in milliseconds, scores in thousandths of log-odds; ``alarm`` is the rule that fired first, 0 for none."""
+    """The traffic of one account. Stored by position: a field is never moved.
+
+    Tables are flat: hash, count, hash, count and so on, the latest first. Times are in milliseconds, scores in
+    thousandths of log-odds.
+    """
 
     count: int = 0
+    """Requests."""
     time: int = 0
+    """Of the latest request, as are `gap` before it, `length` of its text and its packed `sampling`."""
     gap: int = 0
     length: int = 0
-    dials: int = 0
+    sampling: int = 0
     ring: bytes = b""
+    """Sketches of new texts, the latest first."""
     texts: tuple[int, ...] = ()
     forms: tuple[int, ...] = ()
     heads: tuple[int, ...] = ()
     tails: tuple[int, ...] = ()
-    bias_sets: tuple[int, ...] = ()
+    bias_tokens: tuple[int, ...] = ()
     biases: tuple[int, ...] = ()
-    settings: tuple[int, ...] = ()
+    samplings: tuple[int, ...] = ()
     recent: bytes = b""
-    totals: bytes = bytes(4 * len(NAMES))
+    """Facts of the last RECENT requests, FACTS_BYTES each, the latest first."""
+    totals: bytes = bytes(_TOTALS.size)
+    """How often each fact was raised, four bytes each."""
     distance: int = 0
+    """Sum of the distances of requests to the nearest text before them."""
     score: int = 0
+    """Of the latest reading by the trees."""
     cusum: int = 0
     alarm: int = 0
+    """The rule that fired first, 0 for none."""
 
 
 def counted(table: tuple[int, ...], value: int, size: int) -> tuple[tuple[int, ...], int]:
@@ -77,98 +79,82 @@ def counted(table: tuple[int, ...], value: int, size: int) -> tuple[tuple[int, .
         return table, 0
     if table and table[0] == value:
         return (value, table[1] + 1, *table[2:]), table[1]
-    if value in table and value in table[::2]:
-        at = 2 * table[::2].index(value)
-        return (value, table[at + 1] + 1, *table[:at], *table[at + 2 :]), table[at + 1]
+    values = table[::2]
+    if value in values:
+        index = 2 * values.index(value)
+        return (value, table[index + 1] + 1, *table[:index], *table[index + 2 :]), table[index + 1]
     if len(table) >= 2 * size:
         if table[-1] == 1:
             return (value, 1, *table[:-2]), 0
         counts = table[size + 1 :: 2]
-        out = size + 2 * (len(counts) - 1 - counts[::-1].index(min(counts)))
-        table = table[:out] + table[out + 2 :]
+        rarest = len(counts) - 1 - counts[::-1].index(min(counts))
+        index = size + 2 * rarest
+        table = table[:index] + table[index + 2 :]
     return (value, 1, *table), 0
 
 
-def advance(state: AccountState, seen: Trace, time: int) -> AccountState:
+def advance(state: AccountState, request: Trace, time: int) -> AccountState:
     """The state after one request at `time` (ms); score and alarm are left as they are. Pure."""
-    texts, same = counted(state.texts, seen.text, TEXTS)
-    if seen.form == seen.text and state.forms == state.texts:
+    texts, same = counted(state.texts, request.text_hash, TEXTS)
+    if request.form_hash == request.text_hash and (state.forms is state.texts or state.forms == state.texts):
         forms, form = texts, same  # an account without numbers has two tables of one content
     else:
-        forms, form = counted(state.forms, seen.form, TEXTS)
-    heads, head = counted(state.heads, seen.head, EDGES)
-    tails, tail = counted(state.tails, seen.tail, EDGES)
-    sets, bias_set, biases, bias = state.bias_sets, 0, state.biases, 0
-    if seen.biases:
-        sets, bias_set = counted(sets, seen.biased, DIALS)
-        biases, bias = counted(biases, seen.biases, DIALS)
-    settings, setting = counted(state.settings, seen.dials, DIALS)
-    full = seen.high << 64 | seen.low
-    if same:  # a text that came back is at no distance, whether or not its sketch is still held
-        nearest = latest = 0
-    else:
-        nearest, latest = SKETCHES.nearest(state.ring, full)
+        forms, form = counted(state.forms, request.form_hash, TEXTS)
+    heads, head = counted(state.heads, request.head_hash, EDGES)
+    tails, tail = counted(state.tails, request.tail_hash, EDGES)
+    bias_tokens, tokens_before = state.bias_tokens, 0
+    biases, biases_before = state.biases, 0
+    if request.biases:
+        bias_tokens, tokens_before = counted(bias_tokens, request.bias_tokens, PARAMETERS)
+        biases, biases_before = counted(biases, request.biases, PARAMETERS)
+    samplings, sampling_before = counted(state.samplings, request.sampling, PARAMETERS)
+    sketch = request.sketch_high << 64 | request.sketch_low
+    # a text that came back is at no distance, whether or not its sketch is still kept
+    nearest, latest = (0, 0) if same else SKETCHES.nearest(state.ring, sketch)
     gap = max(0, time - state.time) if state.count else 0
-    on = facts.facts(seen, Past(
-        not state.count, same, same > 0 and state.texts[0] == seen.text, form, head, tail, bias_set, bias, setting,
-        state.dials, head > 0 and state.heads[0] == seen.head, state.length, nearest, latest, gap, state.gap,
+    raised = facts_of(request, History(
+        first=not state.count, same=same, same_as_last=same > 0 and state.texts[0] == request.text_hash, form=form,
+        head=head, head_as_last=head > 0 and state.heads[0] == request.head_hash, tail=tail,
+        bias_tokens=tokens_before, biases=biases_before, sampling=sampling_before, last_sampling=state.sampling,
+        last_length=state.length, nearest=nearest, latest=latest, gap=gap, last_gap=state.gap,
     ))  # fmt: skip
-    fresh = seen.length > 0 and not same
+    ring = SKETCHES.added(state.ring, sketch) if request.length and not same else state.ring
+    recent = (raised.to_bytes(FACTS_BYTES, "little") + state.recent)[: RECENT * FACTS_BYTES]
+    distance = state.distance + (min(nearest, MAX_DISTANCE) if state.count else 0)
+    # in the order of the fields: keywords would take half a microsecond
     return AccountState(
-        state.count + 1, max(time, state.time), gap, seen.length, seen.dials,
-        SKETCHES.added(state.ring, full) if fresh else state.ring, texts, forms, heads, tails, sets, biases, settings,
-        (on.to_bytes(_FACTS, "little") + state.recent)[: RECENT * _FACTS], _added(state, on),
-        state.distance + (min(nearest, _MOST_DISTANT) if state.count else 0), state.score, state.cusum, state.alarm,
+        state.count + 1, max(time, state.time), gap, request.length, request.sampling, ring, texts, forms, heads,
+        tails, bias_tokens, biases, samplings, recent, _added(state, raised), distance, state.score, state.cusum,
+        state.alarm,
     )  # fmt: skip
 
 
-class _Ones(dict[int, int]):
-    """Facts -> one for each that holds, four bytes apart; an account repeats itself, and there are few kinds of
-    request."""
+def totals(state: AccountState) -> tuple[int, ...]:
+    """How often each fact of FACTS was raised."""
+    return _TOTALS.unpack(state.totals)
 
-    def __missing__(self, on: int) -> int:
-        if len(self) >= _REMEMBERED:
+
+def latest_facts(state: AccountState) -> int:
+    """The facts of the latest request."""
+    return int.from_bytes(state.recent[:FACTS_BYTES], "little")
+
+
+class _OneEach(dict[int, int]):
+    """Facts -> 1 for each of them, four bytes apart, to be added to totals; there are few kinds of request."""
+
+    def __missing__(self, raised: int) -> int:
+        if len(self) >= MAX_REMEMBERED:
             self.clear()
-        ones = self[on] = sum(1 << 32 * at for at in range(_TOLD) if on >> at & 1)
+        ones = sum(1 << 32 * index for index in range(len(FACTS)) if raised >> index & 1)
+        self[raised] = ones
         return ones
 
 
-_REMEMBERED = 8_192
-_ONES = _Ones()
+_one_each = _OneEach()
 
 
-def _added(state: AccountState, on: int) -> bytes:
-    if state.count >= _MOST_TOLD:
+def _added(state: AccountState, raised: int) -> bytes:
+    """The totals with these facts counted once more."""
+    if state.count >= MAX_COUNTED:
         return state.totals
-    return (int.from_bytes(state.totals, "little") + _ONES[on]).to_bytes(4 * _TOLD, "little")
-
-
-def tally(state: AccountState) -> tuple[int, ...]:
-    """How often each fact of NAMES held."""
-    return _TALLY.unpack(state.totals)
-
-
-def row(state: AccountState) -> npt.NDArray[np.int32]:
-    """What the scorer reads, COLUMNS integers: shares in thousandths, counts up to a bound."""
-    count = max(1, state.count)
-    bits = np.unpackbits(np.frombuffer(state.recent, np.uint8), bitorder="little")
-    # eight facts at a time are added, as bytes of one number: RECENT fits into each
-    recent = np.add.reduce(bits.view("<u8").reshape(-1, _FACTS)).view(np.uint8)
-    rest = [state.distance // count]
-    for table in (state.texts, state.heads, state.tails):
-        rest += _shares(table, count)
-    rest.append(min(state.count, _MOST_SEEN))
-    told = np.frombuffer(state.totals, "<u4").astype(np.int64)
-    found = np.empty(COLUMNS, dtype=np.int32)
-    found[:_TOLD] = told * 1000 // count
-    found[_TOLD : 2 * _TOLD] = recent[:_TOLD]
-    found[2 * _TOLD : -len(rest)] = np.minimum(told.take(_COUNTED), _MOST_COUNTED)
-    found[-len(rest) :] = rest
-    return found
-
-
-def _shares(table: tuple[int, ...], count: int) -> list[int]:
-    """The share of the commonest and of the three commonest values, and the count of the first."""
-    counts = sorted(table[1::2])
-    most = counts[-1] if counts else 0
-    return [1000 * most // count, 1000 * sum(counts[-3:]) // count, min(most, _MOST_COUNTED)]
+    return (int.from_bytes(state.totals, "little") + _one_each[raised]).to_bytes(_TOTALS.size, "little")

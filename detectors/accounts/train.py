@@ -11,77 +11,106 @@ import zlib
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from detectors.accounts.boost import Forest, Recipe, Trees, fit
-from detectors.accounts.facts import NAMES
+from detectors.accounts.columns import COUNTS, RECENTLY
+from detectors.accounts.facts import COUNTED, NAMES
 from detectors.accounts.judge import FIRST, JudgeModel
-from detectors.accounts.labelled import BENIGN, LEARNT_FROM, LabelledSession, readings, sessions
-from detectors.accounts.state import COUNTED
+from detectors.accounts.labelled import BENIGN, LEARNT_FROM, LabelledSession, Readings, readings, sessions
 
 FOLDS = 4
 RECIPE = Recipe()
 LEARNT_AT = frozenset((*range(LEARNT_FROM, 65, 5), 80, 100, 120, 150, 200))
 """Requests of an account after which the trees learn from it; longer sessions repeat themselves."""
-MOST = 200
+MAX_REQUESTS = 200
 """Requests of an account that are read."""
 LEAST_ATTACKS = 3
 """An attack that began with fewer requests than that does not show yet and teaches nothing."""
 FALSE_ALARMS = 0.003
 """Share of benign sessions whose highest unseen score may lie above the alarm."""
 DRIFT = 3
-"""The CUSUM rises by what a score is above one DRIFT-th of the alarm; its limit is what no benign session reached."""
+"""A score adds to the CUSUM as far as it is above one DRIFT-th of the alarm; no benign session reached the limit."""
 CUED = ("elicits", "makes", "verbatim", "endless", "layout")
 """Facts that hang on vocabulary, by the beginnings of their names."""
-MANNERS = ("tiny", "logprobs", "top_logprobs", "choices", "cold", "hot", "regular", "quick")
+MANNERS = (
+    "few_tokens", "logprobs", "top_logprobs", "choices", "temperature_zero", "temperature_high", "regular", "quick",
+)  # fmt: skip
 """Facts of parameters and pace that an honest account shows as well. Half of the rows that the trees learn from are
-without these and without vocabulary, so that a wording nobody thought of is found by its structure, and no account by
+without these and without vocabulary, so that an unforeseen wording is found by its structure, and no account by
 its manners alone."""
 BLIND_WEIGHT = 0.5
 CARD = Path(__file__).with_name("model.json")
-Matrix = tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_], npt.NDArray[np.float64]]
-Part = tuple[LabelledSession, tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]]
+Sample = tuple[LabelledSession, Readings]
+
+
+class Matrix(NamedTuple):
+    """The examples of the trees: rows [examples, columns], and for each example a label and a weight."""
+
+    rows: npt.NDArray[np.int32]
+    labels: npt.NDArray[np.bool_]
+    weights: npt.NDArray[np.float64]
+
+
+class Fold(NamedTuple):
+    """Sessions, and trees that never saw them."""
+
+    sessions: list[LabelledSession]
+    trees: Trees
 
 
 def veiled_columns() -> list[int]:
     """The columns of a row that hang on vocabulary or on manners."""
-    places = [at for at, name in enumerate(NAMES) if name.startswith(CUED) or name in MANNERS]
-    counted = [2 * len(NAMES) + at for at, place in enumerate(COUNTED) if place in places]
-    return [*places, *(len(NAMES) + at for at in places), *counted]
+    veiled = [index for index, name in enumerate(NAMES) if name.startswith(CUED) or name in MANNERS]
+    recently = [RECENTLY.start + index for index in veiled]
+    counts = [COUNTS.start + column for column, index in enumerate(COUNTED) if index in veiled]
+    return [*veiled, *recently, *counts]
 
 
 def fold(session: LabelledSession) -> int:
-    """A campaign is never parted."""
+    """The fold of a session; a campaign is never parted."""
     return zlib.crc32((session.campaign or session.account.session).encode()) % FOLDS
 
 
-def matrix(parts: Sequence[Part]) -> Matrix:
-    """Rows, labels and weights; every session weighs the same, rare kinds of attack more, large campaigns less."""
-    kinds = Counter(session.subtype for session, _ in parts)
-    rows, labels, weights = [], [], []
-    for session, (counts, found) in parts:
+def matrix(samples: Sequence[Sample]) -> Matrix:
+    """Rows, labels and weights of all examples, each once as it is and once blind."""
+    kinds = Counter(session.subtype for session, _ in samples)
+    rows: list[npt.NDArray[np.int32]] = []
+    labels: list[bool] = []
+    weights: list[float] = []
+    for session, reading in samples:
         attack = session.label != BENIGN
-        kept = np.isin(counts, list(LEARNT_AT))
+        kept = np.isin(reading.counts, list(LEARNT_AT))
         if attack:
-            kept &= session.attacks[counts - 1] >= LEAST_ATTACKS
-        if not kept.any():
+            kept &= session.attacks[reading.counts - 1] >= LEAST_ATTACKS
+        examples = int(kept.sum())
+        if not examples:
             continue
-        weight = 1.0 if not attack else 0.5 if session.campaign else min(4.0, 0.5 + (60 / kinds[session.subtype]))
-        rows.append(found[kept])
-        labels += [attack] * int(kept.sum())
-        weights += [weight / kept.sum()] * int(kept.sum())
+        rows.append(reading.rows[kept])
+        labels += [attack] * examples
+        weights += [_weight(session, kinds) / examples] * examples
     seen = np.concatenate(rows)
     blind = seen.copy()
     blind[:, veiled_columns()] = 0
     scale = np.array(weights) * len(weights) / sum(weights)
-    return np.concatenate((seen, blind)), np.array(labels * 2), np.concatenate((scale, scale * BLIND_WEIGHT))
+    return Matrix(np.concatenate((seen, blind)), np.array(labels * 2), np.concatenate((scale, scale * BLIND_WEIGHT)))
 
 
-def trained(parts: Sequence[Part], recipe: Recipe = RECIPE) -> Trees:
-    return fit(*matrix(parts), recipe)
+def _weight(session: LabelledSession, kinds: Counter[str]) -> float:
+    """Every session weighs the same, rare kinds of attack more, members of campaigns less."""
+    if session.label == BENIGN:
+        return 1.0
+    if session.campaign:
+        return 0.5
+    return min(4.0, 0.5 + 60 / kinds[session.subtype])
+
+
+def trained(samples: Sequence[Sample], recipe: Recipe = RECIPE) -> Trees:
+    return fit(*matrix(samples), recipe)
 
 
 def calibrated(trees: Trees, unseen: Sequence[npt.NDArray[np.int64]]) -> JudgeModel:
@@ -99,22 +128,25 @@ def _highest_sum(steps: npt.NDArray[np.int64]) -> int:
     return int((sums - np.minimum.accumulate(sums)).max())
 
 
-def held_out(parts: Sequence[Part]) -> tuple[list[tuple[list[LabelledSession], Trees]], JudgeModel]:
-    """Of every fold its sessions and the trees that never saw them; the model of all."""
-    folds, unseen = [], []
+def held_out(samples: Sequence[Sample]) -> tuple[list[Fold], JudgeModel]:
+    """The folds, and the model of all sessions."""
+    folds: list[Fold] = []
+    unseen: list[npt.NDArray[np.int64]] = []
     for number in range(FOLDS):
-        trees = trained([part for part in parts if fold(part[0]) != number])
+        trees = trained([sample for sample in samples if fold(sample[0]) != number])
+        mine = [sample for sample in samples if fold(sample[0]) == number]
+        folds.append(Fold([session for session, _ in mine], trees))
         forest = Forest(trees)
-        mine = [part for part in parts if fold(part[0]) == number]
-        folds.append(([session for session, _ in mine], trees))
-        benign = [reading for session, reading in mine if session.label == BENIGN]
-        unseen += [forest.scores(rows[counts >= FIRST]) for counts, rows in benign if (counts >= FIRST).any()]
-    return folds, calibrated(trained(parts), unseen)
+        for session, reading in mine:
+            judged = reading.counts >= FIRST
+            if session.label == BENIGN and judged.any():
+                unseen.append(forest.scores(reading.rows[judged]))
+    return folds, calibrated(trained(samples), unseen)
 
 
-def read_all(file: Path) -> list[Part]:
-    """The sessions of a file and what the trees read of them."""
-    return [(session, readings(session, MOST)) for session in sessions(file)]
+def read_all(file: Path) -> list[Sample]:
+    """The sessions of a file, each with the rows that the trees read."""
+    return [(session, readings(session, MAX_REQUESTS)) for session in sessions(file)]
 
 
 def main(arguments: Sequence[str]) -> int:

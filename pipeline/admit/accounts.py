@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from detectors.accounts.features import traced
-from detectors.accounts.standing import EMPTY_STATUS, AccountStatus, Judgement, forgotten, judged, pack, unpack
+from detectors.accounts.status import EMPTY_STATUS, AccountStatus, Judgement, forgotten, judged, pack, unpack
 from pipeline.admit.journal import UndoJournal
 from pipeline.events.records import Facts
 

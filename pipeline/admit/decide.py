@@ -14,7 +14,7 @@ from typing import NamedTuple
 import msgspec
 
 from detectors.accounts.response import DUTIES, QUIET_MS, STEPS, Step
-from detectors.accounts.standing import Judgement, step_at
+from detectors.accounts.status import Judgement, step_at
 from pipeline.admit import policy
 from pipeline.admit.ledger import Ledger, client_name
 from pipeline.admit.quota import Ceiling, Denial, ceiling, settle, weigh
@@ -268,7 +268,7 @@ def _meter(ledger: Ledger, caller: Caller, facts: Facts) -> Admitted | Denied:
 
 def _quiet_in(judgement: Judgement | None, now: int) -> int:
     """ms until an account that is silent from now on comes down by a step."""
-    return judgement.after.response.heard + QUIET_MS - now if judgement else 0
+    return judgement.after.response.last_signal_ms + QUIET_MS - now if judgement else 0
 
 
 def _first(ledger: Ledger, caller: Caller | None, facts: Facts, answer: Admitted | Denied) -> str:

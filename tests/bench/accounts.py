@@ -16,7 +16,7 @@ from typing import NamedTuple
 import msgspec
 
 from detectors.accounts.features import RequestParameters, sampling_features, text_features
-from detectors.accounts.standing import step_at
+from detectors.accounts.status import step_at
 from detectors.base import Part, Transcript
 from pipeline.admit.ledger import Ledger
 from pipeline.events.records import Facts

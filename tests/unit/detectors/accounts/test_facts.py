@@ -9,13 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detectors.accounts import facts
-from detectors.accounts import features as f
+from detectors.accounts import features
+from detectors.accounts.columns import COLUMNS, row
 from detectors.accounts.cues import BITS, CUES, LEXICON, WORDS, cut, words
 from detectors.accounts.facts import NAMES
 from detectors.accounts.features import RequestParameters, Trace, trace
+from detectors.accounts.history import NEAR_BITS
 from detectors.accounts.sketch import sketch
-from detectors.accounts.state import COLUMNS, AccountState, advance, counted, row, tally
+from detectors.accounts.state import AccountState, advance, counted, totals
 from detectors.base import Part
 
 HOSTILE = [
@@ -53,7 +54,7 @@ def run(texts: list[str], sampling: RequestParameters = PLAIN, gap: int = 7_000)
 
 
 def total(state: AccountState, name: str) -> int:
-    return tally(state)[NAMES.index(name)]
+    return totals(state)[NAMES.index(name)]
 
 
 @pytest.mark.parametrize("text", HOSTILE)
@@ -71,12 +72,11 @@ def test_any_parameters_give_integers_that_fit_a_record(text: str, sampling: Req
     assert all(type(value) is int and 0 <= value < 1 << 64 for value in found)
 
 
-def test_dials_read_back_and_what_lies_outside_is_bounded() -> None:
-    dials = seen("x", RequestParameters(0.7, 300, True, 5, (), 3)).dials
-    read = (f.temperature, f.max_tokens, f.logprobs, f.top_logprobs, f.choices)
-    assert [part(dials) for part in read] == [70, 300, 1, 5, 3]
-    wild = seen("x", RequestParameters(math.inf, 10**30, -5, 10**30, (), -1)).dials
-    assert [part(wild) for part in read] == [255, (1 << 20) - 1, 1, 31, 1]
+def test_parameters_read_back_and_those_out_of_range_are_bounded() -> None:
+    packed = seen("x", RequestParameters(0.7, 300, True, 5, (), 3)).sampling
+    assert [field.unpack(packed) for field in features.SAMPLING] == [70, 300, 1, 5, 3]
+    wild = seen("x", RequestParameters(math.inf, 10**30, -5, 10**30, (), -1)).sampling
+    assert [field.unpack(wild) for field in features.SAMPLING] == [255, (1 << 20) - 1, 1, 31, 1]
 
 
 def test_only_the_last_user_turn_counts_and_its_words_are_bounded() -> None:
@@ -91,7 +91,7 @@ def test_the_order_of_biases_is_nothing_and_their_strength_is_something() -> Non
     one, other = RequestParameters(logit_bias=((1, 5.0), (2, 5.0))), RequestParameters(logit_bias=((2, 5.0), (1, 5.0)))
     stronger = RequestParameters(logit_bias=((1, 6.0), (2, 5.0)))
     assert seen("x", one) == seen("x", other)
-    assert seen("x", one).biased == seen("x", stronger).biased
+    assert seen("x", one).bias_tokens == seen("x", stronger).bias_tokens
     assert seen("x", one).biases != seen("x", stronger).biases
 
 
@@ -111,32 +111,32 @@ def test_every_cue_is_reached_by_a_word_and_by_a_phrase() -> None:
     ]
     written = ["推理", "步骤", "完整", "最后", "回答", "字段", "生成", "指令", "重复", "永远", "原文"]
     for at, (word, phrase) in enumerate(zip(spoken, written, strict=True)):
-        assert LEXICON.cues(word) & 1 << at, CUES[at]
-        assert LEXICON.in_text(phrase) & 1 << at, CUES[at]
+        assert LEXICON.cues(word) & 1 << at, CUES[at].name
+        assert LEXICON.in_text(phrase) & 1 << at, CUES[at].name
 
 
 def test_a_sketch_is_the_majority_of_each_bit() -> None:
     found = words(cut("one two three four five six seven"))
-    lanes = [WORDS[word] for word in found]
+    hashes = [WORDS[word] for word in found]
     expected = 0
-    for lane in range(BITS):
-        votes = sum(value >> 8 * lane & 1 for value in lanes)
+    for bit in range(BITS):
+        votes = sum(value >> 8 * bit & 1 for value in hashes)
         expected += votes > len(found) // 2
-    assert sketch(lanes, len(found)).bit_count() == expected
-    assert sketch(lanes, len(found)) < 1 << BITS
+    assert sketch(hashes, len(found)).bit_count() == expected
+    assert sketch(hashes, len(found)) < 1 << BITS
 
 
 def test_near_texts_have_near_sketches() -> None:
     def apart(one: str, other: str) -> int:
         a, b = seen(one), seen(other)
-        return (a.high ^ b.high).bit_count() + (a.low ^ b.low).bit_count()
+        return (a.sketch_high ^ b.sketch_high).bit_count() + (a.sketch_low ^ b.sketch_low).bit_count()
 
     base = "How long before a bank transfer I send to my friend clears?"
-    assert apart(base, base.replace("friend", "window")) <= facts.NEAR_BITS
-    assert apart(base, "Write a short story about a dragon that learns to play chess") > facts.NEAR_BITS
+    assert apart(base, base.replace("friend", "window")) <= NEAR_BITS
+    assert apart(base, "Write a short story about a dragon that learns to play chess") > NEAR_BITS
     zh = "请问从北京到上海的高铁需要多长时间才能到达目的地？"
-    assert apart(zh, zh.replace("上海", "苹果")) <= facts.NEAR_BITS
-    assert apart(zh, "怎样用烤箱做一只外皮酥脆又多汁的烤鸡？") > facts.NEAR_BITS
+    assert apart(zh, zh.replace("上海", "苹果")) <= NEAR_BITS
+    assert apart(zh, "怎样用烤箱做一只外皮酥脆又多汁的烤鸡？") > NEAR_BITS
 
 
 def test_a_table_keeps_what_comes_back() -> None:

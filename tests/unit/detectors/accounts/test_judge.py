@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterable
 import msgspec
 import pytest
 
+from detectors.accounts.columns import COLUMNS, row
 from detectors.accounts.facts import NAMES
 from detectors.accounts.features import RequestParameters, trace
 from detectors.accounts.judge import CHECK, FIRST, MODEL, Judge, JudgeModel, shipped
 from detectors.accounts.rules import KINDS
-from detectors.accounts.state import COLUMNS, AccountState, row, tally
+from detectors.accounts.state import AccountState, totals
 from detectors.base import HIGH, Finding, Part
 
 JUDGE = shipped()
@@ -182,7 +183,7 @@ def test_the_model_asks_only_for_columns_there_are_and_alarms_above_even_odds() 
 def test_one_switch_alone_is_no_rule() -> None:
     """A constant parameter adds facts about parameters and none of the probes that rules count."""
     state, _ = run(log_probs_alone(number) for number in range(40))
-    probes = [tally(state)[NAMES.index(name)] for name in ("bias_probe", "logprob_probe", "dials_turned")]
+    probes = [totals(state)[NAMES.index(name)] for name in ("bias_probe", "logprob_probe", "sampling_changed")]
     assert probes == [0, 0, 0]
 
 
@@ -198,8 +199,8 @@ def test_a_judge_with_a_lower_alarm_finds_more() -> None:
 def test_a_long_honest_past_hides_no_attack() -> None:
     past, _ = run([(topic(number), PLAIN) for number in range(40)])
     of_each = 3_000_000_000 // past.count
-    totals = struct.pack(f"<{len(NAMES)}I", *(held * of_each for held in tally(past)))
-    state = msgspec.structs.replace(past, count=past.count * of_each, totals=totals, score=0, cusum=0, alarm=0)
+    raised = struct.pack(f"<{len(NAMES)}I", *(held * of_each for held in totals(past)))
+    state = msgspec.structs.replace(past, count=past.count * of_each, totals=raised, score=0, cusum=0, alarm=0)
     found: list[Finding] = []
     for number in range(1, 16):
         text, sampling = bias_walk(number)

@@ -10,11 +10,11 @@ import pytest
 
 from detectors.accounts import evaluate, train
 from detectors.accounts.boost import DEPTH, Forest, Recipe, fit
+from detectors.accounts.columns import COLUMNS
 from detectors.accounts.facts import NAMES
 from detectors.accounts.features import Trace
 from detectors.accounts.labelled import LabelledSession, readings, sessions
 from detectors.accounts.replay import Account, AccountVerdict
-from detectors.accounts.state import COLUMNS
 
 RECIPE = Recipe(trees=20, rate=0.3, columns=1.0)
 
@@ -57,14 +57,14 @@ def test_a_constant_column_is_no_obstacle() -> None:
 
 def session(name: str, label: str, subtype: str, campaign: str = "", at: int = 40) -> LabelledSession:
     account = Account(name, 0, [(second * 1000, TRACE) for second in range(at)])
-    return LabelledSession(account, label, subtype, campaign, 0.0, "", np.arange(1, at + 1))
+    return LabelledSession(account, label, subtype, campaign, "", np.arange(1, at + 1))
 
 
 def answer(name: str, at: int | None, campaign: str | None = None) -> AccountVerdict:
     return AccountVerdict(name, at is not None, at, None if at is None else at - 1.0, 0.5, None, campaign)
 
 
-TRACE = Trace(text=1, form=1, length=9)
+TRACE = Trace(text_hash=1, form_hash=1, length=9)
 
 
 def test_campaigns_fall_into_one_fold_and_accounts_into_all() -> None:
@@ -84,8 +84,8 @@ def test_half_of_what_is_learnt_from_is_without_vocabulary_and_manners() -> None
     assert not labels.any()
     assert weights[half:].sum() == pytest.approx(train.BLIND_WEIGHT * weights[:half].sum())
     named = {NAMES[column] for column in veiled if column < len(NAMES)}
-    assert {"elicits_end", "makes_start", "verbatim_open", "endless", "hot", "quick", "choices"} <= named
-    assert not named & {"near", "same", "tail_known", "salad", "returns", "same_hot", "bias_new"}
+    assert {"elicits_end", "makes_start", "verbatim_open", "endless", "temperature_high", "quick", "choices"} <= named
+    assert not named & {"near", "same", "tail_known", "word_salad", "returns", "same_resampled", "bias_new"}
 
 
 def test_bounds_leave_the_allowed_share_of_benign_sessions() -> None:

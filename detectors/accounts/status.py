@@ -1,0 +1,84 @@
+"""The status of an account: what its requests amount to, and the step at which it is answered.
+
+`judged` is the whole of it: a pure function of the status, the trace of one request and its time, so a reader of a
+partition's log, which holds the traces in order, comes to the same steps. The status travels as bytes, about 1 KB an
+account.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from detectors.accounts.features import Trace
+from detectors.accounts.judge import finding, reads, shipped
+from detectors.accounts.response import AccountResponse, Step, is_above, respond, settle
+from detectors.accounts.signatures import signatures
+from detectors.accounts.state import AccountState
+from detectors.base import Finding
+
+MAX_REQUESTS = 200
+"""Requests that are looked at together: the alarm is calibrated on so many, and an account lives longer. A step up
+or down uses up what led to it as well, so that an account which was wronged once does not climb on."""
+REPORTED = 0
+"""Score (thousandths of log-odds) from which on an account is compared with others."""
+
+
+class AccountStatus(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """The status of one account. Stored by position."""
+
+    traffic: AccountState = AccountState()
+    response: AccountResponse = AccountResponse()
+
+
+class Judgement(NamedTuple):
+    """The effect of one request on its account."""
+
+    after: AccountStatus
+    findings: tuple[Finding, ...]
+    """One where the account went up a step."""
+    score: int
+    """Thousandths of log-odds, at the last reading."""
+    signatures: tuple[int, ...]
+    """Hashes to compare the account by; empty unless it was read just now and looks at least a little suspicious."""
+
+
+JUDGE = shipped()
+EMPTY_STATE = AccountState()
+EMPTY_STATUS = AccountStatus()
+"""The status of an account without requests."""
+pack = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(AccountStatus).decode
+
+
+def unpack(packed: bytes) -> AccountStatus:
+    """The status that `pack` made bytes of."""
+    return _decode(packed)
+
+
+def step_at(status: AccountStatus, time: int) -> Step:
+    """The step at which the account is answered at `time` (ms), before its next request is read."""
+    return settle(status.response, time).step
+
+
+def judged(before: AccountStatus, request: Trace, time: int) -> Judgement:
+    """The account after one request at `time` (ms). Pure."""
+    response = settle(before.response, time)
+    came_down = response.step != before.response.step
+    past = EMPTY_STATE if came_down or before.traffic.count >= MAX_REQUESTS else before.traffic
+    traffic, _ = JUDGE.update(past, request, time)
+    signal = JUDGE.signal(past, traffic)
+    after = respond(response, signal, time) if signal else response
+    escalated = is_above(after.step, response.step)
+    shared = signatures(traffic, request) if reads(traffic) and traffic.score >= REPORTED else ()
+    findings = (finding(traffic.alarm),) if escalated else ()
+    return Judgement(AccountStatus(EMPTY_STATE if escalated else traffic, after), findings, traffic.score, shared)
+
+
+def forgotten(accounts: Mapping[str, bytes], most: int) -> Sequence[str]:
+    """Names of the accounts beyond the `most` with the latest requests; of equally old ones the first by name goes."""
+    if len(accounts) <= most:
+        return ()
+    return sorted(accounts, key=lambda name: (unpack(accounts[name]).traffic.time, name))[: len(accounts) - most]

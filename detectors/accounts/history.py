@@ -30,7 +30,7 @@ LONG_WORDS, BRIEF_WORDS = 48, 14
 """Above the first a text is long, up to the second it is brief; twice as many characters without spaces."""
 
 
-class History(msgspec.Struct, frozen=True, gc=False):
+class AccountHistory(msgspec.Struct, frozen=True, gc=False):
     """What an account's past says of one request. Counts are of earlier requests, distances are in bits."""
 
     first: bool
@@ -63,7 +63,7 @@ class History(msgspec.Struct, frozen=True, gc=False):
     """Milliseconds between the two requests before this one."""
 
 
-def facts_of(request: Trace, history: History) -> int:
+def facts_of(request: Trace, history: AccountHistory) -> int:
     """The facts of one request, as bits."""
     raised = _compared(request, history)
     raised |= _asked(request, history, grows=raised & facts.GROWS > 0)
@@ -71,7 +71,7 @@ def facts_of(request: Trace, history: History) -> int:
     return raised | _paced(history)
 
 
-def _compared(request: Trace, history: History) -> int:
+def _compared(request: Trace, history: AccountHistory) -> int:
     """The text beside the texts before it."""
     head_known, tail_known = history.head >= KNOWN, history.tail >= KNOWN
     raised = 0
@@ -97,7 +97,7 @@ def _compared(request: Trace, history: History) -> int:
     return raised | _distant(history, head_known, tail_known)
 
 
-def _grows(request: Trace, history: History) -> bool:
+def _grows(request: Trace, history: AccountHistory) -> bool:
     """Whether the text is the latest one with words added. Of many texts with one opening some earlier one is always
     near, so the distance to the latest counts alone."""
     return (
@@ -108,7 +108,7 @@ def _grows(request: Trace, history: History) -> bool:
     )
 
 
-def _distant(history: History, head_known: bool, tail_known: bool) -> int:
+def _distant(history: AccountHistory, head_known: bool, tail_known: bool) -> int:
     """How far a new text is from those before it."""
     if history.nearest > FAR_BITS:
         return facts.FAR | facts.FAR_KNOWN if head_known or tail_known else facts.FAR
@@ -126,7 +126,7 @@ def _distant(history: History, head_known: bool, tail_known: bool) -> int:
     return raised
 
 
-def _asked(request: Trace, history: History, grows: bool) -> int:
+def _asked(request: Trace, history: AccountHistory, grows: bool) -> int:
     """What the text asks for, by the cues at its ends, and its shape."""
     raised = by_wording[request.wording]
     head_known, tail_known = history.head >= KNOWN, history.tail >= KNOWN
@@ -147,7 +147,7 @@ def _asked(request: Trace, history: History, grows: bool) -> int:
     return raised
 
 
-def _salad(request: Trace, history: History) -> int:
+def _salad(request: Trace, history: AccountHistory) -> int:
     """A text with hardly any function words."""
     if not request.length:
         return 0
@@ -175,7 +175,7 @@ def _opened(request: Trace, raised: int) -> int:
     return more
 
 
-def _sampled(request: Trace, history: History) -> int:
+def _sampled(request: Trace, history: AccountHistory) -> int:
     """What the parameters do."""
     raised = by_sampling[request.sampling]
     if history.same and features.TEMPERATURE.unpack(request.sampling):
@@ -194,7 +194,7 @@ def _sampled(request: Trace, history: History) -> int:
     return raised
 
 
-def _biased(request: Trace, history: History, few_tokens: bool) -> int:
+def _biased(request: Trace, history: AccountHistory, few_tokens: bool) -> int:
     """What a request with a logit bias may be after."""
     raised = facts.BIASED
     if not history.bias_tokens:
@@ -206,7 +206,7 @@ def _biased(request: Trace, history: History, few_tokens: bool) -> int:
     return raised
 
 
-def _paced(history: History) -> int:
+def _paced(history: AccountHistory) -> int:
     """The time since the requests before it."""
     if history.first:
         return 0

@@ -44,7 +44,7 @@ class LabelledSession(NamedTuple):
     """Attack requests among the first k + 1, at each index k."""
 
 
-class Readings(NamedTuple):
+class AccountReadings(NamedTuple):
     """The rows that the trees read of one account, and after how many requests each."""
 
     counts: npt.NDArray[np.int64]
@@ -71,7 +71,7 @@ def sessions(file: Path) -> list[LabelledSession]:
     return found
 
 
-def readings(session: LabelledSession, most: int) -> Readings:
+def readings(session: LabelledSession, most: int) -> AccountReadings:
     """The readings of the account's first requests, `most` of them."""
     state = AccountState()
     counts, rows = [], []
@@ -80,4 +80,4 @@ def readings(session: LabelledSession, most: int) -> Readings:
         if state.count % CHECK == 0 and state.count >= LEARNT_FROM:
             counts.append(state.count)
             rows.append(row(state))
-    return Readings(np.array(counts, dtype=np.int64), np.array(rows, dtype=np.int32).reshape(-1, COLUMNS))
+    return AccountReadings(np.array(counts, dtype=np.int64), np.array(rows, dtype=np.int32).reshape(-1, COLUMNS))

@@ -13,7 +13,7 @@ import msgspec
 
 from detectors.accounts.facts import FACTS
 from detectors.accounts.features import Trace
-from detectors.accounts.history import History, facts_of
+from detectors.accounts.history import AccountHistory, facts_of
 from detectors.accounts.sketch import Ring
 
 RING = 20
@@ -112,7 +112,7 @@ def advance(state: AccountState, request: Trace, time: int) -> AccountState:
     # a text that came back is at no distance, whether or not its sketch is still kept
     nearest, latest = (0, 0) if same else SKETCHES.nearest(state.ring, sketch)
     gap = max(0, time - state.time) if state.count else 0
-    raised = facts_of(request, History(
+    raised = facts_of(request, AccountHistory(
         first=not state.count, same=same, same_as_last=same > 0 and state.texts[0] == request.text_hash, form=form,
         head=head, head_as_last=head > 0 and state.heads[0] == request.head_hash, tail=tail,
         bias_tokens=tokens_before, biases=biases_before, sampling=sampling_before, last_sampling=state.sampling,

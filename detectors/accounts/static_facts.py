@@ -41,7 +41,7 @@ def elicits(at_one_end: int) -> int:
     return 2 if hints >= 3 else int(hints == 2)
 
 
-_BY_WORDING = (
+_BY_SHAPE = (
     (features.SHORT.mask, facts.SHORT),
     (features.UNFINISHED.mask, facts.UNFINISHED),
     (features.QUESTION.mask, facts.QUESTION),
@@ -51,40 +51,47 @@ _BY_WORDING = (
 
 
 def _raised_by_wording(wording: int) -> int:
-    """What cues and shape of a text say by themselves. A text without words is WORD_SALAD here."""
-    raised = 0
-    for mask, fact in _BY_WORDING:
+    """The facts of the shape and of the cues at both ends. A text without words is WORD_SALAD here."""
+    raised = _raised_by_opening(HEAD_CUES.unpack(wording)) | _raised_by_closing(TAIL_CUES.unpack(wording))
+    for mask, fact in _BY_SHAPE:
         if wording & mask:
             raised |= fact
     if FUNCTION_WORDS.unpack(wording) <= SALAD_FUNCTION_WORDS and not raised & facts.SHORT:
         raised |= facts.WORD_SALAD
-    opening, closing = HEAD_CUES.unpack(wording), TAIL_CUES.unpack(wording)
+    return raised
+
+
+def _raised_by_opening(opening: int) -> int:
+    """The facts of the cues among the first words."""
+    raised = 0
+    if elicits(opening) == 2:
+        raised |= facts.ELICITS_START
+    if opening & cues.MAKE and opening & cues.TASKS:
+        raised |= facts.MAKES_START
+    if opening & cues.VERBATIM:
+        raised |= facts.VERBATIM_START
+    if opening & cues.REPEAT and opening & cues.ENDLESS:
+        raised |= facts.ENDLESS
+    return raised
+
+
+def _raised_by_closing(closing: int) -> int:
+    """The facts of the cues among the last words."""
+    raised = 0
     sure = elicits(closing)
     if sure:
         raised |= facts.ELICITS_END_WEAKLY
     if sure == 2:
         raised |= facts.ELICITS_END
-    if elicits(opening) == 2:
-        raised |= facts.ELICITS_START
-    if _both(opening, cues.MAKE, cues.TASKS):
-        raised |= facts.MAKES_START
-    if _both(closing, cues.MAKE, cues.TASKS):
+    if closing & cues.MAKE and closing & cues.TASKS:
         raised |= facts.MAKES_END
-    if opening & cues.VERBATIM:
-        raised |= facts.VERBATIM_START
-    if _both(opening, cues.REPEAT, cues.ENDLESS):
-        raised |= facts.ENDLESS
     if closing & cues.LAYOUT:
         raised |= facts.LAYOUT_END
     return raised
 
 
-def _both(found: int, one: int, other: int) -> bool:
-    return found & one > 0 and found & other > 0
-
-
 def _raised_by_sampling(sampling: int) -> int:
-    """What the parameters say by themselves."""
+    """The facts of the parameters."""
     raised = 0
     if 0 < features.MAX_TOKENS.unpack(sampling) <= FEW_TOKENS:
         raised |= facts.FEW_TOKENS

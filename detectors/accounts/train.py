@@ -21,7 +21,7 @@ from detectors.accounts.boost import Forest, Recipe, Trees, fit
 from detectors.accounts.columns import COUNTS, RECENTLY
 from detectors.accounts.facts import COUNTED, NAMES
 from detectors.accounts.judge import FIRST, JudgeModel
-from detectors.accounts.labelled import BENIGN, LEARNT_FROM, LabelledSession, Readings, readings, sessions
+from detectors.accounts.labelled import BENIGN, LEARNT_FROM, AccountReadings, LabelledSession, readings, sessions
 
 FOLDS = 4
 RECIPE = Recipe()
@@ -45,7 +45,7 @@ without these and without vocabulary, so that an unforeseen wording is found by 
 its manners alone."""
 BLIND_WEIGHT = 0.5
 CARD = Path(__file__).with_name("model.json")
-Sample = tuple[LabelledSession, Readings]
+Sample = tuple[LabelledSession, AccountReadings]
 
 
 class Matrix(NamedTuple):
@@ -56,7 +56,7 @@ class Matrix(NamedTuple):
     weights: npt.NDArray[np.float64]
 
 
-class Fold(NamedTuple):
+class TrainedFold(NamedTuple):
     """Sessions, and trees that never saw them."""
 
     sessions: list[LabelledSession]
@@ -128,14 +128,14 @@ def _highest_sum(steps: npt.NDArray[np.int64]) -> int:
     return int((sums - np.minimum.accumulate(sums)).max())
 
 
-def held_out(samples: Sequence[Sample]) -> tuple[list[Fold], JudgeModel]:
+def held_out(samples: Sequence[Sample]) -> tuple[list[TrainedFold], JudgeModel]:
     """The folds, and the model of all sessions."""
-    folds: list[Fold] = []
+    folds: list[TrainedFold] = []
     unseen: list[npt.NDArray[np.int64]] = []
     for number in range(FOLDS):
         trees = trained([sample for sample in samples if fold(sample[0]) != number])
         mine = [sample for sample in samples if fold(sample[0]) == number]
-        folds.append(Fold([session for session, _ in mine], trees))
+        folds.append(TrainedFold([session for session, _ in mine], trees))
         forest = Forest(trees)
         for session, reading in mine:
             judged = reading.counts >= FIRST

@@ -144,8 +144,8 @@ class PromptDetector:
             odds = blend(margins, self.model.worst[HEADS[head]]) + extra
             near = np.flatnonzero((roles == head) & ((odds >= self._floors[head]) | everything))
             # most texts are far from any threshold, and then their language does not matter
-            tongues = languages(grams.joined, grams.codes, near.tolist())
-            for index, language in zip(near.tolist(), tongues.tolist(), strict=True):
+            found_languages = languages(grams.joined, grams.codes, near.tolist()).tolist()
+            for index, language in zip(near.tolist(), found_languages, strict=True):
                 above = float(odds[index] - self._flags[head][language])
                 begin, end = int(grams.joined.starts[index]), int(grams.joined.ends[index])
                 step = self._steps[head][language][0]

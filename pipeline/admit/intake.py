@@ -187,11 +187,11 @@ def _intake(draft: _Draft, screened: Screened) -> Intake:
 
 
 def _trace(body: wire.InferenceBody, screened: Screened) -> tuple[int, ...]:
-    """What the account is judged by, empty where nobody read the text."""
+    """Trace by which the account is judged, empty where the text was not read."""
     if not screened.features:
         return ()
-    dials = RequestParameters(body.temperature, body.max_tokens, body.logprobs, body.top_logprobs, body.logit_bias)
-    return *screened.features, *sampling_features(dials)
+    parameters = RequestParameters(body.temperature, body.max_tokens, body.logprobs, body.top_logprobs, body.logit_bias)
+    return *screened.features, *sampling_features(parameters)
 
 
 def keeps(plan: Plan, found: Sequence[Finding]) -> bool:

@@ -159,17 +159,17 @@ def readings(rows: Sequence[LabelledText], whole: Wide, worst: Wide) -> Readings
     """The margins with what rules and language say of the same rows."""
     detector = PhraseDetector()
     sure, more, hidden = np.zeros(len(rows)), np.zeros(len(rows)), np.zeros(len(rows))
-    tongue = np.zeros(len(rows), dtype=np.intp)
+    language = np.zeros(len(rows), dtype=np.intp)
     for at in range(0, len(rows), _BATCH):
         part = rows[at : at + _BATCH]
         texts = [row.text[:MAX_CHARS] for row in part]
         joined = join([clean(text).text for text in texts])
-        tongue[at : at + _BATCH] = languages(joined, codes_of(joined.text))
+        language[at : at + _BATCH] = languages(joined, codes_of(joined.text))
         role = part[0].role if part[0].role in ("user", "document") else "user"
         found = detector.screen([(Part("document" if role == "document" else "user", text),) for text in texts])
         for index, findings in enumerate(found, at):
             sure[index], more[index], hidden[index] = evidence_of(findings)
-    return Readings(whole, worst, sure, more, hidden, tongue)
+    return Readings(whole, worst, sure, more, hidden, language)
 
 
 def evidence_of(findings: Sequence[Finding]) -> tuple[float, float, float]:

@@ -56,7 +56,7 @@ _SENTENCE = re.compile(r"(?:^|(?<=[.!?。！？\n]))\s?([A-Z][a-z0-9' ,;-]{30,90
 _PIECE = re.compile(r"[^.!?\n]*[.!?\n]+|[^.!?\n]+$")
 _MIN_PASSAGE = 120
 _ASKABLE = frozenset(("intent", "dialogue_turn", "tool_instruction", "chat", "general", "code_instruction"))
-_SPOKEN = {"en": "math", "zh": "dialogue_turn"}
+_TELLING_SUBSET = {"en": "math", "zh": "dialogue_turn"}
 _FLAT = frozenset("{}<>\"'?？\\")
 """Signs that a sentence between other people's words must not hold."""
 SCRAMBLED, WRAPPED = 0.08, 0.03
@@ -193,11 +193,11 @@ def order_verbs(texts: Iterable[str]) -> frozenset[str]:
 
 def sayings(rows: Iterable[LabelledText]) -> dict[str, list[str]]:
     """By language, sentences that tell something, out of benign user rows: what an order is planted between."""
-    found: dict[str, dict[str, None]] = {language: {} for language in _SPOKEN}
+    found: dict[str, dict[str, None]] = {language: {} for language in _TELLING_SUBSET}
     for row in rows:
-        if row.label == "benign" and row.subset == _SPOKEN.get(row.lang):
-            spoken = (text.lower() for text in _SENTENCE.findall(row.text) if _FLAT.isdisjoint(text))
-            found[row.lang].update(dict.fromkeys(spoken))
+        if row.label == "benign" and row.subset == _TELLING_SUBSET.get(row.lang):
+            sentences = (text.lower() for text in _SENTENCE.findall(row.text) if _FLAT.isdisjoint(text))
+            found[row.lang].update(dict.fromkeys(sentences))
     return {language: list(texts) for language, texts in found.items()}
 
 

@@ -96,7 +96,7 @@ def test_the_order_of_biases_is_nothing_and_their_strength_is_something() -> Non
 
 
 def test_every_cue_is_reached_by_a_word_and_by_a_phrase() -> None:
-    spoken = [
+    by_word = [
         "explain",
         "step",
         "complete",
@@ -109,8 +109,8 @@ def test_every_cue_is_reached_by_a_word_and_by_a_phrase() -> None:
         "forever",
         "verbatim",
     ]
-    written = ["推理", "步骤", "完整", "最后", "回答", "字段", "生成", "指令", "重复", "永远", "原文"]
-    for at, (word, phrase) in enumerate(zip(spoken, written, strict=True)):
+    by_phrase = ["推理", "步骤", "完整", "最后", "回答", "字段", "生成", "指令", "重复", "永远", "原文"]
+    for at, (word, phrase) in enumerate(zip(by_word, by_phrase, strict=True)):
         assert LEXICON.cues(word) & 1 << at, CUES[at].name
         assert LEXICON.in_text(phrase) & 1 << at, CUES[at].name
 

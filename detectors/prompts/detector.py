@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from math import exp, inf
+from math import exp
 from typing import Literal, NamedTuple
 
 import numpy as np
+from msgspec.structs import replace
 
-from detectors.base import HIGH, LOW, MEDIUM, Finding, Transcript
+from detectors.base import CRITICAL, HIGH, LOW, MEDIUM, Finding, Transcript
 from detectors.prompts.grams import Hashed, hashed, join
 from detectors.prompts.language import LANGUAGES, languages
-from detectors.prompts.phrases import ROLES, Best, PhraseDetector, order, smuggled
+from detectors.prompts.phrases import ROLES, SALAD, Best, PhraseDetector, order, smuggled
 from detectors.prompts.scorer import HEADS, Floats, Margins, Scorer, ScorerModel, load
 from detectors.prompts.views import Passage, PassageReading, batches, collapsed, readings, repetitive
 
@@ -85,13 +86,15 @@ class PromptDetector:
         found: list[list[Finding]] = [[] for _ in texts]
         for batch in batches(texts, ROLES, AT_ONCE):
             best, worst = self._read(batch)
+            most: dict[int, int] = {}
             for passage in batch:
                 found[passage.row] += smuggled(passage)
-            for (at, _), finding in best.items():
-                found[batch[at].row].append(finding)
             for at, reading in worst.items():
-                if (zone := self._zone(batch[at], reading)) != "pass":
-                    found[batch[at].row].append(_finding(batch[at], reading, zone))
+                most[at] = severity_of(zone := self._zone(batch[at], reading), reading.odds)
+                if zone != "pass":
+                    found[batch[at].row].append(_finding(batch[at], reading, most[at]))
+            for (at, _), finding in best.items():
+                found[batch[at].row].append(judged(finding, most.get(at, LOW)))
         return [tuple(sorted(row, key=order)) if row else () for row in found]
 
     def assess(self, texts: Sequence[Transcript]) -> list[list[Verdict]]:
@@ -104,8 +107,10 @@ class PromptDetector:
                 rules[at].append(finding)
             for at, reading in sorted(worst.items()):
                 passage = batch[at]
-                findings = tuple(sorted([*rules[at], *smuggled(passage)], key=order))
                 zone, (start, end) = self._zone(passage, reading), _place(reading)
+                most = severity_of(zone, reading.odds)
+                told = [judged(finding, most) for finding in rules[at]]
+                findings = tuple(sorted([*told, *smuggled(passage)], key=order))
                 language, view = LANGUAGES[reading.language], reading.seen.name
                 verdict = Verdict(passage, reading.odds, zone, language, view, start, end, findings)
                 out[passage.row].append(verdict)
@@ -142,25 +147,24 @@ class PromptDetector:
         for head in sorted(set(roles.tolist()) - {-1}):
             margins = self.scorer.margins(grams, head)
             odds = blend(margins, self.model.worst[HEADS[head]]) + extra
-            near = np.flatnonzero((roles == head) & ((odds >= self._floors[head]) | everything))
+            mine = np.flatnonzero(roles == head)
+            flooded = repetitive(grams, mine.tolist())
+            for index in flooded:
+                odds[index] = self._collapsed(seen[index].text, head, float(odds[index]), float(extra[index]))
+            near = mine[(odds[mine] >= self._floors[head]) | everything]
             # most texts are far from any threshold, and then their language does not matter
             found_languages = languages(grams.joined, grams.codes, near.tolist()).tolist()
             for index, language in zip(near.tolist(), found_languages, strict=True):
                 above = float(odds[index] - self._flags[head][language])
-                begin, end = int(grams.joined.starts[index]), int(grams.joined.ends[index])
-                step = self._steps[head][language][0]
-                if above >= step and repetitive(grams.chars[-1, begin:end], grams.codes[begin:end]):
-                    above = min(above, self._collapsed(seen[index].text, head, float(extra[index]), language))
                 span = int(margins.starts[index]), int(margins.ends[index])
                 _keep(_Worst(above, language, seen[index], *span), worst)
 
-    def _collapsed(self, text: str, head: int, extra: float, language: int) -> float:
-        """Odds over the flag threshold once repetition is taken out: neither dashes nor numbers add up to an attack."""
+    def _collapsed(self, text: str, head: int, odds: float, extra: float) -> float:
+        """Odds of a text that repeats itself: what repetition hides counts in full, and repetition does not add up."""
         short = collapsed(text)
-        if 2 * len(short) > len(text):
-            return inf
         margins = self.scorer.margins(hashed(join([short])), head)
-        return float(blend(margins, self.model.worst[HEADS[head]])[0]) + extra - self._flags[head][language]
+        once = float(blend(margins, self.model.worst[HEADS[head]])[0]) + extra
+        return once if 2 * len(short) <= len(text) else max(odds, once)
 
     def _evidence(self, seen: Sequence[PassageReading], found: Best, batch: Sequence[Passage]) -> Floats:
         """Log-odds that the rules add to each reading; what was found in a passage counts for all of its readings."""
@@ -182,9 +186,25 @@ class PromptDetector:
 
 def evidence(model: ScorerModel, uses: Sequence[Finding]) -> float:
     """Log-odds that these uses of rules add: the surest in full, up to three more, and a disguise around one."""
-    sure = max(finding.confidence for finding in uses) / 100
-    hidden = any(finding.view in ("loose", "decoded") for finding in uses)
-    return model.use * sure + model.more * min(3, len(uses) - 1) + model.hidden * hidden
+    said = [finding for finding in uses if finding.rule != SALAD]
+    row = model.salad if len(said) < len(uses) else 0.0
+    if not said:
+        return row
+    sure = max(finding.confidence for finding in said) / 100
+    hidden = any(finding.view in ("loose", "decoded") for finding in said)
+    return model.use * sure + model.more * min(3, len(said) - 1) + model.hidden * hidden + row
+
+
+def severity_of(zone: Zone, odds: float) -> int:
+    """HIGH in the block zone, MEDIUM from the flag threshold on, LOW for what is merely uncertain or passes."""
+    return HIGH if zone == "block" else MEDIUM if odds >= 0 else LOW
+
+
+def judged(finding: Finding, most: int) -> Finding:
+    """A rule's finding as grave as the part is judged with the rule's evidence in it; what is certain stays so."""
+    if finding.severity == CRITICAL or finding.severity <= most:
+        return finding
+    return replace(finding, severity=most)
 
 
 def blend(margins: Margins, share: float) -> Floats:
@@ -202,8 +222,6 @@ def _place(reading: _Worst) -> tuple[int, int]:
     return reading.seen.place(reading.start, reading.end)
 
 
-def _finding(passage: Passage, reading: _Worst, zone: Zone) -> Finding:
-    """HIGH in the block zone, MEDIUM from the flag threshold on, LOW for what is merely uncertain."""
-    severity = HIGH if zone == "block" else MEDIUM if reading.odds >= 0 else LOW
+def _finding(passage: Passage, reading: _Worst, severity: int) -> Finding:
     percent = round(100 / (1 + exp(-max(-_CEILING, min(_CEILING, reading.odds)))))
     return Finding(SCORE, severity, percent, *_place(reading), reading.seen.name, passage.turn)

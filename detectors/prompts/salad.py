@@ -1,8 +1,8 @@
 """Rows of tokens that no person writes, as a gradient search appends to a request (GCG: Zou et al. 2023).
 
-A model of characters takes them for code or formulas. What tells them apart: within a few words' length they hold many
-different signs, each about once, and brackets that do not match; code and formulas repeat few signs and close what they
-open.
+A model of characters takes them for code or formulas. Within a few words' length they hold many different signs, each
+about once, and brackets that do not match. So does a dense line of code, so a row counts only where it ends a request
+of plain words on one line, and then it is one more sign beside what the scorer makes of that request.
 """
 
 from __future__ import annotations
@@ -22,21 +22,36 @@ _RARE = r"!#$%&*+/<=>@\[\\\]^_`{|}~;"
 _DENSE = re.compile(rf"[{_RARE}](?:[^\n{_RARE}]{{0,14}}[{_RARE}]){{3}}")
 _SIGNS = frozenset(string.punctuation)
 _PAIRS = ("()", "[]", "{}")
+_ASKED = 24
+"""Letters of plain words that stand before the row."""
+_TAIL, _BEFORE = 240, 400
+"""The row begins at most so many characters before the end of the text, and so many before it are looked at."""
+_PLAIN_SIGNS = 0.05
+"""Share of signs other than of writing in what stands before the row, at most."""
+_WRITING = frozenset(".,!?'\"-;:")
 _KIND, _OPEN, _BOUND = 2, 4, 10
 """Points for each kind of sign and each bracket without its like; every sign costs one. Chosen on training rows: of
 the benign ones of the data pack 1 in 2,500 reaches the bound."""
 
 
 def salad(text: str) -> tuple[int, int] | None:
-    """Where the first row of tokens lies, `None` where there is none. Linear in the text, whatever it holds."""
-    for number, match in enumerate(_DENSE.finditer(text)):
+    """Where the row of tokens lies that a request ends with, `None` where there is none. Linear, whatever it holds."""
+    for number, match in enumerate(_DENSE.finditer(text, max(0, len(text) - _TAIL))):
         if number == MAX_WINDOWS:
             break
         start = match.start()
         end = start + len(text[start : start + WINDOW].split("\n", 1)[0])
-        if end - start >= LEAST and points(text, start, end) >= _BOUND:
+        if end - start >= LEAST and points(text, start, end) >= _BOUND and _asks(text, start):
             return start, end
     return None
+
+
+def _asks(text: str, end: int) -> bool:
+    """Whether what its line holds before `end` are words of a request, as people write them."""
+    start = max(0, end - _BEFORE, text.rfind("\n", 0, end) + 1)
+    before = text[start:end]
+    signs = sum(char in _SIGNS and char not in _WRITING for char in before)
+    return sum(map(str.isalpha, before)) >= _ASKED and signs <= _PLAIN_SIGNS * len(before)
 
 
 def points(text: str, start: int, end: int) -> int:

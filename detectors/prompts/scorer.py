@@ -154,6 +154,8 @@ class Zone(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     uncertain: float
     flag: float
     block: float
+    give: float = 0.0
+    """Half of the 95 % interval of `flag`, by leaving out each source of benign rows in turn."""
 
 
 class ScorerModel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -169,6 +171,8 @@ class ScorerModel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Log-odds for each further rule in use, three at most."""
     hidden: float
     """Log-odds for a use that only an undone disguise shows."""
+    salad: float
+    """Log-odds for a row of tokens behind a request."""
     zones: dict[str, dict[str, Zone]]
 
 

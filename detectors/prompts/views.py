@@ -10,10 +10,10 @@ from typing import NamedTuple
 import numpy as np
 
 from detectors.base import Role, Transcript
-from detectors.prompts.grams import Bytes, Codes, Hashed, Joined, hashed, join
+from detectors.prompts.grams import Hashed, Joined, hashed, join
 from detectors.prompts.suspicion import encoded_at, spelled_at
 from detectors.text.decode import tagged, undone
-from detectors.text.loose import loose
+from detectors.text.loose import loose, unspelled
 from detectors.text.normalize import TextView, clean_all
 
 MAX_UNIT = 16
@@ -57,19 +57,24 @@ def collapsed(text: str) -> str:
     return _REPEATED.sub(r"\1\1\1", _NUMBERS.sub("0", text))
 
 
-def repetitive(fours: Codes, codes: Codes | Bytes) -> bool:
-    """Whether `collapsed` could halve the text with these grams of four characters (`char_grams`) and these code
-    points; False is sure.
+def repetitive(grams: Hashed, rows: Sequence[int]) -> list[int]:
+    """Those of these texts of which `collapsed` might take out an eighth; that it halves no other is sure.
 
-    Of a unit that stands there k times in a row, all but k + 3 characters begin a gram that also began one unit before;
-    only runs of a single character lose more than that, one each. Of a list of numbers a fifth at least are digits.
+    Of a unit that stands there k times in a row, all but k + 3 characters begin a gram of four characters that also
+    began one unit before. Of a list of numbers a fifth at least are digits.
     """
-    if 12 * int(np.count_nonzero((codes >= 0x30) & (codes <= 0x39))) > len(codes):
-        return True
+    fours, codes = grams.chars[-1], grams.codes
+    starts, ends = grams.joined.starts, grams.joined.ends
+    digits = (codes >= 0x30) & (codes <= 0x39)
     same = np.zeros(len(fours), dtype=np.bool_)
     for unit in range(1, MAX_UNIT + 1):
         same[unit:] |= fours[unit:] == fours[:-unit]
-    return 8 * int(np.count_nonzero(same)) > len(fours)
+    same &= fours > 0
+    bounds = np.stack([starts, ends], axis=1).ravel()
+    again, number = (np.add.reduceat(np.append(flags, False), bounds, dtype=np.intp)[0::2] for flags in (same, digits))
+    lengths = ends - starts
+    chosen = (8 * again > lengths) | (12 * number > lengths)
+    return [row for row in rows if chosen[row] and lengths[row]]
 
 
 def batches(texts: Sequence[Transcript], roles: frozenset[str], limit: int) -> Iterator[list[Passage]]:
@@ -101,8 +106,8 @@ class Further(NamedTuple):
     """What a closer look at a batch gave."""
 
     instead: dict[int, PassageReading]
-    """By passage, the reading that stands for its first one: without its encoded runs, escapes and spelled-out words
-    read. A wrapper says nothing of what it holds."""
+    """By passage, the reading that stands for its first one: without its encoded runs and with its escapes read. A
+    wrapper says nothing of what it holds."""
     more: list[PassageReading]
 
 
@@ -135,10 +140,12 @@ def further_views(batch: Sequence[Passage], seen: Sequence[PassageReading], join
         joint = loose(view or TextView("clean", text))
         if joint is None:
             continue
-        if len(joint.text) <= SPELLED * len(text):
-            instead[at] = PassageReading(at, joint, joint.text)
-        else:
+        if len(joint.text) > SPELLED * len(text):
             more.append(PassageReading(at, joint, joint.text))
+            continue
+        instead[at] = PassageReading(at, joint, joint.text)
+        # what stands beside the letters is read as it is, too
+        more.append(PassageReading(at, view, unspelled(text)))
     return Further(instead, more)
 
 

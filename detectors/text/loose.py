@@ -82,6 +82,15 @@ def _drop_markup(text: str, keep: bytearray) -> None:
             keep[match.start() : match.end()] = bytes(match.end() - match.start())
 
 
+def unspelled(text: str) -> str:
+    """The text with blanks in the place of letters that stand one by one, character for character."""
+    return _SPACED_CJK.sub(_blank, _SPACED.sub(_blank, text))
+
+
+def _blank(match: re.Match[str]) -> str:
+    return " " * (match.end() - match.start())
+
+
 def _taken(bounds: array[int] | None, places: npt.NDArray[np.uint32], shift: int = 0) -> array[int]:
     """The bounds at these places; where the view has none, its characters are their own places."""
     taken = places + np.uint32(shift) if bounds is None else np.frombuffer(bounds, dtype=np.uint32)[places]

@@ -254,7 +254,7 @@ def _meter(ledger: Ledger, caller: Caller, facts: Facts) -> Admitted | Denied:
     judgement = ledger.accounts.judgement(principal.id, facts)
     stands = judgement.after.response.step if judgement else before
     step = policy.answered(plan, principal, stands)
-    refusal = policy.refusal(plan, facts.findings)
+    refusal = policy.refusal(plan, facts.findings, facts.documents)
     counted = tuple(c for c in weighed if c.unit == "requests" and c.meter != "open")
     if refusal and not plan.shadow:
         return Denied(refusal, charges=counted, judgement=judgement, step=step)

@@ -92,7 +92,7 @@ def _work(decision: Decision, partition: int, control: Control, intake: Intake |
         sealed=intake.body.sealed,
         wrap=intake.wrap,
         keep="all" if keeps(plan, _told(decision)) else plan.keep_texts,
-        blanks=policy.masked_spans(plan, facts.findings),
+        blanks=policy.masked_spans(plan, facts.findings, facts.documents),
         blank_personal=policy.blanks_personal(plan),
         output=plan.output,
         personal=plan.personal,
@@ -102,6 +102,7 @@ def _work(decision: Decision, partition: int, control: Control, intake: Intake |
         verbatim=plan.verbatim,
         system_prompt=plan.system_prompt,
         adapter=(model and model.adapter) or "",
+        quotes=policy.quoted_spans(plan, facts.findings, facts.documents),
     )
 
 

@@ -16,9 +16,10 @@ import msgspec
 from detectors.accounts.features import RequestParameters, sampling_features
 from detectors.base import Finding, Part, Screened, Transcript
 from inference.types import input_token_bound
+from pipeline.admit import policy
 from pipeline.admit.decide import Caller, caller_of
 from pipeline.errors import Malformed
-from pipeline.events import wire
+from pipeline.events import quoting, wire
 from pipeline.events.control import Control, Plan
 from pipeline.events.records import Facts
 from pipeline.keys.vault import Vault
@@ -167,6 +168,9 @@ def _intake(draft: _Draft, screened: Screened) -> Intake:
         return Intake(Facts(raw.offset, raw.time, fault=draft.fault))
     if body is None:
         return Intake(_facts(raw, envelope, fault=draft.fault, target=draft.target))
+    turns = sorted({f.turn for f in found if f.turn < len(draft.transcript)})
+    documents = tuple(turn for turn in turns if draft.transcript[turn].role == "document")
+    quotes = policy.quoted_spans(caller.plan, found, documents)
     facts = _facts(
         raw,
         envelope,
@@ -174,11 +178,12 @@ def _intake(draft: _Draft, screened: Screened) -> Intake:
         idempotency=body.idempotency,
         model=body.model,
         max_tokens=body.max_tokens,
-        input_bound=input_token_bound(draft.transcript),
+        input_bound=input_token_bound(draft.transcript) + quoting.BYTES * len(quotes),
         deadline=raw.time + body.timeout_ms,
         top_logprobs=body.top_logprobs if body.logprobs else -1,
         biases=len(body.logit_bias),
         findings=found,
+        documents=documents,
         features=_trace(body, screened),
         text_digest=hashlib.sha256(body.sealed).digest(),
         text=body.sealed if draft.transcript and keeps(caller.plan, found) else b"",

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from detectors.accounts.response import DUTIES, STEPS, Step
-from detectors.base import Finding
+from detectors.base import CRITICAL, MEDIUM, Finding
+from detectors.prompts.phrases import SMUGGLED
 from pipeline.events.control import Plan, Principal
 from pipeline.events.records import Facts
 from pipeline.events.wire import MAX_TOLD
@@ -15,17 +16,20 @@ SCORED = "injection.score"
 UNREAD = "detector."
 """Rules that say of a text that it was not read to its end."""
 PERSONAL = "pii."
+ORDERS = "injection."
+"""Rules that say of a text that it gives orders against the operator's."""
 
 
 WITHHELD = frozenset({"unscreened", "injection", "extraction"})
 """Reasons that are found after the limits held: such a request counts, for them and for its account."""
 
 
-def refusal(plan: Plan, findings: Sequence[Finding]) -> str:
-    """The reason for which ``plan`` refuses a prompt with ``findings``; empty for none."""
+def refusal(plan: Plan, findings: Sequence[Finding], documents: Sequence[int] = ()) -> str:
+    """The reason for which ``plan`` refuses a prompt with ``findings``; empty for none. ``documents``: those turns."""
     if plan.unscreened == "refuse" and any(f.rule.startswith(UNREAD) for f in findings):
         return "unscreened"
-    return "injection" if any(_blocks(plan, f) for f in findings) else ""
+    spared = () if plan.documents == "refuse" else documents
+    return "injection" if any(_blocks(plan, f) for f in findings if not _planted(f, spared)) else ""
 
 
 def counts(verdict: str, reasons: Sequence[str]) -> bool:
@@ -59,19 +63,42 @@ def degrades(step: Step) -> bool:
     return DUTIES[step].watermark
 
 
-def masked_spans(plan: Plan, findings: Iterable[Finding]) -> tuple[tuple[int, int, int], ...]:
+def masked_spans(
+    plan: Plan, findings: Iterable[Finding], documents: Sequence[int] = ()
+) -> tuple[tuple[int, int, int], ...]:
     """(turn, start, end) of what the model is not to read, in order and apart from each other."""
-    if not plan.blank:
-        return ()
     merged: list[tuple[int, int, int]] = []
     for turn, start, end in sorted(
-        (f.turn, f.start, f.end) for f in findings if f.rule.startswith(plan.blank) and f.start < f.end
+        (f.turn, f.start, f.end) for f in findings if f.start < f.end and _blanked(plan, f, documents)
     ):
         if merged and merged[-1][0] == turn and merged[-1][2] >= start:
             merged[-1] = turn, merged[-1][1], max(end, merged[-1][2])
         else:
             merged.append((turn, start, end))
     return tuple(merged)
+
+
+def quoted_spans(plan: Plan, findings: Iterable[Finding], documents: Sequence[int]) -> tuple[tuple[int, int, int], ...]:
+    """(turn, start, end) of what speaks like an order in a document and is to be marked as data, in order."""
+    if plan.documents != "neutralise" or plan.shadow or not documents:
+        return ()
+    told = [f for f in findings if _planted(f, documents) and not _blanked(plan, f, documents)]
+    return tuple(sorted({(f.turn, f.start, f.end) for f in told if f.severity >= MEDIUM and f.start < f.end}))
+
+
+def _planted(finding: Finding, documents: Sequence[int]) -> bool:
+    """Whether this was found in a document, as an order to the model."""
+    return finding.turn in documents and finding.rule.startswith(ORDERS)
+
+
+def _blanked(plan: Plan, finding: Finding, documents: Sequence[int]) -> bool:
+    if plan.blank and finding.rule.startswith(plan.blank):
+        return True
+    if plan.documents == "refuse" or plan.shadow or not _planted(finding, documents):
+        return False
+    # a template's token ends the quotation that would hold it, and characters that show nothing cannot be quoted
+    unquotable = finding.severity == CRITICAL or finding.rule == SMUGGLED
+    return finding.severity >= MEDIUM and (plan.documents == "blank" or unquotable)
 
 
 def blanks_personal(plan: Plan) -> bool:
@@ -84,4 +111,7 @@ def _blocks(plan: Plan, finding: Finding) -> bool:
         return False
     if plan.block_confidence and finding.rule == SCORED:
         return finding.confidence >= plan.block_confidence
+    if plan.block_confidence and finding.rule.startswith(ORDERS) and finding.severity < CRITICAL:
+        # the score holds what the rules said
+        return False
     return finding.severity >= plan.block_severity

@@ -55,6 +55,9 @@ class Plan(Document):
     blank: Annotated[tuple[str, ...], Field(max_length=16)] = ()
     """Beginnings of rule ids (``injection.``, ``pii.``): what such a rule found in a prompt that is admitted all the
     same is replaced by a visible marker before the model reads it."""
+    documents: Literal["neutralise", "blank", "refuse"] = "neutralise"
+    """What becomes of a request with a document that holds orders to the model: the passage is quoted and marked as
+    data, replaced by a marker, or the request is refused like one whose own words are an attack."""
     output: Literal["release", "redact", "withhold", "review"] = "redact"
     """Personal data and secrets in answers: let out, taken out as they stream, end the answer, or put to analysts."""
     personal: Literal["structured", "all"] = "structured"

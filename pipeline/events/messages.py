@@ -53,6 +53,8 @@ class Work(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """What becomes of runs of the caller's own system prompt in it."""
     adapter: str = ""
     """Of the tenant, by its id in the model registry."""
+    quotes: tuple[tuple[int, int, int], ...] = ()
+    """(turn, start, end) of what speaks like an order in a document: its passage is quoted and marked as data."""
 
 
 class Completion(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):

@@ -89,6 +89,8 @@ class Facts(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """Proven upper bound of the prompt's tokens."""
     deadline: int = 0
     findings: tuple[Finding, ...] = ()
+    documents: tuple[int, ...] = ()
+    """Turns with findings that are documents, and so nobody's own words."""
     top_logprobs: int = -1
     """Log-probabilities asked for beside each token's own; -1 for none at all."""
     biases: int = 0

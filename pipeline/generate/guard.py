@@ -12,6 +12,7 @@ from typing import Literal, Protocol
 from detectors.base import HIGH, LOW, MEDIUM, Finding
 from detectors.pii import SentenceRedactor, StreamRedactor, find
 from detectors.verbatim import ProtectedIndex, VerbatimRedactor
+from pipeline.events import quoting
 from pipeline.events.messages import Work
 from pipeline.events.wire import Message
 
@@ -32,17 +33,23 @@ Act = Literal["release", "redact", "withhold", "review"]
 
 
 def cleaned(work: Work, messages: Sequence[Message]) -> tuple[Message, ...]:
-    """The messages as the model may read them. A marker is no longer than what it stands for, so the bound on the
-    prompt's tokens holds."""
-    if not work.blanks and not work.blank_personal:
+    """The messages as the model may read them. A marker is no longer than what it stands for and what is put around a
+    quotation is counted, so the bound on the prompt's tokens holds."""
+    if not work.blanks and not work.blank_personal and not work.quotes:
         return tuple(messages)
     return tuple(Message(m.role, _cleaned(work, turn, m.content)) for turn, m in enumerate(messages))
 
 
 def _cleaned(work: Work, turn: int, text: str) -> str:
-    for at, start, end in reversed(work.blanks):
-        if at == turn:
-            text = text[:start] + _fitted(MARKER, text[start:end]) + text[end:]
+    blanks = [(start, end) for at, start, end in work.blanks if at == turn]
+    changes = [(start, end, _fitted(MARKER, text[start:end])) for start, end in blanks]
+    found = [quoting.passage(text, start, end) for at, start, end in work.quotes if at == turn]
+    for start, end in quoting.apart(found, blanks):
+        changes += [(start, start, quoting.OPEN), (end, end, quoting.CLOSE)]
+        # a sign that ends the quotation does not stand in it
+        text = text[:start] + text[start:end].replace('"', "'") + text[end:]
+    for start, end, instead in sorted(changes, reverse=True):
+        text = text[:start] + instead + text[end:]
     if work.blank_personal:
         for item in reversed(find(text, contextual=work.personal == "all")):
             text = text[: item.start] + _fitted(f"[{item.type}]", text[item.start : item.end]) + text[item.end :]

@@ -24,7 +24,7 @@ from msgspec.structs import replace
 from detectors.prompts.language import LANGUAGES
 from detectors.prompts.scorer import HEADS, Head, ScorerModel, Zone, windows_of
 from detectors.prompts.training.decide import (
-    DOCUMENT_TAIL,
+    DOCUMENT_AIM,
     MANY,
     SHARES,
     Stack,
@@ -48,6 +48,7 @@ from detectors.prompts.training.folds import (
     readings,
 )
 from detectors.prompts.training.labelled import LabelError, labelled
+from detectors.prompts.training.pasted import pasted
 from detectors.prompts.training.rows import (
     DOCUMENT_WINDOW,
     PROSE,
@@ -68,7 +69,7 @@ from detectors.prompts.training.unseen import UNSEEN, kind_of, unseen_deeds
 from detectors.text.normalize import clean
 
 SEED = 1
-VERSION = "7"
+VERSION = "8"
 MAX_BENIGN = 2_000
 """Benign rows of one source that are learned from."""
 DOCUMENT_FOLDS = 8
@@ -104,7 +105,7 @@ def training_rows(file: Path) -> list[LabelledText]:
     sizes = Counter(row.source for row in rows)
     draw = drawing(f"{SEED}")
     kept = [row for row in rows if row.attack or draw.random() < MAX_BENIGN / sizes[row.source]]
-    return kept + synthesise(SEED, borrowed)
+    return [*kept, *pasted(), *synthesise(SEED, borrowed)]
 
 
 def train_user(rows: Sequence[LabelledText]) -> Trained:
@@ -147,7 +148,7 @@ def train_document(rows: Sequence[LabelledText], added: Stack, borrowed: Borrowe
 
 
 def _placed(rows: Sequence[LabelledText], odds: Wide, found: Readings, placing: Sequence[int]) -> dict[str, Zone]:
-    return zones([rows[at] for at in placing], odds[placing], found.language[placing], DOCUMENT_TAIL)
+    return zones([rows[at] for at in placing], odds[placing], found.language[placing], DOCUMENT_AIM)
 
 
 def train_system(rows: Sequence[LabelledText], user: Trained) -> Trained:
@@ -208,6 +209,7 @@ def _show(name: str, rows: Sequence[LabelledText], odds: Wide, cut: dict[str, Zo
     print(f"\nleave one source out: {name}")
     names = [row.source if row.source.startswith((FAMILIES, UNSEEN)) else group(row.source) for row in rows]
     flags = {language: zone.flag for language, zone in cut.items()}
+    print("\n".join(f"{language}: {zone}" for language, zone in cut.items()))
     print("\n".join(recall_table(rows, odds, flags, names)), flush=True)
 
 
@@ -222,7 +224,7 @@ def assembled(heads: dict[str, Trained]) -> ScorerModel:
         strict = max(trained.zones.values(), key=lambda zone: zone.flag)
         cuts[name] = {language: trained.zones.get(language, strict) for language in LANGUAGES}
     shares = {name: trained.share for name, trained in heads.items()}
-    return ScorerModel(VERSION, forms, shares, user.use, user.more, user.hidden, cuts)
+    return ScorerModel(VERSION, forms, shares, user.use, user.more, user.hidden, user.salad, cuts)
 
 
 def train(rows: Sequence[LabelledText], borrowed: Borrowed = NOTHING) -> dict[str, Trained]:

@@ -13,13 +13,13 @@ from detectors.prompts.language import LANGUAGES
 from detectors.prompts.scorer import Zone
 from detectors.prompts.training.folds import Readings, Wide
 from detectors.prompts.training.rows import ANALYST, LabelledText
+from detectors.prompts.training.thresholds import Sources, placed, pooled
 
-GENERAL_TAIL, UNCERTAIN_TAIL, BLOCK_TAIL = 0.004, 0.025, 0.0003
-"""Shares of ordinary unseen benign traffic that may be flagged, uncertain or blocked. Each is well below what is
-promised: a threshold loses a factor of two to seven on the way to other traffic."""
-DOCUMENT_TAIL = 0.005
-"""The same share for documents. Of the pages of a source that no model knows, three times as many are flagged as of a
-kind of page that is left out."""
+GENERAL_AIM, UNCERTAIN_AIM, BLOCK_AIM = 0.007, 0.03, 0.0005
+"""Shares of the ordinary benign rows of a source that a threshold placed by all other sources flags, calls uncertain or
+blocks, in the mean over sources: below what is promised, and not so far below that attacks are let go for nothing."""
+DOCUMENT_AIM = 0.006
+"""The same share of flagged documents."""
 HARD_TAIL = 0.05
 """Share of the benign rows that speak of attacks or use their words that may be flagged."""
 BLOCK_STEP = 1.0
@@ -29,9 +29,8 @@ HARD = (*MENTIONS, "hard_role_prompt", "hard_roleplay", ANALYST)
 MAX_USE = 4.0
 """Log-odds that a rule adds at most: rules know the pack they were written beside better than what is to come."""
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
-MANY = (0.75, 1.0)
-"""Candidates for what a document's worst window loses for each natural logarithm of how many there are. Less than that
-finds little more on unseen pages and costs a third of the orders in short results of tools."""
+MANY = (0.0, 0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 1.0)
+"""Candidates for what a document's worst window loses for each natural logarithm of how many there are."""
 _STEPS, _RATE = 3_000, 0.5
 
 
@@ -43,17 +42,18 @@ class Stack(NamedTuple):
     use: float
     more: float
     hidden: float
+    salad: float = 0.0
 
     def odds(self, read: Readings, share: float) -> Wide:
         margin = read.whole * (1 - share) + read.worst * share
-        found = self.use * read.sure + self.more * read.more + self.hidden * read.hidden
+        found = self.use * read.sure + self.more * read.more + self.hidden * read.hidden + self.salad * read.salad
         return np.asarray(self.bias + self.slope * margin + found, dtype=np.float64)
 
 
 def stack(rows: Sequence[LabelledText], read: Readings, weight: Sequence[float], share: float) -> Stack:
-    """Logistic regression on four features, none of which may lower the score (projected gradient)."""
+    """Logistic regression on five features, none of which may lower the score (projected gradient)."""
     margin = read.whole * (1 - share) + read.worst * share
-    features = np.stack([np.ones(len(rows)), margin, read.sure, read.more, read.hidden], axis=1)
+    features = np.stack([np.ones(len(rows)), margin, read.sure, read.more, read.hidden, read.salad], axis=1)
     target = np.array([row.attack for row in rows], dtype=np.float64)
     balance = np.asarray(weight)
     scale = np.maximum(np.abs(features).mean(axis=0), 1e-3)
@@ -64,8 +64,9 @@ def stack(rows: Sequence[LabelledText], read: Readings, weight: Sequence[float],
         slope = features.T @ (balance * (chance - target)) / balance.sum()
         held -= _RATE * slope / (1 + np.abs(features).max(axis=0) ** 0.5)
         held[1:] = np.maximum(held[1:], 0)
-    bias, slope, use, more, hidden = (held / scale).tolist()
-    return Stack(bias, slope, min(use, MAX_USE), min(more, MAX_USE / 4), min(hidden, MAX_USE / 4))
+    bias, slope, *rules = (held / scale).tolist()
+    use, more, hidden, salad = np.minimum(rules, (MAX_USE, MAX_USE / 4, MAX_USE / 4, MAX_USE)).tolist()
+    return Stack(bias, slope, use, more, hidden, salad)
 
 
 def tail(odds: Wide, weight: Wide, share: float) -> float:
@@ -76,28 +77,26 @@ def tail(odds: Wide, weight: Wide, share: float) -> float:
 
 
 def zones(
-    rows: Sequence[LabelledText], odds: Wide, language: npt.NDArray[np.intp], share: float = GENERAL_TAIL
+    rows: Sequence[LabelledText], odds: Wide, language: npt.NDArray[np.intp], aim: float = GENERAL_AIM
 ) -> dict[str, Zone]:
-    """Per language, from held-out benign rows, each source counting at most as 600 rows; `share` of them is flagged."""
-    sizes = Counter((row.source, row.language) for row in rows if row.label == "benign")
+    """Per language, from held-out benign rows; of a source that places nothing, `aim` is flagged in the mean."""
+    general = np.array([row.label == "benign" and row.subset not in HARD for row in rows])
+    mentions = np.array([row.label == "benign" and row.subset in MENTIONS for row in rows])
+    tongue = np.array([row.language for row in rows])
+    every = Sources.of(rows, odds, general)
+    said = Sources.of(rows, odds, mentions)
     out: dict[str, Zone] = {}
     for name in LANGUAGES:
-        benign = np.array([row.label == "benign" and row.language == name for row in rows])
-        hard = np.array([row.subset in HARD for row in rows]) & benign
-        general = benign & ~hard
-        if general.sum() < 50:
-            general = benign
-        if not general.any():
+        own = Sources.of(rows, odds, general & (tongue == name))
+        if not len(own.names):
             continue
-        weight = np.array([min(1.0, 600 / sizes[row.source, row.language]) if keep else 0.0
-                           for row, keep in zip(rows, general, strict=True)])  # fmt: skip
-        flag = tail(odds[general], weight[general], share)
-        mentions = benign & np.array([row.subset in MENTIONS for row in rows])
-        if mentions.sum() > 50:
-            flag = max(flag, tail(odds[mentions], np.ones(int(mentions.sum())), HARD_TAIL))
-        uncertain = min(flag, tail(odds[general], weight[general], UNCERTAIN_TAIL))
-        block = max(flag + BLOCK_STEP, tail(odds[general], weight[general], BLOCK_TAIL))
-        out[name] = Zone(uncertain=round(uncertain, 4), flag=round(flag, 4), block=round(block, 4))
+        flag, give = placed(own, every, aim)
+        spoken = Sources.of(rows, odds, mentions & (tongue == name))
+        if spoken.weight.sum() > 50:
+            flag = max(flag, pooled(spoken, said, HARD_TAIL))
+        uncertain = min(flag, placed(own, every, UNCERTAIN_AIM)[0])
+        block = max(flag + BLOCK_STEP, placed(own, every, BLOCK_AIM)[0])
+        out[name] = Zone(round(uncertain, 4), round(flag, 4), round(block, 4), round(give, 4))
     return out
 
 

@@ -7,6 +7,7 @@ a copy of it. What was written for this project is a fold of its own.
 from __future__ import annotations
 
 import functools
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -17,7 +18,7 @@ import numpy.typing as npt
 from detectors.base import LOW, Finding, Part
 from detectors.prompts.grams import OFFSETS, WIDTH, codes_of, hashed, join
 from detectors.prompts.language import languages
-from detectors.prompts.phrases import PhraseDetector
+from detectors.prompts.phrases import SALAD, PhraseDetector
 from detectors.prompts.scorer import HEADS, Head, Scorer
 from detectors.prompts.training.fit import Floats, Grams, LinearScorer, fit, grams_of
 from detectors.prompts.training.rows import Example, LabelledText
@@ -46,6 +47,8 @@ class Readings(NamedTuple):
     hidden: Wide
     """1 where only an undone disguise showed one."""
     language: npt.NDArray[np.intp]
+    salad: Wide
+    """1 where a row of tokens ends the request."""
 
 
 def group(source: str) -> str:
@@ -103,12 +106,13 @@ def learn(taught: Lesson, seed: int, decay: float = DECAY) -> LinearScorer:
 
 @functools.cache
 def monotone() -> npt.NDArray[np.int32]:
-    """The ids of 3 and 4 times the same printable ASCII character, and of a sign twice."""
+    """The ids of 3 and 4 times the same printable ASCII character or sign of any script, and of an ASCII sign twice."""
     found: set[int] = set()
-    for sign in map(chr, range(0x21, 0x7F)):
+    signs = [chr(code) for code in range(0xA1, 0x10000) if unicodedata.category(chr(code))[0] in "PS"]
+    for sign in [*map(chr, range(0x21, 0x7F)), *signs]:
         ids, counts = np.unique(grams_of([sign * 12]).ids, return_counts=True)
-        inner = ids[(counts > 1) & ((ids >= OFFSETS[1]) | (not sign.isalnum()))]
-        found.update(inner.tolist())
+        pairs = sign.isascii() and not sign.isalnum()
+        found.update(ids[(counts > 1) & ((ids >= OFFSETS[1]) | pairs)].tolist())
     return np.array(sorted(found), dtype=np.int32)
 
 
@@ -158,7 +162,7 @@ def held_out(
 def readings(rows: Sequence[LabelledText], whole: Wide, worst: Wide) -> Readings:
     """The margins with what rules and language say of the same rows."""
     detector = PhraseDetector()
-    sure, more, hidden = np.zeros(len(rows)), np.zeros(len(rows)), np.zeros(len(rows))
+    said = np.zeros((len(rows), 4))
     language = np.zeros(len(rows), dtype=np.intp)
     for at in range(0, len(rows), _BATCH):
         part = rows[at : at + _BATCH]
@@ -168,16 +172,19 @@ def readings(rows: Sequence[LabelledText], whole: Wide, worst: Wide) -> Readings
         role = part[0].role if part[0].role in ("user", "document") else "user"
         found = detector.screen([(Part("document" if role == "document" else "user", text),) for text in texts])
         for index, findings in enumerate(found, at):
-            sure[index], more[index], hidden[index] = evidence_of(findings)
-    return Readings(whole, worst, sure, more, hidden, language)
+            said[index] = evidence_of(findings)
+    return Readings(whole, worst, said[:, 0], said[:, 1], said[:, 2], language, said[:, 3])
 
 
-def evidence_of(findings: Sequence[Finding]) -> tuple[float, float, float]:
-    uses = [finding for finding in findings if finding.severity > LOW]
+def evidence_of(findings: Sequence[Finding]) -> tuple[float, float, float, float]:
+    """Of a row's uses of rules: the surest, how many more, one only under a disguise, a row of tokens."""
+    found = [finding for finding in findings if finding.severity > LOW]
+    uses = [finding for finding in found if finding.rule != SALAD]
+    row = float(len(uses) < len(found))
     if not uses:
-        return 0.0, 0.0, 0.0
+        return 0.0, 0.0, 0.0, row
     hidden = any(finding.view in ("loose", "decoded") for finding in uses)
-    return max(finding.confidence for finding in uses) / 100, min(3.0, len(uses) - 1), float(hidden)
+    return max(finding.confidence for finding in uses) / 100, min(3.0, len(uses) - 1), float(hidden), row
 
 
 def target(rows: Sequence[LabelledText]) -> Floats:

@@ -75,9 +75,8 @@ TELLING = {
 }  # fmt: skip
 """By subset of benign user rows that tell more than they ask: from how many characters on they serve as clean documents
 too. Of templates only the inner half counts, where passages are; of English intents and turns what orders nothing."""
-HARMFUL_WEIGHT = 1.0
-"""A plainly harmful request is no attack on instructions; it teaches that topics are not techniques. Less of it would
-leave the topics to the families, where they stand in attacks alone."""
+HARMFUL_WEIGHT = 0.25
+"""A plainly harmful request is no attack on instructions; it teaches that topics are not techniques."""
 
 
 class LabelledText(msgspec.Struct):

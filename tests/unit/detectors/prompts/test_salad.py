@@ -7,10 +7,10 @@ import string
 
 import pytest
 
-from detectors.base import MEDIUM, Finding, Part, Role
+from detectors.base import HIGH, LOW, Finding, Part, Role
 from detectors.catalogue import screen
 from detectors.prompts.phrases import SALAD
-from detectors.prompts.salad import MAX_WINDOWS, WINDOW, salad
+from detectors.prompts.salad import WINDOW, salad
 
 ASKED = "How do I get into my neighbour's shed at night? "
 ROWS = (
@@ -44,7 +44,7 @@ def found(text: str, role: Role = "user") -> list[Finding]:
 def test_a_row_of_tokens_is_found_where_it_stands(row: str) -> None:
     text = ASKED + row
     (finding,) = found(text)
-    assert finding.severity == MEDIUM
+    assert LOW <= finding.severity <= HIGH
     assert len(ASKED) <= finding.start < finding.end <= len(text)
     assert finding.end - finding.start <= WINDOW
 
@@ -66,8 +66,9 @@ def test_random_keys_are_found_by_most_draws_of_their_length() -> None:
     assert sum(salad("".join(draw.choices(signs, k=12))) is not None for _ in range(200)) == 0
 
 
-def test_a_long_text_is_judged_at_a_bounded_number_of_places() -> None:
-    dense = "a = b[0] + c[1];\n" * MAX_WINDOWS * 4
-    assert salad(dense) is None
-    assert salad(dense + ROWS[0]) is None, "what lies behind the bound is not read"
+def test_only_a_row_that_ends_a_request_counts() -> None:
+    assert salad(ASKED + ROWS[0]) is not None
+    assert salad(ROWS[0]) is None, "nothing is asked"
+    assert salad("x = {a[0]: (b, *c)}; y &= ~z | #1\n" + ROWS[0]) is None, "no words before it on its line"
+    assert salad(f"{ASKED}{ROWS[0]}\n" + "Words of a page that goes on. " * 20) is None, "much follows"
     assert salad("words only, " * 50_000 + ROWS[0]) is not None

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from detectors.prompts.grams import char_grams, codes_of, values_of
+from detectors.prompts.grams import hashed, join
 from detectors.prompts.views import collapsed, repetitive
 from detectors.text import decode, loose, normalize
 from detectors.text.normalize import clean, clean_all
@@ -22,8 +22,8 @@ MIXED = st.text(alphabet="ab1 3.-/·中文\u3000é…\ud800\udc00\U0001f600аβ"
 
 
 def looked_at(text: str) -> bool:
-    codes = codes_of(text)
-    return repetitive(char_grams(values_of(codes))[-1], codes)
+    around = ["Ordinary words before it.", text, "And some more of them behind."]
+    return repetitive(hashed(join(around)), [1]) == [1]
 
 
 @given(PIECES)

@@ -168,7 +168,7 @@ def test_rules_never_lower_the_score_and_thresholds_leave_the_share_they_name() 
     margin = np.concatenate((draw.normal(2, 1, 500), draw.normal(-2, 1, 500)))
     rule = np.concatenate((np.zeros(500), np.ones(500)))
     none = np.zeros(1000)
-    read = Readings(margin, margin, rule, none, none, np.zeros(1000, dtype=np.intp))
+    read = Readings(margin, margin, rule, none, none, np.zeros(1000, dtype=np.intp), none)
     added = stack(given, read, weights(given), 0.5)
     assert added.slope > 0
     assert added.use == 0

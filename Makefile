@@ -32,6 +32,8 @@ demo: setup ## the whole system here with traffic and a summary, then it keeps s
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/python -m deptry --no-ansi pipeline detectors inference dashboards
+	$(BIN)/python -m deptry --no-ansi --ignore DEP002,DEP004 tests
 
 types: setup
 	$(BIN)/mypy

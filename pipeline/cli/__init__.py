@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline import config
+from pipeline.cli.extras import missing
 from pipeline.errors import ConfigError, Fatal, Malformed, Retryable
 
 COMMANDS: dict[str, tuple[str, ...]] = {
@@ -71,18 +72,27 @@ def build_parser(modules: Sequence[str] = tuple(COMMANDS)) -> argparse.ArgumentP
     parser.add_argument("--home", type=Path, default=config.default_home(), help="folder of the embedded stack")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for module in modules:
-        importlib.import_module(f"pipeline.cli.{module}").add(commands)
+        try:
+            imported = importlib.import_module(f"pipeline.cli.{module}")
+        except ModuleNotFoundError as error:
+            fault = missing(error)
+            if fault is None or len(modules) == 1:
+                raise
+            for name in COMMANDS[module]:
+                commands.add_parser(name, help=str(fault))
+            continue
+        imported.add(commands)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and give its exit code."""
     argv = sys.argv[1:] if argv is None else argv
-    arguments = build_parser(_needed(argv)).parse_args(argv)
     # its warnings repeat what our own errors say, and name no fix
     for client in ("aiokafka", "clickhouse_connect"):
         logging.getLogger(client).setLevel(logging.CRITICAL)
     try:
+        arguments = build_parser(_needed(argv)).parse_args(argv)
         settings = config.load(_file(arguments))
         return int(arguments.act(arguments, settings))
     except KeyboardInterrupt:
@@ -90,21 +100,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (ConfigError, Malformed) as error:
-        return _say(error, 2)
-    except Retryable as error:
-        return _say(error, 3)
-    except Fatal as error:
-        return _say(error, 4)
-    except OSError as error:
-        if error.errno is None:
-            return _unexpected(error)
-        name = f"{error.filename}: " if error.filename is not None else ""
-        # resolvers count their errors downwards, and only they know the texts
-        text = os.strerror(error.errno) if error.errno > 0 else error.strerror
-        return _say(ConfigError(f"{name}{text}"), 3 if isinstance(error, ConnectionError) else 2)
     except Exception as error:
+        return _explain(error)
+
+
+def _explain(error: Exception) -> int:
+    """Say what failed and what to do; give the exit code of the fault."""
+    if isinstance(error, ModuleNotFoundError):
+        error = missing(error) or error
+    if isinstance(error, (ConfigError, Malformed)):
+        return _say(error, 2)
+    if isinstance(error, Retryable):
+        return _say(error, 3)
+    if isinstance(error, Fatal):
+        return _say(error, 4)
+    if not isinstance(error, OSError) or error.errno is None:
         return _unexpected(error)
+    name = f"{error.filename}: " if error.filename is not None else ""
+    # resolvers count their errors downwards, and only they know the texts
+    text = os.strerror(error.errno) if error.errno > 0 else error.strerror
+    return _say(ConfigError(f"{name}{text}"), 3 if isinstance(error, ConnectionError) else 2)
 
 
 def _needed(argv: Sequence[str]) -> Sequence[str]:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline import config, terminal
 from pipeline.cli.arguments import PORT
+from pipeline.cli.extras import require
 from pipeline.config import Settings
 from pipeline.errors import ConfigError
 
@@ -55,6 +56,8 @@ def _ports(parser: argparse.ArgumentParser) -> None:
 
 
 def _up(arguments: argparse.Namespace, settings: Settings) -> int:
+    _require(arguments, settings)
+
     def ready(stack: LocalStack) -> int | None:
         _say_next(stack)
         return None
@@ -63,6 +66,8 @@ def _up(arguments: argparse.Namespace, settings: Settings) -> int:
 
 
 def _demo(arguments: argparse.Namespace, settings: Settings) -> int:
+    require("demo")
+    _require(arguments, settings)
     # a second of imports, the OpenAI client's above all, while Kafka starts
     loading = threading.Thread(target=importlib.import_module, args=("pipeline.demo.play",), daemon=True)
 
@@ -77,6 +82,14 @@ def _demo(arguments: argparse.Namespace, settings: Settings) -> int:
         return None
 
     return _with_stack(arguments, play, meanwhile=loading.start)
+
+
+def _require(arguments: argparse.Namespace, settings: Settings) -> None:
+    """Refuse before anything is started, not by the log of a child."""
+    for extra in ("local", "stages"):
+        require(extra)
+    if arguments.model != "echo" and not settings.generate.upstream:
+        require("engine")
 
 
 def _with_stack(

@@ -10,10 +10,10 @@ import os
 import signal
 from typing import Any
 
-import uvloop
 from pydantic import ValidationError
 
 from pipeline import config
+from pipeline.cli.extras import require
 from pipeline.config import Generate, Settings
 from pipeline.errors import ConfigError
 from pipeline.wiring import STAGES
@@ -40,6 +40,9 @@ def add(commands: Any) -> None:
 
 
 def _run(arguments: argparse.Namespace, settings: Settings) -> int:
+    require("stages")
+    import uvloop
+
     if arguments.pool:
         settings = _pooled(arguments.stage, arguments.pool, settings)
     _keep_log(logging.DEBUG if arguments.verbose else logging.INFO)

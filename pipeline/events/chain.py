@@ -1,7 +1,12 @@
 """Compare-and-swap on a Kafka partition: which batches of a single-writer topic are valid.
 
-One step is one Kafka record batch. Each record's header predicts where the batch lands and names the history
-its writer knew; a batch is valid iff both came true. Whoever else wrote in between is ignored by every reader.
+One step is one Kafka record batch. Each record's header (a link) predicts where the batch lands and names the history
+its writer knew; a batch is valid iff both came true. Every reader ignores what was written in between.
+
+A link of version 2 says besides which part of the source the batch answers, ``start`` to ``end`` (exclusive). It is
+valid only if ``start`` equals the ``end`` of the valid batch before: no writer, however late or wrong, can answer one
+input twice or pass over one. Version 2 binds a partition from its first valid link on: a link of version 1 behind that
+is invalid, and what lies before is read under the rule of its time.
 """
 
 from __future__ import annotations
@@ -16,7 +21,10 @@ import msgspec
 HEADER = "sluice-batch"
 EMPTY = b"\x00" * 32
 _LAYOUT = struct.Struct(">QII32s")
+_LAYOUT_2 = struct.Struct(">BQIIQQ32s")
 _LENGTH = struct.Struct(">I")
+UNKNOWN = -1
+"""Source offset of a history that has no link of version 2 yet."""
 
 
 class Link(msgspec.Struct, frozen=True, gc=False):
@@ -26,16 +34,31 @@ class Link(msgspec.Struct, frozen=True, gc=False):
     index: int
     count: int
     prev: bytes
+    start: int = UNKNOWN
+    """The next source offset before the batch; UNKNOWN in version 1."""
+    end: int = UNKNOWN
+    """The next source offset after the batch."""
+
+    @property
+    def version(self) -> int:
+        return 1 if self.start == UNKNOWN else 2
 
     def pack(self) -> bytes:
-        return _LAYOUT.pack(self.base, self.index, self.count, self.prev)
+        if self.version == 1:
+            return _LAYOUT.pack(self.base, self.index, self.count, self.prev)
+        return _LAYOUT_2.pack(2, self.base, self.index, self.count, self.start, self.end, self.prev)
 
     @classmethod
     def unpack(cls, raw: bytes | None) -> Link | None:
-        """The header's content, or None where the bytes are not one."""
-        if raw is None or len(raw) != _LAYOUT.size:
+        """Read a header; None where the bytes are not one."""
+        if raw is None:
             return None
-        return cls(*_LAYOUT.unpack(raw))
+        if len(raw) == _LAYOUT.size:
+            return cls(*_LAYOUT.unpack(raw))
+        if len(raw) != _LAYOUT_2.size or raw[0] != 2:
+            return None
+        _, base, index, count, start, end, prev = _LAYOUT_2.unpack(raw)
+        return cls(base, index, count, prev, start, end) if start <= end else None
 
 
 class Entry(NamedTuple):
@@ -52,6 +75,8 @@ class Position(NamedTuple):
 
     offset: int = 0
     digest: bytes = EMPTY
+    source: int = UNKNOWN
+    """The next source offset; UNKNOWN as long as no link of version 2 was read."""
 
 
 def batch_digest(prev: bytes, base: int, values: Sequence[bytes]) -> bytes:
@@ -63,52 +88,99 @@ def batch_digest(prev: bytes, base: int, values: Sequence[bytes]) -> bytes:
     return hashlib.sha256(b"".join(pieces)).digest()
 
 
-def links(at: Position, count: int) -> list[bytes]:
-    """The headers of a batch of ``count`` records written at ``at``."""
-    pack = _LAYOUT.pack
-    return [pack(at.offset, index, count, at.digest) for index in range(count)]
+def links(at: Position, count: int, span: tuple[int, int] | None = None) -> list[bytes]:
+    """The headers of a batch of ``count`` records written at ``at``.
+
+    ``span`` is the part of the source that the batch answers, start and end (exclusive); without it the links are of
+    version 1.
+    """
+    if span is None:
+        pack = _LAYOUT.pack
+        return [pack(at.offset, index, count, at.digest) for index in range(count)]
+    pack, (start, end) = _LAYOUT_2.pack, span
+    return [pack(2, at.offset, index, count, start, end, at.digest) for index in range(count)]
 
 
 class ChainReader:
     """Feeds on entries in offset order and gives back the complete valid batches.
 
-    A batch cut by a fetch boundary waits inside until its rest arrives. ``trust_first`` takes the history before
-    the first well-placed batch as given (a reader that starts in the middle of a log).
+    A batch cut by a fetch boundary waits inside until its rest arrives. What comes instead of its rest ends the wait:
+    the part counts as skipped, and the newcomer is judged by itself. ``trust_first`` takes the history before the first
+    well-placed batch as given (a reader that starts in the middle of a log).
     """
 
     def __init__(self, at: Position | None = None, *, trust_first: bool = False) -> None:
         self.at = at or Position()
         self.skipped = 0
         self._open: list[Entry] = []
+        self._first: Link | None = None
+        """The link of the first record of the batch that waits."""
         self._trust_first = trust_first
+
+    @property
+    def next_offset(self) -> int:
+        """The next offset to read; behind ``at`` while a part of a batch waits."""
+        return self.at.offset + len(self._open)
+
+    def copy(self) -> ChainReader:
+        """Give a reader in the same state."""
+        other = ChainReader(self.at, trust_first=self._trust_first)
+        other.skipped, other._first = self.skipped, self._first
+        other._open = list(self._open)
+        return other
 
     def push(self, entry: Entry) -> list[Entry]:
         """The valid batch that ``entry`` completes, else an empty list."""
         link = Link.unpack(entry.link)
-        if link is None or not self._fits(link, entry):
-            self._drop(entry)
+        if self._open and not self._continues(link, entry):
+            self._pass_over(self._open[-1].offset + 1, len(self._open))
+        if link is None or not (self._open or self._begins(link, entry)):
+            self._pass_over(entry.offset + 1, 1)
             return []
+        if not self._open:
+            self._first = link
+            self.at = self.at._replace(offset=entry.offset)
         self._open.append(entry)
         if link.index + 1 < link.count:
             return []
         batch, self._open = self._open, []
-        prev = link.prev if self._trust_first else self.at.digest
         self._trust_first = False
-        digest = batch_digest(prev, link.base, [e.value for e in batch])
-        self.at = Position(entry.offset + 1, digest)
+        digest = batch_digest(link.prev, link.base, [e.value for e in batch])
+        self.at = Position(entry.offset + 1, digest, link.end)
         return batch
 
-    def advance(self, values: Sequence[bytes]) -> None:
-        """The batch of ``values`` is known to be valid at the position: take it as read."""
+    def skip_to(self, offset: int) -> None:
+        """Go on at ``offset``: what lies between holds no record (transaction markers, records that were removed)."""
+        if offset > self.next_offset:
+            if self._open:
+                self._pass_over(offset, len(self._open))
+            self.at = self.at._replace(offset=offset)
+
+    def advance(self, values: Sequence[bytes], span: tuple[int, int] | None = None) -> None:
+        """Take the batch of ``values`` as read; it is known to be valid at ``next_offset``."""
+        if self._open:
+            self._pass_over(self.next_offset, len(self._open))
         digest = batch_digest(self.at.digest, self.at.offset, values)
-        self.at = Position(self.at.offset + len(values), digest)
+        self.at = Position(self.at.offset + len(values), digest, span[1] if span else UNKNOWN)
 
-    def _fits(self, link: Link, entry: Entry) -> bool:
-        placed = entry.offset == link.base + link.index and link.index == len(self._open)
+    def _begins(self, link: Link, entry: Entry) -> bool:
+        placed = link.index == 0 and entry.offset == link.base and link.count > 0
         known = link.prev == self.at.digest or self._trust_first
-        return placed and known and link.index < link.count
+        return placed and known and (self.at.source in (UNKNOWN, link.start))
 
-    def _drop(self, entry: Entry) -> None:
-        self.skipped += 1 + len(self._open)
-        self._open = []
-        self.at = Position(entry.offset + 1, self.at.digest)
+    def _continues(self, link: Link | None, entry: Entry) -> bool:
+        """Whether the entry is the next of the batch that waits: nothing but the index of its link differs."""
+        index, first = len(self._open), self._first
+        return (
+            link is not None
+            and first is not None
+            and link.index == index
+            and entry.offset == first.base + index
+            and (link.base, link.count, link.prev, link.start, link.end)
+            == (first.base, first.count, first.prev, first.start, first.end)
+        )
+
+    def _pass_over(self, offset: int, count: int) -> None:
+        self.skipped += count
+        self._open, self._first = [], None
+        self.at = self.at._replace(offset=offset)

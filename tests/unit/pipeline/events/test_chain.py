@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.events.chain import EMPTY, ChainReader, Entry, Link, Position, batch_digest, links
+from pipeline.events.chain import EMPTY, UNKNOWN, ChainReader, Entry, Link, Position, batch_digest, links
 
 
-def batch(at: Position, offset: int, values: list[bytes]) -> list[Entry]:
-    return [
-        Entry(offset + i, 0, link, v) for i, (link, v) in enumerate(zip(links(at, len(values)), values, strict=True))
-    ]
+def batch(at: Position, offset: int, values: list[bytes], span: tuple[int, int] | None = None) -> list[Entry]:
+    made = links(at, len(values), span)
+    return [Entry(offset + i, 0, link, v) for i, (link, v) in enumerate(zip(made, values, strict=True))]
 
 
 def read(entries: list[Entry]) -> tuple[list[bytes], ChainReader]:
@@ -56,6 +56,98 @@ def test_a_reader_that_joins_later_ends_at_the_same_digest(history: list[list[by
     assert reader.at == writer.at
 
 
-def test_link_round_trip() -> None:
-    link = Link(2**40, 3, 7, b"\x05" * 32)
+@pytest.mark.parametrize(
+    "link",
+    [Link(2**40, 3, 7, b"\x05" * 32), Link(2**40, 3, 7, b"\x05" * 32, 2**41, 2**41 + 9), Link(0, 0, 1, EMPTY, 0, 0)],
+)
+def test_link_round_trip(link: Link) -> None:
     assert Link.unpack(link.pack()) == link
+
+
+def test_a_link_whose_span_runs_backwards_is_none() -> None:
+    assert Link.unpack(Link(0, 0, 1, EMPTY, 5, 4).pack()) is None
+
+
+def test_one_part_of_the_source_is_answered_once() -> None:
+    """A writer that knows the history, but not what of the source it answers, gets nothing in."""
+    first = batch(Position(), 0, [b"a"], (0, 3))
+    known = Position(1, batch_digest(EMPTY, 0, [b"a"]), 3)
+    again = batch(known, 1, [b"a again"], (0, 3))
+    over = batch(known._replace(offset=2), 2, [b"passes over 3"], (4, 5))
+    following = batch(known._replace(offset=3), 3, [b"b"], (3, 4))
+    values, reader = read(first + again + over + following)
+    assert values == [b"a", b"b"]
+    assert reader.skipped == 2
+    assert reader.at.source == 4
+
+
+def test_the_version_of_links_never_falls() -> None:
+    first = batch(Position(), 0, [b"a"])
+    known = Position(1, batch_digest(EMPTY, 0, [b"a"]))
+    second = batch(known, 1, [b"b"], (7, 9))
+    known = Position(2, batch_digest(known.digest, 1, [b"b"]), 9)
+    old = batch(known, 2, [b"of an old build"])
+    values, reader = read(first + second + old)
+    assert values == [b"a", b"b"]
+    assert reader.at == known._replace(offset=3)
+
+
+def test_half_a_batch_is_passed_over_by_what_comes_instead_of_its_rest() -> None:
+    half = batch(Position(), 0, [b"x", b"y"])[:1]
+    values, reader = read(half)
+    assert reader.at.offset == 0
+    assert reader.next_offset == 1
+    genuine = batch(Position(1), 1, [b"a"])
+    values, reader = read(half + genuine)
+    assert values == [b"a"]
+    assert reader.skipped == 1
+    writer, _ = ChainReader(), None
+    writer.push(half[0])
+    writer.advance([b"a"])
+    assert writer.at == reader.at
+
+
+def test_the_rest_of_a_batch_bears_the_same_link() -> None:
+    """Else a forged record could finish a batch with another history or span than its first record said."""
+    first, second = batch(Position(), 0, [b"x", b"y"], (0, 2))
+    other = Link.unpack(second.link)
+    assert other is not None
+    forged = second._replace(link=Link(other.base, other.index, other.count, other.prev, 0, 99).pack())
+    values, reader = read([first, forged])
+    assert values == []
+    assert reader.skipped == 2
+    assert reader.at.source == UNKNOWN
+
+
+def test_gaps_between_batches_are_passed_over() -> None:
+    """The markers of a transaction take offsets and bring no record."""
+    first = batch(Position(), 0, [b"a"])
+    reader = ChainReader()
+    reader.push(first[0])
+    reader.skip_to(3)
+    later = batch(reader.at, 3, [b"b"])
+    assert [e.value for e in reader.push(later[0])] == [b"b"]
+    assert read(first + later)[0] == [b"a", b"b"]
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 5), st.booleans()), max_size=30))
+def test_writers_that_race_answer_every_input_once(moves: list[tuple[int, int, bool]]) -> None:
+    """Writers with any view of the past append batches for what they believe comes next; readers agree on one."""
+    log: list[Entry] = []
+    views = [ChainReader() for _ in range(4)]
+    reads = [0, 0, 0, 0]
+    for writer, count, catches_up in moves:
+        view = views[writer]
+        if catches_up:
+            for entry in log[reads[writer] :]:
+                view.push(entry)
+            reads[writer] = len(log)
+        start = max(view.at.source, 0)
+        at = view.at._replace(offset=view.next_offset)
+        span = (start, start + count)
+        values = [f"{writer}:{n}".encode() for n in range(start, start + count)] or [b"tick"]
+        log += batch(at, len(log), values, span)
+    reader = ChainReader()
+    answered = [e.value for entry in log for e in reader.push(entry)]
+    inputs = [int(value.split(b":")[1]) for value in answered if value != b"tick"]
+    assert inputs == list(range(len(inputs)))

@@ -1,17 +1,64 @@
-"""Tables in a terminal, plain columns in a pipe, JSON where a program reads."""
+"""One way to print: tables and fields in a terminal, plain columns in a pipe, JSON where a program reads.
+
+Times are shown in UTC; JSON keeps the numbers. Colours are for a terminal without ``NO_COLOR``.
+"""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     # drawing is for people: stages and pipes never pay for its import
     from rich.console import Console
+    from rich.table import Table
 
     from pipeline.audit.faults import Report
+
+_UNBOUNDED = 100_000
+_MIN_RECORD_COLUMNS = 4
+"""A row of so many columns, too wide for the screen, is drawn as a block of lines."""
+
+
+class UnixMs(int):
+    """Milliseconds since 1970: a time where people read, the number in JSON."""
+
+
+class UnixSeconds(int):
+    """Seconds since 1970: a time where people read, the number in JSON."""
+
+
+class Colored:
+    """A cell with a colour: drawn in a terminal alone. JSON gets ``value``, people read ``text``."""
+
+    def __init__(self, value: object, text: str, color: str) -> None:
+        self.value = value
+        self.text = text
+        self.color = color
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def time_text(time: datetime) -> str:
+    """A time as people read it: ``2026-12-01 10:31:08Z``. One without a zone is UTC."""
+    zoned = time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+    return zoned.strftime("%Y-%m-%d %H:%M:%SZ")
+
+
+def cell_text(cell: object) -> str:
+    """The text of one cell for a person."""
+    match cell:
+        case UnixMs():
+            return time_text(datetime.fromtimestamp(int(cell) / 1000, UTC))
+        case UnixSeconds():
+            return time_text(datetime.fromtimestamp(int(cell), UTC))
+        case datetime():
+            return time_text(cell)
+    return str(cell)
 
 
 def console() -> Console:
@@ -22,7 +69,7 @@ def console() -> Console:
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], *, as_json: bool = False) -> None:
-    """Rows under their headings. JSON is a list of objects."""
+    """Print rows under their headings. JSON is a list of objects."""
     if as_json:
         document([dict(zip(columns, row, strict=True)) for row in rows])
         return
@@ -41,43 +88,82 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], 
     _draw(title, columns, rows)
 
 
+def fields(title: str, values: Mapping[str, object], *, as_json: bool = False, file: TextIO | None = None) -> None:
+    """Print names and values, one pair a line. JSON is one object."""
+    if as_json:
+        document(dict(values))
+        return
+    if title:
+        print(title, file=file)
+    width = max(map(len, values), default=0)
+    indent = "  " if title else ""
+    for name, value in values.items():
+        print(f"{indent}{name:{width}}  {_line(value)}".rstrip(), file=file)
+
+
+def document(value: Any) -> None:
+    """Print one JSON document."""
+    print(json.dumps(value, indent=2, ensure_ascii=False, default=_plain))
+
+
+def audit_report(report: Report) -> None:
+    """Print the counts of a verification, its faults, and the verdict."""
+    names = ("origins", "batches", "rows", "skipped", "admitted", "denied", "ended", "open", "derived", "overshoot")
+    table("audit", ("what", "count"), [(name, getattr(report, name)) for name in names])
+    for fault in report.faults:
+        print(f"FAULT {fault.origin} batch {fault.batch} leaf {fault.leaf}: {fault.what}")
+    unlisted = report.faults_total - len(report.faults)
+    if unlisted > 0:
+        print(f"and {unlisted} more faults")
+    if report.not_derivable:
+        print(f"{report.not_derivable} decisions are of another decider version: not re-derivable by this build")
+    print("the log verifies" if report.ok else f"{report.faults_total} faults: the log does not verify")
+
+
+def _plain(value: object) -> object:
+    return value.value if isinstance(value, Colored) else str(value)
+
+
 def _draw(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    screen = console()
+    drawn = _grid(title, columns, rows)
+    wide = screen.measure(drawn, options=screen.options.update(max_width=_UNBOUNDED)).maximum > screen.width
+    if wide and len(columns) >= _MIN_RECORD_COLUMNS:
+        for number, row in enumerate(rows, 1):
+            fields(f"{title or 'row'} {number} of {len(rows)}", dict(zip(columns, row, strict=True)))
+        return
+    screen.print(drawn)
+
+
+def _grid(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
     drawn = Table(title=title or None, title_justify="left")
     for index, column in enumerate(columns):
-        numeric = bool(rows) and all(isinstance(row[index], int | float) for row in rows)
+        numeric = bool(rows) and all(_is_number(row[index]) for row in rows)
         drawn.add_column(column, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
-        drawn.add_row(*(Text(_harmless(str(cell), keep="\n")) for cell in row))
-    console().print(drawn)
+        drawn.add_row(*(Text(harmless(cell_text(cell), keep="\n"), _color(cell)) for cell in row))
+    return drawn
+
+
+def _is_number(cell: object) -> bool:
+    value = cell.value if isinstance(cell, Colored) else cell
+    return isinstance(value, int | float) and not isinstance(value, UnixMs | UnixSeconds)
+
+
+def _color(cell: object) -> str:
+    return cell.color if isinstance(cell, Colored) else ""
 
 
 def _line(cell: object) -> str:
     """On one line, so that a row stays a row."""
-    return _harmless(" ".join(str(cell).split("\n")), keep="")
+    return harmless(" ".join(cell_text(cell).split("\n")))
 
 
-def _harmless(text: str, keep: str) -> str:
+def harmless(text: str, keep: str = "") -> str:
     """Control characters spelled out: texts come from models and callers, and could steer the reader's terminal."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text)
-
-
-def document(value: Any) -> None:
-    """One JSON document on standard output."""
-    print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
-
-
-def audit_report(report: Report) -> None:
-    """The account, then the verdict."""
-    names = ("origins", "batches", "rows", "skipped", "admitted", "denied", "ended", "open", "derived", "overshoot")
-    rows = [(name.replace("_", " "), getattr(report, name)) for name in names]
-    table("audit", ("what", "count"), rows)
-    for fault in report.faults:
-        print(f"FAULT {fault.origin} batch {fault.batch} leaf {fault.leaf}: {fault.what}")
-    if report.not_derivable:
-        print(f"{report.not_derivable} decisions are of another decider version: not re-derivable by this build")
-    print("the log verifies" if report.ok else f"{report.faults_total} faults: the log does not verify")

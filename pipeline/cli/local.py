@@ -24,35 +24,47 @@ if TYPE_CHECKING:
     from pipeline.embedded.stack import LocalStack
 
 _TEND_S = 0.5
+_ENDING = "Ctrl-C or SIGTERM ends every process in order and gives exit code 130, while it starts too."
 
 
 def add(commands: Any) -> None:
+    """Add ``up`` and ``demo``."""
     up = commands.add_parser(
         "up",
         help="start Kafka, ClickHouse and every stage here",
         description="Start the whole system as child processes of this one and keep it running. Records and keys stay "
-        "in --home between starts. Ctrl-C stops everything.",
+        f"in --home between starts. {_ENDING}",
     )
-    _ports(up)
+    _add_ports(up)
     up.set_defaults(act=_up)
     demo = commands.add_parser(
         "demo",
-        help="the same with realistic traffic, a summary, and the verified log",
-        description="Start the system, send three tenants' traffic through every door, print what became of it, verify "
-        "the signed log, then keep serving. With --once: end by itself, exit 0 only if every count reconciles.",
+        help="start everything, send realistic traffic, show what became of it",
+        description="Start the system, send three tenants' traffic through every kind of client, verify the signed "
+        "log, print a summary, then keep serving. With --once it ends by itself: exit 0 where every count reconciles, "
+        f"the log verifies and every caller saw what it had to, else 1. {_ENDING}",
     )
-    _ports(demo)
+    _add_ports(demo)
     demo.add_argument("--once", action="store_true", help="stop after the summary")
-    demo.add_argument("--json", action="store_true", help="the summary as JSON")
+    form = demo.add_mutually_exclusive_group()
+    form.add_argument("--full", action="store_true", help="print every panel and every count, not one screen of them")
+    form.add_argument("--json", action="store_true", help="print the whole summary as JSON")
     demo.set_defaults(act=_demo)
 
 
-def _ports(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--port", type=PORT, metavar="N", default=8080, help="gateway (default %(default)s)")
-    parser.add_argument("--kafka-port", type=PORT, metavar="N", default=9092, help="default %(default)s")
-    parser.add_argument("--kafka-controller-port", type=PORT, metavar="N", default=9093, help="default %(default)s")
-    parser.add_argument("--clickhouse-port", type=PORT, metavar="N", default=8123, help="default %(default)s")
-    parser.add_argument("--model", default="glossary", help="'glossary' (from the registry), 'echo' or a model folder")
+def _add_ports(parser: argparse.ArgumentParser) -> None:
+    for flag, port, service in (
+        ("--port", 8080, "the gateway"),
+        ("--kafka-port", 9092, "Kafka's clients"),
+        ("--kafka-controller-port", 9093, "Kafka's controller"),
+        ("--clickhouse-port", 8123, "ClickHouse"),
+    ):
+        parser.add_argument(
+            flag, type=PORT, metavar="N", default=port, help=f"set the port of {service} (default %(default)s)"
+        )
+    parser.add_argument(
+        "--model", default="glossary", help="choose 'glossary' (from the registry, the default), 'echo' or a folder"
+    )
 
 
 def _up(arguments: argparse.Namespace, settings: Settings) -> int:
@@ -69,19 +81,26 @@ def _demo(arguments: argparse.Namespace, settings: Settings) -> int:
     require("demo")
     _require(arguments, settings)
     # a second of imports, the OpenAI client's above all, while Kafka starts
-    loading = threading.Thread(target=importlib.import_module, args=("pipeline.demo.play",), daemon=True)
+    loading = threading.Thread(target=importlib.import_module, args=("pipeline.demo.run",), daemon=True)
 
-    def play(stack: LocalStack) -> int | None:
+    def run(stack: LocalStack) -> int | None:
         loading.join()
-        from pipeline.demo.play import run
+        from pipeline.demo.overview import print_overview
+        from pipeline.demo.run import run_demo
 
-        code = run(stack, _say, as_json=arguments.json)
+        summary = run_demo(stack, _say)
+        if arguments.json:
+            terminal.document(summary.document())
+        else:
+            print_overview(summary, verdict_only=arguments.full)
+            if arguments.full:
+                summary.print_tables()
         if arguments.once:
-            return code
+            return 0 if summary.ok else 1
         _say_next(stack)
         return None
 
-    return _with_stack(arguments, play, meanwhile=loading.start)
+    return _with_stack(arguments, run, meanwhile=loading.start)
 
 
 def _require(arguments: argparse.Namespace, settings: Settings) -> None:
@@ -99,15 +118,18 @@ def _with_stack(
 
     ``meanwhile`` is begun once the first processes start, and must not block.
     """
-    # Kafka, ClickHouse and their engines are loaded by nobody else
+    # Kafka, ClickHouse and their engines are loaded by no other command
     from pipeline.embedded.stack import LocalStack, Ports
 
-    ports = Ports(arguments.port, arguments.kafka_port, arguments.kafka_controller_port, arguments.clickhouse_port)
-    if len({arguments.port, arguments.kafka_port, arguments.kafka_controller_port, arguments.clickhouse_port}) < 4:
-        raise ConfigError("--port, --kafka-port, --kafka-controller-port, --clickhouse-port: expected four that differ")
+    numbers = (arguments.port, arguments.kafka_port, arguments.kafka_controller_port, arguments.clickhouse_port)
+    if len(set(numbers)) < len(numbers):
+        flags = "--port, --kafka-port, --kafka-controller-port, --clickhouse-port"
+        got = ", ".join(map(str, numbers))
+        raise ConfigError(f"{flags}: expected four that differ, got {got}; change one of them")
     overrides = {"SLUICE_GENERATE__MODEL": arguments.model}
-    stack = LocalStack(Path(arguments.home), config.cache(), ports, overrides)
-    signal.signal(signal.SIGTERM, _interrupt)
+    stack = LocalStack(Path(arguments.home), config.cache(), Ports(*numbers), overrides)
+    # so that asyncio cancels what runs, as it does on Ctrl-C
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         stack.start(_say, meanwhile)
         code = act(stack)
@@ -116,16 +138,18 @@ def _with_stack(
             time.sleep(_TEND_S)
         return code
     except KeyboardInterrupt:
-        _say("stopping")
+        _ignore_interrupts()
+        _say("\nstopping every process")
         return 130
     finally:
-        # a second Ctrl-C must not leave half of it running
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        _ignore_interrupts()
         stack.stop()
 
 
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
+def _ignore_interrupts() -> None:
+    """A second Ctrl-C must not leave half of it running."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _say(text: str) -> None:
@@ -133,7 +157,7 @@ def _say(text: str) -> None:
 
 
 def _itself() -> str:
-    """How the reader of a hint runs this command."""
+    """The command that a reader of a hint can type."""
     if shutil.which("sluice"):
         return "sluice"
     started = Path(sys.argv[0])
@@ -141,13 +165,13 @@ def _itself() -> str:
 
 
 def _say_next(stack: LocalStack) -> None:
-    rows = [
-        ("gateway", stack.url),
-        ("Kafka", stack.bootstrap),
-        ("ClickHouse", stack.store.url if stack.store else ""),
-        ("logs", stack.home / "logs"),
-    ]
-    terminal.table("running; Ctrl-C stops it", ("what", "where"), rows)
+    addresses = {
+        "gateway": stack.url,
+        "Kafka": stack.bootstrap,
+        "ClickHouse": stack.store.url if stack.store else "",
+        "logs": stack.home / "logs",
+    }
+    terminal.fields("\nrunning; Ctrl-C stops it", addresses, file=sys.stderr)
     sluice = _itself()
     if stack.home != config.default_home():
         sluice += f" --home {stack.home}"

@@ -1,4 +1,4 @@
-"""What no client library would send: oversized and malformed bytes, wrong and revoked keys, a forged tenant."""
+"""Abuse that no client library would send: oversized and malformed bytes, wrong and revoked keys, a forged tenant."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from collections.abc import Callable
 import aiohttp
 import msgspec
 
-from pipeline.demo.cast import Cast
-from pipeline.demo.traffic import TrafficSeen
+from pipeline.demo.clients import TrafficReport
+from pipeline.demo.people import Credentials
 from pipeline.events import wire
 from pipeline.events.control import Control
 from pipeline.kafka.writer import Publisher
@@ -18,42 +18,42 @@ from pipeline.topics import partition_of
 
 _OVER = 3 * 1024 * 1024
 ABUSES = 10
-"""Ticks of both functions together."""
+"""Calls of both functions together."""
 
 
-async def abuse_gateway(url: str, cast: Cast, seen: TrafficSeen, tick: Callable[[], None]) -> None:
-    """Each is refused at the door with its own status; none reaches Kafka as a request."""
-    good = cast.keys["globex-app"]
+async def abuse_gateway(url: str, credentials: Credentials, report: TrafficReport, advance: Callable[[], None]) -> None:
+    """Send what the gateway refuses, each with its own status; none reaches Kafka as a request."""
+    good = credentials.keys["globex-app"]
     wrong = f"{good[:-6]}AAAAAA"
-    ask = b'{"prompt": "What is a dog?"}'
-    tries = (
+    question = b'{"prompt": "What is a dog?"}'
+    attempts = (
         ("an oversized body", good, b'{"prompt": "' + b"x" * _OVER + b'"}', 413),
         ("malformed bytes", good, b'\xff\xfe{"prompt": ', 400),
         ("deep JSON", good, b'{"prompt": ' + b"[" * 20_000, 400),
-        ("a wrong key", wrong, ask, 401),
-        ("a revoked key", cast.revoked, ask, 401),
+        ("a wrong key", wrong, question, 401),
+        ("a revoked key", credentials.revoked, question, 401),
         ("a tenant in the body", good, b'{"prompt": "What is a dog?", "tenant": "acme"}', 400),
     )
     async with aiohttp.ClientSession() as session:
-        for name, key, body, status in tries:
+        for name, key, body, status in attempts:
             headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
             async with session.post(f"{url}/inference", data=body, headers=headers) as answer:
                 await answer.read()
                 if answer.status != status:
-                    seen.surprises.append(f"{name}: expected {status}, got {answer.status}")
-            seen.doors["gateway refusals"] += 1
-            tick()
+                    report.surprises.append(f"{name}: expected {status}, got {answer.status}")
+            report.calls["gateway refusals"] += 1
+            advance()
 
 
 async def abuse_kafka(
-    bootstrap: str, control: Control, cast: Cast, seen: TrafficSeen, tick: Callable[[], None]
+    bootstrap: str, control: Control, credentials: Credentials, report: TrafficReport, advance: Callable[[], None]
 ) -> None:
-    """Records that a program with Write on ``requests`` could send; each gets its decision."""
+    """Write records that a program with Write on ``requests`` could send; each gets its decision."""
     partitions = control.require_deployment().partitions
     home = partition_of(b"globex", partitions)
-    value, headers = _signed(cast.keys["globex-app"])
-    forged = [(name, b"kdeadbeef0000" if name == "sluice-key" else held) for name, held in headers]
-    tampered = [(name, b"tampered" if name == "sluice-request" else held) for name, held in headers]
+    value, headers = _signed(credentials.keys["globex-app"])
+    forged = [(name, b"kdeadbeef0000" if name == "sluice-key" else header) for name, header in headers]
+    tampered = [(name, b"tampered" if name == "sluice-request" else header) for name, header in headers]
     publisher = Publisher(bootstrap)
     try:
         await publisher.send_all(
@@ -67,8 +67,8 @@ async def abuse_kafka(
     finally:
         await publisher.close()
     for _ in range(4):
-        seen.doors["kafka abuse"] += 1
-        tick()
+        report.calls["kafka abuse"] += 1
+        advance()
 
 
 def _signed(key_text: str) -> tuple[bytes, list[tuple[str, bytes]]]:

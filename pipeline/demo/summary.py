@@ -1,73 +1,75 @@
-"""What the demo tells in the end, in tables or as one JSON document."""
+"""The result of a demo run: its verdict, and the whole of it in tables or as one JSON document."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from pipeline import terminal
 from pipeline.audit.faults import Report
 from pipeline.clickhouse.auditor import as_document
-from pipeline.demo.account import Equation
-from pipeline.demo.board import PanelAnswer
-from pipeline.demo.cast import PLANS
-from pipeline.demo.traffic import TrafficSeen
-
-COLUMNS = ("tenant", "requests", "admitted", "denied", "reserved", "settled", "findings", "alerts", "p50 ms", "p99 ms")
-_ROWS = 8
-_SURPRISES = 20
+from pipeline.demo.clients import TrafficReport
+from pipeline.demo.figures import COLUMNS, TenantFigures
+from pipeline.demo.panels import PanelResult
+from pipeline.demo.people import PLANS
+from pipeline.demo.reconcile import Equation
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    tenants: Sequence[tuple[Any, ...]]
-    lines: Sequence[Equation]
-    report: Report
-    seen: TrafficSeen
-    board: Sequence[PanelAnswer]
+    """Everything that a run gave. ``panels`` are by the name of their query."""
+
+    tenants: Sequence[TenantFigures]
+    equations: Sequence[Equation]
+    audit: Report
+    traffic: TrafficReport
+    panels: Mapping[str, PanelResult]
 
     @property
     def ok(self) -> bool:
-        return all(line.holds for line in self.lines) and self.report.ok and not self.seen.surprises
+        """True where every count reconciles, the log verifies, and callers saw what they had to."""
+        return all(equation.holds for equation in self.equations) and self.audit.ok and not self.traffic.surprises
+
+    def document(self) -> dict[str, object]:
+        """One JSON document; ``ok`` is the meaning of the exit code."""
+        return {
+            "ok": self.ok,
+            "tenants": [dict(zip(COLUMNS, row, strict=True)) for row in self.tenants],
+            "reconciliation": [{**equation._asdict(), "holds": equation.holds} for equation in self.equations],
+            "audit": as_document(self.audit),
+            "doors": dict(self.traffic.calls),
+            "answers": self.traffic.samples,
+            "dashboard": {
+                result.panel.title: [dict(zip(result.columns, row, strict=True)) for row in result.rows]
+                for result in self.panels.values()
+            },
+            "surprises": self.traffic.surprises,
+        }
 
     def print_tables(self) -> None:
-        """The dashboard's figures first, the verdict last."""
-        stats = [(shown.title, *shown.rows[0][:1]) for shown in self.board if shown.kind == "stat" and shown.rows]
-        _section("dashboard", ("panel", "value"), stats)
-        for shown in self.board:
-            if shown.kind != "stat":
-                _section(shown.title, shown.columns, shown.rows[:_ROWS])
-        _section("some answers", ("asked", "answered"), list(self.seen.samples.items()))
-        _section("doors", ("door", "calls"), sorted(self.seen.doors.items()))
+        """Print every panel, every equation and every surprise."""
+        for result in self.panels.values():
+            _section(result.panel.title, result.columns, list(_cells(result)))
+        _section("some answers", ("asked", "answered"), list(self.traffic.samples.items()))
+        _section("calls by kind of client", ("client", "calls"), sorted(self.traffic.calls.items()))
         plans = ", ".join(f"{tenant} on {plan}" for tenant, plan in PLANS.items())
         _section(f"tenants ({plans}); tokens reserved and settled", COLUMNS, self.tenants)
-        verdicts = [(line.name, line.left, line.right, "yes" if line.holds else "NO") for line in self.lines]
+        verdicts = [(each.name, each.left, each.right, "yes" if each.holds else "NO") for each in self.equations]
         _section("reconciliation", ("equation", "left", "right", "holds"), verdicts)
-        print()
-        terminal.audit_report(self.report)
-        for surprise in self.seen.surprises[:_SURPRISES]:
-            print(f"SURPRISE {surprise}")
-        print("every count reconciles" if self.ok else "the demo did not end as it should: see NO, FAULT, SURPRISE")
-
-    def print_json(self) -> None:
-        """One document; ``ok`` is the exit code's meaning."""
-        terminal.document(
-            {
-                "ok": self.ok,
-                "tenants": [dict(zip(COLUMNS, row, strict=True)) for row in self.tenants],
-                "reconciliation": [{**line._asdict(), "holds": line.holds} for line in self.lines],
-                "audit": as_document(self.report),
-                "doors": dict(self.seen.doors),
-                "answers": self.seen.samples,
-                "dashboard": {s.title: [dict(zip(s.columns, row, strict=True)) for row in s.rows] for s in self.board},
-                "surprises": self.seen.surprises,
-            }
-        )
+        if not sys.stdout.isatty():
+            print()
+        terminal.audit_report(self.audit)
+        _section("surprises", ("surprise",), [(surprise,) for surprise in self.traffic.surprises])
 
 
-def _section(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+def _cells(result: PanelResult) -> Iterator[list[object]]:
+    for number, row in enumerate(result.rows):
+        values = [result.value(number, column) for column in result.columns]
+        yield [terminal.Colored(value, shown.text, shown.color) for value, shown in zip(row, values, strict=True)]
+
+
+def _section(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     if not sys.stdout.isatty():
         print(f"\n{title}")
-    terminal.table(title, columns, rows)
+    terminal.table(title, columns, list(rows))

@@ -26,7 +26,7 @@ from detectors.prompts.training.decide import ordinary, tail
 from detectors.prompts.training.folds import Wide, deal, group, held_out, lesson
 from detectors.prompts.training.rows import USER_WINDOW, LabelledText, drawing, user_examples, weights
 from detectors.prompts.training.synthesis import synthesise
-from pipeline.demo import script
+from pipeline.demo import scenarios
 from tests.bench.rows import Measurement as Measured
 from tests.bench.rows import percentile
 
@@ -62,13 +62,13 @@ def measure() -> list[Measured]:
 def _texts(length: int, count: int) -> list[str]:
     """Ordinary questions in two languages, joined to this length."""
     draw = drawing("bench")
-    pools = (script.QUESTIONS, script.CHINESE)
+    pools = (scenarios.QUESTIONS, scenarios.CHINESE)
     out = []
     for number in range(count):
         pool = pools[number % 5 == 4]
         order = [pool[int(place)] for place in draw.permutation(len(pool))]
         text = " ".join(
-            f"What is a {word}?" if pool is script.QUESTIONS else word for word in islice(cycle(order), length)
+            f"What is a {word}?" if pool is scenarios.QUESTIONS else word for word in islice(cycle(order), length)
         )
         out.append(text[:length])
     return out

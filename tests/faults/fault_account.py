@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pipeline.admit.decide import UNCHARGED
 from pipeline.config import Settings
 from pipeline.control.table import ControlTable
-from pipeline.demo.account import Equation, read_all
+from pipeline.demo.reconcile import Equation, read_all
 from pipeline.events.chain import ChainReader
 from pipeline.events.codec import decode, decode_log
 from pipeline.events.control import Control

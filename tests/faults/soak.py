@@ -15,8 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline import terminal, wiring
-from pipeline.demo import account
-from pipeline.demo.account import Equation
+from pipeline.demo.reconcile import Equation, reconcile
 from tests.faults import fault_account
 from tests.faults.fault_load import Crowd
 from tests.faults.fault_plan import Mischief, plan
@@ -88,7 +87,7 @@ async def storm(options: Options, home: Path, say: Say) -> Verdict:
 async def _count(options: Options, site: FaultSite, crowd: Crowd, mischief: Mischief, say: Say) -> Verdict:
     settings, verdict = site.stack.settings, Verdict()
     say("counting")
-    verdict.lines += await asyncio.to_thread(account.reconcile, settings, _CALM_S)
+    verdict.lines += await asyncio.to_thread(reconcile, settings, _CALM_S)
     log = await fault_account.read_log(settings)
     verdict.lines += fault_account.once(log)
     balance, repeated = fault_account.tokens(log)

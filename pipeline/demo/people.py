@@ -1,4 +1,4 @@
-"""Who takes part: three tenants on three plans, two principals each and one that copies, with fresh keys every run."""
+"""The demo's people: three tenants on three plans, their principals, and one that copies; fresh keys every run."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from pipeline.config import Settings
 PLANS = {"acme": "enterprise", "globex": "team", "initech": "free"}
 PRINCIPALS = ("app", "research")
 STUDENT = "acme-student"
-"""Who runs the extraction campaign."""
+"""The principal that runs the extraction campaign."""
 
 
 @dataclass(slots=True)
-class Cast:
+class Credentials:
     """Keys by principal (``tenant-role``), one that is revoked, and each tenant's webhook secret."""
 
     keys: dict[str, str] = field(default_factory=dict)
@@ -23,9 +23,9 @@ class Cast:
     secrets: dict[str, bytes] = field(default_factory=dict)
 
 
-async def assemble(settings: Settings, webhook: str) -> Cast:
+async def issue_credentials(settings: Settings, webhook: str) -> Credentials:
     """Make tenants and principals where they are missing, and issue this run's keys."""
-    cast = Cast()
+    credentials = Credentials()
     async with wiring.registry(settings) as registry:
         for tenant, plan in PLANS.items():
             target = f"{webhook}/{tenant}"
@@ -34,11 +34,11 @@ async def assemble(settings: Settings, webhook: str) -> Cast:
             elif registry.control.tenants[tenant].webhook != target:
                 await registry.change_tenant(tenant, webhook=target)
             for role in PRINCIPALS:
-                cast.keys[f"{tenant}-{role}"] = await registry.add_key(tenant, f"{tenant}-{role}", days=1)
+                credentials.keys[f"{tenant}-{role}"] = await registry.add_key(tenant, f"{tenant}-{role}", days=1)
         # an account that copies is reported once, and known when it comes back: each run has one of its own
-        cast.keys[STUDENT] = await registry.add_key("acme", f"{STUDENT}-{os.urandom(4).hex()}", days=1)
-        cast.revoked = await registry.add_key("globex", "globex-app", days=1)
-        await registry.revoke_key(cast.revoked)
+        credentials.keys[STUDENT] = await registry.add_key("acme", f"{STUDENT}-{os.urandom(4).hex()}", days=1)
+        credentials.revoked = await registry.add_key("globex", "globex-app", days=1)
+        await registry.revoke_key(credentials.revoked)
         vault = wiring.vault(settings, registry)
-        cast.secrets = {tenant: vault.webhook_secret(tenant) for tenant in PLANS}
-    return cast
+        credentials.secrets = {tenant: vault.webhook_secret(tenant) for tenant in PLANS}
+    return credentials

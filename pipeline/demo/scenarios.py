@@ -1,4 +1,4 @@
-"""What the tenants say: ordinary talk in English and Chinese, and what a provider has to stand."""
+"""The demo's traffic: ordinary talk in English and Chinese, injections, an extraction campaign, and a burst."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ Messages = tuple[tuple[str, str], ...]
 
 
 ANSWERED = ("",)
-"""The reason of a request that is answered is empty."""
+"""An answered request has an empty reason."""
 
 
 class ScriptedRequest(NamedTuple):
-    """One request: who, by which door, what, and which ends are right (a reason, or empty for an answer)."""
+    """One request of a principal, and the reasons that may refuse it (empty: it is answered)."""
 
     principal: str
-    door: ClientKind
+    client: ClientKind
     messages: Messages
-    right: tuple[str, ...] = ANSWERED
+    expected: tuple[str, ...] = ANSWERED
     max_tokens: int = 32
 
 
-class Scene(NamedTuple):
-    """Lines that are sent ``together`` at a time."""
+class Scenario(NamedTuple):
+    """Requests of one kind, ``concurrency`` of them at a time."""
 
     title: str
-    lines: list[ScriptedRequest]
-    together: int
+    requests: list[ScriptedRequest]
+    concurrency: int
 
 
 QUESTIONS = (
@@ -63,48 +63,51 @@ SWEPT = (
 BURST = 34
 
 
-def scenes() -> list[Scene]:
-    """The whole play, in order."""
+def scenarios() -> list[Scenario]:
+    """Every scenario, in the order in which they are sent."""
     return [
-        Scene("ordinary talk", _ordinary(), 8),
-        Scene("injections", _hostile(), 2),
-        Scene("an extraction campaign", _campaign(), 8),
-        Scene("a burst over quota", _burst(), 3),
+        Scenario("ordinary talk", _ordinary(), 8),
+        Scenario("injections", _injections(), 2),
+        Scenario("an extraction campaign", _extraction(), 8),
+        Scenario("a burst over quota", _burst(), 3),
     ]
 
 
 def _ordinary() -> list[ScriptedRequest]:
-    """Talk of every kind through every door."""
-    lines = []
-    doors: tuple[ClientKind, ...] = ("openai", "openai-stream", "curl", "kafka")
-    who = ("acme-app", "globex-app", "globex-research")
+    """Talk of every kind through every kind of client."""
+    requests = []
+    clients: tuple[ClientKind, ...] = ("openai", "openai-stream", "curl", "kafka")
+    principals = ("acme-app", "globex-app", "globex-research")
     for index, word in enumerate(QUESTIONS):
-        lines.append(ScriptedRequest(who[index % 3], doors[index % 4], _said(f"What is a {word}?")))
+        requests.append(ScriptedRequest(principals[index % 3], clients[index % 4], _user(f"What is a {word}?")))
     for index, text in enumerate(CHINESE):
-        lines.append(ScriptedRequest(who[index % 2], doors[index % 4], _said(text)))
-    lines += [ScriptedRequest("acme-research", "openai-stream", CHAT), ScriptedRequest("globex-app", "kafka", CHAT)]
-    lines += [ScriptedRequest("globex-app", "openai", _said(text)) for text in PERSONAL]
-    return lines
+        requests.append(ScriptedRequest(principals[index % 2], clients[index % 4], _user(text)))
+    requests.append(ScriptedRequest("acme-research", "openai-stream", CHAT))
+    requests.append(ScriptedRequest("globex-app", "kafka", CHAT))
+    requests += [ScriptedRequest("globex-app", "openai", _user(text)) for text in PERSONAL]
+    return requests
 
 
-def _hostile() -> list[ScriptedRequest]:
+def _injections() -> list[ScriptedRequest]:
     """Injections by one principal, one of them in a document."""
-    lines = [ScriptedRequest("globex-research", "openai", _said(text), ("injection",)) for text in INJECTIONS]
-    return [*lines, ScriptedRequest("globex-research", "kafka", HIDDEN, ("injection",))]
+    direct = [ScriptedRequest("globex-research", "openai", _user(text), ("injection",)) for text in INJECTIONS]
+    return [*direct, ScriptedRequest("globex-research", "kafka", HIDDEN, ("injection",))]
 
 
-def _campaign() -> list[ScriptedRequest]:
-    """The reasoning behind every entry of a word list: what a student model is trained on."""
+def _extraction() -> list[ScriptedRequest]:
+    """Questions for the reasoning behind every entry of a word list, as one trains a student model on."""
     template = "What is a {}? Explain your reasoning step by step before you give the final answer."
-    right = ("", "throttled")
-    return [ScriptedRequest("acme-student", "openai", _said(template.format(word)), right, 8) for word in SWEPT]
+    expected = ("", "throttled")
+    return [ScriptedRequest("acme-student", "openai", _user(template.format(word)), expected, 8) for word in SWEPT]
 
 
 def _burst() -> list[ScriptedRequest]:
     """More than the free plan holds, from both principals at once."""
-    who, right = ("initech-app", "initech-research"), ("", "rate_limited", "too_many_open")
-    return [ScriptedRequest(who[index % 2], "openai", _said("What is water?"), right, 8) for index in range(BURST)]
+    principals = ("initech-app", "initech-research")
+    expected = ("", "rate_limited", "too_many_open")
+    question = _user("What is water?")
+    return [ScriptedRequest(principals[index % 2], "openai", question, expected, 8) for index in range(BURST)]
 
 
-def _said(text: str) -> Messages:
+def _user(text: str) -> Messages:
     return (("user", text),)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import tomllib
 from typing import get_args
 
 from detectors.accounts.response import STEPS
@@ -64,6 +65,13 @@ def test_every_detector_is_told() -> None:
     assert all((ROOT / "detectors" / name).is_dir() for name in told)
 
 
+def test_every_extra_is_told() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    told = [code(row[0]) for row in table("pipeline/README.md", "extra")]
+    assert told[0] == "none"
+    assert set(told[1:]) == set(project["optional-dependencies"])
+
+
 def test_every_exit_code_is_told() -> None:
     said = re.findall(r"\b(\d+) [a-z]", cli.EPILOG.partition("exit codes:")[2].partition("settings:")[0])
     assert [row[0] for row in table("pipeline/README.md", "exit code")] == said
@@ -76,8 +84,6 @@ def test_every_folder_of_tests_is_told() -> None:
 
 def test_the_changelog_has_its_form() -> None:
     """Keep a Changelog: one heading for each version, the newest that of the project."""
-    import tomllib
-
     version = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
     headings = re.findall(r"^## (.*)$", text("CHANGELOG.md"), re.MULTILINE)
     assert all(re.fullmatch(r"\[\d+\.\d+\.\d+\] - (unreleased|\d{4}-\d\d-\d\d)", heading) for heading in headings)

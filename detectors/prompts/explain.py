@@ -19,6 +19,11 @@ from detectors.prompts.views import Passage, readings
 MAX_CHARS = 20_000
 """Characters of the text whose n-grams are listed."""
 TOP = 12
+FLAG = 0.5
+MOST_PASSAGES, MOST_GONE = 60, 3
+"""Passages of a text that are tried, and how many may go together."""
+_PASSAGE = re.compile(r"[^.!?。！？\n]*(?:[.!?。！？]+(?=\s|$)|[。！？]+|\n+|$)\s*|.")
+_TOKEN = re.compile(r"[\u3400-\u9fff]|[^\W_]+", re.UNICODE)
 _KINDS = ("2 chars", "3 chars", "4 chars", "word", "2 words", "3 words", "skip")
 
 
@@ -42,6 +47,20 @@ class Gram(NamedTuple):
     weight: float
 
 
+class WeighedWord(NamedTuple):
+    """A word of the worst reading and the log-odds of all grams that begin in it."""
+
+    text: str
+    weight: float
+
+
+class LesserText(NamedTuple):
+    """What would not be flagged: the text without these passages, and its score."""
+
+    without: list[str]
+    score: float
+
+
 class Explanation(NamedTuple):
     score: float
     zone: str
@@ -50,7 +69,10 @@ class Explanation(NamedTuple):
     view: str
     version: str
     rules: list[FiredRule]
+    words: list[WeighedWord]
     grams: list[Gram]
+    passes: LesserText | None
+    """The least that must go so that it is not flagged; None where it is not flagged, or nothing less would do."""
 
 
 def explain(text: str, role: Role = "user") -> Explanation:
@@ -60,9 +82,38 @@ def explain(text: str, role: Role = "user") -> Explanation:
         FiredRule(f.rule, f.severity, f.confidence, f.view, f.start, f.end, text[f.start : f.end][:80])
         for f in verdict.findings
     ]
-    grams = _grams(_reading(text, role, verdict), HEADS.index(role))
+    worst, head = _reading(text, role, verdict), HEADS.index(role)
+    passes = _without(text, role) if verdict.flagged else None
     shown = verdict.score, verdict.zone, verdict.flagged, verdict.language, verdict.view
-    return Explanation(*shown, PROMPTS.model.version, rules, grams)
+    return Explanation(*shown, PROMPTS.model.version, rules, _words(worst, head), _grams(worst, head), passes)
+
+
+def _without(text: str, role: Role) -> LesserText | None:
+    """Passages are taken out one after the other, each time the one whose absence lowers the score most."""
+    pieces = [piece for piece in _PASSAGE.findall(text[:MAX_CHARS]) if piece.strip()][:MOST_PASSAGES]
+    gone: list[str] = []
+    while len(pieces) > 1 and len(gone) < MOST_GONE:
+        rests = ["".join(pieces[:at] + pieces[at + 1 :]) for at in range(len(pieces))]
+        scores = [verdict.score for verdict in assess([(Part(role, rest),) for rest in rests])]
+        at = min(range(len(pieces)), key=lambda place: (scores[place], len(pieces[place])))
+        gone.append(pieces.pop(at).strip())
+        if scores[at] < FLAG:
+            return LesserText(gone, scores[at])
+    return None
+
+
+def _words(text: str, head: int) -> list[WeighedWord]:
+    """The TOP words by what they add, heaviest first; words of one script without blanks are single signs."""
+    grams = hashed(join([text]))
+    sums = PROMPTS.scorer.places(grams, head)
+    form = PROMPTS.scorer.heads[head]
+    unit = form.scale / (len(text) + 1 + SMOOTH) ** 0.5
+    begin = int(grams.joined.starts[0])
+    totals: dict[str, float] = defaultdict(float)
+    for match in _TOKEN.finditer(text):
+        totals[match[0]] += float(sums[begin + match.start() : begin + match.end()].sum()) * unit
+    ordered = sorted(totals.items(), key=lambda item: (-item[1], item[0]))
+    return [WeighedWord(word, weight) for word, weight in ordered[:TOP] if weight > 0]
 
 
 def _reading(text: str, role: Role, verdict: Assessment) -> str:

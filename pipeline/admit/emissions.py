@@ -41,7 +41,7 @@ def after_decision(decision: Decision, partition: int, control: Control, intake:
         topic = plans.work_topic(control, decision.tenant)
         sent.append(Emission(topic, partition_of(key, partitions), key, encode(work)))
     elif decision.facts.client_request and decision.tenant:
-        sent.append(_refusal(decision, partitions))
+        sent.append(_refusal(decision, partitions, control))
     event = _finding(decision)
     if event is not None:
         sent.append(Emission("findings", partition, decision.organisation.encode(), encode(event)))
@@ -106,7 +106,10 @@ def _work(decision: Decision, partition: int, control: Control, intake: Intake |
     )
 
 
-def _refusal(decision: Decision, partitions: int) -> Emission:
+def _refusal(decision: Decision, partitions: int, control: Control) -> Emission:
+    facts, found = decision.facts, ""
+    if decision.reasons[0] == "injection":
+        found = policy.told(control.plans[control.tenants[decision.tenant].plan], facts.findings, facts.documents)
     response = Response(
         decision.request,
         decision.facts.client_request,
@@ -116,8 +119,9 @@ def _refusal(decision: Decision, partitions: int) -> Emission:
         limit=decision.limit,
         retry_after_ms=decision.retry_after_ms,
         first=decision.first,
+        found=found,
     )
-    where = lane_partition(decision.facts.lane, partitions)
+    where = lane_partition(facts.lane, partitions)
     return Emission("responses", where, decision.request.encode(), encode(response))
 
 

@@ -28,8 +28,16 @@ def refusal(plan: Plan, findings: Sequence[Finding], documents: Sequence[int] = 
     """The reason for which ``plan`` refuses a prompt with ``findings``; empty for none. ``documents``: those turns."""
     if plan.unscreened == "refuse" and any(f.rule.startswith(UNREAD) for f in findings):
         return "unscreened"
-    spared = () if plan.documents == "refuse" else documents
-    return "injection" if any(_blocks(plan, f) for f in findings if not _planted(f, spared)) else ""
+    return "injection" if any(_refuses(plan, f, documents) for f in findings) else ""
+
+
+def told(plan: Plan, findings: Sequence[Finding], documents: Sequence[int] = ()) -> str:
+    """What the caller of a refused prompt may know: the family of rules, where it was found and how grave it is."""
+    blocking = [f for f in findings if _refuses(plan, f, documents)]
+    if not blocking:
+        return ""
+    worst = max(blocking, key=lambda f: (f.severity, f.rule != SCORED, f.confidence, -f.turn, -f.start, f.rule))
+    return f"{'.'.join(worst.rule.split('.')[:2])} in messages[{worst.turn}], severity {worst.severity}"
 
 
 def counts(verdict: str, reasons: Sequence[str]) -> bool:
@@ -84,6 +92,10 @@ def quoted_spans(plan: Plan, findings: Iterable[Finding], documents: Sequence[in
         return ()
     told = [f for f in findings if _planted(f, documents) and not _blanked(plan, f, documents)]
     return tuple(sorted({(f.turn, f.start, f.end) for f in told if f.severity >= MEDIUM and f.start < f.end}))
+
+
+def _refuses(plan: Plan, finding: Finding, documents: Sequence[int]) -> bool:
+    return _blocks(plan, finding) and (plan.documents == "refuse" or not _planted(finding, documents))
 
 
 def _planted(finding: Finding, documents: Sequence[int]) -> bool:

@@ -77,8 +77,9 @@ def _explain(arguments: argparse.Namespace, settings: Settings) -> int:
 
     found = explain(arguments.text, arguments.role)
     if arguments.json:
-        rules, grams = ([each._asdict() for each in column] for column in (found.rules, found.grams))
-        terminal.document(found._asdict() | {"rules": rules, "grams": grams})
+        shown = found._asdict() | {"passes": found.passes and found.passes._asdict()}
+        shown["rules"], shown["words"] = [r._asdict() for r in found.rules], [w._asdict() for w in found.words]
+        terminal.document(shown | {"grams": [gram._asdict() for gram in found.grams]})
         return 0
     say = terminal.console()
     colour = {"block": "red", "uncertain": "yellow", "pass": "green"}[found.zone]
@@ -88,6 +89,12 @@ def _explain(arguments: argparse.Namespace, settings: Settings) -> int:
         say.print(f"  [bold]{rule.rule}[/] severity {rule.severity}, {rule.confidence} %, {rule.view}", end="")
         say.print(f" {rule.start}..{rule.end}: ", end="")
         say.print(repr(rule.text), markup=False, style="cyan")
+    if found.words:
+        say.print("  words that weigh: ", end="")
+        say.print(", ".join(f"{word.text} {word.weight:+.2f}" for word in found.words), markup=False, style="cyan")
+    if found.passes:
+        say.print(f"  would pass ({found.passes.score:.3f}) without: ", end="")
+        say.print(" | ".join(found.passes.without), markup=False, style="cyan")
     for gram in found.grams:
         mark = "red" if gram.weight > 0 else "green"
         say.print(f"  [{mark}]{gram.weight:+8.3f}[/] {gram.kind} ", end="")

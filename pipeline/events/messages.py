@@ -115,6 +115,8 @@ class Response(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """place: estimated time until it runs; -1 while too little has been measured."""
     first: str = ""
     """refusal as duplicate: the request that holds the idempotency key."""
+    found: str = ""
+    """refusal as injection: the family of rules, the index of the message and the severity; never a word of it."""
 
 
 class FindingEvent(msgspec.Struct, frozen=True, omit_defaults=True):

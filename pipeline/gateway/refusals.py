@@ -80,6 +80,8 @@ def of_response(response: Response) -> Refusal:
     message = ""
     if response.result == "withheld" and response.reason:
         message = f"{REASONS['withheld'].message} Guard: {response.reason}."
+    if response.found:
+        message = f"{REASONS[reason].message} Found: {response.found}."
     headers = {}
     if response.first:
         message = f"{REASONS[reason].message} It is {response.first}. "

@@ -77,6 +77,14 @@ def test_a_finding_in_a_document_refuses_under_a_plan_that_says_so(
     assert policy.masked_spans(shadow, findings, (1,)) == policy.quoted_spans(shadow, findings, (1,)) == ()
 
 
+def test_a_refusal_tells_family_place_and_severity() -> None:
+    plan = Plan(id="p")
+    said = (finding("injection.override.ignore-previous", 3, 90, turn=2), finding(policy.SCORED, 3, 99, turn=2))
+    assert policy.told(plan, said) == "injection.override in messages[2], severity 3"
+    assert policy.told(plan, said[1:]) == "injection.score in messages[2], severity 3"
+    assert policy.told(plan, said, (2,)) == policy.told(plan, (PHONE,)) == ""
+
+
 def test_a_tenants_own_threshold_is_on_the_score_that_holds_what_rules_said() -> None:
     said = (finding(policy.SCORED, 3, 80), OVERRIDE)
     assert policy.refusal(Plan(id="p", block_confidence=90), said) == ""

@@ -13,7 +13,7 @@ from typing import AnyStr
 
 _LETTERS = b"abcdefghijklmnopqrstuvwxyz"
 _LEET = b"013457@$!|"
-_SEPARATORS = b" .-_*|~/,+"
+_SEPARATORS = b" .-_*|~/,+;:^&"
 _SHAPE = bytes(
     97 if byte in _LETTERS else 48 if byte in _LEET else 32 if byte in _SEPARATORS or byte in b"\n\t\r" else byte
     for byte in range(256)
@@ -42,7 +42,7 @@ _ESCAPES = (
     (b"+", (b"u+",)),
 )
 """What escapes begin with, behind a sign of it that most texts lack."""
-_SPACED_CJK = re.compile(r"[\u4e00-\u9fff][\s.\-_*|~·/,+]{1,2}[\u4e00-\u9fff][\s.\-_*|~·/,+]")
+_SPACED_CJK = re.compile(r"[\u4e00-\u9fff][\s.\-_*|~·/,+;:^&]{1,2}[\u4e00-\u9fff][\s.\-_*|~·/,+;:^&]")
 
 
 def spelled_at(shape: bytes, joined: str) -> Iterator[int]:

@@ -12,6 +12,7 @@ import numpy as np
 from detectors.base import Role, Transcript
 from detectors.prompts.grams import Hashed, Joined, hashed, join
 from detectors.prompts.suspicion import encoded_at, spelled_at
+from detectors.text.ciphered import ciphered, deciphered
 from detectors.text.decode import tagged, undone
 from detectors.text.loose import loose, unspelled
 from detectors.text.normalize import TextView, clean_all
@@ -146,6 +147,10 @@ def further_views(batch: Sequence[Passage], seen: Sequence[PassageReading], join
         instead[at] = PassageReading(at, joint, joint.text)
         # what stands beside the letters is read as it is, too
         more.append(PassageReading(at, view, unspelled(text)))
+    for index in range(len(seen)) if ciphered(joined.text) else sorted(encoded):
+        at, view, text = seen[index]
+        otherwise = deciphered(batch[at].text, view or TextView("clean", text))
+        more += [PassageReading(at, each, each.text) for each in otherwise]
     return Further(instead, more)
 
 

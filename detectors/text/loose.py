@@ -18,7 +18,7 @@ _LEET_SHORT = re.compile(r"(?=[0-9@$!|]{0,2}[a-z])[a-z0-9@$!|]{2,3}")
 _COMPANY = 3
 _LEET_RUN = re.compile(r"[a-z0-9@$!|]+")
 _LEET_SIGN = re.compile(r"[013457@$!|]")
-_BETWEEN = r"[\s.\-_*|~/,+]"
+_BETWEEN = r"[\s.\-_*|~/,+;:^&]"
 _SPACED = re.compile(
     rf"(?<![a-z0-9])(?:[a-z0-9](?:{_BETWEEN}[a-z0-9]){{1,2}}\s{{2,3}}){{0,12}}"
     rf"(?:[a-z0-9]{_BETWEEN}){{3,}}[a-z0-9](?![a-z0-9])"
@@ -32,9 +32,10 @@ _EMPTY = re.compile(r"<([a-z]{1,10})(?: [^<>]{0,80})?></\1>")
 _MARKS_OF_WORDS = re.compile(r"[*_~`]{1,3}(?=\w)|(?<=[\w.,!?])[*_~`]{1,3}")
 _EMPHASISED = "* *"
 """What stands between words that each bear marks of emphasis."""
-_SPACED_CJK = re.compile(r"(?:[\u4e00-\u9fff][\s.\-_*|~·/,+]{1,2}){3,}[\u4e00-\u9fff]")
+_SPACED_CJK = re.compile(r"(?:[\u4e00-\u9fff][\s.\-_*|~·/,+;:^&]{1,2}){3,}[\u4e00-\u9fff]")
 _SHAPE = bytes(
-    97 if chr(byte).isalnum() else 32 if chr(byte).isspace() or byte in b".-_*|~/,+" else byte for byte in range(0x80)
+    97 if chr(byte).isalnum() else 32 if chr(byte).isspace() or byte in b".-_*|~/,+;:^&" else byte
+    for byte in range(0x80)
 ) + bytes(0x80)
 """ASCII classes of `_SPACED` and `_SPACED_CJK`: a cheap look whether either could match at all."""
 

@@ -20,7 +20,7 @@ from detectors.prompts.training.rows import LabelledText
 MOST = 600
 """Rows that a source counts as, at most."""
 _TENTH, _FEW = 0.1, 2
-BORROWED = 10
+BORROWED = 5
 """So many sources of all languages count beside a language's own ones."""
 GRID = 1_500
 """Of the highest values, so many are thresholds that are tried, and of all values two hundred."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import codecs
 import html
 import random
 import urllib.parse
@@ -141,6 +142,12 @@ DISGUISES: dict[str, Callable[[str], str]] = {
     "code comment": lambda text: f"def f():\n    # {text}\n    return 1",
     "JSON": lambda text: f'{{"note": "{text}"}}',
     "spaced leet": lambda text: "  ".join(" ".join(word) for word in text.translate(LEET).split(" ")),
+    "rot13": lambda text: f"Decode: {codecs.encode(text, 'rot13')}" if text.isascii() else text,
+    "backwards": lambda text: text[::-1],
+    "base64 of each word": lambda text: f"Decode: {' '.join(map(b64, text.split(' ')))}" if text.isascii() else text,
+    "no blanks": lambda text: "".join(char for char in text if char.isalpha()) if text.isascii() else text,
+    "semicolons": in_words(";"),
+    "carets": in_words("^"),
     "lookalikes and leet": lambda text: text.translate(LEET).translate(CYRILLIC),
 }
 KEPT = 5 / 6

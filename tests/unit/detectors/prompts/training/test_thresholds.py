@@ -1,0 +1,54 @@
+"""A threshold rests on many sources: none places it alone, and leaving one out moves it by less than is stated."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from detectors.prompts.training.rows import LabelledText
+from detectors.prompts.training.thresholds import SHARES, Sources, abroad, bounded, placed, pooled
+
+
+def sources(means: list[float], count: int = 400, seed: int = 3, language: str = "en") -> Sources:
+    draw = np.random.default_rng(seed)
+    rows = [LabelledText("x", "benign", f"s{at}", language) for at in range(len(means)) for _ in range(count)]
+    odds = np.concatenate([draw.normal(mean, 1.0, count) for mean in means])
+    return Sources.of(rows, odds, np.ones(len(rows), dtype=np.bool_))
+
+
+MANY = [-4 + 0.3 * (at % 5) for at in range(30)]
+
+
+@pytest.mark.parametrize("aim", [0.0005, 0.007, 0.03])
+@pytest.mark.parametrize("means", [MANY, [*MANY, 2.0], MANY[:3], [*MANY[:3], 1.0]])
+def test_leaving_a_source_out_moves_a_threshold_by_less_than_its_interval(means: list[float], aim: float) -> None:
+    every = sources(means)
+    cut, half = placed(every, every, aim)
+    found = min(SHARES, key=lambda share: (abs(abroad(every, every, share) - aim), share))
+    assert cut == pooled(every, every, found)
+    left = [pooled(every.without(name), every.without(name), found) for name in every.names]
+    centre = float(np.mean(left))
+    assert max(abs(value - centre) for value in left) <= half + 1e-9
+
+
+def test_one_strange_source_moves_a_threshold_of_many_little() -> None:
+    plain, strange = sources(MANY), sources([*MANY, 9.0])
+    assert bounded(strange, 0.01) - bounded(plain, 0.01) < 0.6
+    assert np.quantile(np.concatenate([np.full(12_000, -4.0), np.full(400, 9.0)]), 0.99) > 8, "as a plain tail would"
+
+
+def test_a_language_of_two_sources_borrows_from_all() -> None:
+    every = sources(MANY)
+    own = sources([-1.0, -1.0], seed=5, language="other")
+    cut = pooled(own, every, 0.01)
+    assert bounded(every, 0.01) < cut < bounded(own, 0.01)
+    assert cut - bounded(every, 0.01) < 0.4 * (bounded(own, 0.01) - bounded(every, 0.01))
+    nothing = own.without("s0 other").without("s1 other")
+    assert pooled(nothing, every, 0.01) == bounded(every, 0.01)
+
+
+def test_the_share_abroad_is_near_the_aim() -> None:
+    every = sources(MANY, 2_000)
+    cut, _ = placed(every, every, 0.01)
+    over = np.average(every.above[int(np.searchsorted(every.grid, cut))], weights=every.weight)
+    assert 0.005 < over < 0.02

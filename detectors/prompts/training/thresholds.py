@@ -84,7 +84,12 @@ def abroad(own: Sources, every: Sources, share: float) -> float:
 
 
 def placed(own: Sources, every: Sources, aim: float) -> tuple[float, float]:
-    """The threshold whose share abroad is nearest to `aim`, and half of its 95 % interval by the jackknife."""
+    """The threshold whose share abroad is nearest to `aim`, and half of its 95 % interval by the jackknife.
+
+    Of a single source nothing is known but its own tail.
+    """
+    if len(every.names) == 1:
+        return bounded(every, aim), 0.0
     share = min(SHARES, key=lambda share: (abs(abroad(own, every, share) - aim), share))
     left = np.array([pooled(own.without(name), every.without(name), share) for name in own.names])
     count = len(left)

@@ -47,6 +47,11 @@ def test_a_language_of_two_sources_borrows_from_all() -> None:
     assert pooled(nothing, every, 0.01) == bounded(every, 0.01)
 
 
+def test_a_single_source_has_its_own_tail_and_no_interval() -> None:
+    alone = sources([-4.0])
+    assert placed(alone, alone, 0.01) == (bounded(alone, 0.01), 0.0)
+
+
 def test_the_share_abroad_is_near_the_aim() -> None:
     every = sources(MANY, 2_000)
     cut, _ = placed(every, every, 0.01)

@@ -1,4 +1,4 @@
-"""What the step loop asks of the arithmetic beneath it. No torch."""
+"""The port between the step loop and the arithmetic beneath it. No torch."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ Move: TypeAlias = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class ScheduledTokens:
-    """Compute tokens ``start .. start + count`` of a request; ``blocks`` holds its positions in order.
+    """Tokens ``start .. start + count`` of a request, to be computed in the next step.
 
-    ``last`` is set when these reach the end of what is known, so the next token can be drawn.
+    ``blocks`` hold the request's positions in order. ``last`` is set when these tokens reach the end of the known
+    ones, so that the next token can be drawn.
     """
 
     request_id: str
@@ -35,58 +36,61 @@ class ScheduledTokens:
 
 
 LogitsRow: TypeAlias = NDArray[np.float32]
+"""Logits of one row, ``[vocab]``."""
 
 
 class LogitsQuery(NamedTuple):
-    """What is to be known of a row of logits, so that a device need not hand over all of it.
+    """The part of a row of logits that a caller needs, so that a device need not hand over all of it.
 
-    ``whole``: all. Else the token on which ``draw`` in [0, 1) falls at ``temperature`` (0: the likeliest), and the
-    ``reach`` likeliest. A forward may tell more than is asked.
+    With ``whole`` the caller needs all. Else it needs the token on which ``draw``, a uniform number in [0, 1), falls at
+    ``temperature`` (0 takes the likeliest), and the ``top`` likeliest tokens. A forward may give more than is asked.
     """
 
     whole: bool = True
     temperature: float = 0.0
     draw: float = 0.0
-    reach: int = 0
+    top: int = 0
 
 
-WHOLE = LogitsQuery()
+WHOLE_ROW = LogitsQuery()
 
 
-class Shortlist(NamedTuple):
-    """What a device tells of a row of logits.
+class RowSummary(NamedTuple):
+    """Summary of one row of logits that stays on its device.
 
-    ``ids`` and ``logits`` ``[reach]``, likeliest first. ``drawn``: with no reach the token that was drawn among all;
-    else among those beyond the first ``SHORT``, for the part of the draw that falls there. ``peak``: the largest
-    logit; ``total``: the sum over all tokens of ``exp((logit - peak) / temperature)``. ``whole`` fetches the row.
+    ``drawn`` is the token drawn on the device: among all tokens where ``top`` is 0, else among those beyond the first
+    ``TOURNAMENT_TOP``, for the part of the draw that falls there. ``max_logit`` is the largest logit, ``exp_sum`` the
+    sum over all tokens of ``exp((logit - max_logit) / temperature)``. ``ids`` and ``logits``, both ``[top]``, are the
+    likeliest tokens, likeliest first. ``fetch`` copies the whole row.
     """
 
     drawn: int
-    peak: float
-    total: float
+    max_logit: float
+    exp_sum: float
     ids: NDArray[np.intp]
     logits: NDArray[np.float64]
-    whole: Callable[[], LogitsRow]
+    fetch: Callable[[], LogitsRow]
 
 
-SHORT = 64
-"""Likeliest tokens that are told apart from the rest: those that a watermark's tournament takes."""
+TOURNAMENT_TOP = 64
+"""Likeliest tokens that compete in a watermark's tournament; the device draws among the others."""
 
 
 @dataclass(frozen=True, slots=True)
 class StepInput:
-    """A planned feed with its token ids, the (tenant, name) of the adapter they go through, and what is asked."""
+    """Scheduled tokens with their ids, the (tenant, name) of their adapter, and the logits that are needed."""
 
-    feed: ScheduledTokens
+    scheduled: ScheduledTokens
     tokens: list[int]
     adapter: tuple[str, str] | None = None
-    ask: LogitsQuery = WHOLE
+    query: LogitsQuery = WHOLE_ROW
 
 
 class Forward(Protocol):
     """The arithmetic of an engine; called from the worker thread only, but for ``encode`` and ``lineage``.
 
-    ``slots`` requests at once, ``budget`` tokens a step, ``blocks`` of ``block_size`` positions of cache.
+    ``slots`` requests run at once, a step computes at most ``budget`` tokens, and the cache has ``blocks`` blocks of
+    ``block_size`` positions.
     """
 
     slots: int
@@ -109,8 +113,8 @@ class Forward(Protocol):
     def rearrange(self, moves: Items[Move]) -> None:
         """Copy and erase blocks, in order."""
 
-    def logits(self, feeds: Items[StepInput]) -> Items[LogitsRow | Shortlist]:
-        """Compute the feeds; one ``[vocab]`` row for each feed marked ``last``, in order, or what was asked of it.
+    def logits(self, inputs: Items[StepInput]) -> Items[LogitsRow | RowSummary]:
+        """Compute the inputs and answer their queries: one row or summary for each input marked ``last``, in order.
 
         Raises ``MemoryError`` where the device has no room for so many at once.
         """

@@ -232,14 +232,14 @@ class InferenceEngine(Protocol):
         """Cancel what is left and free all resources; idempotent."""
 
 
-class Spoken(Protocol):
+class HasText(Protocol):
     """Anything with a text."""
 
     @property
     def text(self) -> str: ...
 
 
-def input_token_bound(turns: Sequence[Spoken]) -> int:
+def input_token_bound(turns: Sequence[HasText]) -> int:
     """Upper bound of the input tokens of ``turns`` for any byte-level tokenizer.
 
     Every token of a byte-level vocabulary stands for at least one byte of UTF-8, and nothing is

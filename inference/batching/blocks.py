@@ -1,9 +1,9 @@
-"""Who holds which block of the KV cache. Pure arithmetic: block numbers in, block numbers out.
+"""Blocks of the KV cache and the requests that hold them. Pure arithmetic: block numbers in, block numbers out.
 
 Paged attention's bookkeeping (Kwon et al., SOSP 2023): blocks with reference counts, full ones named by their prefix
 (``prefix``) so that a tenant's later request can hold them too, and copied before anything is written into a
-block that is partly another's. A block nobody holds is either free, and then zeroed, or idle: still named, so it may
-be held again, until space is needed. Nothing of one tenant is ever in a block that another gets.
+block that is partly another's. A block without a holder is either free, and then zeroed, or idle: still named, so it
+may be held again, until space is needed. Nothing of one tenant is ever in a block that another gets.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ class NoBlocks(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Name:
+    """A named block: the key of its prefix, its parent's key, and its tokens."""
+
     key: bytes
     parent: bytes
     tokens: tuple[int, ...]
@@ -52,8 +54,9 @@ class BlockPool:
 
     def __init__(self, blocks: int, size: int, keys: PrefixKeys) -> None:
         if blocks < 1 or size < 1:
-            raise ValueError("expected at least one block of at least one position")
-        self.total, self.size = blocks, size
+            raise ValueError(f"expected at least one block of at least one position, got {blocks} of {size}")
+        self.total = blocks
+        self.size = size
         self.moves: list[Move] = []
         self._keys = keys
         self._free = list(range(blocks - 1, -1, -1))
@@ -79,9 +82,9 @@ class BlockPool:
 
     def match(self, root: bytes, tokens: Sequence[int]) -> BlockTable:
         """A table that holds the cached full blocks of ``tokens``, short of the last token: its logits are wanted."""
-        table, at, most = BlockTable(root), 0, len(tokens) - 1
-        while at + self.size <= most:
-            wanted = tuple(tokens[at : at + self.size])
+        table, start, most = BlockTable(root), 0, len(tokens) - 1
+        while start + self.size <= most:
+            wanted = tuple(tokens[start : start + self.size])
             key = self._keys.follow(table.tip, wanted)
             block = self._by_key.get(key)
             if block is None or self._names[block].tokens != wanted:
@@ -89,7 +92,7 @@ class BlockPool:
             self._hold(block)
             table.blocks.append(block)
             table.keys.append(key)
-            at += self.size
+            start += self.size
         return table
 
     def fork(self, table: BlockTable, tokens: Sequence[int]) -> int:
@@ -98,8 +101,8 @@ class BlockPool:
         A cached block that only begins like what follows is copied into a new one (copy on write), where one is to be
         had: what comes after differs, and others may hold the original.
         """
-        at = len(table.blocks) * self.size
-        return at + self._copy_partly(table, tokens[at : min(len(tokens) - 1, at + self.size)])
+        start = len(table.blocks) * self.size
+        return start + self._copy_partly(table, tokens[start : min(len(tokens) - 1, start + self.size)])
 
     def extend(self, table: BlockTable, tokens: int) -> None:
         """Take blocks until the table covers ``tokens`` positions; ``NoBlocks`` leaves it as far as it came."""
@@ -110,13 +113,13 @@ class BlockPool:
         """Name the blocks that ``tokens``, all computed, have filled, so that later requests find them."""
         while (len(table.keys) + 1) * self.size <= len(tokens):
             index = len(table.keys)
-            held = tuple(tokens[index * self.size : (index + 1) * self.size])
+            filled = tuple(tokens[index * self.size : (index + 1) * self.size])
             parent = table.tip
-            key = self._keys.follow(parent, held)
+            key = self._keys.follow(parent, filled)
             table.keys.append(key)
             # of two requests that computed the same at once, the first to finish a block names it
             if key not in self._by_key:
-                self._names[table.blocks[index]] = _Name(key, parent, held)
+                self._names[table.blocks[index]] = _Name(key, parent, filled)
                 self._by_key[key] = table.blocks[index]
                 self._children.setdefault(parent, {})[key] = table.blocks[index]
 
@@ -142,6 +145,7 @@ class BlockPool:
         return moves
 
     def _copy_partly(self, table: BlockTable, rest: Sequence[int]) -> int:
+        """Copy the cached block that begins most like ``rest``; gives the tokens in common."""
         best, common = -1, 0
         for block in list(self._children.get(table.tip, {}).values())[:MAX_CANDIDATES]:
             same = _common(self._names[block].tokens, rest)

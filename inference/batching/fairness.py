@@ -1,4 +1,4 @@
-"""Virtual token counters: how much service each tenant has had. Pure integer arithmetic, no clock.
+"""Virtual token counters: the service that each tenant has had. Pure integer arithmetic, no clock.
 
 Sheng et al., "Fairness in Serving Large Language Models" (OSDI 2024): a tenant's counter grows by the price of the
 tokens served to it, divided by its weight; the waiting tenant with the smallest counter goes next; one that returns

@@ -23,10 +23,10 @@ class PrefixKeys:
         self._secret = secret
 
     def root(self, tenant: str, lineage: bytes) -> bytes:
-        """Where the chain of a tenant starts; ``lineage`` names model, dtype and adapter."""
-        who = tenant.encode()
+        """The start of a tenant's chain; ``lineage`` names model, dtype and adapter."""
+        name = tenant.encode()
         # the length keeps (tenant, lineage) pairs apart whose bytes join to the same string
-        return hmac.digest(self._secret, b"root" + len(who).to_bytes(4, "big") + who + lineage, "sha256")
+        return hmac.digest(self._secret, b"root" + len(name).to_bytes(4, "big") + name + lineage, "sha256")
 
     def follow(self, parent: bytes, tokens: Sequence[int]) -> bytes:
         """The name of the block that holds ``tokens`` after ``parent``."""

@@ -1,4 +1,4 @@
-"""Tenants whose requests keep breaking the forward pass are sent away for a while. Pure; the clock is the caller's."""
+"""Tenants whose requests keep breaking the forward pass are refused for a while. Pure; the clock is the caller's."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ class Quarantine:
     """``strikes`` faults of one tenant within ``window_s`` seconds keep it out for ``hold_s`` seconds."""
 
     def __init__(self, *, strikes: int = STRIKES, window_s: float = WINDOW_S, hold_s: float = HOLD_S) -> None:
-        self._strikes, self._window, self._hold = strikes, window_s, hold_s
+        self._strikes = strikes
+        self._window_s = window_s
+        self._hold_s = hold_s
         self._faults: OrderedDict[str, deque[float]] = OrderedDict()
         self._until: OrderedDict[str, float] = OrderedDict()
 
@@ -24,8 +26,8 @@ class Quarantine:
         faults = self._faults.setdefault(tenant, deque(maxlen=self._strikes))
         self._faults.move_to_end(tenant)
         faults.append(now)
-        if len(faults) == self._strikes and now - faults[0] <= self._window:
-            self._until[tenant] = now + self._hold
+        if len(faults) == self._strikes and now - faults[0] <= self._window_s:
+            self._until[tenant] = now + self._hold_s
             del self._faults[tenant]
         for table in (self._faults, self._until):
             while len(table) > MAX_TENANTS:
@@ -39,6 +41,6 @@ class Quarantine:
             return 0.0
         return left
 
-    def held(self, now: float) -> int:
-        """How many tenants are kept out."""
+    def count(self, now: float) -> int:
+        """Number of tenants that are kept out."""
         return sum(until > now for until in self._until.values())

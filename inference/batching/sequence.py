@@ -21,15 +21,15 @@ class Sequence:
         self.input_tokens = len(prompt)
         self.output_tokens = 0
         self._sent = 0
-        self._told: list[TokenLogprob] = []
+        self._logprobs: list[TokenLogprob] = []
         self._text = TextAssembler(request.sampling.stop)
 
-    def accept(self, token: int, piece: bytes, told: TokenLogprob | None = None) -> Chunk | None:
+    def accept(self, token: int, piece: bytes, logprob: TokenLogprob | None = None) -> Chunk | None:
         """Add a drawn token; the chunk it completes, if any (the last one ends the answer)."""
         self.ids.append(token)
         self.output_tokens += 1
-        if told is not None:
-            self._told.append(told)
+        if logprob is not None:
+            self._logprobs.append(logprob)
         text = self._text.push(piece)
         if self._text.stopped:
             return self._chunk(text, FinishReason.STOP)
@@ -45,7 +45,7 @@ class Sequence:
 
     def _chunk(self, text: str, finish: FinishReason | None, error: str | None = None) -> Chunk:
         position, self._sent = self._sent, self.output_tokens
-        told, self._told = tuple(self._told), []
+        logprobs, self._logprobs = tuple(self._logprobs), []
         return Chunk(
             request_id=self.request.request_id,
             text=text,
@@ -55,11 +55,11 @@ class Sequence:
             input_tokens=self.input_tokens,
             output_tokens=self.output_tokens,
             error=error,
-            logprobs=told,
+            logprobs=logprobs,
         )
 
 
 def failure(request_id: str, fault: InvalidRequest) -> Chunk:
     """The only chunk of a request that never ran."""
-    why = FinishReason.CONTEXT if isinstance(fault, ContextExceeded) else FinishReason.ERROR
-    return Chunk(request_id, "", 0, 0, why, 0, 0, str(fault))
+    finish = FinishReason.CONTEXT if isinstance(fault, ContextExceeded) else FinishReason.ERROR
+    return Chunk(request_id, "", 0, 0, finish, 0, 0, str(fault))

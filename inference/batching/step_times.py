@@ -1,4 +1,4 @@
-"""How fast an engine goes, for estimates: smoothed times of steps and lengths of stays. Pure."""
+"""The speed of an engine, for estimates: smoothed times of steps and lengths of stays. Pure."""
 
 from __future__ import annotations
 
@@ -30,5 +30,5 @@ class StepTimes:
         """Seconds until a request with ``ahead`` others before it gets one of ``slots``; None while unknown."""
         if self._steps < WARM:
             return None
-        turns = max(0, ahead + 1 - free)
-        return math.ceil(turns * self._stay / slots) * self.step_s
+        ends = max(0, ahead + 1 - free)
+        return math.ceil(ends * self._stay / slots) * self.step_s

@@ -1,4 +1,4 @@
-"""Engines whose requests run each by itself: who is open, who may come in, and when all have ended. No torch."""
+"""A base for engines whose requests run each by itself. No torch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from inference.types import Chunk, EngineClosed, EngineStats, GenerationRequest,
 
 
 class Running(Protocol):
-    """One request on its way."""
+    """One request under way."""
 
     def cancel(self) -> None:
         """Ask for an early end."""
@@ -34,7 +34,8 @@ class StreamEngine(ABC, Generic[R]):
         self._refusing = False
         self._idle = asyncio.Event()
         self._idle.set()
-        self._tokens = self._steps = 0
+        self._tokens = 0
+        self._steps = 0
 
     @abstractmethod
     def _accept(self, request: GenerationRequest) -> R:

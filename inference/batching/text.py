@@ -1,4 +1,4 @@
-"""From token bytes to text pieces: whole characters only, stop strings held back. Pure."""
+"""Text pieces out of token bytes: whole characters only, stop strings held back. Pure."""
 
 from __future__ import annotations
 
@@ -17,31 +17,32 @@ class TextAssembler:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._stops = stops
         self._longest = max(map(len, stops), default=0)
-        self._held = ""
+        self._pending = ""
         self.stopped = False
 
     def push(self, piece: bytes) -> str:
-        """The text that ``piece`` sets free; empty after a stop string was met."""
+        """The text that may be shown after ``piece``; empty after a stop string was met."""
         return self._release(self._decoder.decode(piece))
 
     def flush(self) -> str:
-        """What still waits, at the end of the answer."""
+        """The text that still waits, at the end of the answer."""
         text = self._release(self._decoder.decode(b"", final=True))
         if not self.stopped:
-            text, self._held = text + self._held, ""
+            text, self._pending = text + self._pending, ""
         return text
 
     def _release(self, arrived: str) -> str:
         if self.stopped:
             return ""
-        text = self._held + arrived
+        text = self._pending + arrived
         ends = [(text.find(stop) + len(stop), text.find(stop)) for stop in self._stops if stop in text]
         if ends:
-            self.stopped, self._held = True, ""
-            # Of the stops that complete first, the longest (smallest start) is cut away.
+            self.stopped = True
+            self._pending = ""
+            # of the stops that complete first, the longest (smallest start) is cut away
             return text[: min(ends)[1]]
         keep = self._suffix_that_may_stop(text)
-        self._held = text[len(text) - keep :]
+        self._pending = text[len(text) - keep :]
         return text[: len(text) - keep]
 
     def _suffix_that_may_stop(self, text: str) -> int:

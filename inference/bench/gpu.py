@@ -20,8 +20,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from inference.batching.draw_summaries import query_for
 from inference.batching.loop import BatchingEngine
-from inference.batching.shortlist import ask
+from inference.batching.options import BatchOptions
 from inference.bench.shapes import SHAPES, EndlessVocabulary, random_model, step_bytes
 from inference.model.forward_cuda import CudaForward
 from inference.model.transformer import LanguageModel
@@ -141,7 +142,7 @@ def _step_s(forward: CudaForward, batch: int, load: Load, sampling: SamplingPara
     at = load.prompt + load.tokens // 2
     each = at // forward.block_size + 1
     draw = np.random.default_rng(0)
-    asked: LogitsQuery = ask(sampling, lambda: 0.37, marked=marked)
+    asked: LogitsQuery = query_for(sampling, lambda: 0.37, marked=marked)
     feeds = [
         StepInput(
             ScheduledTokens(f"r{row}", at, 1, True, tuple(range(row * each, row * each + each))),
@@ -160,10 +161,10 @@ def _step_s(forward: CudaForward, batch: int, load: Load, sampling: SamplingPara
 def _device_s(forward: CudaForward, batch: int) -> float:
     """Seconds of the last step on the device alone, from weights to logits: many in a row, the host ahead of them."""
     begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
-    forward.again(batch)
+    forward.replay(batch)
     begin.record()
     for _ in range(STEPS):
-        forward.again(batch)
+        forward.replay(batch)
     end.record()
     torch.cuda.synchronize()
     return float(begin.elapsed_time(end)) / STEPS / 1e3
@@ -179,7 +180,7 @@ async def _engine(
     marker: Marker | None = None,
 ) -> dict[str, float]:
     """The engine's tokens per second: over all, and while all requests write; and the median seconds to the first."""
-    engine = BatchingEngine(forward, models=("random",), reuse=reuse, marker=marker)
+    engine = BatchingEngine(forward, ("random",), BatchOptions(keep_prefixes=reuse, marker=marker))
     found: dict[str, float] = {}
     for turn in range(2 if reuse else 1):
         requests = [

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from inference.bench.workload import WORDS
-from inference.engines.torch import TorchEngine
+from inference.engines.torch import TorchEngine, TorchOptions
 from inference.types import GenerationRequest, Turn
 
 
@@ -30,7 +30,7 @@ class Leak:
 
 async def probe(folder: Path, pairs: int, words: int, threads: int) -> Leak:
     """``pairs`` prompts of ``words`` words: a victim asks, then a spy asks the same and another one in random order."""
-    engine = TorchEngine(folder, max_batch=4, threads=threads)
+    engine = TorchEngine(folder, TorchOptions(max_batch=4, threads=threads))
     draw = np.random.default_rng(0)
     times: dict[str, list[float]] = {"right": [], "wrong": [], "own": [], "new": []}
     spent: dict[str, list[float]] = {kind: [] for kind in times}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from inference.bench.workload import questions
-from inference.engines.torch import TorchEngine
+from inference.engines.torch import TorchEngine, TorchOptions
 from inference.types import GenerationRequest, InferenceEngine
 
 STATIC = 8
@@ -60,7 +60,7 @@ async def modes(
 
     No prefixes are kept: a second round would find those of the first. ``static`` False leaves fixed batches out.
     """
-    engine = TorchEngine(folder, max_batch=slots, threads=threads, device=device, reuse=False)
+    engine = TorchEngine(folder, TorchOptions(max_batch=slots, threads=threads, device=device, keep_prefixes=False))
     sample = requests[:: max(1, len(requests) // SAMPLE)]
     groups = {"one by one": (sample, 1), "continuous": (requests, len(requests))}
     if static:

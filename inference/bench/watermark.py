@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from inference.chat.tokenizer import ChatTokenizer
-from inference.engines.torch import TorchEngine, shipped_model
+from inference.engines.torch import TorchEngine, TorchOptions, shipped_model
 from inference.training.corpus import read_entries
 from inference.types import GenerationRequest, SamplingParams, Turn
 from inference.watermark.detect import LAYER_WEIGHTS, scored_pairs, total_of, z_of
@@ -208,7 +208,7 @@ class Bench:
         self._count, self._keys = count, keys
         marker = TenantMarker(lambda tenant: MASTER, lambda tenant: MarkPolicy(), lambda: 0)
         self._marking, self._plain = (
-            TorchEngine(shipped_model(), max_batch=32, threads=1, marker=made) for made in (marker, None)
+            TorchEngine(shipped_model(), TorchOptions(max_batch=32, threads=1, marker=made)) for made in (marker, None)
         )
 
     async def measure(self, cell: Cell) -> dict[str, list[Row]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from inference.bench.throughput import speed
 from inference.bench.workload import questions
-from inference.engines.torch import TorchEngine
+from inference.engines.torch import TorchEngine, TorchOptions
 from inference.watermark.marking import MarkPolicy, TenantMarker
 from inference.watermark.secrets import SECRET_BYTES, of_master
 
@@ -19,7 +19,8 @@ async def step_seconds(folder: Path, count: int, tokens: int, threads: int, roun
     ``rounds`` that take turns."""
     marker = TenantMarker(of_master(secrets.token_bytes(SECRET_BYTES)).mark, lambda tenant: MarkPolicy(), lambda: 0)
     engines = [
-        TorchEngine(folder, max_batch=count, threads=threads, reuse=False, marker=made) for made in (None, marker)
+        TorchEngine(folder, TorchOptions(max_batch=count, threads=threads, keep_prefixes=False, marker=made))
+        for made in (None, marker)
     ]
     requests = questions(count, tokens)
     best = [float("inf"), float("inf")]

@@ -23,35 +23,38 @@ from inference.types import Chunk, EngineStats, GenerationRequest, InferenceEngi
 
 _log = logging.getLogger(__name__)
 _LOOK_S = 1.0
-_AGAIN_S = 60.0
-"""Shares with a version that could not be loaded are tried again after so long, or when they change."""
+_RETRY_S = 60.0
+"""Seconds after which shares with a version that could not be loaded are tried again; at once when they change."""
 Load = Callable[[int], InferenceEngine]
 Shares = Callable[[], Mapping[int, int]]
 Revoked = Callable[[], Collection[int]]
 
 
 @runtime_checkable
-class Adopting(Protocol):
-    """An engine into which a tenant's adapter is hung while it runs."""
+class LoadsAdapters(Protocol):
+    """An engine that can load a tenant's adapter while it runs."""
 
-    def adopt(self, tenant: str, name: str, folder: Path) -> None: ...
+    def load_adapter(self, tenant: str, name: str, folder: Path) -> None: ...
 
 
 class VersionedEngine:
     """An ``InferenceEngine`` over versions of ``model``; the last chunk of an answer names the one that gave it.
 
-    ``shares`` tells what each version gets in basis points, ``revoked`` which get nothing whatever the shares,
-    ``load`` makes the engine of one; all may block. ``adapters`` finds those of tenants; a request with one goes to the
-    version that it was made for. Raises Refused, ValueError or OSError where a version with traffic cannot be loaded,
-    or none has any.
+    ``shares`` gives the traffic of each version in basis points, ``revoked`` the versions that get none in any case,
+    ``load`` makes the engine of one; all may block. ``adapters`` loads those of tenants; a request with one goes to the
+    version that it was made for. Raises ModelRefused, ValueError or OSError where a version with traffic cannot be
+    loaded, or none has any.
     """
 
     def __init__(
         self, model: str, load: Load, shares: Shares, adapters: Adapters | None = None, revoked: Revoked = frozenset
     ) -> None:
         self.model = model
-        self._load, self._read, self._adapters, self._revoked = load, shares, adapters, revoked
-        self._adopted: dict[tuple[str, str], tuple[int, InferenceEngine]] = {}
+        self._load = load
+        self._read = shares
+        self._adapters = adapters
+        self._revoked = revoked
+        self._loaded: dict[tuple[str, str], tuple[int, InferenceEngine]] = {}
         self._shares = dict(shares())
         if not self._shares:
             raise ModelRefused("rollout", f"{model}: expected a version with traffic, got none: sluice model roll")
@@ -89,27 +92,30 @@ class VersionedEngine:
             self._open[version] -= 1
 
     async def adapted(self, request: GenerationRequest) -> GenerationRequest:
-        """The request with its adapter, named as in the registry, hung in and named as here. Raises Refused."""
+        """The request with its adapter loaded, and named ADAPTER@VERSION instead of as in the registry.
+
+        Raises ModelRefused.
+        """
         if self._adapters is None:
             raise ModelRefused("unknown", f"{self.model}: served without adapters")
         name = await self._adapters.name(self, request.tenant, request.adapter, request.request_id)
         return replace(request, adapter=name)
 
-    def holds(self, tenant: str, name: str) -> bool:
-        """Whether a version with traffic has this adapter."""
-        version, engine = self._adopted.get((tenant, name), (0, None))
-        # a version that came back is another engine, without what was hung into the one before
+    def has_adapter(self, tenant: str, name: str) -> bool:
+        """True where a version with traffic has loaded this adapter."""
+        version, engine = self._loaded.get((tenant, name), (0, None))
+        # a version that came back is another engine, without the adapters of the one before
         return engine is not None and version in self._shares and self._engines.get(version) is engine
 
-    def adopt(self, tenant: str, name: str, version: int, folder: Path) -> None:
-        """Hang an adapter into the version that it was made for; blocks. Raises Refused, ValueError."""
+    def load_adapter(self, tenant: str, name: str, version: int, folder: Path) -> None:
+        """Load an adapter into the version that it was made for; blocks. Raises ModelRefused, ValueError."""
         engine = self._engines.get(version) if version in self._shares else None
-        if engine is None or not isinstance(engine, Adopting):
+        if engine is None or not isinstance(engine, LoadsAdapters):
             raise ModelRefused(
                 "rollout", f"{name}: made for {self.model} version {version}, which gets no traffic here"
             )
-        engine.adopt(tenant, name, folder)
-        self._adopted[tenant, name] = (version, engine)
+        engine.load_adapter(tenant, name, folder)
+        self._loaded[tenant, name] = (version, engine)
 
     def cancel(self, request_id: str) -> bool:
         """See ``InferenceEngine.cancel``."""
@@ -118,9 +124,9 @@ class VersionedEngine:
     async def queue_position(self, request_id: str) -> QueuePosition | None:
         """See ``InferenceEngine.queue_position``."""
         for engine in list(self._engines.values()):
-            place = await engine.queue_position(request_id)
-            if place is not None:
-                return place
+            position = await engine.queue_position(request_id)
+            if position is not None:
+                return position
         return None
 
     async def drain(self) -> None:
@@ -142,33 +148,35 @@ class VersionedEngine:
         await asyncio.gather(*(engine.close() for engine in self._engines.values()))
 
     async def follow(self, stop: asyncio.Event) -> None:
-        """Take on shares as they change, until ``stop``."""
-        said, until = "", 0.0
+        """Apply shares as they change, until ``stop``."""
+        logged, until = "", 0.0
         while not stop.is_set():
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), _LOOK_S)
                 return
             try:
-                await self.look()
+                await self.refresh()
             except Exception as fault:
-                # whatever a loader raises: who follows no more never hears of a later roll-out or revocation either
-                told = str(fault) if isinstance(fault, ValueError | OSError) else type(fault).__name__
+                # of any kind: without this loop no later roll-out or revocation would be heard of either
+                reason = str(fault) if isinstance(fault, ValueError | OSError) else type(fault).__name__
                 now = asyncio.get_running_loop().time()
-                if told != said or now >= until:
-                    # a registry that cannot be read cannot be read each second
-                    said, until = told, now + _AGAIN_S
-                    _log.error("%s: the shares before stay in force: %s", self.model, told)
+                if reason != logged or now >= until:
+                    # a registry that cannot be read would be logged each second
+                    logged, until = reason, now + _RETRY_S
+                    _log.error("%s: the shares before stay in force: %s", self.model, reason)
 
-    async def look(self) -> None:
-        """Take on the shares as they are now. What loading raises is raised; the ones before stay then, but for what
-        was revoked."""
+    async def refresh(self) -> None:
+        """Apply the shares as they are now.
+
+        Raises the fault of loading; the shares before stay then, but for revoked versions.
+        """
         shares, revoked = await asyncio.to_thread(lambda: (dict(self._read()), tuple(self._revoked())))
         kept, shares = _unrevoked(self._shares, revoked), _unrevoked(shares, revoked)
         if kept != self._shares:
-            # whether or not what is asked for now can be loaded
+            # at once, as the versions asked for now may not load
             self._swap(kept, {})
         now = asyncio.get_running_loop().time()
-        if shares == self._shares or (shares == self._refused and now < self._refused_at + _AGAIN_S):
+        if shares == self._shares or (shares == self._refused and now < self._refused_at + _RETRY_S):
             return
         made: dict[int, InferenceEngine] = {}
         try:
@@ -185,7 +193,7 @@ class VersionedEngine:
         self._engines |= made
         self._shares, self._refused = shares, {}
         for version in sorted(self._engines.keys() - shares.keys()):
-            # cancelling and asking for a place must still reach it, so it leaves the table when it has ended
+            # cancelling and asking for a position must still reach it, so it leaves the table when it has ended
             task = asyncio.create_task(self._retire(version))
             self._retiring.add(task)
             task.add_done_callback(self._retiring.discard)
@@ -195,15 +203,15 @@ class VersionedEngine:
             raise InvalidRequest("model: no version of it may be served; roll one out")
         if not request.adapter:
             return choose(self._shares, self.model, request.request_id)
-        if not self.holds(request.tenant, request.adapter):
-            # the same words whether it is another's or nobody's
+        if not self.has_adapter(request.tenant, request.adapter):
+            # the same words whether another tenant has it or none
             raise InvalidRequest("adapter: this tenant has none of that name")
-        return self._adopted[request.tenant, request.adapter][0]
+        return self._loaded[request.tenant, request.adapter][0]
 
     async def _retire(self, version: int) -> None:
         """Let a version finish what it has begun; it may have come back meanwhile."""
         engine = self._engines[version]
-        while version not in self._shares and self._open[version]:  # noqa: ASYNC110 - rare, and nobody waits for it
+        while version not in self._shares and self._open[version]:  # noqa: ASYNC110 - rare, and no caller waits for it
             await asyncio.sleep(_LOOK_S / 4)
         if version not in self._shares and self._engines.get(version) is engine:
             del self._engines[version]

@@ -1,4 +1,4 @@
-"""What every forward over a torch model has in common: its words, its weights' name, its cache."""
+"""The parts that every forward over a torch model has in common: vocabulary, identity of the weights, cache."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from inference.model.attention import geometry
 from inference.model.lora import add_adapter
 from inference.model.paged_attention import PagedCache
 from inference.model.transformer import LanguageModel
-from inference.ports import LogitsRow, Move, Shortlist, StepInput
+from inference.ports import LogitsRow, Move, RowSummary, StepInput
 from inference.types import ContextExceeded, InvalidRequest, Turn
 
 BLOCK_SIZE = 16
 
 
 class Vocabulary(Protocol):
-    """What a forward needs of a tokenizer: ids below ``size``, ``end`` ends an answer, none is ``longest`` bytes."""
+    """A tokenizer as a forward needs it: ids below ``size``, ``end`` ends an answer, none is over ``longest`` bytes."""
 
     size: int
     end: int
@@ -37,7 +37,8 @@ class Vocabulary(Protocol):
 class ModelForward:
     """A ``Forward`` but for ``logits``: one dtype on the model's device, a cache of ``cache_tokens`` positions.
 
-    ``budget`` tokens a step; ``adapters`` maps (tenant, name) to the SHA-256 of one hung into the model under it.
+    A step computes at most ``budget`` tokens. ``adapters`` maps (tenant, name) to the SHA-256 of an adapter that the
+    model has loaded under that name.
     """
 
     def __init__(
@@ -53,29 +54,24 @@ class ModelForward:
             raise ValueError(
                 f"tokenizer.json: expected at most {model.config.vocab_size} tokens as in config.json, got {chat.size}"
             )
-        self.slots, self.budget = slots, budget
+        self.slots = slots
+        self.budget = budget
         self.max_context = model.config.max_position_embeddings
         self.end = chat.end
         self.vocabulary = model.config.vocab_size
         self.block_size = BLOCK_SIZE
         self.blocks = -(-max(self.max_context, min(cache_tokens, slots * self.max_context)) // BLOCK_SIZE)
-        self._model, self._chat, self._adapters = model, chat, dict(adapters or {})
-        self._device, self._dtype = model.cosine.device, model.cosine.dtype
+        self._model = model
+        self._chat = chat
+        self._adapters = dict(adapters or {})
+        self._device = model.cosine.device
+        self._dtype = model.cosine.dtype
         self._digest = weights_digest(model)
         self._shape = geometry(model.config, self.blocks, BLOCK_SIZE)
         self._cache = PagedCache(self._shape, self._device, self._dtype)
-        # Markers and ids without text would let an answer forge a turn.
-        self._banned = torch.tensor(
-            [
-                token
-                for token in range(model.config.vocab_size)
-                if token != chat.end and (token >= chat.size or not chat.piece(token))
-            ],
-            device=self._device,
-            dtype=torch.int64,
-        )
+        self._banned = torch.tensor(_banned(chat, model.config.vocab_size), device=self._device, dtype=torch.int64)
 
-    def logits(self, feeds: Items[StepInput]) -> Items[LogitsRow | Shortlist]:
+    def logits(self, inputs: Items[StepInput]) -> Items[LogitsRow | RowSummary]:
         """See ``Forward.logits``."""
         raise NotImplementedError
 
@@ -91,12 +87,12 @@ class ModelForward:
         if not adapter:
             return self._digest
         if (tenant, adapter) not in self._adapters:
-            # the same words whether it is another's or nobody's
+            # the same words whether another tenant has it or none
             raise InvalidRequest("adapter: this tenant has none of that name")
         return self._digest + self._adapters[tenant, adapter]
 
-    def adopt(self, key: tuple[str, str], folder: Path) -> None:
-        """Hang in one more adapter while requests run: none can ask for it before all of it is there."""
+    def load_adapter(self, key: tuple[str, str], folder: Path) -> None:
+        """Load one more adapter while requests run: none can ask for it before all of it is there."""
         self._adapters[key] = add_adapter(self._model, key, folder)
 
     def piece(self, token: int) -> bytes:
@@ -109,10 +105,15 @@ class ModelForward:
         self._cache.rearrange(moves)
 
 
+def _banned(chat: Vocabulary, vocab: int) -> list[int]:
+    """Tokens that no answer may contain: markers and ids without text would let it forge a turn."""
+    return [token for token in range(vocab) if token != chat.end and (token >= chat.size or not chat.piece(token))]
+
+
 def weights_digest(model: LanguageModel) -> bytes:
     """SHA-256 over names, shapes, dtypes and a sample of the bits of a model's tensors.
 
-    It keeps caches of different models apart; it does not prove what the weights are.
+    It keeps caches of different models apart; it does not prove which weights they are.
     """
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):

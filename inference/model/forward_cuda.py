@@ -1,8 +1,8 @@
 """The forward of a CUDA device: paged attention and fused layers in Triton, steps of single tokens as CUDA graphs.
 
-Requests feel each other's shapes here: a matrix product may sum in another order in another batch, so the low bits of
-a row, and rarely a token, can differ from those of the same request alone. Latent attention, and requests with an
-adapter, take the plain torch path of the CPU on the device: right, and slower.
+It is not batch-invariant: a matrix product may sum in another order in another batch, so the low bits of a row, and
+rarely a token, can differ from those of the same request alone. Latent attention, and requests with an adapter, take
+the plain torch path of the CPU on the device: right, and slower.
 """
 
 from __future__ import annotations
@@ -10,28 +10,26 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping
 from collections.abc import Sequence as Items
-from dataclasses import dataclass
 from itertools import chain
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from inference.model.cuda_graphs import StepGraph, capture
 from inference.model.forward import BLOCK_SIZE, ModelForward, Vocabulary
-from inference.model.fused import FusedDecoder, Where
+from inference.model.fused import FusedDecoder
 from inference.model.paged_attention import MAX_TILE, make_rows
+from inference.model.pass_layout import Upload, lay_out
 from inference.model.transformer import LanguageModel
-from inference.ports import SHORT, LogitsQuery, LogitsRow, ScheduledTokens, Shortlist, StepInput
+from inference.ports import TOURNAMENT_TOP, LogitsQuery, LogitsRow, RowSummary, ScheduledTokens, StepInput
 from inference.sampling.draw_torch import draw_and_topk, fetch_row
 from inference.sampling.draw_triton import draw_rows
 
 PREFILL_TOKENS = 2048
 """Prompt tokens computed in a step beside one token for each slot."""
 MEMORY_SHARE = 0.8
-"""Of the memory that is free once the weights are there, the part that the cache takes where nothing else is asked."""
-Ints = NDArray[np.int32]
-_ALIGNED = 16
+"""Part of the memory left by the weights that the cache takes where nothing else is asked."""
 
 
 class CudaForward(ModelForward):
@@ -53,210 +51,99 @@ class CudaForward(ModelForward):
         self._fused = None if model.config.latent else FusedDecoder(model, self._cache)
         largest = 1 << (max(MAX_TILE, self._shape.group) - 1).bit_length()
         self._tiles = tuple(1 << bit for bit in range(largest.bit_length()))
-        self._graphs: list[_Graph] = []
-        self._upload = _Upload(self._device)
+        self._upload = Upload(self._device)
+        self._graphs: list[StepGraph] = []
         if graphs and self._fused is not None:
-            self._graphs = _captured(
-                self._fused, self._device, slots, -(-self.max_context // BLOCK_SIZE), self._cache.scratch
-            )
-
+            blocks = -(-self.max_context // BLOCK_SIZE)
+            self._graphs = capture(self._fused, self._device, slots, blocks, self._cache.scratch)
         self._warm()
 
     def _warm(self) -> None:
-        """Have the kernels compiled before the first request, on a block that is nobody's."""
+        """Have the kernels compiled before the first request, on a block that no request holds."""
         scratch = (self._cache.scratch,)
-        for ask in (LogitsQuery(False), LogitsQuery(False, 1.0, 0.5, SHORT)):
-            self.logits(
-                [StepInput(ScheduledTokens("", 0, count, True, scratch), [0] * count, None, ask) for count in (1, 2)]
-            )
+        for query in (LogitsQuery(False), LogitsQuery(False, 1.0, 0.5, TOURNAMENT_TOP)):
+            single, chunk = (ScheduledTokens("", 0, count, True, scratch) for count in (1, 2))
+            self.logits([StepInput(single, [0], None, query), StepInput(chunk, [0, 0], None, query)])
 
     @torch.inference_mode()
-    def logits(self, feeds: Items[StepInput]) -> list[LogitsRow | Shortlist]:
+    def logits(self, inputs: Items[StepInput]) -> list[LogitsRow | RowSummary]:
         """See ``Forward.logits``."""
-        tokens = np.fromiter(chain.from_iterable(item.tokens for item in feeds), dtype=np.int64)
+        tokens = np.fromiter(chain.from_iterable(item.tokens for item in inputs), dtype=np.int64)
         # an id out of range would end the device's context, and every request with it
         if tokens.min(initial=0) < 0 or tokens.max(initial=0) >= self.vocabulary:
-            raise IndexError("expected token ids within the vocabulary")
+            raise IndexError(f"expected token ids below {self.vocabulary}, got others")
         try:
             with torch.cuda.device(self._device) if self._device.type == "cuda" else contextlib.nullcontext():
-                hidden = self._hidden(feeds)
-                return self._answers([item for item in feeds if item.feed.last], hidden)
+                hidden = self._hidden(inputs)
+                return self._answers([item for item in inputs if item.scheduled.last], hidden)
         except torch.OutOfMemoryError:
             raise MemoryError from None
 
-    def again(self, count: int) -> None:
-        """Replay the captured step of ``count`` tokens and its logits on what was computed last, for measurements."""
+    def replay(self, count: int) -> None:
+        """Replay the captured step of ``count`` tokens and its logits on the last numbers, for measurements."""
         graph = next(graph for graph in self._graphs if graph.count >= count)
         graph.graph.replay()
         self._model.logits(graph.hidden[:count])
 
-    def _answers(self, items: list[StepInput], hidden: Tensor) -> list[LogitsRow | Shortlist]:
+    def _answers(self, items: list[StepInput], hidden: Tensor) -> list[LogitsRow | RowSummary]:
+        """Rows or summaries of ``[items, width]`` hidden states, as the items' queries ask."""
         if not items:
             return []
         scores = self._model.logits(hidden)
         if len(self._banned):
             scores.index_fill_(1, self._banned, -torch.inf)
-        short = [index for index, item in enumerate(items) if not item.ask.whole]
-        if not short:
+        summed = [index for index, item in enumerate(items) if not item.query.whole]
+        if not summed:
             return list(scores.float().cpu().numpy())
-        asked = scores if len(short) == len(items) else scores[short]
-        told = dict(zip(short, draw_and_topk(asked, [items[index].ask for index in short], draw_rows), strict=True))
-        return [told[index] if index in told else fetch_row(scores, index) for index in range(len(items))]
+        chosen = scores if len(summed) == len(items) else scores[summed]
+        summaries = draw_and_topk(chosen, [items[index].query for index in summed], draw_rows)
+        found = dict(zip(summed, summaries, strict=True))
+        return [found[index] if index in found else fetch_row(scores, index) for index in range(len(items))]
 
-    def _hidden(self, feeds: Items[StepInput]) -> Tensor:
-        """Hidden states of the last row of each feed marked ``last``, in order."""
-        if self._fused is not None and all(item.adapter is None for item in feeds):
-            return self._quick(feeds)
-        quick = [self._fused is not None and item.adapter is None for item in feeds]
-        plain = [index for index, fits in enumerate(quick) if fits]
-        other = [index for index, fits in enumerate(quick) if not fits]
-        parts = [(plain, self._quick), (other, self._slow)]
-        found, order = [], []
-        for indices, compute in parts:
+    def _hidden(self, inputs: Items[StepInput]) -> Tensor:
+        """Hidden states of the last row of each input marked ``last``, in order: ``[inputs marked last, width]``."""
+        if self._fused is not None and all(item.adapter is None for item in inputs):
+            return self._fused_hidden(inputs)
+        fits = [self._fused is not None and item.adapter is None for item in inputs]
+        fused = [index for index, fit in enumerate(fits) if fit]
+        plain = [index for index, fit in enumerate(fits) if not fit]
+        parts: list[Tensor] = []
+        order: list[int] = []
+        for indices, compute in ((fused, self._fused_hidden), (plain, self._plain_hidden)):
             if indices:
-                found.append(compute([feeds[index] for index in indices]))
-                order += [index for index in indices if feeds[index].feed.last]
-        hidden = found[0] if len(found) == 1 else torch.cat(found)
+                parts.append(compute([inputs[index] for index in indices]))
+                order += [index for index in indices if inputs[index].scheduled.last]
+        hidden = parts[0] if len(parts) == 1 else torch.cat(parts)
         if order == sorted(order):
             return hidden
         return hidden[torch.tensor(np.argsort(order), device=self._device)]
 
-    def _slow(self, feeds: Items[StepInput]) -> Tensor:
-        rows = make_rows(feeds, 0, self._cache, self._tiles)
-        ends = np.cumsum([item.feed.count for item in feeds]) - 1
-        last = [end for end, item in zip(ends.tolist(), feeds, strict=True) if item.feed.last]
+    def _plain_hidden(self, inputs: Items[StepInput]) -> Tensor:
+        """As ``_hidden``, on the path of the CPU."""
+        rows = make_rows(inputs, 0, self._cache, self._tiles)
+        ends = np.cumsum([item.scheduled.count for item in inputs]) - 1
+        last = [end for end, item in zip(ends.tolist(), inputs, strict=True) if item.scheduled.last]
         return self._model.step(rows, self._cache)[last]
 
-    def _quick(self, feeds: Items[StepInput]) -> Tensor:
+    def _fused_hidden(self, inputs: Items[StepInput]) -> Tensor:
+        """As ``_hidden``, with the fused kernels: a graph where every input is a single token."""
         assert self._fused is not None
-        last = [index for index, item in enumerate(feeds) if item.feed.last]
-        graph = next((graph for graph in self._graphs if graph.count >= len(feeds)), None)
-        if graph is not None and all(item.feed.count == 1 for item in feeds):
-            hidden = graph.run(self._upload, feeds)[: len(feeds)]
-            return hidden if len(last) == len(feeds) else hidden[last]
+        last = [index for index, item in enumerate(inputs) if item.scheduled.last]
+        graph = next((graph for graph in self._graphs if graph.count >= len(inputs)), None)
+        if graph is not None and all(item.scheduled.count == 1 for item in inputs):
+            hidden = graph.run(self._upload, inputs)[: len(inputs)]
+            return hidden if len(last) == len(inputs) else hidden[last]
         # tokens that stand alone first, as the tiles want them
-        order = sorted(range(len(feeds)), key=lambda index: feeds[index].feed.count > 1)
-        ordered = [feeds[index] for index in order]
-        where, ends = _layout(self._upload, ordered, self._fused.tokens_in_tile(), self._cache.scratch)
-        place = dict(zip(order, ends, strict=True))
-        hidden = self._fused.hidden(where)
-        return hidden[[place[index] for index in last]]
-
-
-class _Upload:
-    """Numbers of a pass on their way to the device, through pinned memory where that is CUDA."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-
-    def __call__(self, values: Ints, target: Tensor | None = None) -> Tensor:
-        held = torch.from_numpy(values)
-        if self._device.type == "cuda":
-            held = held.pin_memory()
-        if target is None:
-            return held.to(self._device, non_blocking=True)
-        return target[: len(held)].copy_(held, non_blocking=True)
-
-
-@dataclass(frozen=True, slots=True)
-class _Graph:
-    """A captured step of ``count`` single tokens; ``numbers`` holds tokens, positions, then tables.
-
-    ``where`` is held because the graph reads it at its address.
-    """
-
-    count: int
-    scratch: int
-    numbers: Tensor
-    where: Where
-    hidden: Tensor
-    graph: torch.cuda.CUDAGraph
-
-    def run(self, upload: _Upload, feeds: Items[StepInput]) -> Tensor:
-        """Hidden states of the feeds, and of padding rows that touch nothing of theirs."""
-        pad = [0] * (self.count - len(feeds))
-        tokens = [item.tokens[0] for item in feeds] + pad
-        positions = [item.feed.start for item in feeds] + pad
-        table = _table(feeds, self.count, self.scratch)
-        upload(np.concatenate((np.array([tokens, positions], dtype=np.int32), table)).ravel(), self.numbers)
-        self.graph.replay()
-        return self.hidden
-
-
-def _captured(decoder: FusedDecoder, device: torch.device, slots: int, width: int, scratch: int) -> list[_Graph]:
-    """A graph for each power of two up to the first that holds ``slots``, smallest first."""
-    sizes = [1 << bit for bit in range((slots - 1).bit_length() + 1)]
-    pool, found = torch.cuda.graph_pool_handle(), []
-    # the largest first: the others find their memory in its pool
-    for count in reversed(sizes):
-        numbers = torch.zeros((2 + width) * count, device=device, dtype=torch.int32)
-        numbers[2 * count :] = scratch
-        parts = numbers.view(2 + width, count)
-        every = torch.arange(count, device=device, dtype=torch.int32)
-        where = Where(parts[0], parts[1], every, parts[2:], (every, torch.ones_like(every)), None)
-        stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-        stream.wait_stream(torch.cuda.current_stream(device))
-        with torch.inference_mode(), torch.cuda.device(device):
-            # compiled and warmed outside: a capture may do neither
-            with torch.cuda.stream(stream):
-                decoder.hidden(where)
-            torch.cuda.current_stream(device).wait_stream(stream)
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
-                hidden = decoder.hidden(where)
-        found.append(_Graph(count, scratch, numbers, where, hidden, graph))
-    return found[::-1]
-
-
-def _table(feeds: Items[StepInput], columns: int, scratch: int) -> Ints:
-    """``[blocks, columns]``: the blocks of each feed, filled up with ``scratch``."""
-    width = max(len(item.feed.blocks) for item in feeds)
-    filler = (scratch,) * width
-    lines = chain.from_iterable(item.feed.blocks + filler[len(item.feed.blocks) :] for item in feeds)
-    table = np.full((columns, width), scratch, dtype=np.int32)
-    table[: len(feeds)] = np.fromiter(lines, dtype=np.int32, count=width * len(feeds)).reshape(-1, width)
-    return np.ascontiguousarray(table.T)
-
-
-def _layout(upload: _Upload, feeds: list[StepInput], each: int, scratch: int) -> tuple[Where, list[int]]:
-    """Where the rows of ``feeds`` stand, single tokens first, and the last row of each feed."""
-    counts = np.array([item.feed.count for item in feeds])
-    begins = np.concatenate(([0], counts.cumsum()[:-1]))
-    tokens = [token for item in feeds for token in item.tokens]
-    positions = np.concatenate([np.arange(item.feed.start, item.feed.start + item.feed.count) for item in feeds])
-    owners = np.repeat(np.arange(len(feeds)), counts)
-    table = _table(feeds, len(feeds), scratch)
-    alone = int((counts == 1).sum())
-    tiles = [
-        (begin + step, min(each, count - step))
-        for begin, count in zip(begins[alone:].tolist(), counts[alone:].tolist(), strict=True)
-        for step in range(0, count, each)
-    ]
-    firsts, rows = ([tile[side] for tile in tiles] for side in (0, 1))
-    lists = (tokens, positions, owners, table.ravel(), np.arange(alone), np.ones(alone), firsts, rows)
-    parts = _sent(upload, [np.asarray(values, dtype=np.int32) for values in lists])
-    where = Where(
-        tokens=parts[0],
-        positions=parts[1],
-        owners=parts[2],
-        tables=parts[3].view(table.shape),
-        singles=(parts[4], parts[5]) if alone else None,
-        chunks=(parts[6], parts[7]) if tiles else None,
-    )
-    return where, (begins + counts - 1).tolist()
-
-
-def _sent(upload: _Upload, lines: Items[Ints]) -> list[Tensor]:
-    """The lines on the device, in one transfer.
-
-    Each begins at a multiple of ``_ALIGNED`` bytes: Triton compiles a kernel anew for pointers that do not.
-    """
-    padded = [np.pad(line, (0, -len(line) % (_ALIGNED // line.itemsize))) for line in lines]
-    parts = torch.split(upload(np.concatenate(padded)), [len(line) for line in padded])
-    return [part[: len(line)] for part, line in zip(parts, lines, strict=True)]
+        order = sorted(range(len(inputs)), key=lambda index: inputs[index].scheduled.count > 1)
+        ordered = [inputs[index] for index in order]
+        layout = lay_out(self._upload, ordered, self._fused.tokens_in_tile(), self._cache.scratch)
+        last_rows = dict(zip(order, layout.last_rows, strict=True))
+        hidden = self._fused.hidden(layout.inputs)
+        return hidden[[last_rows[index] for index in last]]
 
 
 def _free_positions(model: LanguageModel) -> int:
+    """Positions of cache that fit into ``MEMORY_SHARE`` of the free memory."""
     free, _ = torch.cuda.mem_get_info(model.cosine.device)
     config = model.config
     width = config.head_size * 2 * config.kv_heads

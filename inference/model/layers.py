@@ -24,12 +24,13 @@ class Linear(nn.Linear):
 
     def step(self, x: Tensor, rows: Rows) -> Tensor:
         """``[rows, inputs]`` to ``[rows, outputs]``."""
-        found = self(x)
+        projected = self(x)
         for name, applies in rows.adapters:
             if name in self.adapters:
                 down, up = self.adapters[name]
-                found = torch.where(applies, found + (x @ down.T) @ up.T, found)
-        return torch.as_tensor(found)
+                adapted = projected + (x @ down.T) @ up.T
+                projected = torch.where(applies, adapted, projected)
+        return torch.as_tensor(projected)
 
 
 class RmsNorm(nn.Module):
@@ -41,11 +42,15 @@ class RmsNorm(nn.Module):
         self.epsilon = epsilon
 
     def forward(self, x: Tensor) -> Tensor:
+        """Normalise ``[..., size]``."""
         return functional.rms_norm(x, (x.shape[-1],), self.weight, self.epsilon)
 
 
-def rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
-    """Apply rotary positions to ``[..., size]`` with ``[..., size]`` cosines and sines."""
+def apply_rope(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
+    """Apply rotary positions (Su et al. 2021) to ``[..., size]`` with ``[..., size]`` cosines and sines.
+
+    Dimension i and i + size / 2 are a pair (a, b), which becomes (a cos - b sin, b cos + a sin).
+    """
     low, high = x.chunk(2, dim=-1)
     return x * cosine + torch.cat((-high, low), dim=-1) * sine
 
@@ -60,16 +65,17 @@ class Mlp(nn.Module):
         self.down_proj = Linear(inner, width, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map ``[..., width]`` to the same shape."""
         return torch.as_tensor(self.down_proj(functional.silu(self.gate_proj(x)) * self.up_proj(x)))
 
     def step(self, x: Tensor, rows: Rows) -> Tensor:
-        """The same for serving, with adapters."""
+        """Map ``[rows, width]`` to the same shape, with adapters."""
         inner = functional.silu(self.gate_proj.step(x, rows)) * self.up_proj.step(x, rows)
         return self.down_proj.step(inner, rows)
 
 
 class Router(nn.Module):
-    """Shares of the chosen experts, ``[rows, experts]``, zero for the others (DeepSeek-V2 and V3)."""
+    """Chooses experts as DeepSeek-V2 and V3 do (Liu et al. 2024)."""
 
     e_score_correction_bias: Tensor
 
@@ -82,6 +88,7 @@ class Router(nn.Module):
             self.register_buffer("e_score_correction_bias", torch.zeros(experts))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Shares of the experts ``[rows, experts]`` for ``[rows, width]``, zero for those that are not chosen."""
         config = self.config
         affinity = functional.linear(x.float(), self.weight.float())
         if config.model_type == "deepseek_v3":
@@ -98,12 +105,15 @@ class Router(nn.Module):
         return torch.zeros_like(scores).scatter(1, chosen, shares * config.routed_scaling_factor).to(x.dtype)
 
     def _within_groups(self, scores: Tensor, best: int, out: float) -> Tensor:
-        """Scores outside the ``topk_group`` groups with the highest sum of their ``best`` experts become ``out``."""
+        """Set ``[rows, experts]`` scores outside the ``topk_group`` best groups to ``out``.
+
+        A group counts as the sum of its ``best`` experts.
+        """
         groups = self.config.n_group or 1
         split = scores.view(len(scores), groups, -1)
-        standing = split.topk(best, dim=-1).values.sum(-1)
-        kept = standing.topk(self.config.topk_group or groups, dim=-1).indices
-        mask = torch.zeros_like(standing, dtype=torch.bool).scatter(1, kept, value=True)
+        group_scores = split.topk(best, dim=-1).values.sum(-1)
+        kept = group_scores.topk(self.config.topk_group or groups, dim=-1).indices
+        mask = torch.zeros_like(group_scores, dtype=torch.bool).scatter(1, kept, value=True)
         return split.masked_fill(~mask[..., None], out).view_as(scores)
 
 
@@ -124,8 +134,8 @@ class MixtureOfExperts(nn.Module):
     def step(self, x: Tensor, rows: Rows) -> Tensor:
         """``[rows, width]`` to the same shape."""
         shares = self.gate(x)
-        found = torch.zeros_like(x) if self.shared_experts is None else self.shared_experts.step(x, rows)
+        mixed = torch.zeros_like(x) if self.shared_experts is None else self.shared_experts.step(x, rows)
         for index, expert in enumerate(self.experts):
             assert isinstance(expert, Mlp)
-            found = found + expert.step(x, rows) * shares[:, index, None]
-        return found
+            mixed = mixed + expert.step(x, rows) * shares[:, index, None]
+        return mixed

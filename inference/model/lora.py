@@ -33,7 +33,7 @@ class AdapterConfig(msgspec.Struct, frozen=True):
 
 
 def add_adapter(model: LanguageModel, name: tuple[str, str], folder: Path) -> bytes:
-    """Hang an adapter into the model under ``name``, (tenant, name); gives the SHA-256 of its files.
+    """Load an adapter into the model's projections under ``name``, (tenant, name); gives the SHA-256 of its files.
 
     Raises ``ValueError`` where it does not fit the model, before anything is changed.
     """
@@ -53,13 +53,13 @@ def add_adapter(model: LanguageModel, name: tuple[str, str], folder: Path) -> by
         tensors = load_tensors(weights)
     except SafetensorError as fault:
         raise ValueError(f"adapter_model.safetensors: expected safetensors: {fault}") from None
-    found = [_placed(pair, scale) for pair in _pairs(model, tensors, config.r)]
-    for linear, down, up in found:
+    for linear, down, up in [_scaled(pair, scale) for pair in _pairs(model, tensors, config.r)]:
         linear.adapters[name] = (down, up)
     return hashlib.sha256(hashlib.sha256(settings).digest() + hashlib.sha256(weights).digest()).digest()
 
 
 def _pairs(model: LanguageModel, tensors: dict[str, Tensor], rank: int) -> list[tuple[Linear, Tensor, Tensor]]:
+    """Projections with their ``[rank, inputs]`` and ``[outputs, rank]``."""
     modules = {name: module for name, module in model.named_modules() if isinstance(module, Linear)}
     # computed apart from the others: its weight is absorbed into attention, and the head is no part of a layer
     modules = {name: module for name, module in modules.items() if not name.endswith(("kv_b_proj", "lm_head"))}
@@ -80,11 +80,12 @@ def _pairs(model: LanguageModel, tensors: dict[str, Tensor], rank: int) -> list[
     return pairs
 
 
-def _placed(pair: tuple[Linear, Tensor, Tensor], scale: float) -> tuple[Linear, Tensor, Tensor]:
-    """A pair where the weights it changes are, and as they are kept."""
+def _scaled(pair: tuple[Linear, Tensor, Tensor], scale: float) -> tuple[Linear, Tensor, Tensor]:
+    """A pair on the device and in the dtype of the weights it changes, ``up`` times the scale."""
     linear, down, up = pair
-    like = linear.weight
-    down, up = down.to(like.device, like.dtype), (up.float() * scale).to(like.device, like.dtype)
+    weight = linear.weight
+    down = down.to(weight.device, weight.dtype)
+    up = (up.float() * scale).to(weight.device, weight.dtype)
     # a value may be a number as it was stored and none once it is scaled or narrowed
     if not (torch.isfinite(down).all() and torch.isfinite(up).all()):
         raise ValueError("adapter_model.safetensors: holds values that are no numbers, or are none times the scale")

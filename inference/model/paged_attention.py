@@ -1,4 +1,4 @@
-"""The paged cache in torch, and attention of ragged rows over it.
+"""The paged cache in torch (Kwon et al., SOSP 2023), and attention of ragged rows over it.
 
 Attention reads the cache in whole spans of ``SPAN`` positions, as many as a row's own position needs, so the shape of
 a row's work depends on its own position only. Rows of one request within a span share one product; its number of
@@ -8,7 +8,7 @@ query rows is padded to one of a few counts at which this machine's kernels give
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -23,7 +23,7 @@ MAX_TILE = 256
 
 @dataclass(frozen=True, slots=True)
 class Geometry:
-    """Sizes of a cache: ``group`` query heads share a key head; ``value`` 0 says values are the keys' first part."""
+    """Sizes of a cache: ``group`` query heads share a key head; with ``value`` 0 values are the first part of keys."""
 
     layers: int
     kv_heads: int
@@ -35,7 +35,7 @@ class Geometry:
 
 
 class PagedCache:
-    """Per layer ``[kv_heads, blocks + 2, block_size, key]`` keys, and values likewise unless they are in the keys.
+    """Keys ``[kv_heads, blocks + 2, block_size, key]`` of each layer, and values ``[..., value]`` if not in the keys.
 
     The last but one block stays zero: tables are filled up with it. The last is scratch: padding rows write there.
     Memory is reserved zeroed, hence committed by the system only as positions are written.
@@ -43,7 +43,8 @@ class PagedCache:
 
     def __init__(self, geometry: Geometry, device: torch.device, dtype: torch.dtype) -> None:
         self.geometry = geometry
-        self.blank, self.scratch = geometry.blocks, geometry.blocks + 1
+        self.blank = geometry.blocks
+        self.scratch = geometry.blocks + 1
 
         def zeros(width: int) -> Tensor:
             shape = (geometry.kv_heads, geometry.blocks + 2, geometry.block_size, width)
@@ -58,16 +59,17 @@ class PagedCache:
 
     def rearrange(self, moves: Sequence[Move]) -> None:
         """Copy and erase blocks in order; neighbouring erasures are done at once."""
-        for copy, targets in _batched(moves):
+        for source, targets in _batched(moves):
             erased = torch.tensor(targets, device=self.keys[0].device)
             for tensor in (*self.keys, *self.values):
-                if copy == ERASE:
+                if source == ERASE:
                     tensor.index_fill_(1, erased, 0)
                 else:
-                    tensor[:, targets[0]] = tensor[:, copy]
+                    tensor[:, targets[0]] = tensor[:, source]
 
 
 def _batched(moves: Sequence[Move]) -> Iterator[tuple[int, list[int]]]:
+    """Moves in order as (source, targets), erasures that follow each other as one."""
     erased: list[int] = []
     for source, target in moves:
         if source == ERASE:
@@ -112,22 +114,23 @@ class Rows:
     adapters: list[tuple[tuple[str, str], Tensor]]
 
 
-def make_rows(feeds: Sequence[StepInput], pad: int, cache: PagedCache, tiles: Sequence[int]) -> Rows:
-    """Lay out feeds, one row per token, and ``pad`` rows that touch nothing of theirs."""
+def make_rows(inputs: Sequence[StepInput], pad: int, cache: PagedCache, tiles: Sequence[int]) -> Rows:
+    """Lay out inputs, one row for each token, and ``pad`` rows that touch nothing of theirs."""
     device, size = cache.keys[0].device, cache.geometry.block_size
-    tokens = [token for item in feeds for token in item.tokens]
-    spots = [(item, position) for item in feeds for position in _positions(item)]
+    tokens = [token for item in inputs for token in item.tokens]
+    places = [(item, position) for item in inputs for position in _positions(item)]
+    blocks = [item.scheduled.blocks[position // size] for item, position in places]
 
-    def tensor(values: list[int], filler: int) -> Tensor:
+    def padded(values: list[int], filler: int) -> Tensor:
         return torch.tensor(values + [filler] * pad, device=device)
 
-    names = [item.adapter for item, _ in spots] + [None] * pad
+    names = [item.adapter for item, _ in places] + [None] * pad
     return Rows(
-        tokens=tensor(tokens, 0),
-        positions=tensor([position for _, position in spots], 0),
-        blocks=tensor([item.feed.blocks[position // size] for item, position in spots], cache.scratch),
-        offsets=tensor([position % size for _, position in spots], 0),
-        groups=[_group(*found, cache, tiles) for found in _pieces(feeds, cache.geometry.group)],
+        tokens=padded(tokens, 0),
+        positions=padded([position for _, position in places], 0),
+        blocks=padded(blocks, cache.scratch),
+        offsets=padded([position % size for _, position in places], 0),
+        groups=[_row_group(run, cache, tiles) for run in _equal_runs(inputs, cache.geometry.group)],
         adapters=[
             (name, torch.tensor([[name == other] for other in names], device=device))
             for name in sorted({name for name in names if name})
@@ -136,68 +139,96 @@ def make_rows(feeds: Sequence[StepInput], pad: int, cache: PagedCache, tiles: Se
 
 
 def _positions(item: StepInput) -> range:
-    return range(item.feed.start, item.feed.start + item.feed.count)
+    return range(item.scheduled.start, item.scheduled.start + item.scheduled.count)
 
 
-def _pieces(feeds: Sequence[StepInput], group: int) -> Iterator[tuple[list[int], list[StepInput], list[range], int]]:
-    """(first rows, feeds, positions, spans) of each group: single rows together, longer runs by themselves."""
-    single: dict[int, tuple[list[int], list[StepInput], list[range], int]] = {}
+@dataclass(slots=True)
+class _EqualRuns:
+    """Runs of neighbouring rows, all of one length, that read ``spans`` spans; parallel lists, one entry a run."""
+
+    spans: int
+    first_rows: list[int] = field(default_factory=list)
+    inputs: list[StepInput] = field(default_factory=list)
+    positions: list[range] = field(default_factory=list)
+
+    def add(self, first_row: int, item: StepInput, positions: range) -> None:
+        self.first_rows.append(first_row)
+        self.inputs.append(item)
+        self.positions.append(positions)
+
+
+def _equal_runs(inputs: Sequence[StepInput], group: int) -> Iterator[_EqualRuns]:
+    """Cut inputs into the runs that are computed together: single rows together, longer runs by themselves."""
+    single: dict[int, _EqualRuns] = {}
     row, most = 0, max(1, MAX_TILE // group)
-    for item in feeds:
+    for item in inputs:
         positions = _positions(item)
         while positions:
             spans = positions[0] // SPAN + 1
             count = min(len(positions), spans * SPAN - positions[0], most)
-            piece, positions = positions[:count], positions[count:]
+            run, positions = positions[:count], positions[count:]
             if count == 1:
-                found = single.setdefault(spans, ([], [], [], spans))
-                found[0].append(row)
-                found[1].append(item)
-                found[2].append(piece)
+                single.setdefault(spans, _EqualRuns(spans)).add(row, item, run)
             else:
-                yield [row], [item], [piece], spans
+                yield _EqualRuns(spans, [row], [item], [run])
             row += count
     yield from single.values()
 
 
-def _group(
-    firsts: list[int], items: list[StepInput], runs: list[range], spans: int, cache: PagedCache, tiles: Sequence[int]
-) -> RowGroup:
+def _row_group(runs: _EqualRuns, cache: PagedCache, tiles: Sequence[int]) -> RowGroup:
     device, geometry = cache.keys[0].device, cache.geometry
-    each, length = len(runs[0]), spans * SPAN // geometry.block_size
-    tables = [[*item.feed.blocks[:length], *[cache.blank] * (length - len(item.feed.blocks))] for item in items]
-    heads = torch.arange(geometry.kv_heads, device=device)[:, None] * (geometry.blocks + 2)
-    flat = heads + torch.tensor(tables, device=device).flatten()
-    positions = torch.tensor([list(run) for run in runs], device=device)
-    future = torch.arange(spans * SPAN, device=device) > positions[:, :, None]
+    each, length = len(runs.positions[0]), runs.spans * SPAN
+    positions = torch.tensor([list(run) for run in runs.positions], device=device)
+    future = torch.arange(length, device=device) > positions[:, :, None]
     mask = torch.zeros(future.shape, device=device, dtype=cache.keys[0].dtype).masked_fill_(future, -torch.inf)
-    rows = torch.tensor([first + index for first in firsts for index in range(each)], device=device)
-    tile = next(tile for tile in tiles if tile >= each * geometry.group)
-    return RowGroup(rows, flat.flatten(), mask[:, :, None], len(runs), each, tile)
+    rows = torch.tensor([first + index for first in runs.first_rows for index in range(each)], device=device)
+    return RowGroup(
+        rows=rows,
+        table=_flat_table(runs.inputs, length // geometry.block_size, cache),
+        mask=mask[:, :, None],
+        count=len(runs.inputs),
+        each=each,
+        tile=next(tile for tile in tiles if tile >= each * geometry.group),
+    )
+
+
+def _flat_table(inputs: Sequence[StepInput], length: int, cache: PagedCache) -> Tensor:
+    """``length`` blocks of each input for each head: int64 ``[kv_heads * inputs * length]`` of the flattened cache."""
+    geometry, device = cache.geometry, cache.keys[0].device
+    tables = []
+    for item in inputs:
+        blocks = item.scheduled.blocks
+        tables.append([*blocks[:length], *[cache.blank] * (length - len(blocks))])
+    first_of_head = torch.arange(geometry.kv_heads, device=device)[:, None] * (geometry.blocks + 2)
+    return (first_of_head + torch.tensor(tables, device=device).flatten()).flatten()
 
 
 def attend(query: Tensor, keys: Tensor, values: Tensor | None, rows: Rows, width: int) -> Tensor:
     """Mix values for scaled queries ``[rows, kv_heads, group, key]``: ``[rows, kv_heads, group, width]``.
 
-    Padding rows get zeros. Without ``values`` a key's first ``width`` dimensions are its value.
+    ``keys``: ``[kv_heads, blocks + 2, block_size, key]``, ``values`` the same with ``width`` for ``key``. Without
+    values a key's first ``width`` dimensions are its value. Padding rows get zeros.
     """
     count, heads, shared, size = query.shape
     mixed = query.new_zeros((count, heads, shared, width))
     for group in rows.groups:
         used = group.each * shared
-        asked = query[group.rows].view(group.count, group.each, heads, shared, size).permute(2, 0, 1, 3, 4)
-        tile = functional.pad(asked.reshape(heads * group.count, used, size), (0, 0, 0, group.tile - used))
-        held = _read(keys, group)
-        scores = tile @ held.transpose(1, 2)
+        # Q of [rows, kv_heads, shared, size] as [kv_heads * count, each * shared, size], padded to the tile
+        split = query[group.rows].view(group.count, group.each, heads, shared, size).permute(2, 0, 1, 3, 4)
+        tile = functional.pad(split.reshape(heads * group.count, used, size), (0, 0, 0, group.tile - used))
+        # K, and softmax(Q K^T + mask) V
+        key = _read(keys, group)
+        value = key[..., :width] if values is None else _read(values, group)
+        scores = tile @ key.transpose(1, 2)
         scores[:, :used].view(heads, group.count, group.each, shared, -1).add_(group.mask)
-        found = scores.softmax(-1) @ (held[..., :width] if values is None else _read(values, group))
-        found = found[:, :used].reshape(heads, group.count, group.each, shared, width).permute(1, 2, 0, 3, 4)
-        mixed[group.rows] = found.reshape(-1, heads, shared, width)
+        output = scores.softmax(-1) @ value
+        output = output[:, :used].reshape(heads, group.count, group.each, shared, width).permute(1, 2, 0, 3, 4)
+        mixed[group.rows] = output.reshape(-1, heads, shared, width)
     return mixed
 
 
 def _read(tensor: Tensor, group: RowGroup) -> Tensor:
-    """``[kv_heads * count, positions, width]`` gathered from a layer's blocks."""
+    """``[kv_heads * count, positions, width]`` out of a layer's ``[kv_heads, blocks + 2, block_size, width]``."""
     heads, blocks, size, width = tensor.shape
     gathered = tensor.view(heads * blocks, size * width).index_select(0, group.table)
     return gathered.view(heads * group.count, -1, width)
@@ -210,22 +241,24 @@ def steady_tiles(geometry: Geometry, device: torch.device, dtype: torch.dtype, p
     Shapes select kernels and the order of sums, values do not, so comparing on random values finds a count that
     differs; ``positions`` is the deepest tried. The largest is always among them.
     """
-    draw = torch.Generator().manual_seed(1)
+    generator = torch.Generator().manual_seed(1)
     largest = 1 << (max(MAX_TILE, geometry.group) - 1).bit_length()
     steady = {1 << bit for bit in range(largest.bit_length())}
+    several = 3 * geometry.kv_heads
     for length in {SPAN, 2 * SPAN, -(-positions // SPAN) * SPAN}:
-        asked = torch.randn((1, largest, geometry.key), generator=draw).to(device, dtype)
-        keys = torch.randn((1, length, geometry.key), generator=draw).to(device, dtype)
-        values = torch.randn((1, length, geometry.value or geometry.key), generator=draw).to(device, dtype)
-        whole = _mix(asked, keys, values)
+        query = torch.randn((1, largest, geometry.key), generator=generator).to(device, dtype)
+        key = torch.randn((1, length, geometry.key), generator=generator).to(device, dtype)
+        value = torch.randn((1, length, geometry.value or geometry.key), generator=generator).to(device, dtype)
+        whole = _attention(query, key, value)
         for tile in sorted(steady - {largest}):
-            several = 3 * geometry.kv_heads
+            # the last rows in reverse order, several times
             order = torch.arange(largest - 1, largest - 1 - tile, -1, device=device)
-            part = _mix(*(x.expand(several, -1, -1).contiguous() for x in (asked[:, order], keys, values)))
+            part = _attention(*(x.expand(several, -1, -1).contiguous() for x in (query[:, order], key, value)))
             if not all(torch.equal(one, whole[0, order]) for one in part):
                 steady.discard(tile)
     return tuple(sorted(steady))
 
 
-def _mix(asked: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-    return (asked @ keys.transpose(1, 2)).softmax(-1) @ values
+def _attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """``softmax(Q K^T) V`` of ``[batch, rows, key]``, ``[batch, positions, key]``, ``[batch, positions, value]``."""
+    return (query @ key.transpose(1, 2)).softmax(-1) @ value

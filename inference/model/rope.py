@@ -28,7 +28,7 @@ def frequencies(config: ModelConfig) -> NDArray[np.float64]:
 
 
 def amplitude(config: ModelConfig) -> float:
-    """What sines and cosines are multiplied by: yarn's attention factor, 1 for the others."""
+    """Factor of sines and cosines: yarn's attention factor, 1 for the others."""
     scaling = config.scaling
     if scaling.kind != "yarn":
         return 1.0
@@ -40,7 +40,7 @@ def amplitude(config: ModelConfig) -> float:
 
 
 def latent_scale(config: ModelConfig) -> float:
-    """What the scores of latent attention are multiplied by (DeepSeek-V2, section 3.1.4)."""
+    """Factor of the scores of latent attention (DeepSeek-V2, section 3.1.4)."""
     scale: float = (config.qk_nope_head_dim + config.qk_rope_head_dim) ** -0.5
     scaling = config.scaling
     if scaling.kind != "default" and scaling.mscale_all_dim:
@@ -48,11 +48,12 @@ def latent_scale(config: ModelConfig) -> float:
     return scale
 
 
-def tables(config: ModelConfig) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def rope_tables(config: ModelConfig) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Cosines and sines, each ``[max_position_embeddings, rope_size]``, halves repeated."""
     angles = np.outer(np.arange(config.max_position_embeddings, dtype=np.float64), frequencies(config))
-    whole, factor = np.concatenate((angles, angles), axis=1), amplitude(config)
-    return (np.cos(whole) * factor).astype(np.float32), (np.sin(whole) * factor).astype(np.float32)
+    angles = np.concatenate((angles, angles), axis=1)
+    factor = amplitude(config)
+    return (np.cos(angles) * factor).astype(np.float32), (np.sin(angles) * factor).astype(np.float32)
 
 
 def _mscale(factor: float, mscale: float) -> float:
@@ -60,19 +61,20 @@ def _mscale(factor: float, mscale: float) -> float:
 
 
 def _llama3(plain: NDArray[np.float64], scaling: RopeScaling, original: int) -> NDArray[np.float64]:
-    """Slow turns are stretched, fast ones kept, those between mixed."""
-    turns = original * plain / (2 * math.pi)
-    mix = (turns - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor)
+    """Stretch low frequencies, keep high ones, and mix those between; ``[rope_size / 2]`` to the same shape."""
+    periods = original * plain / (2 * math.pi)
+    mix = (periods - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor)
     mix = np.clip(mix, 0.0, 1.0)
     return (1 - mix) * plain / scaling.factor + mix * plain
 
 
 def _yarn(plain: NDArray[np.float64], scaling: RopeScaling, original: int, theta: float) -> NDArray[np.float64]:
+    """Stretch low frequencies, keep high ones, and mix along a ramp; ``[rope_size / 2]`` to the same shape."""
     size = 2 * len(plain)
 
-    def dimension(turns: float) -> float:
-        """The pair that makes ``turns`` turns over the original context."""
-        return size * math.log(original / (turns * 2 * math.pi)) / (2 * math.log(theta))
+    def dimension(periods: float) -> float:
+        """Index of the pair with so many periods over the original context."""
+        return size * math.log(original / (periods * 2 * math.pi)) / (2 * math.log(theta))
 
     low, high = dimension(scaling.beta_fast), dimension(scaling.beta_slow)
     if scaling.truncate:

@@ -18,7 +18,7 @@ from inference.model.attention import GroupedAttention, LatentAttention
 from inference.model.config import ModelConfig, read_config
 from inference.model.layers import Linear, MixtureOfExperts, Mlp, RmsNorm
 from inference.model.paged_attention import PagedCache, Rows
-from inference.model.rope import tables
+from inference.model.rope import rope_tables
 
 MAX_INDEX_BYTES = 1 << 26
 
@@ -44,14 +44,16 @@ class Backbone(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         shape = (config.vocab_size, config.hidden_size)
-        self.embed_tokens = nn.Embedding(*shape, _weight=_begun(*shape))
+        self.embed_tokens = nn.Embedding(*shape, _weight=_initial(*shape))
         self.layers = nn.ModuleList(TransformerLayer(config, index) for index in range(config.num_hidden_layers))
         self.norm = RmsNorm(config.hidden_size, config.rms_norm_eps)
 
 
-def _begun(*shape: int) -> Tensor:
-    """Where training of embeddings begins. On the meta device nothing is drawn: torch would import its compiler for it,
-    seconds of a worker's start."""
+def _initial(*shape: int) -> Tensor:
+    """Embeddings before training.
+
+    On the meta device nothing is drawn: torch would import its compiler for it, seconds of a worker's start.
+    """
     weights = torch.empty(*shape)
     return weights if weights.is_meta else nn.init.normal_(weights)
 
@@ -69,7 +71,7 @@ class LanguageModel(nn.Module):
         self.lm_head = Linear(config.hidden_size, config.vocab_size)
         if config.tie_word_embeddings:
             self.lm_head.weight = self.model.embed_tokens.weight
-        cosine, sine = tables(config)
+        cosine, sine = rope_tables(config)
         self.register_buffer("cosine", torch.from_numpy(cosine), persistent=False)
         self.register_buffer("sine", torch.from_numpy(sine), persistent=False)
 
@@ -85,17 +87,17 @@ class LanguageModel(nn.Module):
         return torch.as_tensor(self.model.norm(x))
 
     def step(self, rows: Rows, cache: PagedCache) -> Tensor:
-        """Write the rows into the cache and return their hidden states ``[rows, width]``."""
-        turn = (self.cosine[rows.positions][:, None], self.sine[rows.positions][:, None])
+        """Write the rows into the cache; their hidden states ``[rows, width]``."""
+        rope = (self.cosine[rows.positions][:, None], self.sine[rows.positions][:, None])
         x = self.model.embed_tokens(rows.tokens)
         for index, layer in enumerate(self.model.layers):
             assert isinstance(layer, TransformerLayer)
-            x = x + layer.self_attn.step(layer.input_layernorm(x), rows, cache.layer(index), turn)
+            x = x + layer.self_attn.step(layer.input_layernorm(x), rows, cache.layer(index), rope)
             x = x + layer.mlp.step(layer.post_attention_layernorm(x), rows)
         return torch.as_tensor(self.model.norm(x))
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Logits ``[rows, vocab]`` of hidden states."""
+        """Logits ``[rows, vocab]`` of hidden states ``[rows, width]``."""
         return torch.as_tensor(self.lm_head(hidden))
 
 
@@ -103,7 +105,7 @@ def build_model(config: ModelConfig, tensors: Mapping[str, Tensor], dtype: torch
     """A model in evaluation mode; ``ValueError`` when a weight is missing, unknown, misshapen or no number."""
     with torch.device("meta"):
         model = LanguageModel(config)
-    cosine, sine = tables(config)
+    cosine, sine = rope_tables(config)
     model.cosine, model.sine = torch.from_numpy(cosine).to(dtype), torch.from_numpy(sine).to(dtype)
     named = {name: _usable(name, tensor, dtype) for name, tensor in tensors.items() if _wanted(name, config)}
     if config.tie_word_embeddings:
@@ -111,20 +113,20 @@ def build_model(config: ModelConfig, tensors: Mapping[str, Tensor], dtype: torch
     try:
         model.load_state_dict(named, strict=True, assign=True)
     except RuntimeError as fault:
-        told = " ".join(str(fault).split())[:1000]
-        raise ValueError(f"model.safetensors does not fit config.json: {told}") from None
+        reason = " ".join(str(fault).split())[:1000]
+        raise ValueError(f"model.safetensors does not fit config.json: {reason}") from None
     if config.tie_word_embeddings:
         model.lm_head.weight = model.model.embed_tokens.weight
     return model.eval().requires_grad_(False)
 
 
 def _usable(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    """A weight in ``dtype``. Of one that is no number every answer fails, and who asked would be sent away for it."""
-    held = tensor.to(dtype) if tensor.is_floating_point() else None
-    # the ends are finite where all between them are, and NaN where one is: a fifth of a second for a GiB
-    if held is None or (held.numel() and not torch.isfinite(torch.stack(torch.aminmax(held))).all()):
+    """A weight in ``dtype``. With one that is no number every answer fails, and its caller would be quarantined."""
+    weight = tensor.to(dtype) if tensor.is_floating_point() else None
+    # the extremes are finite where all between them are, and NaN where one is: a fifth of a second for a GiB
+    if weight is None or (weight.numel() and not torch.isfinite(torch.stack(torch.aminmax(weight))).all()):
         raise ValueError(f"{name[:200]}: expected finite floating point numbers; export the weights again")
-    return held
+    return weight
 
 
 def load_model(folder: Path, dtype: torch.dtype = torch.float32) -> LanguageModel:
@@ -138,7 +140,7 @@ def load_model(folder: Path, dtype: torch.dtype = torch.float32) -> LanguageMode
         try:
             tensors.update(load_file(path))
         except SafetensorError as fault:
-            # no ValueError of its own: who refuses a model would not know it for one
+            # the library raises no ValueError, by which a caller knows that a model is refused
             raise ValueError(f"{path.name}: expected safetensors: {fault}; export the weights again") from None
     return build_model(config, tensors, dtype)
 
@@ -167,6 +169,6 @@ class _Index(msgspec.Struct):
 
 
 def _wanted(name: str, config: ModelConfig) -> bool:
-    """Whether serving needs a tensor: old checkpoints carry frequencies, DeepSeek's a layer for training."""
+    """True for a tensor that serving needs: old checkpoints carry frequencies, DeepSeek's a layer for training."""
     extra = f"model.layers.{config.num_hidden_layers}."
     return not (name.endswith("rotary_emb.inv_freq") or name.startswith(extra))

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 
-from inference.engines.torch import TorchEngine, shipped_model
+from inference.engines.torch import TorchEngine, TorchOptions, shipped_model
 from inference.training.corpus import FREQUENT, UNSEEN_QUESTIONS, GlossaryEntry, read_entries
 from inference.types import GenerationRequest, InferenceEngine, Turn
 
@@ -60,7 +60,7 @@ async def report(folder: Path, glossary: Path, sample: int) -> dict[str, object]
     entries = read_entries(glossary)
     draw = Random(7)  # noqa: S311 - a sample, nothing secret
     groups = {"frequent": draw.sample(entries[:FREQUENT], sample), "others": draw.sample(entries[FREQUENT:], sample)}
-    engine = TorchEngine(folder, threads=1)
+    engine = TorchEngine(folder, TorchOptions(threads=1))
     found: dict[str, object] = {
         f"{template} ({group})": await measure(engine, chosen, template)
         for template in (*SEEN_QUESTIONS, *UNSEEN_QUESTIONS)

@@ -110,14 +110,16 @@ def make_trace(ours: Generate, keys: Keys) -> Callable[[str], bytes] | None:
 
 
 def _torch_engine(folder: Path, ours: Generate, keys: Keys) -> InferenceEngine:
-    from inference.engines.torch import TorchEngine
+    from inference.engines.torch import TorchEngine, TorchOptions
     from inference.watermark.marking import MarkPolicy, TenantMarker
 
     marker = None
     if ours.watermark:
         spared = frozenset(ours.unmarked.replace(" ", "").split(","))
         marker = TenantMarker(_secrets(ours, keys).mark, lambda tenant: MarkPolicy(opted_out=tenant in spared), _now_ms)
-    return TorchEngine(folder, max_batch=ours.batch, threads=ours.threads, device=ours.device, marker=marker)
+    return TorchEngine(
+        folder, TorchOptions(max_batch=ours.batch, threads=ours.threads, device=ours.device, marker=marker)
+    )
 
 
 def _secrets(ours: Generate, keys: Keys) -> Secrets:

@@ -11,7 +11,8 @@ import torch
 from inference.batching.loop import BatchingEngine
 from inference.chat.tokenizer import ChatTokenizer
 from inference.engines.echo import EchoEngine
-from inference.engines.torch import TorchEngine, TorchForward, shipped_model
+from inference.engines.torch import TorchEngine, TorchOptions, shipped_model
+from inference.model.forward_torch import TorchForward
 from inference.model.transformer import load_model
 from inference.remote.engine import RemoteEngine
 from inference.types import InferenceEngine
@@ -31,7 +32,7 @@ def torch_forward() -> Iterator[Callable[[], TorchForward]]:
 @pytest.fixture(scope="session")
 def torch_engine() -> Iterator[TorchEngine]:
     """One engine for all tests that leave it open."""
-    engine = TorchEngine(shipped_model(), max_batch=8, threads=1)
+    engine = TorchEngine(shipped_model(), TorchOptions(max_batch=8, threads=1))
     yield engine
     asyncio.run(engine.close())
 
@@ -71,7 +72,7 @@ def fresh_engine(
             return EchoEngine()
         if request.param == "remote":
             return remote(request)
-        made.append(BatchingEngine(torch_forward(), models=("glossary",)))
+        made.append(BatchingEngine(torch_forward(), ("glossary",)))
         return made[-1]
 
     yield make

@@ -84,27 +84,27 @@ class HashForward:
             self.cache[target] = [None] * self.block_size if source == ERASE else list(self.cache[source])
 
     def logits(self, feeds: Sequence[StepInput]) -> list[LogitsRow]:
-        self.computed += sum(item.feed.count for item in feeds)
-        self.largest = max(self.largest, sum(item.feed.count for item in feeds))
+        self.computed += sum(item.scheduled.count for item in feeds)
+        self.largest = max(self.largest, sum(item.scheduled.count for item in feeds))
         rows = []
         for item in feeds:
             held = self._held(item)
             if held.startswith(b"boom"):
                 raise Poison(held.decode())
-            if item.feed.last:
+            if item.scheduled.last:
                 rows.append(self._row(list(held)))
         return rows
 
     def _held(self, item: StepInput) -> bytes:
         """What the request's blocks hold once its tokens are written."""
-        start, size = item.feed.start, self.block_size
+        start, size = item.scheduled.start, self.block_size
         for position, token in enumerate(item.tokens, start):
-            place = self.cache[item.feed.blocks[position // size]]
+            place = self.cache[item.scheduled.blocks[position // size]]
             place[position % size] = token
-        held = [token for block in item.feed.blocks for token in self.cache[block]]
-        known = held[: start + item.feed.count]
+        held = [token for block in item.scheduled.blocks for token in self.cache[block]]
+        known = held[: start + item.scheduled.count]
         if None in known:
-            self.faults.append(f"{item.feed.request_id} skips a position before {start + item.feed.count}")
+            self.faults.append(f"{item.scheduled.request_id} skips a position before {start + item.scheduled.count}")
         return bytes(token for token in known if token is not None)
 
     def _row(self, held: list[int]) -> LogitsRow:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from inference.batching.batch import Batch
 from inference.batching.loop import BatchingEngine
+from inference.batching.options import BatchOptions
 from inference.batching.quarantine import Quarantine
 from inference.batching.sequence import Sequence
 from inference.ports import LogitsRow, Move, StepInput
@@ -37,7 +38,8 @@ def make_batch(
     forward: HashForward, *, clock: Clock | None = None, strikes: int = PATIENT, reuse: bool = True
 ) -> Batch:
     quarantine = Quarantine(strikes=strikes)
-    return Batch(forward, max_waiting=1000, clock=clock or Clock(), quarantine=quarantine, reuse=reuse)
+    options = BatchOptions(max_waiting=1000, keep_prefixes=reuse)
+    return Batch(forward, options, clock=clock or Clock(), quarantine=quarantine)
 
 
 def finish(batch: Batch, answers: dict[str, list[Chunk]]) -> None:
@@ -106,7 +108,7 @@ def test_an_answer_is_the_same_in_any_company(
 def test_a_poisoned_request_fails_alone_and_says_why_without_its_text(start: str, named: str) -> None:
     async def run() -> None:
         forward = HashForward(slots=4)
-        engine = BatchingEngine(forward, models=("m",))
+        engine = BatchingEngine(forward, ("m",))
         asked = [request(f"r{n}", f"{start} secret" if n == 2 else f"text {n}", limit=8) for n in range(8)]
         answers = await asyncio.gather(*(collect(engine.submit(one)) for one in asked))
         for number, (one, chunks) in enumerate(zip(asked, answers, strict=True)):
@@ -141,7 +143,7 @@ def test_leaving_frees_the_blocks_and_empties_them() -> None:
 
 def test_a_full_queue_ends_the_newcomer() -> None:
     forward = HashForward(slots=1)
-    batch = Batch(forward, max_waiting=1, clock=Clock())
+    batch = Batch(forward, BatchOptions(max_waiting=1), clock=Clock())
     names = ["a", "b", "c"]
     ends = [batch.join(Sequence(request(name), [1])) for name in names]
     assert ends[:2] == [None, None]
@@ -152,7 +154,7 @@ def test_a_full_queue_ends_the_newcomer() -> None:
 
 def test_a_full_engine_refuses_and_serves_on() -> None:
     async def run() -> None:
-        engine = BatchingEngine(HashForward(slots=1), models=("m",), max_waiting=0)
+        engine = BatchingEngine(HashForward(slots=1), ("m",), BatchOptions(max_waiting=0))
         asked = [request(f"r{n}", f"text {n}", limit=20) for n in range(6)]
         answers = await asyncio.gather(*(collect(engine.submit(one)) for one in asked))
         failed = [chunks for chunks in answers if chunks[-1].finish is FinishReason.ERROR]
@@ -174,7 +176,7 @@ class Broken(HashForward):
 
 def test_an_engine_that_cannot_go_on_tells_everyone() -> None:
     async def run() -> None:
-        engine = BatchingEngine(Broken(slots=2), models=("m",))
+        engine = BatchingEngine(Broken(slots=2), ("m",))
         asked = [request(f"r{n}", f"text {n}", limit=5) for n in range(4)]
         answers = await asyncio.gather(*(collect(engine.submit(one)) for one in asked))
         assert {chunks[-1].error for chunks in answers} == {"the engine stopped on MemoryError; start a new one"}
@@ -188,7 +190,7 @@ def test_an_engine_that_cannot_go_on_tells_everyone() -> None:
 
 def test_a_caller_whose_loop_is_gone_does_not_hold_its_slot() -> None:
     forward = HashForward(slots=1, max_context=100_000, ends=False)
-    engine = BatchingEngine(forward, models=("m",))
+    engine = BatchingEngine(forward, ("m",))
 
     async def begin() -> None:
         held.append(engine.submit(request("orphan", "x", limit=5_000)))
@@ -208,7 +210,7 @@ def test_a_caller_whose_loop_is_gone_does_not_hold_its_slot() -> None:
 
 def test_giving_up_an_ended_answer_spares_a_later_one_of_the_same_id() -> None:
     async def run() -> None:
-        engine = BatchingEngine(HashForward(ends=False), models=("m",))
+        engine = BatchingEngine(HashForward(ends=False), ("m",))
         first = engine.submit(request("same", "x", limit=2))
         await anext(first)
         await until(lambda: engine.stats().tokens_generated == 2 and not engine.cancel("same"))
@@ -240,7 +242,7 @@ def test_missing_rows_are_a_fault_and_no_hang() -> None:
 
 def test_one_loop_per_caller() -> None:
     """Callers on different event loops share one engine."""
-    engine = BatchingEngine(HashForward(), models=("m",))
+    engine = BatchingEngine(HashForward(), ("m",))
 
     async def one(name: str) -> str:
         asked = request(name, "same text", limit=9)
@@ -256,7 +258,7 @@ def test_one_loop_per_caller() -> None:
 
 def test_the_prompt_and_the_answer_must_fit_together() -> None:
     async def run() -> None:
-        engine = BatchingEngine(HashForward(max_context=10), models=("m",))
+        engine = BatchingEngine(HashForward(max_context=10), ("m",))
         fits = request("fits", "12345", limit=5)
         check_answer(await collect(engine.submit(fits)), fits)
         over = GenerationRequest("over", "t", (Turn("user", "123456"),), 5)
@@ -269,7 +271,7 @@ def test_the_prompt_and_the_answer_must_fit_together() -> None:
 
 def test_log_probabilities_come_one_for_each_token_and_only_where_asked() -> None:
     async def run() -> None:
-        engine = BatchingEngine(HashForward(), models=("m",))
+        engine = BatchingEngine(HashForward(), ("m",))
         asked = request("r", limit=7, sampling=SamplingParams(1.0, stop=("never",), logprobs=3))
         chunks = await collect(engine.submit(asked))
         text = check_answer(chunks, asked)

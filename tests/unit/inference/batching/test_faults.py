@@ -11,6 +11,7 @@ import pytest
 
 from inference.batching.batch import Batch
 from inference.batching.loop import BatchingEngine
+from inference.batching.options import BatchOptions
 from inference.batching.quarantine import MAX_TENANTS, Quarantine
 from inference.batching.sequence import Sequence
 from inference.batching.step_times import WARM, StepTimes
@@ -61,7 +62,7 @@ class Tight(HashForward):
     refusals = 0
 
     def logits(self, feeds: Items[StepInput]) -> list[LogitsRow]:
-        if sum(item.feed.count for item in feeds) > self.room:
+        if sum(item.scheduled.count for item in feeds) > self.room:
             self.refusals += 1
             raise MemoryError
         return super().logits(feeds)
@@ -103,7 +104,7 @@ class Stuck(HashForward):
 def test_a_step_that_hangs_is_noticed_and_nobody_waits_for_it() -> None:
     async def run() -> None:
         forward = Stuck()
-        engine = BatchingEngine(forward, models=("m",), stall_s=0.05)
+        engine = BatchingEngine(forward, ("m",), BatchOptions(stall_s=0.05))
         asked = request("r", "text", limit=3)
         chunks = await collect(engine.submit(asked))
         check_answer(chunks, asked)
@@ -112,7 +113,7 @@ def test_a_step_that_hangs_is_noticed_and_nobody_waits_for_it() -> None:
         await engine.drain()
         await engine.close()
         forward.go.set()
-        await asyncio.to_thread(engine._thread.join)
+        await asyncio.to_thread(engine._worker.join)
         assert engine.stats().stalled
 
     asyncio.run(run())
@@ -121,7 +122,7 @@ def test_a_step_that_hangs_is_noticed_and_nobody_waits_for_it() -> None:
 def test_closing_waits_for_no_step_that_hangs() -> None:
     async def run() -> None:
         forward = Stuck()
-        engine = BatchingEngine(forward, models=("m",), stall_s=0.2)
+        engine = BatchingEngine(forward, ("m",), BatchOptions(stall_s=0.2))
         asked = asyncio.create_task(collect(engine.submit(request("r", "text", limit=3))))
         try:
             await until(lambda: engine._step_began is not None)
@@ -139,7 +140,7 @@ def test_closing_waits_for_no_step_that_hangs() -> None:
 def test_a_closed_engine_leaves_no_thread_that_could_wake_as_the_process_ends() -> None:
     async def run() -> None:
         for _ in range(30):
-            engine = BatchingEngine(HashForward(), models=("m",))
+            engine = BatchingEngine(HashForward(), ("m",))
             await engine.close()
             assert ours() <= before
 
@@ -161,7 +162,7 @@ class Foreign(HashForward):
 def test_ids_out_of_range_never_reach_the_model(text: str) -> None:
     async def run() -> None:
         forward = Foreign()
-        engine = BatchingEngine(forward, models=("m",))
+        engine = BatchingEngine(forward, ("m",))
         chunks = await collect(engine.submit(request("r", text)))
         assert [chunk.finish for chunk in chunks] == [FinishReason.ERROR]
         assert forward.computed == 0
@@ -172,7 +173,7 @@ def test_ids_out_of_range_never_reach_the_model(text: str) -> None:
 
 def test_a_bias_on_an_id_out_of_range_is_refused() -> None:
     async def run() -> None:
-        engine = BatchingEngine(HashForward(), models=("m",))
+        engine = BatchingEngine(HashForward(), ("m",))
         chunks = await collect(engine.submit(request("r", sampling=SamplingParams(logit_bias=((257, 1.0),)))))
         assert "below 257" in str(chunks[-1].error)
         await engine.close()
@@ -230,7 +231,7 @@ def test_no_estimate_is_given_before_anything_is_measured() -> None:
 
 def test_a_caller_is_told_where_its_request_stands() -> None:
     async def run() -> None:
-        engine = BatchingEngine(HashForward(slots=1, ends=False), models=("m",))
+        engine = BatchingEngine(HashForward(slots=1, ends=False), ("m",))
         streams = [engine.submit(request(f"r{n}", "x", limit=60)) for n in range(2)]
         first = await anext(streams[0])
         second = asyncio.create_task(collect(streams[1]))

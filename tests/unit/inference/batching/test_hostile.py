@@ -138,7 +138,7 @@ class Hostile(RuleBasedStateMachine):
         assert 0 <= stats.blocks_held <= stats.blocks_total
         assert 0.0 <= stats.batch_fill <= 1.0
         assert stats.tokens_generated == sum(
-            self.batch._sequences[name].output_tokens if name in open_ else self.chunks[name][-1].output_tokens
+            self.batch._entries[name].sequence.output_tokens if name in open_ else self.chunks[name][-1].output_tokens
             for name in self.asked
         )
         assert self.forward.faults == []
@@ -146,8 +146,8 @@ class Hostile(RuleBasedStateMachine):
     def teardown(self) -> None:
         finish(self.batch, self.chunks)
         assert self.batch.stats().blocks_held == 0
-        for left in (self.batch._sequences, self.batch._joined, self.batch._began, self.batch._scheduler._jobs):
-            assert not left
+        assert not self.batch._entries
+        assert not self.batch._scheduler._jobs
         # nothing of anybody is left in a block that is not named for its tenant
         assert sum(block != [None] * 4 for block in self.forward.cache) == self.batch._pool.named
         for name, asked in self.asked.items():

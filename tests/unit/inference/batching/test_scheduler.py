@@ -63,7 +63,7 @@ class Run:
             assert feed.last == (job.fed == len(job.tokens))
         for feed in feeds:
             job = self.jobs[feed.request_id]
-            self.scheduler.fed(feed, drawn=feed.last)
+            self.scheduler.computed(feed, drawn=feed.last)
             if feed.last:
                 job.tokens.append(0)
                 self.served[job.tenant] = self.served.get(job.tenant, 0) + 1

@@ -1,4 +1,4 @@
-"""Adapters out of a registry: hung in once, into the version they were made for, and what does not fit is refused."""
+"""Adapters out of a registry: loaded once, into the version they were made for, and what does not fit is refused."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from inference.engines import adapter_versions as adapters
-from inference.engines.adapter_versions import AGAIN_S, Adapters
+from inference.engines.adapter_versions import RETRY_S, Adapters
 from inference.engines.echo import EchoEngine
 from inference.engines.versions import VersionedEngine
 from inference.registry.manifest import ModelManifest, Parent
@@ -24,14 +24,14 @@ DIGEST = "a" * 64
 class Adoptive(EchoEngine):
     def __init__(self) -> None:
         super().__init__()
-        self.adopted: list[tuple[str, str]] = []
+        self.loaded: list[tuple[str, str]] = []
 
-    def adopt(self, tenant: str, name: str, folder: Path) -> None:
+    def load_adapter(self, tenant: str, name: str, folder: Path) -> None:
         if name.startswith("bad"):
             raise ValueError("adapter_config.json: expected a rank of 1 to 256, got 0")
         if name.startswith("vast"):
             raise RuntimeError("out of memory")
-        self.adopted.append((tenant, name))
+        self.loaded.append((tenant, name))
 
     async def submit(self, request: GenerationRequest) -> Any:
         """As if it knew the adapter."""
@@ -79,7 +79,7 @@ def test_it_is_loaded_once_and_answers_from_its_own_version() -> None:
         found = await asyncio.gather(*(engine.adapted(asked("t", "tone", f"r{n}")) for n in range(8)))
         assert {request.adapter for request in found} == {"tone@1"}
         assert shelf.opened == ["tone@1"]
-        assert (made[1].adopted, made[2].adopted) == ([], [("t", "tone@1")])
+        assert (made[1].loaded, made[2].loaded) == ([], [("t", "tone@1")])
         assert {(await answer(engine, request)).version for request in found} == {2}
         last = await answer(engine, asked("other", "tone@1"))
         assert "none of that name" in (last.error or "")
@@ -104,7 +104,7 @@ def test_what_does_not_fit_is_refused(changes: dict[str, Any], adapter: str, tol
     engine, made = shelf.engine()
     with pytest.raises(ModelRefused, match=told):
         asyncio.run(engine.adapted(asked("t", adapter)))
-    assert not any(each.adopted for each in made.values())
+    assert not any(each.loaded for each in made.values())
 
 
 @pytest.mark.parametrize("adapter", ["bad", "vast"])
@@ -116,7 +116,7 @@ def test_one_that_failed_is_not_read_again_at_every_request(adapter: str) -> Non
             with pytest.raises(ModelRefused):
                 await engine.adapted(asked("t", adapter))
         assert len(shelf.opened) == 1
-        shelf.now = AGAIN_S
+        shelf.now = RETRY_S
         with pytest.raises(ModelRefused):
             await engine.adapted(asked("t", adapter))
         assert len(shelf.opened) == 2

@@ -16,9 +16,10 @@ from safetensors.torch import load_file, save_file
 
 from inference.batching.loop import BatchingEngine
 from inference.chat.tokenizer import SPECIAL_TOKENS, ChatTokenizer
-from inference.engines.torch import TorchEngine, TorchForward, shipped_model
+from inference.engines.torch import TorchEngine, TorchOptions, shipped_model
 from inference.model.config import ModelConfig, read_config
 from inference.model.forward import BLOCK_SIZE
+from inference.model.forward_torch import TorchForward
 from inference.model.transformer import LanguageModel, load_model
 from inference.ports import ERASE, Forward, LogitsRow, ScheduledTokens, StepInput
 from inference.types import (
@@ -133,18 +134,18 @@ class Faulty:
         return getattr(self._forward, name)
 
     def logits(self, batch: list[StepInput]) -> list[LogitsRow]:
-        guilty = [item.feed.request_id == "guilty" for item in batch]
+        guilty = [item.scheduled.request_id == "guilty" for item in batch]
         if self._mode == "raise" and any(guilty):
-            self._forward.logits([StepInput(item.feed, [10**9] * item.feed.count) for item in batch])
+            self._forward.logits([StepInput(item.scheduled, [10**9] * item.scheduled.count) for item in batch])
         rows = iter(self._forward.logits(batch))
-        found = [(next(rows), bad) for item, bad in zip(batch, guilty, strict=True) if item.feed.last]
+        found = [(next(rows), bad) for item, bad in zip(batch, guilty, strict=True) if item.scheduled.last]
         return [row * np.nan if bad else row for row, bad in found]
 
 
 @pytest.mark.parametrize(("mode", "named"), [("raise", "IndexError"), ("nan", "not a number")])
 def test_a_poisoned_request_fails_alone(torch_forward: MakeForward, mode: str, named: str) -> None:
     async def run() -> None:
-        engine = BatchingEngine(cast(Forward, Faulty(torch_forward(), mode)), models=("m",))
+        engine = BatchingEngine(cast(Forward, Faulty(torch_forward(), mode)), ("m",))
         good = [asked_for(number, 1.0) for number in range(5)]
         alone = [await collect(engine.submit(asked)) for asked in good]
         bad = request("guilty", "What is a dog?")
@@ -188,7 +189,7 @@ def copy_of_model(folder: Path) -> Path:
 
 
 def test_an_engine_is_named_after_its_folder(tmp_path: Path) -> None:
-    engine = TorchEngine(copy_of_model(tmp_path), max_batch=2)
+    engine = TorchEngine(copy_of_model(tmp_path), TorchOptions(max_batch=2))
     assert engine.models == ("copied",)
     asyncio.run(engine.close())
 
@@ -250,7 +251,7 @@ def test_qwen_shaped_models_fit_too(tmp_path: Path) -> None:
     fields = {name: getattr(config, name) for name in config.__struct_fields__}
     (tmp_path / "config.json").write_text(json.dumps(fields))
     shutil.copy(shipped_model() / "tokenizer.json", tmp_path)
-    engine = TorchEngine(tmp_path, max_batch=3)
+    engine = TorchEngine(tmp_path, TorchOptions(max_batch=3))
     asked = request("r", "Hello", limit=90, sampling=SamplingParams(100.0))
     chunks = asyncio.run(collect(engine.submit(asked)))
     check_answer(chunks, asked)
@@ -259,4 +260,4 @@ def test_qwen_shaped_models_fit_too(tmp_path: Path) -> None:
 
 def test_a_device_that_is_not_there_is_told() -> None:
     with pytest.raises(ValueError, match="device 'cuda:99' is not usable here"):
-        TorchEngine(shipped_model(), device="cuda:99")
+        TorchEngine(shipped_model(), TorchOptions(device="cuda:99"))

@@ -82,7 +82,7 @@ def test_rolling_out_and_back_under_load_loses_nothing_and_closes_what_left() ->
         async def operator() -> None:
             for shares in ({1: 5_000, 2: 5_000}, {2: WHOLE}, {1: WHOLE}, {3: WHOLE}, {1: WHOLE}):
                 shelf.shares = dict(shares)
-                await engine.look()
+                await engine.refresh()
                 await asyncio.sleep(0.2)
 
         await asyncio.gather(operator(), *(caller(who) for who in range(8)))
@@ -105,11 +105,11 @@ def test_a_version_that_cannot_be_loaded_leaves_the_shares_before_in_force() -> 
         engine = shelf.engine()
         shelf.broken, shelf.shares = {2: ModelRefused("altered", "a byte differs")}, {2: WHOLE}
         with pytest.raises(ModelRefused):
-            await engine.look()
-        await engine.look()  # not tried again at once
+            await engine.refresh()
+        await engine.refresh()  # not tried again at once
         assert (await ask(engine, "r")).version == 1
         shelf.shares = {3: WHOLE}
-        await engine.look()
+        await engine.refresh()
         assert (await ask(engine, "s")).version == 3
         await engine.close()
 
@@ -124,7 +124,7 @@ def test_where_no_version_has_traffic_nothing_is_served() -> None:
         shelf = Shelf({1: WHOLE})
         engine = shelf.engine()
         shelf.shares = {}
-        await engine.look()
+        await engine.refresh()
         [chunk] = [c async for c in engine.submit(GenerationRequest("r", "acme", (Turn("user", "x"),), 4))]
         assert chunk.finish is FinishReason.ERROR
         await engine.close()
@@ -139,7 +139,7 @@ def test_cancelling_and_asking_for_a_place_reach_a_version_that_is_leaving() -> 
         running = engine.submit(GenerationRequest("r", "acme", (Turn("user", WORDS * 50),), 16))
         await anext(running)
         shelf.shares = {2: WHOLE}
-        await engine.look()
+        await engine.refresh()
         assert await engine.queue_position("r") is not None
         assert engine.cancel("r")
         assert [chunk async for chunk in running][-1].finish is FinishReason.CANCELLED
@@ -207,11 +207,11 @@ def test_a_revoked_version_gets_nothing_whatever_the_shares(pinned: bool) -> Non
         if not pinned:
             shelf.broken, shelf.shares = {2: ModelRefused("altered", "a byte differs")}, {2: WHOLE}
             with pytest.raises(ModelRefused):
-                await engine.look()
+                await engine.refresh()
         assert (await ask(engine, "r")).version == 1
         shelf.revoked = {1}
         with contextlib.suppress(ModelRefused):
-            await engine.look()
+            await engine.refresh()
         assert engine.versions == ()
         [chunk] = [c async for c in engine.submit(GenerationRequest("s", "acme", (Turn("user", "x"),), 4))]
         assert chunk.finish is FinishReason.ERROR

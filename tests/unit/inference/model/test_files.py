@@ -39,7 +39,7 @@ def test_weights_that_no_library_reads_are_named(folder: Path, raw: bytes) -> No
 
 
 @pytest.mark.parametrize("raw", WEIGHTS.values(), ids=WEIGHTS.keys())
-def test_an_adapter_that_no_library_reads_is_named_and_not_hung_in(tmp_path: Path, raw: bytes) -> None:
+def test_an_adapter_that_no_library_reads_is_named_and_not_loaded(tmp_path: Path, raw: bytes) -> None:
     model = tiny()
     adapter = write_adapter(tmp_path / "a", model, 1)
     (adapter / "adapter_model.safetensors").write_bytes(raw)

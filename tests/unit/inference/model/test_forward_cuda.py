@@ -15,7 +15,7 @@ import torch
 
 from inference.model.layers import Linear
 from inference.model.transformer import LanguageModel, load_model
-from inference.ports import LogitsQuery, ScheduledTokens, Shortlist, StepInput
+from inference.ports import LogitsQuery, RowSummary, ScheduledTokens, StepInput
 from inference.types import FinishReason, GenerationRequest, SamplingParams, Turn
 from tests.unit.inference.doubles import collect
 from tests.unit.inference.model.test_shapes import LENGTH, SHAPES, feed, reference_of
@@ -54,7 +54,7 @@ def served(model: LanguageModel, *, graphs: bool, slots: int = 8) -> CudaForward
 
 def rows(forward: CudaForward, *feeds: StepInput) -> list[np.ndarray]:
     found = forward.logits(feeds)
-    assert not any(isinstance(row, Shortlist) for row in found)
+    assert not any(isinstance(row, RowSummary) for row in found)
     return [np.asarray(row) for row in found]
 
 
@@ -125,18 +125,18 @@ def test_what_is_told_of_a_row_is_what_the_whole_row_says(tmp_path: Path) -> Non
         LogitsQuery(False, 1.0, 0.5, 100),
         LogitsQuery(),
     ]
-    feeds = [StepInput(feed(lane, 0, tokens).feed, tokens, None, ask) for lane, ask in enumerate(asks)]
+    feeds = [StepInput(feed(lane, 0, tokens).scheduled, tokens, None, ask) for lane, ask in enumerate(asks)]
     *found, whole = forward.logits(feeds)
     assert np.allclose(whole, row, atol=CLOSE)  # type: ignore[arg-type]
     order = np.argsort(-row, kind="stable")
     for ask, told in zip(asks, found, strict=False):
-        assert isinstance(told, Shortlist)
-        assert np.allclose(told.whole(), row, atol=CLOSE)
-        assert told.peak == pytest.approx(row.max(), abs=CLOSE)
-        assert np.allclose(told.logits, row[order[: ask.reach]], atol=CLOSE)
+        assert isinstance(told, RowSummary)
+        assert np.allclose(told.fetch(), row, atol=CLOSE)
+        assert told.max_logit == pytest.approx(row.max(), abs=CLOSE)
+        assert np.allclose(told.logits, row[order[: ask.top]], atol=CLOSE)
         if ask.temperature:
-            assert told.total == pytest.approx(np.exp((row - row.max()) / ask.temperature).sum(), rel=0.01)
-    assert isinstance(found[0], Shortlist)
+            assert told.exp_sum == pytest.approx(np.exp((row - row.max()) / ask.temperature).sum(), rel=0.01)
+    assert isinstance(found[0], RowSummary)
     assert found[0].drawn == order[0]
 
 
@@ -153,7 +153,7 @@ def test_a_batch_mixes_requests_with_an_adapter_and_without(tmp_path: Path) -> N
     prompts = [[5, 9, 2], [7, 7, 1], [5, 9, 2]]
     through = [name, None, None]
     asked = [
-        StepInput(feed(lane, 0, tokens).feed, tokens, adapter)
+        StepInput(feed(lane, 0, tokens).scheduled, tokens, adapter)
         for lane, (tokens, adapter) in enumerate(zip(prompts, through, strict=True))
     ]
     alone = [rows(forward, one)[0] for one in asked]
@@ -186,7 +186,7 @@ def greedy(forward: CudaForward, prompts: list[list[int]], steps: int) -> list[l
         ]
         begun = [len(text) for text in texts]
         for text, told in zip(texts, forward.logits(feeds), strict=True):
-            assert isinstance(told, Shortlist)
+            assert isinstance(told, RowSummary)
             text.append(told.drawn)
     return texts
 
@@ -220,10 +220,10 @@ def test_half_precision_stays_near(name: str, tmp_path: Path) -> None:
 
 @on_cuda
 def test_the_engine_serves_the_shipped_model() -> None:
-    from inference.engines.torch import TorchEngine, shipped_model
+    from inference.engines.torch import TorchEngine, TorchOptions, shipped_model
 
     async def run() -> None:
-        engine = TorchEngine(shipped_model(), max_batch=8, device="cuda", cache_tokens=16_384)
+        engine = TorchEngine(shipped_model(), TorchOptions(max_batch=8, device="cuda", cache_tokens=16_384))
         samplings = [
             SamplingParams(),
             SamplingParams(1.0),

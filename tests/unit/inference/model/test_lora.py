@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from inference.engines.torch import TorchEngine, shipped_model
+from inference.engines.torch import TorchEngine, TorchOptions, shipped_model
 from inference.model.attention import geometry
 from inference.model.config import ModelConfig
 from inference.model.lora import add_adapter
@@ -112,7 +112,7 @@ def test_mixed_adapters_each_equal_their_merged_weights(tmp_path: Path) -> None:
         ({"peft_type": "IA3"}, "plain LoRA"),
     ],
 )
-def test_settings_that_do_not_fit_are_named_and_nothing_is_hung_in(
+def test_settings_that_do_not_fit_are_named_and_nothing_is_loaded(
     tmp_path: Path, changes: dict[str, Any], said: str
 ) -> None:
     model = tiny()
@@ -146,7 +146,7 @@ def test_an_adapter_serves_its_tenant_only(tmp_path: Path) -> None:
     from inference.model.transformer import load_model
 
     folder = write_adapter(tmp_path / "a", load_model(shipped_model()), 1)
-    engine = TorchEngine(shipped_model(), max_batch=2, threads=1, adapters={("owner", "tuned"): folder})
+    engine = TorchEngine(shipped_model(), TorchOptions(max_batch=2, threads=1, adapters={("owner", "tuned"): folder}))
 
     async def run() -> None:
         asked = dataclasses.replace(request("r", "What is a dog?", tenant="owner", limit=8), adapter="tuned")

@@ -160,10 +160,10 @@ def test_a_worker_of_one_version_serves_it_no_more_once_it_is_revoked(
     assert isinstance(engine, VersionedEngine)
 
     async def scene() -> None:
-        await engine.look()
+        await engine.refresh()
         assert engine.versions == (1,)
         run(capsys, "revoke", "tiny", 1, "--reason", "bad", "--keys", home / "k.pem")
-        await engine.look()
+        await engine.refresh()
         assert not engine.versions
         await engine.close()
 

@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from inference.batching import batch as batch_module
+from inference.batching import draw as draw_module
 from inference.batching.batch import Batch
 from inference.batching.loop import BatchingEngine
+from inference.batching.options import BatchOptions
 from inference.batching.sequence import Sequence as Answer
-from inference.engines.torch import TorchEngine, shipped_model
+from inference.engines.torch import TorchEngine, TorchOptions, shipped_model
 from inference.ports import LogitsRow, Move, StepInput
-from inference.sampling.choose import shortlist
+from inference.sampling.choose import candidates
 from inference.types import SCHEME, Chunk, FinishReason, GenerationRequest, SamplingParams, Turn
 from inference.watermark.detect import detect
 from inference.watermark.keys import MarkKey
@@ -94,7 +95,7 @@ class Noise:
 
         row = np.full(257, -np.inf, dtype=np.float32)
         row[60:110] = 0.0
-        return [row.copy() for item in feeds if item.feed.last]
+        return [row.copy() for item in feeds if item.scheduled.last]
 
 
 def answers(requests: list[GenerationRequest]) -> dict[str, tuple[str, Chunk]]:
@@ -102,7 +103,7 @@ def answers(requests: list[GenerationRequest]) -> dict[str, tuple[str, Chunk]]:
     marker = TenantMarker(
         lambda tenant: MASTER, lambda tenant: MarkPolicy(opted_out=tenant == "out"), lambda: 30 * 86_400_000
     )
-    batch = Batch(Noise(), max_waiting=10, clock=lambda: 0.0, marker=marker)
+    batch = Batch(Noise(), BatchOptions(max_waiting=10, marker=marker), clock=lambda: 0.0)
     texts = {request.request_id: "" for request in requests}
     last: dict[str, Chunk] = {}
     for request in requests:
@@ -145,7 +146,7 @@ def test_a_marked_answer_is_the_same_in_any_company() -> None:
 
 
 def test_an_engine_without_a_marker_says_nothing_of_marks() -> None:
-    batch = Batch(Noise(), max_waiting=1, clock=lambda: 0.0)
+    batch = Batch(Noise(), BatchOptions(max_waiting=1), clock=lambda: 0.0)
     batch.join(Answer(ask("r", "t"), [1]))
     assert {chunk.mark for _ in range(125) for chunk in batch.step()} == {None}
 
@@ -154,7 +155,7 @@ def test_the_torch_engine_marks() -> None:
     marker = TenantMarker(lambda tenant: MASTER, lambda tenant: MarkPolicy(), lambda: 0)
 
     async def run() -> Chunk:
-        engine = TorchEngine(shipped_model(), max_batch=1, threads=1, marker=marker)
+        engine = TorchEngine(shipped_model(), TorchOptions(max_batch=1, threads=1, marker=marker))
         request = GenerationRequest("r", "t", (Turn("user", "What is a dog?"),), 12, SamplingParams(3.0))
         chunks = [chunk async for chunk in engine.submit(request)]
         await engine.close()
@@ -172,9 +173,9 @@ def test_a_fault_while_drawing_is_the_guilty_requests_alone(monkeypatch: pytest.
     def break_at(row: LogitsRow, sampling: SamplingParams) -> tuple[np.ndarray, np.ndarray]:
         if sampling.seed == 13:
             raise FloatingPointError
-        return shortlist(row, sampling)
+        return candidates(row, sampling)
 
-    monkeypatch.setattr(batch_module, "shortlist", break_at)
+    monkeypatch.setattr(draw_module, "candidates", break_at)
     poisoned = GenerationRequest("bad", "bad", (Turn("user", "hello"),), 120, SamplingParams(1.0, seed=13))
     after = answers([*requests[:2], poisoned, *requests[2:]])
     text, end = after.pop("bad")
@@ -193,7 +194,7 @@ def test_a_tenant_whose_key_is_not_here_fails_alone_and_is_not_answered_unmarked
 
     async def run() -> list[list[Chunk]]:
         marker = TenantMarker(mark, lambda tenant: MarkPolicy(), lambda: 0)
-        engine = BatchingEngine(Noise(), models=("m",), marker=marker)
+        engine = BatchingEngine(Noise(), ("m",), BatchOptions(marker=marker))
         found = await asyncio.gather(*(collected(engine, name) for name in ("acme", "other", "acme", "other")))
         await engine.close()
         return found

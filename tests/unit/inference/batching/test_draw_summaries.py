@@ -15,10 +15,11 @@ import pytest
 import torch
 
 from inference.batching.batch import Batch
+from inference.batching.draw_summaries import FILTER_TOP, SummaryRow, draw_summaries, query_for
+from inference.batching.options import BatchOptions
 from inference.batching.sequence import Sequence
-from inference.batching.shortlist import LONG, ShortRow, ask, draw_short
-from inference.ports import SHORT, LogitsRow, Shortlist, StepInput
-from inference.sampling.choose import choose, shortlist
+from inference.ports import TOURNAMENT_TOP, LogitsRow, RowSummary, StepInput
+from inference.sampling.choose import candidates, choose
 from inference.sampling.draw_torch import CHUNK, draw_and_topk, draw_rows
 from inference.types import Chunk, SamplingParams
 from inference.watermark.keys import MarkKey
@@ -50,15 +51,15 @@ def logits(seed: int) -> torch.Tensor:
     return row
 
 
-def told(row: torch.Tensor, sampling: SamplingParams, draw: float, *, marked: bool) -> Shortlist:
-    return draw_and_topk(row, [ask(sampling, lambda: draw, marked=marked)], draw_rows)[0]
+def told(row: torch.Tensor, sampling: SamplingParams, draw: float, *, marked: bool) -> RowSummary:
+    return draw_and_topk(row, [query_for(sampling, lambda: draw, marked=marked)], draw_rows)[0]
 
 
 def shares(row: np.ndarray, sampling: SamplingParams, *, marked: bool) -> dict[int, float]:
     """The definition: likelihoods of the whole row, its likeliest held against each other where it is marked."""
-    ids, weights = shortlist(row, sampling)
+    ids, weights = candidates(row, sampling)
     if marked:
-        top = np.argsort(-weights, kind="stable")[:SHORT]
+        top = np.argsort(-weights, kind="stable")[:TOURNAMENT_TOP]
         weights[top] = reweigh(ids[top][None], weights[top][None], [CONTEXT], [KEY])[0]
     return dict(zip(ids.tolist(), (weights / weights.sum()).tolist(), strict=True))
 
@@ -71,11 +72,11 @@ def test_each_token_is_drawn_as_often_as_its_likelihood_says(name: str, marked: 
     wanted = shares(row[0].numpy(), sampling, marked=marked)
     lists = [told(row, sampling, draw, marked=marked) for draw in draws]
     rows = [
-        ShortRow(str(step), one, sampling, draw, CONTEXT, KEY if marked else None)
+        SummaryRow(str(step), one, sampling, draw, CONTEXT, KEY if marked else None)
         for step, (one, draw) in enumerate(zip(lists, draws, strict=True))
         if len(one.ids)
     ]
-    found = Counter([*draw_short(rows).values(), *(one.drawn for one in lists if not len(one.ids))])
+    found = Counter([*draw_summaries(rows).values(), *(one.drawn for one in lists if not len(one.ids))])
     assert set(found) <= set(wanted)
     # evenly spaced draws meet each token's interval as often as its length says, but for its two ends
     assert all(abs(found[token] - share * DRAWS) <= 2 for token, share in wanted.items())
@@ -97,7 +98,7 @@ def test_extreme_draws_and_temperatures_pick_a_token_that_may_be_drawn(draw: flo
     row[0, 7] = 3e38 if heat > 1 else -torch.inf
     sampling = SamplingParams(heat)
     one = told(row, sampling, draw, marked=marked)
-    found = draw_short([ShortRow("r", one, sampling, draw)])["r"] if marked else one.drawn
+    found = draw_summaries([SummaryRow("r", one, sampling, draw)])["r"] if marked else one.drawn
     assert found in (7, 2000)
 
 
@@ -116,35 +117,35 @@ def test_the_likeliest_is_the_first_of_several() -> None:
         SamplingParams(1.0, frequency_penalty=0.5),
         SamplingParams(logit_bias=((3, 1.0),)),
         SamplingParams(logprobs=2),
-        SamplingParams(1.0, top_k=LONG + 1),
+        SamplingParams(1.0, top_k=FILTER_TOP + 1),
     ],
 )
 def test_a_request_that_needs_the_whole_row_asks_for_it(sampling: SamplingParams) -> None:
-    assert ask(sampling, lambda: 0.5, marked=False).whole
+    assert query_for(sampling, lambda: 0.5, marked=False).whole
 
 
 def test_numbers_that_are_none_are_told() -> None:
     row = logits(1)
     row[0, 50] = torch.nan
     for sampling in (SamplingParams(), SamplingParams(1.0), SamplingParams(1.0, top_p=0.5)):
-        assert np.isnan(told(row, sampling, 0.5, marked=False).peak)
+        assert np.isnan(told(row, sampling, 0.5, marked=False).max_logit)
 
 
 class Telling(HashForward):
     """The double, telling of its rows what is asked."""
 
-    def logits(self, feeds: Items[StepInput]) -> list[LogitsRow | Shortlist]:  # type: ignore[override]
+    def logits(self, feeds: Items[StepInput]) -> list[LogitsRow | RowSummary]:  # type: ignore[override]
         rows = super().logits(feeds)
-        items = [item for item in feeds if item.feed.last]
+        items = [item for item in feeds if item.scheduled.last]
         return [
-            row if item.ask.whole else draw_and_topk(torch.from_numpy(row)[None], [item.ask], draw_rows)[0]
+            row if item.query.whole else draw_and_topk(torch.from_numpy(row)[None], [item.query], draw_rows)[0]
             for item, row in zip(items, rows, strict=True)
         ]
 
 
 def run(forward: HashForward, marked: bool) -> dict[str, list[Chunk]]:
     marker = TenantMarker(lambda tenant: SECRET, lambda tenant: MarkPolicy(), lambda: 0) if marked else None
-    batch = Batch(forward, max_waiting=100, clock=lambda: 0.0, marker=marker)
+    batch = Batch(forward, BatchOptions(max_waiting=100, marker=marker), clock=lambda: 0.0)
     samplings = [
         SamplingParams(),
         SamplingParams(1.0),
@@ -178,7 +179,7 @@ def test_marked_answers_account_for_the_same_marks() -> None:
 
 def test_a_nan_fails_its_request_alone() -> None:
     forward = Telling()
-    batch = Batch(forward, max_waiting=10, clock=lambda: 0.0)
+    batch = Batch(forward, BatchOptions(max_waiting=10), clock=lambda: 0.0)
     for name, text in (("good", "hello"), ("bad", "nan")):
         one = request(name, text)
         batch.join(Sequence(one, forward.encode(one.turns)))

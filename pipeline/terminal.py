@@ -106,6 +106,22 @@ def document(value: Any) -> None:
     print(json.dumps(value, indent=2, ensure_ascii=False, default=_plain))
 
 
+class StatusLine:
+    """One line on standard error that is written over, for a person who waits."""
+
+    def __init__(self, *, enabled: bool) -> None:
+        self._enabled = enabled
+
+    def show(self, text: str) -> None:
+        """Replace the line."""
+        if self._enabled:
+            print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+
+    def clear(self) -> None:
+        """Take the line away."""
+        self.show("")
+
+
 def audit_report(report: Report) -> None:
     """Print the counts of a verification, its faults, and the verdict."""
     names = ("origins", "batches", "rows", "skipped", "admitted", "denied", "ended", "open", "derived", "overshoot")
@@ -149,6 +165,8 @@ def _grid(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) 
 
 
 def _is_number(cell: object) -> bool:
+    if isinstance(cell, Colored) and cell.color:
+        return False
     value = cell.value if isinstance(cell, Colored) else cell
     return isinstance(value, int | float) and not isinstance(value, UnixMs | UnixSeconds)
 

@@ -1,6 +1,4 @@
-"""The ``sluice`` command. Exit codes: 0 done; 1 a check found something; 2 wrong usage or settings;
-3 a broker or store is absent; 4 an invariant broke, a person must look; 130 interrupted.
-"""
+"""The ``sluice`` command; ``EPILOG`` documents its exit codes."""
 
 from __future__ import annotations
 
@@ -41,7 +39,8 @@ first steps:
   SLUICE_KEY=... sluice ask 'What is a dog?'
 exit codes:
   0 done   1 a check found something   2 wrong usage or settings
-  3 a broker or store is absent        4 an invariant broke, a person must look   130 interrupted
+  3 a broker or store is absent        4 an invariant broke, a person must look
+  130 ended by Ctrl-C, or by SIGTERM where children had to be ended (up, demo)
 settings:
   a TOML file (--config), else the one that `sluice up` wrote in its home, and SLUICE_SECTION__FIELD
   in the environment, which wins; `sluice config` lists them all
@@ -57,18 +56,18 @@ class PrintVersion(argparse.Action):
 
 
 def build_parser(modules: Sequence[str] = tuple(COMMANDS)) -> argparse.ArgumentParser:
-    """Every command of ``modules`` with its help.
+    """Make the parser of every command of ``modules``.
 
     Each sets ``act``, which is called with the parsed arguments and the settings.
     """
     parser = argparse.ArgumentParser(
         prog="sluice",
-        description="Streaming policy and observability for multi-tenant model serving.",
+        description="Run and operate streaming policy and observability for multi-tenant model serving.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action=PrintVersion, nargs=0, help="print the version and exit")
-    parser.add_argument("--config", type=Path, help="settings file (TOML)")
+    parser.add_argument("--config", type=Path, help="file of settings (TOML)")
     parser.add_argument("--home", type=Path, default=config.default_home(), help="folder of the embedded stack")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for module in modules:
@@ -143,7 +142,7 @@ def _file(arguments: argparse.Namespace) -> Path | None:
 
 
 def _unexpected(error: Exception) -> int:
-    """The text of an unexpected error may quote a prompt or a secret, so only its type and place are told.
+    """Print type and place of an unexpected error; its text may quote a prompt or a secret.
 
     Left to Python it would end as exit code 1, which says that a check found something.
     """

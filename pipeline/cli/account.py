@@ -1,4 +1,4 @@
-"""``sluice account``: accounts that looked like copiers of a model, and what analysts know of them."""
+"""``sluice account``: accounts flagged for model extraction, and the verdicts of analysts."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import getpass
 from typing import Any
 
 from pipeline import terminal, wiring
-from pipeline.cli.arguments import whole
+from pipeline.cli.arguments import add_command, add_group, whole
 from pipeline.config import Settings
 
 _VERDICTS = {
-    "clear": ("cleared", "it copies nothing, whatever it looks like: it is answered like any other"),
-    "confirm": ("confirmed", "it does copy: every request is refused"),
-    "judge": ("judged", "let its requests speak again"),
+    "clear": ("cleared", "clear an account: it copies nothing, and is answered like any other"),
+    "confirm": ("confirmed", "confirm an account: it does copy, and every request is refused"),
+    "judge": ("judged", "judge an account by its requests again"),
 }
 _RISES = """
 SELECT principal, argMax(tenant, (time, leaf)),
@@ -28,23 +28,22 @@ _COLUMNS = ("principal", "tenant", "standing", "step", "rule", "rises", "last")
 
 
 def add(commands: Any) -> None:
-    parser = commands.add_parser(
+    """Add ``account``."""
+    account = add_group(
+        commands,
         "account",
-        help="accounts that looked like copiers, and what you know of them",
-        description="An account that copies the model is answered step by step, as its plan says. What an analyst "
-        "knows of it counts more than what it looks like; it is an act of a person and sealed like every other.",
+        "list accounts flagged for model extraction; clear or confirm them",
+        "An account that copies the model is answered step by step, as its plan says. What an analyst knows of it\n"
+        "counts more than what it looks like; it is an act of a person and sealed like every other.",
     )
-    acts = parser.add_subparsers(metavar="ACT", required=True)
-    listed = acts.add_parser("list", help="accounts that rose a step, the latest first, and those judged by hand")
-    listed.add_argument("--limit", type=whole(1, 100_000), metavar="N", default=100)
-    listed.set_defaults(act=_list)
-    for verb, (_, meaning) in _VERDICTS.items():
-        made = acts.add_parser(verb, help=meaning, description=f"{meaning[0].upper()}{meaning[1:]}.")
-        made.add_argument("principal", help="as on the decision, in an alert, or in: sluice account list")
-        made.add_argument("--by", default="", help="the analyst (default: the user of this machine)")
-        made.set_defaults(act=_judge, verb=verb)
-    for made in acts.choices.values():
-        made.add_argument("--json", action="store_true", help="for programs")
+    listed = add_command(
+        account, "list", "list accounts that rose a step, the latest first, and those judged by hand", _list
+    )
+    listed.add_argument("--limit", type=whole(1, 100_000), metavar="N", default=100, help="most rows (default 100)")
+    for verb, (_, summary) in _VERDICTS.items():
+        judged = add_command(account, verb, summary, _judge)
+        judged.add_argument("principal", help="as on the decision, in an alert, or in: sluice account list")
+        judged.add_argument("--by", default="", help="the analyst (default: the user of this machine)")
 
 
 def _list(arguments: argparse.Namespace, settings: Settings) -> int:

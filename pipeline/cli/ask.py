@@ -8,27 +8,32 @@ import sys
 from typing import Any
 
 from pipeline import config, terminal
-from pipeline.cli.arguments import whole
+from pipeline.cli.arguments import add_command, whole
 from pipeline.config import Settings
 from pipeline.errors import ConfigError
 
 
 def add(commands: Any) -> None:
-    ask = commands.add_parser(
+    """Add ``ask``."""
+    ask = add_command(
+        commands,
         "ask",
-        help="send one prompt as a signed Kafka record and wait for the outcome",
-        description="Seals and signs the prompt here, writes it to the topic requests, and asks the gateway what "
-        "became of it, as a program does with pipeline.producer. The API key comes from the environment variable "
-        "SLUICE_KEY, or is asked for. Exit 1 where the request was refused.",
+        "send one prompt as a signed Kafka record and wait for the outcome",
+        _ask,
+        "The prompt is sealed and signed here, written to the topic requests, and the gateway is asked what became of "
+        "it, as a program does with pipeline.producer. The API key comes from the environment variable SLUICE_KEY, or "
+        "is asked for. Exit 1 where the request was refused.",
     )
-    ask.add_argument("prompt")
-    ask.add_argument("--url", default="", help="the gateway (default: that of the settings)")
-    ask.add_argument("--model", default=None, help="one of GET /v1/models (default: the plan's first)")
+    ask.add_argument("prompt", help="text of the prompt")
+    ask.add_argument("--url", default="", help="URL of the gateway (default: that of the settings)")
+    ask.add_argument("--model", default=None, help="id of a model, one of GET /v1/models (default: the plan's first)")
     ask.add_argument(
-        "--max-tokens", type=whole(1, 1_000_000), metavar="N", default=None, help="(default: the plan's most)"
+        "--max-tokens",
+        type=whole(1, 1_000_000),
+        metavar="N",
+        default=None,
+        help="most tokens of the answer (default: the plan's most)",
     )
-    ask.add_argument("--json", action="store_true", help="for programs")
-    ask.set_defaults(act=_ask)
 
 
 def _ask(arguments: argparse.Namespace, settings: Settings) -> int:
@@ -49,9 +54,9 @@ def _ask(arguments: argparse.Namespace, settings: Settings) -> int:
 
 
 def _key() -> str:
-    found = config.api_key()
-    if not found and sys.stdin.isatty():
-        found = getpass.getpass("API key: ")
-    if not found:
-        raise ConfigError("no API key: set SLUICE_KEY to what `sluice key add` printed")
-    return found
+    key = config.api_key()
+    if not key and sys.stdin.isatty():
+        key = getpass.getpass("API key: ")
+    if not key:
+        raise ConfigError("SLUICE_KEY: expected an API key, got none; set it to what `sluice key add` printed")
+    return key

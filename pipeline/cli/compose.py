@@ -115,6 +115,9 @@ def tenants_file(isolated: Sequence[Isolated], devices: Sequence[str] = ()) -> s
 def _service(each: Isolated, device: str) -> str:
     uid = FIRST_UID + each.ordinal
     if uid > LAST_UID:
-        raise ConfigError(f"tenant {each.tenant}: expected at most {LAST_UID - FIRST_UID + 1} tenants of a deployment")
+        raise ConfigError(
+            f"tenant {each.tenant}: expected at most {LAST_UID - FIRST_UID + 1} isolated tenants of a "
+            f"deployment, got number {each.ordinal + 1}; start another deployment"
+        )
     text = _SERVICES.format(tenant=each.tenant, image=IMAGE, uid=uid, group=GROUP)
     return text + (_DEVICE.format(device=device) if device else _PROCESS)

@@ -1,4 +1,4 @@
-"""``sluice deploy``: what runs beside the shared workers, as policies ask for it."""
+"""``sluice deploy``: the workers of isolated tenants, as policies ask for them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import terminal, wiring
+from pipeline.cli.arguments import add_command, add_group
 from pipeline.cli.compose import Isolated, tenants_file
 from pipeline.config import Settings
 from pipeline.errors import ConfigError
@@ -28,40 +29,36 @@ with devices (indices or UUIDs of nvidia-smi -L, MIG slices included; the shared
 by hand, on any machine:
   sluice deploy grant acme --out acme-keys
   SLUICE_KEYS__HOME=acme-keys SLUICE_MODELS__HOME=acme-models sluice run generate --pool acme
-exit codes: 0 done   2 too few devices, no such tenant, or a file that cannot be written   3 no broker
 """
 _DEVICE = re.compile(r"[A-Za-z0-9-]{1,64}")
 
 
 def add(commands: Any) -> None:
-    parser = commands.add_parser(
-        "deploy",
-        help="workers of isolated tenants",
-        description=DESCRIPTION,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    group = parser.add_subparsers(metavar="ACT", required=True)
-    tenants = group.add_parser(
+    """Add ``deploy``."""
+    deploy = add_group(commands, "deploy", "run workers of isolated tenants", DESCRIPTION, EXAMPLES)
+    tenants = add_command(
+        deploy,
         "tenants",
-        help="a compose file with one worker for each isolated tenant",
-        description="Write a file for docker compose -f: for each isolated tenant a worker with its own user id and "
-        "volumes. The same policies give the same file. tenant and plan come from the broker that runs.",
+        "write a compose file with one worker for each isolated tenant",
+        _tenants,
+        "Each worker has its own user id and volumes; use the file with docker compose -f. The same policies give the "
+        "same file. Tenants and plans come from the broker that runs.",
     )
-    tenants.add_argument("--output", type=Path, help="write it there; else it is printed")
-    tenants.add_argument("--devices", type=_devices, default=(), metavar="ID,ID", help="one for each such tenant")
-    tenants.add_argument("--list", action="store_true", help="only say who is isolated, and how")
-    tenants.add_argument("--json", action="store_true", help="with --list: for programs")
-    tenants.set_defaults(act=_tenants)
-    grant = group.add_parser(
+    tenants.add_argument("--output", type=Path, help="file to write (default: print it)")
+    tenants.add_argument(
+        "--devices", type=_devices, default=(), metavar="ID,ID", help="GPUs, one for each tenant of the tier device"
+    )
+    tenants.add_argument("--list", action="store_true", help="only say who is isolated, and how; --json applies to it")
+    grant = add_command(
+        deploy,
         "grant",
-        help="the keys that one isolated tenant's workers need, and no others",
-        description="Write the tenant's text keys, its secrets of traces and a key for models into a folder, readable "
-        "by its owner and its owner's group. Run it again after keys were rotated.",
+        "write the keys that one isolated tenant's workers need, and no others",
+        _grant,
+        "The folder gets the tenant's text keys, its secrets of traces and a key for models, readable by its owner and "
+        "its owner's group. Run it again after keys were rotated.",
     )
-    grant.add_argument("tenant")
-    grant.add_argument("--out", type=Path, required=True, help="folder; made where it does not exist")
-    grant.set_defaults(act=_grant)
+    grant.add_argument("tenant", help="id of the tenant")
+    grant.add_argument("--out", type=Path, required=True, help="folder to write to; made where it does not exist")
 
 
 def _tenants(arguments: argparse.Namespace, settings: Settings) -> int:
@@ -77,23 +74,28 @@ def _tenants(arguments: argparse.Namespace, settings: Settings) -> int:
     try:
         arguments.output.write_text(text, "utf-8")
     except OSError as error:
-        raise ConfigError(f"--output {arguments.output}: {error.strerror}") from error
+        raise ConfigError(
+            f"--output {arguments.output}: expected a file to write, got: {error.strerror}; choose another"
+        ) from error
     return 0
 
 
 async def _isolated(settings: Settings) -> list[Isolated]:
-    async with wiring.registry(settings) as hand:
-        tiers, order = plans.pools(hand.control), {name: at for at, name in enumerate(hand.control.tenants)}
+    async with wiring.registry(settings) as registry:
+        tiers = plans.pools(registry.control)
+        order = {name: ordinal for ordinal, name in enumerate(registry.control.tenants)}
     return [Isolated(tenant, tier, order[tenant]) for tenant, tier in tiers.items()]
 
 
 def _grant(arguments: argparse.Namespace, settings: Settings) -> int:
     asyncio.run(wiring.grant(settings, arguments.tenant, arguments.out))
+    row = (arguments.tenant, str(arguments.out))
+    terminal.table("granted", ("tenant", "folder"), [row], as_json=arguments.json)
     return 0
 
 
 def _devices(text: str) -> tuple[str, ...]:
-    found = tuple(text.split(","))
-    if not all(_DEVICE.fullmatch(device) for device in found):
-        raise argparse.ArgumentTypeError("expected indices or UUIDs by comma, as nvidia-smi -L lists them")
-    return found
+    devices = tuple(text.split(","))
+    if not all(_DEVICE.fullmatch(device) for device in devices):
+        raise argparse.ArgumentTypeError(f"expected indices or UUIDs by comma, got {text[:80]!r}; see: nvidia-smi -L")
+    return devices

@@ -11,6 +11,7 @@ import msgspec
 
 from pipeline import terminal
 from pipeline.cli import detect_accounts, detect_pii, lines, rows
+from pipeline.cli.arguments import add_command, add_group
 from pipeline.config import Settings
 
 
@@ -28,21 +29,23 @@ _ENCODER = msgspec.json.Encoder()
 
 
 def add(commands: Any) -> None:
-    detect = commands.add_parser("detect", help="run the detectors over lines of JSON")
-    subcommands = detect.add_subparsers(metavar="WHAT", required=True)
+    subcommands = add_group(commands, "detect", "run the detectors on their own, over lines of JSON")
     prompts = subcommands.add_parser(
         "prompts",
         help="score prompts and documents for injection and jailbreak",
-        description='Reads lines {"id", "text", "role"?: user|document|system, "context"?} and answers each, in order, '
+        description="Score prompts and documents for injection and jailbreak. "
+        'Reads lines {"id", "text", "role"?: user|document|system, "context"?} and answers each, in order, '
         'with {"id", "score", "zone", "flagged", "language", "rules", "view"}. A score of 0.5 is the flag threshold of '
         'the row\'s role and language. A line that cannot be read is answered with {"id", "error"}.',
     )
     prompts.set_defaults(act=_prompts)
-    explain = subcommands.add_parser("explain", help="what fired on one text, on which reading, and the n-grams behind")
-    explain.add_argument("text", metavar="TEXT")
-    explain.add_argument("--role", choices=("user", "document", "system"), default="user")
-    explain.add_argument("--json", action="store_true", help="for programs")
-    explain.set_defaults(act=_explain)
+    explain = add_command(
+        subcommands, "explain", "show what fired on one text, on which reading, and the n-grams behind", _explain
+    )
+    explain.add_argument("text", metavar="TEXT", help="the text to look at")
+    explain.add_argument(
+        "--role", choices=("user", "document", "system"), default="user", help="speaker of the text (default user)"
+    )
     detect_accounts.add(subcommands)
     detect_pii.add(subcommands)
 

@@ -16,7 +16,8 @@ def add(subcommands: Any) -> None:
     accounts = subcommands.add_parser(
         "accounts",
         help="find model extraction, distillation and campaigns in accounts replayed by time",
-        description="Reads one account per line, {session_id, tenant, user, start, params, events: [{t, text, "
+        description="Find model extraction, distillation and campaigns in accounts. "
+        "Reads one account per line, {session_id, tenant, user, start, params, events: [{t, text, "
         "params?}]}, replays the requests of all of them interleaved by time, and writes per line {session_id, "
         "alarmed, alarmed_at (requests of that account seen at the alarm), alarmed_time (seconds on the replay "
         "clock), score, kind, campaign}, in the order of the input once it ends. A line that is no account is "

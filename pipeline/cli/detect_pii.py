@@ -33,8 +33,9 @@ class _PiiLine(msgspec.Struct):
 def add(subcommands: Any) -> None:
     pii = subcommands.add_parser(
         "pii",
-        help="personal data and secrets, with places and a redacted text",
-        description="Reads {id, text} a line and writes {id, spans: [{start, end, type, score}], redacted} for each, "
+        help="find personal data and secrets, with places and a redacted text",
+        description="Find personal data and secrets. "
+        "Reads {id, text} a line and writes {id, spans: [{start, end, type, score}], redacted} for each, "
         "in order and at once. Places count code points; score is the share of sureness. A line that is no such row is "
         "answered with an error and does not end the run.",
     )

@@ -1,4 +1,4 @@
-"""``sluice label``: what analysts say of requests that were flagged, and how often each rule was right."""
+"""``sluice label``: analysts label flagged requests, and each rule is measured by the labels."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from dashboards.render import QueryScope, raw, render
 from pipeline import terminal, wiring
-from pipeline.cli.arguments import whole
+from pipeline.cli.arguments import add_command, add_group, whole
 from pipeline.config import Settings
 from pipeline.errors import ConfigError
 
@@ -28,25 +28,21 @@ GROUP BY request, tenant ORDER BY at DESC LIMIT {limit:UInt32}
 
 
 def add(commands: Any) -> None:
-    parser = commands.add_parser(
+    """Add ``label``."""
+    label = add_group(
+        commands,
         "label",
-        help="say of a request whether it was an attack; see how often each rule was right",
-        description="A label is an act of a person: it is written to the topic access and sealed like every other. The "
-        "newest label of a request counts.",
+        "label requests as attack or benign, and measure each rule by it",
+        "A label is an act of a person: it is written to the topic access and sealed like every other. The newest\n"
+        "label of a request counts.",
     )
-    acts = parser.add_subparsers(metavar="ACT", required=True)
     for verdict, meaning in (("attack", "the finding was right"), ("benign", "it was a false alarm")):
-        made = acts.add_parser(verdict, help=f"{meaning}: sluice label {verdict} REQUEST")
-        made.add_argument("request", help="its id, as in x-sluice-request, an alert, or the dashboard")
-        made.add_argument("--by", default="", help="the analyst (default: the user of this machine)")
-        made.add_argument("--json", action="store_true", help="for programs")
-        made.set_defaults(act=_label, verdict=verdict)
-    listed = acts.add_parser("list", help="the newest labels")
-    listed.add_argument("--limit", type=whole(1, 100_000), metavar="N", default=100)
-    precision = acts.add_parser("precision", help="confirmed and false alarms of each rule, over everything sealed")
-    for made, act in ((listed, _list), (precision, _precision)):
-        made.add_argument("--json", action="store_true", help="for programs")
-        made.set_defaults(act=act)
+        labelled = add_command(label, verdict, f"label a request as {verdict}: {meaning}", _label)
+        labelled.add_argument("request", help="its id, as in x-sluice-request, an alert, or the dashboard")
+        labelled.add_argument("--by", default="", help="the analyst (default: the user of this machine)")
+    listed = add_command(label, "list", "list the newest labels", _list)
+    listed.add_argument("--limit", type=whole(1, 100_000), metavar="N", default=100, help="most rows (default 100)")
+    add_command(label, "precision", "count confirmed and false alarms of each rule, over everything sealed", _precision)
 
 
 def _label(arguments: argparse.Namespace, settings: Settings) -> int:
@@ -56,11 +52,11 @@ def _label(arguments: argparse.Namespace, settings: Settings) -> int:
 
     async def act() -> None:
         async with wiring.registry(settings) as hand:
-            await hand.label(arguments.request, tenant, arguments.verdict, analyst)
+            await hand.label(arguments.request, tenant, arguments.verb, analyst)
 
     asyncio.run(act())
     columns = ("request", "tenant", "principal", "verdict", "reason", "rules", "label", "by")
-    row = (arguments.request, tenant, principal, verdict, reason, " ".join(rules), arguments.verdict, analyst)
+    row = (arguments.request, tenant, principal, verdict, reason, " ".join(rules), arguments.verb, analyst)
     terminal.table("labelled", columns, [row], as_json=arguments.json)
     return 0
 

@@ -128,8 +128,7 @@ def _with_stack(
         raise ConfigError(f"{flags}: expected four that differ, got {got}; change one of them")
     overrides = {"SLUICE_GENERATE__MODEL": arguments.model}
     stack = LocalStack(Path(arguments.home), config.cache(), Ports(*numbers), overrides)
-    # so that asyncio cancels what runs, as it does on Ctrl-C
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         stack.start(_say, meanwhile)
         code = act(stack)
@@ -144,6 +143,14 @@ def _with_stack(
     finally:
         _ignore_interrupts()
         stack.stop()
+
+
+def _interrupt(*_: object) -> None:
+    """End as on Ctrl-C, which asyncio answers by cancelling what runs; a shell's background job ignores SIGINT."""
+    if callable(signal.getsignal(signal.SIGINT)):
+        signal.raise_signal(signal.SIGINT)
+    else:
+        raise KeyboardInterrupt
 
 
 def _ignore_interrupts() -> None:

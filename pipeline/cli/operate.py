@@ -9,83 +9,113 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import terminal, wiring
-from pipeline.cli.arguments import whole
+from pipeline.cli.arguments import Act, add_command, add_group, whole
 from pipeline.config import Settings
 from pipeline.control.registry import Registry, checked_webhook, read_policies
+from pipeline.terminal import UnixMs
 
-Act = Callable[[argparse.Namespace, Settings], int]
+_TENANT_EXAMPLES = """\
+examples:
+  sluice tenant add acme --plan team --webhook https://soc.acme.example/alerts
+  sluice tenant webhook acme                         the URL in force and the secret that signs deliveries
+  sluice tenant suspend acme
+"""
+_KEY_EXAMPLES = """\
+examples:
+  sluice key add acme app --days 90                  prints the key, once
+  sluice key list --json
+  sluice key revoke k4c1f0
+"""
+_POLICY_EXAMPLES = """\
+examples:
+  sluice policy check policies.toml && sluice policy apply policies.toml
+the fields of a plan are in pipeline/control/README.md
+"""
+_TENANT = "id of the tenant, as in: sluice tenant list"
 
 
 def add(commands: Any) -> None:
-    _pair(commands, "topics", "create Kafka's topics, or compare them with the table", _topics_check, _topics_apply)
-    _pair(commands, "tables", "create ClickHouse's tables, or compare them", _tables_check, _tables_apply)
-    tenant = _group(commands, "tenant", "who is served")
-    made = _command(tenant, "add", "a tenant under a plan", _with_registry(_tenant_add))
-    made.add_argument("tenant")
-    made.add_argument("--plan", required=True, help="one of: sluice policy show")
-    made.add_argument("--organisation", default="", help="root of the quota tree; its own where not given")
-    made.add_argument("--webhook", default="", help="URL for alerts (Standard Webhooks)")
-    _command(tenant, "list", "all tenants", _with_registry(_tenant_list))
-    for verb, meaning in (("suspend", "refuse everything from now on"), ("resume", "serve again")):
-        _command(tenant, verb, meaning, _with_registry(_tenant_status)).add_argument("tenant")
-    hook = _command(tenant, "webhook", "where alerts go, with the secret that signs them", _with_registry(_webhook))
-    hook.add_argument("tenant")
-    hook.add_argument("url", nargs="?", help="changes it; none: only shows what is in force")
-    canary = _command(tenant, "canary", "what a leak of the tenant's texts brings out", _with_registry(_tenant_canary))
-    canary.add_argument("tenant")
-    key = _group(commands, "key", "API keys of principals")
-    issued = _command(key, "add", "issue a key; it is shown once and never stored", _with_registry(_key_add))
-    issued.add_argument("tenant")
-    issued.add_argument("principal", help="made where it does not exist")
-    issued.add_argument(
-        "--days", type=whole(0, 36_500), metavar="N", default=0, help="expires after so many days; 0 never"
+    """Add the commands of an operator."""
+    topics = add_group(commands, "topics", "create Kafka's topics, or compare them with the table")
+    _add_pair(topics, "topic", _topics_check, _topics_apply)
+    tables = add_group(commands, "tables", "create ClickHouse's tables, or compare them with the table")
+    _add_pair(tables, "table", _tables_check, _tables_apply)
+    _add_tenant(
+        add_group(commands, "tenant", "manage tenants: who is served, and under which plan", epilog=_TENANT_EXAMPLES)
     )
-    _command(key, "list", "all keys, without their secrets", _with_registry(_key_list))
-    _command(key, "revoke", "refuse a key from now on", _with_registry(_key_revoke)).add_argument("key", help="key id")
-    policy = _group(commands, "policy", "plans, organisations and models")
-    for verb, meaning, act in (
-        ("check", "read a policy file and say what is wrong with it", _policy_check),
-        ("apply", "put a policy file in force", _with_registry(_policy_apply)),
-    ):
-        _command(policy, verb, meaning, act).add_argument("file", type=Path)
-    _command(policy, "show", "plans and their limits in force", _with_registry(_policy_show))
+    _add_key(add_group(commands, "key", "manage the API keys of principals", epilog=_KEY_EXAMPLES))
+    _add_policy(add_group(commands, "policy", "manage plans, organisations and models", epilog=_POLICY_EXAMPLES))
 
 
-def _group(commands: Any, name: str, meaning: str) -> Any:
-    parser = commands.add_parser(name, help=meaning, description=meaning[0].upper() + meaning[1:] + ".")
-    return parser.add_subparsers(metavar="ACT", required=True)
+def _add_pair(group: Any, thing: str, check: Act, apply: Act) -> None:
+    add_command(group, "check", f"compare every {thing} with what it must be", check, "Exit 1 where one differs.")
+    add_command(group, "apply", f"create every {thing} that is missing", apply, "Safe to repeat.")
 
 
-def _command(group: Any, name: str, meaning: str, act: Act) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = group.add_parser(name, help=meaning, description=meaning + ".")
-    parser.add_argument("--json", action="store_true", help="for programs")
-    parser.set_defaults(act=act, verb=name)
-    return parser
+def _add_tenant(tenant: Any) -> None:
+    added = add_command(tenant, "add", "add a tenant under a plan", _with_registry(_tenant_add))
+    added.add_argument("tenant", help="id of the new tenant")
+    added.add_argument("--plan", required=True, help="id of its plan, one of: sluice policy show")
+    added.add_argument("--organisation", default="", help="root of its quota tree (default: one of its own)")
+    added.add_argument("--webhook", default="", help="URL that its alerts are sent to (Standard Webhooks)")
+    add_command(tenant, "list", "list tenants", _with_registry(_tenant_list))
+    suspended = add_command(
+        tenant, "suspend", "refuse every request of a tenant from now on", _with_registry(_tenant_status)
+    )
+    resumed = add_command(tenant, "resume", "serve a suspended tenant again", _with_registry(_tenant_status))
+    hook = add_command(
+        tenant, "webhook", "show or change where alerts go, with the secret that signs them", _with_registry(_webhook)
+    )
+    canary = add_command(
+        tenant,
+        "canary",
+        "show the text that betrays a leak of the tenant's prompts",
+        _with_registry(_tenant_canary),
+        "Put it into system prompts; an answer that holds it raises a finding.",
+    )
+    for parser in (suspended, resumed, hook, canary):
+        parser.add_argument("tenant", help=_TENANT)
+    hook.add_argument("url", nargs="?", help="the new URL; without it, what is in force is shown")
 
 
-def _pair(commands: Any, name: str, meaning: str, check: Act, apply: Act) -> None:
-    group = _group(commands, name, meaning)
-    _command(group, "check", "exit 1 where something differs, with the fix", check)
-    _command(group, "apply", "create what is missing; safe to repeat", apply)
+def _add_key(key: Any) -> None:
+    added = add_command(
+        key, "add", "issue an API key", _with_registry(_key_add), "The key is shown once and never stored."
+    )
+    added.add_argument("tenant", help=_TENANT)
+    added.add_argument("principal", help="id of the principal; made where it does not exist")
+    days = "days until the key expires; 0, the default, for never"
+    added.add_argument("--days", type=whole(0, 36_500), metavar="N", default=0, help=days)
+    add_command(key, "list", "list keys, without their secrets", _with_registry(_key_list))
+    revoked = add_command(key, "revoke", "refuse a key from now on", _with_registry(_key_revoke))
+    revoked.add_argument("key", help="id of the key, as in: sluice key list")
 
 
-def _faults(faults: list[str], arguments: argparse.Namespace) -> int:
-    terminal.table("", ("difference",), [(fault,) for fault in faults], as_json=arguments.json)
-    return 1 if faults else 0
+def _add_policy(policy: Any) -> None:
+    checked = add_command(policy, "check", "read a policy file and name what is wrong with it", _policy_check)
+    applied = add_command(policy, "apply", "put a policy file in force", _with_registry(_policy_apply))
+    for parser in (checked, applied):
+        parser.add_argument("file", type=Path, help="TOML file of plans, organisations and models")
+    add_command(policy, "show", "show plans and their limits in force", _with_registry(_policy_show))
+
+
+def _print_differences(differences: list[str], arguments: argparse.Namespace) -> int:
+    terminal.table("", ("difference",), [(text,) for text in differences], as_json=arguments.json)
+    return 1 if differences else 0
 
 
 def _topics_check(arguments: argparse.Namespace, settings: Settings) -> int:
-    return _faults(asyncio.run(wiring.check_topics(settings)), arguments)
+    return _print_differences(asyncio.run(wiring.check_topics(settings)), arguments)
 
 
 def _topics_apply(arguments: argparse.Namespace, settings: Settings) -> int:
-    made = asyncio.run(wiring.apply_topics(settings))
-    terminal.table("topics created", ("topic",), [(name,) for name in made], as_json=arguments.json)
+    created = asyncio.run(wiring.apply_topics(settings))
+    terminal.table("topics created", ("topic",), [(name,) for name in created], as_json=arguments.json)
     return 0
 
 
 def _tables_check(arguments: argparse.Namespace, settings: Settings) -> int:
-    return _faults(wiring.check_tables(settings), arguments)
+    return _print_differences(wiring.check_tables(settings), arguments)
 
 
 def _tables_apply(arguments: argparse.Namespace, settings: Settings) -> int:
@@ -146,11 +176,17 @@ async def _key_add(arguments: argparse.Namespace, registry: Registry) -> int:
 
 
 async def _key_list(arguments: argparse.Namespace, registry: Registry) -> int:
-    control = registry.control
+    principals = registry.control.principals
     rows = [
-        (k.id, k.principal, control.principals[k.principal].tenant, k.status, k.expires or "never")
-        for k in control.keys.values()
-        if k.principal in control.principals
+        (
+            key.id,
+            key.principal,
+            principals[key.principal].tenant,
+            key.status,
+            UnixMs(key.expires) if key.expires else "never",
+        )
+        for key in registry.control.keys.values()
+        if key.principal in principals
     ]
     terminal.table("keys", ("key", "principal", "tenant", "status", "expires"), rows, as_json=arguments.json)
     return 0
@@ -178,8 +214,8 @@ async def _policy_show(arguments: argparse.Namespace, registry: Registry) -> int
     for plan in registry.control.plans.values():
         for scope in ("organisation", "tenant", "principal"):
             for limit in getattr(plan, scope):
-                span = "" if limit.meter == "open" else f"{limit.period_s} s"
-                rows.append((plan.id, scope, limit.id, limit.meter, limit.unit, limit.amount, span))
+                period = "" if limit.meter == "open" else f"{limit.period_s} s"
+                rows.append((plan.id, scope, limit.id, limit.meter, limit.unit, limit.amount, period))
     columns = ("plan", "scope", "limit", "meter", "unit", "amount", "period")
     terminal.table("limits", columns, rows, as_json=arguments.json)
     return 0

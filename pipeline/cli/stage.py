@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from pipeline import config
+from pipeline.cli.arguments import add_command
 from pipeline.cli.extras import require
 from pipeline.config import Generate, Settings
 from pipeline.errors import ConfigError
@@ -22,6 +23,7 @@ _log = logging.getLogger(__name__)
 
 
 def add(commands: Any) -> None:
+    """Add ``run`` and ``config``."""
     run = commands.add_parser(
         "run",
         help="run one stage in this process",
@@ -29,14 +31,14 @@ def add(commands: Any) -> None:
         "the partitions, and two that serve one by mistake do no harm. On SIGUSR1 a stage writes to its log what each "
         "of its tasks waits for.",
     )
-    run.add_argument("stage", choices=sorted(STAGES))
-    run.add_argument("--assign", type=_partitions, default=(), metavar="P,P", help="these partitions, without a group")
-    run.add_argument("--pool", default="", metavar="TENANT", help="generate: run this tenant's work and no other's")
+    run.add_argument("stage", choices=sorted(STAGES), help="name of the stage")
+    run.add_argument(
+        "--assign", type=_partitions, default=(), metavar="P,P", help="take these partitions, not a group's"
+    )
+    run.add_argument("--pool", default="", metavar="TENANT", help="run this tenant's work and no other's (generate)")
     run.add_argument("--verbose", action="store_true", help="log every step")
     run.set_defaults(act=_run)
-    listed = commands.add_parser("config", help="list every setting, its variable and what is in force")
-    listed.add_argument("--json", action="store_true")
-    listed.set_defaults(act=_config)
+    add_command(commands, "config", "list every setting, its variable and what is in force", _config)
 
 
 def _run(arguments: argparse.Namespace, settings: Settings) -> int:
@@ -50,7 +52,8 @@ def _run(arguments: argparse.Namespace, settings: Settings) -> int:
     gc.set_threshold(50_000, 20, 50)
 
     async def main() -> None:
-        stop, loop = asyncio.Event(), asyncio.get_running_loop()
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, _stopper(stop, loop))
         loop.add_signal_handler(signal.SIGUSR1, _say_what_waits)
@@ -71,16 +74,16 @@ def _keep_log(level: int) -> None:
 
 def _pooled(stage: str, tenant: str, settings: Settings) -> Settings:
     if stage != "generate":
-        raise ConfigError(f"--pool: only generate has workers of one tenant, got {stage}")
+        raise ConfigError(f"--pool: expected the stage generate, got {stage}; leave --pool out")
     try:
-        ours = Generate.model_validate({**settings.generate.model_dump(), "pool": tenant})
+        section = Generate.model_validate({**settings.generate.model_dump(), "pool": tenant})
     except ValidationError:
-        raise ConfigError(f"--pool: expected a tenant's id, got {tenant[:80]!r}") from None
-    return settings.model_copy(update={"generate": ours})
+        raise ConfigError(f"--pool: expected a tenant's id, got {tenant[:80]!r}; see: sluice tenant list") from None
+    return settings.model_copy(update={"generate": section})
 
 
 def _say_what_waits() -> None:
-    """Every task and the lines at which it waits, to the log: what to look at where a stage stands still."""
+    """Log every task and the lines at which it waits, to be looked at where a stage stands still."""
     for task in sorted(asyncio.all_tasks(), key=lambda task: task.get_name()):
         waiting: Any = task.get_coro()
         lines = []
@@ -103,12 +106,14 @@ def _stopper(stop: asyncio.Event, loop: asyncio.AbstractEventLoop) -> Any:
 
 def _partitions(text: str) -> tuple[int, ...]:
     try:
-        found = tuple(int(part) for part in text.split(","))
+        numbers = tuple(int(part) for part in text.split(","))
+        if min(numbers) < 0:
+            raise ValueError
     except ValueError:
-        raise argparse.ArgumentTypeError(f"expected partition numbers by comma, got {text!r}") from None
-    if min(found) < 0:
-        raise argparse.ArgumentTypeError("expected partition numbers of 0 or more")
-    return found
+        raise argparse.ArgumentTypeError(
+            f"expected partition numbers of 0 or more by comma, got {text[:80]!r}; write them as 0,1"
+        ) from None
+    return numbers
 
 
 def _config(arguments: argparse.Namespace, settings: Settings) -> int:

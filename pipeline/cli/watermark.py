@@ -1,4 +1,4 @@
-"""``sluice watermark``: whose text is this?"""
+"""``sluice watermark``: trace a text to the tenant that it was delivered to."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import asyncio
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from inference.watermark.keys import EPOCH_MS, MarkKey, epoch_of
 from inference.watermark.secrets import Secrets, index_key, of_master, read_master
 from inference.watermark.winnow import MAX_TEXT, FingerprintIndex
 from pipeline import terminal, wiring
-from pipeline.cli.arguments import whole
+from pipeline.cli.arguments import Act, add_command, add_group, whole
 from pipeline.clickhouse.outcomes import sealed_outcomes
 from pipeline.config import Settings
 from pipeline.errors import ConfigError
@@ -38,63 +38,60 @@ examples:
   sluice watermark gather answers.db                     of every answer in the sealed log of the last 30 days
   sluice watermark find answers.db leak.txt
 an epoch is 30 days; watermark.key in keys.home is the master secret that all tenants' keys derive from
-exit codes: 0 nothing found   1 attributed, or a passage found   2 wrong usage or settings
 """
 _DAY_MS, _MAX_DAYS = 86_400_000, 3660
 
 
 def add(commands: Any) -> None:
-    parser = commands.add_parser(
-        "watermark",
-        help="trace a text to the tenant it was delivered to",
-        description=DESCRIPTION,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    """Add ``watermark``."""
+    group = add_group(commands, "watermark", "trace a text to the tenant it was delivered to", DESCRIPTION, EXAMPLES)
+    detect = add_command(group, "detect", "score a text under every key", _checked(_detect), "Exit 1 where one fits.")
+    detect.add_argument("file", type=Path, help="file of the text, in UTF-8")
+    detect.add_argument("--tenant", action="append", default=[], help="tenant to try; once for each (default: all)")
+    detect.add_argument(
+        "--epochs", type=whole(1, 1000), metavar="N", default=12, help="epochs to try, back from this one (default 12)"
     )
-    group = parser.add_subparsers(metavar="ACT", required=True)
-    detecting = _command(group, "detect", "score a text under every key; exit 1 where one fits", _detect)
-    detecting.add_argument("file", type=Path)
-    detecting.add_argument("--tenant", action="append", default=[], help="once for each; else all tenants in control")
-    detecting.add_argument(
-        "--epochs", type=whole(1, 1000), default=12, help="how many back from now, this one included"
+    detect.add_argument("--model", type=Path, default=SHIPPED, help="folder with the tokenizer of the model")
+    index = add_command(group, "index", "keep the fingerprints of a delivered text", _checked(_index))
+    gather = add_command(
+        group, "gather", "keep the fingerprints on sealed records", _checked(_gather), "Safe to repeat."
     )
-    detecting.add_argument("--model", type=Path, default=SHIPPED, help="folder with the tokenizer of the model")
-    indexing = _command(group, "index", "keep the fingerprints of a delivered text", _index)
-    indexing.add_argument("index", type=Path)
-    indexing.add_argument("file", type=Path)
-    indexing.add_argument("--tenant", required=True)
-    indexing.add_argument("--name", required=True, help="such as the request id; once each")
-    gathering = _command(group, "gather", "keep the fingerprints on sealed records; safe to repeat", _gather)
-    gathering.add_argument("index", type=Path)
-    gathering.add_argument("--days", type=whole(1, 36_500), default=30, help="back from now")
-    finding = _command(group, "find", "delivered texts that a text copies from; exit 1 where there are any", _find)
-    finding.add_argument("index", type=Path)
-    finding.add_argument("file", type=Path)
+    find = add_command(
+        group,
+        "find",
+        "find delivered texts that a text copies from",
+        _checked(_find),
+        "Exit 1 where there are any.",
+    )
+    for parser in (index, gather, find):
+        parser.add_argument("index", type=Path, help="file of the index; index and gather make it")
+    for parser in (index, find):
+        parser.add_argument("file", type=Path, help="file of the text, in UTF-8")
+    index.add_argument("--tenant", required=True, help="tenant that the text was delivered to")
+    index.add_argument("--name", required=True, help="name of the text, such as the request id; once each")
+    gather.add_argument(
+        "--days", type=whole(1, _MAX_DAYS), metavar="N", default=30, help="days back from now (default 30)"
+    )
 
 
-def _command(
-    group: Any, name: str, meaning: str, act: Callable[[argparse.Namespace, Settings], int]
-) -> argparse.ArgumentParser:
+def _checked(act: Act) -> Act:
+    """The act, with files that cannot be used as wrong usage."""
+
     def run(arguments: argparse.Namespace, settings: Settings) -> int:
         try:
             return act(arguments, settings)
-        except OSError as error:
-            raise ConfigError(f"{error.filename or name}: {error.strerror}") from error
         except ValueError as error:
             raise ConfigError(str(error)) from error
         except sqlite3.Error as error:
-            told = f"{arguments.index}: expected an index of fingerprints in a folder that can be written: {error}"
-            raise ConfigError(told) from error
+            raise ConfigError(
+                f"{arguments.index}: expected an index of fingerprints in a folder that can be written, got: {error}; "
+                "make one with: sluice watermark index"
+            ) from error
 
-    parser: argparse.ArgumentParser = group.add_parser(name, help=meaning, description=f"{meaning}.")
-    parser.add_argument("--json", action="store_true", help="for programs")
-    parser.set_defaults(act=run)
-    return parser
+    return run
 
 
 def _detect(arguments: argparse.Namespace, settings: Settings) -> int:
-    if arguments.epochs < 1:
-        raise ConfigError(f"--epochs: expected at least 1, got {arguments.epochs}")
     text = _text(arguments.file)
     secrets = of_master(read_master(settings.keys.watermark_key))
     tenants = arguments.tenant or asyncio.run(_tenants(settings))
@@ -103,11 +100,11 @@ def _detect(arguments: argparse.Namespace, settings: Settings) -> int:
     except InvalidRequest as error:
         raise ConfigError(f"{arguments.file}: {error}") from error
     found = detect(tokens, _keys(secrets, tenants, arguments.epochs))
-    _report(found, len(tokens), arguments)
+    _print(found, len(tokens), arguments)
     return 1 if found.attributed else 0
 
 
-def _report(found: Detection, tokens: int, arguments: argparse.Namespace) -> None:
+def _print(found: Detection, tokens: int, arguments: argparse.Namespace) -> None:
     document = asdict(found) | {"attributed": found.attributed, "tokens": tokens}
     if arguments.json:
         terminal.document(document)
@@ -117,14 +114,14 @@ def _report(found: Detection, tokens: int, arguments: argparse.Namespace) -> Non
         print("nothing to score: expected more than four tokens and at least one key")
         return
     verdict = "marked for" if found.attributed else "not attributed; nearest is"
-    print(f"{verdict} {_who(best)}")
+    print(f"{verdict} {_owner(best)}")
     print(f"false-alarm probability {found.false_alarm:.2g}, corrected for {found.tried} keys (alarm below {ALARM:g})")
     print(f"z {best.z:.2f} over {best.scored} distinct tokens of {tokens}")
     for other in found.others:
-        print(f"also marked for {_who(other)}: z {other.z:.2f}")
+        print(f"also marked for {_owner(other)}: z {other.z:.2f}")
 
 
-def _who(score: Score) -> str:
+def _owner(score: Score) -> str:
     began = time.strftime("%Y-%m-%d", time.gmtime(score.epoch * EPOCH_MS / 1000))
     return f"tenant {score.tenant}, epoch {score.epoch} (30 days from {began})"
 
@@ -143,7 +140,7 @@ async def _tenants(settings: Settings) -> list[str]:
 
 
 def _index(arguments: argparse.Namespace, settings: Settings) -> int:
-    index = _opened(arguments, settings)
+    index = _open_index(arguments, settings)
     try:
         kept = index.add(arguments.tenant, arguments.name, _text(arguments.file))
     finally:
@@ -153,16 +150,16 @@ def _index(arguments: argparse.Namespace, settings: Settings) -> int:
 
 
 def _gather(arguments: argparse.Namespace, settings: Settings) -> int:
-    if not 1 <= arguments.days <= _MAX_DAYS:
-        raise ConfigError(f"--days: expected 1 to {_MAX_DAYS}, got {arguments.days}")
-    answers = kept = 0
-    index = _opened(arguments, settings)
+    answers = 0
+    kept = 0
+    index = _open_index(arguments, settings)
     try:
         with wiring.store(settings, patience_s=5) as store:
             for outcome in sealed_outcomes(store, time.time_ns() // 1_000_000 - arguments.days * _DAY_MS):
                 if outcome.fingerprints:
                     added = index.add_packed(outcome.tenant, outcome.request, outcome.fingerprints)
-                    answers, kept = answers + (added > 0), kept + added
+                    answers += added > 0
+                    kept += added
     finally:
         index.close()
     terminal.table("", ("answers", "fingerprints"), [(answers, kept)], as_json=arguments.json)
@@ -171,8 +168,10 @@ def _gather(arguments: argparse.Namespace, settings: Settings) -> int:
 
 def _find(arguments: argparse.Namespace, settings: Settings) -> int:
     if not arguments.index.exists():
-        raise ConfigError(f"{arguments.index}: expected an index; make it with: sluice watermark index")
-    index = _opened(arguments, settings)
+        raise ConfigError(
+            f"{arguments.index}: expected an index of fingerprints, got no file; make it with: sluice watermark index"
+        )
+    index = _open_index(arguments, settings)
     try:
         found = index.find(_text(arguments.file))
     finally:
@@ -183,19 +182,14 @@ def _find(arguments: argparse.Namespace, settings: Settings) -> int:
     return 1 if found else 0
 
 
-def _opened(arguments: argparse.Namespace, settings: Settings) -> FingerprintIndex:
+def _open_index(arguments: argparse.Namespace, settings: Settings) -> FingerprintIndex:
     key = index_key(read_master(settings.keys.watermark_key))
-    try:
-        return FingerprintIndex(arguments.index, key)
-    except sqlite3.Error as error:
-        raise ConfigError(
-            f"{arguments.index}: expected an index as sluice watermark gather and index make it ({error})"
-        ) from None
+    return FingerprintIndex(arguments.index, key)
 
 
 def _text(path: Path) -> str:
     with path.open("rb") as file:
         raw = file.read(MAX_TEXT + 1)
     if len(raw) > MAX_TEXT:
-        raise ConfigError(f"{path}: expected at most {MAX_TEXT} bytes; cut it")
+        raise ConfigError(f"{path}: expected at most {MAX_TEXT} bytes, got more; cut it")
     return raw.decode("utf-8", "replace")

@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import re
+from datetime import UTC, datetime
 
 import pytest
 
@@ -59,3 +60,50 @@ def test_in_a_pipe_a_row_stays_a_line(capsys: pytest.CaptureFixture[str]) -> Non
     assert capsys.readouterr().out == "a\tb\none two\\tthree\t\\x1b[2J\n1\tNone\n"
     terminal.table("title", ("a",), [("one\ntwo",)], as_json=True)
     assert json.loads(capsys.readouterr().out) == [{"a": "one\ntwo"}]
+
+
+def test_times_are_read_by_people_and_stay_numbers_for_programs(capsys: pytest.CaptureFixture[str]) -> None:
+    row = (
+        terminal.UnixMs(1_796_121_068_730),
+        terminal.UnixSeconds(1_796_121_068),
+        datetime(2026, 12, 1, 9, tzinfo=UTC),
+    )
+    terminal.table("", ("made", "issued", "seen"), [row])
+    assert capsys.readouterr().out.splitlines()[1] == "\t".join(
+        ["2026-12-01 10:31:08Z", "2026-12-01 10:31:08Z", "2026-12-01 09:00:00Z"]
+    )
+    assert "2026-12-01 10:31:08Z" in drawn("", ("made", "n"), [(row[0], 1)]).replace("│", "")
+    terminal.fields("", {"made": row[0]})
+    assert capsys.readouterr().out == "made  2026-12-01 10:31:08Z\n"
+    terminal.table("", ("made", "issued"), [row[:2]], as_json=True)
+    assert json.loads(capsys.readouterr().out) == [{"made": 1_796_121_068_730, "issued": 1_796_121_068}]
+
+
+def test_rows_too_wide_for_the_screen_are_drawn_as_blocks() -> None:
+    columns = ("key", "principal", "tenant", "expires")
+    rows: list[tuple[object, ...]] = [(LONG, "acme-app", "acme", "never"), ("k2", "b", "acme", terminal.UnixMs(0))]
+    found = drawn("keys", columns, rows).splitlines()
+    assert found[:2] == ["keys 1 of 2", f"  key        {LONG}"]
+    assert found[-1] == "  expires    1970-01-01 00:00:00Z"
+    assert len(found) == 10
+
+
+def test_a_colour_is_drawn_and_never_piped(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    cell = terminal.Colored(3, "3 high", "red")
+    monkeypatch.setenv("TERM", "xterm")
+    assert "\x1b[31m3 high" in drawn("", ("severity", "n"), [(cell, 1)])
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "\x1b[31m" not in drawn("", ("severity", "n"), [(cell, 1)])
+    terminal.table("", ("severity",), [(cell,)])
+    assert capsys.readouterr().out == "severity\n3 high\n"
+    terminal.table("", ("severity",), [(cell,)], as_json=True)
+    assert json.loads(capsys.readouterr().out) == [{"severity": 3}]
+
+
+def test_a_status_line_is_for_a_person_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    terminal.StatusLine(enabled=False).show("half of it")
+    assert capsys.readouterr().err == ""
+    line = terminal.StatusLine(enabled=True)
+    line.show("half of it")
+    line.clear()
+    assert capsys.readouterr().err == "\r\x1b[Khalf of it\r\x1b[K"

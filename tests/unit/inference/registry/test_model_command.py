@@ -168,7 +168,7 @@ def test_a_worker_of_one_version_serves_it_no_more_once_it_is_revoked(
         await engine.close()
 
     # the command runs a loop of its own to tell a broker
-    monkeypatch.setattr("pipeline.cli.model._tell", lambda _settings: None)
+    monkeypatch.setattr("pipeline.cli.model._forward", lambda _settings: None)
     asyncio.run(scene())
 
 

@@ -21,30 +21,49 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 
 
 class Section(BaseModel):
+    """One section of the settings: frozen, unknown keys refused."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Kafka(Section):
-    bootstrap: str = Field("127.0.0.1:9092", description="host:port of one or more brokers, by comma")
-    partitions: int = Field(4, ge=1, le=4096, description="partition count of a new deployment; pinned afterwards")
+    """The brokers."""
+
+    bootstrap: str = Field(
+        "127.0.0.1:9092",
+        description="host:port of one or more brokers, by comma; trusted: who can write its topics can decide",
+    )
+    partitions: int = Field(
+        4, ge=1, le=4096, description="partitions of each main topic in a new deployment; pinned afterwards"
+    )
     replication: int = Field(1, ge=1, le=9, description="copies of each partition; 3 in production")
     instance: str = Field(
         "",
         pattern=r"^[A-Za-z0-9._-]{0,64}$",
-        description="this process's name among those of its stage; back under it, it has its partitions at once",
+        description="this process's name among those of its stage; back under it, it has its partitions at "
+        "once; empty: none",
     )
 
 
 class ClickHouse(Section):
-    url: str = Field("http://127.0.0.1:8123", description="HTTP endpoint")
+    """The store of the sealed log."""
+
+    url: str = Field(
+        "http://127.0.0.1:8123",
+        description="HTTP endpoint; not trusted: sluice audit verify recomputes what it holds",
+    )
     user: str = Field("sluice", description="account that writes and reads the tables")
     password: SecretStr = Field(SecretStr(""), description="secret; from the environment, not the file")
     database: str = Field("sluice", description="database that holds them")
 
 
 class Keys(Section):
+    """The secrets of a stage, in files."""
+
     home: Path = Field(
-        Path(".sluice/keys"), description="folder of keyring.json, log-key.json, watermark.key, worker.pem; mode 0700"
+        Path(".sluice/keys"),
+        description="folder of keyring.json, log-key.json, watermark.key, worker.pem; mode 0700; its reader "
+        "can read every tenant's texts and sign the log",
     )
 
     @property
@@ -65,33 +84,44 @@ class Keys(Section):
 
 
 class Gateway(Section):
-    host: str = Field("127.0.0.1", description="address that the gateway listens on")
-    port: Port = Field(8080, description="its port")
+    """The HTTP server."""
+
+    host: str = Field("127.0.0.1", description="address to listen on; plain HTTP, so loopback or a private network")
+    port: Port = Field(8080, description="TCP port to listen on")
     lane: int = Field(0, ge=0, description="partition of responses that this gateway reads; one each")
-    advertised_bootstrap: str = Field("", description="bootstrap servers told to direct producers; empty: kafka's")
+    advertised_bootstrap: str = Field(
+        "", description="host:port of the brokers told to direct producers, by comma; empty: kafka.bootstrap"
+    )
 
 
 class Admit(Section):
-    snapshot_every: int = Field(20_000, ge=100, description="records of decisions between two snapshots")
+    """The stage that decides."""
+
+    snapshot_every: int = Field(20_000, ge=100, description="records of decisions between two snapshots of the ledger")
 
 
 class Generate(Section):
+    """The worker that runs the model."""
+
     model: str = Field(
         "glossary",
         description="'glossary' (ships with the project, kept encrypted in the registry), 'echo', a signed model "
         "folder, registry:MODEL (by its shares of traffic) or registry:MODEL@VERSION",
     )
-    allow_unsigned: bool = Field(False, description="serve a model folder without a signature (development)")
+    allow_unsigned: bool = Field(
+        False, description="serve a model folder without a signature, trusting whoever can write it (development)"
+    )
     device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d{1,2})?)$", description="cpu, cuda or cuda:N")
     threads: int = Field(1, ge=1, le=256, description="threads of the arithmetic on the CPU")
     upstream: str = Field(
         "",
         pattern=r"^(https?://\S{1,500})?$",
-        description="a server of OpenAI's chat completions, such as vLLM, up to /v1; generate.model is its model there",
+        description="a server of OpenAI's chat completions, such as vLLM, up to /v1; generate.model is its "
+        "model there; it sees every prompt of this worker",
     )
     upstream_key: SecretStr = Field(SecretStr(""), description="its API key; secret, from the environment")
     upstream_context: int = Field(4096, ge=16, le=2**24, description="tokens that its model reads and writes at most")
-    batch: int = Field(16, ge=1, le=1024, description="requests that run together")
+    batch: int = Field(16, ge=1, le=1024, description="requests that run together at most")
     watermark: bool = Field(True, description="mark sampled answers with the tenant's key, so that a copy is traced")
     unmarked: str = Field("", description="tenants, by comma, that opted out of the mark; their records say so")
     pool: str = Field(
@@ -103,14 +133,25 @@ class Generate(Section):
     protected: str = Field(
         "", description="files and folders (.txt, .md), by comma, whose text must not be recited in answers"
     )
-    metrics_host: str = Field("127.0.0.1", description="address of the worker's /metrics")
-    metrics_port: int = Field(0, ge=0, le=65535, description="port of the worker's /metrics; 0 none")
-    echo_delay_ms: int = Field(0, ge=0, le=10_000, description="time per token of the echo engine")
+    metrics_host: str = Field(
+        "127.0.0.1", description="address that the worker's /metrics listens on; no key is asked for"
+    )
+    metrics_port: int = Field(0, ge=0, le=65535, description="TCP port of the worker's /metrics; 0: none")
+    echo_delay_ms: int = Field(0, ge=0, le=10_000, description="milliseconds per token of the echo engine")
 
 
 class Models(Section):
-    home: Path = Field(Path(".sluice/models"), description="folder of the model registry and of what it remembers")
-    trust: str = Field("", description="public keys (PEM) that may sign models; empty: those of the release")
+    """The registry of signed models."""
+
+    home: Path = Field(
+        Path(".sluice/models"),
+        description="folder of the model registry, its floors and access.toml; its writer can roll out and export",
+    )
+    trust: str = Field(
+        "",
+        description="file of public keys (PEM) that may sign models; their owners decide what is served; "
+        "empty: those of the release",
+    )
     require: str = Field(
         "ed25519,ml-dsa-65",
         pattern=r"^(rsa-pss-3072|ed25519|ml-dsa-65)(,(rsa-pss-3072|ed25519|ml-dsa-65))*$",
@@ -119,16 +160,28 @@ class Models(Section):
 
 
 class Seal(Section):
-    batch: int = Field(16_384, ge=1, le=16_384, description="most records of one sealed batch")
-    interval_ms: int = Field(1000, ge=10, le=60_000, description="a batch closes after this long at the latest")
+    """The stage that signs the log."""
+
+    batch: int = Field(16_384, ge=1, le=16_384, description="records of one sealed batch at most")
+    interval_ms: int = Field(
+        1000, ge=10, le=60_000, description="milliseconds after which a batch closes at the latest"
+    )
 
 
 class Notify(Section):
-    allow_private: bool = Field(False, description="deliver to loopback and private addresses (development)")
+    """The stage that sends alerts."""
+
+    allow_private: bool = Field(
+        False,
+        description="deliver to loopback and private addresses, trusting who sets webhooks with this network "
+        "(development)",
+    )
     timeout_s: float = Field(15.0, gt=0, le=60, description="seconds that one attempt may take in all")
 
 
 class Settings(Section):
+    """The whole tree, one section for each part."""
+
     kafka: Kafka = Kafka()
     clickhouse: ClickHouse = ClickHouse()
     keys: Keys = Keys()
@@ -149,7 +202,7 @@ def load(path: Path | None = None, environ: Mapping[str, str] | None = None) -> 
             text = path.read_text("utf-8")
             tree = tomllib.loads(text)
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            raise ConfigError(f"{path}: {error}") from error
+            raise ConfigError(f"{path}: expected a TOML file, got: {error}; mend it, or give another") from error
     known, variables = known_environment(), dict[str, str]()
     for name, value in environ.items():
         if name.startswith(PREFIX) and "__" in name:
@@ -204,7 +257,15 @@ def _fault(error: Any, path: Path | None, text: str, variables: Mapping[str, str
     where = variables.get(key) or f"{path}:{_line(text, [str(part) for part in error['loc']])}: {key}"
     if error["type"] == "extra_forbidden":
         return f"{where}: no such setting; known ones: sluice config"
-    return f"{where}: {error['msg']}"
+    wanted = error["msg"].replace("Input should be", "expected").replace("String should", "expected a string to")
+    return f"{where}: {wanted}{_got(key, error['input'])}; see: sluice config"
+
+
+def _got(key: str, value: object) -> str:
+    """The refused value, unless it may be a secret: a URL can hold a password, too."""
+    if not isinstance(value, str | int | float) or "@" in str(value) or re.search("password|key|secret", key):
+        return ""
+    return f", got {value[:40]!r}" if isinstance(value, str) else f", got {value!r}"
 
 
 def _line(text: str, keys: list[str]) -> int:

@@ -22,10 +22,10 @@ def test_the_environment_overrides_the_file(tmp_path: Path) -> None:
     [
         ("[gateway]\nhost = 'x'\nprot = 1\n", {}, "sluice.toml:3: gateway.prot: no such setting"),
         ("[gatway]\nhost = 'x'\n", {}, "sluice.toml:1: gatway: no such setting"),
-        ("[gateway]\nport = 'many'\n", {}, "sluice.toml:2: gateway.port: Input should be a valid integer"),
+        ("[gateway]\nport = 'many'\n", {}, "sluice.toml:2: gateway.port: expected a valid integer"),
         ("[gateway\n", {}, "sluice.toml: "),
         ("", {"SLUICE_GATEWAY__PROT": "1"}, "SLUICE_GATEWAY__PROT: no such setting"),
-        ("", {"SLUICE_GATEWAY__PORT": "0"}, "SLUICE_GATEWAY__PORT: Input should be greater"),
+        ("", {"SLUICE_GATEWAY__PORT": "0"}, "SLUICE_GATEWAY__PORT: expected greater"),
     ],
 )
 def test_a_wrong_setting_is_named_with_its_place(
@@ -42,3 +42,20 @@ def test_the_password_never_shows() -> None:
     settings = config.load(None, {"SLUICE_CLICKHOUSE__PASSWORD": "hunter2-canary"})
     assert "hunter2-canary" not in repr(settings)
     assert settings.clickhouse.password.get_secret_value() == "hunter2-canary"
+
+
+@pytest.mark.parametrize(
+    ("text", "secret"),
+    [
+        ("[clickhouse]\npassword = 31337\n", "31337"),
+        ("[generate]\nupstream_key = [4711]\n", "4711"),
+        ("[generate]\nupstream = 'ftp://me:hunter2@host'\n", "hunter2"),
+    ],
+)
+def test_a_refused_secret_is_not_quoted(tmp_path: Path, text: str, secret: str) -> None:
+    file = tmp_path / "sluice.toml"
+    file.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        config.load(file, {})
+    assert secret not in str(caught.value)
+    assert str(caught.value).endswith("; see: sluice config")

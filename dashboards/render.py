@@ -27,7 +27,7 @@ _MACRO = re.compile(r"\$__(\w+)(\()?")
 
 @dataclass(frozen=True, slots=True)
 class QueryScope:
-    """What a dashboard adds to a query: time range (Unix seconds), bucket (seconds), variables ('' is All)."""
+    """A dashboard's additions to a query: time range (Unix seconds), bucket (seconds), variables ('' is All)."""
 
     start: int
     end: int
@@ -45,47 +45,50 @@ def raw(name: str) -> str:
     return (QUERIES / f"{name}.sql").read_text("utf-8").rstrip("\n")
 
 
-def render(sql: str, view: QueryScope) -> str:
+def render(sql: str, scope: QueryScope) -> str:
     """The query as ClickHouse gets it. Raises ValueError, saying which macro or variable is wrong."""
     plain = _COMMENT.sub(lambda found: found.group(1) or "", sql)
-    return _macros(_variables(_conditions(plain, view), view), view).strip()
+    return _macros(_variables(_conditions(plain, scope), scope), scope).strip()
 
 
-def _conditions(sql: str, view: QueryScope) -> str:
+def _conditions(sql: str, scope: QueryScope) -> str:
     """``$__conditionalAll(condition, $v)``: the condition, or ``1=1`` where ``v`` is All. Last occurrence first."""
     name = "$__conditionalAll("
-    while (at := sql.rfind(name)) >= 0:
-        arguments, end = _arguments(sql, at + len(name))
+    while (start := sql.rfind(name)) >= 0:
+        arguments, end = _arguments(sql, start + len(name))
         if len(arguments) != 2 or not re.fullmatch(r"\$\w+", arguments[1]):
             raise ValueError(
-                f"$__conditionalAll takes a condition and a plain $variable, got {len(arguments)} arguments"
+                f"$__conditionalAll: expected a condition and a plain $variable, got {len(arguments)} arguments"
             )
-        sql = sql[:at] + (arguments[0] if _value(arguments[1][1:], view) else "1=1") + sql[end:]
+        sql = sql[:start] + (arguments[0] if _value(arguments[1][1:], scope) else "1=1") + sql[end:]
     return sql
 
 
-def _variables(sql: str, view: QueryScope) -> str:
+def _variables(sql: str, scope: QueryScope) -> str:
     def one(found: re.Match[str]) -> str:
         if found.group(2) != "percentencode":
-            raise ValueError(f"${{{found.group(1)}}} must be written ${{{found.group(1)}:percentencode}}")
+            name = found.group(1)
+            raise ValueError(f"expected ${{{name}:percentencode}}, got ${{{name}}}: values may hold any character")
         # what encodeURIComponent leaves, Grafana encodes the rest of RFC 3986's reserved set too
-        return quote(_value(found.group(1), view), safe="")
+        return quote(_value(found.group(1), scope), safe="")
 
     return _VARIABLE.sub(one, sql)
 
 
-def _macros(sql: str, view: QueryScope) -> str:
-    found = _MACRO.search(sql)
-    while found:
-        arguments, end = _arguments(sql, found.end()) if found.group(2) else ([], found.end())
-        text = _expand(found.group(1), [_macros(argument, view) for argument in arguments], view)
-        sql = sql[: found.start()] + text + sql[end:]
-        found = _MACRO.search(sql, found.start() + len(text))
+def _macros(sql: str, scope: QueryScope) -> str:
+    macro = _MACRO.search(sql)
+    while macro:
+        arguments, end = _arguments(sql, macro.end()) if macro.group(2) else ([], macro.end())
+        text = _expand(macro.group(1), [_macros(argument, scope) for argument in arguments], scope)
+        sql = sql[: macro.start()] + text + sql[end:]
+        macro = _MACRO.search(sql, macro.start() + len(text))
     return sql
 
 
-def _expand(name: str, arguments: list[str], view: QueryScope) -> str:
-    start, end, step = f"toDateTime({view.start})", f"toDateTime({view.end})", str(max(1, view.interval))
+def _expand(name: str, arguments: list[str], scope: QueryScope) -> str:
+    start = f"toDateTime({scope.start})"
+    end = f"toDateTime({scope.end})"
+    step = str(max(1, scope.interval))
     match name, arguments:
         case "fromTime", []:
             return start
@@ -97,13 +100,17 @@ def _expand(name: str, arguments: list[str], view: QueryScope) -> str:
             return f"{column} >= {start} AND {column} <= {end}"
         case "timeInterval", [column]:
             return f"toStartOfInterval(toDateTime({column}), INTERVAL {step} second)"
-    raise ValueError(f"$__{name} with {len(arguments)} arguments: no such macro, or none that our queries may use")
+    raise ValueError(
+        f"expected a macro that queries here may use, got $__{name} with {len(arguments)} arguments; see _expand"
+    )
 
 
-def _arguments(sql: str, at: int) -> tuple[list[str], int]:
-    """The arguments of the list that opened before ``at``, and the position after its end."""
-    found, depth, begin, quoted = list[str](), 0, at, False
-    for position in range(at, len(sql)):
+def _arguments(sql: str, begin: int) -> tuple[list[str], int]:
+    """The arguments of the list that opened before ``begin``, and the position after its end."""
+    arguments = list[str]()
+    depth = 0
+    quoted = False
+    for position in range(begin, len(sql)):
         letter = sql[position]
         if letter == "'":
             quoted = not quoted
@@ -114,30 +121,30 @@ def _arguments(sql: str, at: int) -> tuple[list[str], int]:
         elif letter == ")" and depth:
             depth -= 1
         elif letter in ",)" and not depth:
-            found.append(sql[begin:position].strip())
+            arguments.append(sql[begin:position].strip())
             begin = position + 1
             if letter == ")":
-                return found, begin
-    raise ValueError("a macro's argument list does not end")
+                return arguments, begin
+    raise ValueError("expected a macro's argument list to end, got the end of the query; close the parenthesis")
 
 
-def _value(name: str, view: QueryScope) -> str:
-    if name not in view.variables:
-        raise ValueError(f"variable ${name} has no value in this view")
-    return view.variables[name]
+def _value(name: str, scope: QueryScope) -> str:
+    if name not in scope.variables:
+        raise ValueError(f"expected a value for the variable ${name}, got none; give one in the scope")
+    return scope.variables[name]
 
 
 def main() -> None:
     """Print one query, ready for ``clickhouse-client``."""
     parser = argparse.ArgumentParser(description="Print a dashboard query as ClickHouse gets it.")
-    parser.add_argument("query", choices=names())
-    parser.add_argument("--hours", type=int, default=6, help="time range up to now")
-    parser.add_argument("--interval", type=int, default=60, help="bucket, seconds")
-    parser.add_argument("--tenant", default="", help="one tenant; all without it")
-    given = parser.parse_args()
+    parser.add_argument("query", choices=names(), help="name of a file under queries")
+    parser.add_argument("--hours", type=int, default=6, help="hours of the time range, up to now")
+    parser.add_argument("--interval", type=int, default=60, help="seconds of a bucket")
+    parser.add_argument("--tenant", default="", help="id of one tenant (default: all)")
+    arguments = parser.parse_args()
     now = int(time.time())
-    view = QueryScope(now - given.hours * 3600, now, given.interval, {"tenant": given.tenant})
-    sys.stdout.write(render(raw(given.query), view) + "\n")
+    scope = QueryScope(now - arguments.hours * 3600, now, arguments.interval, {"tenant": arguments.tenant})
+    sys.stdout.write(render(raw(arguments.query), scope) + "\n")
 
 
 if __name__ == "__main__":

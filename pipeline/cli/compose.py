@@ -101,8 +101,8 @@ def tenants_file(isolated: Sequence[Isolated], devices: Sequence[str] = ()) -> s
     wanting = [each.tenant for each in ordered if each.tier == "device"]
     if len(set(devices)) != len(devices) or len(devices) < len(wanting):
         raise ConfigError(
-            f"--devices: expected {len(wanting)} different devices, one for each of: {', '.join(wanting) or 'nobody'}; "
-            f"got {', '.join(devices) or 'none'}. List them with: nvidia-smi -L"
+            f"--devices: expected {len(wanting)} different devices, one for each of: {', '.join(wanting) or 'none'}; "
+            f"got {', '.join(devices) or 'none'}; list them with: nvidia-smi -L"
         )
     given = dict(zip(wanting, devices, strict=False))
     if not ordered:

@@ -60,7 +60,9 @@ def _actions(arguments: argparse.Namespace) -> Actions:
         key = arguments.key_file.read_bytes() if arguments.key_file else b""
         return Actions(arguments.action, key=key).check()
     except OSError as error:
-        raise ConfigError(f"--key-file: {error.strerror}: {arguments.key_file}") from None
+        raise ConfigError(
+            f"--key-file {arguments.key_file}: expected a file of 16 bytes or more, got: {error.strerror}; give another"
+        ) from None
     except ValueError as error:
         raise ConfigError(f"--key-file: {error}") from None
 

@@ -48,7 +48,10 @@ def _bench(arguments: argparse.Namespace, _settings: Settings) -> int:
         with _folder(arguments.model) as folder:
             figures = _measure(folder, arguments)
     except OSError as error:
-        raise ConfigError(f"--model {arguments.model}: {error.filename or ''} {error.strerror}") from error
+        raise ConfigError(
+            f"--model {arguments.model}: expected a model folder, got: {error.filename or ''} {error.strerror}; "
+            "give another"
+        ) from error
     except ValueError as error:
         raise ConfigError(f"--model {arguments.model}: {error}") from error
     terminal.fields("", figures, as_json=arguments.json)

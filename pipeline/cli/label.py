@@ -69,7 +69,8 @@ def _decided(request: str, settings: Settings) -> Any:
             if known := store.query(_KNOWN, {"request": request}):
                 return known
     raise ConfigError(
-        f"no sealed decision about {request[:80]!r} within 5 s; expected an id as in x-sluice-request or an alert"
+        f"expected a sealed decision; got no sealed decision about {request[:80]!r} within 5 s; give an id as in "
+        "x-sluice-request or an alert"
     )
 
 

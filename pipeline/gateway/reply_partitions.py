@@ -71,7 +71,7 @@ class ReplyPartitionReader:
             await reader.close()
             if isinstance(error, Fatal | Retryable) or not isinstance(error, Exception):
                 raise
-            raise Retryable(f"responses[{self.partition}]: {type(error).__name__}") from error
+            raise Retryable(f"responses[{self.partition}]: expected to read it, got {type(error).__name__}") from error
         self._reader = reader
         self.ready = True
 

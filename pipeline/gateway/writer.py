@@ -88,7 +88,9 @@ class RequestWriter:
             raise because("input_too_long") from None
         except (KafkaError, TimeoutError) as error:
             self._drop(producer)
-            raise Retryable(f"requests[{partition}]: write not confirmed: {type(error).__name__}") from error
+            raise Retryable(
+                f"requests[{partition}]: expected the broker to confirm the write, got {type(error).__name__}"
+            ) from error
         return partition, sent.offset
 
     async def send_plain(self, topic: str, key: str, value: bytes) -> None:
@@ -101,7 +103,7 @@ class RequestWriter:
                 await producer.send_and_wait(topic, value, key=raw, partition=partition_of(raw, self._partitions))
         except (KafkaError, TimeoutError) as error:
             self._drop(producer)
-            raise Retryable(f"{topic}: write not confirmed: {type(error).__name__}") from error
+            raise Retryable(f"{topic}: expected the broker to confirm the write, got {type(error).__name__}") from error
 
     async def close(self) -> None:
         """Stop the producer and those left behind."""

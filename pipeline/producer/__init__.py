@@ -1,4 +1,4 @@
-"""The direct door: applications write their own signed records into Kafka and learn outcomes from the gateway."""
+"""The direct producer: applications write their own signed records into Kafka and learn outcomes from the gateway."""
 
 from __future__ import annotations
 

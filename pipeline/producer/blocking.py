@@ -80,7 +80,7 @@ class SyncProducer:
         """Run ``work`` on the producer's loop and wait for it. Raises ConfigError where the producer is not open."""
         if not self._thread.is_alive():
             work.close()
-            raise ConfigError("the producer is not open: use it in a with block")
+            raise ConfigError("expected an open producer, got one that is not open; use it in a with block")
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
     def _end(self) -> None:

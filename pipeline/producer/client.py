@@ -29,7 +29,7 @@ from pipeline.topics import partition_of
 _KEY_PREFIX = "sk-sluice-"
 _ASK_MS = 20_000
 _WRITE_S = 30
-_NOT_OPEN = "the producer is not open: use it in a with block (async with), or start it first"
+_NOT_OPEN = "expected an open producer, got one that is not open; use it in a with block (async with), or start it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class Ticket:
     request: str
     seconds: float
     left: Left = UNCHANGED
-    """What was taken out of the messages before they were sealed, and what stayed."""
+    """The report of what was taken out of the messages before they were sealed."""
 
     async def result(self, seconds: float | None = None) -> Result:
         """The answer, waited for until the request's deadline or for ``seconds``. Raises Refused or NoAnswer."""
@@ -67,11 +67,15 @@ class Producer:
 
         ``redact`` takes personal data out of messages before they are sealed: True redacts all of it, ``Actions`` says
         what happens by type. Raises ConfigError where the actions lack a key or are unknown."""
-        self._url, self._api_key, self._bootstrap = gateway_url.rstrip("/"), api_key, bootstrap
+        self._url = gateway_url.rstrip("/")
+        self._api_key = api_key
+        self._bootstrap = bootstrap
         self._options = dict(kafka_options or {})
         self._redact = checked(redact)
         self._key, self._secret = _parse_key(api_key)
-        self._session, self._counter, self._order = uuid.uuid4().hex, 0, asyncio.Lock()
+        self._session = uuid.uuid4().hex
+        self._counter = 0
+        self._order = asyncio.Lock()
         self._content_key = os.urandom(32)
         self._http: aiohttp.ClientSession | None = None
         self._closed = False
@@ -132,7 +136,9 @@ class Producer:
         }
         value = msgspec.json.encode(_body({**options, **chosen, "sealed": sealed}))
         if len(value) > self.wire.max_value_bytes:
-            raise Malformed(f"request: expected at most {self.wire.max_value_bytes} bytes, got {len(value)}: send less")
+            raise Malformed(
+                f"request: expected at most {self.wire.max_value_bytes} bytes, got {len(value)}; send less text"
+            )
         offset, partition = await self.write("inference", client_request, value)
         seconds = options.get("timeout_ms", 60_000) / 1000 + 10
         return Ticket(self, client_request, f"{self.wire.generation}-{partition}-{offset}", seconds, left)
@@ -159,7 +165,10 @@ class Producer:
             if kafka is not None:
                 with contextlib.suppress(KafkaError, TimeoutError):
                     await asyncio.wait_for(kafka.stop(), 5)
-            raise NotConfirmed(f"{kind} {client_request}: write not confirmed: {type(error).__name__}") from error
+            raise NotConfirmed(
+                f"{kind} {client_request}: expected the broker to confirm the write, got {type(error).__name__}; "
+                "submit it again with the same idempotency"
+            ) from error
 
     async def answer(self, client_request: str, seconds: float) -> Result:
         """The answer to one of this principal's requests, by either of its ids. Raises Refused or NoAnswer."""
@@ -169,7 +178,9 @@ class Producer:
             found = msgspec.convert(await self._get(f"/v1/requests/{client_request}", wait), Result)
             if found.result != "open":
                 return found
-        raise NoAnswer(f"{client_request}: no outcome within {seconds:.0f} s")
+        raise NoAnswer(
+            f"{client_request}: expected an outcome, got none within {seconds:.0f} s; ask for its result again"
+        )
 
     def _require_open(self) -> None:
         if self._closed or "wire" not in vars(self):
@@ -193,7 +204,9 @@ class Producer:
             await kafka.start()
         except KafkaError as error:
             await kafka.stop()
-            raise Retryable(f"no broker at {servers}: {type(error).__name__}") from error
+            raise Retryable(
+                f"no broker at {servers}: expected an answer, got {type(error).__name__}; start it, or give bootstrap"
+            ) from error
         self._kafka = kafka
         return kafka
 
@@ -204,10 +217,12 @@ class Producer:
             async with self._http.get(self._url + path, params=query) as answer:
                 raw, status, headers = await answer.read(), answer.status, answer.headers
         except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError):
-            raise ConfigError(f"gateway_url: expected http(s)://host:port, got {self._url[:80]!r}") from None
+            raise ConfigError(
+                f"gateway_url: expected http(s)://host:port, got {self._url[:80]!r}; give that of the gateway"
+            ) from None
         except (aiohttp.ClientError, TimeoutError) as error:
             raise Retryable(
-                f"gateway {self._url} gave no answer ({type(error).__name__}). Is it running, and is the URL right?"
+                f"gateway {self._url}: expected an answer, got {type(error).__name__}; is it running there?"
             ) from error
         try:
             document = msgspec.json.decode(raw)
@@ -216,7 +231,9 @@ class Producer:
             said, wait = document["error"], float(headers.get("Retry-After", 0))
             raise Refused(status, said["code"], said["message"], wait, said.get("first_request", ""))
         except (msgspec.DecodeError, KeyError, TypeError, ValueError):
-            raise Retryable(f"gateway {self._url}: status {status} without a JSON answer") from None
+            raise Retryable(
+                f"gateway {self._url}: expected a JSON answer, got status {status} without one; is the URL right?"
+            ) from None
 
 
 def _written(messages: Any) -> list[Mapping[str, str]]:
@@ -224,7 +241,9 @@ def _written(messages: Any) -> list[Mapping[str, str]]:
         return [{"role": "user", "content": messages}]
     if isinstance(messages, Sequence) and all(isinstance(turn, Mapping) for turn in messages):
         return list(messages)
-    raise Malformed("messages: expected a prompt, or a list of {role, content}")
+    raise Malformed(
+        f"messages: expected a prompt, or a list of {{role, content}}, got {type(messages).__name__}; give one of them"
+    )
 
 
 def _encoded(turns: Any) -> bytes:
@@ -232,14 +251,14 @@ def _encoded(turns: Any) -> bytes:
         return msgspec.json.encode(turns)
     except (UnicodeEncodeError, TypeError, ValueError):
         # the error's own text may quote the message
-        raise Malformed("messages: expected text that UTF-8 can hold, without lone surrogates") from None
+        raise Malformed("messages: expected text that UTF-8 can hold, without lone surrogates; clean it") from None
 
 
 def _body(fields: Mapping[str, Any]) -> InferenceBody:
     try:
         return msgspec.convert(fields, InferenceBody)
     except msgspec.ValidationError as error:
-        raise Malformed(f"request: {error}") from None
+        raise Malformed(f"request: {error}; its fields are in WIRE.md beside the producer") from None
 
 
 def _parse_key(api_key: str) -> tuple[str, bytes]:

@@ -1,4 +1,4 @@
-"""What a producer gets back: the gateway's wire document, answers, and errors by what to do about them."""
+"""The producer's results: the gateway's wire document, answers, and errors by what to do about them."""
 
 from __future__ import annotations
 

@@ -24,10 +24,10 @@ class RedactedSpan(msgspec.Struct, frozen=True):
 
 
 class Left(msgspec.Struct, frozen=True):
-    """What was found in the messages of one request and what left in its place; holds no text."""
+    """A report of the items found in one request and of what left in their place; holds no text."""
 
     redacted: bool = False
-    """Whether the messages were looked at."""
+    """True where the messages were looked at."""
     places: tuple[RedactedSpan, ...] = ()
 
     @property

@@ -35,14 +35,14 @@ def test_macros_expand_as_the_plugin_does(sql: str, expected: str) -> None:
 @pytest.mark.parametrize(
     ("sql", "told"),
     [
-        ("$__unknown", "no such macro"),
+        ("$__unknown", "a macro that queries"),
         ("$__timeFilter (c)", "0 arguments"),
         ("$__timeFilter(a, b)", "2 arguments"),
         ("$__fromTime()", "1 arguments"),
-        ("$__timeFilter(c", "does not end"),
+        ("$__timeFilter(c", "argument list to end"),
         ("${tenant}", "percentencode"),
         ("${tenant:singlequote}", "percentencode"),
-        ("${other:percentencode}", "no value"),
+        ("${other:percentencode}", "for the variable"),
         ("$__conditionalAll(a, b, $tenant)", "plain"),
         ("$__conditionalAll(a, '${tenant}')", "plain"),
     ],

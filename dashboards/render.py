@@ -47,7 +47,7 @@ def raw(name: str) -> str:
 
 def render(sql: str, scope: QueryScope) -> str:
     """The query as ClickHouse gets it. Raises ValueError, saying which macro or variable is wrong."""
-    plain = _COMMENT.sub(lambda found: found.group(1) or "", sql)
+    plain = _COMMENT.sub(lambda match: match.group(1) or "", sql)
     return _macros(_variables(_conditions(plain, scope), scope), scope).strip()
 
 
@@ -65,12 +65,12 @@ def _conditions(sql: str, scope: QueryScope) -> str:
 
 
 def _variables(sql: str, scope: QueryScope) -> str:
-    def one(found: re.Match[str]) -> str:
-        if found.group(2) != "percentencode":
-            name = found.group(1)
+    def one(match: re.Match[str]) -> str:
+        if match.group(2) != "percentencode":
+            name = match.group(1)
             raise ValueError(f"expected ${{{name}:percentencode}}, got ${{{name}}}: values may hold any character")
         # what encodeURIComponent leaves, Grafana encodes the rest of RFC 3986's reserved set too
-        return quote(_value(found.group(1), scope), safe="")
+        return quote(_value(match.group(1), scope), safe="")
 
     return _VARIABLE.sub(one, sql)
 

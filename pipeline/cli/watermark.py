@@ -99,25 +99,27 @@ def _detect(arguments: argparse.Namespace, settings: Settings) -> int:
         tokens = ChatTokenizer.load(arguments.model / "tokenizer.json").encode_text(text)
     except InvalidRequest as error:
         raise ConfigError(f"{arguments.file}: {error}") from error
-    found = detect(tokens, _keys(secrets, tenants, arguments.epochs))
-    _print(found, len(tokens), arguments)
-    return 1 if found.attributed else 0
+    detection = detect(tokens, _keys(secrets, tenants, arguments.epochs))
+    _print(detection, len(tokens), arguments)
+    return 1 if detection.attributed else 0
 
 
-def _print(found: Detection, tokens: int, arguments: argparse.Namespace) -> None:
-    document = asdict(found) | {"attributed": found.attributed, "tokens": tokens}
+def _print(detection: Detection, tokens: int, arguments: argparse.Namespace) -> None:
+    document = asdict(detection) | {"attributed": detection.attributed, "tokens": tokens}
     if arguments.json:
         terminal.document(document)
         return
-    best = found.best
+    best = detection.best
     if best is None:
         print("nothing to score: expected more than four tokens and at least one key")
         return
-    verdict = "marked for" if found.attributed else "not attributed; nearest is"
+    verdict = "marked for" if detection.attributed else "not attributed; nearest is"
     print(f"{verdict} {_owner(best)}")
-    print(f"false-alarm probability {found.false_alarm:.2g}, corrected for {found.tried} keys (alarm below {ALARM:g})")
+    print(
+        f"false-alarm probability {detection.false_alarm:.2g}, corrected for {detection.tried} keys (alarm below {ALARM:g})"
+    )
     print(f"z {best.z:.2f} over {best.scored} distinct tokens of {tokens}")
-    for other in found.others:
+    for other in detection.others:
         print(f"also marked for {_owner(other)}: z {other.z:.2f}")
 
 
@@ -173,13 +175,13 @@ def _find(arguments: argparse.Namespace, settings: Settings) -> int:
         )
     index = _open_index(arguments, settings)
     try:
-        found = index.find(_text(arguments.file))
+        passages = index.find(_text(arguments.file))
     finally:
         index.close()
     columns = ("tenant", "name", "start", "end", "shared", "share")
-    rows = [(p.tenant, p.name, p.start, p.end, p.shared, round(p.share, 3)) for p in found]
+    rows = [(p.tenant, p.name, p.start, p.end, p.shared, round(p.share, 3)) for p in passages]
     terminal.table("copied from", columns, rows, as_json=arguments.json)
-    return 1 if found else 0
+    return 1 if passages else 0
 
 
 def _open_index(arguments: argparse.Namespace, settings: Settings) -> FingerprintIndex:

@@ -83,11 +83,11 @@ def _checks(summary: Summary) -> list[Check]:
     audit = summary.audit
     traffic = summary.traffic
     failed = [equation for equation in summary.equations if not equation.holds]
-    held = len(summary.equations) - len(failed)
+    holding = len(summary.equations) - len(failed)
     return [
         Check(
             "counts",
-            f"{held} of {len(summary.equations)} equations between Kafka's log and ClickHouse hold",
+            f"{holding} of {len(summary.equations)} equations between Kafka's log and ClickHouse hold",
             [f"{each.name}: {each.left:,} and {each.right:,}" for each in failed],
             len(failed),
         ),
@@ -123,7 +123,7 @@ def _dashboard(summary: Summary, width: int) -> Section:
     rules = panels["findings_by_rule"]
     deliveries = panels["deliveries"]
     refused = [(row[0], int(row[1])) for row in refusals.rows]
-    found = [(row[0], int(row[1]) + int(row[2])) for row in rules.rows]
+    findings = [(row[0], int(row[1]) + int(row[2])) for row in rules.rows]
     attempts = ", ".join(
         f"{deliveries.sum(name)} {name.replace('_', ' ')}" for name in ("delivered", "failed", "given_up")
     )
@@ -131,7 +131,7 @@ def _dashboard(summary: Summary, width: int) -> Section:
         Text("Dashboard", "bold"),
         stats,
         *_listed("Refusals", refused, refusals.panel.empty, width),
-        *_listed("Findings", found, rules.panel.empty, width),
+        *_listed("Findings", findings, rules.panel.empty, width),
         Text(f"  {'Webhooks':{_LABEL}}{attempts}"),
     ]
 
@@ -195,11 +195,13 @@ def _aligned(rows: Sequence[Sequence[Text]], left: int = 99, indent: int = 2) ->
 
 def _answers(summary: Summary, width: int) -> Section:
     samples = list(summary.traffic.samples.items())[:_SAMPLES]
-    asked = max((len(question) for question, _ in samples), default=0)
+    widest = max((len(question) for question, _ in samples), default=0)
     return [
         Text("Answers", "bold"),
         *(
-            _cut(Text(f"  {terminal.harmless(question):{asked}}  {terminal.harmless(' '.join(answer.split()))}"), width)
+            _cut(
+                Text(f"  {terminal.harmless(question):{widest}}  {terminal.harmless(' '.join(answer.split()))}"), width
+            )
             for question, answer in samples
         ),
     ]

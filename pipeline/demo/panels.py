@@ -24,10 +24,10 @@ class PanelResult(NamedTuple):
 
     def value(self, row: int, column: str) -> PanelValue:
         """One value with the panel's unit and colour; times in UTC."""
-        found = self.rows[row][self.columns.index(column)]
-        if isinstance(found, datetime):
-            return PanelValue(terminal.time_text(found), "")
-        return panel_value(self.panel, column, found)
+        value = self.rows[row][self.columns.index(column)]
+        if isinstance(value, datetime):
+            return PanelValue(terminal.time_text(value), "")
+        return panel_value(self.panel, column, value)
 
     def sum(self, column: str) -> int:
         """The sum of a column of counts."""

@@ -175,8 +175,8 @@ class Producer:
         until = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0:
             wait = {"wait_ms": str(max(1, min(_ASK_MS, int(left * 1000))))}
-            found = msgspec.convert(await self._get(f"/v1/requests/{client_request}", wait), Result)
-            if found.result != "open":
+            result = msgspec.convert(await self._get(f"/v1/requests/{client_request}", wait), Result)
+            if result.result != "open":
                 return found
         raise NoAnswer(
             f"{client_request}: expected an outcome, got none within {seconds:.0f} s; ask for its result again"

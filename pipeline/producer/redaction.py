@@ -60,7 +60,7 @@ def taken_out(
     places: list[RedactedSpan] = []
     for index, message in enumerate(messages):
         content = message.get("content")
-        found = find(content) if isinstance(content, str) else ()
-        places += [RedactedSpan(index, item.start, item.end, item.type, actions.of(item.type)) for item in found]
-        out.append({**message, "content": rewritten(content, found, actions)} if content and found else message)
+        items = find(content) if isinstance(content, str) else ()
+        places += [RedactedSpan(index, item.start, item.end, item.type, actions.of(item.type)) for item in items]
+        out.append({**message, "content": rewritten(content, items, actions)} if content and items else message)
     return out, Left(True, tuple(places))

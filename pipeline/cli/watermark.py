@@ -114,13 +114,12 @@ def _print(detection: Detection, tokens: int, arguments: argparse.Namespace) -> 
         print("nothing to score: expected more than four tokens and at least one key")
         return
     verdict = "marked for" if detection.attributed else "not attributed; nearest is"
-    print(f"{verdict} {_owner(best)}")
-    print(
-        f"false-alarm probability {detection.false_alarm:.2g}, corrected for {detection.tried} keys (alarm below {ALARM:g})"
-    )
-    print(f"z {best.z:.2f} over {best.scored} distinct tokens of {tokens}")
-    for other in detection.others:
-        print(f"also marked for {_owner(other)}: z {other.z:.2f}")
+    figures = {
+        "false-alarm probability": f"{detection.false_alarm:.2g} under {detection.tried} keys; alarm below {ALARM:g}",
+        "z": f"{best.z:.2f} over {best.scored} distinct tokens of {tokens}",
+    }
+    figures |= {f"also marked for {_owner(other)}": f"z {other.z:.2f}" for other in detection.others}
+    terminal.fields(f"{verdict} {_owner(best)}", figures)
 
 
 def _owner(score: Score) -> str:

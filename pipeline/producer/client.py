@@ -177,7 +177,7 @@ class Producer:
             wait = {"wait_ms": str(max(1, min(_ASK_MS, int(left * 1000))))}
             result = msgspec.convert(await self._get(f"/v1/requests/{client_request}", wait), Result)
             if result.result != "open":
-                return found
+                return result
         raise NoAnswer(
             f"{client_request}: expected an outcome, got none within {seconds:.0f} s; ask for its result again"
         )

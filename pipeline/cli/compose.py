@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from pipeline.errors import ConfigError
 
-IMAGE = "sluice:0.1.0"
+IMAGE, WORKER_IMAGE = "sluice:0.1.0", "sluice-worker:0.1.0"
 FIRST_UID, LAST_UID = 20_001, 59_999
 """User ids of tenants; below what rootless engines map, above what an image uses."""
 GROUP = 10_001
@@ -35,7 +35,9 @@ services:
 _SERVICES = """\
   grant-{tenant}:
     image: {image}
-    build: .
+    build:
+      context: .
+      target: stage
     init: true
     restart: on-failure
     read_only: true
@@ -53,8 +55,10 @@ _SERVICES = """\
       SLUICE_KEYS__HOME: /keys
 
   generate-{tenant}:
-    image: {image}
-    build: .
+    image: {worker_image}
+    build:
+      context: .
+      target: worker
     init: true
     restart: unless-stopped
     read_only: true
@@ -119,5 +123,5 @@ def _service(each: Isolated, device: str) -> str:
             f"tenant {each.tenant}: expected at most {LAST_UID - FIRST_UID + 1} isolated tenants of a "
             f"deployment, got number {each.ordinal + 1}; start another deployment"
         )
-    text = _SERVICES.format(tenant=each.tenant, image=IMAGE, uid=uid, group=GROUP)
+    text = _SERVICES.format(tenant=each.tenant, image=IMAGE, worker_image=WORKER_IMAGE, uid=uid, group=GROUP)
     return text + (_DEVICE.format(device=device) if device else _PROCESS)

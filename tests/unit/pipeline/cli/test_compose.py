@@ -31,7 +31,10 @@ COMPOSE: dict[str, Any] = {
 """What compose makes of the project's file with that of two isolated tenants laid over it."""
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 OURS = {name: service for name, service in SERVICES.items() if "build" in service}
-DOCKERFILE = (ROOT / "Dockerfile").read_text()
+DOCKERFILE = re.sub(r"\s*\\\n\s*", " ", (ROOT / "Dockerfile").read_text())
+BASES = {name: base for base, name in re.findall(r"^FROM (\S+) AS (\S+)$", DOCKERFILE, re.MULTILINE)}
+PARTS = dict(zip(BASES, re.split(r"^FROM .*$", DOCKERFILE, flags=re.MULTILINE)[1:], strict=True))
+"""Stage of the Dockerfile -> what it does, an instruction a line."""
 each_service = pytest.mark.parametrize("name", SERVICES)
 each_of_ours = pytest.mark.parametrize("name", OURS)
 
@@ -57,11 +60,32 @@ def test_images_are_pinned(name: str) -> None:
 
 
 def test_the_images_base_is_pinned_and_the_image_is_not_root() -> None:
-    bases = re.findall(r"^FROM (\S+)", DOCKERFILE, re.MULTILINE)
-    assert len(bases) == 2
-    assert all(re.fullmatch(r"python:3\.11\.\d+-slim-\w+", base) for base in bases)
-    assert re.findall(r"^USER (\S+)", DOCKERFILE, re.MULTILINE) == ["sluice"]
-    assert "--require-hashes" in DOCKERFILE
+    bases = {base for base in BASES.values() if base not in BASES}
+    assert len(bases) == 1
+    assert re.fullmatch(r"python:3\.11\.\d+-slim-\w+", bases.pop())
+    assert re.findall(r"^USER (\S+)", DOCKERFILE, re.MULTILINE) == ["10001"]
+    assert "useradd --uid 10001" in PARTS["runtime"]
+    assert BASES["stage"] == BASES["worker"] == "runtime"
+
+
+def test_the_image_holds_what_the_lock_names_and_only_what_its_stages_need() -> None:
+    installs = [line for part in PARTS.values() for line in part.split("\n") if " install " in line]
+    packages = {name: re.findall(r"--extra (\w+)", PARTS[name]) for name in ("stage-packages", "worker-packages")}
+    assert packages == {"stage-packages": ["stages"], "worker-packages": ["stages", "engine"]}
+    for line in installs:
+        assert "--require-hashes" in line or "--no-deps --no-index" in line or "--directory" in line, line
+    # a change of the code leaves the layers of packages as they are
+    for name in ("tools", "stage-packages", "worker-packages"):
+        assert not re.search(r"^COPY .*(pipeline|detectors|inference|dashboards)", PARTS[name], re.MULTILINE)
+
+
+@each_of_ours
+def test_the_image_that_is_built_is_the_one_that_runs(name: str) -> None:
+    service = OURS[name]
+    target = "worker" if service["command"][:2] == ["run", "generate"] else "stage"
+    assert service["build"] == {"context": ".", "target": target}
+    assert service["image"] == {"worker": "sluice-worker:0.1.0", "stage": "sluice:0.1.0"}[target]
+    assert target in BASES
 
 
 def test_the_image_copies_what_the_project_declares_and_the_context_lets_it_in() -> None:

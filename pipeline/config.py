@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
+from pipeline.endpoints import ClickHouseSettings
 from pipeline.errors import ConfigError
 
 PREFIX = "SLUICE_"
@@ -55,6 +56,11 @@ class ClickHouse(Section):
     user: str = Field("sluice", description="account that writes and reads the tables")
     password: SecretStr = Field(SecretStr(""), description="secret; from the environment, not the file")
     database: str = Field("sluice", description="database that holds them")
+
+    @property
+    def client(self) -> ClickHouseSettings:
+        """What clients of the store are made from."""
+        return ClickHouseSettings(self.url, self.user, self.password.get_secret_value(), self.database)
 
 
 class Keys(Section):

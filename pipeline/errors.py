@@ -21,3 +21,7 @@ class Fatal(PipelineError):
 
 class ConfigError(PipelineError):
     """The operator's fault: exit code 2, with the file, the key and the fix."""
+
+
+class Stopped(PipelineError):
+    """The process was asked to end while it waited for a dependency; exit code 0."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 
 from detectors.base import Screened, Transcript
 from pipeline.admit.intake import Intake, Raw, RequestReader
+from pipeline.clock import now_ms
 from pipeline.errors import Fatal
 from pipeline.kafka.inbox import Inbox
 from pipeline.kafka.offsets import Offsets
@@ -28,12 +28,13 @@ class RequestQueue:
         bootstrap: str,
         partition: int,
         offsets: Offsets,
-        door: RequestReader,
+        request_reader: RequestReader,
         screen: Screen,
         arrived: asyncio.Event,
     ) -> None:
         self._bootstrap, self._partition, self._offsets = bootstrap, partition, offsets
-        self._door, self._screen, self._arrived = door, screen, arrived
+        self._request_reader, self._screen = request_reader, screen
+        self._arrived = arrived
         self._inbox = Inbox(self._reader(), arrived)
         self._under_way: asyncio.Task[tuple[int, list[Intake]]] | None = None
         """The next requests, how many of those that wait they are, and what is read of them elsewhere right now."""
@@ -60,28 +61,29 @@ class RequestQueue:
         """The first ``count``, which were decided."""
         return {i.facts.offset: i for i in (self.pending.popleft() for _ in range(count))}
 
-    async def fill(self, mark: int) -> None:
-        """Take what was opened, and have the next requests opened while these are decided. ``mark`` is the first
-        request that has no decision. Raises Fatal where the broker's clock is far ahead."""
+    async def fill(self, first: int) -> None:
+        """Take what was opened, and have the next requests opened while these are decided. ``first`` is the offset of
+        the first request that has no decision. Raises Fatal where the broker's clock is far ahead."""
         while self._under_way is None or self._under_way.done() or not self.pending:
             if self._under_way is not None:
                 await self._take_opened()
-            self._pass_over(mark)
-            if len(self.pending) >= TAKE or not self._open_next(mark):
+            self._pass_over(first)
+            if len(self.pending) >= TAKE or not self._open_next(first):
                 return
 
     async def read_again(self, offsets: Sequence[int]) -> dict[int, Intake]:
         """Bodies of requests whose decisions are known already."""
-        reader, wanted, found = self._reader(), set(offsets), dict[int, Intake]()
+        reader, wanted, bodies = self._reader(), set(offsets), dict[int, Intake]()
         try:
             await reader.start(min(wanted), max(wanted) + 1)
             while reader.position <= max(wanted):
                 for item in await reader.poll():
                     if item.offset in wanted:
-                        found[item.offset] = self._door.reopen(Raw(item.offset, item.time, item.value, item.headers))
+                        raw = Raw(item.offset, item.time, item.value, item.headers)
+                        bodies[item.offset] = self._request_reader.reopen(raw)
         finally:
             await reader.close()
-        return found
+        return bodies
 
     async def close(self) -> None:
         if self._under_way is not None:
@@ -98,35 +100,30 @@ class RequestQueue:
         self.pending += intakes
         self._inbox.drop(count)
 
-    def _pass_over(self, mark: int) -> None:
-        """What was decided already, by another writer."""
-        while self.pending and self.pending[0].facts.offset < mark:
+    def _pass_over(self, first: int) -> None:
+        """Forget requests that another writer has decided."""
+        while self.pending and self.pending[0].facts.offset < first:
             self.malformed.pop(self.pending.popleft().facts.offset, None)
 
-    def _open_next(self, mark: int) -> bool:
-        """Whether anything waits that can be opened."""
+    def _open_next(self, first: int) -> bool:
+        """Begin to open the next requests; False where none wait."""
         items = self._inbox.peek(TAKE)
         if not items:
             return False
-        if items[-1].time > clock() + _AHEAD_MS:
+        if items[-1].time > now_ms() + _AHEAD_MS:
             raise Fatal(
                 f"requests[{self._partition}]: broker time {items[-1].time} is more than {_AHEAD_MS} ms ahead of this "
                 "machine's clock. Set the clocks (NTP), then start again."
             )
-        raws = [Raw(i.offset, i.time, i.value, i.headers) for i in items if i.offset >= mark]
+        raws = [Raw(i.offset, i.time, i.value, i.headers) for i in items if i.offset >= first]
         self._under_way = asyncio.create_task(self._open(len(items), raws))
         self._under_way.add_done_callback(lambda _: self._arrived.set())
         return True
 
     async def _open(self, count: int, raws: Sequence[Raw]) -> tuple[int, list[Intake]]:
-        opened = self._door.open(raws)
+        opened = self._request_reader.open(raws)
         intakes = opened.intakes(await self._screen(opened.texts) if opened.texts else ())
         for raw, intake in zip(raws, intakes, strict=True):
             if intake.facts.fault == "malformed":
                 self.malformed[raw.offset] = raw
         return count, intakes
-
-
-def clock() -> int:
-    """This machine's, in Unix ms."""
-    return int(time.time() * 1000)

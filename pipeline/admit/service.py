@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from pipeline.config import Settings
-from pipeline.control.connect import control_of, opened_of
+from pipeline.control.connect import followed_control, stage_clients
 from pipeline.kafka.membership import Assign, ConsumerGroup, share
 from pipeline.keys.vault import FileKeyring, Vault
 
@@ -14,9 +14,10 @@ async def admit(settings: Settings, stop: asyncio.Event, assign: Assign = ()) ->
     from pipeline.admit.partition import AdmitContext, AdmitPartition
     from pipeline.admit.screener import Screener
 
-    bootstrap, opened = settings.kafka.bootstrap, opened_of(settings.kafka.bootstrap, "sluice-admit", "requests")
-    async with Screener() as screener, control_of(settings) as feed, opened as opened_parts:
-        vault = Vault(FileKeyring(settings.keys.keyring), feed.control)
-        context = AdmitContext(bootstrap, feed, vault, screener.screen, *opened_parts, settings.admit.snapshot_every)
+    bootstrap = settings.kafka.bootstrap
+    opening = stage_clients(bootstrap, "sluice-admit", "requests", stop)
+    async with Screener() as screener, followed_control(settings, stop) as table, opening as clients:
+        vault = Vault(FileKeyring(settings.keys.keyring), table.control)
+        context = AdmitContext(bootstrap, table, vault, screener.screen, *clients, settings.admit.snapshot_every)
         group = ConsumerGroup(bootstrap, "sluice-admit-workers", "requests", settings.kafka.instance)
         await share(group, lambda p, s: AdmitPartition(context, p).run(s), stop, assign)

@@ -23,7 +23,7 @@ from pipeline.errors import ConfigError
 if TYPE_CHECKING:
     from pipeline.embedded.stack import LocalStack
 
-_TEND_S = 0.5
+_LOOK_S = 0.5
 _ENDING = "Ctrl-C or SIGTERM ends every process in order and gives exit code 130, while it starts too."
 
 
@@ -114,7 +114,7 @@ def _require(arguments: argparse.Namespace, settings: Settings) -> None:
 def _with_stack(
     arguments: argparse.Namespace, act: Callable[[LocalStack], int | None], meanwhile: Callable[[], None] = lambda: None
 ) -> int:
-    """Run ``act`` on a started stack and tend it until Ctrl-C, or until ``act`` gives an exit code.
+    """Run ``act`` on a started stack and supervise it until Ctrl-C, or until ``act`` gives an exit code.
 
     ``meanwhile`` is begun once the first processes start, and must not block.
     """
@@ -133,8 +133,8 @@ def _with_stack(
         stack.start(_say, meanwhile)
         code = act(stack)
         while code is None:
-            stack.tend()
-            time.sleep(_TEND_S)
+            stack.supervise_once()
+            time.sleep(_LOOK_S)
         return code
     except KeyboardInterrupt:
         _ignore_interrupts()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from inference.registry.source import PlainFolder
 from inference.registry.wrapping import TenantRecipient, Worker
 from pipeline import terminal, wiring
 from pipeline.cli.arguments import Act, add_command, whole
+from pipeline.clock import now_ms
 from pipeline.config import Settings
 from pipeline.keys.vault import FileKeyring
 
@@ -81,7 +81,7 @@ def _models_to_open(arguments: argparse.Namespace, settings: Settings) -> list[t
         trust = wiring.model_trust(settings)
         # no registry is made for a look at a folder, but what one has revoked is revoked here too
         known = settings.models.home.is_dir()
-        freshness = wiring.models(settings).freshness(floors=False) if known else Freshness(int(time.time()))
+        freshness = wiring.models(settings).freshness(floors=False) if known else Freshness(now_ms() // 1000)
         source = source_of(folder, lambda: Worker.read(settings.keys.worker_key))
         return [(str(folder), lambda: open_model(source, trust, freshness, sha256=True))]
     registry = wiring.models(settings)
@@ -115,7 +115,7 @@ def _keygen(arguments: argparse.Namespace, settings: Settings) -> int:
 
 
 def _sign(arguments: argparse.Namespace, settings: Settings) -> int:
-    issued = int(time.time())
+    issued = now_ms() // 1000
     parent = None
     if arguments.base is not None:
         manifest, digest = read_manifest(PlainFolder(arguments.base), wiring.model_trust(settings))

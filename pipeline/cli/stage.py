@@ -16,7 +16,7 @@ from pipeline import config
 from pipeline.cli.arguments import add_command
 from pipeline.cli.extras import require
 from pipeline.config import Generate, Settings
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, Stopped
 from pipeline.wiring import STAGES
 
 _log = logging.getLogger(__name__)
@@ -57,7 +57,13 @@ def _run(arguments: argparse.Namespace, settings: Settings) -> int:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, _stopper(stop, loop))
         loop.add_signal_handler(signal.SIGUSR1, _say_what_waits)
-        await STAGES[arguments.stage](settings, stop, arguments.assign)
+        try:
+            await STAGES[arguments.stage](settings, stop, arguments.assign)
+        except Stopped as stopped:
+            _log.info("%s", stopped)
+            # a thread that asks an absent store or loads a model would hold this process, and nothing is begun
+            logging.shutdown()
+            os._exit(0)
 
     # Faust brings services of its own that expect the standard loop
     (asyncio.run if arguments.stage == "watch" else uvloop.run)(main())

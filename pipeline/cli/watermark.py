@@ -21,6 +21,7 @@ from inference.watermark.winnow import MAX_TEXT, FingerprintIndex
 from pipeline import terminal, wiring
 from pipeline.cli.arguments import Act, add_command, add_group, whole
 from pipeline.clickhouse.outcomes import sealed_outcomes
+from pipeline.clock import now_ms
 from pipeline.config import Settings
 from pipeline.errors import ConfigError
 
@@ -128,7 +129,7 @@ def _owner(score: Score) -> str:
 
 
 def _keys(secrets: Secrets, tenants: list[str], epochs: int) -> Iterator[MarkKey]:
-    now = epoch_of(time.time_ns() // 1_000_000)
+    now = epoch_of(now_ms())
     for tenant in tenants:
         secret = secrets.mark(tenant)
         for epoch in range(max(0, now - epochs + 1), now + 1):
@@ -156,7 +157,7 @@ def _gather(arguments: argparse.Namespace, settings: Settings) -> int:
     index = _open_index(arguments, settings)
     try:
         with wiring.store(settings, patience_s=5) as store:
-            for outcome in sealed_outcomes(store, time.time_ns() // 1_000_000 - arguments.days * _DAY_MS):
+            for outcome in sealed_outcomes(store, now_ms() - arguments.days * _DAY_MS):
                 if outcome.fingerprints:
                     added = index.add_packed(outcome.tenant, outcome.request, outcome.fingerprints)
                     answers += added > 0

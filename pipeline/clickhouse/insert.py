@@ -74,8 +74,8 @@ def insert_missing(block: InsertBlock) -> str:
     )
 
 
-def held(blocks: Sequence[InsertBlock]) -> str:
-    """Place, rows and checksum of every block as read back from the disk's pages, in order; one statement for all."""
+def count_stored(blocks: Sequence[InsertBlock]) -> str:
+    """Give the statement that reads place, rows and checksum of every block back from the disk's pages, in order."""
     parts = (
         f"SELECT {place} AS place, count(), sum(CRC32(body)) FROM `{block.table.name}` "  # noqa: S608 - from tables.py
         f"WHERE {_IN_SCOPE.format(place)}"

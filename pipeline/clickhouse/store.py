@@ -17,21 +17,20 @@ lags.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
-from urllib.parse import urlsplit
 
-import clickhouse_connect
 from clickhouse_connect.driver.exceptions import ClickHouseError, DatabaseError, OperationalError
 
-from pipeline.clickhouse.insert import InsertBlock, block_of, held, insert_missing
+from pipeline.clickhouse.client import store_client
+from pipeline.clickhouse.insert import InsertBlock, block_of, count_stored, insert_missing
 from pipeline.clickhouse.native import declared, migrations
+from pipeline.endpoints import ClickHouseSettings
 from pipeline.errors import ConfigError, Fatal, PipelineError, Retryable
+from pipeline.retry import retry_blocking
 from pipeline.tables import SCHEMA_VERSION, TABLES, Table
 
 CONNECT_S = 30.0
-ANSWER_S = 150
 _NO_ACCESS = {192, 193, 194, 497, 516}
 # Errors whose text speaks of the statement alone; the text of others may quote a stored value.
 _ABOUT_SQL = {36, 42, 43, 46, 47, 60, 62, 63, 81, 115, 164, 215, 386, 456}
@@ -40,53 +39,41 @@ _PASSES = {159, 202, 209, 210, 225, 236, 241, 242, 243, 252, 285, 319, 394, 425,
 
 
 class ClickHouseStore:
-    """One database on one server. Safe to share between threads; call `connect` first."""
+    """One database on one server. Safe to share between threads; call `connect` or `try_connect` first."""
 
-    def __init__(self, url: str, user: str, password: str, database: str = "sluice") -> None:
-        self._url = url
-        self._user = user
-        self._password = password
-        self._database = database
+    def __init__(self, settings: ClickHouseSettings) -> None:
+        self._settings = settings
+        self._database = settings.database
         self._types = declared()
         self._client: Any = None
+
+    @property
+    def address(self) -> str:
+        """Where the server is, without anything secret."""
+        return self._settings.address
 
     def connect(self, timeout_s: float = CONNECT_S) -> None:
         """Wait until the server answers.
 
         Raises ConfigError (bad URL, account refused) or Retryable (no answer within `timeout_s` seconds).
         """
-        parts = urlsplit(self._url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ConfigError(f"clickhouse.url: expected http(s)://host:port, got {parts.scheme}://{parts.hostname}")
-        began, tries, last = time.monotonic(), 0, ""
-        while True:
-            tries += 1
-            try:
-                self._client = clickhouse_connect.get_client(
-                    interface=parts.scheme,
-                    host=parts.hostname,
-                    port=parts.port or (8443 if parts.scheme == "https" else 8123),
-                    username=self._user,
-                    password=self._password,
-                    compress=False,
-                    send_receive_timeout=ANSWER_S,
-                    autogenerate_session_id=False,
-                )
-            except ClickHouseError as error:
-                found = self._translate(error)
-                if isinstance(found, ConfigError):
-                    raise found from None
-                last = str(found)
-            else:
-                # The database may not exist yet, so the client is told of it only now.
-                self._client.database = self._database
-                return
-            if time.monotonic() - began >= timeout_s:
-                raise Retryable(
-                    f"ClickHouse at {self._place} did not answer in {timeout_s:.0f} s ({tries} tries; last: {last}). "
-                    "Is it running, and is clickhouse.url right?"
-                )
-            time.sleep(min(0.2 * tries, 2.0))
+        try:
+            retry_blocking(self.try_connect, timeout_s, f"ClickHouse at {self.address}")
+        except Retryable as error:
+            raise Retryable(
+                f"ClickHouse at {self.address} did not answer in {timeout_s:.0f} s (last: {error.__cause__}). "
+                "Is it running, and is clickhouse.url right?"
+            ) from error
+
+    def try_connect(self) -> None:
+        """Connect once. Raises ConfigError as `connect` does, Retryable without an answer."""
+        try:
+            self._client = store_client(self._settings)
+        except ClickHouseError as error:
+            fault = self._translate(error)
+            if isinstance(fault, ConfigError):
+                raise fault from None
+            raise Retryable(str(fault)) from None
 
     def close(self) -> None:
         """Let go of the connections."""
@@ -163,15 +150,15 @@ class ClickHouseStore:
         if not blocks:
             return False
         wrote = [self._insert_missing(block, token) for block in blocks]
-        found = self._held(blocks)
+        stored = self._stored(blocks)
         for place, block in enumerate(blocks):
-            if found[place][0] < block.rows:
+            if stored[place][0] < block.rows:
                 # The token is known but rows are missing: a batch that was cut off between two partitions.
-                wrote.append(self._insert_missing(block, f"{token}:{found[place][0]}"))
+                wrote.append(self._insert_missing(block, f"{token}:{stored[place][0]}"))
         if len(wrote) > len(blocks):
-            found = self._held(blocks)
-        for block, (rows, checksum) in zip(blocks, found, strict=True):
-            _require_held(block, rows, checksum)
+            stored = self._stored(blocks)
+        for block, (rows, checksum) in zip(blocks, stored, strict=True):
+            _require_stored(block, rows, checksum)
         return any(wrote)
 
     def query(self, sql: str, parameters: Mapping[str, object] | None = None) -> list[tuple[Any, ...]]:
@@ -188,11 +175,6 @@ class ClickHouseStore:
         except ClickHouseError as error:
             raise self._translate(error) from None
 
-    @property
-    def _place(self) -> str:
-        parts = urlsplit(self._url)
-        return f"{parts.scheme}://{parts.hostname}:{parts.port}"
-
     def _exists(self, of: str, where: str) -> bool:
         """Asked outside the database, which may not exist yet."""
         sql = f"SELECT count() > 0 FROM system.{of} WHERE {where}"  # noqa: S608 - both are constants of this file
@@ -206,7 +188,7 @@ class ClickHouseStore:
         version = self.schema_version()
         if version > SCHEMA_VERSION:
             raise ConfigError(
-                f"the store at {self._place} has schema version {version}, this program knows {SCHEMA_VERSION}; "
+                f"the store at {self.address} has schema version {version}, this program knows {SCHEMA_VERSION}; "
                 "run the newer program"
             )
         return version
@@ -216,9 +198,9 @@ class ClickHouseStore:
         summary = self._command(insert_missing(block), block.scope(0), block.content, settings)
         return int(summary.get("written_rows", 0)) > 0
 
-    def _held(self, blocks: Sequence[InsertBlock]) -> list[tuple[int, int]]:
+    def _stored(self, blocks: Sequence[InsertBlock]) -> list[tuple[int, int]]:
         scopes = {name: value for place, block in enumerate(blocks) for name, value in block.scope(place).items()}
-        return [(int(rows), int(checksum)) for _, rows, checksum in self.query(held(blocks), scopes)]
+        return [(int(rows), int(checksum)) for _, rows, checksum in self.query(count_stored(blocks), scopes)]
 
     def _command(
         self,
@@ -246,18 +228,18 @@ class ClickHouseStore:
         code = getattr(error, "code", None)
         if code in _NO_ACCESS:
             return ConfigError(
-                f"ClickHouse at {self._place} refuses user {self._user!r} (code {code}); check the password"
+                f"ClickHouse at {self.address} refuses user {self._settings.user!r} (code {code}); check the password"
             )
         if code is None and isinstance(error, (OperationalError, DatabaseError)):
-            return Retryable(f"ClickHouse at {self._place} gave no answer ({_reason(error)})")
+            return Retryable(f"ClickHouse at {self.address} gave no answer ({_reason(error)})")
         what = f"code {code} {getattr(error, 'name', None) or ''}".rstrip()
         if code in _PASSES:
-            return Retryable(f"ClickHouse at {self._place} cannot do it now: {what}")
+            return Retryable(f"ClickHouse at {self.address} cannot do it now: {what}")
         detail = f": {str(error)[:300]}" if code in _ABOUT_SQL else ""
-        return Fatal(f"ClickHouse at {self._place} refuses a statement of this program, {what}{detail}")
+        return Fatal(f"ClickHouse at {self.address} refuses a statement of this program, {what}{detail}")
 
 
-def _require_held(block: InsertBlock, rows: int, checksum: int) -> None:
+def _require_stored(block: InsertBlock, rows: int, checksum: int) -> None:
     name, batch = block.table.name, f"{block.origin} batch {block.batch}"
     if rows != block.rows:
         raise Fatal(

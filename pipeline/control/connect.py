@@ -1,11 +1,11 @@
-"""What processes and operators' acts have in common: patience, the control feed, connections."""
+"""Opens what every stage needs before it serves: a broker, ``control`` with the pinned partitions, Kafka clients."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
+from typing import NamedTuple
 
 from pipeline.config import Settings
 from pipeline.control import topics as topic_admin
@@ -15,64 +15,60 @@ from pipeline.events import plans
 from pipeline.kafka.committed import CommittedOffsets
 from pipeline.kafka.offsets import Offsets
 from pipeline.kafka.writer import Publisher
+from pipeline.retry import retry_until
 
-_PATIENCE_S = 90.0
-PAUSE_S = 0.25
-
-
-async def retry_until(act: Callable[[], Awaitable[None]], patience_s: float = _PATIENCE_S) -> None:
-    """Again and again while a dependency is absent. Raises the last Retryable with how long it was tried."""
-    began = time.monotonic()
-    while True:
-        try:
-            await act()
-            return
-        except Retryable as error:
-            tried = time.monotonic() - began
-            if tried > patience_s:
-                raise Retryable(f"gave up after {tried:.0f} s: {error}") from error
-            await asyncio.sleep(PAUSE_S)
+START_S = 90.0
+"""How long a stage waits at its start for a broker or a store before it ends with exit code 3."""
 
 
 @contextlib.asynccontextmanager
-async def control_of(settings: Settings) -> AsyncIterator[ControlTable]:
-    """A started feed that is kept up to date; the partition count of the broker must be the pinned one."""
-    feed = ControlTable(settings.kafka.bootstrap)
-    stop = asyncio.Event()
+async def followed_control(settings: Settings, stop: asyncio.Event) -> AsyncIterator[ControlTable]:
+    """Give ``control`` as a table that is kept up to date, once the broker has the partitions that it pins.
 
-    async def ready() -> None:
-        await feed.start()
-        if feed.control.deployment is None:
+    Raises Retryable where that does not come within START_S, Stopped where ``stop`` is set first.
+    """
+    table = ControlTable(settings.kafka.bootstrap)
+    leaving = asyncio.Event()
+
+    async def read() -> None:
+        await table.start()
+        if table.control.deployment is None:
             raise Retryable("control holds no deployment document; run: sluice topics apply")
 
-    async def as_pinned() -> None:
-        pinned = feed.control.require_deployment().partitions
-        await topic_admin.require_partitions(settings.kafka.bootstrap, pinned, plans.pools(feed.control))
+    async def check_partitions() -> None:
+        pinned = table.control.require_deployment().partitions
+        await topic_admin.require_partitions(settings.kafka.bootstrap, pinned, plans.pools(table.control))
 
     following = None
     try:
-        await topic_admin.reach(settings.kafka.bootstrap, _PATIENCE_S)
-        await retry_until(ready)
-        await retry_until(as_pinned)
-        following = asyncio.create_task(feed.follow(stop))
-        yield feed
+        await topic_admin.reach(settings.kafka.bootstrap, START_S, stop)
+        await retry_until(read, START_S, "the deployment document in control", stop)
+        await retry_until(check_partitions, START_S, "the topics of the deployment", stop)
+        following = asyncio.create_task(table.follow(leaving))
+        yield table
     finally:
-        stop.set()
+        leaving.set()
         if following is not None:
             await following
-        await feed.close()
+        await table.close()
+
+
+class StageClients(NamedTuple):
+    """What the partitions of one process share: records out, ends of logs, and how far their side effects went."""
+
+    publisher: Publisher
+    offsets: Offsets
+    committed: CommittedOffsets
 
 
 @contextlib.asynccontextmanager
-async def opened_of(
-    bootstrap: str, group: str, topic: str
-) -> AsyncIterator[tuple[Publisher, Offsets, CommittedOffsets]]:
-    publisher, offsets, marks = Publisher(bootstrap), Offsets(bootstrap), CommittedOffsets(bootstrap, group, topic)
+async def stage_clients(bootstrap: str, group: str, topic: str, stop: asyncio.Event) -> AsyncIterator[StageClients]:
+    """Open the clients of a stage. ``group`` holds the committed offsets of ``topic``; errors as followed_control."""
+    clients = StageClients(Publisher(bootstrap), Offsets(bootstrap), CommittedOffsets(bootstrap, group, topic))
     try:
-        await retry_until(marks.start)
-        await retry_until(publisher.start)
-        yield publisher, offsets, marks
+        await retry_until(clients.committed.start, START_S, f"the committed offsets of {topic}", stop)
+        await retry_until(clients.publisher.start, START_S, f"a producer at {bootstrap}", stop)
+        yield clients
     finally:
-        await publisher.close()
-        await offsets.close()
-        await marks.close()
+        for client in clients:
+            await client.close()

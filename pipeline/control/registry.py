@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import os
-import time
 import tomllib
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from pipeline.clock import now_ms
 from pipeline.control import topics as topic_admin
 from pipeline.control.table import ControlTable
 from pipeline.errors import ConfigError, Malformed
@@ -209,7 +209,7 @@ class Registry:
         if held is None:
             await self._write(_made(Principal, id=principal, tenant=tenant), "principal.add")
         key, secret = f"k{os.urandom(6).hex()}", os.urandom(32)
-        expires = int((time.time() + days * 86_400) * 1000) if days else 0
+        expires = now_ms() + days * 86_400_000 if days else 0
         wrapped = self._kms.wrap(secret, f"key/{key}")
         await self._write(_made(Key, id=key, principal=principal, secret=wrapped, expires=expires), "key.add")
         await self._feed.refresh()
@@ -258,7 +258,7 @@ class Registry:
         await self._record(f"label.{verdict}", tenant, request, analyst)
 
     async def _record(self, act: str, tenant: str, target: str, actor: str = "") -> None:
-        record = Access(int(time.time() * 1000), actor or self._actor, act, tenant, target)
+        record = Access(now_ms(), actor or self._actor, act, tenant, target)
         partitions = self._feed.control.require_deployment().partitions
         await self._publisher.send("access", partition_of(tenant.encode(), partitions), tenant.encode(), encode(record))
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 
-from pipeline.errors import Malformed, Retryable
+from pipeline.errors import Malformed, Retryable, Stopped
 from pipeline.events import control
 from pipeline.kafka.reader import KafkaRecord, PartitionReader
+from pipeline.retry import retry_forever
 
 _log = logging.getLogger(__name__)
-_PAUSE_S = 1.0
 _LOOK_PAUSE_S = 0.05
 _LOOK_S = 5.0
 
@@ -39,13 +40,9 @@ class ControlTable:
 
     async def follow(self, stop: asyncio.Event) -> None:
         """Fold documents as they come until ``stop`` is set."""
-        while not stop.is_set():
-            try:
-                async with self._lock:
-                    self._fold(await self._reader.poll(wait_ms=100))
-            except Retryable as error:
-                _log.warning("control: %s", error)
-                await asyncio.sleep(_PAUSE_S)
+        with contextlib.suppress(Stopped):
+            while not stop.is_set():
+                await retry_forever(self._poll_once, stop, "records of control")
 
     async def caught_up(self) -> bool:
         """Whether ``follow`` has read, within five seconds, all that was written before this call.
@@ -63,6 +60,10 @@ class ControlTable:
 
     async def close(self) -> None:
         await self._reader.close()
+
+    async def _poll_once(self) -> None:
+        async with self._lock:
+            self._fold(await self._reader.poll(wait_ms=100))
 
     async def _look_at_end(self, begun: int) -> None:
         """Only a look that began after the first ``begun`` ones tells what their caller may count on."""

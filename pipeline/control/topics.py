@@ -17,9 +17,11 @@ from pipeline.errors import ConfigError, Retryable
 from pipeline.events import plans
 from pipeline.events.control import Deployment
 from pipeline.kafka.writer import Publisher
+from pipeline.retry import retry_until
 from pipeline.topics import TOPICS, Topic, pool_topic
 
 _TRIES_S = 30.0
+_LEADER_S = 10.0
 
 
 async def apply(bootstrap: str, partitions: int, replication: int, log_keys: tuple[str, ...] = ()) -> list[str]:
@@ -34,7 +36,8 @@ async def apply(bootstrap: str, partitions: int, replication: int, log_keys: tup
         await admin.close()
     feed = ControlTable(bootstrap)
     try:
-        await _start(feed)
+        # a topic that was just made may not have its leader yet
+        await retry_until(feed.start, _LEADER_S, "the leader of control")
         if feed.control.deployment is not None:
             return [*(topic.name for topic in missing), *await add_pools(bootstrap, plans.pools(feed.control))]
         deployment = Deployment(generation=f"g{os.urandom(4).hex()}", partitions=partitions, log_keys=log_keys)
@@ -136,28 +139,35 @@ async def _configs(admin: AIOKafkaAdminClient, topics: list[Topic]) -> dict[str,
     return found
 
 
-async def reach(bootstrap: str, patience_s: float) -> None:
-    """Raises Retryable where no broker answers for so long."""
-    await (await _connect(bootstrap, patience_s)).close()
+async def reach(bootstrap: str, timeout_s: float, stop: asyncio.Event | None = None) -> None:
+    """Wait for a broker. Raises Retryable where none answers for so long, Stopped where ``stop`` is set first."""
+    await (await _connect(bootstrap, timeout_s, stop)).close()
 
 
-async def _connect(bootstrap: str, patience_s: float = _TRIES_S) -> AIOKafkaAdminClient:
-    """A client, after trying for a while. Raises Retryable saying what was tried and for how long."""
-    began = time.monotonic()
-    while True:
+async def _connect(
+    bootstrap: str, timeout_s: float = _TRIES_S, stop: asyncio.Event | None = None
+) -> AIOKafkaAdminClient:
+    """Give a started client. Raises Retryable saying what was tried and for how long."""
+
+    async def start() -> AIOKafkaAdminClient:
         admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
         try:
             await admin.start()
-            return admin
-        except (KafkaError, OSError) as error:
+        except BaseException as error:
             await admin.close()
-            tried = time.monotonic() - began
-            if tried > patience_s:
-                raise Retryable(
-                    f"no Kafka broker answered at {bootstrap} for {tried:.0f} s (last: {error!r}). Start it, or set "
-                    "kafka.bootstrap (SLUICE_KAFKA__BOOTSTRAP)."
-                ) from error
-            await asyncio.sleep(0.3)
+            if isinstance(error, KafkaError | OSError):
+                raise Retryable(repr(error)) from error
+            raise
+        return admin
+
+    began = time.monotonic()
+    try:
+        return await retry_until(start, timeout_s, f"the Kafka broker at {bootstrap}", stop)
+    except Retryable as error:
+        raise Retryable(
+            f"no Kafka broker answered at {bootstrap} for {time.monotonic() - began:.0f} s (last: {error.__cause__}). "
+            "Start it, or set kafka.bootstrap (SLUICE_KAFKA__BOOTSTRAP)."
+        ) from error
 
 
 async def _create(admin: AIOKafkaAdminClient, topic: Topic, partitions: int, replication: int) -> None:
@@ -172,15 +182,3 @@ async def _create(admin: AIOKafkaAdminClient, topic: Topic, partitions: int, rep
     for _, code, message in response.topic_errors:
         if code not in (0, TopicAlreadyExistsError.errno):
             raise Retryable(f"could not create {topic.name}: error {code} {message or ''}")
-
-
-async def _start(feed: ControlTable) -> None:
-    # a topic that was just made may not have its leader yet
-    for attempt in range(50):
-        try:
-            await feed.start()
-            return
-        except Retryable:
-            if attempt == 49:
-                raise
-            await asyncio.sleep(0.1)

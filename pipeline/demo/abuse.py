@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import base64
-import time
 from collections.abc import Callable
 
 import aiohttp
 import msgspec
 
+from pipeline.clock import now_ms
 from pipeline.demo.clients import TrafficReport
 from pipeline.demo.people import Credentials
 from pipeline.events import wire
@@ -75,5 +75,5 @@ def _signed(key_text: str) -> tuple[bytes, list[tuple[str, bytes]]]:
     key, secret = key_text.removeprefix("sk-sluice-").split(".")
     value = msgspec.json.encode(wire.InferenceBody(model="glossary", max_tokens=8, sealed=b"not sealed by anyone"))
     raw = base64.urlsafe_b64decode(secret + "=" * (-len(secret) % 4))
-    now = int(time.time() * 1000)
+    now = now_ms()
     return value, wire.sign(raw, key, "globex-app:abuse", "inference", value, time=now, session=f"a{now}", counter=1)

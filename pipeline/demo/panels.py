@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -10,6 +9,7 @@ from dashboards.panels import PANELS, Panel
 from dashboards.render import QueryScope, raw, render
 from dashboards.values import PanelValue, panel_value
 from pipeline import terminal, wiring
+from pipeline.clock import now_ms
 from pipeline.config import Settings
 
 _BUCKET_S = 60
@@ -37,6 +37,6 @@ class PanelResult(NamedTuple):
 
 def read_panels(settings: Settings, since: int) -> dict[str, PanelResult]:
     """Every panel by the name of its query, from a time (Unix ms) until now, over all tenants."""
-    scope = QueryScope(since // 1000, int(time.time()) + 1, _BUCKET_S, {"tenant": ""})
+    scope = QueryScope(since // 1000, now_ms() // 1000 + 1, _BUCKET_S, {"tenant": ""})
     with wiring.store(settings) as store:
         return {p.query: PanelResult(p, *store.query_named(render(raw(p.query), scope))) for p in PANELS}

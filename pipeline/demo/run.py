@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable
 
@@ -12,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from pipeline import wiring
+from pipeline.clock import now_ms
 from pipeline.config import Settings
 from pipeline.demo.abuse import ABUSES, abuse_gateway, abuse_kafka
 from pipeline.demo.clients import Clients, TrafficReport
@@ -35,7 +35,7 @@ Say = Callable[[str], None]
 def run_demo(stack: LocalStack, say: Say) -> Summary:
     """Send the traffic and sum up what became of it."""
     settings = stack.settings
-    began = int(time.time() * 1000)
+    began = now_ms()
     report, delivered = asyncio.run(_send_traffic(settings, stack.url, began, say))
     say("reconciling and verifying")
     equations = reconcile(settings)

@@ -11,7 +11,6 @@ import base64
 import hashlib
 import subprocess
 import tempfile
-import time
 import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,7 +21,7 @@ from pipeline.embedded import class_archive
 from pipeline.embedded.broker_config import LOG4J, BrokerSettings, broker_config
 from pipeline.embedded.jars import fetch_jars
 from pipeline.embedded.kafka_probe import ask_brokers
-from pipeline.embedded.supervisor import LOOPBACK, Child, Supervisor, free_port, require_port, spawn
+from pipeline.embedded.supervisor import LOOPBACK, Child, Supervisor, await_answer, free_port, require_port, spawn
 from pipeline.errors import ConfigError, Retryable
 
 START_TIMEOUT_S = 180.0
@@ -109,29 +108,17 @@ class EmbeddedBroker:
         child, port = self._child, self._settings.port
         if child is None:
             raise ConfigError("the broker has not been started; call start() first")
-        began, tries, last = time.monotonic(), 0, "nothing listened"
-        while time.monotonic() - began < timeout_s:
-            if not child.alive():
-                self._supervisor.remove(child)
-                raise ConfigError(
-                    f"the Kafka broker ended with status {child.returncode} while starting; "
-                    f"its last log lines ({child.log}):\n{child.log_tail()}"
-                )
-            tries += 1
-            try:
-                brokers = ask_brokers(LOOPBACK, port)
-                if self._settings.node_id in brokers:
-                    return
-                last = f"it named only the brokers {sorted(brokers)}"
-            except (OSError, ValueError) as error:
-                last = str(error)
-            time.sleep(0.05)
-        tail = child.log_tail()
-        self.kill()
-        raise Retryable(
-            f"the Kafka broker at {self.bootstrap} gave no complete metadata answer in "
-            f"{timeout_s:.0f} s ({tries} requests; last: {last}); last log lines:\n{tail}"
-        )
+
+        def probe() -> None:
+            brokers = ask_brokers(LOOPBACK, port)
+            if self._settings.node_id not in brokers:
+                raise ValueError(f"it named only the brokers {sorted(brokers)}")
+
+        try:
+            await_answer(f"the Kafka broker at {self.bootstrap}", [child], probe, timeout_s)
+        except (ConfigError, Retryable):
+            self.kill()
+            raise
 
     def stop(self) -> None:
         """End the broker cleanly (killed after 20 s); does nothing when it does not run."""

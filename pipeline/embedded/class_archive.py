@@ -11,11 +11,11 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import subprocess
-import time
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
+from pipeline.clock import now_ms
 from pipeline.embedded.supervisor import spawn
 from pipeline.errors import ConfigError, Retryable
 
@@ -78,5 +78,5 @@ def _make(archive: Path, java: Sequence[str], rehearse: Callable[[Sequence[str]]
 
 def _forget_others(archive: Path) -> None:
     for other in archive.parent.glob("kafka-classes-*"):
-        if time.time() - other.stat().st_mtime > _KEPT_S:
+        if now_ms() / 1000 - other.stat().st_mtime > _KEPT_S:
             other.unlink(missing_ok=True)

@@ -10,7 +10,6 @@ import os
 import secrets
 import sys
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -24,7 +23,7 @@ from pipeline.embedded.broker import EmbeddedBroker
 from pipeline.embedded.broker_config import BrokerSettings
 from pipeline.embedded.pools import LocalPools
 from pipeline.embedded.store import EmbeddedStore, StoreSettings
-from pipeline.embedded.supervisor import LOOPBACK, Child, Supervisor, require_port, spawn
+from pipeline.embedded.supervisor import LOOPBACK, Child, Supervisor, await_answer, require_port, spawn
 from pipeline.errors import ConfigError, Retryable
 
 _log = logging.getLogger(__name__)
@@ -68,7 +67,7 @@ class RestartBackoff:
 
 
 class LocalStack:
-    """Everything on one machine. ``start``, then ``tend`` now and then, then ``stop``."""
+    """Everything on one machine. ``start``, then ``supervise_once`` now and then, then ``stop``."""
 
     def __init__(self, home: Path, cache: Path, ports: Ports, overrides: dict[str, str] | None = None) -> None:
         self.home, self._ports, self._overrides = home.absolute(), ports, overrides or {}
@@ -125,12 +124,12 @@ class LocalStack:
         self._pools.start(self.settings)
         self._await_ready()
 
-    def tend(self) -> None:
+    def supervise_once(self) -> None:
         """Start again what has ended, later each time, without waiting for it."""
         for index, broker in enumerate(self.brokers):
-            self._tend_service(f"kafka-{index + 1}", broker)
+            self._supervise_service(f"kafka-{index + 1}", broker)
         if self.store is not None:
-            self._tend_service("clickhouse", self.store)
+            self._supervise_service("clickhouse", self.store)
         for stage, child in [(name, child) for name, child in self.stages.items() if name in wiring.STAGES]:
             pace = self._paces.setdefault(stage, RestartBackoff())
             if not child.alive() and pace.due():
@@ -138,9 +137,9 @@ class LocalStack:
                 pace.again()
                 self._supervisor.remove(child)
                 self._start_stage(stage)
-        self._tend_pools()
+        self._supervise_pools()
 
-    def _tend_pools(self) -> None:
+    def _supervise_pools(self) -> None:
         """Workers that isolated tenants ask for; none of them holds the others up."""
         for name in sorted(self._pools.wanted()):
             pace, child = self._paces.setdefault(name, RestartBackoff()), self.stages.get(name)
@@ -155,7 +154,7 @@ class LocalStack:
             except (Retryable, ConfigError) as fault:
                 _log.warning("%s is not started yet: %s", name, fault)
 
-    def _tend_service(self, name: str, service: EmbeddedBroker | EmbeddedStore) -> None:
+    def _supervise_service(self, name: str, service: EmbeddedBroker | EmbeddedStore) -> None:
         pace = self._paces.setdefault(name, RestartBackoff())
         if not service.alive and pace.due():
             _log.warning("%s ended; starting it again", name)
@@ -261,18 +260,8 @@ class LocalStack:
                 await registry.apply_policies(read_policies(DEFAULT_POLICIES))
 
     def _await_ready(self) -> None:
-        began, last = time.monotonic(), "nothing listened"
-        while time.monotonic() - began < _READY_S:
-            for stage, child in self.stages.items():
-                if not child.alive():
-                    raise ConfigError(
-                        f"{stage} ended with status {child.returncode} while starting; its last log lines "
-                        f"({child.log}):\n{child.log_tail()}"
-                    )
-            try:
-                with urllib.request.urlopen(f"{self.url}/readyz", timeout=2):  # noqa: S310 - our own loopback URL
-                    return
-            except (urllib.error.URLError, OSError) as error:
-                last = str(error)
-            time.sleep(0.05)
-        raise Retryable(f"the gateway at {self.url} was not ready within {_READY_S:.0f} s (last: {last})")
+        def probe() -> None:
+            with urllib.request.urlopen(f"{self.url}/readyz", timeout=2):  # noqa: S310 - our own loopback URL
+                return
+
+        await_answer(f"the gateway at {self.url}", list(self.stages.values()), probe, _READY_S)

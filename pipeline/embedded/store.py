@@ -7,14 +7,12 @@ SIGKILL nor a power cut loses one.
 from __future__ import annotations
 
 import sys
-import time
-import urllib.error
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipeline.embedded.supervisor import LOOPBACK, Child, Supervisor, require_port, spawn
+from pipeline.embedded.supervisor import LOOPBACK, Child, Supervisor, await_answer, require_port, spawn
 from pipeline.errors import ConfigError, Retryable
 
 PASSWORD_VARIABLE = "SLUICE_STORE_PASSWORD"  # noqa: S105 - the name of the variable
@@ -86,27 +84,17 @@ class EmbeddedStore:
         child = self._child
         if child is None:
             raise ConfigError("the store has not been started; call start() first")
-        began, tries, last = time.monotonic(), 0, "nothing listened"
-        while time.monotonic() - began < timeout_s:
-            if not child.alive():
-                self._supervisor.remove(child)
-                raise ConfigError(
-                    f"the ClickHouse store ended with status {child.returncode} while starting; "
-                    f"its last log lines ({child.log}):\n{child.log_tail()}"
-                )
-            tries += 1
-            try:
-                with urllib.request.urlopen(f"{self.url}/ping", timeout=2) as answer:  # noqa: S310 - loopback HTTP
-                    if answer.status == 200:
-                        return
-            except (OSError, urllib.error.URLError) as error:
-                last = str(error)
-            time.sleep(0.05)
-        self.kill()
-        raise Retryable(
-            f"the ClickHouse store at {self.url} did not answer in {timeout_s:.0f} s ({tries} requests; last: {last}); "
-            f"last log lines:\n{child.log_tail()}"
-        )
+
+        def probe() -> None:
+            # any other status than 2xx is an OSError
+            with urllib.request.urlopen(f"{self.url}/ping", timeout=2):  # noqa: S310 - loopback HTTP
+                return
+
+        try:
+            await_answer(f"the ClickHouse store at {self.url}", [child], probe, timeout_s)
+        except (ConfigError, Retryable):
+            self.kill()
+            raise
 
     def stop(self) -> None:
         """End the store cleanly (killed after 20 s); does nothing when it does not run."""

@@ -20,15 +20,17 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, Retryable
 
 LOOPBACK = "127.0.0.1"
 
 _LISTENING = range(20_000, 32_000)
+_LOOK_S = 0.05
 _GIVES_WAY = 10
 """Nice value of what nobody waits for: a tenth of a core's share where all are busy (sched(7))."""
 
@@ -234,6 +236,30 @@ def _spawn_loop() -> None:
             future.set_result(job())
         except Exception as error:
             future.set_exception(error)
+
+
+def await_answer(what: str, children: Sequence[Child], probe: Callable[[], None], timeout_s: float) -> None:
+    """Return once `probe` raises neither OSError nor ValueError.
+
+    Raises ConfigError where one of `children` has ended, Retryable after `timeout_s` seconds.
+    """
+    began, last = time.monotonic(), "nothing listened"
+    while time.monotonic() - began < timeout_s:
+        for child in children:
+            if not child.alive():
+                raise ConfigError(
+                    f"{child.name} ended with status {child.returncode} while starting; "
+                    f"its last log lines ({child.log}):\n{child.log_tail()}"
+                )
+        try:
+            probe()
+        except (OSError, ValueError) as error:
+            last = str(error)
+        else:
+            return
+        time.sleep(_LOOK_S)
+    tail = f"; last log lines:\n{children[0].log_tail()}" if len(children) == 1 else ""
+    raise Retryable(f"{what} was not ready within {timeout_s:.0f} s (last: {last}){tail}")
 
 
 def free_port() -> int:

@@ -6,11 +6,12 @@ import asyncio
 import logging
 from collections import Counter
 
+from pipeline.clock import now_ms
 from pipeline.errors import Retryable
 from pipeline.events.codec import encode
 from pipeline.events.messages import Access
 from pipeline.gateway.metrics import Metrics
-from pipeline.gateway.writer import RequestWriter, now_ms
+from pipeline.gateway.writer import RequestWriter
 
 log = logging.getLogger(__name__)
 MINUTE_S = 60

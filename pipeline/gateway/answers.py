@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import msgspec
 
+from pipeline.clock import now_ms
 from pipeline.events import logprobs as logprobs_format
 from pipeline.events.messages import Response
 from pipeline.gateway.refusals import Refusal
@@ -44,7 +44,7 @@ class ChatShape:
         self._id = f"chatcmpl-{pending.client_request}"
         self._model = model
         self._include_usage = include_usage
-        self._created = int(time.time())
+        self._created = now_ms() // 1000
 
     def first(self) -> bytes:
         return self._delta({"role": "assistant", "content": ""})

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import Callable
 
-from pipeline.errors import Fatal, Malformed, Retryable
+from pipeline.errors import Fatal, Malformed, Retryable, Stopped
 from pipeline.events.codec import decode
 from pipeline.events.messages import Response
 from pipeline.gateway.metrics import Metrics
 from pipeline.kafka.reader import KafkaRecord, PartitionReader
-
-log = logging.getLogger(__name__)
-_PAUSE_S = 0.5
+from pipeline.retry import retry_forever
 
 
 class ReplyPartitionReader:
@@ -29,6 +26,7 @@ class ReplyPartitionReader:
         self._reader: PartitionReader | None = None
         self._position: int | None = None
         self._task: asyncio.Task[None] | None = None
+        self._closing = asyncio.Event()
 
     async def start(self) -> None:
         """Stand at the end of the log when this returns. Raises Retryable."""
@@ -37,31 +35,34 @@ class ReplyPartitionReader:
 
     async def close(self) -> None:
         """Stop reading."""
+        self._closing.set()
         if self._task is not None:
             self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
+            with contextlib.suppress(asyncio.CancelledError, Stopped):
                 await self._task
         await self._shut()
 
     async def _run(self) -> None:
         while True:
-            try:
-                if self._reader is None:
-                    await self._open()
-                    self._metrics.count("sluice_gateway_reader_restarts_total")
-                assert self._reader is not None
-                records = await self._reader.poll(2000)
-                self._position = self._reader.position
-                for record in records:
-                    self._take(record)
-                await asyncio.sleep(0)
-            except (Retryable, Fatal, OSError) as error:
-                # retention may have cut the log: responses are worth nothing later, so go on from its end
-                if isinstance(error, Fatal):
-                    self._position = None
-                log.warning("responses[%d]: reading again in %.1f s: %s", self.partition, _PAUSE_S, error)
-                await self._shut()
-                await asyncio.sleep(_PAUSE_S)
+            await retry_forever(self._poll_once, self._closing, f"records of responses[{self.partition}]")
+            await asyncio.sleep(0)
+
+    async def _poll_once(self) -> None:
+        try:
+            if self._reader is None:
+                await self._open()
+                self._metrics.count("sluice_gateway_reader_restarts_total")
+            assert self._reader is not None
+            records = await self._reader.poll(2000)
+            self._position = self._reader.position
+            for record in records:
+                self._take(record)
+        except (Retryable, Fatal, OSError) as error:
+            # retention may have cut the log: responses are worth nothing later, so go on from its end
+            if isinstance(error, Fatal):
+                self._position = None
+            await self._shut()
+            raise Retryable(str(error)) from error
 
     async def _open(self) -> None:
         reader = PartitionReader(self._bootstrap, "responses", self.partition)

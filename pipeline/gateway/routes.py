@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
+from pipeline.clock import now_ms
 from pipeline.events import plans
 from pipeline.events.ids import is_request_id
 from pipeline.events.wire import MAX_VALUE_BYTES, SKEW_MS
@@ -14,7 +15,6 @@ from pipeline.gateway.refusals import because, invalid
 from pipeline.gateway.state import STATE, GatewayState
 from pipeline.gateway.streaming import send_reply
 from pipeline.gateway.translate import read_chat, read_simple
-from pipeline.gateway.writer import now_ms
 
 _MAX_WAIT_MS = 60_000
 

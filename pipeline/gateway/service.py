@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from pipeline.config import Settings
-from pipeline.control.connect import control_of
+from pipeline.control.connect import followed_control
 from pipeline.kafka.membership import Assign
 
 
@@ -15,7 +15,7 @@ async def gateway(settings: Settings, stop: asyncio.Event, assign: Assign = ()) 
     from pipeline.gateway.settings import GatewaySettings
 
     section = settings.gateway
-    async with control_of(settings):
+    async with followed_control(settings, stop):
         pass
     await run(
         GatewaySettings(

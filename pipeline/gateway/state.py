@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import msgspec
 from aiohttp import web
 
+from pipeline.clock import now_ms
 from pipeline.control.table import ControlTable
 from pipeline.errors import Retryable
 from pipeline.events.codec import encode
@@ -27,7 +28,7 @@ from pipeline.gateway.reply_partitions import ReplyPartitionReader
 from pipeline.gateway.settings import GatewaySettings
 from pipeline.gateway.translate import TranslatedRequest
 from pipeline.gateway.waiting import ResponseRouter, Waiter
-from pipeline.gateway.writer import RequestWriter, now_ms
+from pipeline.gateway.writer import RequestWriter
 from pipeline.keys.vault import Vault
 
 log = logging.getLogger(__name__)

@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-import time
+import contextlib
 import uuid
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 
-from pipeline.errors import ConfigError, Retryable
+from pipeline.clock import now_ms
+from pipeline.errors import ConfigError, Retryable, Stopped
 from pipeline.events import wire
 from pipeline.gateway.auth import ApiCaller
 from pipeline.gateway.refusals import because
 from pipeline.kafka.shutdown import STOP_S, stop_producer
+from pipeline.retry import retry_forever
 from pipeline.topics import partition_of
-
-_PAUSE_S = 0.5
-log = logging.getLogger(__name__)
-
-
-def now_ms() -> int:
-    return time.time_ns() // 1_000_000
 
 
 class RequestWriter:
@@ -37,6 +31,7 @@ class RequestWriter:
         self._counters: dict[str, int] = {}
         self._order = asyncio.Lock()
         self._connecting = asyncio.Lock()
+        self._closing = asyncio.Event()
         self._dropped: set[asyncio.Task[None]] = set()
         self._recovery: asyncio.Task[None] | None = None
 
@@ -107,6 +102,7 @@ class RequestWriter:
 
     async def close(self) -> None:
         """Stop the producer and those left behind."""
+        self._closing.set()
         if self._recovery is not None:
             self._recovery.cancel()
             await asyncio.gather(self._recovery, return_exceptions=True)
@@ -166,9 +162,12 @@ class RequestWriter:
 
     async def _reconnect(self) -> None:
         """Connect again; no request would, as the gateway takes none while ``up`` is false."""
-        while self._producer is None:
+
+        async def connect() -> None:
             try:
                 await self._connected()
             except (KafkaError, TimeoutError, OSError) as error:
-                log.warning("no broker at %s yet: %s", self._bootstrap, type(error).__name__)
-                await asyncio.sleep(_PAUSE_S)
+                raise Retryable(type(error).__name__) from error
+
+        with contextlib.suppress(Stopped):
+            await retry_forever(connect, self._closing, f"the Kafka broker at {self._bootstrap}")

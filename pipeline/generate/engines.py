@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import os
 import pwd
-import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from inference.registry.store import ModelRegistry
 from inference.registry.wrapping import Recipient, TenantRecipient, create_worker
 from inference.types import GenerationRequest, InferenceEngine
 from inference.watermark.secrets import Secrets, create_master, read_secrets
+from pipeline.clock import now_ms
 from pipeline.config import Generate, Keys, Models
 from pipeline.errors import ConfigError, Malformed
 from pipeline.keys.vault import FileKeyring, open_kms
@@ -43,7 +43,7 @@ def model_trust(models: Models) -> Trust:
 def model_registry(models: Models, actor: str = "") -> ModelRegistry:
     """The registry of a deployment, its folder made where there is none. Raises ConfigError."""
     try:
-        return ModelRegistry(models.home, model_trust(models), actor=actor or _account(), clock=_now_ms)
+        return ModelRegistry(models.home, model_trust(models), actor=actor or _account(), clock=now_ms)
     except OSError as error:
         raise ConfigError(f"models.home {models.home}: {error.strerror}; name a folder that can be written") from error
 
@@ -116,7 +116,7 @@ def _torch_engine(folder: Path, ours: Generate, keys: Keys) -> InferenceEngine:
     marker = None
     if ours.watermark:
         spared = frozenset(ours.unmarked.replace(" ", "").split(","))
-        marker = TenantMarker(_secrets(ours, keys).mark, lambda tenant: MarkPolicy(opted_out=tenant in spared), _now_ms)
+        marker = TenantMarker(_secrets(ours, keys).mark, lambda tenant: MarkPolicy(opted_out=tenant in spared), now_ms)
     return TorchEngine(
         folder, TorchOptions(max_batch=ours.batch, threads=ours.threads, device=ours.device, marker=marker)
     )
@@ -180,7 +180,3 @@ def _account() -> str:
         return pwd.getpwuid(os.geteuid()).pw_name
     except KeyError:
         return f"uid-{os.geteuid()}"
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

@@ -2,7 +2,7 @@
 
 Write order of one run: chunks as they come, the completion, its acknowledgement, the last text and the end. Chunks
 that come while others are on their way leave together, as one response. A crash before the completion runs the request
-again under another attempt; a crash after it at most repeats a completion, which admit drops. The mark is the lowest
+again under another attempt; a crash after it at most repeats a completion, which admit drops. Committed is the lowest
 unfinished offset, with a bitmap of the finished ones above it.
 """
 
@@ -12,7 +12,6 @@ import asyncio
 import contextlib
 import dataclasses
 import logging
-import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -20,6 +19,7 @@ import msgspec
 
 from inference.bounds import MAX_DEADLINE_S
 from inference.types import EngineClosed, FinishReason, GenerationRequest, InferenceEngine, QueuePosition
+from pipeline.clock import now_ms
 from pipeline.control.table import ControlTable
 from pipeline.errors import Malformed, Retryable
 from pipeline.events.codec import decode, encode
@@ -35,12 +35,12 @@ from pipeline.kafka.inbox import Inbox
 from pipeline.kafka.offsets import Offsets
 from pipeline.kafka.reader import KafkaRecord, PartitionReader
 from pipeline.keys.vault import Vault
+from pipeline.retry import retry_forever
 from pipeline.topics import pool_topic
 
 _log = logging.getLogger(__name__)
-_MARK_S = 0.5
-_PAUSE_S = 1.0
-_PLACES_S, _PLACES = 1.0, 32
+_COMMIT_S = 0.5
+_POSITIONS_S, _POSITIONS = 1.0, 32
 """Seconds between two looks at who waits in the engine, and of how many at most: asking costs the engine time."""
 
 
@@ -55,13 +55,13 @@ class GenerateContext:
     bootstrap: str
     worker: str
     engine: InferenceEngine
-    feed: ControlTable
+    control_table: ControlTable
     vault: Vault
     sender: Sender
     reports: Sender
     """Completions, over a connection of their own: a broker answers one write after the other on each."""
     offsets: Offsets
-    marks: CommittedOffsets
+    committed: CommittedOffsets
     guard: Callable[[Work, Sequence[Message]], generate.Guard]
     trace: generate.Trace | None = None
     pool: str = ""
@@ -84,6 +84,15 @@ class GenerateContext:
         return pool_topic(self.pool).name if self.pool else "work"
 
 
+@dataclass(slots=True)
+class QueuedRun:
+    """A run that waits in the engine, and the place in the queue that its caller was told last."""
+
+    work: Work
+    attempt: str
+    announced: QueuePosition | None = None
+
+
 class GeneratePartition:
     """Runs the work of one partition, each request once per life of this object."""
 
@@ -96,15 +105,15 @@ class GeneratePartition:
         self._progress = Progress()
         self._known: dict[str, int] = {}
         self._cancelled: dict[str, int] = {}
-        self._waiting: dict[str, tuple[Work, str, QueuePosition | None]] = {}
-        """Given to the engine and not begun: with attempt, and the place that was told."""
+        self._queued: dict[str, QueuedRun] = {}
+        """Given to the engine and not begun, by request."""
         self._runs: set[asyncio.Task[None]] = set()
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Serve until ``stop``; runs under way then are left for whoever comes next."""
-        beside = [asyncio.create_task(self._keep_mark()), asyncio.create_task(self._tell_places())]
+        """Serve until ``stop``; runs under way then are left for the next worker. Raises Stopped."""
+        beside = [asyncio.create_task(self._keep_committed()), asyncio.create_task(self._announce_positions())]
         try:
-            await self._start(stop)
+            await retry_forever(self._start, stop, f"{self._context.topic}[{self._partition}] to be readable")
             while not stop.is_set():
                 items = self._inbox.peek(1)
                 if items:
@@ -119,21 +128,14 @@ class GeneratePartition:
                 task.cancel()
             await asyncio.gather(*self._runs, return_exceptions=True)
             with contextlib.suppress(Retryable):
-                await self._set_mark()
+                await self._commit()
             await self._inbox.close()
 
-    async def _start(self, stop: asyncio.Event) -> None:
-        while not stop.is_set():
-            try:
-                mark, note = await self._context.marks.get_with_note(self._partition)
-                reader = self._inbox.reader
-                self._progress = Progress.load(max(mark, await reader.begin()), note)
-                await reader.start(self._progress.low)
-                self._inbox.start()
-                return
-            except Retryable as error:
-                _log.warning("generate[%d]: %s", self._partition, error)
-                await asyncio.sleep(_PAUSE_S)
+    async def _start(self) -> None:
+        committed, reader = await self._context.committed.get_with_metadata(self._partition), self._inbox.reader
+        self._progress = Progress.load(max(committed.offset, await reader.begin()), committed.metadata)
+        await reader.start(self._progress.low)
+        self._inbox.start()
 
     async def _take(self, item: KafkaRecord, stop: asyncio.Event) -> None:
         """Start one record of ``work``, once there is room for it."""
@@ -145,10 +147,10 @@ class GeneratePartition:
             _log.error("work[%d]: passed over %d: %s", self._partition, item.offset, error)
             self._progress.finish(item.offset)
             return
-        now = _clock()
+        now = now_ms()
         if self._context.pool and work.tenant != self._context.pool:
-            place = (self._context.topic, self._partition, item.offset)
-            _log.error("%s[%d]: passed over %d, which is another tenant's", *place)
+            record = (self._context.topic, self._partition, item.offset)
+            _log.error("%s[%d]: passed over %d, which is another tenant's", *record)
             self._progress.finish(item.offset)
         elif work.cancel:
             self._cancelled[work.request] = now + 600_000
@@ -172,21 +174,21 @@ class GeneratePartition:
         attempt = f"{context.worker}.{context.attempts}"
         try:
             try:
-                completion, rest, told = await self._generate(work, attempt)
+                completion, rest, logprobs = await self._generate(work, attempt)
             except Exception as fault:
                 # ours, not the caller's; its text may quote the prompt, and the caller waits for an answer
                 _log.error("generate: %s met a fault of this worker: %s", work.request, type(fault).__name__)
-                completion, rest, told = generate.failed(work, attempt, context.worker), None, b""
+                completion, rest, logprobs = generate.failed(work, attempt, context.worker), None, b""
             written = encode(completion)
             await self._context.reports.written(
                 Emission("completions", work.partition, work.organisation.encode(), written)
             )
             if rest is not None:
                 self._context.sender.put(self._response(work, rest))
-            if _clock() < work.deadline + GRACE_MS:
+            if now_ms() < work.deadline + GRACE_MS:
                 # later it may have expired already, and admit is the one to say so
-                self._context.sender.put(self._response(work, generate.end(work, completion, written, told)))
-            event = generate.finding(work, completion, _clock())
+                self._context.sender.put(self._response(work, generate.end(work, completion, written, logprobs)))
+            event = generate.finding(work, completion, now_ms())
             if event is not None:
                 self._context.sender.put(Emission("findings", work.partition, work.organisation.encode(), event))
             self._progress.finish(offset)
@@ -201,7 +203,7 @@ class GeneratePartition:
             request = generate.generation(work, messages)
             if request.adapter and context.adapted is not None:
                 request = await context.adapted(request)
-            left_s = (work.deadline - _clock()) / 1000
+            left_s = (work.deadline - now_ms()) / 1000
             request = dataclasses.replace(request, deadline_s=min(MAX_DEADLINE_S, max(0.0, left_s)))
         except Malformed as error:
             _log.error("generate: %s cannot be run: %s", work.request, error)
@@ -213,11 +215,11 @@ class GeneratePartition:
         answer = generate.AnswerStream(
             work, attempt, context.worker, seal, context.guard(work, messages), context.trace
         )
-        self._waiting[work.request] = (work, attempt, None)
+        self._queued[work.request] = QueuedRun(work, attempt)
         try:
             finish = await self._stream(work, request, answer)
         finally:
-            self._waiting.pop(work.request, None)
+            self._queued.pop(work.request, None)
         completion = msgspec.structs.replace(answer.completion(finish), adapter=request.adapter)
         context.observe(completion, answer.usage)
         return completion, answer.take(), answer.readout()
@@ -231,15 +233,15 @@ class GeneratePartition:
             taken = answer.take()
             return None if taken is None else self._response(work, taken)
 
-        began, finish = _clock(), None
+        began, finish = now_ms(), None
         try:
             async with asyncio.timeout(max(0.0, (work.deadline - began) / 1000)):
                 async with contextlib.aclosing(self._context.engine.submit(request)) as chunks:  # type: ignore[type-var]
                     if work.request in self._cancelled:
                         return FinishReason.CANCELLED
                     async for chunk in chunks:
-                        self._waiting.pop(work.request, None)
-                        if answer.push(chunk, _clock() - began):
+                        self._queued.pop(work.request, None)
+                        if answer.push(chunk, now_ms() - began):
                             self._context.sender.put_late(gathered)
                         finish = chunk.finish
                         if answer.withheld:
@@ -251,47 +253,44 @@ class GeneratePartition:
         return finish
 
     async def _open(self, work: Work) -> tuple[Message, ...]:
-        if work.tenant not in self._context.feed.control.tenants:
-            await self._context.feed.refresh()
+        if work.tenant not in self._context.control_table.control.tenants:
+            await self._context.control_table.refresh()
         return decode_messages(
             self._context.vault.decrypt(work.tenant, "request", "messages", work.client_request, work.sealed, work.wrap)
         )
 
     def _response(self, work: Work, response: Response) -> Emission:
-        where = lane_partition(work.lane, self._context.feed.control.require_deployment().partitions)
-        return Emission("responses", where, work.request.encode(), encode(response))
+        partition = lane_partition(work.lane, self._context.control_table.control.require_deployment().partitions)
+        return Emission("responses", partition, work.request.encode(), encode(response))
 
-    async def _keep_mark(self) -> None:
+    async def _keep_committed(self) -> None:
         while True:
-            await asyncio.sleep(_MARK_S)
-            now = _clock()
+            await asyncio.sleep(_COMMIT_S)
+            now = now_ms()
             for table in (self._known, self._cancelled):
                 for request in [request for request, until in table.items() if until < now]:
                     del table[request]
             try:
-                await self._set_mark()
+                await self._commit()
             except Retryable as error:
                 _log.warning("generate[%d]: %s", self._partition, error)
 
-    async def _tell_places(self) -> None:
-        """Tell those that wait where they stand, where that has changed; they take turns to be looked at."""
+    async def _announce_positions(self) -> None:
+        """Tell requests that wait their place in the queue, where that has changed; they take turns."""
         while True:
-            await asyncio.sleep(_PLACES_S)
-            for request in list(self._waiting)[:_PLACES]:
-                found = await self._context.engine.queue_position(request)
-                held = self._waiting.pop(request, None)
-                if held is None:
+            await asyncio.sleep(_POSITIONS_S)
+            for request in list(self._queued)[:_POSITIONS]:
+                position = await self._context.engine.queue_position(request)
+                run = self._queued.pop(request, None)
+                if run is None:
                     continue
-                work, attempt, told = held
-                self._waiting[request] = (work, attempt, found)
-                if found is not None and found.position and found != told:
-                    self._context.sender.put(self._response(work, generate.position_response(work, attempt, found)))
+                self._queued[request] = run
+                announced, run.announced = run.announced, position
+                if position is not None and position.position and position != announced:
+                    response = generate.position_response(run.work, run.attempt, position)
+                    self._context.sender.put(self._response(run.work, response))
 
-    async def _set_mark(self) -> None:
+    async def _commit(self) -> None:
         if self._progress.changed:
-            await self._context.marks.set(self._partition, self._progress.low, self._progress.dump())
+            await self._context.committed.set(self._partition, self._progress.low, self._progress.dump())
             self._progress.changed = False
-
-
-def _clock() -> int:
-    return int(time.time() * 1000)

@@ -6,12 +6,12 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from pipeline.errors import Malformed, Retryable
+from pipeline.errors import Malformed, Stopped
 from pipeline.events.emission import Emission
 from pipeline.kafka.writer import Publisher
+from pipeline.retry import retry_forever
 
 _log = logging.getLogger(__name__)
-_PAUSE_S = 0.5
 _WAITING = 10_000
 Late = Callable[[], Emission | None]
 """Makes a record when its batch leaves, of all that has gathered by then; None where nothing is left to say."""
@@ -24,6 +24,7 @@ class Sender:
         self._publisher = publisher
         self._waiting: list[tuple[Emission | Late, asyncio.Future[None] | None]] = []
         self._filled = asyncio.Event()
+        self._closing = asyncio.Event()
         self._sender: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -47,15 +48,18 @@ class Sender:
         await future
 
     async def close(self) -> None:
-        """Send what waits, then stop, and the publisher with it."""
-        while self._waiting and self._sender is not None and not self._sender.done():  # noqa: ASYNC110 - only once, at the end
-            await asyncio.sleep(0.01)
+        """Send what waits, unless the broker is away, and close the publisher."""
+        self._closing.set()
+        self._filled.set()
         if self._sender is not None:
-            self._sender.cancel()
+            try:
+                await self._sender
+            except Stopped as error:
+                _log.warning("%d records are not sent: %s", len(self._waiting), error)
         await self._publisher.close()
 
     async def _run(self) -> None:
-        while True:
+        while self._waiting or not self._closing.is_set():
             await self._filled.wait()
             self._filled.clear()
             batch, self._waiting = self._waiting[:_WAITING], self._waiting[_WAITING:]
@@ -67,13 +71,10 @@ class Sender:
                     future.set_result(None)
 
     async def _send(self, batch: list[Emission]) -> None:
-        while batch:
-            try:
-                await self._publisher.send_all([(*emission, ()) for emission in batch])
-                return
-            except Retryable as error:
-                _log.warning("%d records not acknowledged, again: %s", len(batch), error)
-                await asyncio.sleep(_PAUSE_S)
+        if batch:
+            records = [(*emission, ()) for emission in batch]
+            what = f"{len(records)} records to be acknowledged"
+            await retry_forever(lambda: self._publisher.send_all(records), self._closing, what)
 
 
 def _made(waiting: Emission | Late) -> Emission | None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from pipeline.clock import now_ms
 from pipeline.config import Generate, Settings
-from pipeline.control.connect import control_of, opened_of
+from pipeline.control.connect import followed_control, stage_clients
 from pipeline.errors import ConfigError
 from pipeline.events import plans
 from pipeline.events.control import Control
@@ -19,6 +19,7 @@ from pipeline.events.wire import Message
 from pipeline.kafka.membership import Assign, ConsumerGroup, share
 from pipeline.kafka.writer import Publisher
 from pipeline.keys.vault import Vault, open_kms
+from pipeline.retry import unless_stopped
 from pipeline.topics import pool_topic
 
 if TYPE_CHECKING:
@@ -34,34 +35,35 @@ async def generate(settings: Settings, stop: asyncio.Event, assign: Assign = ())
     from pipeline.generate.protected_texts import read_protected
     from pipeline.generate.sender import Sender
 
-    bootstrap, ended = settings.kafka.bootstrap, asyncio.Event()
+    bootstrap, leaving = settings.kafka.bootstrap, asyncio.Event()
     trace = engines.make_trace(settings.generate, settings.keys)
     protected = await asyncio.to_thread(read_protected, settings.generate.protected)
     # the model loads while the broker may still be starting
-    engine = await asyncio.to_thread(engines.make_engine, settings.generate, settings.models, settings.keys)
+    loading = asyncio.to_thread(engines.make_engine, settings.generate, settings.models, settings.keys)
+    engine = await unless_stopped(loading, stop, "the model to load")
     pool = settings.generate.pool
     # who shares the group and the marks of a tenant's own workers are those workers alone
     topic, suffix = (pool_topic(pool).name, f".{pool}") if pool else ("work", "")
-    opened = opened_of(bootstrap, f"sluice-generate{suffix}", topic)
-    async with control_of(settings) as feed, opened as (publisher, offsets, marks):
-        _require_tier(settings.generate, feed.control)
-        vault = Vault(open_kms(settings.keys.keyring), feed.control)
-        guard = _guard(feed.control, vault, protected)
+    opening = stage_clients(bootstrap, f"sluice-generate{suffix}", topic, stop)
+    async with followed_control(settings, stop) as table, opening as (publisher, offsets, committed):
+        _require_tier(settings.generate, table.control)
+        vault = Vault(open_kms(settings.keys.keyring), table.control)
+        guard = _guard(table.control, vault, protected)
         sender, reports = Sender(publisher), Sender(Publisher(bootstrap))
         sender.start()
         reports.start()
-        worker = f"{socket.gethostname()}-{os.getpid()}-{int(time.time())}"
+        worker = f"{socket.gethostname()}-{os.getpid()}-{now_ms() // 1000}"
         metrics = WorkerMetrics(engine, find_nvml())
         context = GenerateContext(
-            bootstrap, worker, engine, feed, vault, sender, reports, offsets, marks, guard, trace, pool
+            bootstrap, worker, engine, table, vault, sender, reports, offsets, committed, guard, trace, pool
         )
         context.adapted, context.observe = engines.adapting(engine), metrics.observe
         group = ConsumerGroup(bootstrap, f"sluice-generate-workers{suffix}", topic, settings.kafka.instance)
-        acts = ModelActs(settings.models.home, publisher, feed.control.require_deployment().partitions)
-        beside = [asyncio.create_task(acts.follow(ended)), asyncio.create_task(engines.follow(engine, ended))]
+        acts = ModelActs(settings.models.home, publisher, table.control.require_deployment().partitions)
+        beside = [asyncio.create_task(acts.follow(leaving)), asyncio.create_task(engines.follow(engine, leaving))]
         async with metrics.served(settings.generate.metrics_host, settings.generate.metrics_port):
             await share(group, lambda p, s: GeneratePartition(context, p).run(s), stop, assign)
-        ended.set()
+        leaving.set()
         await asyncio.gather(*beside)
         await reports.close()
         await sender.close()

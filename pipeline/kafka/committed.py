@@ -1,6 +1,8 @@
-"""Committed offsets of groups without members: how far the side effects of a partition went."""
+"""Committed offsets of consumer groups without members: up to where a partition's side effects were sent."""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
@@ -11,8 +13,15 @@ from pipeline.kafka.offsets import REQUEST_TIMEOUT_MS
 from pipeline.kafka.shutdown import stop_consumer
 
 
+class CommittedOffset(NamedTuple):
+    """An offset, and the text that was committed with it."""
+
+    offset: int
+    metadata: str
+
+
 class CommittedOffsets:
-    """How far actions went, per partition of a topic: committed offsets of a group without members."""
+    """Offset up to which the side effects of each partition of a topic were sent, committed in a consumer group."""
 
     def __init__(self, bootstrap: str, group: str, topic: str) -> None:
         self._bootstrap, self._group, self._topic = bootstrap, group, topic
@@ -21,42 +30,46 @@ class CommittedOffsets:
         )
 
     async def start(self) -> None:
-        """Raises Retryable where no broker answers."""
+        """Connect. Raises Retryable where no broker answers."""
         try:
             await self._consumer.start()
         except KafkaError as error:
-            raise Retryable(f"no marks of {self._topic}: {error!r}") from error
+            raise Retryable(f"no committed offsets of {self._topic}: {error!r}") from error
 
     async def get(self, partition: int) -> int:
-        """The mark, 0 where there is none. Raises Retryable."""
+        """Give the committed offset, 0 where there is none. Raises Retryable."""
         try:
             return await self._consumer.committed(TopicPartition(self._topic, partition)) or 0
         except KafkaError as error:
-            raise Retryable(f"no mark of {self._topic}[{partition}]: {error!r}") from error
+            raise Retryable(f"no committed offset of {self._topic}[{partition}]: {error!r}") from error
 
-    async def get_with_note(self, partition: int) -> tuple[int, str]:
-        """The mark and the note that was set with it. Raises Retryable."""
-        at, admin = TopicPartition(self._topic, partition), AIOKafkaAdminClient(bootstrap_servers=self._bootstrap)
+    async def get_with_metadata(self, partition: int) -> CommittedOffset:
+        """Give the committed offset with its metadata. Raises Retryable."""
+        source = TopicPartition(self._topic, partition)
+        admin = AIOKafkaAdminClient(bootstrap_servers=self._bootstrap)
         try:
             await admin.start()
-            found = (await admin.list_consumer_group_offsets(self._group, partitions=[at])).get(at)
+            offsets = await admin.list_consumer_group_offsets(self._group, partitions=[source])
         except KafkaError as error:
-            raise Retryable(f"no mark of {self._topic}[{partition}]: {error!r}") from error
+            raise Retryable(f"no committed offset of {self._topic}[{partition}]: {error!r}") from error
         finally:
             await admin.close()
-        return (0, "") if found is None or found.offset < 0 else (found.offset, found.metadata or "")
+        committed = offsets.get(source)
+        if committed is None or committed.offset < 0:
+            return CommittedOffset(0, "")
+        return CommittedOffset(committed.offset, committed.metadata or "")
 
-    async def set(self, partition: int, offset: int, note: str = "") -> None:
-        """Raises Retryable."""
-        at = TopicPartition(self._topic, partition)
+    async def set(self, partition: int, offset: int, metadata: str = "") -> None:
+        """Commit an offset. Raises Retryable."""
+        source = TopicPartition(self._topic, partition)
         try:
             # commit() demands an assignment, which nothing is ever fetched for
-            if at not in self._consumer.assignment():
-                self._consumer.assign([*self._consumer.assignment(), at])
-                self._consumer.pause(at)
-            await self._consumer.commit({at: (offset, note)})
+            if source not in self._consumer.assignment():
+                self._consumer.assign([*self._consumer.assignment(), source])
+                self._consumer.pause(source)
+            await self._consumer.commit({source: (offset, metadata)})
         except KafkaError as error:
-            raise Retryable(f"no mark of {self._topic}[{partition}] at {offset}: {error!r}") from error
+            raise Retryable(f"{self._topic}[{partition}]: {offset} was not committed: {error!r}") from error
 
     async def close(self) -> None:
         await stop_consumer(self._consumer)

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import deque
 from itertools import islice
 from typing import Protocol
 
-from pipeline.errors import Retryable
 from pipeline.kafka.reader import KafkaRecord, PartitionReader
+from pipeline.retry import retry_forever
 
-_log = logging.getLogger(__name__)
 CAPACITY = 4096
 MAX_BYTES = 64 * 1024 * 1024
 """Of the values that wait in one queue; twice what the largest step of any stage takes."""
 _POLL_MS = 1000
-_PAUSE_S = 1.0
+_CANCEL_S = 1.0
 
 
 class Wakeup(Protocol):
@@ -51,6 +49,8 @@ class Inbox:
         self._room = asyncio.Event()
         self._bytes = 0
         self._capacity = capacity
+        self._what = f"records of {reader.at.topic}[{reader.at.partition}]"
+        self._closing = asyncio.Event()
         self._pump: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -82,10 +82,11 @@ class Inbox:
         return len(self.waiting) >= self._capacity or self._bytes >= MAX_BYTES
 
     async def close(self) -> None:
+        self._closing.set()
         while self._pump is not None and not self._pump.done():
             # the library below may swallow one cancellation
             self._pump.cancel()
-            await asyncio.wait([self._pump], timeout=_PAUSE_S)
+            await asyncio.wait([self._pump], timeout=_CANCEL_S)
         if self._pump is not None and not self._pump.cancelled():
             # whoever closes is going anyway
             self._pump.exception()
@@ -102,13 +103,11 @@ class Inbox:
         while self._full:
             self._room.clear()
             await self._room.wait()
-        try:
-            items = await self.reader.poll(self._capacity, _POLL_MS)
-        except Retryable as error:
-            _log.warning("%s", error)
-            await asyncio.sleep(_PAUSE_S)
-            return
+        items = await retry_forever(self._poll, self._closing, self._what)
         if items:
             self.waiting.extend(items)
             self._bytes += sum(len(item.value) for item in items)
             self._arrived.set()
+
+    async def _poll(self) -> list[KafkaRecord]:
+        return await self.reader.poll(self._capacity, _POLL_MS)

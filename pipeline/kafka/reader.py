@@ -81,6 +81,10 @@ class PartitionReader:
     async def end(self) -> int:
         return await self._offsets.end(self.at)
 
+    async def offset_since(self, time: int) -> int | None:
+        """Give the offset of the first record appended at ``time`` (Unix ms) or later, None where there is none."""
+        return await self._offsets.since(self.at, time)
+
     def seek(self, offset: int) -> None:
         self._consumer.seek(self.at, offset)
         self.position, self._heard = offset, time.monotonic()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from pipeline.config import Settings
-from pipeline.control.connect import control_of
+from pipeline.control.connect import followed_control
 from pipeline.kafka.membership import Assign
 from pipeline.keys.vault import FileKeyring, Vault
 
@@ -13,7 +13,11 @@ from pipeline.keys.vault import FileKeyring, Vault
 async def notify(settings: Settings, stop: asyncio.Event, assign: Assign = ()) -> None:
     from pipeline.notify.worker import NotifySettings, run
 
-    async with control_of(settings) as feed:
-        vault = Vault(FileKeyring(settings.keys.keyring), feed.control)
-        ours = NotifySettings(allow_private=settings.notify.allow_private, timeout_s=settings.notify.timeout_s)
-        await run(settings.kafka.bootstrap, feed, vault, ours, stop)
+    async with followed_control(settings, stop) as table:
+        vault = Vault(FileKeyring(settings.keys.keyring), table.control)
+        chosen = NotifySettings(
+            allow_private=settings.notify.allow_private,
+            timeout_s=settings.notify.timeout_s,
+            instance=settings.kafka.instance,
+        )
+        await run(settings.kafka.bootstrap, table, vault, chosen, stop, assign)

@@ -18,6 +18,7 @@ import msgspec
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
+from pipeline.clock import now_ms
 from pipeline.errors import ConfigError, Malformed, Retryable
 from pipeline.events import wire
 from pipeline.events.wire import CancelBody, InferenceBody
@@ -95,7 +96,7 @@ class Producer:
         try:
             self.wire = msgspec.convert(await self._get("/v1/wire", {}), Wire)
             # records are signed with the gateway's time, so a wrong local clock does not lock the caller out
-            self._ahead_ms = _now_ms() - self.wire.time
+            self._ahead_ms = now_ms() - self.wire.time
             self._wrap = encryption.wrap_content_key(base64.b64decode(self.wire.hpke_public), self._content_key)
             await self._connect()
         except BaseException:
@@ -192,7 +193,7 @@ class Producer:
 
     def _signed(self, kind: str, client_request: str, value: bytes, wrap: bytes) -> list[tuple[str, bytes]]:
         self._counter += 1
-        now = _now_ms() - self._ahead_ms
+        now = now_ms() - self._ahead_ms
         args = (self._secret, self._key, client_request, kind, value)
         return wire.sign(*args, time=now, session=self._session, counter=self._counter, lane=-1, wrap=wrap)
 
@@ -268,7 +269,3 @@ def _parse_key(api_key: str) -> tuple[str, bytes]:
         if api_key.startswith(_KEY_PREFIX) and key and len(raw) == 32:
             return key, raw
     raise ConfigError("api_key: expected sk-sluice-<key id>.<base64url of 32 bytes>; ask your operator for one")
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

@@ -14,7 +14,7 @@ import contextlib
 import logging
 import time
 from bisect import bisect_right
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any
@@ -24,7 +24,8 @@ from aiokafka import TopicPartition
 from pipeline.audit.checkpoint import LogKeys
 from pipeline.audit.rows import SEALED, manifest_row, origin_name
 from pipeline.clickhouse.store import ClickHouseStore
-from pipeline.errors import Fatal, Retryable
+from pipeline.clock import now_ms
+from pipeline.errors import Fatal
 from pipeline.events.chain import ChainReader, Entry, Position
 from pipeline.events.codec import decode, encode
 from pipeline.events.messages import Manifest
@@ -32,11 +33,11 @@ from pipeline.kafka.chained_log import ChainedLog
 from pipeline.kafka.inbox import Inbox
 from pipeline.kafka.offsets import Offsets
 from pipeline.kafka.reader import PartitionReader
+from pipeline.retry import retry_forever
 from pipeline.seal.batch import BATCH_RECORDS, Sealed, SealState, begin, heartbeat, resume, seal, token_of
 from pipeline.tables import MANIFESTS, RECORDS
 
 _log = logging.getLogger(__name__)
-_PAUSE_S = 1.0
 _HEARTBEAT_S = 600.0
 _BATCH_BYTES = 32 * 1024 * 1024
 """Of one sealed batch: above any source batch, and with its columns below what the store takes at once."""
@@ -79,30 +80,31 @@ class SealPartition:
         self._log = ChainedLog(context.bootstrap, "audit", partition, context.offsets)
         self._arrived = asyncio.Event()
         self._stop = asyncio.Event()
+        self._serving = False
         self._sources: list[OriginQueue] = []
 
     async def run(self, stop: asyncio.Event) -> None:
         """Take the partition over and seal it until ``stop``. Raises Fatal."""
-        act: Callable[[], object] = self._take_over
         self._stop = stop
         try:
             while not stop.is_set():
-                try:
-                    act = await act()  # type: ignore[misc]
-                except Retryable as error:
-                    _log.warning("seal[%d]: %s", self._partition, error)
-                    await asyncio.sleep(_PAUSE_S)
-                    act = self._take_over
+                await retry_forever(self._step, stop, f"seal[{self._partition}] to go on")
         finally:
             await self._drop_sources()
             await self._log.close()
 
-    async def _take_over(self) -> Callable[[], object]:
+    async def _step(self) -> None:
+        serving, self._serving = self._serving, False
+        # after an error the partition is taken over again, which compares the last batches with the store
+        self._serving = await (self._poll_once() if serving else self._take_over())
+
+    async def _take_over(self) -> bool:
+        """Open every source behind its last sealed batch; give False where another writer came first."""
         await self._drop_sources()
         at, tails = await self._tails()
         await self._log.start(at)
         if await self._log.behind():
-            return self._take_over
+            return False
         for topic in SEALED if self._partition == 0 else [t for t in SEALED if t != "control"]:
             fresh = begin(self._context.generation, topic, self._partition)
             tail = tails.get(fresh.origin, [])
@@ -114,9 +116,10 @@ class SealPartition:
             self._sources.append(OriginQueue(state, inbox))
             await reader.start(state.position.offset)
             inbox.start()
-        return self._turn
+        return True
 
-    async def _turn(self) -> Callable[[], object]:
+    async def _poll_once(self) -> bool:
+        """Seal what is due; give False where another writer came first."""
         interval_s = self._context.interval_ms / 1000
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._arrived.wait(), interval_s)
@@ -137,20 +140,20 @@ class SealPartition:
             await asyncio.sleep(min(0.05, interval_s))
             if any(source.inbox.waiting for source in self._sources):
                 self._arrived.set()
-            return self._turn
+            return True
         if not await self._log.append([encode(sealed.manifest) for _, sealed in closed]):
             _log.warning("seal[%d]: another writer came first", self._partition)
-            return self._take_over
+            return False
         for source, sealed in closed:
             await self._insert(sealed.manifest, sealed.columns)
             source.inbox.drop(sealed.consumed)
             source.state, source.since = sealed.state, time.monotonic()
         self._arrived.set()
-        return self._turn
+        return True
 
     def _close(self, source: OriginQueue) -> Sealed | None:
         items = source.inbox.peek(self._context.batch)
-        now = int(time.time() * 1000)
+        now = now_ms()
         if not items:
             return heartbeat(source.state, now, self._context.keys) if source.state.index else None
         fits = bisect_right(list(accumulate(len(item.value) for item in items)), _BATCH_BYTES) or 1
@@ -158,17 +161,13 @@ class SealPartition:
         return seal(source.state, [item.entry() for item in items[:fits]], now, self._context.keys, limit)
 
     async def _insert(self, manifest: Manifest, columns: Sequence[Sequence[Any]]) -> None:
-        """Until the store has it; the log is ahead of the store meanwhile, so nothing else may happen first."""
+        """Insert until the store has it; the log is ahead of the store meanwhile, so nothing else may happen first."""
         parts = [(RECORDS, columns), (MANIFESTS, [[value] for value in manifest_row(manifest)])]
-        while True:
-            try:
-                await asyncio.to_thread(self._context.store.insert_batch, parts, token_of(manifest))
-                return
-            except Retryable as error:
-                if self._stop.is_set():
-                    raise
-                _log.warning("seal[%d]: the store did not take batch %s: %s", self._partition, manifest.index, error)
-                await asyncio.sleep(_PAUSE_S)
+
+        async def insert() -> None:
+            await asyncio.to_thread(self._context.store.insert_batch, parts, token_of(manifest))
+
+        await retry_forever(insert, self._stop, f"the store to take batch {manifest.index} of {manifest.origin}")
 
     async def _insert_again(self, before: SealState, last: Manifest) -> None:
         """The last sealed batch once more, from the source; it may have been signed and never inserted."""

@@ -8,6 +8,7 @@ only says that there is something to read, and a sweep looks anyway.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncIterator
 from typing import Any, cast
@@ -15,15 +16,15 @@ from typing import Any, cast
 import faust
 from aiokafka.errors import KafkaError
 
-from pipeline.errors import Retryable
+from pipeline.errors import Retryable, Stopped
 from pipeline.kafka.writer import Publisher
+from pipeline.retry import retry_forever
 from pipeline.watch.partition import PartitionWatch
 
 _log = logging.getLogger(__name__)
 APP = "sluice-watch"
 SWEEP_S = 5.0
 """How often a partition is read to its end and marked, whatever Faust handed over."""
-_PAUSE_S = 1.0
 _SESSION_S = 10.0
 """How long the broker waits for a worker that fell silent before another takes its partitions."""
 
@@ -34,54 +35,57 @@ class WatchedPartitions:
     def __init__(self, bootstrap: str) -> None:
         self._bootstrap = bootstrap
         self._publisher = Publisher(bootstrap)
-        self._held: dict[int, asyncio.Task[PartitionWatch]] = {}
+        self._watches: dict[int, asyncio.Task[PartitionWatch]] = {}
+        self._closing = asyncio.Event()
 
-    def hold(self, partition: int) -> asyncio.Task[PartitionWatch]:
-        """The partition, being taken from the first call on."""
-        task = self._held.get(partition)
+    def take(self, partition: int) -> asyncio.Task[PartitionWatch]:
+        """Give the partition, which is being taken from the first call on."""
+        task = self._watches.get(partition)
         if task is None:
-            task = self._held[partition] = asyncio.create_task(self._take(partition))
+            task = self._watches[partition] = asyncio.create_task(self._take(partition))
         return task
 
     async def keep(self, partitions: set[int]) -> None:
         """Take these and give back all others."""
-        for partition in set(self._held) - partitions:
-            await self._release(self._held.pop(partition))
+        for partition in set(self._watches) - partitions:
+            await self._release(self._watches.pop(partition))
         for partition in partitions:
-            self.hold(partition)
+            self.take(partition)
 
     async def sweep(self) -> None:
         """Sweep all that are taken. Faust may stop delivering without a word; this is what bounds the wait."""
-        for task in list(self._held.values()):
+        for task in list(self._watches.values()):
             if task.done() and not task.cancelled():
                 try:
                     await task.result().sweep()
-                except Retryable as error:
+                except (Retryable, Stopped) as error:
                     _log.warning("watch: not swept, again in %.0f s: %s", SWEEP_S, error)
 
     async def close(self) -> None:
-        """Mark and give back everything."""
+        """Commit and give back everything."""
+        self._closing.set()
         await self.keep(set())
         await self._publisher.close()
 
     async def _take(self, partition: int) -> PartitionWatch:
-        while True:
-            held = PartitionWatch(self._bootstrap, partition, self._publisher)
+        async def take() -> PartitionWatch:
+            watch = PartitionWatch(self._bootstrap, partition, self._publisher)
             try:
-                await held.take()
-                return held
-            except Retryable as error:
-                _log.warning("watch: findings[%d] not taken, again: %s", partition, error)
-                await held.close()
-                await asyncio.sleep(_PAUSE_S)
+                await watch.take()
+            except Retryable:
+                await watch.close()
+                raise
+            return watch
+
+        return await retry_forever(take, self._closing, f"findings[{partition}] to be readable")
 
     @staticmethod
     async def _release(task: asyncio.Task[PartitionWatch]) -> None:
         if not task.done():
             task.cancel()
-        outcome = (await asyncio.gather(task, return_exceptions=True))[0]
-        if isinstance(outcome, PartitionWatch):
-            await outcome.close()
+        watch = (await asyncio.gather(task, return_exceptions=True))[0]
+        if isinstance(watch, PartitionWatch):
+            await watch.close()
 
 
 def build(bootstrap: str, partitions: WatchedPartitions, instance: str = "") -> faust.App:
@@ -107,9 +111,9 @@ def build(bootstrap: str, partitions: WatchedPartitions, instance: str = "") -> 
 
     async def correlate(stream: Any) -> AsyncIterator[None]:
         async for event in stream.events():
-            held = await asyncio.shield(partitions.hold(event.message.partition))
+            watch = await asyncio.shield(partitions.take(event.message.partition))
             # Faust cancels agents when partitions move; a record half folded would be lost to the state.
-            await asyncio.shield(asyncio.ensure_future(_insist(held, event.message.offset)))
+            await asyncio.shield(asyncio.ensure_future(_fold(watch, event.message.offset)))
             yield None
 
     app.agent(findings, name="correlate")(correlate)
@@ -146,12 +150,7 @@ async def _crashed(app: faust.App) -> None:
         await asyncio.sleep(0.2)
 
 
-async def _insist(held: PartitionWatch, offset: int) -> None:
+async def _fold(watch: PartitionWatch, offset: int) -> None:
     # An agent that raises would lose the record, as Faust acknowledges it all the same.
-    while not held.closed:
-        try:
-            await held.feed(offset)
-            return
-        except Retryable as error:
-            _log.warning("watch: record %d not folded, again: %s", offset, error)
-            await asyncio.sleep(_PAUSE_S)
+    with contextlib.suppress(Stopped):
+        await retry_forever(lambda: watch.fold_to(offset), watch.closing, f"record {offset} of findings")

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 
 from pipeline.config import Settings
-from pipeline.control.connect import control_of
+from pipeline.control.connect import followed_control
 from pipeline.kafka.membership import Assign
 
 
 async def watch(settings: Settings, stop: asyncio.Event, assign: Assign = ()) -> None:
     from pipeline.watch.faust_app import run
 
-    async with control_of(settings):
+    async with followed_control(settings, stop):
         await run(settings.kafka.bootstrap, stop)

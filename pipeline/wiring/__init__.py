@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pipeline.admit.service import admit
-    from pipeline.control.connect import retry_until
     from pipeline.gateway.service import gateway
     from pipeline.generate.service import generate
     from pipeline.kafka.membership import Assign
@@ -58,7 +57,6 @@ __all__ = [
     "models",
     "notify",
     "registry",
-    "retry_until",
     "seal",
     "store",
     "vault",
@@ -68,7 +66,6 @@ __all__ = [
 _HOMES = {
     "STAGES": "pipeline.wiring.stages",
     "Assign": "pipeline.kafka.membership",
-    "retry_until": "pipeline.control.connect",
     **{stage: f"pipeline.{stage}.service" for stage in ("admit", "gateway", "generate", "notify", "seal", "watch")},
 }
 

@@ -15,7 +15,7 @@ from inference.registry.wrapping import create_worker
 from inference.watermark.secrets import create_master
 from pipeline.config import Settings
 from pipeline.control import topics as topic_admin
-from pipeline.control.connect import PAUSE_S, control_of
+from pipeline.control.connect import followed_control
 from pipeline.control.registry import Registry
 from pipeline.control.table import ControlTable
 from pipeline.errors import ConfigError
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from pipeline.audit.faults import Report
     from pipeline.clickhouse.store import ClickHouseStore
 
+_LOOK_S = 0.25
+
 
 def models(settings: Settings) -> ModelRegistry:
     """The model registry, in the name of the account that asks."""
@@ -41,7 +43,7 @@ def models(settings: Settings) -> ModelRegistry:
 async def forward_model_acts(settings: Settings) -> int:
     """Write what was done to the registry to ``access``; gives the count. Raises Retryable, soon, without a broker."""
     bootstrap = settings.kafka.bootstrap
-    await topic_admin.reach(bootstrap, patience_s=0)
+    await topic_admin.reach(bootstrap, timeout_s=0)
     feed, publisher = ControlTable(bootstrap), Publisher(bootstrap)
     try:
         await feed.start()
@@ -74,13 +76,13 @@ async def registry(settings: Settings) -> AsyncIterator[Registry]:
 
 async def follow_pools(settings: Settings, stop: threading.Event, tell: Callable[[dict[str, str]], None]) -> None:
     """Tell which tenants ask for workers of their own, now and whenever that changes, until ``stop``."""
-    async with control_of(settings) as feed:
+    async with followed_control(settings, asyncio.Event()) as table:
         version = -1
         while not stop.is_set():
-            if feed.control.version != version:
-                version = feed.control.version
-                tell(plans.pools(feed.control))
-            await asyncio.sleep(PAUSE_S)
+            if table.control.version != version:
+                version = table.control.version
+                tell(plans.pools(table.control))
+            await asyncio.sleep(_LOOK_S)
 
 
 async def grant(settings: Settings, tenant: str, out: Path) -> None:
@@ -99,7 +101,7 @@ def vault(settings: Settings, hand: Registry) -> Vault:
 
 async def check_broker(settings: Settings) -> None:
     """Raises Retryable, soon, where no broker answers."""
-    await topic_admin.reach(settings.kafka.bootstrap, patience_s=5)
+    await topic_admin.reach(settings.kafka.bootstrap, timeout_s=5)
 
 
 async def check_topics(settings: Settings) -> list[str]:
@@ -132,8 +134,7 @@ def store(settings: Settings, patience_s: float = 30.0) -> Iterator[ClickHouseSt
     """A connected client of the store."""
     from pipeline.clickhouse.store import ClickHouseStore
 
-    ours = settings.clickhouse
-    clickhouse = ClickHouseStore(ours.url, ours.user, ours.password.get_secret_value(), ours.database)
+    clickhouse = ClickHouseStore(settings.clickhouse.client)
     clickhouse.connect(patience_s)
     try:
         yield clickhouse

@@ -144,6 +144,6 @@ async def _until_served(stack: LocalStack, session: aiohttp.ClientSession) -> No
         async with wiring.registry(stack.settings) as hand:
             own = hand.control.plans[hand.control.tenants["quiet"].plan].isolation != "shared"
         while own and name not in stack.stages:
-            await asyncio.to_thread(stack.tend)
+            await asyncio.to_thread(stack.supervise_once)
             await asyncio.sleep(0.5)
         await _ask(stack, session, 0, QUIET_TOKENS)

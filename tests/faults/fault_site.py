@@ -20,7 +20,7 @@ from pipeline.embedded.supervisor import LOOPBACK, Child, spawn
 
 TENANTS = {"acme": "enterprise", "globex": "team", "initech": "free"}
 STAGES = ("gateway", "admit", "generate", "seal", "watch", "notify")
-_TEND_S = 0.2
+_LOOK_S = 0.2
 _OWN_ERRORS = (1, 4)
 """Exit codes of an error nobody foresaw, and of a broken invariant."""
 
@@ -133,9 +133,9 @@ class FaultSite:
                         self._counted.add(child.pid)
                         self.unasked[name, child.returncode or 0] += 1
                         if name == "gateway":
-                            self.downs.append([time.monotonic() - 2 * _TEND_S, float("inf")])
-                await asyncio.to_thread(self.stack.tend)
-            await asyncio.sleep(_TEND_S)
+                            self.downs.append([time.monotonic() - 2 * _LOOK_S, float("inf")])
+                await asyncio.to_thread(self.stack.supervise_once)
+            await asyncio.sleep(_LOOK_S)
 
     async def _look(self) -> None:
         """Close the spans in which the gateway was away once it answers again."""

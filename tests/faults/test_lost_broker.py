@@ -54,7 +54,7 @@ def test_without_a_broker_each_way_in_says_that_it_may_pass() -> None:
         with pytest.raises(Retryable, match="no producer"):
             await Publisher(nowhere).start()
         marks = CommittedOffsets(nowhere, "group", "requests")
-        with pytest.raises(Retryable, match="no marks"):
+        with pytest.raises(Retryable, match="no committed offsets"):
             await marks.start()
         await marks.close()
         with pytest.raises(Retryable, match="did not start"):
@@ -103,7 +103,7 @@ def ran(left_ms: int, generated: Generated) -> list[Emission]:
             sender=sender,
             reports=sender,
             slots=asyncio.Semaphore(1),
-            feed=SimpleNamespace(control=control),
+            control_table=SimpleNamespace(control=control),
         )
         partition = GeneratePartition(cast(Any, context), 0)
         work = Work("g-0-1", 0, "acme", "acme", "acme-app", "acme-app:1", 0, int(time.time() * 1000) + left_ms)

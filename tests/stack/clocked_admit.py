@@ -20,7 +20,7 @@ def main(told: Path, config: str) -> int:
     def clock() -> int:
         return int(told.read_text())
 
-    with mock.patch.object(admit, "clock", clock), mock.patch.object(opening, "clock", clock):
+    with mock.patch.object(admit, "now_ms", clock), mock.patch.object(opening, "now_ms", clock):
         return cli.main(["--config", config, "run", "admit", "--assign", "0"])
 
 

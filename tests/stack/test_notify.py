@@ -35,7 +35,7 @@ WORKER = """
 import asyncio, signal, sys
 import uvloop
 from pathlib import Path
-from pipeline.control.table import ControlFeed
+from pipeline.control.table import ControlTable
 from pipeline.notify.worker import NotifySettings, run
 from pipeline.notify.outbox import Schedule
 from pipeline.keys.vault import FileKeyring, Vault
@@ -43,13 +43,13 @@ from pipeline.keys.vault import FileKeyring, Vault
 async def main(bootstrap, keyring, instance):
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    feed = ControlFeed(bootstrap)
-    await feed.start()
+    table = ControlTable(bootstrap)
+    await table.start()
     settings = NotifySettings(True, 5.0, schedule=Schedule(200, 1000, 6), instance=instance)
-    following = asyncio.create_task(feed.follow(stop))
-    await run(bootstrap, feed, Vault(FileKeyring(Path(keyring)), feed.control), settings, stop)
+    following = asyncio.create_task(table.follow(stop))
+    await run(bootstrap, table, Vault(FileKeyring(Path(keyring)), table.control), settings, stop)
     await following
-    await feed.close()
+    await table.close()
 
 uvloop.run(main(*sys.argv[1:]))
 """

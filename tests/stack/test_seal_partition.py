@@ -12,6 +12,7 @@ from pipeline.audit.checkpoint import LogKeys
 from pipeline.clickhouse.store import ClickHouseStore
 from pipeline.embedded.store import EmbeddedStore, StoreSettings
 from pipeline.embedded.supervisor import free_port
+from pipeline.endpoints import ClickHouseSettings
 from pipeline.events.codec import encode
 from pipeline.events.messages import Access
 from pipeline.kafka.offsets import Offsets
@@ -43,7 +44,7 @@ async def seal_until(
 def test_large_records_are_sealed_in_batches_that_the_store_takes(deployment: Any, tmp_path: Path) -> None:
     started = EmbeddedStore(StoreSettings(tmp_path / "store", free_port(), "word"), deployment.supervisor)
     started.start()
-    store = ClickHouseStore(started.url, "sluice", "word", "sluice")
+    store = ClickHouseStore(ClickHouseSettings(started.url, "sluice", "word"))
     store.connect(20)
     store.apply_migrations()
     keys = create_log_keys(tmp_path / "log-key.json", "sluice")

@@ -81,7 +81,7 @@ def test_a_command_says_which_broker_it_tried_and_for_how_long(
 ) -> None:
     FileKeyring.create(settings.parent / "keys" / "keyring.json")
     genuine = topic_admin.reach
-    monkeypatch.setattr(topic_admin, "reach", lambda bootstrap, patience_s: genuine(bootstrap, patience_s / 20))
+    monkeypatch.setattr(topic_admin, "reach", lambda bootstrap, timeout_s: genuine(bootstrap, timeout_s / 20))
     code, said = refused(capsys, "--config", settings, "tenant", "list")
     assert code == 3
     assert re.search(r"no Kafka broker answered at 127\.0\.0\.1:\d+ for \d+ s \(last: .+\)\. Start it, or set", said)
@@ -91,7 +91,7 @@ def test_a_command_says_which_broker_it_tried_and_for_how_long(
 def test_a_stage_says_which_broker_it_tried_and_for_how_long(
     settings: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, stage: str
 ) -> None:
-    monkeypatch.setattr("pipeline.control.connect._PATIENCE_S", 0.2)
+    monkeypatch.setattr("pipeline.control.connect.START_S", 0.2)
     code, said = refused(capsys, "--config", settings, "run", stage)
     assert code == 3
     assert re.search(r"no Kafka broker answered at 127\.0\.0\.1:\d+ for \d+ s \(last: .+\)\. Start it, or set", said)

@@ -8,14 +8,14 @@ from typing import Any, cast
 
 import pytest
 
-from pipeline.kafka import membership
+from pipeline import retry
 from pipeline.kafka import shutdown as kafka_stop
 from pipeline.kafka.membership import PartitionTasks
 from pipeline.kafka.shutdown import stop_consumer, stop_producer
 
 
 def test_a_cancellation_from_within_has_the_partition_served_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(membership, "_PAUSE_S", 0.01)
+    monkeypatch.setattr(retry, "FIRST_PAUSE_S", 0.01)
     served: list[int] = []
     settled = asyncio.Event()
 

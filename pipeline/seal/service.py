@@ -25,11 +25,11 @@ async def seal(settings: Settings, stop: asyncio.Event, assign: Assign = ()) -> 
         await asyncio.to_thread(store.try_connect)
 
     try:
+        await retry_until(connect, START_S, f"ClickHouse at {store.address}", stop)
+        differences = await asyncio.to_thread(store.check_tables)
+        if differences:
+            raise ConfigError(f"seal: {'; '.join(differences[:3])}")
         async with followed_control(settings, stop) as table:
-            await retry_until(connect, START_S, f"ClickHouse at {store.address}", stop)
-            differences = await asyncio.to_thread(store.check_tables)
-            if differences:
-                raise ConfigError(f"seal: {'; '.join(differences[:3])}")
             batch, interval_ms = settings.seal.batch, settings.seal.interval_ms
             context = SealContext(bootstrap, table.control.generation, keys, store, offsets, batch, interval_ms)
             group = ConsumerGroup(bootstrap, "sluice-seal-workers", "decisions", settings.kafka.instance)

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
 
+from pipeline.clock import now_ms
 from pipeline.errors import ConfigError, Malformed, Retryable
 from pipeline.gateway.auth import bearer
 from pipeline.producer import NoAnswer, Producer, Refused, SyncProducer
@@ -104,8 +105,7 @@ def test_a_clock_that_is_off_is_taken_from_the_gateway(site: DoorsSite, monkeypa
     async def test(producer: Producer, worker: Worker) -> None:
         import pipeline.producer.client as client
 
-        genuine = client.now_ms
-        monkeypatch.setattr(client, "_now_ms", lambda: genuine() + 3_600_000)
+        monkeypatch.setattr(client, "now_ms", lambda: now_ms() + 3_600_000)
         async with Producer(site.url, KEY) as late:
             await (await late.submit("hello")).result()
         envelope, item = worker.seen[0]

@@ -26,8 +26,8 @@ class Wakeup(Protocol):
 class DelayedWakeup:
     """Rings another one a little later, so that what is in no hurry is taken with what is."""
 
-    def __init__(self, bell: Wakeup, seconds: float) -> None:
-        self._bell, self._seconds = bell, seconds
+    def __init__(self, wakeup: Wakeup, seconds: float) -> None:
+        self._wakeup, self._seconds = wakeup, seconds
         self._due: asyncio.TimerHandle | None = None
 
     def set(self) -> None:
@@ -36,7 +36,7 @@ class DelayedWakeup:
 
     def _ring(self) -> None:
         self._due = None
-        self._bell.set()
+        self._wakeup.set()
 
 
 class Inbox:

@@ -14,7 +14,7 @@ from typing import Protocol
 
 from inference.registry.opening import OpenModel
 from inference.registry.refusal import ModelRefused
-from inference.registry.rollout import choose
+from inference.registry.traffic import choose
 
 MAX_ADAPTERS = 256
 """Adapters of one worker; a version rolled out later counts too, until the worker starts anew."""

@@ -18,7 +18,7 @@ from typing import Protocol, runtime_checkable
 from inference.batching.sequence import failure
 from inference.engines.adapter_versions import Adapters
 from inference.registry.refusal import ModelRefused
-from inference.registry.rollout import choose, without
+from inference.registry.traffic import choose, without
 from inference.types import Chunk, EngineStats, GenerationRequest, InferenceEngine, InvalidRequest, QueuePosition
 
 _log = logging.getLogger(__name__)

@@ -1,4 +1,4 @@
-"""Who may take models out, and how many bytes a day.
+"""Identities that may take models out, and their bytes a day.
 
 ``access.toml`` in the registry's folder, one table for each identity::
 
@@ -27,14 +27,14 @@ Role = Literal["model:export"]
 
 
 class AccessGrant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What one identity may do. ``daily_bytes``: ciphertext that may leave in 24 hours."""
+    """Rights of one identity. ``daily_bytes``: ciphertext that may leave in 24 hours."""
 
     roles: tuple[Role, ...] = ()
     daily_bytes: Annotated[int, msgspec.Meta(ge=0)] = 0
 
 
 class AccessPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The file's contents; an absent file allows nobody anything."""
+    """The file's contents; an absent file allows nothing."""
 
     identity: dict[str, AccessGrant] = {}
 
@@ -48,7 +48,7 @@ class Allowance:
 
 
 def read_access(path: Path) -> AccessPolicy:
-    """Raises Refused naming what is wrong with the file."""
+    """The policy of a file. Raises ModelRefused naming the fault in it."""
     try:
         return msgspec.convert(tomllib.loads(path.read_text("utf-8")), AccessPolicy)
     except FileNotFoundError:
@@ -60,9 +60,9 @@ def read_access(path: Path) -> AccessPolicy:
 def allow_export(
     access: AccessPolicy, actor: str, count: int, now_ms: int, events: Iterable[RegistryEvent]
 ) -> Allowance:
-    """Whether ``count`` bytes may leave to ``actor``'s account; what left is read from the record itself.
+    """Allow ``count`` bytes to leave to ``actor``'s account; the bytes that left before are read from the record.
 
-    Raises Refused with code ``role`` or ``budget``.
+    Raises ModelRefused with code ``role`` or ``budget``.
     """
     identity = access.identity.get(actor, AccessGrant())
     if "model:export" not in identity.roles:

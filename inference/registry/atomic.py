@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, whatever happens in between."""
+"""Files that are there whole or not at all, also after a crash."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def write_atomically(path: Path, raw: bytes, mode: int = 0o644) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """What was renamed or made in ``folder`` survives a power cut."""
+    """Make files that were renamed or made in ``folder`` survive a power cut."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -35,7 +35,7 @@ def sync_folder(folder: Path) -> None:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """One process at a time between here and the end; the lock ends with the process."""
+    """Hold a lock that one process at a time can hold; it ends with the process."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)

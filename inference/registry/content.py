@@ -1,4 +1,4 @@
-"""What a model may consist of: weights in safetensors, JSON, texts, tokenizer files. Nothing that can run.
+"""Files that a model may consist of: weights in safetensors, JSON, texts, tokenizer files. Nothing that can run.
 
 Pickle, ``.bin``, ``.pt2`` and GGUF can carry code; ``auto_map`` and ``trust_remote_code`` fetch it.
 """
@@ -32,10 +32,10 @@ _BITS |= {"F64": 64, "I64": 64, "U64": 64, "C64": 64}
 
 
 def check_name(name: str) -> None:
-    """Raises Refused for a file that no model may hold."""
+    """Raise ModelRefused for a file that no model may hold."""
     known = name in ALLOWED_NAMES or name.endswith(ALLOWED_SUFFIXES)
-    papers = name.startswith(ALLOWED_PREFIXES) and "." not in name
-    if not (known or papers) or name in SIDECARS:
+    licence = name.startswith(ALLOWED_PREFIXES) and "." not in name
+    if not (known or licence) or name in SIDECARS:
         raise ModelRefused(
             "forbidden_file",
             f"{name[:128]!r}: expected only {', '.join(ALLOWED_SUFFIXES)}, {', '.join(ALLOWED_NAMES)} and licences; "
@@ -44,7 +44,7 @@ def check_name(name: str) -> None:
 
 
 def check_contents(files: Mapping[str, ImmutableBytes]) -> None:
-    """Raises Refused where a file is not what its name says, asks for code, or a shard is missing."""
+    """Raise ModelRefused where a file is not of the kind its name says, asks for code, or a shard is missing."""
     if not any(name.endswith(".safetensors") for name in files):
         raise ModelRefused("missing_file", "expected weights in safetensors, got none")
     for name, content in files.items():
@@ -75,11 +75,11 @@ def _refuse_remote_code(name: str, document: Any) -> None:
         if depth > _MAX_DEPTH:
             raise ModelRefused("content", f"{name}: expected JSON at most {_MAX_DEPTH} deep")
         if isinstance(value, dict):
-            found = sorted(REMOTE_CODE & value.keys())
-            if found:
+            entries = sorted(REMOTE_CODE & value.keys())
+            if entries:
                 raise ModelRefused(
                     "remote_code",
-                    f"{name}: expected a model that needs no code of its own, got {found[0]!r}; remove the entry and "
+                    f"{name}: expected a model that needs no code of its own, got {entries[0]!r}; remove the entry and "
                     "serve the model with an architecture that is built in",
                 )
             waiting.extend((child, depth + 1) for child in value.values())
@@ -99,7 +99,7 @@ def _check_shards(name: str, index: Any, files: Mapping[str, ImmutableBytes]) ->
 
 
 class _Tensor(msgspec.Struct, frozen=True):
-    """What a safetensors header says of one tensor; ``data_offsets`` count from the header's end."""
+    """One tensor of a safetensors header; ``data_offsets`` count from the header's end."""
 
     dtype: str
     shape: Annotated[tuple[_Size, ...], msgspec.Meta(max_length=64)]
@@ -107,34 +107,37 @@ class _Tensor(msgspec.Struct, frozen=True):
 
     @property
     def fits(self) -> bool:
+        """True where the offsets are as far apart as type and shape say."""
         begin, end = self.data_offsets
         return self.dtype in _BITS and 8 * (end - begin) == math.prod(self.shape) * _BITS[self.dtype]
 
 
 def _check_safetensors(name: str, content: ImmutableBytes) -> None:
-    """The header: size, JSON object, each tensor as long as its shape says, and no byte in none or in two of them
-    (github.com/huggingface/safetensors). What passes here is not first refused by a worker that loads it."""
+    """Check a header: size, JSON object, each tensor as long as its shape says, no byte in none or in two of them.
+
+    The format: github.com/huggingface/safetensors. A file that passes here is not refused by a worker that loads it.
+    """
     size = int.from_bytes(content.read(8), "little")
     if content.size < 8 or not 2 <= size <= min(MAX_HEADER_BYTES, content.size - 8):
         raise ModelRefused("content", f"{name}: expected safetensors, got something else; export the weights again")
     try:
         header = msgspec.json.decode(content.read(8 + size)[8:], type=dict[str, msgspec.Raw])
         header.pop("__metadata__", None)
-        tensors = [(key, msgspec.json.decode(told, type=_Tensor)) for key, told in header.items()]
+        tensors = [(key, msgspec.json.decode(entry, type=_Tensor)) for key, entry in header.items()]
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         raise ModelRefused("content", f"{name}: expected a safetensors header; export the weights again") from None
-    at = 0
-    for key, tensor in sorted(tensors, key=lambda held: held[1].data_offsets):
-        if not tensor.fits or tensor.data_offsets[0] != at:
-            told = f"{name}: expected {key[:128]!r} as long as its type and shape say, right after the tensor before"
-            raise ModelRefused("content", f"{told}; export the weights again")
-        at = tensor.data_offsets[1]
-    if at != content.size - 8 - size:
+    end = 0
+    for key, tensor in sorted(tensors, key=lambda pair: pair[1].data_offsets):
+        if not tensor.fits or tensor.data_offsets[0] != end:
+            expected = f"expected {key[:128]!r} as long as its type and shape say, right after the tensor before"
+            raise ModelRefused("content", f"{name}: {expected}; export the weights again")
+        end = tensor.data_offsets[1]
+    if end != content.size - 8 - size:
         raise ModelRefused("content", f"{name}: expected tensors to fill the file exactly; it is cut short or padded")
 
 
 def compare_names(listed: Sequence[str], present: Sequence[str]) -> None:
-    """Raises Refused unless a folder holds exactly the listed files."""
+    """Raise ModelRefused unless a folder holds exactly the listed files."""
     extra = sorted(set(present) - set(listed) - SIDECARS)
     if extra:
         raise ModelRefused(

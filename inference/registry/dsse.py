@@ -34,10 +34,10 @@ class DsseEnvelope(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rena
 
 
 class Trust:
-    """Which keys are believed, and which algorithms must each have signed."""
+    """The keys that are believed, and the algorithms that must each have signed."""
 
     def __init__(self, keys: Iterable[VerifyingKey], required: Iterable[str]) -> None:
-        """Raises Refused where a required algorithm has no key, or none is required."""
+        """Raise ModelRefused where a required algorithm has no key, or none is required."""
         self._keys = {key.keyid: key for key in keys}
         self.required = frozenset(required)
         missing = self.required - {key.algorithm for key in self._keys.values()}
@@ -51,7 +51,7 @@ class Trust:
     def open(self, raw: bytes, payload_type: str) -> bytes:
         """The payload, once every required algorithm signed it and no trusted key's signature fails.
 
-        Signatures of unknown keys are ignored. Raises Refused.
+        Signatures of unknown keys are ignored. Raises ModelRefused.
         """
         envelope = _decode(raw)
         if envelope.payload_type != payload_type:
@@ -60,7 +60,7 @@ class Trust:
             )
         payload = _unbase64("payload", envelope.payload)
         signed = pae(payload_type, payload)
-        held: set[str] = set()
+        verified: set[str] = set()
         for signature in envelope.signatures:
             key = self._keys.get(signature.keyid)
             if key is None:
@@ -71,18 +71,18 @@ class Trust:
                     f"signature of {key.algorithm} key {key.keyid[:16]} does not hold: the manifest was altered; "
                     "fetch the model again from where it was released",
                 )
-            held.add(key.algorithm)
-        if not self.required <= held:
+            verified.add(key.algorithm)
+        if not self.required <= verified:
             raise ModelRefused(
                 "signature",
                 f"expected signatures of trusted keys for {', '.join(sorted(self.required))}, got "
-                f"{', '.join(sorted(held)) or 'none'}; sign with all of them, or trust the signer's public keys",
+                f"{', '.join(sorted(verified)) or 'none'}; sign with all of them, or trust the signer's public keys",
             )
         return payload
 
 
 def pae(payload_type: str, payload: bytes) -> bytes:
-    """DSSE's pre-authentication encoding: what is signed."""
+    """DSSE's pre-authentication encoding (PAE): the bytes that are signed."""
     kind = payload_type.encode()
     return b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload)
 

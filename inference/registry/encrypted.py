@@ -16,13 +16,13 @@ from inference.registry.memory import ImmutableBytes
 from inference.registry.opening import OpenModel
 from inference.registry.refusal import ModelRefused
 from inference.registry.source import Digests, ModelSource, PlainFolder, copy_exactly
-from inference.registry.stream_cipher import KEY_BYTES, decrypt, encrypt, sealed_size
+from inference.registry.stream_cipher import KEY_BYTES, ciphertext_size, decrypt, encrypt
 from inference.registry.wrapping import Holder, Recipient, unwrap_for
 
 ENVELOPE_FILE, SUFFIX = "keys.json", ".sealed"
 MAX_KEYS_BYTES = 16 << 20
 STALE_S = 86_400
-"""No version takes so long to be written."""
+"""Seconds; no version takes so long to be written."""
 _Entropy = Callable[[int], bytes]
 
 
@@ -35,7 +35,7 @@ class KeyEnvelope(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def context(self) -> str:
-        """What every wrap is bound to."""
+        """The context that every wrap is bound to."""
         return f"model/{self.model}/{self.version}"
 
 
@@ -43,50 +43,51 @@ class EncryptedFolder:
     """A ``ModelSource`` over an encrypted version, for one holder of its data key."""
 
     def __init__(self, folder: Path, holder: Holder) -> None:
-        self._plain = PlainFolder(folder)
+        self._files = PlainFolder(folder)
         self._holder = holder
         self._key = b""
         self._envelope: KeyEnvelope | None = None
 
     def manifest(self) -> bytes:
-        return self._plain.manifest()
+        return self._files.manifest()
 
     def names(self) -> list[str]:
-        found = [name for name in self._plain.names() if name not in SIDECARS and name != ENVELOPE_FILE]
-        stray = [name for name in found if not name.endswith(SUFFIX)]
+        names = [name for name in self._files.names() if name not in SIDECARS and name != ENVELOPE_FILE]
+        stray = [name for name in names if not name.endswith(SUFFIX)]
         if stray:
             raise ModelRefused("extra_file", f"encrypted model: expected only {SUFFIX} files, got {stray[0][:128]!r}")
-        return [name.removesuffix(SUFFIX) for name in found]
+        return [name.removesuffix(SUFFIX) for name in names]
 
     def copy(self, name: str, size: int, into: ImmutableBytes, sha256: bool) -> Digests:
-        envelope = self._opened()
-        with self._plain.opened(name + SUFFIX) as descriptor:
+        envelope = self._unlock()
+        with self._files.opened(name + SUFFIX) as descriptor:
             pieces = decrypt(filler(descriptor), size, self._key, _context(envelope, name))
             return copy_exactly(name, size, pieces, into, sha256)
 
-    def _opened(self) -> KeyEnvelope:
+    def _unlock(self) -> KeyEnvelope:
+        """The envelope, its data key unwrapped once."""
         if self._envelope is None:
-            envelope = read_envelope(self._plain)
+            envelope = read_envelope(self._files)
             self._key = unwrap_for(self._holder, envelope.recipients, envelope.context)
             self._envelope = envelope
         return self._envelope
 
 
-def sweep(folder: Path, now: int) -> None:
-    """Remove what an ``add`` that was killed has left among a model's versions; ``now`` in Unix seconds."""
+def remove_stale(folder: Path, now: int) -> None:
+    """Remove the folders that killed ``add``s have left among a model's versions; ``now`` in Unix seconds."""
     for path in folder.iterdir():
         if path.name.startswith(".") and path.is_dir() and path.stat().st_mtime < now - STALE_S:
             shutil.rmtree(path, ignore_errors=True)
 
 
 def source_of(folder: Path, holder: Callable[[], Holder]) -> ModelSource:
-    """How a folder is read: a plain one as it lies, one at rest, such as an export, with the key of ``holder``."""
+    """The source of a folder: a plain one as it lies, an encrypted one, such as an export, by the key of ``holder``."""
     path = folder / ENVELOPE_FILE
     return EncryptedFolder(folder, holder()) if path.is_file() and not path.is_symlink() else PlainFolder(folder)
 
 
 def read_envelope(folder: PlainFolder) -> KeyEnvelope:
-    """The wrapped keys of a version at rest. Raises Refused."""
+    """The wrapped keys of a version at rest. Raises ModelRefused."""
     try:
         return msgspec.json.decode(folder.read(ENVELOPE_FILE, MAX_KEYS_BYTES), type=KeyEnvelope)
     except (FileNotFoundError, msgspec.MsgspecError, UnicodeDecodeError):
@@ -95,7 +96,7 @@ def read_envelope(folder: PlainFolder) -> KeyEnvelope:
         ) from None
 
 
-def write_sealed(model: OpenModel, sidecars: dict[str, bytes], folder: Path, to: Iterable[Recipient]) -> None:
+def write_encrypted(model: OpenModel, sidecars: dict[str, bytes], folder: Path, to: Iterable[Recipient]) -> None:
     """Encrypt a verified model into an empty ``folder`` under a fresh data key, wrapped for each of ``to``."""
     key = os.urandom(KEY_BYTES)
     manifest = model.manifest
@@ -121,24 +122,25 @@ def wrapped(manifest: ModelManifest | KeyEnvelope, key: bytes, to: Iterable[Reci
 
 
 def write_envelope(folder: Path, envelope: KeyEnvelope) -> None:
+    """Write or replace the wrapped keys of a version."""
     write_atomically(folder / ENVELOPE_FILE, msgspec.json.format(msgspec.json.encode(envelope)) + b"\n")
 
 
 def read_sidecars(folder: PlainFolder, limit: int) -> dict[str, bytes]:
     """The manifest's envelope and, where there is one, the OpenSSF bundle."""
-    found = {MANIFEST_FILE: folder.manifest()}
+    sidecars = {MANIFEST_FILE: folder.manifest()}
     if BUNDLE_FILE in folder.names():
-        found[BUNDLE_FILE] = folder.read(BUNDLE_FILE, limit)
-    return found
+        sidecars[BUNDLE_FILE] = folder.read(BUNDLE_FILE, limit)
+    return sidecars
 
 
-def total_sealed_size(manifest: ModelManifest) -> int:
+def encrypted_size(manifest: ModelManifest) -> int:
     """Bytes of a version's ciphertext."""
-    return sum(sealed_size(entry.size) for entry in manifest.files)
+    return sum(ciphertext_size(entry.size) for entry in manifest.files)
 
 
 def filler(descriptor: int) -> Callable[[memoryview], int]:
-    """Reads a file into buffers until each is full or the file ends."""
+    """A function that reads a file into buffers until each is full or the file ends."""
 
     def fill(buffer: memoryview) -> int:
         done = 0

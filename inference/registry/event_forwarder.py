@@ -18,15 +18,17 @@ class Forwarder:
 
     def __init__(self, home: Path) -> None:
         self._log = EventLog(home / "events.jsonl")
-        self._record, self._mark, self._lock = home / "events.jsonl", home / "forwarded", home / ".forward.lock"
+        self._record = home / "events.jsonl"
+        self._position = home / "forwarded"
+        self._lock = home / ".forward.lock"
         self._seen = 0
         """Bytes of the record that hold nothing to be passed on; a registry without a record has none."""
 
     @contextmanager
     def pending(self) -> Iterator[list[RegistryEvent]]:
-        """What was not passed on yet; it counts as passed on when the body ends without a fault.
+        """Events that were not passed on yet; they count as passed on when the body ends without a fault.
 
-        Empty while another process passes on. Raises Refused where the record was changed, OSError.
+        Empty while another process passes on. Raises ModelRefused where the record was changed, OSError.
         """
         size = self._record.stat().st_size if self._record.exists() else 0
         descriptor = None if size == self._seen else self._try_lock()
@@ -34,11 +36,11 @@ class Forwarder:
             yield []
             return
         try:
-            mark = self._read_mark()
-            waiting = [event for event in self._log.read() if event.sequence > mark]
+            last = self._read_position()
+            waiting = [event for event in self._log.read() if event.sequence > last]
             yield waiting
             if waiting:
-                write_atomically(self._mark, b"%d\n" % waiting[-1].sequence, 0o600)
+                write_atomically(self._position, b"%d\n" % waiting[-1].sequence, 0o600)
             self._seen = size
         finally:
             os.close(descriptor)
@@ -52,12 +54,12 @@ class Forwarder:
             return None
         return descriptor
 
-    def _read_mark(self) -> int:
+    def _read_position(self) -> int:
         try:
-            return int(self._mark.read_text("ascii"))
+            return int(self._position.read_text("ascii"))
         except FileNotFoundError:
             return 0
         except ValueError:
             raise ModelRefused(
-                "state", f"{self._mark}: expected a number; remove it, and all is passed on again"
+                "state", f"{self._position}: expected a number; remove it, and all is passed on again"
             ) from None

@@ -1,4 +1,4 @@
-"""What was done to the registry, by whom, and what came of it: an append-only file of chained lines.
+"""The record of acts on a registry, with actor and outcome: an append-only file of chained lines.
 
 Each line holds the SHA-256 of the line before it, so a line that was changed or taken out of the middle shows. Lines
 taken off the end show only against a copy elsewhere: publish them.
@@ -62,16 +62,16 @@ class EventLog:
         return placed
 
     def read(self) -> Iterator[RegistryEvent]:
-        """All events, oldest first. Raises Refused where the chain is broken."""
-        expected, previous = 1, FIRST
-        for line in self._lines():
-            event = self._decode(line, expected)
-            if event.sequence != expected or event.previous != previous:
+        """All events, oldest first. Raises ModelRefused where the chain is broken."""
+        previous = FIRST
+        for number, line in enumerate(self._lines(), 1):
+            event = self._decode(line, number)
+            if event.sequence != number or event.previous != previous:
                 raise ModelRefused(
-                    "state", f"{self._path}: line {expected} does not follow the one before; lines were changed or lost"
+                    "state", f"{self._path}: line {number} does not follow the one before; lines were changed or lost"
                 )
             yield event
-            expected, previous = expected + 1, _digest(line)
+            previous = _digest(line)
 
     def _lines(self) -> Iterator[bytes]:
         if not self._path.exists():

@@ -24,7 +24,7 @@ from inference.registry.refusal import ModelRefused
 
 RSA_PSS, ED25519, ML_DSA, ECDSA = "rsa-pss-3072", "ed25519", "ml-dsa-65", "ecdsa-p256"
 MANIFEST_ALGORITHMS = (RSA_PSS, ED25519, ML_DSA)
-"""Those that may sign a manifest; ``ecdsa-p256`` signs the OpenSSF bundle alone."""
+"""Algorithms that may sign a manifest; ``ecdsa-p256`` signs the OpenSSF bundle alone."""
 MAX_PEM_BYTES = 64 << 10
 _RSA_BITS = 3072
 _PSS = padding.PSS(padding.MGF1(hashes.SHA256()), salt_length=32)
@@ -51,7 +51,7 @@ class VerifyingKey:
     _key: _PublicKey
 
     def verifies(self, signature: bytes, message: bytes) -> bool:
-        """Whether the signature holds."""
+        """True where the signature holds."""
         try:
             if isinstance(self._key, rsa.RSAPublicKey):
                 self._key.verify(signature, message, _PSS, hashes.SHA256())
@@ -92,7 +92,7 @@ class SigningKey:
 
 
 def read_verifying_keys(path: Path) -> list[VerifyingKey]:
-    """All public keys of a PEM file. Raises Refused."""
+    """All public keys of a PEM file. Raises ModelRefused."""
     keys = [_verifying(_load(path, block, private=False)) for block in _PUBLIC.findall(_read(path))]
     if not keys:
         raise ModelRefused("key", f"{path}: expected one or more PEM blocks PUBLIC KEY, got none")
@@ -100,7 +100,7 @@ def read_verifying_keys(path: Path) -> list[VerifyingKey]:
 
 
 def read_signing_keys(path: Path) -> list[SigningKey]:
-    """All private keys of a PEM file that only its owner may read. Raises Refused."""
+    """All private keys of a PEM file that only its owner may read. Raises ModelRefused."""
     text = _read(path)
     if stat.S_IMODE(path.stat().st_mode) & 0o077:
         raise ModelRefused("key", f"{path}: expected a key file that only its owner may read; run: chmod 600 {path}")
@@ -111,7 +111,7 @@ def read_signing_keys(path: Path) -> list[SigningKey]:
 
 
 def write_private(path: Path, raw: bytes) -> None:
-    """A secret into a file of mode 0600 that must not exist yet. Raises Refused."""
+    """A secret into a file of mode 0600 that must not exist yet. Raises ModelRefused."""
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:

@@ -1,4 +1,4 @@
-"""What a registry tells of one version that it keeps. Pure."""
+"""Versions of a registry as it lists them. Pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from inference.registry.refusal import ModelRefused
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class StoredVersion:
     """One version in the registry; ``share`` in basis points of traffic, ``status`` served, held, expired, revoked."""
 
     manifest: ModelManifest
@@ -20,23 +20,27 @@ class Held:
 
 
 @dataclass(frozen=True, slots=True)
-class Broken:
+class BrokenVersion:
     """One version in the registry whose manifest does not hold."""
 
     model: str
     version: int
-    why: ModelRefused
+    refusal: ModelRefused
 
 
-def held_of(manifest: ModelManifest, digest: str, share: int, freshness: Freshness) -> Held:
+def stored_version(manifest: ModelManifest, digest: str, share: int, freshness: Freshness) -> StoredVersion:
     """A version as of ``freshness``."""
     status = "served" if share else "held"
     status = "expired" if manifest.expires <= freshness.now else status
     status = "revoked" if (manifest.model, manifest.version) in freshness.revoked else status
-    return Held(manifest, digest, share, status)
+    return StoredVersion(manifest, digest, share, status)
 
 
-def require_place(manifest: ModelManifest, model: str, version: int) -> None:
-    """Raises Refused unless a manifest is that of the place it lies in."""
+def require_match(manifest: ModelManifest, model: str, version: int) -> None:
+    """Raise ModelRefused unless a manifest is that of ``model`` and ``version``, whose folder it lies in."""
     if (manifest.model, manifest.version) != (model, version):
-        raise ModelRefused("altered", f"{model} version {version}: another version lies in its place; add it again")
+        raise ModelRefused(
+            "altered",
+            f"{model} version {version}: expected its manifest, got that of {manifest.model} version "
+            f"{manifest.version}; add it again",
+        )

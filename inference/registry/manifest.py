@@ -1,4 +1,4 @@
-"""The manifest of one model version: what it consists of, whose child it is, how long it holds.
+"""The manifest of one model version: its files, its parent, its expiry.
 
 Canonical form: JSON with sorted keys, no spaces, ASCII without escapes, integers alone (a subset of RFC 8785), so one
 manifest has one spelling. Signed bytes are kept and compared, never rebuilt.
@@ -61,14 +61,14 @@ class ModelManifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag
 
 
 def encode_manifest(manifest: ModelManifest) -> bytes:
-    """Canonical bytes. Raises Refused where the manifest breaks a rule."""
+    """Canonical bytes. Raises ModelRefused where the manifest breaks a rule."""
     raw = msgspec.json.encode(manifest, order="sorted")
     decode_manifest(raw, "correct it and sign")
     return raw
 
 
 def decode_manifest(raw: bytes, advice: str = "sign the model again with this version of sluice") -> ModelManifest:
-    """The manifest of signed bytes. Raises Refused."""
+    """The manifest of signed bytes. Raises ModelRefused."""
     try:
         manifest = msgspec.json.decode(raw, type=ModelManifest)
     except (msgspec.MsgspecError, UnicodeDecodeError) as fault:
@@ -88,7 +88,7 @@ def decode_manifest(raw: bytes, advice: str = "sign the model again with this ve
 
 
 def check_id(text: str) -> str:
-    """A model id as given by a person. Raises Refused."""
+    """A model id as given by a person. Raises ModelRefused."""
     if not _ID.fullmatch(text):
         raise ModelRefused("unknown", "model id: expected 1 to 128 letters, digits, dots, dashes and underscores")
     return text

@@ -1,4 +1,4 @@
-"""Bytes in private memory that nothing can change once they are sealed: what is verified is what is loaded."""
+"""Bytes in private memory that nothing can change once they are frozen: a loader reads the bytes that were verified."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from types import TracebackType
 
 
 class ImmutableBytes:
-    """The contents of one file. Write, ``seal``, then read by ``path``, ``map`` or ``read``.
+    """The contents of one file. Write, ``freeze``, then read by ``path``, ``map`` or ``read``.
 
     On Linux a memfd under ``F_SEAL_WRITE`` (memfd_create(2), fcntl(2)): not even this process can alter it again.
     Elsewhere an unlinked temporary file that no other user can open.
@@ -38,7 +38,7 @@ class ImmutableBytes:
             piece = piece[os.write(self._descriptor, piece) :]
 
     def freeze(self) -> None:
-        """No byte changes from here on."""
+        """Let no byte change from here on."""
         if self._memory:
             seals = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
             fcntl.fcntl(self._descriptor, fcntl.F_ADD_SEALS, seals)

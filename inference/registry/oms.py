@@ -3,7 +3,7 @@
 A Sigstore bundle v0.3 around a DSSE envelope around an in-toto statement v1 of SHA-256 digests, signed with ECDSA
 P-256.
 ``model_signing verify key FOLDER --signature FOLDER/model.sig --public_key KEY`` checks it. It says nothing of
-freshness and is never what this project trusts.
+freshness, and this project never trusts it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _STATEMENT = "application/vnd.in-toto+json"
 
 
 def bundle(model: str, digests: Mapping[str, str], key: SigningKey) -> bytes:
-    """The bundle over ``{file name: SHA-256 in hex}`` of every file but the bundle itself. Raises Refused."""
+    """The bundle over ``{file name: SHA-256 in hex}`` of every file but the bundle itself. Raises ModelRefused."""
     if key.public.algorithm != ECDSA:
         raise ModelRefused("key", f"the OpenSSF bundle: expected an {ECDSA} key, got {key.public.algorithm}")
     payload = msgspec.json.encode(_statement(model, digests))

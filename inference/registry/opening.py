@@ -22,14 +22,14 @@ from inference.registry.source import Digests, ModelSource
 
 @dataclass(frozen=True, slots=True)
 class Freshness:
-    """What is too old: now in Unix seconds, the lowest version served of each model, and what was revoked."""
+    """Limits of age: now in Unix seconds, the lowest version served of each model, and the revoked versions."""
 
     now: int
     floors: dict[str, int] = field(default_factory=dict)
     revoked: frozenset[tuple[str, int]] = frozenset()
 
     def check(self, manifest: ModelManifest) -> None:
-        """Raises Refused for an expired, older or revoked version."""
+        """Raise ModelRefused for an expired, older or revoked version."""
         name = f"{manifest.model} version {manifest.version}"
         if manifest.expires <= self.now:
             raise ModelRefused("expired", f"{name}: its signature expired; sign it again, or serve a later version")
@@ -88,7 +88,7 @@ class OpenModel:
 
 
 def read_manifest(source: ModelSource, trust: Trust) -> tuple[ModelManifest, str]:
-    """A manifest whose signatures hold, and its digest. Raises Refused."""
+    """A manifest whose signatures hold, and its digest. Raises ModelRefused."""
     payload = trust.open(source.manifest(), PAYLOAD_TYPE)
     return decode_manifest(payload), hashlib.sha256(payload).hexdigest()
 
@@ -96,7 +96,7 @@ def read_manifest(source: ModelSource, trust: Trust) -> tuple[ModelManifest, str
 def open_model(source: ModelSource, trust: Trust, freshness: Freshness, *, sha256: bool = False) -> OpenModel:
     """A verified model. BLAKE3 is always compared, ``sha256`` where asked for (slow without SHA instructions).
 
-    Raises Refused, or OSError where a file cannot be read.
+    Raises ModelRefused, or OSError where a file cannot be read.
     """
     manifest, digest = read_manifest(source, trust)
     freshness.check(manifest)
@@ -112,10 +112,11 @@ def open_model(source: ModelSource, trust: Trust, freshness: Freshness, *, sha25
         return OpenModel(manifest, digest, files, memory.pop_all())
 
 
-def _compare(entry: FileEntry, found: Digests) -> None:
-    if found.blake3 != entry.blake3 or (found.sha256 and found.sha256 != entry.sha256):
+def _compare(entry: FileEntry, read: Digests) -> None:
+    """Raise ModelRefused where a file as it was read is not the one that was signed."""
+    if read.blake3 != entry.blake3 or (read.sha256 and read.sha256 != entry.sha256):
         raise ModelRefused(
             "altered",
-            f"{entry.path}: expected BLAKE3 {entry.blake3[:16]}…, got {found.blake3[:16]}…: the file was altered or "
+            f"{entry.path}: expected BLAKE3 {entry.blake3[:16]}…, got {read.blake3[:16]}…: the file was altered or "
             "damaged; fetch the model again",
         )

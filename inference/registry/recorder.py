@@ -1,4 +1,4 @@
-"""Every attempt becomes one event, whatever came of it."""
+"""Records each attempt as one event: done, refused or failed."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 from inference.registry.atomic import locked
 from inference.registry.events import Act, EventLog, Outcome, RegistryEvent
+from inference.registry.manifest import ModelManifest
 from inference.registry.refusal import ModelRefused
 
 _ALARMING = frozenset({"budget", "signature", "altered", "sealed", "revoked"})
@@ -17,7 +18,7 @@ _ALARMING = frozenset({"budget", "signature", "altered", "sealed", "revoked"})
 
 @dataclass(slots=True)
 class Note:
-    """What an act knows of itself so far."""
+    """The event of an act while it is under way."""
 
     model: str
     version: int
@@ -27,17 +28,25 @@ class Note:
     alarm: bool = False
     written: RegistryEvent | None = None
 
+    def describe(self, manifest: ModelManifest) -> None:
+        """Take over model, version and bytes of a manifest."""
+        self.model = manifest.model
+        self.version = manifest.version
+        self.count = manifest.size
+
 
 class Recorder:
     """Writes the record of one registry in the name of ``actor``; ``clock`` gives Unix milliseconds."""
 
     def __init__(self, home: Path, actor: str, clock: Callable[[], int]) -> None:
         self.log = EventLog(home / "events.jsonl")
-        self._lock, self._actor, self._clock = home / ".lock", actor, clock
+        self._lock = home / ".lock"
+        self._actor = actor
+        self._clock = clock
 
     @contextmanager
     def attempt(self, act: Act, model: str = "", version: int = 0) -> Iterator[Note]:
-        """Records what the body did when it ends, unless it wrote the event itself."""
+        """Record the act when the body ends, unless it wrote the event itself."""
         note = Note(model, version)
         try:
             yield note

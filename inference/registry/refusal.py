@@ -1,4 +1,4 @@
-"""Why the registry said no."""
+"""Refusals of the registry."""
 
 from __future__ import annotations
 
@@ -28,7 +28,10 @@ Code = Literal[
 
 
 class ModelRefused(ValueError):
-    """Says what was expected, what came and what to do; never holds key material or weights."""
+    """A model, or an act on it, that is refused.
+
+    The text says what was expected, what it got and what to do; it never holds key material or weights.
+    """
 
     def __init__(self, code: Code, text: str) -> None:
         super().__init__(text)

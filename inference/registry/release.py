@@ -35,7 +35,7 @@ def sign_folder(
     kind: Literal["base", "adapter"] = "base",
     parent: Parent | None = None,
 ) -> ModelManifest:
-    """Sign what lies in ``folder`` as one version. Times in Unix seconds. Raises Refused, OSError.
+    """Sign the files of ``folder`` as one version. Times in Unix seconds. Raises ModelRefused, OSError.
 
     Every key but ECDSA signs the manifest. Signatures that were there are replaced.
     """
@@ -63,7 +63,7 @@ def _entries(source: PlainFolder) -> tuple[FileEntry, ...]:
         for name in names:
             check_name(name)
             content = files[name] = memory.enter_context(ImmutableBytes(name))
-            found = source.copy(name, source.size(name), content, sha256=True)
-            entries.append(FileEntry(name, found.size, found.sha256, found.blake3))
+            digests = source.copy(name, source.size(name), content, sha256=True)
+            entries.append(FileEntry(name, digests.size, digests.sha256, digests.blake3))
         check_contents(files)
     return tuple(entries)

@@ -35,7 +35,7 @@ class RevocationList(msgspec.Struct, frozen=True, forbid_unknown_fields=True, ta
 
 
 def open_revocations(raw: bytes, trust: Trust, least: int) -> RevocationList:
-    """The list of a signed envelope. Raises Refused where it does not hold or is older than ``least``."""
+    """The list of a signed envelope. Raises ModelRefused where it does not hold or is older than ``least``."""
     try:
         found = msgspec.json.decode(trust.open(raw, REVOCATION_TYPE), type=RevocationList)
     except (msgspec.MsgspecError, UnicodeDecodeError) as fault:
@@ -49,7 +49,7 @@ def open_revocations(raw: bytes, trust: Trust, least: int) -> RevocationList:
     return found
 
 
-def extended(held: RevocationList, entry: Revoked, issued: int) -> RevocationList:
+def extended(before: RevocationList, entry: Revoked, issued: int) -> RevocationList:
     """The next issue of the list."""
-    kept = tuple(e for e in held.revoked if (e.model, e.version) != (entry.model, entry.version))
-    return RevocationList(held.sequence + 1, issued, (*kept, entry))
+    kept = tuple(e for e in before.revoked if (e.model, e.version) != (entry.model, entry.version))
+    return RevocationList(before.sequence + 1, issued, (*kept, entry))

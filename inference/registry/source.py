@@ -1,4 +1,4 @@
-"""Where a model's files are read from, each exactly once, into sealed memory."""
+"""Sources of a model's files: each file is read exactly once, into frozen memory."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CHUNK = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Digests:
-    """Of one file as it was read; ``sha256`` is empty where it was not asked for."""
+    """Size and digests of one file as it was read; ``sha256`` is empty where it was not asked for."""
 
     size: int
     blake3: str
@@ -37,13 +37,13 @@ class ModelSource(Protocol):
     """A model at rest."""
 
     def manifest(self) -> bytes:
-        """The signed envelope. Raises Refused."""
+        """The signed envelope. Raises ModelRefused."""
 
     def names(self) -> list[str]:
-        """Every file that is there. Raises Refused for anything that is no plain file."""
+        """Every file that is there. Raises ModelRefused for anything that is no plain file."""
 
     def copy(self, name: str, size: int, into: ImmutableBytes, sha256: bool) -> Digests:
-        """Read one file of ``size`` plain bytes once. Raises Refused where it is longer or shorter."""
+        """Read one file of ``size`` plain bytes once. Raises ModelRefused where it is longer or shorter."""
 
 
 class PlainFolder:
@@ -84,7 +84,7 @@ class PlainFolder:
             return os.fstat(descriptor).st_size
 
     def read(self, name: str, limit: int) -> bytes:
-        """A small file. Raises Refused where it is larger, FileNotFoundError where it is absent."""
+        """A small file. Raises ModelRefused where it is larger, FileNotFoundError where it is absent."""
         with self.opened(name) as descriptor:
             raw = b""
             while piece := os.read(descriptor, limit + 1 - len(raw)):
@@ -95,7 +95,7 @@ class PlainFolder:
 
     @contextmanager
     def opened(self, name: str) -> Iterator[int]:
-        """A descriptor of a plain file of this folder; raises Refused for any other kind."""
+        """A descriptor of a plain file of this folder; raises ModelRefused for any other kind."""
         with opened_folder(self.folder) as folder:
             try:
                 # without O_NONBLOCK a pipe would wait for a writer
@@ -117,7 +117,7 @@ class PlainFolder:
 
 @contextmanager
 def opened_folder(folder: Path) -> Iterator[int]:
-    """A descriptor of a folder. Raises Refused where there is none."""
+    """A descriptor of a folder. Raises ModelRefused where there is none."""
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as fault:
@@ -136,9 +136,12 @@ def reader(descriptor: int) -> Iterator[memoryview]:
 
 
 def copy_exactly(name: str, size: int, pieces: Iterator[memoryview], into: ImmutableBytes, sha256: bool) -> Digests:
-    """Hash and keep each piece as it comes, so what was hashed is what was kept. Raises Refused on another size."""
-    wide, narrow = blake3(), hashlib.sha256()
-    updates: list[Callable[[memoryview], object]] = [wide.update, *([narrow.update] if sha256 else [])]
+    """Hash and keep each piece as it comes, so the bytes hashed are the bytes kept.
+
+    Raises ModelRefused on another size.
+    """
+    fast, slow = blake3(), hashlib.sha256()
+    updates: list[Callable[[memoryview], object]] = [fast.update, *([slow.update] if sha256 else [])]
     for piece in pieces:
         if into.size + len(piece) > size:
             raise ModelRefused("altered", f"{name}: expected {size} bytes, got more; fetch the model again")
@@ -148,4 +151,4 @@ def copy_exactly(name: str, size: int, pieces: Iterator[memoryview], into: Immut
     if into.size != size:
         raise ModelRefused("altered", f"{name}: expected {size} bytes, got {into.size}; fetch the model again")
     into.freeze()
-    return Digests(size, wide.hexdigest(), narrow.hexdigest() if sha256 else "")
+    return Digests(size, fast.hexdigest(), slow.hexdigest() if sha256 else "")

@@ -1,4 +1,4 @@
-"""What a registry must not forget: the highest version seen, the lowest still served, shares, the list's number.
+"""The state of a registry: highest version seen, lowest still served, shares, number of the revocation list.
 
 One JSON file, replaced atomically under the registry's lock.
 """
@@ -6,6 +6,7 @@ One JSON file, replaced atomically under the registry's lock.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -33,14 +34,18 @@ class State(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="sluice
     revocations: int = 0
 
     def of(self, model: str) -> ModelState:
+        """One model's state, an empty one where nothing is known of it."""
         return self.models.get(model, ModelState())
 
-    def with_model(self, model: str, state: ModelState) -> State:
+    def changed(self, model: str, **fields: Any) -> State:
+        """The state with other fields of one model."""
+        state = msgspec.structs.replace(self.of(model), **fields)
         return msgspec.structs.replace(self, models={**self.models, model: state})
 
     @property
     def floors(self) -> dict[str, int]:
-        return {name: held.floor for name, held in self.models.items()}
+        """Lowest version still served, by model."""
+        return {name: state.floor for name, state in self.models.items()}
 
 
 def begin_state(home: Path) -> None:
@@ -50,7 +55,7 @@ def begin_state(home: Path) -> None:
 
 
 def read_state(home: Path) -> State:
-    """The state of a registry. Raises Refused."""
+    """The state of a registry. Raises ModelRefused."""
     path = home / STATE_FILE
     try:
         with path.open("rb") as file:

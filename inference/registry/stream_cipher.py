@@ -33,31 +33,37 @@ Fill = Callable[[memoryview], int]
 Entropy = Callable[[int], bytes]
 
 
-def sealed_size(size: int, chunk: int = CHUNK_BYTES) -> int:
+def ciphertext_size(size: int, chunk: int = CHUNK_BYTES) -> int:
     """Bytes of the ciphertext of ``size`` bytes."""
     return HEADER_BYTES + size + TAG_BYTES * max(1, -(-size // chunk))
 
 
 def encrypt(fill: Fill, size: int, key: bytes, context: bytes, entropy: Entropy) -> Iterator[memoryview]:
-    """Header and chunks of ``size`` bytes; each piece is good until the next. Raises Refused where text is short."""
-    salt, prefix = entropy(_SALT), entropy(_PREFIX)
+    """Header and encrypted chunks of ``size`` bytes; each piece is good until the next.
+
+    Raises ModelRefused where there are fewer.
+    """
+    salt = entropy(_SALT)
+    prefix = entropy(_PREFIX)
     header = _MAGIC + CHUNK_BYTES.to_bytes(4, "big") + salt + prefix
     cipher = _cipher(key, salt, context)
     yield memoryview(header)
-    text, sealed = memoryview(bytearray(CHUNK_BYTES)), memoryview(bytearray(CHUNK_BYTES + TAG_BYTES))
+    plaintext = memoryview(bytearray(CHUNK_BYTES))
+    ciphertext = memoryview(bytearray(CHUNK_BYTES + TAG_BYTES))
     for index, count in enumerate(_counts(size, CHUNK_BYTES)):
-        if fill(text[:count]) != count:
+        if fill(plaintext[:count]) != count:
             raise ModelRefused("altered", "encrypt: the file became shorter while it was read; try again")
         last = (index + 1) * CHUNK_BYTES >= size
-        written = cipher.encrypt_into(_nonce(prefix, index, last), text[:count], header, sealed[: count + TAG_BYTES])
-        yield sealed[:written]
+        nonce = _nonce(prefix, index, last)
+        written = cipher.encrypt_into(nonce, plaintext[:count], header, ciphertext[: count + TAG_BYTES])
+        yield ciphertext[:written]
 
 
 def decrypt(fill: Fill, size: int, key: bytes, context: bytes) -> Iterator[memoryview]:
     """The ``size`` bytes that were encrypted, chunk by chunk, each authenticated before it is given out.
 
-    A piece is good until the next is asked for. Raises Refused at the first byte that differs, also where the file is
-    longer or shorter; what came before is authentic but not the whole.
+    A piece is good until the next is asked for. Raises ModelRefused at the first byte that differs, also where the file
+    is longer or shorter; the pieces before are authentic but not the whole.
     """
     raw = memoryview(bytearray(HEADER_BYTES))
     if fill(raw) != HEADER_BYTES or raw[: len(_MAGIC)] != _MAGIC:
@@ -67,21 +73,22 @@ def decrypt(fill: Fill, size: int, key: bytes, context: bytes) -> Iterator[memor
     if not 1 <= chunk <= MAX_CHUNK_BYTES:
         raise ModelRefused("sealed", f"encrypted file: expected chunks of 1 to {MAX_CHUNK_BYTES} bytes, got {chunk}")
     cipher = _cipher(key, header[8 : 8 + _SALT], context)
-    sealed, text = memoryview(bytearray(chunk + TAG_BYTES)), memoryview(bytearray(chunk))
+    ciphertext = memoryview(bytearray(chunk + TAG_BYTES))
+    plaintext = memoryview(bytearray(chunk))
     for index, count in enumerate(_counts(size, chunk)):
         nonce = _nonce(header[8 + _SALT :], index, (index + 1) * chunk >= size)
         try:
-            if fill(sealed[: count + TAG_BYTES]) != count + TAG_BYTES:
+            if fill(ciphertext[: count + TAG_BYTES]) != count + TAG_BYTES:
                 raise InvalidTag
-            cipher.decrypt_into(nonce, sealed[: count + TAG_BYTES], header, text[:count])
+            cipher.decrypt_into(nonce, ciphertext[: count + TAG_BYTES], header, plaintext[:count])
         except InvalidTag:
             raise ModelRefused(
                 "sealed",
                 f"encrypted file: chunk {index} does not open: altered bytes, a file cut short, or the key of another "
                 "version; fetch the model again",
             ) from None
-        yield text[:count]
-    if fill(sealed[:1]):
+        yield plaintext[:count]
+    if fill(ciphertext[:1]):
         raise ModelRefused("sealed", "encrypted file: expected its end, got more bytes; fetch the model again")
 
 

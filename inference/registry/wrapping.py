@@ -1,4 +1,4 @@
-"""Who may open a version: its data key, wrapped once for each recipient.
+"""The data key of a version, wrapped once for each recipient that may open it.
 
 A tenant's wrap is made by the key management service under that tenant's context; a worker's by HPKE (RFC 9180) with
 the hybrid KEM ML-KEM-768 + X25519, so recorded traffic stays closed also to a later quantum computer.
@@ -44,7 +44,7 @@ class KeyService(Protocol):
 
 
 class Recipient(Protocol):
-    """Someone a data key can be wrapped for."""
+    """A party that a data key can be wrapped for."""
 
     @property
     def name(self) -> str: ...
@@ -52,7 +52,7 @@ class Recipient(Protocol):
 
 
 class Holder(Protocol):
-    """Someone who can unwrap what was wrapped for ``name``. Raises Refused."""
+    """A party that can unwrap a key wrapped for ``name``. Raises ModelRefused."""
 
     @property
     def name(self) -> str: ...
@@ -84,7 +84,7 @@ class WorkerAddress:
 
     @classmethod
     def read(cls, path: Path) -> WorkerAddress:
-        """Raises Refused."""
+        """Raises ModelRefused."""
         halves = _halves(path)
         kem = next((key for key in halves if isinstance(key, MLKEM768PublicKey)), None)
         curve = next((key for key in halves if isinstance(key, X25519PublicKey)), None)
@@ -95,8 +95,8 @@ class WorkerAddress:
         return cls(kem, curve)
 
     def wrap(self, key: bytes, context: str) -> str:
-        sealed = _SUITE.encrypt(key, self._key, f"{context}/{self.name}".encode())
-        return base64.b64encode(sealed).decode("ascii")
+        ciphertext = _SUITE.encrypt(key, self._key, f"{context}/{self.name}".encode())
+        return base64.b64encode(ciphertext).decode("ascii")
 
 
 class Worker:
@@ -115,7 +115,7 @@ class Worker:
 
     @classmethod
     def read(cls, path: Path) -> Worker:
-        """Raises Refused."""
+        """Raises ModelRefused."""
         halves = _halves(path)
         kem = next((key for key in halves if isinstance(key, MLKEM768PrivateKey)), None)
         curve = next((key for key in halves if isinstance(key, X25519PrivateKey)), None)
@@ -126,7 +126,7 @@ class Worker:
         return cls(kem, curve)
 
     def write(self, path: Path) -> None:
-        """The private key at ``path`` (mode 0600), the public one at ``path`` + ``.pub``. Raises Refused."""
+        """The private key at ``path`` (mode 0600), the public one at ``path`` + ``.pub``. Raises ModelRefused."""
         write_private(path, self.pem())
         encoding, spki = serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
         public = b"".join(half.public_key().public_bytes(encoding, spki) for half in self._halves)
@@ -147,12 +147,12 @@ class Worker:
 
 
 def create_worker(path: Path) -> Worker:
-    """The worker's key at ``path``, made first where there is none. Raises Refused, OSError."""
+    """The worker's key at ``path``, made first where there is none. Raises ModelRefused, OSError."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         partial = path.with_name(f".{path.name}.{os.getpid()}")
         write_private(partial, Worker.generate().pem())
-        # of two processes that begin together one wins, and nobody reads half a key
+        # of two processes that begin together one wins, and neither reads half a key
         with contextlib.suppress(FileExistsError):
             os.link(partial, path)
         partial.unlink()
@@ -160,7 +160,7 @@ def create_worker(path: Path) -> Worker:
 
 
 def unwrap_for(holder: Holder, recipients: dict[str, str], context: str) -> bytes:
-    """The data key of a version. Raises Refused where the holder is no recipient."""
+    """The data key of a version. Raises ModelRefused where the holder is no recipient."""
     wrapped = recipients.get(holder.name)
     if wrapped is None:
         raise ModelRefused(

@@ -13,9 +13,9 @@ from typing import Any
 import msgspec
 
 from inference.registry.keys import ECDSA, read_signing_keys
-from inference.registry.listing import Broken, Held
+from inference.registry.listing import BrokenVersion, StoredVersion
 from inference.registry.refusal import ModelRefused
-from inference.registry.rollout import WHOLE, shares_of
+from inference.registry.traffic import WHOLE, shares_of
 from inference.registry.wrapping import Recipient, TenantRecipient, WorkerAddress, create_worker
 from pipeline import terminal, wiring
 from pipeline.cli import model_signing
@@ -124,7 +124,7 @@ def _forward(settings: Settings) -> None:
 
 
 def _list(arguments: argparse.Namespace, settings: Settings) -> int:
-    versions = wiring.models(settings).held(arguments.model or "")
+    versions = wiring.models(settings).list_versions(arguments.model or "")
     if arguments.model and not versions:
         raise ModelRefused("unknown", f"{arguments.model}: no version of it here; see: sluice model list")
     columns = ("model", "version", "kind", "bytes", "percent", "status")
@@ -132,16 +132,16 @@ def _list(arguments: argparse.Namespace, settings: Settings) -> int:
     return 0
 
 
-def _row(version: Held | Broken) -> tuple[str | int | float, ...]:
-    if isinstance(version, Broken):
-        return version.model, version.version, "", 0, 0.0, f"{version.why.code}: {version.why}"
+def _row(version: StoredVersion | BrokenVersion) -> tuple[str | int | float, ...]:
+    if isinstance(version, BrokenVersion):
+        return version.model, version.version, "", 0, 0.0, f"{version.refusal.code}: {version.refusal}"
     manifest = version.manifest
     percent = version.share * 100 / WHOLE
     return manifest.model, manifest.version, manifest.kind, manifest.size, percent, version.status
 
 
 def _show(arguments: argparse.Namespace, settings: Settings) -> int:
-    version = wiring.models(settings).one(arguments.model, arguments.version)
+    version = wiring.models(settings).version(arguments.model, arguments.version)
     document: dict[str, Any] = msgspec.to_builtins(version.manifest)
     document |= {"manifest": version.digest, "percent": version.share * 100 / WHOLE, "status": version.status}
     if arguments.json:
@@ -180,7 +180,7 @@ def _add(arguments: argparse.Namespace, settings: Settings) -> int:
 
 
 def _roll(arguments: argparse.Namespace, settings: Settings) -> int:
-    wiring.models(settings).roll(arguments.model, shares_of(map(_share, arguments.shares)))
+    wiring.models(settings).rollouts.roll(arguments.model, shares_of(map(_share, arguments.shares)))
     return _list(arguments, settings)
 
 
@@ -196,15 +196,15 @@ def _share(text: str) -> tuple[int, int]:
 
 
 def _rollback(arguments: argparse.Namespace, settings: Settings) -> int:
-    wiring.models(settings).rollback(arguments.model)
+    wiring.models(settings).rollouts.rollback(arguments.model)
     return _list(arguments, settings)
 
 
 def _revoke(arguments: argparse.Namespace, settings: Settings) -> int:
     keys = [key for key in read_signing_keys(arguments.keys) if key.public.algorithm != ECDSA]
     registry = wiring.models(settings)
-    listed = registry.revoke(arguments.model, arguments.version, arguments.reason, keys)
-    if not registry.shares(arguments.model):
+    listed = registry.rollouts.revoke(arguments.model, arguments.version, arguments.reason, keys)
+    if not registry.rollouts.shares(arguments.model):
         print(f"sluice: no version of {arguments.model} has traffic; if it is served, roll one out", file=sys.stderr)
     rows = [(entry.model, entry.version, entry.reason) for entry in listed.revoked]
     terminal.table(f"revoked, list {listed.sequence}", ("model", "version", "reason"), rows, as_json=arguments.json)
@@ -214,7 +214,7 @@ def _revoke(arguments: argparse.Namespace, settings: Settings) -> int:
 def _export(arguments: argparse.Namespace, settings: Settings) -> int:
     operator = TenantRecipient(FileKeyring(settings.keys.keyring))
     worker = WorkerAddress.read(arguments.to)
-    record = wiring.models(settings).export(arguments.model, arguments.version, operator, worker, arguments.out)
+    record = wiring.models(settings).exports.export(arguments.model, arguments.version, operator, worker, arguments.out)
     if record.alarm:
         print(f"sluice: {record.actor} is near the day's budget of bytes; this is on record", file=sys.stderr)
     terminal.table("", ("to", "bytes", "alarm"), [(record.to, record.count, record.alarm)], as_json=arguments.json)

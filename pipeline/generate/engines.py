@@ -19,8 +19,8 @@ from inference.registry.keys import read_verifying_keys
 from inference.registry.opening import OpenModel
 from inference.registry.refusal import ModelRefused
 from inference.registry.release import RELEASE_KEYS, SHIPPED
-from inference.registry.rollout import WHOLE
 from inference.registry.store import ModelRegistry
+from inference.registry.traffic import WHOLE
 from inference.registry.wrapping import Recipient, TenantRecipient, create_worker
 from inference.types import GenerationRequest, InferenceEngine
 from inference.watermark.secrets import Secrets, create_master, read_secrets
@@ -158,7 +158,7 @@ def _registry_engine(ours: Generate, models: Models, keys: Keys) -> VersionedEng
 
     def opened(model: str, number: int) -> OpenModel:
         if operator is not None:
-            registry.grant(model, number, operator, worker.address)
+            registry.exports.grant(model, number, operator, worker.address)
         return registry.open(model, number, worker)
 
     def load(number: int) -> InferenceEngine:
@@ -166,12 +166,12 @@ def _registry_engine(ours: Generate, models: Models, keys: Keys) -> VersionedEng
             return _torch_engine(model.folder, ours, keys)
 
     def digest(model: str, number: int) -> str:
-        return registry.one(model, number).digest
+        return registry.version(model, number).digest
 
-    adapters = Adapters(opened, registry.shares, digest)
+    adapters = Adapters(opened, registry.rollouts.shares, digest)
     # a version that is named outright gets all traffic, until it is revoked
-    shares = (lambda: {int(version): WHOLE}) if version else (lambda: registry.shares(name))
-    return VersionedEngine(name, load, shares, adapters, lambda: registry.revoked(name))
+    shares = (lambda: {int(version): WHOLE}) if version else (lambda: registry.rollouts.shares(name))
+    return VersionedEngine(name, load, shares, adapters, lambda: registry.rollouts.revoked(name))
 
 
 def _account() -> str:

@@ -20,8 +20,8 @@ from inference.registry.keys import MANIFEST_ALGORITHMS, SigningKey
 from inference.registry.manifest import Parent
 from inference.registry.opening import read_manifest
 from inference.registry.release import RELEASE_KEYS, SHIPPED, sign_folder
-from inference.registry.rollout import WHOLE
 from inference.registry.source import PlainFolder
+from inference.registry.traffic import WHOLE
 from inference.registry.wrapping import TenantRecipient, create_worker
 from pipeline import wiring
 from pipeline.config import Gateway, Generate, Kafka, Keys, Models, Settings
@@ -112,7 +112,7 @@ async def _serve(made: Deployment, home: Path) -> Served:
         ):
             folder = signed_adapter(home / name, keys, name, parent)
             registry.add(folder, [TenantRecipient(made.keyring), create_worker(ours.keys.worker_key).address])
-            registry.roll(name, {1: WHOLE})
+            registry.rollouts.roll(name, {1: WHOLE})
         answers, told = {}, {}
         async with aiohttp.ClientSession() as session:
             for tenant in ("acme", "globex"):

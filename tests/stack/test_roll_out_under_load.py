@@ -17,7 +17,7 @@ import pytest
 from inference.registry.content import BUNDLE_FILE, MANIFEST_FILE
 from inference.registry.keys import MANIFEST_ALGORITHMS, SigningKey
 from inference.registry.release import RELEASE_KEYS, SHIPPED, sign_folder
-from inference.registry.rollout import WHOLE
+from inference.registry.traffic import WHOLE
 from inference.registry.wrapping import TenantRecipient, create_worker
 from pipeline import wiring
 from pipeline.config import Gateway, Generate, Kafka, Keys, Models, Settings
@@ -86,14 +86,14 @@ async def _serve(made: Deployment, home: Path) -> Served:
         async def operator() -> None:
             # the first answers are those of the first version
             await _more(statuses)
-            registry.roll("glossary", {first: 5_000, 99: 5_000})
+            registry.rollouts.roll("glossary", {first: 5_000, 99: 5_000})
             while not any((event.act, event.version) == ("load", 99) for event in registry.events()):  # noqa: ASYNC110
                 await asyncio.sleep(0.5)
             await _more(statuses)
-            registry.roll("glossary", {99: WHOLE})
+            registry.rollouts.roll("glossary", {99: WHOLE})
             await asyncio.sleep(2)
             await _more(statuses)
-            registry.rollback("glossary")
+            registry.rollouts.rollback("glossary")
             await asyncio.sleep(2)
             await _more(statuses)
 

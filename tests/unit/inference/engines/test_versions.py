@@ -13,7 +13,7 @@ from inference.engines import versions
 from inference.engines.echo import EchoEngine
 from inference.engines.versions import VersionedEngine
 from inference.registry.refusal import ModelRefused
-from inference.registry.rollout import WHOLE, choose
+from inference.registry.traffic import WHOLE, choose
 from inference.types import Chunk, FinishReason, GenerationRequest, InferenceEngine, Turn
 
 WORDS = "one two three four five six"

@@ -13,8 +13,8 @@ from inference.registry.event_forwarder import Forwarder
 from inference.registry.install import install
 from inference.registry.keys import SigningKey
 from inference.registry.refusal import ModelRefused
-from inference.registry.rollout import WHOLE
 from inference.registry.store import ModelRegistry
+from inference.registry.traffic import WHOLE
 from inference.registry.wrapping import TenantRecipient, Worker, create_worker
 from tests.unit.inference.registry.registry_site import WEIGHTS, Clock, FakeKms
 
@@ -32,7 +32,7 @@ def test_the_first_start_adds_and_rolls_out_and_the_second_does_nothing(
     folder = release(1)
     for _ in range(2):
         assert install(registry, trust, folder, [TenantRecipient(kms), WORKER.address]) == "tiny"
-    assert registry.shares("tiny") == {1: WHOLE}
+    assert registry.rollouts.shares("tiny") == {1: WHOLE}
     assert acts(registry) == [("add", "done", 1), ("roll", "done", 1)]
     for holder in (TenantRecipient(kms), WORKER):
         with registry.open("tiny", 1, holder) as opened:
@@ -44,10 +44,10 @@ def test_a_later_release_takes_over_and_can_be_rolled_back(
 ) -> None:
     for version in (1, 2):
         install(registry, trust, release(version), [TenantRecipient(kms)])
-    assert registry.shares("tiny") == {2: WHOLE}
-    assert registry.rollback("tiny") == {1: WHOLE}
+    assert registry.rollouts.shares("tiny") == {2: WHOLE}
+    assert registry.rollouts.rollback("tiny") == {1: WHOLE}
     install(registry, trust, release(3), [TenantRecipient(kms)])
-    assert registry.shares("tiny") == {3: WHOLE}
+    assert registry.rollouts.shares("tiny") == {3: WHOLE}
 
 
 def test_shares_that_an_operator_set_are_left_alone(
@@ -56,9 +56,9 @@ def test_shares_that_an_operator_set_are_left_alone(
     first = release(1)
     install(registry, trust, first, [TenantRecipient(kms)])
     registry.add(release(2), [TenantRecipient(kms)])
-    registry.roll("tiny", {1: 2_500, 2: 7_500})
+    registry.rollouts.roll("tiny", {1: 2_500, 2: 7_500})
     install(registry, trust, first, [TenantRecipient(kms)])
-    assert registry.shares("tiny") == {1: 2_500, 2: 7_500}
+    assert registry.rollouts.shares("tiny") == {1: 2_500, 2: 7_500}
 
 
 def test_a_version_that_was_served_from_a_folder_can_be_added(
@@ -116,12 +116,12 @@ def test_a_grant_lets_one_more_in_and_is_on_record_once(
     with pytest.raises(ModelRefused, match="got none"):
         registry.open("tiny", 1, WORKER)
     for _ in range(2):
-        registry.grant("tiny", 1, TenantRecipient(kms), WORKER.address)
+        registry.exports.grant("tiny", 1, TenantRecipient(kms), WORKER.address)
     registry.open("tiny", 1, WORKER).close()
     registry.open("tiny", 1, TenantRecipient(kms)).close()
     assert [act for act, _, _ in acts(registry)] == ["add", "load", "grant", "load", "load"]
     with pytest.raises(ModelRefused, match="got none"):
-        registry.grant("tiny", 1, Worker.generate(), Worker.generate().address)
+        registry.exports.grant("tiny", 1, Worker.generate(), Worker.generate().address)
 
 
 def test_a_workers_key_is_made_once_and_is_its_owners(tmp_path: Path) -> None:
@@ -140,11 +140,11 @@ def test_the_record_is_passed_on_once_and_again_after_a_fault(
     with pytest.raises(ConnectionError), forwarder.pending() as events:
         raise ConnectionError(events)
     with pytest.raises(ModelRefused):
-        registry.export("tiny", 1, TenantRecipient(kms), WORKER.address, registry.home / "out")
+        registry.exports.export("tiny", 1, TenantRecipient(kms), WORKER.address, registry.home / "out")
     with forwarder.pending() as events, Forwarder(registry.home).pending() as others:
         got += events
         assert others == [], "one at a time"
-    registry.roll("tiny", {1: WHOLE})
+    registry.rollouts.roll("tiny", {1: WHOLE})
     for each in (forwarder, Forwarder(registry.home), forwarder):
         with each.pending() as events:
             got += events

@@ -71,4 +71,4 @@ def test_a_registry_whose_own_files_are_no_text_says_which(
     path.write_bytes(b'{"type": "\xe6"' + before[1:])
     told = name if name != "revocations.json" else "envelope"
     with pytest.raises(ModelRefused, match=told):
-        (registry.events if name == "events.jsonl" else registry.held)()
+        (registry.events if name == "events.jsonl" else registry.list_versions)()

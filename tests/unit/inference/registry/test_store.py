@@ -13,7 +13,7 @@ from inference.registry.content import MANIFEST_FILE
 from inference.registry.dsse import Trust
 from inference.registry.encrypted import EncryptedFolder
 from inference.registry.keys import ED25519, SigningKey
-from inference.registry.listing import Broken, Held
+from inference.registry.listing import BrokenVersion, StoredVersion
 from inference.registry.opening import Freshness, open_model
 from inference.registry.refusal import ModelRefused
 from inference.registry.store import ModelRegistry
@@ -44,8 +44,8 @@ def test_versions_rise_and_are_kept_encrypted(registry: ModelRegistry, release: 
     refused("key", lambda: registry.open("tiny", 2, other))
     refused("unknown", lambda: registry.open("tiny", 3, operator))
     refused("unknown", lambda: registry.open("../../etc", 3, operator))
-    (held,) = registry.held()
-    assert isinstance(held, Held)
+    (held,) = registry.list_versions()
+    assert isinstance(held, StoredVersion)
     assert (held.manifest.version, held.share, held.status) == (2, 0, "held")
 
 
@@ -69,17 +69,17 @@ def test_traffic_goes_where_it_was_rolled_and_back(registry: ModelRegistry, rele
     operator = TenantRecipient(kms)
     for version in (1, 2, 3):
         registry.add(release(version), [operator])
-    refused("rollout", lambda: registry.roll("tiny", {1: 5000}))
-    refused("unknown", lambda: registry.roll("tiny", {9: 10_000}))
-    refused("rollout", lambda: registry.rollback("tiny"))
-    registry.roll("tiny", {2: 10_000})
-    registry.roll("tiny", {2: 9000, 3: 1000})
-    registry.roll("tiny", {3: 10_000})
+    refused("rollout", lambda: registry.rollouts.roll("tiny", {1: 5000}))
+    refused("unknown", lambda: registry.rollouts.roll("tiny", {9: 10_000}))
+    refused("rollout", lambda: registry.rollouts.rollback("tiny"))
+    registry.rollouts.roll("tiny", {2: 10_000})
+    registry.rollouts.roll("tiny", {2: 9000, 3: 1000})
+    registry.rollouts.roll("tiny", {3: 10_000})
     refused("rolled_back", lambda: registry.open("tiny", 2, operator))
-    refused("rolled_back", lambda: registry.roll("tiny", {1: 10_000}))
-    assert registry.rollback("tiny") == {2: 9000, 3: 1000} == registry.shares("tiny")
+    refused("rolled_back", lambda: registry.rollouts.roll("tiny", {1: 10_000}))
+    assert registry.rollouts.rollback("tiny") == {2: 9000, 3: 1000} == registry.rollouts.shares("tiny")
     registry.open("tiny", 2, operator).close()
-    refused("rollout", lambda: registry.rollback("tiny"))
+    refused("rollout", lambda: registry.rollouts.rollback("tiny"))
 
 
 def test_nobody_goes_back_to_what_has_expired(
@@ -88,10 +88,10 @@ def test_nobody_goes_back_to_what_has_expired(
     registry.add(release(1, expires=clock.now // 1000 + 60), [TenantRecipient(kms)])
     registry.add(release(2), [TenantRecipient(kms)])
     for version in (1, 2):
-        registry.roll("tiny", {version: 10_000})
+        registry.rollouts.roll("tiny", {version: 10_000})
     clock.now += 61_000
-    refused("expired", lambda: registry.rollback("tiny"))
-    assert registry.shares("tiny") == {2: 10_000}
+    refused("expired", lambda: registry.rollouts.rollback("tiny"))
+    assert registry.rollouts.shares("tiny") == {2: 10_000}
 
 
 def test_a_revoked_version_is_served_no_more_even_by_an_older_list(
@@ -100,15 +100,15 @@ def test_a_revoked_version_is_served_no_more_even_by_an_older_list(
     operator, signers = TenantRecipient(kms), [key for name, key in keys.items() if name != "ecdsa-p256"]
     for version in (1, 2):
         registry.add(release(version), [operator])
-    registry.roll("tiny", {1: 9000, 2: 1000})
-    registry.revoke("tiny", 9, "never made", signers)
+    registry.rollouts.roll("tiny", {1: 9000, 2: 1000})
+    registry.rollouts.revoke("tiny", 9, "never made", signers)
     older = (registry.home / "revocations.json").read_bytes()
-    refused("signature", lambda: registry.revoke("tiny", 2, "poisoned", [keys[ED25519]]))
-    registry.revoke("tiny", 2, "poisoned", signers)
-    assert registry.shares("tiny") == {1: 10_000}
+    refused("signature", lambda: registry.rollouts.revoke("tiny", 2, "poisoned", [keys[ED25519]]))
+    registry.rollouts.revoke("tiny", 2, "poisoned", signers)
+    assert registry.rollouts.shares("tiny") == {1: 10_000}
     refused("revoked", lambda: registry.open("tiny", 2, operator))
-    refused("revoked", lambda: registry.roll("tiny", {2: 10_000}))
-    assert [registry.one("tiny", version).status for version in (1, 2)] == ["served", "revoked"]
+    refused("revoked", lambda: registry.rollouts.roll("tiny", {2: 10_000}))
+    assert [registry.version("tiny", version).status for version in (1, 2)] == ["served", "revoked"]
     (registry.home / "revocations.json").write_bytes(older)
     refused("rolled_back", lambda: registry.open("tiny", 1, operator))
     (registry.home / "revocations.json").unlink()
@@ -140,14 +140,14 @@ def test_bytes_leave_by_role_and_budget_and_open_for_that_worker_alone(
     folder = release(1)
     weights = (folder / WEIGHTS).read_bytes()
     registry.add(folder, [operator])
-    refused("role", lambda: registry.export("tiny", 1, operator, address, tmp_path / "out"))
+    refused("role", lambda: registry.exports.export("tiny", 1, operator, address, tmp_path / "out"))
     (registry.home / "access.toml").write_text(ACCESS.format(2_000_000))
-    assert registry.export("tiny", 1, operator, address, tmp_path / "out").alarm is False
-    refused("budget", lambda: registry.export("tiny", 1, operator, address, tmp_path / "again"))
+    assert registry.exports.export("tiny", 1, operator, address, tmp_path / "out").alarm is False
+    refused("budget", lambda: registry.exports.export("tiny", 1, operator, address, tmp_path / "again"))
     assert not (tmp_path / "again").exists()
     clock.now += 86_400_000
     (registry.home / "access.toml").write_text(ACCESS.format(1_300_000))
-    assert registry.export("tiny", 1, operator, address, tmp_path / "later").alarm is True
+    assert registry.exports.export("tiny", 1, operator, address, tmp_path / "later").alarm is True
     freshness = Freshness(0)
     with open_model(EncryptedFolder(tmp_path / "out", Worker.read(tmp_path / "worker.pem")), trust, freshness) as model:
         assert model.file(WEIGHTS).read() == weights
@@ -166,7 +166,7 @@ def test_bytes_leave_by_role_and_budget_and_open_for_that_worker_alone(
 
 def test_the_record_shows_what_was_changed_in_it(registry: ModelRegistry, release: Release, kms: FakeKms) -> None:
     registry.add(release(1), [TenantRecipient(kms)])
-    registry.roll("tiny", {1: 10_000})
+    registry.rollouts.roll("tiny", {1: 10_000})
     refused("unknown", lambda: registry.open("tiny", 7, TenantRecipient(kms)))
     events = registry.events()
     assert [(e.act, e.outcome, e.reason) for e in events] == [
@@ -178,7 +178,7 @@ def test_the_record_shows_what_was_changed_in_it(registry: ModelRegistry, releas
     path = registry.home / "events.jsonl"
     whole = path.read_bytes()
     path.write_bytes(whole + b'{"sequence": 4, "cut by a crash')
-    registry.roll("tiny", {1: 10_000})
+    registry.rollouts.roll("tiny", {1: 10_000})
     assert [event.sequence for event in registry.events()] == [1, 2, 3, 4]
     first, rest = whole.split(b"\n", 1)
     for changed in (whole.replace(b"alice", b"bobby", 1), rest, first + whole):
@@ -191,7 +191,9 @@ def test_an_operator_s_typing_error_in_the_access_file_is_told(registry: ModelRe
     registry.add(release(1), [TenantRecipient(kms)])
     (registry.home / "access.toml").write_text('[identity.alice]\nroles = ["admin"]\n')
     worker = Worker.generate()
-    refused("role", lambda: registry.export("tiny", 1, TenantRecipient(kms), worker.address, registry.home / "out"))
+    refused(
+        "role", lambda: registry.exports.export("tiny", 1, TenantRecipient(kms), worker.address, registry.home / "out")
+    )
 
 
 def test_one_version_that_does_not_hold_hides_no_other(
@@ -203,17 +205,17 @@ def test_one_version_that_does_not_hold_hides_no_other(
     shutil.copytree(models / "1", models / "3")
     envelope = (models / "2" / MANIFEST_FILE).read_bytes()
     (models / "2" / MANIFEST_FILE).write_bytes(envelope.replace(b'"sig": "', b'"sig": "AAAA', 1))
-    first, second, third = registry.held("tiny")
-    assert isinstance(first, Held)
+    first, second, third = registry.list_versions("tiny")
+    assert isinstance(first, StoredVersion)
     assert (first.manifest.version, first.status) == (1, "held")
-    assert isinstance(second, Broken)
-    assert (second.version, second.why.code) == (2, "signature")
-    assert isinstance(third, Broken)
-    assert (third.version, third.why.code) == (3, "altered")
-    assert registry.one("tiny", 1) == first
-    refused("signature", lambda: registry.one("tiny", 2))
-    refused("altered", lambda: registry.roll("tiny", {3: 10_000}))
-    refused("unknown", lambda: registry.one("tiny", 4))
+    assert isinstance(second, BrokenVersion)
+    assert (second.version, second.refusal.code) == (2, "signature")
+    assert isinstance(third, BrokenVersion)
+    assert (third.version, third.refusal.code) == (3, "altered")
+    assert registry.version("tiny", 1) == first
+    refused("signature", lambda: registry.version("tiny", 2))
+    refused("altered", lambda: registry.rollouts.roll("tiny", {3: 10_000}))
+    refused("unknown", lambda: registry.version("tiny", 4))
 
 
 def test_an_export_that_cannot_be_written_costs_no_bytes(
@@ -223,18 +225,18 @@ def test_an_export_that_cannot_be_written_costs_no_bytes(
     (registry.home / "access.toml").write_text(ACCESS.format(2_000_000))
     address = Worker.generate().address
     with pytest.raises(FileExistsError, match="to be made"):
-        registry.export("tiny", 1, TenantRecipient(kms), address, tmp_path)
+        registry.exports.export("tiny", 1, TenantRecipient(kms), address, tmp_path)
     assert (registry.events()[-1].outcome, registry.events()[-1].count) == ("failed", 0)
-    registry.export("tiny", 1, TenantRecipient(kms), address, tmp_path / "out")
-    refused("budget", lambda: registry.export("tiny", 1, TenantRecipient(kms), address, tmp_path / "again"))
+    registry.exports.export("tiny", 1, TenantRecipient(kms), address, tmp_path / "out")
+    refused("budget", lambda: registry.exports.export("tiny", 1, TenantRecipient(kms), address, tmp_path / "again"))
 
 
 def test_what_was_revoked_is_known_by_model(registry: ModelRegistry, keys: dict[str, SigningKey]) -> None:
     signers = [key for name, key in keys.items() if name != "ecdsa-p256"]
-    assert registry.revoked("tiny") == frozenset()
-    registry.revoke("tiny", 2, "poisoned", signers)
-    registry.revoke("other", 3, "poisoned", signers)
-    assert registry.revoked("tiny") == {2}
+    assert registry.rollouts.revoked("tiny") == frozenset()
+    registry.rollouts.revoke("tiny", 2, "poisoned", signers)
+    registry.rollouts.revoke("other", 3, "poisoned", signers)
+    assert registry.rollouts.revoked("tiny") == {2}
 
 
 def test_what_a_killed_add_has_left_goes_with_the_next_one(

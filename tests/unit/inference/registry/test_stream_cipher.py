@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inference.registry.refusal import ModelRefused
-from inference.registry.stream_cipher import CHUNK_BYTES, HEADER_BYTES, TAG_BYTES, decrypt, encrypt, sealed_size
+from inference.registry.stream_cipher import CHUNK_BYTES, HEADER_BYTES, TAG_BYTES, ciphertext_size, decrypt, encrypt
 
 KEY, CONTEXT = b"k" * 32, b"model\x1f1\x1fw"
 TEXT = bytes(range(256)) * (CHUNK_BYTES // 128)  # two whole chunks
@@ -32,7 +32,7 @@ def unseal(raw: bytes, size: int, key: bytes = KEY, context: bytes = CONTEXT) ->
 @pytest.mark.parametrize("size", [0, 1, CHUNK_BYTES - 1, CHUNK_BYTES, CHUNK_BYTES + 1, 2 * CHUNK_BYTES])
 def test_any_size_comes_back(size: int) -> None:
     raw = seal(TEXT[:size])
-    assert len(raw) == sealed_size(size)
+    assert len(raw) == ciphertext_size(size)
     assert unseal(raw, size) == TEXT[:size]
 
 
@@ -58,7 +58,7 @@ def test_cut_swapped_or_longer_files_do_not_open(cut: Callable[[bytes], bytes], 
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.integers(0, sealed_size(1000) - 1), st.integers(0, 7))
+@given(st.integers(0, ciphertext_size(1000) - 1), st.integers(0, 7))
 def test_no_bit_can_change(place: int, bit: int) -> None:
     raw = bytearray(seal(TEXT[:1000]))
     raw[place] ^= 1 << bit

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inference.registry.refusal import ModelRefused
-from inference.registry.rollout import WHOLE, choose, without
+from inference.registry.traffic import WHOLE, choose, without
 
 REQUESTS = [f"g1-0-{number}" for number in range(20_000)]
 

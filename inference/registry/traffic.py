@@ -1,4 +1,4 @@
-"""Which version answers a request: shares of traffic, fixed by the request's id alone. Pure."""
+"""Shares of traffic: the version that answers a request, fixed by the request's id alone. Pure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ WHOLE = 10_000
 
 
 def shares_of(pairs: Iterable[tuple[int, int]]) -> dict[int, int]:
-    """Shares by version. Raises Refused where a version comes twice: no one can tell which share was meant."""
+    """Shares by version. Raises ModelRefused where a version comes twice: no one can tell which share was meant."""
     shares: dict[int, int] = {}
     for version, share in pairs:
         if version in shares:
@@ -22,7 +22,7 @@ def shares_of(pairs: Iterable[tuple[int, int]]) -> dict[int, int]:
 
 
 def check_shares(shares: Mapping[int, int]) -> None:
-    """Raises Refused unless shares are positive and sum to the whole."""
+    """Raises ModelRefused unless shares are positive and sum to the whole."""
     if not shares or min(shares.values()) <= 0 or sum(shares.values()) != WHOLE:
         raise ModelRefused("rollout", f"shares: expected positive basis points that sum to {WHOLE} (100 %)")
 
@@ -31,7 +31,7 @@ def choose(shares: Mapping[int, int], model: str, request: str) -> int:
     """The version for one request: the same on every worker, restart and retry.
 
     Later versions take the low end of the range, so a request that was on the latest stays on it while its share
-    grows. Each model draws on its own. Raises Refused for shares that ``check_shares`` refuses.
+    grows. Each model draws on its own. Raises ModelRefused for shares that ``check_shares`` refuses.
     """
     check_shares(shares)
     name = model.encode()

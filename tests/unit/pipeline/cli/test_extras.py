@@ -68,3 +68,34 @@ def test_help_lists_a_command_whose_extra_is_absent() -> None:
     assert ended.returncode == 0
     shown = " ".join(ended.stdout.split())
     assert "watermark expected the extra engine, got no module tokenizers; run: pip install 'sluice[engine]'" in shown
+
+
+IMPORT_ALL = """
+import importlib, pkgutil, sys
+sys.modules.update(dict.fromkeys({absent!r}))
+import pipeline
+for found in pkgutil.walk_packages(pipeline.__path__, "pipeline."):
+    if not found.name.startswith({spared!r}):
+        importlib.import_module(found.name)
+"""
+
+
+@pytest.mark.parametrize(
+    ("extras", "spared"),
+    [
+        (("engine", "local", "demo"), ("pipeline.embedded", "pipeline.demo", "pipeline.cli.watermark")),
+        (
+            tuple(EXTRAS),
+            (
+                *("pipeline.embedded", "pipeline.demo", "pipeline.cli.watermark", "pipeline.metrics"),
+                *("pipeline.gateway", "pipeline.generate.metrics", "pipeline.watch.faust_app"),
+            ),
+        ),
+    ],
+    ids=["stages", "base"],
+)
+def test_no_other_module_needs_an_extra(extras: tuple[str, ...], spared: tuple[str, ...]) -> None:
+    absent = [module for extra in extras for module in EXTRAS[extra]]
+    code = IMPORT_ALL.format(absent=absent, spared=(*spared, "pipeline.__main__"))
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr

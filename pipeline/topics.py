@@ -16,6 +16,9 @@ class Topic(NamedTuple):
     cleanup: Literal["delete", "compact"] = "delete"
     retention_ms: int = 7 * DAY_MS
     single_writer: bool = False
+    writers: tuple[str, ...] = ()
+    """Processes that write it; an operator's commands write ``control`` and ``access`` as well."""
+    readers: tuple[str, ...] = ()
 
     def config(self, replication: int) -> dict[str, str]:
         """Broker-side settings; the append time is the broker's, so no client can write history."""
@@ -40,19 +43,81 @@ TOPICS: tuple[Topic, ...] = (
         "requests",
         "organisation",
         "the root of the quota tree, so each hard limit lives in one partition",
+        writers=("gateway",),
+        readers=("admit",),
     ),
-    Topic("decisions", "organisation", "the history of the same partition", single_writer=True),
-    Topic("work", "request", "one big tenant can use every worker"),
-    Topic("completions", "organisation", "back to the partition that holds the reservation"),
-    Topic("responses", "lane", "each gateway reads the lanes it owns", retention_ms=DAY_MS // 24),
-    Topic("findings", "organisation", "correlation by tenant and principal"),
-    Topic("alerts", "tenant", "delivered in order per tenant"),
-    Topic("deliveries", "target", "attempts in order per target"),
-    Topic("access", "tenant", "who did what to whose data"),
-    Topic("control", "document", "one order for all documents", "one", retention_ms=FOREVER),
-    Topic("snapshots", "partition", "the newest chunks of each partition's ledger", cleanup="compact"),
-    Topic("audit", "origin", "manifests of one log in order", retention_ms=FOREVER, single_writer=True),
-    Topic("dead_letters", "none", "bytes that could not be understood"),
+    Topic(
+        "decisions",
+        "organisation",
+        "the history of the same partition",
+        writers=("admit",),
+        readers=("admit", "seal"),
+        single_writer=True,
+    ),
+    Topic("work", "request", "one big tenant can use every worker", writers=("admit",), readers=("generate",)),
+    Topic(
+        "completions",
+        "organisation",
+        "back to the partition that holds the reservation",
+        writers=("generate",),
+        readers=("admit",),
+    ),
+    Topic(
+        "responses",
+        "lane",
+        "each gateway reads the lanes it owns",
+        writers=("admit", "generate"),
+        readers=("gateway",),
+        retention_ms=DAY_MS // 24,
+    ),
+    Topic(
+        "findings",
+        "organisation",
+        "correlation by tenant and principal",
+        writers=("admit", "generate"),
+        readers=("watch",),
+    ),
+    Topic(
+        "alerts",
+        "tenant",
+        "delivered in order per tenant",
+        writers=("watch",),
+        readers=("watch", "notify", "seal"),
+    ),
+    Topic(
+        "deliveries",
+        "target",
+        "attempts in order per target",
+        writers=("notify",),
+        readers=("notify", "seal"),
+    ),
+    Topic("access", "tenant", "who did what to whose data", writers=("gateway", "generate"), readers=("seal",)),
+    Topic(
+        "control",
+        "document",
+        "one order for all documents",
+        "one",
+        readers=("gateway", "admit", "generate", "seal", "watch", "notify"),
+        retention_ms=FOREVER,
+    ),
+    Topic(
+        "snapshots",
+        "partition",
+        "the newest chunks of each partition's ledger",
+        cleanup="compact",
+        writers=("admit",),
+        readers=("admit",),
+    ),
+    Topic(
+        "audit",
+        "origin",
+        "manifests of one log in order",
+        writers=("seal",),
+        readers=("seal",),
+        retention_ms=FOREVER,
+        single_writer=True,
+    ),
+    Topic("dead_letters", "none", "bytes that could not be understood", writers=("admit",)),
 )
 POOL_WORK = "work."
 """Begins the name of the work topic of one tenant's own workers, one for each tenant whose plan asks for them."""

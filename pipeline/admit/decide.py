@@ -1,4 +1,4 @@
-"""ADMIT: the one answer to each request, and the one outcome of each admitted request.
+"""ADMIT gives the one answer to each request, and the one outcome of each admitted request.
 
 Reads ``requests``, ``completions``, ``control``; writes ``decisions``; owns the ledger of one partition. Everything
 here is pure: a decision is a function of the ledger (a fold of ``decisions``), the control documents and the facts
@@ -21,7 +21,7 @@ from pipeline.admit.quota import Ceiling, Denial, ceiling, settle, weigh
 from pipeline.admit.snapshot import Reservation
 from pipeline.events import plans
 from pipeline.events.control import Control, Key, Limit, Plan, Principal, Tenant
-from pipeline.events.identity import identify
+from pipeline.events.identity import Identity, identify
 from pipeline.events.ids import request_id
 from pipeline.events.messages import Completion
 from pipeline.events.records import Charge, Decision, Facts, Outcome
@@ -33,7 +33,7 @@ UNCHARGED = frozenset({"failed", "expired"})
 
 
 class Caller(NamedTuple):
-    """Who holds a key, and what applies to every request of theirs under the documents in force."""
+    """A key belongs to a principal, and these documents and limits apply to every request under it."""
 
     tenant: Tenant
     principal: Principal
@@ -49,6 +49,8 @@ class Caller(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Denied:
+    """A request is refused; ``charges`` are what it costs all the same."""
+
     reason: str
     limit: str = ""
     retry_after_ms: int = 0
@@ -59,6 +61,8 @@ class Denied:
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
+    """A request is admitted; ``first`` names the request that a cancel stops."""
+
     charges: tuple[Charge, ...] = ()
     judgement: Judgement | None = None
     step: Step = "observe"
@@ -67,13 +71,13 @@ class Admitted:
 
 
 def decide(ledger: Ledger, control: Control, partition: int, facts: Facts) -> Decision:
-    """The answer to the request that ``facts`` describe. Changes nothing; ``Ledger.apply`` does."""
+    """Answer the request that ``facts`` describe. Changes nothing; ``Ledger.apply`` does."""
     caller = caller_of(control, facts.key)
     answer = _judge(ledger, control, caller, facts)
     tenant = caller.tenant.id if caller else ""
     denied = answer if isinstance(answer, Denied) else None
     judgement = answer.judgement
-    shared = judgement.signatures if judgement else ()
+    signatures = judgement.signatures if judgement else ()
     return Decision(
         request=request_id(control.generation, partition, facts.offset),
         facts=facts,
@@ -91,60 +95,59 @@ def decide(ledger: Ledger, control: Control, partition: int, facts: Facts) -> De
         shadowed="" if denied else answer.shadowed,  # type: ignore[union-attr]
         first=_first(ledger, caller, facts, answer),
         step=answer.step,
-        score=judgement.score if judgement and shared else 0,
-        signatures=shared,
+        score=judgement.score if judgement and signatures else 0,
+        signatures=signatures,
     )
 
 
 def at_or_after(facts: Facts, time: int) -> Facts:
-    """The facts with a time that never runs backwards within the partition."""
+    """Give the facts a time that never runs backwards within the partition."""
     return facts if facts.time >= time else msgspec.structs.replace(facts, time=time)
 
 
 def caller_of(control: Control, key: str) -> Caller | None:
-    """Who holds ``key``, which is set only where the signature was genuine; None where control knows no such chain."""
-    known: Caller | None = control.derived.get(key)
-    if known is None:
+    """Find the holder of ``key``; None where control knows no such chain. Says nothing of a signature."""
+    caller: Caller | None = control.derived.get(key)
+    if caller is None:
         identity = identify(control, key)
         if identity is None:
             return None
-        tenant, principal, plan, document = identity
-        home = partition_of(tenant.organisation.encode(), control.require_deployment().partitions)
-        ceilings = tuple(ceiling(*scoped) for scoped in _limits(control, tenant, principal, plan))
-        slowed = {step: _slowed(principal, plan, step) for step in STEPS if 0 < DUTIES[step].rate < FULL}
-        known = control.derived[key] = Caller(tenant, principal, plan, document, home, ceilings, slowed)
-    return known
+        home = partition_of(identity.tenant.organisation.encode(), control.require_deployment().partitions)
+        ceilings = tuple(ceiling(*scoped) for scoped in _limits(control, identity))
+        slowed = {step: _slowed(identity, step) for step in STEPS if 0 < DUTIES[step].rate < FULL}
+        caller = control.derived[key] = Caller(*identity, home, ceilings, slowed)
+    return caller
 
 
 def outcome(ledger: Ledger, offset: int, time: int, report: Completion) -> Outcome | None:
-    """The outcome that ``report`` at ``offset`` of ``completions`` gives, or None where nothing waits for it."""
-    held = ledger.open.get(report.request)
-    if held is None:
+    """Settle the request that ``report`` at ``offset`` of ``completions`` ends; None where nothing waits for it."""
+    reservation = ledger.open.get(report.request)
+    if reservation is None:
         return None
     now = max(time, ledger.time)
     used = report.input_tokens + report.output_tokens
     return Outcome(
-        request=held.request,
+        request=reservation.request,
         time=now,
         result=report.result,
-        organisation=held.organisation,
-        tenant=held.tenant,
-        principal=held.principal,
-        sequence=ledger.sequences.get(held.tenant, 0) + 1,
+        organisation=reservation.organisation,
+        tenant=reservation.tenant,
+        principal=reservation.principal,
+        sequence=ledger.sequences.get(reservation.tenant, 0) + 1,
         completion=offset,
         worker=report.worker,
         model=report.model,
         finish=report.finish,
         input_tokens=report.input_tokens,
         output_tokens=report.output_tokens,
-        latency_ms=now - held.time,
+        latency_ms=now - reservation.time,
         first_token_ms=report.first_token_ms,
-        charges=settle(held.charges, used, ledger.cells, held.time, report.result not in UNCHARGED),
+        charges=settle(reservation.charges, used, ledger.cells, reservation.time, report.result not in UNCHARGED),
         findings=report.findings,
         text_digest=report.text_digest,
         text=report.text,
-        client_request=held.client_request,
-        lane=held.lane,
+        client_request=reservation.client_request,
+        lane=reservation.lane,
         version=report.version,
         watermark=report.watermark,
         fingerprints=report.fingerprints,
@@ -152,25 +155,27 @@ def outcome(ledger: Ledger, offset: int, time: int, report: Completion) -> Outco
     )
 
 
-def expired(ledger: Ledger, held: Reservation, time: int) -> Outcome:
-    """The outcome of a reservation whose deadline and grace are over: zero charge."""
+def expired(ledger: Ledger, reservation: Reservation, time: int) -> Outcome:
+    """Settle a reservation whose deadline and grace are over, at zero charge."""
     now = max(time, ledger.time)
     return Outcome(
-        request=held.request,
+        request=reservation.request,
         time=now,
         result="expired",
-        organisation=held.organisation,
-        tenant=held.tenant,
-        principal=held.principal,
-        sequence=ledger.sequences.get(held.tenant, 0) + 1,
-        latency_ms=now - held.time,
-        charges=settle(held.charges, 0, ledger.cells, held.time, charged=False),
-        client_request=held.client_request,
-        lane=held.lane,
+        organisation=reservation.organisation,
+        tenant=reservation.tenant,
+        principal=reservation.principal,
+        sequence=ledger.sequences.get(reservation.tenant, 0) + 1,
+        latency_ms=now - reservation.time,
+        charges=settle(reservation.charges, 0, ledger.cells, reservation.time, charged=False),
+        client_request=reservation.client_request,
+        lane=reservation.lane,
     )
 
 
-def _limits(control: Control, tenant: Tenant, principal: Principal, plan: Plan) -> Iterator[tuple[str, Limit]]:
+def _limits(control: Control, identity: Identity) -> Iterator[tuple[str, Limit]]:
+    """Give every limit over a caller, with its scope."""
+    tenant, plan = identity.tenant, identity.plan
     deployment = control.require_deployment()
     yield "*", Limit(id="capacity", meter="open", unit="tokens", amount=deployment.capacity_tokens)
     organisation = control.organisations.get(tenant.organisation)
@@ -180,19 +185,19 @@ def _limits(control: Control, tenant: Tenant, principal: Principal, plan: Plan) 
     for limit in plan.tenant:
         yield f"t:{tenant.id}", limit
     for limit in plan.principal:
-        yield f"p:{principal.id}", limit
+        yield f"p:{identity.principal.id}", limit
 
 
-def _slowed(principal: Principal, plan: Plan, step: Step) -> Ceiling:
-    amount = max(1, plan.account_rate * DUTIES[step].rate // FULL)
-    return ceiling(f"p:{principal.id}", Limit(id=step, meter="rate", amount=amount, burst=-(-amount // 4)))
+def _slowed(identity: Identity, step: Step) -> Ceiling:
+    amount = max(1, identity.plan.account_rate * DUTIES[step].rate // FULL)
+    return ceiling(f"p:{identity.principal.id}", Limit(id=step, meter="rate", amount=amount, burst=-(-amount // 4)))
 
 
 def _judge(ledger: Ledger, control: Control, caller: Caller | None, facts: Facts) -> Admitted | Denied:
-    """The checks in their order; the first that refuses is the answer."""
+    """Make the checks in their order; the first that refuses is the answer."""
     if caller is None:
         return Denied(facts.fault or "unknown_key")
-    refusal = facts.fault or _standing(caller, facts) or _repeated(ledger, caller, facts)
+    refusal = facts.fault or _refused_key(caller, facts) or _repeated(ledger, caller, facts)
     if refusal:
         return Denied(refusal)
     if facts.kind == "cancel":
@@ -204,7 +209,8 @@ def _judge(ledger: Ledger, control: Control, caller: Caller | None, facts: Facts
     return _meter(ledger, caller, facts)
 
 
-def _standing(caller: Caller, facts: Facts) -> str:
+def _refused_key(caller: Caller, facts: Facts) -> str:
+    """Give the reason for which the key or its tenant is refused; empty for none."""
     key = caller.key
     if key.status == "revoked":
         return "revoked_key"
@@ -214,6 +220,7 @@ def _standing(caller: Caller, facts: Facts) -> str:
 
 
 def _repeated(ledger: Ledger, caller: Caller, facts: Facts) -> str:
+    """Give the reason for which a repeat is refused; empty for none."""
     session = ledger.sessions.get(f"{facts.key}/{facts.session}")
     if session is not None and not session.fresh(facts.counter):
         return "replayed"
@@ -223,6 +230,7 @@ def _repeated(ledger: Ledger, caller: Caller, facts: Facts) -> str:
 
 
 def _unfit(control: Control, caller: Caller, facts: Facts) -> str:
+    """Give the reason for which plan or model refuse what is asked for; empty for none."""
     model = control.models.get(facts.model)
     if model is None or not plans.knows(caller.tenant.id, model):
         return "unknown_model"
@@ -233,45 +241,46 @@ def _unfit(control: Control, caller: Caller, facts: Facts) -> str:
     if facts.input_bound > caller.plan.max_input_bytes:
         return "input_too_long"
     if facts.top_logprobs >= 0 or facts.biases:
-        refusal = policy.unreadable(caller.plan, facts)
+        refusal = policy.logprobs_refusal(caller.plan, facts)
         if refusal:
             return refusal
     return "deadline_passed" if facts.deadline <= facts.time else ""
 
 
 def _meter(ledger: Ledger, caller: Caller, facts: Facts) -> Admitted | Denied:
-    """Ceilings first, then findings: a refused attack still counts as a request, so it cannot be repeated for free."""
+    """Weigh the request, then its findings: a refused attack counts as a request, so it cannot be repeated for free."""
     plan, principal = caller.plan, caller.principal
-    before = policy.answered(plan, principal, step_at(ledger.accounts.status(principal.id), facts.time))
-    slowed = caller.slowed.get(before)
+    step_before = policy.answered(plan, principal, step_at(ledger.accounts.status(principal.id), facts.time))
+    slowed = caller.slowed.get(step_before)
     ceilings = (*caller.ceilings, slowed) if slowed else caller.ceilings
     weighed = weigh(ledger.cells, ceilings, facts.input_bound + facts.max_tokens, facts.time)
     if isinstance(weighed, Denial):
         reason = "busy" if weighed.limit.startswith("*|") else weighed.reason
         if slowed and weighed.limit == slowed.label:
             reason = "throttled"
-        return Denied(reason, weighed.limit, weighed.retry_after_ms, step=before)
+        return Denied(reason, weighed.limit, weighed.retry_after_ms, step=step_before)
     judgement = ledger.accounts.judgement(principal.id, facts)
-    stands = judgement.after.response.step if judgement else before
-    step = policy.answered(plan, principal, stands)
+    judged_step = judgement.after.response.step if judgement else step_before
+    step = policy.answered(plan, principal, judged_step)
     refusal = policy.refusal(plan, facts.findings, facts.documents)
     counted = tuple(c for c in weighed if c.unit == "requests" and c.meter != "open")
     if refusal and not plan.shadow:
         return Denied(refusal, charges=counted, judgement=judgement, step=step)
     if not DUTIES[step].admit:
-        wait = _quiet_in(judgement, facts.time) if principal.extraction == "judged" else 0
-        return Denied("extraction", "", wait, counted, judgement, step)
-    if not refusal and principal.extraction == "judged" and step != stands and not DUTIES[stands].admit:
+        wait_ms = _quiet_in(judgement, facts.time) if principal.extraction == "judged" else 0
+        return Denied("extraction", "", wait_ms, counted, judgement, step)
+    if not refusal and principal.extraction == "judged" and step != judged_step and not DUTIES[judged_step].admit:
         refusal = "extraction"
     return Admitted(weighed, judgement, step, shadowed=refusal)
 
 
 def _quiet_in(judgement: Judgement | None, now: int) -> int:
-    """ms until an account that is silent from now on comes down by a step."""
+    """Give the ms until an account that is silent from now on comes down by a step."""
     return judgement.after.response.last_signal_ms + QUIET_MS - now if judgement else 0
 
 
 def _first(ledger: Ledger, caller: Caller | None, facts: Facts, answer: Admitted | Denied) -> str:
+    """Name the request that a duplicate repeats or a cancel stops."""
     if isinstance(answer, Admitted):
         return answer.first
     if answer.reason == "duplicate" and caller is not None:

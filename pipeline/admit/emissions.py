@@ -1,7 +1,7 @@
-"""What follows from a record of ``decisions`` once it is written: work, responses, findings, dead letters.
+"""A record of ``decisions`` that is written has consequences: work, responses, findings, dead letters.
 
-Pure, and a function of the record and the request's own bytes alone, so whoever takes a partition over can repeat
-it. Repeats are harmless: workers drop them by request id, gateways by position, watch by alert id.
+Pure, and a function of the record and the request's own bytes alone, so the next owner of a partition can repeat
+them. Repeats are harmless: workers drop them by request id, gateways by position, watch by alert id.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ REVIEWED = Finding("extraction.review", MEDIUM, 90, 0, 0, "account", 0)
 
 
 def needs_body(decision: Decision) -> bool:
-    """Whether acting on the decision takes the request's own bytes."""
+    """Tell whether acting on the decision takes the request's own bytes."""
     return decision.verdict == "admit" and decision.facts.kind == "inference"
 
 
 def after_decision(decision: Decision, partition: int, control: Control, intake: Intake | None) -> list[Emission]:
-    """Emissions of one decision; ``intake`` is needed where ``needs_body`` says so."""
+    """Give what is sent because of a decision; ``intake`` is needed where ``needs_body`` says so."""
     partitions = control.require_deployment().partitions
-    sent = []
+    sent: list[Emission] = []
     if decision.verdict == "admit":
         work = _work(decision, partition, control, intake)
         key = work.request.encode()
@@ -45,20 +45,23 @@ def after_decision(decision: Decision, partition: int, control: Control, intake:
     event = _finding(decision)
     if event is not None:
         sent.append(Emission("findings", partition, decision.organisation.encode(), encode(event)))
-    return sent + [_shared(decision, signature, partitions) for signature in decision.signatures]
+    sent += [_shared(decision, signature, partitions) for signature in decision.signatures]
+    if intake is not None and intake.malformed is not None:
+        sent.append(dead_letter(intake.malformed, partition, "malformed"))
+    return sent
 
 
 def after_outcome(outcome: Outcome, partitions: int) -> list[Emission]:
-    """An outcome that no worker reported must be told to whoever waits."""
+    """Tell the waiting gateway of an outcome that no worker reported."""
     if outcome.result != "expired" or outcome.completion >= 0:
         return []
     response = Response(outcome.request, outcome.client_request, outcome.tenant, "refusal", reason="expired")
-    where = lane_partition(outcome.lane, partitions)
-    return [Emission("responses", where, outcome.request.encode(), encode(response))]
+    reply_partition = lane_partition(outcome.lane, partitions)
+    return [Emission("responses", reply_partition, outcome.request.encode(), encode(response))]
 
 
 def dead_letter(raw: Raw, partition: int, reason: str) -> Emission:
-    """The trace of bytes that could not be understood; they stay in ``requests``."""
+    """Leave a trace of bytes that could not be understood; they stay in ``requests``."""
     letter = DeadLetter(
         "requests", partition, raw.offset, raw.time, reason, len(raw.value), hashlib.sha256(raw.value).digest()
     )
@@ -66,8 +69,9 @@ def dead_letter(raw: Raw, partition: int, reason: str) -> Emission:
 
 
 def _work(decision: Decision, partition: int, control: Control, intake: Intake | None) -> Work:
-    facts, cancel = decision.facts, decision.facts.kind == "cancel"
-    named = (
+    facts = decision.facts
+    cancel = facts.kind == "cancel"
+    address = (
         decision.first if cancel else decision.request,
         partition,
         decision.organisation,
@@ -79,24 +83,25 @@ def _work(decision: Decision, partition: int, control: Control, intake: Intake |
         cancel,
     )
     if cancel:
-        return Work(*named)
+        return Work(*address)
     assert intake is not None
     assert intake.body is not None
-    plan, model = control.plans[control.tenants[decision.tenant].plan], control.models.get(facts.model)
+    plan = control.plans[control.tenants[decision.tenant].plan]
+    model = control.models.get(facts.model)
     return Work(
-        *named,
+        *address,
         model=facts.model,
         max_tokens=facts.max_tokens,
         input_bound=facts.input_bound,
         sampling=intake.body.sampling,
         sealed=intake.body.sealed,
         wrap=intake.wrap,
-        keep="all" if keeps(plan, _told(decision)) else plan.keep_texts,
-        blanks=policy.masked_spans(plan, facts.findings, facts.documents),
-        blank_personal=policy.blanks_personal(plan),
+        keep="all" if keeps(plan, _kept_for(decision)) else plan.keep_texts,
+        masked_spans=policy.masked_spans(plan, facts.findings, facts.documents),
+        mask_personal=policy.masks_personal(plan),
         output=plan.output,
         personal=plan.personal,
-        conceal=policy.degrades(decision.step),
+        degrade=policy.degrades(decision.step),
         weight=plan.weight,
         risk=risk(facts.findings + decision.findings),
         verbatim=plan.verbatim,
@@ -121,21 +126,21 @@ def _refusal(decision: Decision, partitions: int, control: Control) -> Emission:
         first=decision.first,
         found=found,
     )
-    where = lane_partition(facts.lane, partitions)
-    return Emission("responses", where, decision.request.encode(), encode(response))
+    reply_partition = lane_partition(facts.lane, partitions)
+    return Emission("responses", reply_partition, decision.request.encode(), encode(response))
 
 
-def _told(decision: Decision) -> tuple[Finding, ...]:
-    """The findings for which a text is kept; an account under review has one at every request."""
+def _kept_for(decision: Decision) -> tuple[Finding, ...]:
+    """Give the findings for which a text is kept; an account under review has one at every request."""
     review = DUTIES[decision.step].review
     return decision.facts.findings + decision.findings + ((REVIEWED,) if review else ())
 
 
 def _shared(decision: Decision, signature: int, partitions: int) -> Emission:
-    """What an account keeps saying, sent where the same wording of every organisation arrives."""
-    who = (decision.organisation, decision.tenant, decision.principal)
-    shared = FindingEvent(decision.request, decision.facts.time, *who, "admit", decision.verdict)
-    event = msgspec.structs.replace(shared, signature=signature, score=decision.score)
+    """Report a wording that an account keeps using to the partition where that wording of every account arrives."""
+    account = (decision.organisation, decision.tenant, decision.principal)
+    bare = FindingEvent(decision.request, decision.facts.time, *account, "admit", decision.verdict)
+    event = msgspec.structs.replace(bare, signature=signature, score=decision.score)
     key = signature.to_bytes(8, "big")
     return Emission("findings", partition_of(key, partitions), key, encode(event))
 

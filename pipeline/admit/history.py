@@ -1,4 +1,4 @@
-"""The ledger of one partition together with the log that it is a fold of: restore, append, catch up, snapshot.
+"""The history of a partition is its log and the ledger that it folds to: restore, append, catch up, snapshot.
 
 Write order of a snapshot: chunks, then the mark of actions, then the ``SnapshotMark``. A crash before the last
 leaves chunks that nobody trusts; the other slot still holds the snapshot before.
@@ -10,9 +10,11 @@ import hashlib
 import logging
 from collections.abc import Callable, Sequence
 
+import msgspec
 from aiokafka import TopicPartition
 
 from pipeline.admit.ledger import Ledger
+from pipeline.admit.step import AdmitStage
 from pipeline.errors import Fatal, Malformed
 from pipeline.events.chain import Entry, Position
 from pipeline.events.codec import decode, decode_log, encode
@@ -29,18 +31,23 @@ Fold = Callable[[LogRecord], None]
 
 
 class History:
-    """One partition of ``decisions`` and its ledger."""
+    """One partition of ``decisions`` has one ledger."""
 
-    def __init__(self, bootstrap: str, partition: int, offsets: Offsets, publisher: Publisher) -> None:
-        self._bootstrap, self._partition = bootstrap, partition
-        self._offsets, self._publisher = offsets, publisher
+    def __init__(
+        self, bootstrap: str, partition: int, offsets: Offsets, publisher: Publisher, stage: AdmitStage
+    ) -> None:
+        self._bootstrap = bootstrap
+        self._partition = partition
+        self._offsets = offsets
+        self._publisher = publisher
+        self._stage = stage
         self._log = ChainedLog(bootstrap, "decisions", partition, offsets)
         self._slot = 0
-        self.ledger = Ledger()
+        self.ledger = stage.start()
         self.since_snapshot = 0
 
     async def restore(self, seen: Fold) -> None:
-        """The newest trusted snapshot and everything after it, handed to ``seen`` as it is folded.
+        """Fold the newest trusted snapshot and everything after it, handed to ``seen``.
 
         Raises Fatal where the log was cut and no snapshot reaches its beginning.
         """
@@ -48,17 +55,17 @@ class History:
         for image in await self._images():
             if image.position < begin:
                 continue
-            held: list[LogRecord] = []
+            records: list[LogRecord] = []
             try:
                 self.ledger = Ledger.load(image.content)
             except Malformed as error:
                 _log.warning("decisions[%d]: snapshot at %d passed over: %s", self._partition, image.position, error)
                 continue
             await self._log.start(Position(image.position, image.chain))
-            await self.catch_up(held.append)
-            if any(isinstance(r, SnapshotMark) and r.digest == image.digest for r in held):
+            await self.catch_up(records.append)
+            if any(isinstance(r, SnapshotMark) and r.digest == image.digest for r in records):
                 self._slot = (image.slot + 1) % _SLOTS
-                for record in held:
+                for record in records:
                     seen(record)
                 return
             _log.warning("decisions[%d]: no mark for the snapshot at %d", self._partition, image.position)
@@ -67,7 +74,7 @@ class History:
                 f"decisions[{self._partition}] starts at {begin} and no snapshot reaches that far: its ledger cannot "
                 "be rebuilt. Restore the topic or a snapshot, or start a new generation."
             )
-        self.ledger = Ledger()
+        self.ledger = self._stage.start()
         await self._log.start(Position())
         await self.catch_up(seen)
 
@@ -84,18 +91,19 @@ class History:
         return await self._log.behind()
 
     async def catch_up(self, seen: Fold) -> None:
-        """Fold what others wrote, up to the end."""
+        """Fold the records of others, up to the end."""
         while await self._log.behind():
-            for entry in await self._log.catch_up():
-                record = self._decode(entry)
-                self.ledger.apply(record)
-                self.since_snapshot += 1
+            records = [self._decode(entry) for entry in await self._log.catch_up()]
+            self.ledger = self._stage.fold(self.ledger, records)
+            self.since_snapshot += len(records)
+            for record in records:
                 seen(record)
 
     async def snapshot(self) -> bool:
         """Store the ledger and say so in the log; False where another writer came first."""
         content = self.ledger.dump()
-        at, digest = self._log.at, hashlib.sha256(content).digest()
+        position, digest = self._log.at, hashlib.sha256(content).digest()
+        whole = SnapshotChunk(self._slot, 0, 1, position.offset, position.digest, digest, content)
         pieces = [content[i : i + _CHUNK_BYTES] for i in range(0, len(content), _CHUNK_BYTES)]
         await self._publisher.send_all(
             [
@@ -103,13 +111,13 @@ class History:
                     "snapshots",
                     self._partition,
                     f"{self._partition}/{self._slot}/{index}".encode(),
-                    encode(SnapshotChunk(self._slot, index, len(pieces), at.offset, at.digest, digest, piece)),
+                    encode(msgspec.structs.replace(whole, chunk=index, chunks=len(pieces), content=piece)),
                     (),
                 )
                 for index, piece in enumerate(pieces)
             ]
         )
-        mark = SnapshotMark(self.ledger.time, at.offset, digest, self._slot, len(pieces))
+        mark = SnapshotMark(self.ledger.time, position.offset, digest, self._slot, len(pieces))
         self.ledger.begin()
         self.ledger.apply(mark)
         if not await self.write([encode(mark)]):
@@ -122,23 +130,23 @@ class History:
         await self._log.close()
 
     async def _images(self) -> list[SnapshotChunk]:
-        """Complete snapshots, newest first, each as one chunk."""
+        """Read the complete snapshots, newest first, each as one chunk."""
         reader = PartitionReader(self._bootstrap, "snapshots", self._partition, self._offsets)
         try:
             await reader.start(await reader.begin())
             items = await reader.read_to_end()
         finally:
             await reader.close()
-        found: dict[bytes, dict[int, SnapshotChunk]] = {}
+        snapshots: dict[bytes, dict[int, SnapshotChunk]] = {}
         for item in items:
             try:
                 chunk = decode(SnapshotChunk, item.value)
             except Malformed as error:
                 _log.warning("snapshots[%d]: passed over %d: %s", self._partition, item.offset, error)
                 continue
-            found.setdefault(chunk.digest, {})[chunk.chunk] = chunk
+            snapshots.setdefault(chunk.digest, {})[chunk.chunk] = chunk
         images = []
-        for digest, chunks in found.items():
+        for digest, chunks in snapshots.items():
             content = b"".join(chunks[index].content for index in sorted(chunks))
             if hashlib.sha256(content).digest() == digest:
                 first = chunks[0]

@@ -1,4 +1,4 @@
-"""What a record of ``requests`` says: genuine or not, readable or not, and what the detectors see in its text.
+"""Intake turns records of ``requests`` into facts: genuine or not, readable or not, and what detectors saw in them.
 
 The first half of ADMIT, free of state: a batch of raw records in, one ``Intake`` each out. The signature is checked
 before anything is parsed, the text is opened last, and a fault is a reason, never an exception. The texts are screened
@@ -28,7 +28,7 @@ _UNREAD = Screened()
 
 
 class Raw(NamedTuple):
-    """One record as it lies in the topic; ``time`` is the broker's, in Unix ms."""
+    """A record lies so in the topic; ``time`` is the broker's, in Unix ms."""
 
     offset: int
     time: int
@@ -37,15 +37,17 @@ class Raw(NamedTuple):
 
 
 class Intake(NamedTuple):
-    """The facts, and what running the request takes; ``body`` is None where there is nothing to run."""
+    """One request as its decision takes it; ``body`` is None where there is nothing to run."""
 
     facts: Facts
     body: wire.InferenceBody | None = None
     wrap: bytes = b""
+    malformed: Raw | None = None
+    """The record itself, where it cannot be read and goes to the dead letters."""
 
 
 class _Draft(msgspec.Struct, gc=False):
-    """What is known of one record so far; a fault ends it."""
+    """One record is known so far; a fault ends its way."""
 
     raw: Raw
     fault: str = ""
@@ -59,20 +61,20 @@ class _Draft(msgspec.Struct, gc=False):
 
 
 class DecryptedBatch:
-    """A batch of records that were verified and opened; what its texts say is still to come."""
+    """The records of a batch are verified and opened; their texts are still to be screened."""
 
     def __init__(self, drafts: Sequence[_Draft]) -> None:
         self._drafts = drafts
         self.texts: list[Transcript] = [draft.transcript for draft in drafts if draft.transcript]
 
     def intakes(self, screened: Sequence[Screened]) -> list[Intake]:
-        """One intake per record, in order; ``screened`` has one answer for each of ``texts``."""
-        found = iter(screened)
-        return [_intake(draft, next(found) if draft.transcript else _UNREAD) for draft in self._drafts]
+        """Give one intake per record, in order; ``screened`` has one answer for each of ``texts``."""
+        answers = iter(screened)
+        return [_intake(draft, next(answers) if draft.transcript else _UNREAD) for draft in self._drafts]
 
 
 class RequestReader:
-    """Opens the records of one partition."""
+    """The reader opens the records of one partition."""
 
     def __init__(self, control: Control, vault: Vault, partition: int) -> None:
         self._control = control
@@ -83,14 +85,14 @@ class RequestReader:
         """Verify, decrypt and parse; the texts are to be screened together."""
         drafts = [_Draft(raw) for raw in batch]
         # step by step over the batch, as a loop of one step keeps its code in the processor's cache
-        for step in (self._read, self._verify, self._place, _parse, self._unseal, _parse_messages):
+        for step in (self._read, self._verify, self._check, _parse, self._decrypt, _parse_messages):
             for draft in drafts:
                 if not draft.fault:
                     step(draft)
         return DecryptedBatch(drafts)
 
     def reopen(self, raw: Raw) -> Intake:
-        """Body and wrap of a record whose decision is known already; nothing is verified again."""
+        """Give body and wrap of a record whose decision is known already; nothing is verified again."""
         envelope = wire.open_envelope(raw.headers)
         return Intake(Facts(raw.offset, raw.time), wire.decode_inference(raw.value), envelope.wrap)
 
@@ -111,7 +113,7 @@ class RequestReader:
         if not draft.genuine:
             draft.fault = "unsigned"
 
-    def _place(self, draft: _Draft) -> None:
+    def _check(self, draft: _Draft) -> None:
         envelope, caller = draft.envelope, draft.caller
         assert envelope is not None
         assert caller is not None
@@ -124,8 +126,9 @@ class RequestReader:
         elif len(draft.raw.value) > wire.MAX_VALUE_BYTES:
             draft.fault = "input_too_long"
 
-    def _unseal(self, draft: _Draft) -> None:
-        envelope, caller, body = draft.envelope, draft.caller, draft.body
+    def _decrypt(self, draft: _Draft) -> None:
+        envelope, caller = draft.envelope, draft.caller
+        body = draft.body
         if body is None or envelope is None or caller is None:
             return
         try:
@@ -162,15 +165,17 @@ def _parse_messages(draft: _Draft) -> None:
 
 
 def _intake(draft: _Draft, screened: Screened) -> Intake:
-    found = screened.findings
-    raw, envelope, body, caller = draft.raw, draft.envelope, draft.body, draft.caller
+    raw, body = draft.raw, draft.body
+    envelope, caller = draft.envelope, draft.caller
+    malformed = raw if draft.fault == "malformed" else None
     if envelope is None or caller is None or not draft.genuine:
-        return Intake(Facts(raw.offset, raw.time, fault=draft.fault))
+        return Intake(Facts(raw.offset, raw.time, fault=draft.fault), malformed=malformed)
     if body is None:
-        return Intake(_facts(raw, envelope, fault=draft.fault, target=draft.target))
-    turns = sorted({f.turn for f in found if f.turn < len(draft.transcript)})
+        return Intake(_facts(raw, envelope, fault=draft.fault, target=draft.target), malformed=malformed)
+    findings = screened.findings
+    turns = sorted({finding.turn for finding in findings if finding.turn < len(draft.transcript)})
     documents = tuple(turn for turn in turns if draft.transcript[turn].role == "document")
-    quotes = policy.quoted_spans(caller.plan, found, documents)
+    quotes = policy.quoted_spans(caller.plan, findings, documents)
     facts = _facts(
         raw,
         envelope,
@@ -182,13 +187,13 @@ def _intake(draft: _Draft, screened: Screened) -> Intake:
         deadline=raw.time + body.timeout_ms,
         top_logprobs=body.top_logprobs if body.logprobs else -1,
         biases=len(body.logit_bias),
-        findings=found,
+        findings=findings,
         documents=documents,
         features=_trace(body, screened),
         text_digest=hashlib.sha256(body.sealed).digest(),
-        text=body.sealed if draft.transcript and keeps(caller.plan, found) else b"",
+        text=body.sealed if draft.transcript and keeps(caller.plan, findings) else b"",
     )
-    return Intake(facts, body, envelope.wrap)
+    return Intake(facts, body, envelope.wrap, malformed)
 
 
 def _trace(body: wire.InferenceBody, screened: Screened) -> tuple[int, ...]:
@@ -199,9 +204,9 @@ def _trace(body: wire.InferenceBody, screened: Screened) -> tuple[int, ...]:
     return *screened.features, *sampling_features(parameters)
 
 
-def keeps(plan: Plan, found: Sequence[Finding]) -> bool:
-    """Whether the tenant's policy keeps the text of a request with these findings."""
-    return plan.keep_texts == "all" or (plan.keep_texts == "findings" and bool(found))
+def keeps(plan: Plan, findings: Sequence[Finding]) -> bool:
+    """Tell whether the tenant's policy keeps the text of a request with these findings."""
+    return plan.keep_texts == "all" or (plan.keep_texts == "findings" and bool(findings))
 
 
 def _facts(raw: Raw, envelope: wire.Envelope, **fields: Any) -> Facts:

@@ -15,19 +15,17 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipeline.admit import emissions as dispatch
 from pipeline.admit.history import History
-from pipeline.admit.intake import Intake, Raw, RequestReader
+from pipeline.admit.intake import Intake, RequestReader
 from pipeline.admit.request_queue import RequestQueue, Screen
-from pipeline.admit.step import Step, decide_batch
+from pipeline.admit.step import BLOCKED, AdmitStage, AdmitStep
 from pipeline.clock import now_ms
 from pipeline.control.table import ControlTable
-from pipeline.events import emission
+from pipeline.events.emission import Emission
 from pipeline.events.ids import GRACE_MS
-from pipeline.events.records import Decision, LogRecord, Outcome
+from pipeline.events.records import Decision, LogRecord
 from pipeline.kafka.committed import CommittedOffsets
 from pipeline.kafka.inbox import CAPACITY, DelayedWakeup, Inbox
 from pipeline.kafka.offsets import Offsets
@@ -35,6 +33,7 @@ from pipeline.kafka.reader import PartitionReader
 from pipeline.kafka.writer import Publisher
 from pipeline.keys.vault import Vault
 from pipeline.retry import retry_forever
+from pipeline.stage import InputBatch, InputRecord
 
 _log = logging.getLogger(__name__)
 _LOOK_S = 0.5
@@ -60,8 +59,10 @@ class AdmitPartition:
     """The single writer of one partition's history, as long as nobody else is."""
 
     def __init__(self, context: AdmitContext, partition: int) -> None:
-        self._context, self._partition = context, partition
-        self._history = History(context.bootstrap, partition, context.offsets, context.publisher)
+        self._context = context
+        self._partition = partition
+        self._stage = AdmitStage(context.control_table.control, partition)
+        self._history = History(context.bootstrap, partition, context.offsets, context.publisher, self._stage)
         self._arrived = asyncio.Event()
         self._stop = asyncio.Event()
         request_reader = RequestReader(context.control_table.control, context.vault, partition)
@@ -71,7 +72,9 @@ class AdmitPartition:
         late = DelayedWakeup(self._arrived, _GATHER_S)
         self._reports = Inbox(PartitionReader(context.bootstrap, "completions", partition, context.offsets), late)
         self._owed: list[LogRecord] = []
-        """Records that are written, and what follows from them is not under way yet."""
+        """Records of others, and from before, whose actions are not under way yet."""
+        self._actions: list[Emission] = []
+        """Actions of this writer's steps that are not under way yet."""
         self._acting: asyncio.Task[None] | None = None
         """What follows from the step before, while the next one is decided and written."""
         self._committed = self._sent_to = 0
@@ -115,7 +118,7 @@ class AdmitPartition:
         while self._context.control_table.control.version < ledger.position.control_version:
             await self._context.control_table.refresh()
             await asyncio.sleep(0.05)
-        await self._act(())
+        await self._act({})
         await self._requests.start(ledger.position.next_request)
         reports = self._reports.reader
         # what retention took belonged to reservations that have expired since
@@ -127,22 +130,25 @@ class AdmitPartition:
 
     async def _poll_once(self) -> None:
         await self._look()
-        if self._owed:
-            await self._act((), self._requests.by_offset())
+        if self._owed or self._actions:
+            await self._act(self._requests.by_offset())
         await self._requests.fill(self._history.ledger.position.next_request)
         due = next(self._history.ledger.due(now_ms(), GRACE_MS), None)
-        step = self._decide(drained=due is not None and await self._reports.reach_end())
-        if step.blocked and not step.records:
-            step = self._decide(drained=await self._reports.reach_end())
-        if not step.records:
-            self._reports.drop(step.reports)
-            return
-        if not await self._history.write(step.values):
+        step = self._step(drained=due is not None and await self._reports.reach_end())
+        if BLOCKED in step.signals and not step.records:
+            step = self._step(drained=await self._reports.reach_end())
+        if step.records and not await self._history.write(step.values):
             await self._fold_newcomers()
             return
-        self._wrote = True
         self._reports.drop(step.reports)
-        await self._act(step.records, self._requests.take(step.intakes))
+        if step.rejections:
+            _log.warning("admit[%d]: passed over %d completions", self._partition, len(step.rejections))
+        if not step.records:
+            return
+        self._wrote = True
+        self._requests.drop(step.consumed - step.reports)
+        self._actions += step.actions
+        await self._act({})
         if self._history.since_snapshot >= self._context.snapshot_every:
             await self._snapshot()
         if self._requests.waiting or step.full:
@@ -165,57 +171,43 @@ class AdmitPartition:
         # owed at once: an error further on must not lose what was folded before it
         await self._history.catch_up(self._owed.append)
         _log.warning("admit[%d]: another writer got %d records in", self._partition, len(self._owed))
-        await self._act((), self._requests.by_offset())
+        await self._act(self._requests.by_offset())
         self._arrived.set()
 
-    def _decide(self, drained: bool) -> Step:
-        reports = [Raw(i.offset, i.time, i.value, ()) for i in self._reports.peek(CAPACITY)]
-        ledger, control = self._history.ledger, self._context.control_table.control
-        return decide_batch(ledger, control, self._partition, reports, self._requests.pending, now_ms(), drained)
+    def _step(self, drained: bool) -> AdmitStep:
+        items: list[InputRecord | Intake] = [*self._reports.peek(CAPACITY), *self._requests.pending]
+        return self._stage.step(self._history.ledger, InputBatch(items, now_ms(), drained))
 
-    async def _act(self, records: Sequence[LogRecord], intakes: dict[int, Intake] | None = None) -> None:
-        """Start to send what follows from all that is owed and from ``records``. Raises Retryable."""
-        self._owed += records
-        intakes = intakes or {}
-        wanted = [r.facts.offset for r in self._owed if isinstance(r, Decision) and self._to_run(r)]
+    async def _act(self, intakes: dict[int, Intake]) -> None:
+        """Start to send everything that follows from written records and is not under way. Raises Retryable."""
+        ledger = self._history.ledger
+        decisions = [record for record in self._owed if isinstance(record, Decision)]
+        wanted = [decision.facts.offset for decision in decisions if self._stage.needs_body(ledger, decision)]
         missing = [offset for offset in wanted if offset not in intakes]
         if missing:
             intakes = intakes | await self._requests.read_again(missing)
         await self._acted_on()
-        emissions = [e for record in self._owed for e in self._follow(record, intakes)]
+        emissions: list[Emission] = []
+        for record in self._owed:
+            intake = intakes.get(record.facts.offset) if isinstance(record, Decision) else None
+            emissions += self._stage.follow(ledger, record, intake)
+        emissions += self._actions
         self._owed.clear()
-        self._acting = asyncio.create_task(self._send(emissions, self._history.ledger.position.next_request))
+        self._actions = []
+        self._acting = asyncio.create_task(self._send(emissions, ledger.position.next_request))
 
     async def _acted_on(self) -> None:
         """Wait until the actions of the step before are acknowledged: their order is that of the records."""
         if self._acting is not None:
             await self._acting
 
-    async def _send(self, emissions: list[emission.Emission], upto: int) -> None:
+    async def _send(self, emissions: list[Emission], upto: int) -> None:
         """Send until acknowledged; then everything before ``upto`` may be committed."""
         if emissions:
             records = [(*e, ()) for e in emissions]
             what = f"admit[{self._partition}] to send {len(records)} records"
             await retry_forever(lambda: self._context.publisher.send_all(records), self._stop, what)
         self._sent_to = upto
-
-    def _follow(self, record: LogRecord, intakes: dict[int, Intake]) -> list[emission.Emission]:
-        if isinstance(record, Decision):
-            raw = self._requests.malformed.pop(record.facts.offset, None)
-            if dispatch.needs_body(record) and not self._to_run(record):
-                return []
-            sent = dispatch.after_decision(
-                record, self._partition, self._context.control_table.control, intakes.get(record.facts.offset)
-            )
-            if record.facts.fault == "malformed" and raw is not None:
-                sent.append(dispatch.dead_letter(raw, self._partition, record.facts.fault))
-            return sent
-        if isinstance(record, Outcome):
-            return dispatch.after_outcome(record, self._context.control_table.control.require_deployment().partitions)
-        return []
-
-    def _to_run(self, decision: Decision) -> bool:
-        return dispatch.needs_body(decision) and decision.request in self._history.ledger.open
 
     async def _snapshot(self) -> None:
         # Decisions below the snapshot are not folded again, so all that follows from them must be marked as sent.

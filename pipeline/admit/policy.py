@@ -1,4 +1,4 @@
-"""What a plan makes of findings. Pure: severities and confidences in, one word out; texts are not seen here."""
+"""A plan turns findings into a refusal or a step. Pure: severities and confidences in; texts are not seen here."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from detectors.base import CRITICAL, MEDIUM, Finding
 from detectors.prompts.phrases import SMUGGLED
 from pipeline.events.control import Plan, Principal
 from pipeline.events.records import Facts
-from pipeline.events.wire import MAX_TOLD
+from pipeline.events.wire import MAX_LOGPROB_TOKENS
 
 SCORED = "injection.score"
 """Rule whose confidence is a calibrated probability in percent, so that a tenant may set a threshold of its own."""
 UNREAD = "detector."
-"""Rules that say of a text that it was not read to its end."""
+"""Beginning of the rules that say of a text that it was not read to its end."""
 PERSONAL = "pii."
+"""Beginning of the rules that find personal data."""
 ORDERS = "injection."
-"""Rules that say of a text that it gives orders against the operator's."""
-
-
+"""Beginning of the rules that say of a text that it gives orders against the operator's."""
 WITHHELD = frozenset({"unscreened", "injection", "extraction"})
 """Reasons that are found after the limits held: such a request counts, for them and for its account."""
 
 
 def refusal(plan: Plan, findings: Sequence[Finding], documents: Sequence[int] = ()) -> str:
-    """The reason for which ``plan`` refuses a prompt with ``findings``; empty for none. ``documents``: those turns."""
+    """Give the reason for which ``plan`` refuses a prompt with ``findings``, empty for none; ``documents`` are the
+    turns that are documents."""
     if plan.unscreened == "refuse" and any(f.rule.startswith(UNREAD) for f in findings):
         return "unscreened"
     return "injection" if any(_refuses(plan, f, documents) for f in findings) else ""
@@ -41,12 +41,12 @@ def told(plan: Plan, findings: Sequence[Finding], documents: Sequence[int] = ())
 
 
 def counts(verdict: str, reasons: Sequence[str]) -> bool:
-    """Whether a request that was answered so counts for its account: quotas refuse before anything is read."""
+    """Tell whether a request that was answered so counts for its account: quotas refuse before anything is read."""
     return verdict == "admit" or not WITHHELD.isdisjoint(reasons)
 
 
 def answered(plan: Plan, principal: Principal, step: Step) -> Step:
-    """The step at which an account that stands at ``step`` is answered under ``plan``."""
+    """Give the step at which an account that is judged to be at ``step`` is answered under ``plan``."""
     if principal.extraction != "judged":
         return "observe" if principal.extraction == "cleared" else "block"
     if plan.shadow:
@@ -54,30 +54,27 @@ def answered(plan: Plan, principal: Principal, step: Step) -> Step:
     return STEPS[min(STEPS.index(step), STEPS.index(plan.extraction))]
 
 
-def unreadable(plan: Plan, facts: Facts) -> str:
-    """Why ``plan`` lets a request read less out of the model than ``facts`` ask for; empty where it lets them."""
+def logprobs_refusal(plan: Plan, facts: Facts) -> str:
+    """Give the reason to refuse log-probabilities or logit bias; empty where the plan allows what is asked for."""
     if facts.biases and not plan.logit_bias:
         return "logit_bias_not_allowed"
-    # both together read the model's last layer out (Carlini et al. 2024), and a readout must fit one record
-    if facts.top_logprobs > plan.top_logprobs or (
-        facts.top_logprobs >= 0 and (facts.biases or facts.max_tokens > MAX_TOLD)
-    ):
-        return "logprobs_not_allowed"
-    return ""
+    # with logit bias they give the model's last layer away (Carlini et al. 2024), and they must fit one record
+    beyond = facts.top_logprobs >= 0 and (facts.biases or facts.max_tokens > MAX_LOGPROB_TOKENS)
+    return "logprobs_not_allowed" if beyond or facts.top_logprobs > plan.top_logprobs else ""
 
 
 def degrades(step: Step) -> bool:
-    """Whether an answer at ``step`` bears the watermark and no log-probabilities."""
+    """Tell whether an answer at ``step`` bears the watermark and no log-probabilities."""
     return DUTIES[step].watermark
 
 
 def masked_spans(
     plan: Plan, findings: Iterable[Finding], documents: Sequence[int] = ()
 ) -> tuple[tuple[int, int, int], ...]:
-    """(turn, start, end) of what the model is not to read, in order and apart from each other."""
+    """Give (turn, start, end) of each passage that the model is not to read, in order and apart from each other."""
     merged: list[tuple[int, int, int]] = []
     for turn, start, end in sorted(
-        (f.turn, f.start, f.end) for f in findings if f.start < f.end and _blanked(plan, f, documents)
+        (f.turn, f.start, f.end) for f in findings if f.start < f.end and _masked(plan, f, documents)
     ):
         if merged and merged[-1][0] == turn and merged[-1][2] >= start:
             merged[-1] = turn, merged[-1][1], max(end, merged[-1][2])
@@ -87,11 +84,11 @@ def masked_spans(
 
 
 def quoted_spans(plan: Plan, findings: Iterable[Finding], documents: Sequence[int]) -> tuple[tuple[int, int, int], ...]:
-    """(turn, start, end) of what speaks like an order in a document and is to be marked as data, in order."""
+    """Give (turn, start, end) of each order in a document that is to be marked as data, in order."""
     if plan.documents != "neutralise" or plan.shadow or not documents:
         return ()
-    told = [f for f in findings if _planted(f, documents) and not _blanked(plan, f, documents)]
-    return tuple(sorted({(f.turn, f.start, f.end) for f in told if f.severity >= MEDIUM and f.start < f.end}))
+    marked = [f for f in findings if _planted(f, documents) and not _masked(plan, f, documents)]
+    return tuple(sorted({(f.turn, f.start, f.end) for f in marked if f.severity >= MEDIUM and f.start < f.end}))
 
 
 def _refuses(plan: Plan, finding: Finding, documents: Sequence[int]) -> bool:
@@ -99,11 +96,12 @@ def _refuses(plan: Plan, finding: Finding, documents: Sequence[int]) -> bool:
 
 
 def _planted(finding: Finding, documents: Sequence[int]) -> bool:
-    """Whether this was found in a document, as an order to the model."""
+    """Tell whether this was found in a document, as an order to the model."""
     return finding.turn in documents and finding.rule.startswith(ORDERS)
 
 
-def _blanked(plan: Plan, finding: Finding, documents: Sequence[int]) -> bool:
+def _masked(plan: Plan, finding: Finding, documents: Sequence[int]) -> bool:
+    """Tell whether the model is not to read the passage at all."""
     if plan.blank and finding.rule.startswith(plan.blank):
         return True
     if plan.documents == "refuse" or plan.shadow or not _planted(finding, documents):
@@ -113,12 +111,13 @@ def _blanked(plan: Plan, finding: Finding, documents: Sequence[int]) -> bool:
     return finding.severity >= MEDIUM and (plan.documents == "blank" or unquotable)
 
 
-def blanks_personal(plan: Plan) -> bool:
-    """Whether personal data in prompts is taken out: all of it, also what findings did not have room for."""
+def masks_personal(plan: Plan) -> bool:
+    """Tell whether personal data in prompts is taken out: all of it, also what findings did not have room for."""
     return PERSONAL in plan.blank
 
 
 def _blocks(plan: Plan, finding: Finding) -> bool:
+    """Tell whether the plan refuses a prompt for this finding."""
     if finding.rule.startswith(UNREAD):
         return False
     if plan.block_confidence and finding.rule == SCORED:

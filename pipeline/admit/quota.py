@@ -112,9 +112,9 @@ def _most_at_once(ceiling: Ceiling) -> int:
 def _wait(cells: Cells, ceiling: Ceiling, amount: int, now: int) -> int | None:
     """None where the ceiling holds, else ms until it could."""
     if ceiling.meter == "rate":
-        at = now * ceiling.amount
-        arrival = max(cells.numbers.get(ceiling.cell, 0), at) + amount * ceiling.period_ms
-        ahead = arrival - at - ceiling.burst * ceiling.period_ms
+        virtual_now = now * ceiling.amount
+        arrival = max(cells.numbers.get(ceiling.cell, 0), virtual_now) + amount * ceiling.period_ms
+        ahead = arrival - virtual_now - ceiling.burst * ceiling.period_ms
         return None if ahead <= 0 else -(-ahead // ceiling.amount)
     if ceiling.meter == "window":
         recent = [time for time in cells.times.get(ceiling.cell, ()) if time > now - ceiling.period_ms]

@@ -1,4 +1,4 @@
-"""Which records of a client session were seen: a window over its rising counter, as in RFC 4303, 3.4.3."""
+"""A session's rising counter is kept in a window, so that no record counts twice, as in RFC 4303, 3.4.3."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ class ReplayWindow(msgspec.Struct, frozen=True, gc=False, array_like=True):
     time: int
 
     def fresh(self, counter: int) -> bool:
+        """Tell whether the counter was not used before."""
         behind = self.highest - counter
         return behind < 0 or (behind < REPLAY_WINDOW and not self.seen >> behind & 1)
 
     def with_counter(self, counter: int, time: int) -> ReplayWindow:
+        """Give the window with the counter used at ``time``."""
         behind = self.highest - counter
         if behind >= 0:
             return ReplayWindow(self.highest, self.seen | 1 << behind, time)

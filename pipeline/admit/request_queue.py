@@ -1,4 +1,4 @@
-"""The requests of one partition on their way to a decision: arrived, opened, and their texts read elsewhere."""
+"""The requests of one partition wait for a decision: they arrive, are opened, and their texts are read elsewhere."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Screen = Callable[[Sequence[Transcript]], Awaitable[Sequence[Screened]]]
 
 
 class RequestQueue:
-    """What waits in ``requests[partition]``; ``arrived`` is rung when there is more to take."""
+    """Requests of one partition wait here; ``arrived`` is set when there is more to take."""
 
     def __init__(
         self,
@@ -32,18 +32,20 @@ class RequestQueue:
         screen: Screen,
         arrived: asyncio.Event,
     ) -> None:
-        self._bootstrap, self._partition, self._offsets = bootstrap, partition, offsets
-        self._request_reader, self._screen = request_reader, screen
+        self._bootstrap = bootstrap
+        self._partition = partition
+        self._offsets = offsets
+        self._request_reader = request_reader
+        self._screen = screen
         self._arrived = arrived
         self._inbox = Inbox(self._reader(), arrived)
         self._under_way: asyncio.Task[tuple[int, list[Intake]]] | None = None
         """The next requests, how many of those that wait they are, and what is read of them elsewhere right now."""
         self.pending: deque[Intake] = deque()
         """Opened and read, in order, and not decided."""
-        self.malformed: dict[int, Raw] = {}
-        """What will be a dead letter, by offset."""
 
     async def start(self, offset: int) -> None:
+        """Go to the first request that has no decision."""
         await self._inbox.reader.start(offset)
 
     def pump(self) -> None:
@@ -52,14 +54,17 @@ class RequestQueue:
 
     @property
     def waiting(self) -> bool:
+        """Tell whether any request waits."""
         return bool(self.pending or self._inbox.waiting)
 
     def by_offset(self) -> dict[int, Intake]:
+        """Give the opened requests by offset."""
         return {intake.facts.offset: intake for intake in self.pending}
 
-    def take(self, count: int) -> dict[int, Intake]:
-        """The first ``count``, which were decided."""
-        return {i.facts.offset: i for i in (self.pending.popleft() for _ in range(count))}
+    def drop(self, count: int) -> None:
+        """Forget the first ``count``, which were decided."""
+        for _ in range(count):
+            self.pending.popleft()
 
     async def fill(self, first: int) -> None:
         """Take what was opened, and have the next requests opened while these are decided. ``first`` is the offset of
@@ -72,8 +77,9 @@ class RequestQueue:
                 return
 
     async def read_again(self, offsets: Sequence[int]) -> dict[int, Intake]:
-        """Bodies of requests whose decisions are known already."""
-        reader, wanted, bodies = self._reader(), set(offsets), dict[int, Intake]()
+        """Read the bodies of requests whose decisions are known already."""
+        reader, wanted = self._reader(), set(offsets)
+        bodies: dict[int, Intake] = {}
         try:
             await reader.start(min(wanted), max(wanted) + 1)
             while reader.position <= max(wanted):
@@ -103,7 +109,7 @@ class RequestQueue:
     def _pass_over(self, first: int) -> None:
         """Forget requests that another writer has decided."""
         while self.pending and self.pending[0].facts.offset < first:
-            self.malformed.pop(self.pending.popleft().facts.offset, None)
+            self.pending.popleft()
 
     def _open_next(self, first: int) -> bool:
         """Begin to open the next requests; False where none wait."""
@@ -122,8 +128,4 @@ class RequestQueue:
 
     async def _open(self, count: int, raws: Sequence[Raw]) -> tuple[int, list[Intake]]:
         opened = self._request_reader.open(raws)
-        intakes = opened.intakes(await self._screen(opened.texts) if opened.texts else ())
-        for raw, intake in zip(raws, intakes, strict=True):
-            if intake.facts.fault == "malformed":
-                self.malformed[raw.offset] = raw
-        return count, intakes
+        return count, opened.intakes(await self._screen(opened.texts) if opened.texts else ())

@@ -6,102 +6,153 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from pipeline.admit import decide as admit
-from pipeline.admit.intake import Intake, Raw
+from pipeline.admit import emissions
+from pipeline.admit.intake import Intake
 from pipeline.admit.ledger import Ledger
 from pipeline.errors import Malformed
 from pipeline.events import ids
 from pipeline.events.codec import decode, encode
 from pipeline.events.control import Control
+from pipeline.events.emission import Emission
 from pipeline.events.messages import Completion
-from pipeline.events.records import ControlMark, LogRecord, Outcome, Tick
+from pipeline.events.records import ControlMark, Decision, LogRecord, Outcome, Tick
+from pipeline.stage import InputBatch, InputRecord, Rejection, Step
 
 STEP_BYTES = 640 * 1024
 """A step ends here; with the largest record on top it still fits one Kafka batch."""
+BLOCKED = "blocked"
+"""The next request can be refused only after every completion so far was read."""
 _RECORD_OVERHEAD = 128
 _DRAINS = frozenset({"too_many_open", "budget_exhausted", "rate_limited", "busy"})
 """Refusals that a completion which just arrived could turn into an admission."""
 
 
 @dataclass(slots=True)
-class Step:
-    """One batch to be: records with their bytes, and how much of each input it used up."""
+class AdmitStep(Step[Ledger]):
+    """One batch of ``decisions``: its records come first among the emissions, the actions last."""
 
     records: list[LogRecord] = field(default_factory=list)
-    values: list[bytes] = field(default_factory=list)
-    size: int = 0
+    intakes: list[Intake | None] = field(default_factory=list)
+    """The request behind each record, where there is one."""
+    actions: list[Emission] = field(default_factory=list)
+    """Emissions that wait until the records are written."""
     reports: int = 0
-    intakes: int = 0
-    unreadable: int = 0
-    blocked: bool = False
-    """The next request can be refused only after every completion so far was read."""
+    """Completions among the items that are done with."""
+    size: int = 0
+
+    @property
+    def values(self) -> list[bytes]:
+        """Give the bytes of ``records``."""
+        return [emission.value for emission in self.emissions[: len(self.records)]]
 
     @property
     def full(self) -> bool:
+        """One batch of Kafka holds no more."""
         return self.size >= STEP_BYTES
 
-    def add(self, ledger: Ledger, record: LogRecord) -> None:
-        ledger.apply(record)
+
+class AdmitStage:
+    """Decides the requests of one partition; its state is the ledger."""
+
+    name = "admit"
+    reads = ("requests", "completions", "control", "decisions", "snapshots")
+    writes = ("decisions", "snapshots", "work", "responses", "findings", "dead_letters")
+    signals = (BLOCKED,)
+
+    def __init__(self, control: Control, partition: int) -> None:
+        self._control = control
+        self._partition = partition
+
+    def start(self) -> Ledger:
+        """Give the ledger before the first record."""
+        return Ledger()
+
+    def fold(self, ledger: Ledger, records: Iterable[LogRecord]) -> Ledger:
+        """Apply records of ``decisions``. Raises Fatal at one that cannot follow."""
+        for record in records:
+            ledger.apply(record)
+        return ledger
+
+    def step(self, ledger: Ledger, batch: InputBatch[InputRecord | Intake]) -> AdmitStep:
+        """Answer a batch of completions and, behind them, requests; outcomes go first, as they free what is held.
+
+        The ledger is changed under a journal that the caller commits once the records of ``decisions`` are written, or
+        rolls back. ``batch.now`` only tells which reservations have expired; none expires unless the batch is
+        ``drained``, as its completion may lie there unread.
+        """
+        step = AdmitStep(ledger)
+        ledger.begin()
+        if self._control.version > ledger.position.control_version and self._control.deployment is not None:
+            self._add(step, ControlMark(ledger.time, self._control.version))
+        reports = [item for item in batch.items if not isinstance(item, Intake)]
+        self._end(step, reports)
+        step.reports = step.consumed
+        if step.reports == len(reports):
+            if batch.drained:
+                self._expire(step, batch.now)
+            intakes: Sequence[Intake] = batch.items[len(reports) :]  # type: ignore[assignment]
+            self._decide(step, intakes, batch.drained)
+        # in a loop of its own, which keeps the code of deciding in the processor's cache
+        for record, intake in zip(step.records, step.intakes, strict=True):
+            step.actions += self.follow(ledger, record, intake)
+        step.emissions += step.actions
+        return step
+
+    def needs_body(self, ledger: Ledger, record: LogRecord) -> bool:
+        """Tell whether what follows from the record takes the request's own bytes."""
+        return isinstance(record, Decision) and emissions.needs_body(record) and record.request in ledger.open
+
+    def follow(self, ledger: Ledger, record: LogRecord, intake: Intake | None = None) -> list[Emission]:
+        """Give what is sent because of a record that is written; a request that has ended is not run again."""
+        if isinstance(record, Decision):
+            if emissions.needs_body(record) and record.request not in ledger.open:
+                return []
+            return emissions.after_decision(record, self._partition, self._control, intake)
+        if isinstance(record, Outcome):
+            return emissions.after_outcome(record, self._control.require_deployment().partitions)
+        return []
+
+    def _end(self, step: AdmitStep, reports: Sequence[InputRecord]) -> None:
+        for item in reports:
+            if step.full:
+                return
+            try:
+                report = decode(Completion, item.value)
+            except Malformed:
+                step.rejections.append(Rejection("completions", item.offset, "malformed"))
+            else:
+                outcome = admit.outcome(step.state, item.offset, item.time, report)
+                if outcome is not None:
+                    self._add(step, outcome)
+            step.consumed += 1
+
+    def _expire(self, step: AdmitStep, now: int) -> None:
+        ledger = step.state
+        due = list(ledger.due(now, ids.GRACE_MS))
+        if due:
+            self._add(step, Tick(max(now, ledger.time)))
+        for reservation in due:
+            if step.full:
+                return
+            self._add(step, admit.expired(ledger, reservation, now))
+
+    def _decide(self, step: AdmitStep, intakes: Sequence[Intake], drained: bool) -> None:
+        ledger = step.state
+        for intake in intakes:
+            if step.full:
+                return
+            facts = admit.at_or_after(intake.facts, ledger.time)
+            decision = admit.decide(ledger, self._control, self._partition, facts)
+            if not drained and not _DRAINS.isdisjoint(decision.reasons):
+                step.signal(BLOCKED)
+                return
+            self._add(step, decision, intake)
+            step.consumed += 1
+
+    def _add(self, step: AdmitStep, record: LogRecord, intake: Intake | None = None) -> None:
+        step.state.apply(record)
         value = encode(record)
-        self.records.append(record)
-        self.values.append(value)
-        self.size += len(value) + _RECORD_OVERHEAD
-
-
-def decide_batch(
-    ledger: Ledger,
-    control: Control,
-    partition: int,
-    reports: Sequence[Raw],
-    intakes: Iterable[Intake],
-    now: int,
-    drained: bool,
-) -> Step:
-    """The next step, applied to ``ledger`` under a journal that the caller commits or rolls back.
-
-    ``reports`` are records of ``completions``; outcomes go first, as they free what is held. ``now`` (Unix ms) only
-    tells which reservations have expired. ``drained``: ``reports`` are all that there are; nothing expires before, as
-    its completion may lie there unread.
-    """
-    step = Step()
-    ledger.begin()
-    if control.version > ledger.position.control_version and control.deployment is not None:
-        step.add(ledger, ControlMark(ledger.time, control.version))
-    for raw in reports:
-        if step.full:
-            return step
-        outcome = _outcome(ledger, raw, step)
-        if outcome is not None:
-            step.add(ledger, outcome)
-        step.reports += 1
-    if drained:
-        _expire(ledger, step, now)
-    for intake in intakes:
-        if step.full:
-            break
-        facts = admit.at_or_after(intake.facts, ledger.time)
-        decision = admit.decide(ledger, control, partition, facts)
-        if not drained and not _DRAINS.isdisjoint(decision.reasons):
-            step.blocked = True
-            break
-        step.add(ledger, decision)
-        step.intakes += 1
-    return step
-
-
-def _outcome(ledger: Ledger, raw: Raw, step: Step) -> Outcome | None:
-    try:
-        report = decode(Completion, raw.value)
-    except Malformed:
-        step.unreadable += 1
-        return None
-    return admit.outcome(ledger, raw.offset, raw.time, report)
-
-
-def _expire(ledger: Ledger, step: Step, now: int) -> None:
-    due = list(ledger.due(now, ids.GRACE_MS))
-    if due:
-        step.add(ledger, Tick(max(now, ledger.time)))
-    for held in due:
-        if step.full:
-            break
-        step.add(ledger, admit.expired(ledger, held, now))
+        step.records.append(record)
+        step.intakes.append(intake)
+        step.size += len(value) + _RECORD_OVERHEAD
+        step.emissions.append(Emission("decisions", self._partition, b"", value))

@@ -1,1 +1,1 @@
-"""The signed log: leaves, proofs, checkpoints, verification."""
+"""The log is signed: leaves, proofs, checkpoints, verification."""

@@ -1,4 +1,4 @@
-"""Signed checkpoints: C2SP tlog-checkpoint bodies in C2SP signed notes, with two signatures that must both hold.
+"""A checkpoint is a C2SP tlog-checkpoint in a C2SP signed note, with two signatures that must both hold.
 
 Ed25519 is signature type 0x01 of c2sp.org/signed-note, over the whole body. ML-DSA-44 is type 0x06 of
 c2sp.org/tlog-cosignature, over the ``cosigned_message`` of origin, size, root and the time in Unix seconds. One
@@ -40,7 +40,7 @@ Entropy = Callable[[int], bytes]
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """What a log committed to: its first ``size`` leaves have ``root`` (32 bytes), stated at ``time`` (Unix s)."""
+    """A log commits to a root (32 bytes) of its first ``size`` leaves at ``time`` (Unix s)."""
 
     origin: str
     size: int
@@ -50,13 +50,13 @@ class Checkpoint:
 
     @property
     def body(self) -> str:
-        """The note text of tlog-checkpoint, final newline included."""
+        """Write the note text of tlog-checkpoint, final newline included."""
         lines = (self.origin, str(self.size), _base64(self.root), *self.extensions)
         return "\n".join(lines) + "\n"
 
 
 class LogKeys:
-    """The two signing keys of a log under one key name. Held by the sealer alone."""
+    """A log has two signing keys under one key name. The sealer alone holds them."""
 
     def __init__(self, name: str, ed25519_seed: bytes, ml_dsa_seed: bytes) -> None:
         """Raises ConfigError for a name that C2SP forbids or a seed that is not 32 bytes."""
@@ -76,17 +76,17 @@ class LogKeys:
 
     @classmethod
     def generate(cls, name: str, entropy: Entropy) -> LogKeys:
-        """New keys from ``entropy(count) -> bytes``."""
+        """Make new keys from ``entropy(count) -> bytes``."""
         return cls(name, entropy(SEED_BYTES), entropy(SEED_BYTES))
 
     @property
     def verifier_keys(self) -> tuple[str, str]:
-        """``name+hash+base64`` of both public keys, Ed25519 first."""
+        """Give ``name+hash+base64`` of both public keys, Ed25519 first."""
         ed25519, ml_dsa = (verifier_key(self.name, kind, public) for kind, public in self._public)
         return ed25519, ml_dsa
 
     def sign(self, checkpoint: Checkpoint) -> str:
-        """The signed note."""
+        """Write the signed note."""
         body = checkpoint.body
         stamp = struct.pack(">Q", checkpoint.time)
         signatures = (
@@ -94,14 +94,14 @@ class LogKeys:
             stamp + self._ml_dsa.sign(cosigned_message(self.name, checkpoint)),
         )
         lines = [
-            f"{_MARK}{self.name} {_base64(found + signed)}\n"
-            for found, signed in zip(self._ids, signatures, strict=True)
+            f"{_MARK}{self.name} {_base64(identifier + signed)}\n"
+            for identifier, signed in zip(self._ids, signatures, strict=True)
         ]
         return f"{body}\n{''.join(lines)}"
 
 
 class Verifiers:
-    """The public keys that an auditor trusts: at least one of each type."""
+    """An auditor trusts these public keys: at least one of each type."""
 
     def __init__(self, keys: Iterable[str]) -> None:
         """Raises ConfigError naming what is wrong with a verifier key."""
@@ -113,24 +113,24 @@ class Verifiers:
             raise ConfigError("verifier keys: expected at least one Ed25519 (type 1) and one ML-DSA-44 (type 6) key")
 
     def find(self, name: str, identifier: bytes) -> tuple[int, bytes] | None:
-        """Type and public key of a known signer."""
+        """Find type and public key of a known signer."""
         return self._keys.get((name, identifier))
 
 
 def sign_checkpoint(
     keys: LogKeys, origin: str, size: int, root: bytes, time: int, extensions: tuple[str, ...] = ()
 ) -> str:
-    """A signed note over one tree head; ``time`` in Unix seconds."""
+    """Sign a note over one tree head; ``time`` in Unix seconds."""
     return keys.sign(Checkpoint(origin, size, root, extensions, time))
 
 
 def open_checkpoint(text: str, verifiers: Verifiers) -> Checkpoint:
-    """The checkpoint, once an Ed25519 and an ML-DSA-44 signature of known keys hold and none of a known key fails.
+    """Read a checkpoint: an Ed25519 and an ML-DSA-44 signature of known keys hold, and none of a known key fails.
 
     Lines of unknown keys are ignored. Raises Malformed, saying what was expected.
     """
     checkpoint, lines = parse_note(text)
-    held: set[int] = set()
+    verified: set[int] = set()
     time = 0
     for line in lines:
         name, identifier, signature = _signature(line)
@@ -140,14 +140,16 @@ def open_checkpoint(text: str, verifiers: Verifiers) -> Checkpoint:
         kind, public = known
         stamp = verify_signature(kind, public, name, checkpoint, signature)
         time = max(time, stamp)
-        held.add(kind)
-    if held != set(_PUBLIC_BYTES):
-        raise Malformed(f"checkpoint: expected Ed25519 and ML-DSA-44 signatures of known keys, got types {held or ''}")
+        verified.add(kind)
+    if verified != set(_PUBLIC_BYTES):
+        raise Malformed(
+            f"checkpoint: expected Ed25519 and ML-DSA-44 signatures of known keys, got types {verified or ''}"
+        )
     return Checkpoint(checkpoint.origin, checkpoint.size, checkpoint.root, checkpoint.extensions, time)
 
 
 def verify_signature(kind: int, public: bytes, name: str, checkpoint: Checkpoint, signature: bytes) -> int:
-    """The time (Unix s; 0 for Ed25519) of one signature that holds. Raises Malformed where it does not."""
+    """Give the time (Unix s; 0 for Ed25519) of a signature that holds. Raises Malformed where it does not."""
     if len(signature) != _SIGNATURE_BYTES[kind]:
         raise Malformed(f"checkpoint: expected a signature of {_SIGNATURE_BYTES[kind]} bytes, got {len(signature)}")
     try:
@@ -163,7 +165,7 @@ def verify_signature(kind: int, public: bytes, name: str, checkpoint: Checkpoint
 
 
 def cosigned_message(name: str, checkpoint: Checkpoint) -> bytes:
-    """What ML-DSA-44 signs: ``cosigned_message`` of c2sp.org/tlog-cosignature with start 0."""
+    """Give the bytes that ML-DSA-44 signs: ``cosigned_message`` of c2sp.org/tlog-cosignature with start 0."""
     cosigner, origin = name.encode(), checkpoint.origin.encode()
     return b"".join(
         (
@@ -179,17 +181,17 @@ def cosigned_message(name: str, checkpoint: Checkpoint) -> bytes:
 
 
 def key_id(name: str, kind: int, public: bytes) -> bytes:
-    """First four bytes of SHA-256(name || newline || type || public key)."""
+    """Give the first four bytes of SHA-256(name || newline || type || public key)."""
     return hashlib.sha256(name.encode() + b"\n" + bytes((kind,)) + public).digest()[:4]
 
 
 def verifier_key(name: str, kind: int, public: bytes) -> str:
-    """``name+hash+base64(type || public key)``."""
+    """Write a verifier key: ``name+hash+base64(type || public key)``."""
     return f"{name}+{key_id(name, kind, public).hex()}+{_base64(bytes((kind,)) + public)}"
 
 
 def parse_note(text: str) -> tuple[Checkpoint, Sequence[str]]:
-    """Body and signature lines, none of them believed yet. Raises Malformed."""
+    """Split a note into body and signature lines, none of them believed yet. Raises Malformed."""
     if len(text) > MAX_NOTE_BYTES:
         raise Malformed(f"checkpoint: expected at most {MAX_NOTE_BYTES} characters, got {len(text)}")
     if _FORBIDDEN.search(text):
@@ -213,7 +215,7 @@ def parse_note(text: str) -> tuple[Checkpoint, Sequence[str]]:
 
 
 def _signature(line: str) -> tuple[str, bytes, bytes]:
-    """Key name, key id and signature bytes of one line."""
+    """Read key name, key id and signature bytes of one line."""
     name, space, encoded = line.removeprefix(_MARK).partition(" ")
     if not line.startswith(_MARK) or not space or not _NAME.fullmatch(name):
         raise Malformed("checkpoint: expected signature lines of em dash, key name and base64")
@@ -244,7 +246,7 @@ def _base64(raw: bytes) -> str:
 
 
 def _unbase64(what: str, text: str) -> bytes:
-    """Standard base64 in its one canonical spelling."""
+    """Decode standard base64 in its one canonical spelling."""
     try:
         raw = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):

@@ -1,4 +1,4 @@
-"""What a verification found: counts, and the first faults."""
+"""A verification finds counts and faults, of which the first are kept."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import msgspec
 
 
 class Fault(msgspec.Struct, frozen=True):
-    """One discrepancy. ``leaf`` is -1 where the batch as a whole is concerned."""
+    """The log has one discrepancy. ``leaf`` is -1 where the batch as a whole is concerned."""
 
     origin: str
     batch: int
@@ -16,7 +16,7 @@ class Fault(msgspec.Struct, frozen=True):
 
 
 class Report(msgspec.Struct, frozen=True):
-    """The account of a verification."""
+    """A verification ends with this account."""
 
     origins: int
     batches: int
@@ -43,12 +43,12 @@ class Report(msgspec.Struct, frozen=True):
 
     @property
     def ok(self) -> bool:
-        """Whether nothing is wrong."""
+        """Tell whether nothing is wrong."""
         return self.faults_total == 0
 
 
 class Faults:
-    """Counts all, keeps the first ``limit``."""
+    """All faults are counted, the first ``limit`` kept."""
 
     def __init__(self, limit: int) -> None:
         self.first: list[Fault] = []

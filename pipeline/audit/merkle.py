@@ -1,4 +1,4 @@
-"""RFC 6962 section 2.1 Merkle trees over SHA-256: roots, the growing right edge, inclusion and consistency proofs.
+"""Merkle trees are those of RFC 6962 section 2.1 over SHA-256: roots, right edge, inclusion and consistency proofs.
 
 Proofs are verified with the algorithms of RFC 9162 sections 2.1.3.2 and 2.1.4.2, which use no recursion and so cost
 what the proof is long. All hashes are 32 bytes; leaf indexes and sizes count leaves.
@@ -16,36 +16,36 @@ _sha256 = hashlib.sha256
 
 
 def leaf_hash(value: bytes) -> bytes:
-    """Hash of one leaf: SHA-256(0x00 || value)."""
+    """Hash one leaf: SHA-256(0x00 || value)."""
     return _sha256(b"\x00" + value).digest()
 
 
 def leaf_hashes(values: Iterable[bytes]) -> list[bytes]:
-    """``leaf_hash`` of many values."""
+    """Hash many leaves."""
     sha256 = _sha256
     return [sha256(b"\x00" + value).digest() for value in values]
 
 
 def node_hash(left: bytes, right: bytes) -> bytes:
-    """Hash of an inner node: SHA-256(0x01 || left || right)."""
+    """Hash an inner node: SHA-256(0x01 || left || right)."""
     return _sha256(b"\x01" + left + right).digest()
 
 
 def _pair(nodes: list[bytes]) -> list[bytes]:
-    """Parents of an even number of neighbours."""
+    """Give the parents of an even number of neighbours."""
     sha256, each = _sha256, iter(nodes)
     return [sha256(b"\x01" + left + right).digest() for left, right in zip(each, each, strict=True)]
 
 
 def root(leaves: Sequence[bytes]) -> bytes:
-    """Root over leaf hashes; SHA-256 of nothing for an empty tree."""
+    """Give the root over leaf hashes; SHA-256 of nothing for an empty tree."""
     frontier = Frontier()
     frontier.extend(leaves)
     return frontier.root()
 
 
 class Frontier:
-    """The right edge of a tree: the roots of its perfect subtrees, largest first. Enough to append to it."""
+    """The right edge of a tree, the roots of its perfect subtrees, is enough to append to it."""
 
     def __init__(self, size: int = 0, hashes: Sequence[bytes] = ()) -> None:
         """Raises ValueError unless there is one 32-byte hash for each one-bit of ``size``."""
@@ -59,7 +59,7 @@ class Frontier:
 
     @property
     def hashes(self) -> tuple[bytes, ...]:
-        """Roots of the perfect subtrees, largest first."""
+        """Give the roots of the perfect subtrees, largest first."""
         return tuple(self._at[level] for level in sorted(self._at, reverse=True))
 
     def extend(self, leaves: Sequence[bytes]) -> None:
@@ -75,7 +75,7 @@ class Frontier:
         self.size += len(leaves)
 
     def root(self) -> bytes:
-        """Root of the tree so far."""
+        """Give the root of the tree so far."""
         if not self._at:
             return EMPTY_ROOT
         levels = sorted(self._at)
@@ -86,12 +86,12 @@ class Frontier:
 
 
 def _split(count: int) -> int:
-    """Largest power of two below ``count``."""
+    """Give the largest power of two below ``count``."""
     return 1 << (count - 1).bit_length() - 1
 
 
 def inclusion_proof(leaves: Sequence[bytes], index: int) -> list[bytes]:
-    """Sibling hashes from leaf ``index`` up (RFC 6962 section 2.1.1). Raises ValueError when out of range."""
+    """Give the sibling hashes from leaf ``index`` up (RFC 6962 section 2.1.1). Raises ValueError when out of range."""
     if not 0 <= index < len(leaves):
         raise ValueError(f"inclusion proof: expected an index below {len(leaves)}, got {index}")
     path: list[bytes] = []
@@ -108,10 +108,11 @@ def inclusion_proof(leaves: Sequence[bytes], index: int) -> list[bytes]:
 
 
 def verify_inclusion(leaf: bytes, index: int, size: int, proof: Sequence[bytes], expected: bytes) -> bool:
-    """True iff ``leaf`` is number ``index`` of the tree of ``size`` leaves whose root is ``expected``."""
+    """Tell whether ``leaf`` is number ``index`` of the tree of ``size`` leaves whose root is ``expected``."""
     if not 0 <= index < size:
         return False
-    node, last, top = index, size - 1, leaf
+    node, last = index, size - 1
+    top = leaf
     for sibling in proof:
         if last == 0:
             return False
@@ -126,13 +127,14 @@ def verify_inclusion(leaf: bytes, index: int, size: int, proof: Sequence[bytes],
 
 
 def consistency_proof(leaves: Sequence[bytes], first: int) -> list[bytes]:
-    """Nodes which show that the tree of the first ``first`` leaves is the start of this one (RFC 6962 2.1.2)."""
+    """Give nodes which show that the tree of the first ``first`` leaves is the start of this one (RFC 6962 2.1.2)."""
     if not 0 <= first <= len(leaves):
         raise ValueError(f"consistency proof: expected at most {len(leaves)} leaves, got {first}")
     if first in (0, len(leaves)):
         return []
     path: list[bytes] = []
-    low, high, whole = 0, len(leaves), True
+    low, high = 0, len(leaves)
+    whole = True
     while first != high:
         middle = low + _split(high - low)
         if first <= middle:
@@ -147,7 +149,7 @@ def consistency_proof(leaves: Sequence[bytes], first: int) -> list[bytes]:
 
 
 def verify_consistency(first: int, size: int, first_root: bytes, expected: bytes, proof: Sequence[bytes]) -> bool:
-    """True iff the tree of ``first`` leaves is the start of the tree of ``size`` leaves. Anything extends nothing."""
+    """Tell whether the tree of ``first`` leaves begins the tree of ``size`` leaves. Anything extends nothing."""
     if not 0 <= first <= size:
         return False
     if first == 0 or first == size:

@@ -1,4 +1,4 @@
-"""Inclusion receipts: one record, its place in the log, and a signed checkpoint, checkable without the operator.
+"""A receipt proves that a record is in the log, by a signed checkpoint and without the operator.
 
 The proof is a c2sp.org/tlog-proof text. Its ``extra`` line carries the framed record (see rows.leaf_value), so the
 receipt alone suffices; a checker believes nothing of it before the path leads to the signed root.
@@ -26,7 +26,7 @@ _MAX_PATH = 63
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """A record that is in the log: its leaf index, source offset, time (Unix ms) and stored bytes."""
+    """A record is in the log: its leaf index, source offset, time (Unix ms) and stored bytes."""
 
     checkpoint: Checkpoint
     leaf: int
@@ -36,14 +36,14 @@ class Receipt:
 
 
 def write_receipt(offset: int, time: int, value: bytes, leaf: int, proof: Sequence[bytes], note: str) -> str:
-    """The receipt of one record; ``proof`` from merkle.inclusion_proof over the leaves under ``note``."""
+    """Write the receipt of one record; ``proof`` from merkle.inclusion_proof over the leaves under ``note``."""
     framed = base64.b64encode(leaf_value(offset, time, value)).decode("ascii")
     path = "".join(base64.b64encode(node).decode("ascii") + "\n" for node in proof)
     return f"{VERSION}\nextra {framed}\nindex {leaf}\n{path}\n{note}"
 
 
 def prove(manifest: Manifest, before: Manifest | None, records: Sequence[tuple[int, int, bytes]], leaf: int) -> str:
-    """The receipt of ``leaf`` under the checkpoint of the batch that sealed it: needs nothing but that batch.
+    """Write the receipt of ``leaf`` under the checkpoint of the batch that sealed it: needs nothing but that batch.
 
     ``before`` is the manifest before (None for the first), ``records`` offset, time (Unix ms) and stored bytes of all
     rows of the batch in leaf order. Raises Malformed where they do not belong together.
@@ -60,7 +60,7 @@ def prove(manifest: Manifest, before: Manifest | None, records: Sequence[tuple[i
 
 
 def batch_proof(before: Frontier, leaves: Sequence[bytes], index: int) -> list[bytes]:
-    """RFC 6962 inclusion proof of leaf ``index`` in the tree of ``before`` and the leaf hashes behind it.
+    """Give the RFC 6962 inclusion proof of leaf ``index`` in the tree of ``before`` and the leaf hashes behind it.
 
     Every sibling on its path that lies left of the batch is one of the subtrees on the right edge of ``before``,
     since a larger complete one would contain the leaf.
@@ -81,7 +81,8 @@ def batch_proof(before: Frontier, leaves: Sequence[bytes], index: int) -> list[b
         middle = low + _half(high - low)
         return node_hash(subtree(low, middle), subtree(middle, high))
 
-    path, low, high = [], 0, start + len(leaves)
+    path: list[bytes] = []
+    low, high = 0, start + len(leaves)
     while high - low > 1:
         middle = low + _half(high - low)
         if index < middle:
@@ -94,7 +95,7 @@ def batch_proof(before: Frontier, leaves: Sequence[bytes], index: int) -> list[b
 
 
 def check_receipt(text: str, verifiers: Verifiers) -> Receipt:
-    """What the receipt proves. Raises Malformed where a signature, the path or a byte is not as signed."""
+    """Check a receipt. Raises Malformed where a signature, the path or a byte is not as signed."""
     if len(text) > 2 * MAX_RECORD_BYTES + MAX_NOTE_BYTES:
         raise Malformed(f"receipt: expected at most {2 * MAX_RECORD_BYTES + MAX_NOTE_BYTES} characters")
     head, gap, note = text.partition("\n\n")
@@ -114,12 +115,12 @@ def check_receipt(text: str, verifiers: Verifiers) -> Receipt:
 
 
 def _half(count: int) -> int:
-    """Largest power of two below ``count``."""
+    """Give the largest power of two below ``count``."""
     return 1 << (count - 1).bit_length() - 1
 
 
 def _widths(size: int) -> list[int]:
-    """Leaves under each node of the right edge, largest first."""
+    """Count the leaves under each node of the right edge, largest first."""
     return [1 << level for level in reversed(range(size.bit_length())) if size >> level & 1]
 
 

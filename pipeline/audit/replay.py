@@ -1,4 +1,4 @@
-"""Deriving a partition's history again: each decision byte for byte, each outcome from what it reports.
+"""A partition's history is derived again: each decision byte for byte, each outcome from the report it repeats.
 
 The rules are handed in, since deciding lies above the log. Folding goes on after a fault, so one bad record is one
 fault and not a thousand.
@@ -18,20 +18,20 @@ from pipeline.events.records import DECIDER, ControlMark, Decision, Facts, LogRe
 
 
 class Reserved(Protocol):
-    """An admitted request that waits for its outcome."""
+    """An admitted request waits for its outcome."""
 
     @property
     def deadline(self) -> int: ...
 
 
 class Folded(Protocol):
-    """How far the sources of a partition are folded in."""
+    """The sources of a partition are folded in so far."""
 
     next_request: int
 
 
 class Fold(Protocol):
-    """The state of one partition; ``pipeline.admit.ledger.Ledger`` is one."""
+    """A partition has a state; ``pipeline.admit.ledger.Ledger`` is one."""
 
     @property
     def position(self) -> Folded: ...
@@ -45,7 +45,7 @@ class Fold(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """How history is made: ``Rules(Ledger, admit.decide, admit.outcome, admit.expired, ids.GRACE_MS)``."""
+    """History is made by these rules: ``Rules(Ledger, admit.decide, admit.outcome, admit.expired, ids.GRACE_MS)``."""
 
     ledger: Callable[[], Fold]
     decide: Callable[[Any, Control, int, Facts], Decision]
@@ -56,7 +56,7 @@ class Rules:
 
 
 class Replay:
-    """Folds the records of ``decisions[partition]`` from the first one, deriving each again.
+    """The replay folds the records of ``decisions[partition]`` from the first one, deriving each again.
 
     ``control`` gives (offset, stored bytes) of the control documents in offset order, from the sealed log of
     ``control``.
@@ -69,17 +69,17 @@ class Replay:
         self._ledger = rules.ledger()
         self._control = Control()
         self._documents = iter(control)
-        self._strange = False
+        self._foreign_decider = False
         """The last decision was another decider's."""
         self._next: tuple[int, bytes] | None = next(self._documents, None)
 
     @property
     def open(self) -> int:
-        """Admitted requests without an outcome so far."""
+        """Count the admitted requests without an outcome so far."""
         return len(self._ledger.open)
 
     def push(self, record: LogRecord, body: bytes) -> list[str]:
-        """What is wrong with the next record; empty where it is as the rules give it."""
+        """Say what is wrong with the next record; nothing where it is as the rules give it."""
         faults: list[str] = []
         try:
             if isinstance(record, Decision):
@@ -102,10 +102,10 @@ class Replay:
 
     def _decision(self, record: Decision, body: bytes) -> list[str]:
         faults = self._load(record.control)
-        asked, facts = self._ledger.position.next_request, record.facts
-        if facts.offset > asked:
-            faults.append(f"requests {asked} to {facts.offset - 1} have no decision")
-        elif facts.offset < asked:
+        next_request, facts = self._ledger.position.next_request, record.facts
+        if facts.offset > next_request:
+            faults.append(f"requests {next_request} to {facts.offset - 1} have no decision")
+        elif facts.offset < next_request:
             faults.append(f"a second decision for request {facts.offset}")
         if facts.time < self._ledger.time:
             faults.append(f"time goes back by {self._ledger.time - facts.time} ms")
@@ -113,8 +113,8 @@ class Replay:
             self.admitted += 1
         elif record.verdict == "deny":
             self.denied += 1
-        self._strange = record.decider != self._rules.decider
-        if self._strange:
+        self._foreign_decider = record.decider != self._rules.decider
+        if self._foreign_decider:
             self.foreign += 1
             return faults
         self.derived += 1
@@ -123,27 +123,27 @@ class Replay:
         return faults
 
     def _outcome(self, record: Outcome, body: bytes) -> list[str]:
-        held = self._ledger.open.get(record.request)
-        if held is None:
+        reservation = self._ledger.open.get(record.request)
+        if reservation is None:
             return ["an outcome without an open admitted request"]
         self.ended += 1
         faults = []
         if record.completion < 0:
-            if record.time < held.deadline + self._rules.grace_ms:
+            if record.time < reservation.deadline + self._rules.grace_ms:
                 faults.append("expired before deadline and grace were over")
-            made: Outcome | None = self._rules.expired(self._ledger, held, record.time)
+            made: Outcome | None = self._rules.expired(self._ledger, reservation, record.time)
         else:
             made = self._rules.outcome(self._ledger, record.completion, record.time, _reported(record))
             used = record.input_tokens + record.output_tokens
-            self.overshoot += any(c.unit == "tokens" and c.amount < used for c in held.charges)
+            self.overshoot += any(c.unit == "tokens" and c.amount < used for c in reservation.charges)
         self.settled += 1
         if made is None or encode(made) != body:
             faults.append("the outcome is not what the rules settle")
         return faults
 
     def _differs(self, record: SnapshotMark) -> bool:
-        """The ledger of another decider has another form, so its digest says nothing to this build."""
-        return not self._strange and record.digest != self._ledger.digest()
+        """Tell whether a snapshot is of another history; a ledger of another decider says nothing to this build."""
+        return not self._foreign_decider and record.digest != self._ledger.digest()
 
     def _load(self, version: int) -> list[str]:
         """Bring the control documents to ``version``."""
@@ -162,7 +162,7 @@ class Replay:
 
 
 def _reported(record: Outcome) -> Completion:
-    """The completion as far as the outcome repeats it; attempt is not part of the history."""
+    """Give the completion as far as the outcome repeats it; attempt is not part of the history."""
     return Completion(
         request=record.request,
         organisation=record.organisation,

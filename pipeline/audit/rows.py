@@ -1,4 +1,4 @@
-"""From a stored record to its leaf and its typed columns: one function for the sealer and for the verifier.
+"""A stored record gives its leaf and its typed columns, to the sealer and to the verifier by one function.
 
 The leaf is ``offset (u64 BE) || time (i64 BE, Unix ms) || value``: the exact stored bytes, where they lie, and the
 ``time`` column, so that a time which only the broker knows (``control``) is committed to like any other.
@@ -29,7 +29,7 @@ _MARKS: dict[type[Any], str] = {ControlMark: "policy", Tick: "tick", SnapshotMar
 
 
 class Typed(NamedTuple):
-    """The columns of ``tables.RECORDS`` from ``time`` to ``risk``."""
+    """A row has these columns of ``tables.RECORDS``, from ``time`` to ``risk``."""
 
     time: int
     """Unix ms."""
@@ -57,7 +57,7 @@ class Typed(NamedTuple):
 
 
 class _Document(msgspec.Struct, frozen=True):
-    """What a row of ``control`` shows; the body holds the rest."""
+    """A row of ``control`` shows this much; the body holds the rest."""
 
     doc: str
     id: str
@@ -67,12 +67,12 @@ class _Document(msgspec.Struct, frozen=True):
 
 
 def leaf_value(offset: int, time: int, value: bytes) -> bytes:
-    """The bytes under the leaf hash of RFC 6962."""
+    """Give the bytes under the leaf hash of RFC 6962."""
     return _FRAME.pack(offset, time) + value
 
 
 def read_leaf(framed: bytes) -> tuple[int, int, bytes]:
-    """Offset, time and value of ``leaf_value``. Raises Malformed."""
+    """Read offset, time and value of ``leaf_value``. Raises Malformed."""
     if len(framed) < _FRAME.size:
         raise Malformed(f"leaf: expected at least {_FRAME.size} bytes, got {len(framed)}")
     offset, time = _FRAME.unpack_from(framed)
@@ -80,7 +80,7 @@ def read_leaf(framed: bytes) -> tuple[int, int, bytes]:
 
 
 def leaf_digests(offsets: Sequence[int], times: Sequence[int], values: Sequence[bytes]) -> list[bytes]:
-    """``merkle.leaf_hash`` of many framed records."""
+    """Give ``merkle.leaf_hash`` of many framed records."""
     sha256, pack = hashlib.sha256, _FRAME.pack
     return [
         sha256(b"\x00" + pack(offset, time) + value).digest()
@@ -89,7 +89,7 @@ def leaf_digests(offsets: Sequence[int], times: Sequence[int], values: Sequence[
 
 
 def typed_log(record: LogRecord) -> Typed:
-    """The columns of a decoded record of ``decisions``."""
+    """Give the columns of a decoded record of ``decisions``."""
     kind = type(record)
     if kind is Decision:
         return _decision(record)  # type: ignore[arg-type]
@@ -99,7 +99,7 @@ def typed_log(record: LogRecord) -> Typed:
 
 
 def typed(topic: str, time: int, value: bytes) -> Typed:
-    """The columns of one record; ``time`` is the broker's, used where the body has none.
+    """Give the columns of one record; ``time`` is the broker's, used where the body has none.
 
     Bytes that do not decode are sealed as well, with kind ``malformed``.
     """
@@ -110,18 +110,18 @@ def typed(topic: str, time: int, value: bytes) -> Typed:
 
 
 def typed_many(topic: str, times: Sequence[int], values: Sequence[bytes]) -> list[Typed]:
-    """``typed`` of many records of one topic."""
-    read, found = _READERS[topic], []
+    """Give the columns of many records of one topic."""
+    read, rows = _READERS[topic], []
     for time, value in zip(times, values, strict=True):
         try:
-            found.append(read(time, value))
+            rows.append(read(time, value))
         except Malformed:
-            found.append(Typed(time, "malformed"))
-    return found
+            rows.append(Typed(time, "malformed"))
+    return rows
 
 
 def manifest_row(manifest: Manifest) -> tuple[object, ...]:
-    """The row of ``tables.MANIFESTS``; the body is the manifest as encoded."""
+    """Give the row of ``tables.MANIFESTS``; the body is the manifest as encoded."""
     return (
         manifest.origin,
         manifest.index,
@@ -139,7 +139,7 @@ def manifest_row(manifest: Manifest) -> tuple[object, ...]:
 
 
 def statement(manifest: Manifest) -> str:
-    """The extension line that binds a checkpoint to the rest of its manifest."""
+    """Give the extension line that binds a checkpoint to the rest of its manifest."""
     digest = hashlib.sha256(encode(msgspec.structs.replace(manifest, checkpoint=""))).digest()
     return f"manifest {digest.hex()}"
 
@@ -150,7 +150,7 @@ def origin_name(generation: str, topic: str, partition: int) -> str:
 
 def _decision(record: Decision) -> Typed:
     facts = record.facts
-    found = facts.findings + record.findings
+    findings = facts.findings + record.findings
     reserved = facts.input_bound + facts.max_tokens if record.verdict == "admit" else 0
     return _row(
         Typed,
@@ -173,15 +173,15 @@ def _decision(record: Decision) -> Typed:
             0,
             0,
             0,
-            _rules(found) if found else (),
-            max(f.severity for f in found) if found else 0,
-            risk(found) if found else 0,
+            _rules(findings) if findings else (),
+            max(f.severity for f in findings) if findings else 0,
+            risk(findings) if findings else 0,
         ),
     )
 
 
 def _outcome(record: Outcome) -> Typed:
-    found = record.findings
+    findings = record.findings
     return _row(
         Typed,
         (
@@ -203,15 +203,15 @@ def _outcome(record: Outcome) -> Typed:
             record.output_tokens,
             record.latency_ms,
             record.first_token_ms,
-            _rules(found) if found else (),
-            max(f.severity for f in found) if found else 0,
-            risk(found) if found else 0,
+            _rules(findings) if findings else (),
+            max(f.severity for f in findings) if findings else 0,
+            risk(findings) if findings else 0,
         ),
     )
 
 
-def _rules(found: Sequence[Finding]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(f.rule for f in found))
+def _rules(findings: Sequence[Finding]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(f.rule for f in findings))
 
 
 def _read_log(_: int, value: bytes) -> Typed:
@@ -238,22 +238,27 @@ def _read_access(_: int, value: bytes) -> Typed:
 
 
 def _read_delivery(_: int, value: bytes) -> Typed:
-    made = decode(Delivery, value)
+    delivery = decode(Delivery, value)
     return Typed(
-        _whole(made.time), "delivery", made.alert, tenant=made.tenant, principal=made.target, result=made.status
+        _whole(delivery.time),
+        "delivery",
+        delivery.alert,
+        tenant=delivery.tenant,
+        principal=delivery.target,
+        result=delivery.status,
     )
 
 
 def _read_control(time: int, value: bytes) -> Typed:
-    found = decode(_Document, value)
-    organisation = found.id if found.doc == "organisation" else found.organisation
-    tenant = found.id if found.doc == "tenant" else found.tenant
-    principal = found.id if found.doc == "principal" else found.principal
-    return Typed(time, "control", found.id, organisation, tenant, principal, reason=found.doc)
+    document = decode(_Document, value)
+    organisation = document.id if document.doc == "organisation" else document.organisation
+    tenant = document.id if document.doc == "tenant" else document.tenant
+    principal = document.id if document.doc == "principal" else document.principal
+    return Typed(time, "control", document.id, organisation, tenant, principal, reason=document.doc)
 
 
 def _whole(number: int) -> int:
-    """Within what the store's time column holds."""
+    """Bring a number within the range of the store's time column."""
     return min(max(number, 0), _TOP)
 
 

@@ -1,4 +1,4 @@
-"""Comparing sealed batches with the source topic, as far back as it is kept."""
+"""Sealed batches are compared with the source topic, as far back as it is kept."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from pipeline.events.messages import Manifest
 
 
 class SourceRecords:
-    """The Kafka records of one partition in offset order, read once."""
+    """The Kafka records of one partition are read once, in offset order."""
 
     def __init__(self, entries: Iterable[Entry]) -> None:
         self._rest: Iterator[Entry] = iter(entries)
         self._next: Entry | None = next(self._rest, None)
         self._begun = False
 
-    def agrees(self, at: Position, batch: Manifest, content: bytes) -> bool | None:
-        """Whether the source gives the batch's records and chain digest; None where the source starts after it.
+    def agrees(self, position: Position, batch: Manifest, content: bytes) -> bool | None:
+        """Tell whether the source gives the batch's records and chain digest; None where the source starts after it.
 
         ``content`` is SHA-256 over offset, length and value of each sealed record. From the first batch that the
         source reaches back to, it must hold all: a gap or an early end is no agreement.
@@ -30,7 +30,7 @@ class SourceRecords:
             return None
         self._begun = True
         self._drop_before(batch.first)
-        reader = ChainReader(at) if batch.chain else None
+        reader = ChainReader(position) if batch.chain else None
         state, last = hashlib.sha256(), batch.first - 1
         for entry in self._until(batch.last):
             last = entry.offset

@@ -1,4 +1,4 @@
-"""Offline verification: rows and manifests in, every discrepancy out. Trusts the verifier keys and nothing else.
+"""Verification takes rows and manifests and gives every discrepancy. It trusts the verifier keys and nothing else.
 
 Works on iterables, in memory that does not grow with the log. Rows and manifests are sequences in the column order
 of ``tables``; times are Unix ms, bodies bytes. Rows come ordered by leaf, manifests by batch, both up to the last
@@ -20,7 +20,7 @@ __all__ = ["Fault", "Report", "Row", "Verifier"]
 
 
 class Verifier:
-    """Verifies origins one after the other and keeps the account."""
+    """The verifier checks origins one after the other and keeps the account."""
 
     def __init__(self, verifiers: Verifiers, max_faults: int = 100) -> None:
         self._verifiers = verifiers
@@ -51,24 +51,24 @@ class Verifier:
         self._origins += 1
         log.expect(newest)
         pending: Iterator[Row] = iter(rows)
-        held: Row | None = next(pending, None)
+        following: Row | None = next(pending, None)
         for row in manifests:
             if not log.open(row):
                 continue
-            while held is not None and log.within(held):
-                log.row(held)
-                held = next(pending, None)
+            while following is not None and log.within(following):
+                log.row(following)
+                following = next(pending, None)
             log.close()
-        while held is not None:
-            log.stray(held)
-            held = next(pending, None)
+        while following is not None:
+            log.stray(following)
+            following = next(pending, None)
         log.end()
         self._count(log)
         if replay is not None:
             self._replays.append(replay)
 
     def report(self) -> Report:
-        """What was found so far."""
+        """Give the account so far."""
         replays = self._replays
         return Report(
             origins=self._origins,

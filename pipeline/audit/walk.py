@@ -1,4 +1,4 @@
-"""The walk over one log: manifests and rows in order, compared with what was signed."""
+"""A walk over one log compares manifests and rows, in order, with what was signed."""
 
 from __future__ import annotations
 
@@ -28,15 +28,18 @@ _CHUNK = 1024
 
 
 class Walk:
-    """The walk over one origin."""
+    """A walk goes over one origin."""
 
     def __init__(
         self, name: str, verifiers: Verifiers, faults: Faults, source: SourceRecords | None, replay: Replay | None
     ) -> None:
         self.index = self.batches = self.rows = self.skipped = self.source_batches = 0
         self.kinds: dict[str, int] = {}
-        self._name, self._verifiers, self._faults = name, verifiers, faults
-        self._source, self._replay = source, replay
+        self._name = name
+        self._verifiers = verifiers
+        self._faults = faults
+        self._source = source
+        self._replay = replay
         self._newest: tuple[int, bytes] | None = None
         self._met = False
         self._frontier = Frontier()
@@ -49,7 +52,7 @@ class Walk:
         self._content = hashlib.sha256()
 
     def expect(self, note: str | None) -> None:
-        """A checkpoint that the log must contain."""
+        """Expect the log to contain a checkpoint."""
         if note is None:
             return
         try:
@@ -83,7 +86,7 @@ class Walk:
         return True
 
     def within(self, row: Row) -> bool:
-        """Whether the row lies before the end of the batch."""
+        """Tell whether the row lies before the end of the batch."""
         return self._batch is not None and number(row, _LEAF) < self._batch.size
 
     def row(self, row: Row) -> None:
@@ -113,7 +116,7 @@ class Walk:
         self.rows += 1
 
     def close(self) -> None:
-        """All rows of the batch are in: compare with what was signed."""
+        """Compare the rows of the batch with what was signed."""
         batch = self._batch
         assert batch is not None
         self._grow()
@@ -136,11 +139,11 @@ class Walk:
         self._previous = hashlib.sha256(batch.checkpoint.encode()).digest()
 
     def stray(self, row: Row) -> None:
-        """A row behind the last manifest."""
+        """Report a row behind the last manifest."""
         self._fault(number(row, _LEAF), "a row that no manifest covers")
 
     def end(self) -> None:
-        """The manifests are over."""
+        """Look for what must come and did not: the manifests are over."""
         if self._newest is None:
             return
         if self._newest[0] > self._leaf:
@@ -149,11 +152,11 @@ class Walk:
             self._fault(None, f"no batch ends at {self._newest[0]} as a known checkpoint does: the log was forked")
 
     def _contiguous(self, batch: Manifest) -> None:
-        at = self._at or Position(0, self._start(batch))
+        position = self._at or Position(0, self._start(batch))
         if batch.origin != self._name or origin_name(batch.generation, batch.topic, batch.partition) != self._name:
             self._fault(None, "the manifest is of another origin")
-        if batch.first != at.offset:
-            self._fault(None, f"the batch starts at offset {batch.first}, expected {at.offset}")
+        if batch.first != position.offset:
+            self._fault(None, f"the batch starts at offset {batch.first}, expected {position.offset}")
         if batch.rows < 0 or batch.skipped < 0 or batch.rows + batch.skipped != batch.last + 1 - batch.first:
             self._fault(None, "rows and skipped records do not add up to the offsets of the batch")
         if batch.size != self._leaf + batch.rows:
@@ -178,9 +181,9 @@ class Walk:
         shown, record = self._read(batch.topic, time, body)
         self.kinds[shown.kind] = self.kinds.get(shown.kind, 0) + 1
         expected = (self._name, batch.index, leaf, offset, *shown, body)
-        found = (*row[:_RULES], tuple(row[_RULES]), *row[_RULES + 1 :])
-        if expected != found:
-            wrong = [c for c, e, f in zip(RECORDS.columns, expected, found, strict=False) if e != f]
+        stored = (*row[:_RULES], tuple(row[_RULES]), *row[_RULES + 1 :])
+        if expected != stored:
+            wrong = [c for c, e, s in zip(RECORDS.columns, expected, stored, strict=False) if e != s]
             self._fault(leaf, f"columns are not those of the body: {', '.join(wrong) or 'their number'}")
         if self._replay is not None and record is not None:
             for what in self._replay.push(record, body):
@@ -198,8 +201,8 @@ class Walk:
     def _compare_source(self, batch: Manifest) -> None:
         if self._source is None:
             return
-        at = Position(batch.first, self._at.digest if self._at else self._start(batch))
-        agrees = self._source.agrees(at, batch, self._content.digest())
+        position = Position(batch.first, self._at.digest if self._at else self._start(batch))
+        agrees = self._source.agrees(position, batch, self._content.digest())
         if agrees is None:
             return
         self.source_batches += 1
@@ -229,6 +232,6 @@ class Walk:
 
 
 def number(row: Row, at: int) -> int:
-    """A whole number of the row; -1 where there is none."""
+    """Read a whole number of the row; -1 where there is none."""
     value = row[at] if at < len(row) else None
     return value if isinstance(value, int) and 0 <= value <= _MAX_OFFSET else -1

@@ -1,1 +1,1 @@
-"""What travels between the stages: records, their bytes, their life cycles."""
+"""Records travel between the stages; here are their forms, their bytes and their life cycles."""

@@ -1,4 +1,4 @@
-"""Compare-and-swap on a Kafka partition: which batches of a single-writer topic are valid.
+"""A batch of a single-writer topic is valid by compare-and-swap on its Kafka partition.
 
 One step is one Kafka record batch. Each record's header (a link) predicts where the batch lands and names the history
 its writer knew; a batch is valid iff both came true. Every reader ignores what was written in between.
@@ -28,7 +28,7 @@ UNKNOWN = -1
 
 
 class Link(msgspec.Struct, frozen=True, gc=False):
-    """Header of one record: the batch's predicted base offset, index and count in it, digest before it."""
+    """Each record has a header: the batch's predicted base offset, index and count in it, digest before it."""
 
     base: int
     index: int
@@ -62,7 +62,7 @@ class Link(msgspec.Struct, frozen=True, gc=False):
 
 
 class Entry(NamedTuple):
-    """One record as read: offset, broker time in ms, chain header bytes (or None), value."""
+    """One record is read so: offset, broker time in ms, chain header bytes (or None), value."""
 
     offset: int
     time: int
@@ -71,7 +71,7 @@ class Entry(NamedTuple):
 
 
 class Position(NamedTuple):
-    """A reader's place: the next offset to read and the digest of the last valid batch."""
+    """A reader goes on at an offset, with the digest of the last valid batch."""
 
     offset: int = 0
     digest: bytes = EMPTY
@@ -80,7 +80,7 @@ class Position(NamedTuple):
 
 
 def batch_digest(prev: bytes, base: int, values: Sequence[bytes]) -> bytes:
-    """SHA-256 over the previous digest, the base offset and the length-prefixed values."""
+    """Give the SHA-256 over the previous digest, the base offset and the length-prefixed values."""
     pack, pieces = _LENGTH.pack, [prev, struct.pack(">QI", base, len(values))]
     for value in values:
         pieces += (pack(len(value)), value)
@@ -102,7 +102,7 @@ def links(at: Position, count: int, span: tuple[int, int] | None = None) -> list
 
 
 class ChainReader:
-    """Feeds on entries in offset order and gives back the complete valid batches.
+    """The reader takes entries in offset order and gives back the complete valid batches.
 
     A batch cut by a fetch boundary waits inside until its rest arrives. What comes instead of its rest ends the wait:
     the part counts as skipped, and the newcomer is judged by itself. ``trust_first`` takes the history before the first
@@ -130,7 +130,7 @@ class ChainReader:
         return other
 
     def push(self, entry: Entry) -> list[Entry]:
-        """The valid batch that ``entry`` completes, else an empty list."""
+        """Give the valid batch that ``entry`` completes, else an empty list."""
         link = Link.unpack(entry.link)
         if self._open and not self._continues(link, entry):
             self._pass_over(self._open[-1].offset + 1, len(self._open))

@@ -1,4 +1,4 @@
-"""Bytes to records and back, one encoder for all of them."""
+"""One codec turns records into bytes and back."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ encode = _encoder.encode
 
 
 def decode_log(value: bytes) -> LogRecord:
-    """A record of ``decisions``. Raises Malformed."""
+    """Read a record of ``decisions``. Raises Malformed."""
     try:
         return _log_decoder.decode(value)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -27,7 +27,7 @@ def decode_log(value: bytes) -> LogRecord:
 
 
 def decode(kind: type[T], value: bytes) -> T:
-    """A record of the given type. Raises Malformed, naming the field but never its content."""
+    """Read a record of the given type. Raises Malformed, naming the field but never its content."""
     decoder = _decoders.get(kind)
     if decoder is None:
         decoder = _decoders[kind] = msgspec.json.Decoder(kind)

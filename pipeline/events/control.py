@@ -1,4 +1,4 @@
-"""The documents of the ``control`` topic: who exists, which keys, which limits. Validated once, on arrival.
+"""Documents of ``control`` say who exists, with which keys and limits. They are validated once, on arrival.
 
 A document's version is its offset. The topic is the full history, so the documents in force at any version can be
 folded again. Secrets in it are wrapped by the keyring; plaintext never enters this module.
@@ -23,8 +23,11 @@ class Document(BaseModel):
 
 
 class Limit(Document):
-    """One ceiling. ``rate`` is GCRA with burst; ``window`` an exact sliding log (requests only, at most 1,000);
-    ``budget`` a calendar period in UTC; ``open`` what is reserved at one moment."""
+    """A limit is one ceiling.
+
+    ``rate`` is GCRA with burst; ``window`` an exact sliding log (requests only, at most 1,000); ``budget`` a calendar
+    period in UTC; ``open`` what is reserved at one moment.
+    """
 
     id: Id
     meter: Literal["rate", "window", "budget", "open"]
@@ -140,7 +143,7 @@ class Model(Document):
 
 
 class Deployment(Document):
-    """Written once, when the topics are created."""
+    """The deployment is written once, when the topics are created."""
 
     doc: Literal["deployment"] = "deployment"
     id: Literal["deployment"] = "deployment"
@@ -157,7 +160,7 @@ _adapter: TypeAdapter[AnyDocument] = TypeAdapter(AnyDocument)
 
 
 def parse(raw: bytes) -> AnyDocument:
-    """One document. Raises Malformed, naming fields but no values."""
+    """Read one document. Raises Malformed, naming fields but no values."""
     try:
         return _adapter.validate_json(raw)
     except ValidationError as error:
@@ -166,7 +169,7 @@ def parse(raw: bytes) -> AnyDocument:
 
 
 class Control:
-    """The documents in force at ``version``."""
+    """These documents are in force at ``version``."""
 
     def __init__(self) -> None:
         self.version = -1
@@ -201,7 +204,7 @@ class Control:
         self.version = version
 
     def skip(self, version: int) -> None:
-        """A record of ``control`` that carries no valid document still counts as a version."""
+        """Count a record of ``control`` that carries no valid document as a version."""
         self.version = version
 
     @property

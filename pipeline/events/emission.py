@@ -1,4 +1,4 @@
-"""A record to send, and where it goes."""
+"""An emission is a record to send, with its place."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 
 class Emission(NamedTuple):
+    """A record goes to one partition of a topic."""
+
     topic: str
     partition: int
     key: bytes
@@ -13,5 +15,5 @@ class Emission(NamedTuple):
 
 
 def lane_partition(lane: int, partitions: int) -> int:
-    """Where responses of a lane go; direct producers (-1) and lanes that do not exist share the last partition."""
+    """Give the partition of a lane's responses; direct producers (-1) and unknown lanes share the last one."""
     return lane if 0 <= lane < partitions else partitions - 1

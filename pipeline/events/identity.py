@@ -1,4 +1,4 @@
-"""Who holds a key: its principal, tenant and plan under the documents in force."""
+"""A key belongs to a principal, a tenant and a plan under the documents in force."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pipeline.events.control import Control, Key, Plan, Principal, Tenant
 
 
 class Identity(NamedTuple):
-    """The chain of documents behind a key."""
+    """A chain of documents stands behind a key."""
 
     tenant: Tenant
     principal: Principal
@@ -17,7 +17,7 @@ class Identity(NamedTuple):
 
 
 def identify(control: Control, key: str) -> Identity | None:
-    """The chain behind ``key``; None where a document of it is missing. Says nothing of a signature."""
+    """Find the chain behind ``key``; None where a document of it is missing. Says nothing of a signature."""
     document = control.keys.get(key)
     principal = control.principals.get(document.principal) if document else None
     tenant = control.tenants.get(principal.tenant) if principal else None

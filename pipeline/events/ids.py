@@ -1,4 +1,4 @@
-"""Request ids, and the grace that a run has after its deadline."""
+"""A request's id follows from its place; a run has some grace after its deadline."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ GRACE_MS = 5_000
 
 
 def request_id(generation: str, partition: int, offset: int) -> str:
-    """Derived from where the request lies, so every replay gives the same id."""
+    """Derive the id from the request's place, so every replay gives the same one."""
     return f"{generation}-{partition}-{offset}"
 
 
 def is_request_id(generation: str, text: str) -> bool:
-    """Whether ``text`` could be one that ``request_id`` made under ``generation``."""
+    """Tell whether ``text`` could be one that ``request_id`` made under ``generation``."""
     return re.fullmatch(rf"{re.escape(generation)}-[0-9]{{1,10}}-[0-9]{{1,20}}", text, re.ASCII) is not None

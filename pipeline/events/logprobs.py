@@ -1,7 +1,7 @@
-"""Log-probabilities of an answer, as they travel sealed beside its end.
+"""Log-probabilities of an answer travel encrypted beside its end.
 
 They name the tokens, so they are told only where the guards let the model's own words out: of an answer with findings
-none are. In the record: msgpack of one ``Told`` per token.
+none are. The payload is msgpack of one ``LogprobEntry`` per token.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ import msgspec
 
 from inference.types import TokenLogprob
 from pipeline.errors import Malformed
-from pipeline.events.wire import MAX_TOLD
+from pipeline.events.wire import MAX_LOGPROB_TOKENS
 
 
-class Told(msgspec.Struct, frozen=True, array_like=True):
-    """A token's bytes, its natural log-probability, and the same of the likeliest in its place."""
+class LogprobEntry(msgspec.Struct, frozen=True, array_like=True):
+    """A token has its bytes, its natural log-probability, and the same of the likeliest in its place."""
 
     piece: bytes
     logprob: float
@@ -25,31 +25,33 @@ class Told(msgspec.Struct, frozen=True, array_like=True):
 
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(tuple[Told, ...]).decode
+_decode = msgspec.msgpack.Decoder(tuple[LogprobEntry, ...]).decode
 
 
-def pack(found: Sequence[TokenLogprob], top: int) -> bytes:
-    """Of an answer's tokens, each with at most ``top`` of the likeliest; empty for none."""
-    told = [
-        Told(
+def pack(tokens: Sequence[TokenLogprob], top: int) -> bytes:
+    """Encode an answer's tokens, each with at most ``top`` of the likeliest; empty for none."""
+    entries = [
+        LogprobEntry(
             one.pieces[0],
             one.logprob,
             tuple((piece, value) for (_, value), piece in zip(one.top, one.pieces[1:], strict=True))[:top],
         )
-        for one in found[:MAX_TOLD]
+        for one in tokens[:MAX_LOGPROB_TOKENS]
         if one.pieces
     ]
-    return _encode(told) if told else b""
+    return _encode(entries) if entries else b""
 
 
 def content(packed: bytes) -> list[dict[str, Any]]:
-    """OpenAI's ``logprobs.content`` of what ``pack`` made. Raises Malformed."""
+    """Give OpenAI's ``logprobs.content`` of a payload. Raises Malformed."""
     try:
-        told = _decode(packed)
+        entries = _decode(packed)
     except msgspec.DecodeError as error:
-        raise Malformed(f"not a readout: {error}") from error
-    return [{**_entry(one.piece, one.logprob), "top_logprobs": [_entry(*other) for other in one.top]} for one in told]
+        raise Malformed(f"not a log-probabilities payload: {error}") from error
+    return [
+        {**_shown(one.piece, one.logprob), "top_logprobs": [_shown(*other) for other in one.top]} for one in entries
+    ]
 
 
-def _entry(piece: bytes, logprob: float) -> dict[str, Any]:
+def _shown(piece: bytes, logprob: float) -> dict[str, Any]:
     return {"token": piece.decode("utf-8", "replace"), "logprob": logprob, "bytes": list(piece)}

@@ -1,4 +1,4 @@
-"""The records of the topics behind the requests door, but for a partition's history (``records``) and ``control``.
+"""Records of every topic but ``requests`` (``wire``), ``decisions`` (``records``) and ``control`` are defined here.
 
 Encoded as ``records`` are: JSON in declaration order, a function of the value.
 """
@@ -14,7 +14,7 @@ from pipeline.events.records import Fingerprints, Result, Sampling, Watermark
 
 
 class Work(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
-    """One admitted request to run, or (``cancel``) one to stop."""
+    """A worker is to run one admitted request, or (``cancel``) to stop one."""
 
     request: str
     partition: int
@@ -32,25 +32,25 @@ class Work(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     sealed: bytes = b""
     wrap: bytes = b""
     keep: Literal["none", "findings", "all"] = "none"
-    """When the completion carries the sealed text."""
-    blanks: tuple[tuple[int, int, int], ...] = ()
-    """(turn, start, end) in code points of what the model is not to read."""
-    blank_personal: bool = False
-    """Nor any personal data, all of it: findings name the worst items only."""
+    """The completion carries the sealed text always, with findings, or never."""
+    masked_spans: tuple[tuple[int, int, int], ...] = msgspec.field(default=(), name="blanks")
+    """(turn, start, end) in code points of each passage that the model is not to read."""
+    mask_personal: bool = msgspec.field(default=False, name="blank_personal")
+    """The model is to read no personal data either, also none that findings did not have room for."""
     output: Literal["release", "redact", "withhold", "review"] = "redact"
-    """What becomes of personal data and secrets in the answer."""
+    """The act on personal data and secrets in the answer."""
     personal: Literal["structured", "all"] = "structured"
-    """What counts as such: see ``control.Plan``."""
-    conceal: bool = False
+    """The kinds that count as such: see ``control.Plan``."""
+    degrade: bool = msgspec.field(default=False, name="conceal")
     """The account copies the model: no log-probabilities, no logit bias, and an answer that bears the watermark."""
     weight: int = 100
     """Of the plan, among tenants that wait for one worker."""
     risk: int = 0
     """Of the prompt, 0 to 100: see ``detectors.base.risk``."""
     verbatim: Literal["release", "redact", "withhold", "review"] = "redact"
-    """What becomes of runs of protected texts in it."""
+    """The act on runs of protected texts in it."""
     system_prompt: Literal["release", "redact", "withhold", "review"] = "review"
-    """What becomes of runs of the caller's own system prompt in it."""
+    """The act on runs of the caller's own system prompt in it."""
     adapter: str = ""
     """Of the tenant, by its id in the model registry."""
     quotes: tuple[tuple[int, int, int], ...] = ()
@@ -58,7 +58,7 @@ class Work(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 
 
 class Completion(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
-    """A worker's report on one run."""
+    """A worker reports on one run."""
 
     request: str
     organisation: str
@@ -85,7 +85,7 @@ class Completion(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 
 
 class Response(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
-    """A place in the queue, a chunk, the end, or a refusal, for whoever waits."""
+    """The waiting gateway is told a place in the queue, a chunk, the end, or a refusal."""
 
     request: str
     client_request: str
@@ -106,7 +106,7 @@ class Response(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     limit: str = ""
     retry_after_ms: int = 0
     logprobs: bytes = b""
-    """end: what the model gave each token of the answer (``stages.readout``), sealed."""
+    """end: the encrypted log-probabilities of the answer's tokens (``events.logprobs``)."""
     completion: bytes = b""
     """end: SHA-256 of the acknowledged completion's bytes."""
     ahead: int = 0
@@ -120,7 +120,7 @@ class Response(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 
 
 class FindingEvent(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A request that had findings, or a refusal worth correlating."""
+    """A request had findings, or a refusal worth correlating."""
 
     request: str
     time: int
@@ -139,7 +139,7 @@ class FindingEvent(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Alert(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A change of an alert. ``alert`` is deterministic, so a repeat changes nothing."""
+    """An alert is raised. ``alert`` is deterministic, so a repeat changes nothing."""
 
     alert: str
     time: int
@@ -153,11 +153,11 @@ class Alert(msgspec.Struct, frozen=True, omit_defaults=True):
     first_time: int
     requests: tuple[str, ...] = ()
     campaign: str = ""
-    """What the accounts of a campaign share, the same for every tenant: 16 hex digits of a hash."""
+    """Name of a campaign, the same for every tenant: 16 hex digits of the hash of the shared wording."""
 
 
 class Delivery(msgspec.Struct, frozen=True, omit_defaults=True):
-    """An attempt to deliver an alert to one target."""
+    """One attempt is made to deliver an alert to a target."""
 
     alert: str
     tenant: str
@@ -170,7 +170,7 @@ class Delivery(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Access(msgspec.Struct, frozen=True, omit_defaults=True):
-    """An act of a person or operator, or refusals at the gateway aggregated by minute."""
+    """A person or operator acts, or the gateway refuses; refusals are aggregated by minute."""
 
     time: int
     actor: str
@@ -181,7 +181,7 @@ class Access(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One sealed batch of one origin."""
+    """One batch of one origin is sealed."""
 
     generation: str
     origin: str
@@ -209,7 +209,7 @@ class Manifest(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class DeadLetter(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Bytes that could not be understood, with the reason. The bytes themselves stay in the source topic."""
+    """Bytes could not be understood, for a reason. The bytes themselves stay in the source topic."""
 
     topic: str
     partition: int

@@ -1,4 +1,4 @@
-"""Passages of documents that speak like orders, quoted and marked as what they are before a model reads them."""
+"""Passages of documents that speak like orders are quoted and marked as data before a model reads them."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ Range = tuple[int, int]
 
 
 def passage(text: str, start: int, end: int) -> Range:
-    """The line, or else the sentences, that hold `[start, end)`."""
+    """Give the line, or else the sentences, that hold `[start, end)`."""
     low, high = max(0, start - REACH), min(len(text), end + REACH)
     before = [[match.end() for match in sign.finditer(text, low, start)] for sign in _ENDS]
     after = [
         match.start() + (sign is _ENDS[1]) for sign in _ENDS if (match := sign.search(text, max(start, end - 1), high))
     ]
-    begins = next((found[-1] for found in before if found), low)
+    begins = next((ends[-1] for ends in before if ends), low)
     return begins, after[0] if after else high
 
 
 def apart(spans: Iterable[Range], kept: Sequence[Range]) -> list[Range]:
-    """The spans in order and without overlap, none of which begins or ends within one of `kept`."""
+    """Give the spans in order and without overlap, none of which begins or ends within one of `kept`."""
     merged: list[Range] = []
     for start, end in sorted(spans):
         start = min([start, *(low for low, high in kept if low < start < high)])

@@ -1,4 +1,4 @@
-"""Every reason for a refusal: HTTP status, OpenAI error type, and what the caller is told."""
+"""Every reason for a refusal has an HTTP status, an OpenAI error type, and a message to the caller."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 
 class Reason(NamedTuple):
+    """A caller is refused so."""
+
     status: int
     type: str
     message: str

@@ -1,4 +1,4 @@
-"""The records of ``decisions``, a partition's history, and of ``snapshots``; ``messages`` holds those of other topics.
+"""Records of ``decisions``, a partition's history, and of ``snapshots`` are defined here.
 
 Encoded as JSON in declaration order by msgspec, which makes the bytes a function of the value. The stored bytes
 are what is hashed and signed; nothing downstream encodes a record again. Times are Unix milliseconds, token
@@ -24,7 +24,7 @@ Result = Literal["finished", "withheld", "failed", "expired", "cancelled"]
 
 
 class Charge(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    """A change of one quota cell; ``amount`` is negative when something is given back."""
+    """One quota cell changes; ``amount`` is negative when something is given back."""
 
     cell: str
     meter: Literal["rate", "window", "budget", "open"]
@@ -51,7 +51,7 @@ class Sampling(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
 
 
 class Watermark(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
-    """What of an answer bears the tenant's mark: ``inference.types.MarkAccount``, in tokens."""
+    """So many tokens of an answer bear the tenant's watermark: ``inference.types.MarkAccount``."""
 
     scheme: str
     epoch: int = 0
@@ -67,7 +67,7 @@ Fingerprints = Annotated[bytes, msgspec.Meta(max_length=8192)]
 
 
 class Facts(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
-    """Everything a decision about one record of ``requests`` depends on, the text excepted."""
+    """A decision about one record of ``requests`` depends on these facts, and on the text behind the findings."""
 
     offset: int
     time: int
@@ -104,7 +104,7 @@ class Facts(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 
 
 class Decision(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, tag="decision", tag_field="kind"):
-    """The one answer to one record of ``requests``."""
+    """One record of ``requests`` gets one answer."""
 
     request: str
     facts: Facts
@@ -136,7 +136,7 @@ class Decision(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, tag="d
 
 
 class Outcome(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, tag="outcome", tag_field="kind"):
-    """What became of an admitted request; exactly one each."""
+    """An admitted request ends; each exactly once."""
 
     request: str
     time: int
@@ -170,20 +170,20 @@ class Outcome(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, tag="ou
 
 
 class ControlMark(msgspec.Struct, frozen=True, tag="policy", tag_field="kind"):
-    """From here on decisions use the control documents up to and including ``control``."""
+    """Decisions use the control documents up to and including ``control`` from here on."""
 
     time: int
     control: int
 
 
 class Tick(msgspec.Struct, frozen=True, tag="tick", tag_field="kind"):
-    """Time, when idle and something falls due."""
+    """Time passes, while no request comes and something falls due."""
 
     time: int
 
 
 class SnapshotMark(msgspec.Struct, frozen=True, tag="snapshot", tag_field="kind"):
-    """A snapshot with this digest was stored; it holds the fold up to ``position`` (exclusive)."""
+    """A snapshot with this digest is stored; it holds the fold up to ``position`` (exclusive)."""
 
     time: int
     position: int
@@ -193,7 +193,7 @@ class SnapshotMark(msgspec.Struct, frozen=True, tag="snapshot", tag_field="kind"
 
 
 class SnapshotChunk(msgspec.Struct, frozen=True):
-    """A piece of a ledger as of ``position``; trusted where a ``SnapshotMark`` in ``decisions`` names its digest."""
+    """A piece of a ledger is stored as of ``position``; a ``SnapshotMark`` in ``decisions`` makes it trusted."""
 
     slot: int
     chunk: int

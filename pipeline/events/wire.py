@@ -1,4 +1,4 @@
-"""The door: what a record of ``requests`` looks like and how it is signed. WIRE.md is the same for other languages.
+"""A record of ``requests`` has one form and one signature. WIRE.md says the same for other languages.
 
 The signature is HMAC-SHA256 (RFC 2104) over the length-prefixed header values in the order of SIGNED and the value's
 exact bytes, so nothing is parsed before it is known to be genuine.
@@ -33,7 +33,7 @@ SIGNED = (
 )
 MAX_VALUE_BYTES = 1024 * 1024
 MAX_HEADER_BYTES = 2048
-MAX_TOLD = 4096
+MAX_LOGPROB_TOKENS = 4096
 """Tokens of an answer of which log-probabilities are told."""
 SKEW_MS = 60_000
 
@@ -47,7 +47,7 @@ _LENGTHS = tuple(struct.pack(">I", length) for length in range(MAX_HEADER_BYTES 
 
 
 class InferenceBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """Value of an ``inference`` record. ``sealed`` is the JSON list of messages, sealed (see texts)."""
+    """An ``inference`` record has this value. ``sealed`` is the JSON list of messages, sealed (see texts)."""
 
     model: ShortText
     max_tokens: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
@@ -97,13 +97,13 @@ class InferenceBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omi
 
 
 class CancelBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Value of a ``cancel`` record."""
+    """A ``cancel`` record has this value."""
 
     target: ShortText
 
 
 class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One turn of the sealed text."""
+    """The sealed text is a list of turns."""
 
     role: Annotated[str, msgspec.Meta(pattern="^(system|user|assistant|document)$")]
     content: str
@@ -115,7 +115,7 @@ _messages = msgspec.json.Decoder(tuple[Message, ...])
 
 
 class Envelope(msgspec.Struct, frozen=True, gc=False):
-    """The headers of a record, parsed but not yet believed."""
+    """The headers of a record are parsed and not yet believed."""
 
     key: str
     time: int
@@ -129,7 +129,7 @@ class Envelope(msgspec.Struct, frozen=True, gc=False):
     signed: tuple[bytes, ...]
 
     def genuine(self, secret: bytes, value: bytes) -> bool:
-        """True iff the signature is that of ``secret`` over these headers and ``value``."""
+        """Tell whether the signature is that of ``secret`` over these headers and ``value``."""
         return hmac.compare_digest(self.signature, _mac(secret, self.signed, value))
 
 
@@ -146,27 +146,27 @@ def sign(
     lane: int = -1,
     wrap: bytes = b"",
 ) -> list[tuple[str, bytes]]:
-    """The Kafka headers of a record that ``secret`` vouches for. ``time`` in Unix ms."""
+    """Give the Kafka headers of a record that ``secret`` vouches for. ``time`` in Unix ms."""
     text = (key, str(time), session, str(counter), request, kind, str(lane))
     signed = (*(t.encode() for t in text), wrap)
     return [*zip(SIGNED, signed, strict=True), (SIGNATURE, _mac(secret, signed, value))]
 
 
 def open_envelope(headers: Sequence[tuple[str, bytes]]) -> Envelope:
-    """The envelope of a record. Raises Malformed naming the header that is absent, double or not as specified."""
-    found = dict(headers)
-    if len(found) != len(headers):
+    """Read the envelope of a record. Raises Malformed naming the header that is absent, double or not as specified."""
+    by_name = dict(headers)
+    if len(by_name) != len(headers):
         raise Malformed("a header occurs twice")
     # Kafka knows headers without a value
-    signature = found.get(SIGNATURE) or b""
+    signature = by_name.get(SIGNATURE) or b""
     if len(signature) != 32:
         raise Malformed(f"{SIGNATURE}: expected 32 bytes, got {len(signature)}")
     try:
-        signed = tuple([found[name] for name in SIGNED])
+        signed = tuple([by_name[name] for name in SIGNED])
         match, wrap = _PLAIN.fullmatch(b"\n".join(signed[:-1])), signed[-1]
         fits = match is not None and len(wrap) <= MAX_HEADER_BYTES
     except (KeyError, TypeError):
-        missing = next(name for name in SIGNED if found.get(name) is None)
+        missing = next(name for name in SIGNED if by_name.get(name) is None)
         raise Malformed(f"header {missing} is missing or has no value") from None
     if match is None or not fits:
         raise Malformed(_fault(signed))
@@ -175,7 +175,7 @@ def open_envelope(headers: Sequence[tuple[str, bytes]]) -> Envelope:
 
 
 def decode_inference(value: bytes) -> InferenceBody:
-    """The body of an ``inference`` record. Raises Malformed."""
+    """Read the body of an ``inference`` record. Raises Malformed."""
     try:
         return _inference.decode(value)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -183,7 +183,7 @@ def decode_inference(value: bytes) -> InferenceBody:
 
 
 def decode_cancel(value: bytes) -> CancelBody:
-    """The body of a ``cancel`` record. Raises Malformed."""
+    """Read the body of a ``cancel`` record. Raises Malformed."""
     try:
         return _cancel.decode(value)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -191,7 +191,7 @@ def decode_cancel(value: bytes) -> CancelBody:
 
 
 def decode_messages(text: bytes) -> tuple[Message, ...]:
-    """The opened text: 1 to 256 turns, the last one not the assistant's. Raises Malformed without content."""
+    """Read the opened text: 1 to 256 turns, the last one not the assistant's. Raises Malformed without content."""
     try:
         messages = _messages.decode(text)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -209,7 +209,7 @@ def _mac(secret: bytes, signed: Sequence[bytes], value: bytes) -> bytes:
 
 
 def _fault(signed: Sequence[bytes]) -> str:
-    """What is wrong with the headers, one of which is not as it must be."""
+    """Say what is wrong with the headers, one of which is not as it must be."""
     for name, raw, shape in zip(SIGNED, signed, _SHAPES, strict=False):
         if shape.fullmatch(raw) is None:
             expected = "1 to 128 letters, digits and ._:-" if shape is _IDENTIFIER else "a whole number of 15 digits"

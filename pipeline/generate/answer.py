@@ -1,4 +1,4 @@
-"""GENERATE: one admitted request becomes a stream of sealed chunks and one completion.
+"""GENERATE answers one admitted request by a stream of encrypted chunks and one completion.
 
 Reads ``work``, ``control``; writes ``completions``, ``responses``, ``findings``. Owns nothing that outlives a run: a
 run that is lost is run again under another attempt, and admit takes the first completion that arrives.
@@ -25,7 +25,7 @@ from inference.types import (
     TokenLogprob,
     Turn,
 )
-from pipeline.events import logprobs as readout
+from pipeline.events import logprobs
 from pipeline.events.codec import encode
 from pipeline.events.messages import Completion, FindingEvent, Response, Work
 from pipeline.events.records import Result, Watermark
@@ -33,7 +33,7 @@ from pipeline.events.wire import Message
 from pipeline.generate.guard import cleaned, verdict, withheld_for
 
 MARKED_TEMPERATURE = 0.7
-"""A concealed answer is drawn at this temperature at least: the watermark lies in the choice of words."""
+"""A degraded answer is drawn at this temperature at least: the watermark lies in the choice of words."""
 _ROLES = {"system": "system", "user": "user", "assistant": "assistant", "document": "user"}
 _RESULTS: dict[FinishReason, Result] = {
     FinishReason.STOP: "finished",
@@ -46,7 +46,7 @@ _RESULTS: dict[FinishReason, Result] = {
 
 
 class Guard(Protocol):
-    """Looks at the output as it streams: what may leave now, what still waits, what was found."""
+    """A guard looks at the output as it streams: some of it may leave now, some waits, some is a finding."""
 
     def push(self, text: str) -> str: ...
     def flush(self) -> str: ...
@@ -59,14 +59,14 @@ class Guard(Protocol):
     def findings(self) -> tuple[Finding, ...]: ...
 
 
-Seal = Callable[[str, bytes], bytes]
-"""Field name and plaintext to sealed bytes, for one request."""
+Encrypt = Callable[[str, bytes], bytes]
+"""Field name and plaintext to encrypted bytes, for one request."""
 Trace = Callable[[str], bytes]
 """Delivered text to the fingerprints by which a copy is found."""
 
 
 def generation(work: Work, messages: Sequence[Message]) -> GenerationRequest:
-    """What the engine is asked; documents are read as the user's words."""
+    """Ask the engine; documents are read as the user's words."""
     return GenerationRequest(
         request_id=work.request,
         tenant=work.tenant,
@@ -80,12 +80,13 @@ def generation(work: Work, messages: Sequence[Message]) -> GenerationRequest:
 
 
 def _sampling(work: Work) -> SamplingParams:
-    """How the answer is drawn. What is concealed reads nothing out, and leaves the watermark a choice of words."""
+    """Give the sampling parameters. A degraded answer tells no log-probabilities and leaves the watermark a choice of
+    words."""
     sampling = msgspec.structs.asdict(work.sampling)
     # the engine counts the likeliest tokens, and tells the drawn one's with at least one of them
     top = sampling.pop("top_logprobs")
     asked = SamplingParams(**{**sampling, "logprobs": max(1, top) if sampling["logprobs"] else 0})
-    if not work.conceal:
+    if not work.degrade:
         return asked
     return dataclasses.replace(
         asked,
@@ -98,6 +99,8 @@ def _sampling(work: Work) -> SamplingParams:
 
 @dataclass(slots=True)
 class RunUsage:
+    """A run takes so many tokens, and ms from its beginning to its first and last one."""
+
     input_tokens: int = 0
     output_tokens: int = 0
     first_token_ms: int = 0
@@ -108,16 +111,20 @@ class AnswerStream:
     """The stream of one attempt at one request."""
 
     def __init__(
-        self, work: Work, attempt: str, worker: str, seal: Seal, guard: Guard, trace: Trace | None = None
+        self, work: Work, attempt: str, worker: str, encrypt: Encrypt, guard: Guard, trace: Trace | None = None
     ) -> None:
-        self._work, self._attempt, self._worker = work, attempt, worker
-        self._seal, self._guard, self._trace = seal, guard, trace
-        self._mark: MarkAccount | None = None
+        self._work = work
+        self._attempt = attempt
+        self._worker = worker
+        self._encrypt = encrypt
+        self._guard = guard
+        self._trace = trace
+        self._watermark: MarkAccount | None = None
         self._digest = hashlib.sha256()
         self._text: list[str] = []
         self._ready: list[str] = []
-        """May leave, and has not left yet."""
-        self._told: list[TokenLogprob] = []
+        """Text that may leave, and has not left yet."""
+        self._token_logprobs: list[TokenLogprob] = []
         self._position = self._version = 0
         self.usage = RunUsage()
 
@@ -128,12 +135,12 @@ class AnswerStream:
         if not usage.first_token_ms and chunk.output_tokens:
             usage.first_token_ms = max(1, elapsed_ms)
         usage.last_token_ms = max(elapsed_ms, usage.first_token_ms)
-        self._told += chunk.logprobs
+        self._token_logprobs += chunk.logprobs
         text = self._guard.push(chunk.text) if chunk.text else ""
         if chunk.finish is not None:
             self._version = chunk.version
             text += self._guard.flush()
-            self._mark = chunk.mark
+            self._watermark = chunk.mark
         if not text:
             return False
         first = not self._ready
@@ -144,7 +151,7 @@ class AnswerStream:
         return first
 
     def take(self) -> Response | None:
-        """All that may leave by now as one response, at the position of its first chunk; None where nothing waits."""
+        """Give the text that may leave as one response, at the position of its first chunk; None where none waits."""
         if not self._ready:
             return None
         raw, position = "".join(self._ready).encode(), self._position
@@ -157,27 +164,27 @@ class AnswerStream:
             event="chunk",
             attempt=self._attempt,
             position=position,
-            sealed=self._seal(f"{self._attempt}:{position}", raw),
+            sealed=self._encrypt(f"{self._attempt}:{position}", raw),
             prefix=self._digest.digest(),
         )
 
-    def readout(self) -> bytes:
-        """Sealed log-probabilities of the answer, empty where none are told."""
-        if self._guard.findings or not self._told:
+    def logprobs_payload(self) -> bytes:
+        """Give the encrypted log-probabilities of the answer, empty where none are told."""
+        if self._guard.findings or not self._token_logprobs:
             return b""
-        packed = readout.pack(self._told, self._work.sampling.top_logprobs)
-        return self._seal(f"{self._attempt}:logprobs", packed) if packed else b""
+        packed = logprobs.pack(self._token_logprobs, self._work.sampling.top_logprobs)
+        return self._encrypt(f"{self._attempt}:logprobs", packed) if packed else b""
 
     @property
     def withheld(self) -> bool:
-        """The guard ended the answer; nothing more of it leaves."""
+        """Tell whether the guard ended the answer; nothing more of it leaves."""
         return self._guard.verdict == "withhold"
 
     def completion(self, finish: FinishReason | None) -> Completion:
-        """The report; ``finish`` None says that the deadline came first."""
+        """Report on the run; ``finish`` None says that the deadline came first."""
         result: Result = "withheld" if self.withheld else _RESULTS[finish] if finish else "expired"
-        said = "".join(self._text)
-        text = said.encode()
+        delivered = "".join(self._text)
+        text = delivered.encode()
         findings = self._guard.findings
         keep = text and (self._work.keep == "all" or (self._work.keep == "findings" and findings))
         return Completion(
@@ -194,15 +201,15 @@ class AnswerStream:
             first_token_ms=self.usage.first_token_ms,
             findings=findings,
             text_digest=hashlib.sha256(text).digest(),
-            text=self._seal("text", text) if keep else b"",
+            text=self._encrypt("text", text) if keep else b"",
             version=self._version,
-            watermark=Watermark(**dataclasses.asdict(self._mark)) if self._mark else None,
-            fingerprints=self._trace(said) if self._trace else b"",
+            watermark=Watermark(**dataclasses.asdict(self._watermark)) if self._watermark else None,
+            fingerprints=self._trace(delivered) if self._trace else b"",
         )
 
 
-def end(work: Work, completion: Completion, written: bytes, told: bytes = b"") -> Response:
-    """The last response, once ``written``, the completion's bytes, is acknowledged; ``told`` is a sealed readout."""
+def end(work: Work, completion: Completion, written: bytes, logprobs_payload: bytes = b"") -> Response:
+    """Give the last response, once ``written``, the completion's bytes, is acknowledged."""
     return Response(
         request=work.request,
         client_request=work.client_request,
@@ -214,34 +221,34 @@ def end(work: Work, completion: Completion, written: bytes, told: bytes = b"") -
         input_tokens=completion.input_tokens,
         output_tokens=completion.output_tokens,
         reason=withheld_for(work, completion.findings) if completion.result == "withheld" else "",
-        logprobs=told if completion.result == "finished" else b"",
+        logprobs=logprobs_payload if completion.result == "finished" else b"",
         completion=hashlib.sha256(written).digest(),
     )
 
 
-def position_response(work: Work, attempt: str, found: QueuePosition) -> Response:
-    """Where a request stands that has not begun to run."""
+def position_response(work: Work, attempt: str, queued: QueuePosition) -> Response:
+    """Tell the place in the queue of a request that has not begun to run."""
     return Response(
         request=work.request,
         client_request=work.client_request,
         tenant=work.tenant,
         event="place",
         attempt=attempt,
-        ahead=found.position,
-        eta_ms=-1 if found.eta_s is None else round(found.eta_s * 1000),
+        ahead=queued.position,
+        eta_ms=-1 if queued.eta_s is None else round(queued.eta_s * 1000),
     )
 
 
 def finding(work: Work, completion: Completion, time: int) -> bytes | None:
-    """The record for ``findings``, where the guard found something; ``time`` in Unix ms."""
-    if not completion.findings:
+    """Give the record for ``findings`` where the guard found something; ``time`` in Unix ms."""
+    findings = completion.findings
+    if not findings:
         return None
-    who = (work.organisation, work.tenant, work.principal)
-    found = completion.findings
-    return encode(FindingEvent(work.request, time, *who, "generate", verdict(work, found), (), found))
+    account = (work.organisation, work.tenant, work.principal)
+    return encode(FindingEvent(work.request, time, *account, "generate", verdict(work, findings), (), findings))
 
 
 def failed(work: Work, attempt: str, worker: str) -> Completion:
-    """The report on a request that no engine could be asked about."""
+    """Report on a request that no engine could be asked about."""
     base = Completion(work.request, work.organisation, work.tenant, "failed", worker, attempt, work.model, "error")
     return msgspec.structs.replace(base, text_digest=hashlib.sha256(b"").digest())

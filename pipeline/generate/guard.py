@@ -1,4 +1,4 @@
-"""The guards around the model: what it does not get to read, and what is not let out of what it says.
+"""Guards stand around the model: some text it does not get to read, and some of its answer is not let out.
 
 Every guard of an answer has one shape: a redactor finds and takes out, the plan's act says what follows.
 """
@@ -21,7 +21,7 @@ MARKER = "[removed]"
 PERSONAL, VERBATIM, SYSTEM_PROMPT = "pii.", "output.verbatim.", "output.system_prompt."
 """Beginnings of the rules of the guards of an answer."""
 FOREIGN = "output.foreign."
-"""Likewise; what another tenant planted is let out under no policy."""
+"""Beginning of the rules for canaries of other tenants, which are let out under no policy."""
 RECITED = 32
 """Letters of the caller's own system prompt, as ``detectors.verbatim`` counts them, that are a recital."""
 CANARY_LETTERS = 26
@@ -33,24 +33,27 @@ Act = Literal["release", "redact", "withhold", "review"]
 
 
 def cleaned(work: Work, messages: Sequence[Message]) -> tuple[Message, ...]:
-    """The messages as the model may read them. A marker is no longer than what it stands for and what is put around a
-    quotation is counted, so the bound on the prompt's tokens holds."""
-    if not work.blanks and not work.blank_personal and not work.quotes:
+    """Give the messages as the model may read them.
+
+    A marker is no longer than what it stands for and what is put around a quotation is counted, so the bound on the
+    prompt's tokens holds.
+    """
+    if not work.masked_spans and not work.mask_personal and not work.quotes:
         return tuple(messages)
     return tuple(Message(m.role, _cleaned(work, turn, m.content)) for turn, m in enumerate(messages))
 
 
 def _cleaned(work: Work, turn: int, text: str) -> str:
-    blanks = [(start, end) for at, start, end in work.blanks if at == turn]
-    changes = [(start, end, _fitted(MARKER, text[start:end])) for start, end in blanks]
-    found = [quoting.passage(text, start, end) for at, start, end in work.quotes if at == turn]
-    for start, end in quoting.apart(found, blanks):
+    masked = [(start, end) for number, start, end in work.masked_spans if number == turn]
+    changes = [(start, end, _fitted(MARKER, text[start:end])) for start, end in masked]
+    quoted = [quoting.passage(text, start, end) for number, start, end in work.quotes if number == turn]
+    for start, end in quoting.apart(quoted, masked):
         changes += [(start, start, quoting.OPEN), (end, end, quoting.CLOSE)]
         # a sign that ends the quotation does not stand in it
         text = text[:start] + text[start:end].replace('"', "'") + text[end:]
     for start, end, instead in sorted(changes, reverse=True):
         text = text[:start] + instead + text[end:]
-    if work.blank_personal:
+    if work.mask_personal:
         for item in reversed(find(text, contextual=work.personal == "all")):
             text = text[: item.start] + _fitted(f"[{item.type}]", text[item.start : item.end]) + text[item.end :]
     return text
@@ -61,7 +64,7 @@ def _fitted(marker: str, removed: str) -> str:
 
 
 class Redactor(Protocol):
-    """Takes items out of a text that arrives in pieces."""
+    """A redactor takes items out of a text that arrives in pieces."""
 
     @property
     def counts(self) -> dict[str, int]:
@@ -70,7 +73,7 @@ class Redactor(Protocol):
 
     @property
     def spans(self) -> dict[str, tuple[int, int]]:
-        """Where the first item of a kind stands in the answer as the model gave it; kinds may be absent."""
+        """Give the span of the first item of a kind in the answer as the model gave it; kinds may be absent."""
         ...
 
     def push(self, text: str) -> str: ...
@@ -78,7 +81,7 @@ class Redactor(Protocol):
 
 
 class Redaction:
-    """A ``generate.Guard``; each kind that was found is one finding, its rule ``rules`` and the kind.
+    """A redaction is a guard; each kind that was found is one finding, its rule ``rules`` and the kind.
 
     ``redact`` takes items out, ``withhold`` ends the answer before the first one, ``review`` lets them pass and tells.
     """
@@ -113,7 +116,7 @@ class Redaction:
 
 
 class Guards:
-    """A ``generate.Guard``: several, each over what the one before let out; none lets everything through."""
+    """Several guards are one, each over the text that the one before let out; none lets everything through."""
 
     def __init__(self, guards: Sequence[Redaction]) -> None:
         self._guards = tuple(guards)
@@ -162,18 +165,19 @@ def guard_of(
 
 
 class OtherTenantsCanaries:
-    """``Runs`` of the canaries of all tenants, but for a tenant's ``own``."""
+    """The canaries of all tenants are protected texts, but for a tenant's ``own``."""
 
     def __init__(self, planted: ProtectedIndex, own: str) -> None:
-        self._planted, self._own = planted, _canaries(own)
+        self._planted = planted
+        self._own = _canaries(own)
         self.run = planted.run
 
     def leads(self, codes: Sequence[int]) -> bool:
         return self._planted.leads(codes)
 
     def owner(self, codes: Sequence[int]) -> str | None:
-        found = self._planted.owner(codes)
-        return found if found is None or self._own.owner(codes) is None else None
+        owner = self._planted.owner(codes)
+        return owner if owner is None or self._own.owner(codes) is None else None
 
 
 @lru_cache(maxsize=4096)
@@ -182,17 +186,17 @@ def _canaries(canary: str) -> ProtectedIndex:
 
 
 def acts(work: Work) -> dict[str, Act]:
-    """What the policy makes of the findings of each guard, by the beginning of their rules."""
+    """Give the act of the policy for the findings of each guard, by the beginning of their rules."""
     return {FOREIGN: "withhold", SYSTEM_PROMPT: work.system_prompt, VERBATIM: work.verbatim, PERSONAL: work.output}
 
 
 def verdict(work: Work, findings: Sequence[Finding]) -> str:
-    """The gravest act that follows from ``findings`` of an answer; release for none."""
+    """Give the gravest act that follows from ``findings`` of an answer; release for none."""
     return _worst({act for rule, act in acts(work).items() if any(f.rule.startswith(rule) for f in findings)})
 
 
 def withheld_for(work: Work, findings: Sequence[Finding]) -> str:
-    """Which guard ended the answer, such as ``output.verbatim`` or ``pii``; empty where none did."""
+    """Name the guard that ended the answer, such as ``output.verbatim`` or ``pii``; empty where none did."""
     for rule, act in acts(work).items():
         if act == "withhold" and any(f.rule.startswith(rule) for f in findings):
             return rule.removesuffix(".")

@@ -15,27 +15,37 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
-import msgspec
-
 from inference.bounds import MAX_DEADLINE_S
-from inference.types import EngineClosed, FinishReason, GenerationRequest, InferenceEngine, QueuePosition
+from inference.types import EngineClosed, FinishReason, GenerationRequest, InferenceEngine
 from pipeline.clock import now_ms
 from pipeline.control.table import ControlTable
 from pipeline.errors import Malformed, Retryable
-from pipeline.events.codec import decode, encode
-from pipeline.events.emission import Emission, lane_partition
-from pipeline.events.ids import GRACE_MS
-from pipeline.events.messages import Completion, Response, Work
+from pipeline.events.codec import decode
+from pipeline.events.emission import Emission
+from pipeline.events.messages import Completion, Work
 from pipeline.events.wire import Message, decode_messages
 from pipeline.generate import answer as generate
 from pipeline.generate.progress import Progress
 from pipeline.generate.sender import Sender
+from pipeline.generate.step import (
+    Acknowledged,
+    ChunkArrived,
+    Ended,
+    Failed,
+    GenerateStage,
+    Leaving,
+    Queued,
+    Run,
+    RunEvent,
+    Runs,
+)
 from pipeline.kafka.committed import CommittedOffsets
 from pipeline.kafka.inbox import Inbox
 from pipeline.kafka.offsets import Offsets
 from pipeline.kafka.reader import KafkaRecord, PartitionReader
 from pipeline.keys.vault import Vault
 from pipeline.retry import retry_forever
+from pipeline.stage import InputBatch, Step
 from pipeline.topics import pool_topic
 
 _log = logging.getLogger(__name__)
@@ -84,20 +94,14 @@ class GenerateContext:
         return pool_topic(self.pool).name if self.pool else "work"
 
 
-@dataclass(slots=True)
-class QueuedRun:
-    """A run that waits in the engine, and the place in the queue that its caller was told last."""
-
-    work: Work
-    attempt: str
-    announced: QueuePosition | None = None
-
-
 class GeneratePartition:
     """Runs the work of one partition, each request once per life of this object."""
 
     def __init__(self, context: GenerateContext, partition: int) -> None:
-        self._context, self._partition = context, partition
+        self._context = context
+        self._partition = partition
+        self._stage = GenerateStage(context.control_table.control, context.worker)
+        self._runs = self._stage.start()
         self._arrived = asyncio.Event()
         self._inbox = Inbox(
             PartitionReader(context.bootstrap, context.topic, partition, context.offsets), self._arrived, 256
@@ -105,9 +109,9 @@ class GeneratePartition:
         self._progress = Progress()
         self._known: dict[str, int] = {}
         self._cancelled: dict[str, int] = {}
-        self._queued: dict[str, QueuedRun] = {}
-        """Given to the engine and not begun, by request."""
-        self._runs: set[asyncio.Task[None]] = set()
+        self._queued: dict[str, None] = {}
+        """Requests that the engine has and has not begun, those first that are looked at next."""
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until ``stop``; runs under way then are left for the next worker. Raises Stopped."""
@@ -124,9 +128,9 @@ class GeneratePartition:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._arrived.wait(), 0.2)
         finally:
-            for task in (*beside, *self._runs):
+            for task in (*beside, *self._tasks):
                 task.cancel()
-            await asyncio.gather(*self._runs, return_exceptions=True)
+            await asyncio.gather(*self._tasks, return_exceptions=True)
             with contextlib.suppress(Retryable):
                 await self._commit()
             await self._inbox.close()
@@ -164,8 +168,8 @@ class GeneratePartition:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._context.slots.acquire(), 0.5)
                     run = asyncio.create_task(self._run(item.offset, work))
-                    self._runs.add(run)
-                    run.add_done_callback(self._runs.discard)
+                    self._tasks.add(run)
+                    run.add_done_callback(self._tasks.discard)
                     return
 
     async def _run(self, offset: int, work: Work) -> None:
@@ -174,29 +178,35 @@ class GeneratePartition:
         attempt = f"{context.worker}.{context.attempts}"
         try:
             try:
-                completion, rest, logprobs = await self._generate(work, attempt)
+                report = self._step(await self._generate(work, attempt))
+                run = self._runs[work.request]
+                if run.completion is not None and run.answer is not None:
+                    context.observe(run.completion, run.answer.usage)
             except Exception as fault:
                 # ours, not the caller's; its text may quote the prompt, and the caller waits for an answer
                 _log.error("generate: %s met a fault of this worker: %s", work.request, type(fault).__name__)
-                completion, rest, logprobs = generate.failed(work, attempt, context.worker), None, b""
-            written = encode(completion)
-            await self._context.reports.written(
-                Emission("completions", work.partition, work.organisation.encode(), written)
-            )
-            if rest is not None:
-                self._context.sender.put(self._response(work, rest))
-            if now_ms() < work.deadline + GRACE_MS:
-                # later it may have expired already, and admit is the one to say so
-                self._context.sender.put(self._response(work, generate.end(work, completion, written, logprobs)))
-            event = generate.finding(work, completion, now_ms())
-            if event is not None:
-                self._context.sender.put(Emission("findings", work.partition, work.organisation.encode(), event))
+                report = self._fail(work, attempt)
+            for emission in report.emissions:
+                await context.reports.written(emission)
+            for emission in self._step(Acknowledged(work.request)).emissions:
+                context.sender.put(emission)
             self._progress.finish(offset)
         finally:
-            self._context.slots.release()
+            self._runs.pop(work.request, None)
+            context.slots.release()
 
-    async def _generate(self, work: Work, attempt: str) -> tuple[Completion, Response | None, bytes]:
-        """The report, the text that has not left yet and goes with the end, and the sealed log-probabilities."""
+    def _step(self, event: RunEvent) -> Step[Runs]:
+        step = self._stage.step(self._runs, InputBatch((event,), now_ms()))
+        self._runs = step.state
+        return step
+
+    def _fail(self, work: Work, attempt: str) -> Step[Runs]:
+        if work.request not in self._runs:
+            self._step(Run(work, attempt))
+        return self._step(Failed(work.request))
+
+    async def _generate(self, work: Work, attempt: str) -> RunEvent:
+        """Run a request; give the event that ends it."""
         context = self._context
         try:
             messages = await self._open(work)
@@ -207,31 +217,29 @@ class GeneratePartition:
             request = dataclasses.replace(request, deadline_s=min(MAX_DEADLINE_S, max(0.0, left_s)))
         except Malformed as error:
             _log.error("generate: %s cannot be run: %s", work.request, error)
-            return generate.failed(work, attempt, context.worker), None, b""
+            self._step(Run(work, attempt))
+            return Failed(work.request)
 
-        def seal(name: str, raw: bytes) -> bytes:
+        def encrypt(name: str, raw: bytes) -> bytes:
             return context.vault.encrypt(work.tenant, "response", name, work.client_request, raw)
 
-        answer = generate.AnswerStream(
-            work, attempt, context.worker, seal, context.guard(work, messages), context.trace
-        )
-        self._queued[work.request] = QueuedRun(work, attempt)
+        guard = context.guard(work, messages)
+        answer = generate.AnswerStream(work, attempt, context.worker, encrypt, guard, context.trace)
+        self._step(Run(work, attempt, answer))
+        self._queued[work.request] = None
         try:
             finish = await self._stream(work, request, answer)
         finally:
             self._queued.pop(work.request, None)
-        completion = msgspec.structs.replace(answer.completion(finish), adapter=request.adapter)
-        context.observe(completion, answer.usage)
-        return completion, answer.take(), answer.readout()
+        return Ended(work.request, finish, request.adapter)
 
     async def _stream(
         self, work: Work, request: GenerationRequest, answer: generate.AnswerStream
     ) -> FinishReason | None:
         """Run to the end, which is None at the deadline; text leaves as it comes."""
 
-        def gathered() -> Emission | None:
-            taken = answer.take()
-            return None if taken is None else self._response(work, taken)
+        def leaving() -> Emission | None:
+            return next(iter(self._step(Leaving(work.request)).emissions), None)
 
         began, finish = now_ms(), None
         try:
@@ -241,8 +249,8 @@ class GeneratePartition:
                         return FinishReason.CANCELLED
                     async for chunk in chunks:
                         self._queued.pop(work.request, None)
-                        if answer.push(chunk, now_ms() - began):
-                            self._context.sender.put_late(gathered)
+                        if self._step(ChunkArrived(work.request, chunk, now_ms() - began)).signals:
+                            self._context.sender.put_late(leaving)
                         finish = chunk.finish
                         if answer.withheld:
                             return FinishReason.CANCELLED
@@ -258,10 +266,6 @@ class GeneratePartition:
         return decode_messages(
             self._context.vault.decrypt(work.tenant, "request", "messages", work.client_request, work.sealed, work.wrap)
         )
-
-    def _response(self, work: Work, response: Response) -> Emission:
-        partition = lane_partition(work.lane, self._context.control_table.control.require_deployment().partitions)
-        return Emission("responses", partition, work.request.encode(), encode(response))
 
     async def _keep_committed(self) -> None:
         while True:
@@ -281,14 +285,11 @@ class GeneratePartition:
             await asyncio.sleep(_POSITIONS_S)
             for request in list(self._queued)[:_POSITIONS]:
                 position = await self._context.engine.queue_position(request)
-                run = self._queued.pop(request, None)
-                if run is None:
-                    continue
-                self._queued[request] = run
-                announced, run.announced = run.announced, position
-                if position is not None and position.position and position != announced:
-                    response = generate.position_response(run.work, run.attempt, position)
-                    self._context.sender.put(self._response(run.work, response))
+                if request in self._queued:
+                    del self._queued[request]
+                    self._queued[request] = None
+                    for emission in self._step(Queued(request, position)).emissions:
+                        self._context.sender.put(emission)
 
     async def _commit(self) -> None:
         if self._progress.changed:

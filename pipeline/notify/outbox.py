@@ -1,4 +1,4 @@
-"""Notify: which alert is due at whom, and what an answer means. Sans-IO; time comes in as Unix milliseconds.
+"""NOTIFY decides which alert is due at which target, and what its reply means. Sans-IO; time is Unix milliseconds.
 
 Reads ``alerts``; owns ``deliveries`` of the same partition, the history of all attempts. The outbox is a fold of the
 two, so a worker that was killed goes on with the attempts that were recorded. An attempt whose record was not written
@@ -37,7 +37,7 @@ class Schedule:
     """After so many an alert is dead: 31 hours with these values. Must end well before ``alerts`` is cut (7 days)."""
 
     def wait(self, alert: str, attempt: int) -> int:
-        """Milliseconds from attempt ``attempt`` (1 for the first) to the next; the same for equal arguments."""
+        """Give the ms from attempt ``attempt`` (1 for the first) to the next; the same for equal arguments."""
         wait = min(self.base_ms << 2 * min(attempt - 1, 20), self.cap_ms)
         spread = int.from_bytes(hashlib.sha256(f"{alert}:{attempt}".encode()).digest()[:4], "big")
         return wait + wait * (spread % 100) // 1000
@@ -45,13 +45,13 @@ class Schedule:
 
 @dataclass(frozen=True, slots=True)
 class WebhookReply:
-    """What an attempt came to."""
+    """A target replied to an attempt, or did not."""
 
     status: int
     """HTTP status; 0 where none came."""
     retry_after_ms: int = 0
     fault: str = ""
-    """Where no status came, why, in words for the log; holds no part of the URL."""
+    """The reason for which no status came, in words for the log; holds no part of the URL."""
 
     @property
     def delivered(self) -> bool:
@@ -60,7 +60,7 @@ class WebhookReply:
 
 @dataclass(slots=True)
 class PendingAlert:
-    """An alert that is neither delivered nor dead."""
+    """An alert is neither delivered nor dead."""
 
     alert: Alert
     offset: int
@@ -71,7 +71,7 @@ class PendingAlert:
 
 @dataclass(slots=True)
 class Outbox:
-    """What one partition still has to deliver."""
+    """One partition still has these alerts to deliver."""
 
     pending: dict[str, OrderedDict[str, PendingAlert]] = field(default_factory=dict)
     """By tenant, then alert id, oldest first."""
@@ -79,30 +79,31 @@ class Outbox:
 
     def add(self, offset: int, alert: Alert) -> PendingAlert | None:
         """Take an alert in; None where it is known or finished (``alerts`` may hold it twice)."""
-        lane = self.pending.setdefault(alert.tenant, OrderedDict())
-        if alert.alert in lane or alert.alert in self.done:
+        waiting = self.pending.setdefault(alert.tenant, OrderedDict())
+        if alert.alert in waiting or alert.alert in self.done:
             return None
-        held = lane[alert.alert] = PendingAlert(alert, offset)
-        return held
+        pending = waiting[alert.alert] = PendingAlert(alert, offset)
+        return pending
 
     def open(self) -> list[PendingAlert]:
-        """All that is neither delivered nor dead."""
-        return [held for lane in self.pending.values() for held in lane.values()]
+        """Give the alerts that are neither delivered nor dead."""
+        return [pending for waiting in self.pending.values() for pending in waiting.values()]
 
     def crowded(self, tenant: str) -> bool:
-        """True where the newest alert of this tenant is one too many."""
+        """Tell whether the newest alert of this tenant is one too many."""
         return len(self.pending.get(tenant, ())) > MAX_PENDING
 
     def apply(self, delivery: Delivery) -> None:
-        """Fold one acknowledged record of ``deliveries`` in."""
-        lane = self.pending.get(delivery.tenant, OrderedDict())
+        """Fold one record of ``deliveries`` in."""
+        waiting = self.pending.get(delivery.tenant, OrderedDict())
         if delivery.status != "retry":
-            lane.pop(delivery.alert, None)
+            waiting.pop(delivery.alert, None)
             self._finish(delivery.alert)
             return
-        held = lane.get(delivery.alert)
-        if held is not None and delivery.attempt >= held.attempts:
-            held.attempts, held.due = delivery.attempt, delivery.next_time
+        pending = waiting.get(delivery.alert)
+        if pending is not None and delivery.attempt >= pending.attempts:
+            pending.attempts = delivery.attempt
+            pending.due = delivery.next_time
 
     def drop(self, alert: Alert) -> None:
         """Forget an alert that has nowhere to go; no attempt, no record."""
@@ -110,17 +111,17 @@ class Outbox:
         self._finish(alert.alert)
 
     def due(self, now: int, busy: set[str]) -> list[PendingAlert]:
-        """The longest due alert of each tenant that is not ``busy``: one lane each, so none waits for another."""
-        found = []
-        for tenant, lane in self.pending.items():
-            ready = [held for held in lane.values() if held.due <= now]
+        """Give the longest due alert of each tenant that is not ``busy``, so no tenant waits for another."""
+        due = []
+        for tenant, waiting in self.pending.items():
+            ready = [pending for pending in waiting.values() if pending.due <= now]
             if ready and tenant not in busy:
-                found.append(min(ready, key=lambda held: (held.due, held.offset)))
-        return found
+                due.append(min(ready, key=lambda pending: (pending.due, pending.offset)))
+        return due
 
     def low(self, position: int) -> int:
-        """Offset in ``alerts`` before which everything is delivered or dead, given the reading ``position``."""
-        return min((held.offset for held in self.open()), default=position)
+        """Give the offset in ``alerts`` before which everything is delivered or dead; ``position`` is read next."""
+        return min((pending.offset for pending in self.open()), default=position)
 
     def _finish(self, alert: str) -> None:
         self.done[alert] = None
@@ -128,32 +129,32 @@ class Outbox:
             self.done.popitem(last=False)
 
 
-def decide(held: PendingAlert, answer: WebhookReply, now: int, target: str, schedule: Schedule) -> Delivery:
-    """The record of one attempt. Changes nothing; ``Outbox.apply`` does, once it is acknowledged."""
-    attempt = held.attempts + 1
-    common = {"alert": held.alert.alert, "tenant": held.alert.tenant, "target": target, "time": now}
-    if answer.delivered:
-        return Delivery(**common, attempt=attempt, status="delivered", http_status=answer.status)  # type: ignore[arg-type]
-    if attempt >= schedule.attempts or answer.status == GONE:
-        return Delivery(**common, attempt=attempt, status="dead", http_status=answer.status)  # type: ignore[arg-type]
-    asked = min(answer.retry_after_ms, schedule.cap_ms)
-    wait = max(schedule.wait(held.alert.alert, attempt), asked)
-    return Delivery(**common, attempt=attempt, status="retry", http_status=answer.status, next_time=now + wait)  # type: ignore[arg-type]
+def decide(pending: PendingAlert, reply: WebhookReply, now: int, target: str, schedule: Schedule) -> Delivery:
+    """Record one attempt. Changes nothing; ``Outbox.apply`` does."""
+    attempt = pending.attempts + 1
+    common = {"alert": pending.alert.alert, "tenant": pending.alert.tenant, "target": target, "time": now}
+    if reply.delivered:
+        return Delivery(**common, attempt=attempt, status="delivered", http_status=reply.status)  # type: ignore[arg-type]
+    if attempt >= schedule.attempts or reply.status == GONE:
+        return Delivery(**common, attempt=attempt, status="dead", http_status=reply.status)  # type: ignore[arg-type]
+    asked = min(reply.retry_after_ms, schedule.cap_ms)
+    wait = max(schedule.wait(pending.alert.alert, attempt), asked)
+    return Delivery(**common, attempt=attempt, status="retry", http_status=reply.status, next_time=now + wait)  # type: ignore[arg-type]
 
 
-def give_up(held: PendingAlert, now: int) -> Delivery:
-    """The record of an alert that is given up without an attempt: no room, or the target was taken away."""
-    alert = held.alert
-    return Delivery(alert.alert, alert.tenant, "", now, held.attempts, "dead")
+def give_up(pending: PendingAlert, now: int) -> Delivery:
+    """Record that an alert is given up without an attempt: no room, or the target was taken away."""
+    alert = pending.alert
+    return Delivery(alert.alert, alert.tenant, "", now, pending.attempts, "dead")
 
 
 def target_name(url: str) -> str:
-    """How ``deliveries`` names a target: a digest, as webhook URLs often hold a secret in their path. 16 hex digits."""
+    """Name a target by a digest of 16 hex digits, as webhook URLs often hold a secret in their path."""
     return hashlib.sha256(url.encode()).hexdigest()[:16]
 
 
 def body(alert: Alert) -> bytes:
-    """The payload: Standard Webhooks 1.0.0 envelope, its ``data`` an OCSF 1.5.0 Detection Finding (class 2004).
+    """Give the payload: Standard Webhooks 1.0.0 envelope, its ``data`` an OCSF 1.5.0 Detection Finding (class 2004).
 
     A function of the alert alone, so every repeat has the same bytes. Holds no text of any request.
     """

@@ -10,25 +10,30 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import TypeVar
 
 from pipeline.clock import now_ms
 from pipeline.control.table import ControlTable
 from pipeline.errors import ConfigError, Malformed, Retryable
-from pipeline.events.codec import decode, encode
+from pipeline.events.codec import decode
 from pipeline.events.messages import Alert, Delivery
 from pipeline.kafka.committed import CommittedOffsets
 from pipeline.kafka.reader import KafkaRecord, PartitionReader
 from pipeline.kafka.writer import Publisher
 from pipeline.keys.vault import Vault
-from pipeline.notify import outbox as notify
+from pipeline.notify.outbox import HOUR_MS, PendingAlert, Schedule, WebhookReply, body
+from pipeline.notify.step import UNKNOWN_TENANT, Arrival, DeliveryAttempt, NotifyItem, NotifyStage, NotifyStep
 from pipeline.notify.webhook import WebhookSender
 from pipeline.retry import retry_forever
+from pipeline.stage import InputBatch
 
+T = TypeVar("T")
 _log = logging.getLogger(__name__)
 _COMMIT_S = 5.0
-_HISTORY_MS = notify.HOUR_MS
+_HISTORY_MS = HOUR_MS
 """How much further back than the oldest open alert ``deliveries`` is read: ``alerts`` may repeat a finished one."""
 
 
@@ -42,7 +47,7 @@ class NotifySettings:
     """Whole attempt, seconds."""
     concurrency: int = 32
     """Attempts under way at once, over all partitions of this worker; one per tenant at most."""
-    schedule: notify.Schedule = field(default_factory=notify.Schedule)
+    schedule: Schedule = field(default_factory=Schedule)
     instance: str = ""
     """Fixed name of this worker in the group; with one, a restart goes on at once."""
 
@@ -65,32 +70,40 @@ class OutboxContext:
 
     async def target(self, tenant: str) -> str:
         """Give the tenant's webhook, empty where it has none. Reads ``control`` again before it says so."""
-        table = self.control_table
-        if tenant not in table.control.tenants:
-            with contextlib.suppress(Retryable):
-                await table.refresh()
-        document = table.control.tenants.get(tenant)
+        tenants = self.control_table.control.tenants
+        if tenant not in tenants:
+            await self.refresh()
+        document = tenants.get(tenant)
         return document.webhook if document else ""
 
-    async def attempt(self, alert: Alert, url: str) -> notify.WebhookReply:
+    async def refresh(self) -> None:
+        """Read ``control`` to its end, where the broker answers."""
+        with contextlib.suppress(Retryable):
+            await self.control_table.refresh()
+
+    async def attempt(self, alert: Alert, url: str) -> WebhookReply:
         """Post once. A secret that does not open counts as a failed attempt, so that it can be mended meanwhile."""
         try:
             secret = self.vault.webhook_secret(alert.tenant)
         except (ConfigError, Malformed, KeyError, ValueError):
-            return notify.WebhookReply(0, fault="the tenant's webhook secret does not open with this keyring")
+            return WebhookReply(0, fault="the tenant's webhook secret does not open with this keyring")
         async with self.slots:
-            return await self.sender.post(url, secret, alert.alert, now_ms() // 1000, notify.body(alert))
+            return await self.sender.post(url, secret, alert.alert, now_ms() // 1000, body(alert))
 
 
 class PartitionOutbox:
-    """One partition of ``alerts``: what is open, and the attempts under way (one per tenant)."""
+    """One partition of ``alerts``: its outbox, and the attempts under way (one per tenant)."""
 
     def __init__(self, context: OutboxContext, partition: int) -> None:
-        self._context, self._partition = context, partition
+        self._context = context
+        self._partition = partition
         self._alerts = PartitionReader(context.bootstrap, "alerts", partition)
-        self._outbox = notify.Outbox()
+        self._stage = NotifyStage(context.control_table.control, partition, context.settings.schedule)
+        self._outbox = self._stage.start()
         self._deliveries: dict[str, asyncio.Task[None]] = {}
         """Attempts under way, by tenant."""
+        self._unrecorded: list[int] = []
+        """Offsets of alerts being taken in or recorded: the outbox is ahead of ``deliveries`` from these on."""
         self._committed: int | None = None
         """None until the outbox is complete."""
         self._commit_at = 0.0
@@ -109,8 +122,7 @@ class PartitionOutbox:
             await self._alerts.close()
 
     async def _poll_once(self) -> None:
-        for pending in self._add(await self._alerts.poll(wait_ms=200)):
-            await self._accept(pending)
+        await self._accept(await self._alerts.poll(wait_ms=200))
         self._attempt_what_is_due()
         if self._fault is not None:
             raise self._fault
@@ -126,23 +138,22 @@ class PartitionOutbox:
         self._alerts.seek(committed if begin <= committed <= end else begin)
         items = await self._alerts.read_to_end()
         if items:
-            self._add(items)
-            for item in await self._history(items[0].time - _HISTORY_MS):
-                with contextlib.suppress(Malformed):
-                    self._outbox.apply(decode(Delivery, item.value))
-        for pending in self._outbox.open():
-            await self._accept(pending)
+            history = await self._history(items[0].time - _HISTORY_MS)
+            arrivals = [Arrival(offset, alert) for offset, alert in self._decoded(Alert, "alerts", items)]
+            deliveries = [delivery for _, delivery in self._decoded(Delivery, "deliveries", history)]
+            self._outbox = self._stage.fold(self._outbox, [*arrivals, *deliveries])
+        await self._accept(self._outbox.open())
         self._committed = committed
 
     async def _commit(self) -> None:
-        """Commit the offset in ``alerts`` before which everything is delivered or dead."""
-        low = self._outbox.low(self._alerts.position)
+        """Commit the offset in ``alerts`` before which everything is delivered or dead, and on record."""
+        low = min([self._outbox.low(self._alerts.position), *self._unrecorded])
         if self._committed not in (None, low):
             await self._context.committed.set(self._partition, low)
             self._committed = low
 
     async def _history(self, since: int) -> list[KafkaRecord]:
-        """The records of ``deliveries`` from the append time ``since`` (Unix ms) on."""
+        """Read the records of ``deliveries`` from the append time ``since`` (Unix ms) on."""
         reader = PartitionReader(self._context.bootstrap, "deliveries", self._partition)
         try:
             await reader.start(await reader.offset_since(since))
@@ -150,26 +161,42 @@ class PartitionOutbox:
         finally:
             await reader.close()
 
-    def _add(self, items: list[KafkaRecord]) -> list[notify.PendingAlert]:
-        """Fold alerts in and give those that are not known yet."""
-        unknown = []
+    def _decoded(self, kind: type[T], topic: str, items: list[KafkaRecord]) -> Iterator[tuple[int, T]]:
+        """Give offset and record of those that can be read."""
         for item in items:
             try:
-                pending = self._outbox.add(item.offset, decode(Alert, item.value))
+                yield item.offset, decode(kind, item.value)
             except Malformed as error:
-                _log.error("notify: alerts[%d] passed over record %d: %s", self._partition, item.offset, error)
-                continue
-            if pending is not None:
-                unknown.append(pending)
-        return unknown
+                _log.error("notify: %s[%d] passed over record %d: %s", topic, self._partition, item.offset, error)
 
-    async def _accept(self, pending: notify.PendingAlert) -> None:
-        tenant = pending.alert.tenant
-        if not await self._context.target(tenant):
-            self._outbox.drop(pending.alert)
-        elif self._outbox.crowded(tenant):
-            _log.error("notify: alert %s of tenant %s given up: too many are waiting", pending.alert.alert, tenant)
-            await self._record(notify.give_up(pending, now_ms()))
+    async def _accept(self, items: Sequence[KafkaRecord | PendingAlert]) -> None:
+        """Take alerts in. Those of a tenant that is not known wait until ``control`` was read again."""
+        if not items:
+            return
+        low = min(item.offset for item in items)
+        self._unrecorded.append(low)
+        step = await self._step(items, drained=False)
+        if UNKNOWN_TENANT in step.signals:
+            await self._context.refresh()
+            await self._step(items[step.consumed :])
+        self._unrecorded.remove(low)
+
+    async def _step(self, items: Sequence[NotifyItem], *, drained: bool = True) -> NotifyStep:
+        """Take a step and write its records until acknowledged; nothing behind them is committed meanwhile."""
+        low = min(item.offset for item in items)
+        step = self._stage.step(self._outbox, InputBatch(items, now_ms(), drained))
+        self._outbox = step.state
+        for rejection in step.rejections:
+            _log.error("notify: alerts[%d] passed over record %d", self._partition, rejection.offset)
+        self._unrecorded.append(low)
+        for delivery, emission in zip(step.deliveries, step.emissions, strict=True):
+            send = partial(self._context.publisher.send, *emission)
+            await retry_forever(send, self._stop, f"the attempt for alert {delivery.alert} to be recorded")
+            if not delivery.target:
+                alert = (delivery.alert, delivery.tenant)
+                _log.error("notify: alert %s of tenant %s given up: no target, or too many are waiting", *alert)
+        self._unrecorded.remove(low)
+        return step
 
     def _attempt_what_is_due(self) -> None:
         for pending in self._outbox.due(now_ms(), set(self._deliveries)):
@@ -182,28 +209,16 @@ class PartitionOutbox:
         if not delivery.cancelled() and delivery.exception() is not None:
             self._fault = delivery.exception()
 
-    async def _deliver(self, pending: notify.PendingAlert) -> None:
+    async def _deliver(self, pending: PendingAlert) -> None:
         alert, url = pending.alert, await self._context.target(pending.alert.tenant)
         if not url:
-            await self._record(notify.give_up(pending, now_ms()))
+            await self._step([DeliveryAttempt(pending)])
             return
         reply = await self._context.attempt(alert, url)
-        schedule = self._context.settings.schedule
-        delivery = notify.decide(pending, reply, now_ms(), notify.target_name(url), schedule)
-        await self._record(delivery)
+        (delivery,) = (await self._step([DeliveryAttempt(pending, url, reply)])).deliveries
         level = {"delivered": logging.INFO, "retry": logging.WARNING, "dead": logging.ERROR}[delivery.status]
         facts = (delivery.status, alert.alert, alert.tenant, delivery.attempt, reply.status, reply.fault)
         _log.log(level, "notify: %s: alert %s of tenant %s, attempt %d, HTTP %d %s", *facts)
-
-    async def _record(self, delivery: Delivery) -> None:
-        """Write until acknowledged, then fold in: an attempt that is not on record does not count."""
-        key, value = delivery.target.encode(), encode(delivery)
-
-        async def send() -> None:
-            await self._context.publisher.send("deliveries", self._partition, key, value)
-
-        await retry_forever(send, self._stop, f"the attempt for alert {delivery.alert} to be recorded")
-        self._outbox.apply(delivery)
 
     async def _settle(self) -> None:
         """Let attempts under way end, so that they are on record; one that takes too long is made again later."""

@@ -1,4 +1,4 @@
-"""SEAL: the valid records of one source partition become leaves, rows, and a signed manifest.
+"""SEAL makes leaves, rows and a signed manifest of the valid records of one source partition.
 
 Reads one partition of ``decisions``, ``alerts``, ``access``, ``control`` or ``deliveries``; writes ``audit`` and the
 store's tables; owns the Merkle log of that partition. Pure: the state is a value, recovered from the last manifest.
@@ -9,9 +9,10 @@ A log that no longer holds what is to be sealed next is Fatal: sealing on would 
 from __future__ import annotations
 
 import hashlib
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from operator import lt
 from typing import Any
 
@@ -22,16 +23,21 @@ from pipeline.audit.merkle import Frontier
 from pipeline.audit.rows import SEALED, leaf_digests, manifest_row, origin_name, statement, typed_many
 from pipeline.errors import ConfigError, Fatal
 from pipeline.events.chain import ChainReader, Entry, Position
+from pipeline.events.codec import encode
+from pipeline.events.emission import Emission
 from pipeline.events.messages import Manifest
+from pipeline.stage import InputBatch, Step
 from pipeline.tables import RECORDS
 from pipeline.topics import BY_NAME
 
 BATCH_RECORDS = 16_384
+BATCH_BYTES = 32 * 1024 * 1024
+"""Of one sealed batch: above any source batch, and with its columns below what the store takes at once."""
 
 
 @dataclass(frozen=True, slots=True)
 class SealState:
-    """What sealing needs to go on: a function of the last manifest alone."""
+    """Sealing goes on from here; a function of the last manifest alone."""
 
     generation: str
     topic: str
@@ -54,7 +60,7 @@ class SealState:
 
 @dataclass(frozen=True, slots=True)
 class Sealed:
-    """One sealed batch: write ``manifest`` to ``audit``, then insert ``columns`` and ``row`` under ``token``."""
+    """One batch is sealed: write ``manifest`` to ``audit``, then insert ``columns`` and ``row`` under ``token``."""
 
     manifest: Manifest
     columns: tuple[Sequence[Any], ...]
@@ -68,8 +74,53 @@ class Sealed:
     state: SealState
 
 
+@dataclass(slots=True)
+class SealStep(Step[SealState]):
+    """The batch goes to the store once its manifest is written; None where nothing could be closed."""
+
+    sealed: Sealed | None = None
+
+
+class SealStage:
+    """Seals one partition of one topic."""
+
+    name = "seal"
+    reads = (*SEALED, "audit")
+    writes = ("audit",)
+    signals = ()
+
+    def __init__(self, generation: str, topic: str, partition: int, keys: LogKeys, limit: int = BATCH_RECORDS) -> None:
+        """Raises ConfigError for a topic that is not sealed."""
+        self._fresh = begin(generation, topic, partition)
+        self._keys = keys
+        self._limit = limit
+
+    def start(self) -> SealState:
+        """Give the state before the first record."""
+        return self._fresh
+
+    def fold(self, state: SealState, records: Iterable[Manifest]) -> SealState:
+        """Give the state after manifests of this origin. Raises Fatal where they contradict themselves."""
+        return resume(state, records)
+
+    def step(self, state: SealState, batch: InputBatch[Entry]) -> SealStep:
+        """Close the next batch of the entries that wait; where none does, say so once there was one. Raises Fatal."""
+        entries, limit = batch.items, self._limit
+        fits = bisect_right(list(accumulate(len(entry.value) for entry in entries)), BATCH_BYTES) or 1
+        if fits < len(entries):
+            entries, limit = entries[:fits], fits
+        if entries:
+            sealed = seal(state, entries, batch.now, self._keys, limit)
+        else:
+            sealed = heartbeat(state, batch.now, self._keys) if state.index else None
+        if sealed is None:
+            return SealStep(state)
+        emission = Emission("audit", state.partition, b"", encode(sealed.manifest))
+        return SealStep(sealed.state, [emission], consumed=sealed.consumed, sealed=sealed)
+
+
 def begin(generation: str, topic: str, partition: int) -> SealState:
-    """The state of an origin before its first record. Raises ConfigError for a topic that is not sealed."""
+    """Give the state of an origin before its first record. Raises ConfigError for a topic that is not sealed."""
     if topic not in SEALED:
         raise ConfigError(f"seal: expected one of {', '.join(SEALED)}, got {topic}")
     chained = BY_NAME[topic].single_writer
@@ -77,7 +128,7 @@ def begin(generation: str, topic: str, partition: int) -> SealState:
 
 
 def resume(state: SealState, manifests: Iterable[Manifest]) -> SealState:
-    """The state after ``manifests``, the consecutive last ones of the origin (the newest suffices).
+    """Give the state after ``manifests``, the consecutive last ones of the origin (the newest suffices).
 
     Raises Fatal where they are another origin's, leave a gap, or contradict themselves.
     """
@@ -102,7 +153,7 @@ def resume(state: SealState, manifests: Iterable[Manifest]) -> SealState:
 def seal(
     state: SealState, entries: Sequence[Entry], time: int, keys: LogKeys, limit: int = BATCH_RECORDS
 ) -> Sealed | None:
-    """The next batch out of ``entries``, which start at the state's position; None while none can be closed.
+    """Close the next batch of ``entries``, which start at the state's position; None while none can be closed.
 
     ``time`` in Unix ms. Whole source batches are taken up to ``limit`` records (one larger than that stands alone, and
     must be there whole). Invalid records alone close a batch only once ``limit`` entries are waiting. Raises Fatal on
@@ -126,17 +177,17 @@ def seal(
 
 
 def heartbeat(state: SealState, time: int, keys: LogKeys) -> Sealed:
-    """A batch without records: the checkpoint that tells silence from a cut."""
+    """Close a batch without records: its checkpoint tells silence from a cut."""
     return _close(state, [], state.position, 0, time, keys)
 
 
 def token_of(manifest: Manifest) -> str:
-    """The deduplication token of the batch."""
+    """Give the deduplication token of the batch."""
     return f"{manifest.origin}:{manifest.index}:{manifest.root.hex()[:16]}"
 
 
 def columns_of(state: SealState, entries: Sequence[Entry]) -> tuple[tuple[Sequence[Any], ...], list[bytes]]:
-    """Columns of tables.RECORDS and leaf hashes of records that continue ``state``; also for comparing a table."""
+    """Give the columns of tables.RECORDS and the leaf hashes of records that continue ``state``."""
     count = len(entries)
     offsets = [entry.offset for entry in entries]
     values = [entry.value for entry in entries]
@@ -148,12 +199,12 @@ def columns_of(state: SealState, entries: Sequence[Entry]) -> tuple[tuple[Sequen
 
 
 def _valid(state: SealState, entries: Sequence[Entry], limit: int) -> tuple[Sequence[Entry], Position]:
-    """The records that count and the position behind everything decided."""
+    """Give the records that count, and the position behind everything decided."""
     if not state.chained:
         taken = entries[:limit]
         return taken, Position(taken[-1].offset + 1, b"")
     reader = ChainReader(state.position)
-    push, at = reader.push, state.position
+    push, position = reader.push, state.position
     valid: list[Entry] = []
     for entry in entries:
         batch = push(entry)
@@ -161,8 +212,8 @@ def _valid(state: SealState, entries: Sequence[Entry], limit: int) -> tuple[Sequ
             if valid and len(valid) + len(batch) > limit:
                 break
             valid += batch
-        at = reader.at
-    return valid, at
+        position = reader.at
+    return valid, position
 
 
 def _close(

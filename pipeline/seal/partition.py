@@ -13,10 +13,8 @@ import asyncio
 import contextlib
 import logging
 import time
-from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate
 from typing import Any
 
 from aiokafka import TopicPartition
@@ -27,20 +25,19 @@ from pipeline.clickhouse.store import ClickHouseStore
 from pipeline.clock import now_ms
 from pipeline.errors import Fatal
 from pipeline.events.chain import ChainReader, Entry, Position
-from pipeline.events.codec import decode, encode
+from pipeline.events.codec import decode
 from pipeline.events.messages import Manifest
 from pipeline.kafka.chained_log import ChainedLog
 from pipeline.kafka.inbox import Inbox
 from pipeline.kafka.offsets import Offsets
 from pipeline.kafka.reader import PartitionReader
 from pipeline.retry import retry_forever
-from pipeline.seal.batch import BATCH_RECORDS, Sealed, SealState, begin, heartbeat, resume, seal, token_of
+from pipeline.seal.batch import BATCH_RECORDS, SealStage, SealState, SealStep, seal, token_of
+from pipeline.stage import InputBatch
 from pipeline.tables import MANIFESTS, RECORDS
 
 _log = logging.getLogger(__name__)
 _HEARTBEAT_S = 600.0
-_BATCH_BYTES = 32 * 1024 * 1024
-"""Of one sealed batch: above any source batch, and with its columns below what the store takes at once."""
 _WINDOW = 512
 """Manifests read back first to find the last one of each origin; eight times more until all are found."""
 
@@ -60,8 +57,9 @@ class SealContext:
 
 @dataclass(slots=True)
 class OriginQueue:
-    """One origin being sealed: its state, and what has arrived since."""
+    """One origin is being sealed: its stage and state, and the records that have arrived since."""
 
+    stage: SealStage
     state: SealState
     inbox: Inbox
     since: float = field(default_factory=time.monotonic)
@@ -106,14 +104,16 @@ class SealPartition:
         if await self._log.behind():
             return False
         for topic in SEALED if self._partition == 0 else [t for t in SEALED if t != "control"]:
-            fresh = begin(self._context.generation, topic, self._partition)
+            context = self._context
+            stage = SealStage(context.generation, topic, self._partition, context.keys, context.batch)
+            fresh = stage.start()
             tail = tails.get(fresh.origin, [])
-            state = resume(fresh, tail)
+            state = stage.fold(fresh, tail)
             if tail:
-                await self._insert_again(resume(fresh, tail[:-1]) if len(tail) > 1 else fresh, tail[-1])
-            reader = PartitionReader(self._context.bootstrap, topic, self._partition, self._context.offsets, bulk=True)
-            inbox = Inbox(reader, self._arrived, 4 * self._context.batch)
-            self._sources.append(OriginQueue(state, inbox))
+                await self._insert_again(stage.fold(fresh, tail[:-1]), tail[-1])
+            reader = PartitionReader(context.bootstrap, topic, self._partition, context.offsets, bulk=True)
+            inbox = Inbox(reader, self._arrived, 4 * context.batch)
+            self._sources.append(OriginQueue(stage, state, inbox))
             await reader.start(state.position.offset)
             inbox.start()
         return True
@@ -127,38 +127,35 @@ class SealPartition:
         for source in self._sources:
             # a source that broke while nothing waited must not look like a quiet one
             source.inbox.peek(0)
-        closed: list[tuple[OriginQueue, Sealed]] = []
+        closed: list[tuple[OriginQueue, SealStep]] = []
         for source in self._sources:
             if not source.inbox.waiting and time.monotonic() - source.since < _HEARTBEAT_S:
                 continue
             if source.due(self._context.batch, interval_s) or not source.inbox.waiting:
-                sealed = self._close(source)
-                if sealed is not None:
-                    closed.append((source, sealed))
+                step = self._close(source)
+                if step.sealed is not None:
+                    closed.append((source, step))
         if not closed:
             # what waits is due soon, and then nothing new need arrive
             await asyncio.sleep(min(0.05, interval_s))
             if any(source.inbox.waiting for source in self._sources):
                 self._arrived.set()
             return True
-        if not await self._log.append([encode(sealed.manifest) for _, sealed in closed]):
+        if not await self._log.append([emission.value for _, step in closed for emission in step.emissions]):
             _log.warning("seal[%d]: another writer came first", self._partition)
             return False
-        for source, sealed in closed:
-            await self._insert(sealed.manifest, sealed.columns)
-            source.inbox.drop(sealed.consumed)
-            source.state, source.since = sealed.state, time.monotonic()
+        for source, step in closed:
+            assert step.sealed is not None
+            await self._insert(step.sealed.manifest, step.sealed.columns)
+            source.inbox.drop(step.consumed)
+            source.state = step.state
+            source.since = time.monotonic()
         self._arrived.set()
         return True
 
-    def _close(self, source: OriginQueue) -> Sealed | None:
-        items = source.inbox.peek(self._context.batch)
-        now = now_ms()
-        if not items:
-            return heartbeat(source.state, now, self._context.keys) if source.state.index else None
-        fits = bisect_right(list(accumulate(len(item.value) for item in items)), _BATCH_BYTES) or 1
-        limit = self._context.batch if fits == len(items) else fits
-        return seal(source.state, [item.entry() for item in items[:fits]], now, self._context.keys, limit)
+    def _close(self, source: OriginQueue) -> SealStep:
+        entries = [item.entry() for item in source.inbox.peek(self._context.batch)]
+        return source.stage.step(source.state, InputBatch(entries, now_ms()))
 
     async def _insert(self, manifest: Manifest, columns: Sequence[Sequence[Any]]) -> None:
         """Insert until the store has it; the log is ahead of the store meanwhile, so nothing else may happen first."""

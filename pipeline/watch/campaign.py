@@ -1,4 +1,4 @@
-"""The part of WATCH that looks across accounts: many of them, one harvest, whoever they belong to.
+"""WATCH looks across accounts as well: many of them may share one harvest, of any tenant.
 
 An account that looks at least a little suspicious is reported by admit under the hashes of the wording that it keeps
 using, each on the partition of the hash, so accounts of all organisations meet. Every tenant with accounts in a
@@ -28,7 +28,7 @@ MAX_REQUESTS = 20
 
 
 class CampaignMember(NamedTuple):
-    """One account."""
+    """One account takes part in a campaign."""
 
     organisation: str
     tenant: str
@@ -37,33 +37,33 @@ class CampaignMember(NamedTuple):
 
 @dataclass(slots=True)
 class CampaignState:
-    """What one partition's watch remembers of wordings, and the last bucket of each wording's alerts by tenant."""
+    """One partition's watch remembers wordings, and the last bucket of each wording's alerts by tenant."""
 
     campaigns: Campaigns[CampaignMember] = field(default_factory=lambda: Campaigns(MAX_SIGNATURES, WINDOW_MS))
     fired: OrderedDict[tuple[int, str], int] = field(default_factory=OrderedDict)
 
 
 def correlate(state: CampaignState, event: FindingEvent) -> list[Alert]:
-    """Fold in what one account shares, and give the alerts that it raises, by tenant."""
+    """Fold in a wording that an account keeps using, and give the alerts that it raises, by tenant."""
     sender = CampaignMember(event.organisation, event.tenant, event.principal)
-    found = state.campaigns.report(sender, (event.signature,), event.score, event.time, event.request)
-    if found is None:
+    campaign = state.campaigns.report(sender, (event.signature,), event.score, event.time, event.request)
+    if campaign is None:
         return []
     bucket, alerts = bucket_of(event.time, BUCKET_MS), []
-    for organisation, tenant in sorted({member[:2] for member in found.members}):
-        if state.fired.get((found.signature, tenant), -1) >= bucket:
+    for organisation, tenant in sorted({member[:2] for member in campaign.members}):
+        if state.fired.get((campaign.signature, tenant), -1) >= bucket:
             continue
-        state.fired[found.signature, tenant] = bucket
-        state.fired.move_to_end((found.signature, tenant))
+        state.fired[campaign.signature, tenant] = bucket
+        state.fired.move_to_end((campaign.signature, tenant))
         if len(state.fired) > MAX_FIRED:
             state.fired.popitem(last=False)
-        alerts.append(_alert(found, organisation, tenant, event.time))
+        alerts.append(_alert(campaign, organisation, tenant, event.time))
     return alerts
 
 
-def _alert(found: Campaign[CampaignMember], organisation: str, tenant: str, time: int) -> Alert:
-    mine = sorted((m.time, m.request) for sender, m in found.members.items() if sender.tenant == tenant)
-    name = f"{found.signature:016x}"
+def _alert(campaign: Campaign[CampaignMember], organisation: str, tenant: str, time: int) -> Alert:
+    mine = sorted((m.time, m.request) for sender, m in campaign.members.items() if sender.tenant == tenant)
+    name = f"{campaign.signature:016x}"
     return Alert(
         alert=alert_id(RULE, tenant, name, bucket_of(time, BUCKET_MS)),
         time=time,
@@ -73,7 +73,7 @@ def _alert(found: Campaign[CampaignMember], organisation: str, tenant: str, time
         tenant=tenant,
         principal="",
         title=TITLE,
-        count=len(found.members),
+        count=len(campaign.members),
         first_time=mine[0][0],
         requests=tuple(request for _, request in mine)[:MAX_REQUESTS],
         campaign=name,

@@ -1,4 +1,4 @@
-"""Watch: correlates findings of one partition into alerts. Sans-IO, integers only.
+"""WATCH correlates findings of one partition into alerts. Sans-IO, integers only.
 
 Reads ``findings``, writes ``alerts``. Owns, per rule and subject, the hits of one sliding window. Loses nothing by
 losing its memory: an alert is a function of the events of the last ``REREAD_MS`` before it, so a worker that reads
@@ -31,11 +31,13 @@ MAX_HITS = 64
 """Hits remembered per subject and principal, so a loud principal cannot push the others out."""
 MAX_REQUESTS = 20
 """Request ids named in one alert."""
+MAX_KNOWN = 50_000
+"""Alert ids remembered, the oldest forgotten first; a forgotten one may be written again, with the same bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class AlertRule:
-    """Fires when ``hits`` hits by at least ``principals`` principals fall within ``window_ms``."""
+    """A rule fires when ``hits`` hits by at least ``principals`` principals fall within ``window_ms``."""
 
     name: str
     title: str
@@ -52,10 +54,10 @@ class AlertRule:
     """Hits that one such finding about an account is, which many requests led to."""
 
     def weight(self, event: FindingEvent) -> int:
-        """How many hits this event is."""
+        """Count the hits that this event is."""
         if self.findings:
-            found = [finding for finding in event.findings if finding.rule.startswith(self.findings)]
-            return sum(self.account if finding.view == "account" else 1 for finding in found)
+            matching = [finding for finding in event.findings if finding.rule.startswith(self.findings)]
+            return sum(self.account if finding.view == "account" else 1 for finding in matching)
         return int(event.verdict != "admit" and not self.reasons.isdisjoint(event.reasons))
 
 
@@ -116,7 +118,7 @@ class Hit(NamedTuple):
 
 @dataclass(slots=True)
 class Subject:
-    """The window of one rule over one tenant or principal."""
+    """One rule has one window over each tenant or principal."""
 
     clock: int = 0
     """Latest event time; the window is (clock - window_ms, clock]."""
@@ -148,23 +150,32 @@ class Subject:
                 del self.hits[principal]
 
     def window(self) -> list[Hit]:
-        """The hits in the window, oldest first, ties by request."""
+        """Give the hits in the window, oldest first, ties by request."""
         return sorted(hit for line in self.hits.values() for hit in line)
 
 
 @dataclass(slots=True)
 class WatchState:
-    """What one partition's watch remembers; keys are (rule, tenant, principal or empty)."""
+    """One partition's watch remembers windows by (rule, tenant, principal or empty), and the alerts it has written."""
 
     subjects: OrderedDict[tuple[str, str, str], Subject] = field(default_factory=OrderedDict)
     shared: campaign.CampaignState = field(default_factory=campaign.CampaignState)
+    known: OrderedDict[str, None] = field(default_factory=OrderedDict)
+    """Ids of the alerts that are written."""
 
     def subject(self, key: tuple[str, str, str]) -> Subject:
-        found = self.subjects.setdefault(key, Subject())
+        """Give the window of a rule over a tenant or principal, and make it the latest."""
+        subject = self.subjects.setdefault(key, Subject())
         self.subjects.move_to_end(key)
         if len(self.subjects) > MAX_SUBJECTS:
             self.subjects.popitem(last=False)
-        return found
+        return subject
+
+    def remember(self, alert: str) -> None:
+        """Take an alert as written."""
+        self.known[alert] = None
+        if len(self.known) > MAX_KNOWN:
+            self.known.popitem(last=False)
 
 
 def apply(state: WatchState, event: FindingEvent) -> list[Alert]:
@@ -182,16 +193,16 @@ def apply(state: WatchState, event: FindingEvent) -> list[Alert]:
 
 
 def replay(events: Iterable[FindingEvent]) -> list[Alert]:
-    """All alerts of a run of events, from nothing."""
+    """Give all alerts of a run of events, from nothing."""
     state = WatchState()
     return [alert for event in events for alert in apply(state, event)]
 
 
 def covered(alert: Alert, since: int) -> bool:
-    """True where reading from the append time ``since`` (Unix ms) on suffices to come to exactly this alert.
+    """Tell whether reading from the append time ``since`` (Unix ms) on suffices to come to exactly this alert.
 
     Its bucket began at least one window after ``since``, so every event that could fall into a window of that
-    bucket was read. Alerts for which it does not hold were raised by whoever read that time in full.
+    bucket was read. Alerts for which it does not hold were raised by the worker that read that time in full.
     """
     if alert.rule == campaign.RULE:
         return bucket_of(alert.time, campaign.BUCKET_MS) >= since + campaign.WINDOW_MS

@@ -10,34 +10,39 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import OrderedDict
+from functools import partial
 
+from pipeline.clock import now_ms
 from pipeline.errors import Malformed, Retryable
-from pipeline.events.codec import decode, encode
-from pipeline.events.messages import Alert, FindingEvent
+from pipeline.events.codec import decode
+from pipeline.events.emission import Emission
+from pipeline.events.messages import Alert
 from pipeline.kafka.committed import CommittedOffsets
 from pipeline.kafka.reader import PartitionReader
 from pipeline.kafka.writer import Publisher
 from pipeline.retry import retry_forever
-from pipeline.watch import correlate as watch
+from pipeline.stage import InputBatch
+from pipeline.watch.correlate import REREAD_MS
+from pipeline.watch.step import WatchStage
 
 _log = logging.getLogger(__name__)
 GROUP = "sluice-watch-marks"
 """Holds the committed offsets."""
-MAX_SEEN = 50_000
-"""Alert ids remembered, the oldest forgotten first; a forgotten one may be written again, with the same bytes."""
 
 
 class PartitionWatch:
     """One partition of ``findings``: its state, what was read, and what ``alerts`` already holds."""
 
     def __init__(self, bootstrap: str, partition: int, publisher: Publisher) -> None:
-        self._bootstrap, self._partition, self._publisher = bootstrap, partition, publisher
+        self._bootstrap = bootstrap
+        self._partition = partition
+        self._publisher = publisher
         self._reader = PartitionReader(bootstrap, "findings", partition)
         self._offsets = CommittedOffsets(bootstrap, GROUP, "findings")
-        self._state = watch.WatchState()
-        self._seen: OrderedDict[str, None] = OrderedDict()
-        self._since = 0
+        self._stage = WatchStage(partition)
+        self._state = self._stage.start()
+        self._unwritten: list[tuple[Alert, Emission]] = []
+        """Alerts that the state has raised and the log does not hold yet; nothing is committed meanwhile."""
         self._committed = 0
         self._lock = asyncio.Lock()
         self.closing = asyncio.Event()
@@ -49,8 +54,9 @@ class PartitionWatch:
         """Open the partition: rebuild the state and write what is missing. Raises Retryable."""
         async with self._lock:
             await self._offsets.start()
-            start, self._since = await self._reread_from()
-            await self._recall_alerts()
+            start, since = await self._reread_from()
+            self._stage = WatchStage(self._partition, since)
+            self._state = self._stage.fold(self._stage.start(), await self._written_alerts(since))
             await self._reader.start(start)
             self.position = start
             await self._read_to_end()
@@ -59,7 +65,7 @@ class PartitionWatch:
     async def fold_to(self, offset: int) -> None:
         """Fold everything up to and including ``offset``; alerts are acknowledged when this returns."""
         async with self._lock:
-            if offset < self.position or self.closing.is_set():
+            if self.closing.is_set() or (offset < self.position and not self._unwritten):
                 return
             # Read from the log itself: Faust's own order and completeness then do not matter.
             await self._read_to_end()
@@ -91,65 +97,58 @@ class PartitionWatch:
         await self._reader.start(committed - 1)
         while not (last := await self._reader.poll(1)):
             pass
-        since = max(0, last[0].time - watch.REREAD_MS)
+        since = max(0, last[0].time - REREAD_MS)
         first = await self._reader.offset_since(since)
         start = committed - 1 if first is None else min(first, committed - 1)
         return (begin, 0) if start <= begin else (start, since)
 
-    async def _recall_alerts(self) -> None:
-        """Ids that ``alerts`` holds from the time read again on; an alert is appended after its findings."""
+    async def _written_alerts(self, since: int) -> list[Alert]:
+        """Read the alerts from the append time ``since`` on; an alert is appended after its findings."""
         reader = PartitionReader(self._bootstrap, "alerts", self._partition)
+        alerts: list[Alert] = []
         try:
-            await reader.start(await reader.offset_since(self._since))
+            await reader.start(await reader.offset_since(since))
             for item in await reader.read_to_end():
                 try:
-                    self._remember(decode(Alert, item.value).alert)
+                    alerts.append(decode(Alert, item.value))
                 except Malformed as error:
                     _log.error("watch: alerts[%d] passed over record %d: %s", self._partition, item.offset, error)
         finally:
             await reader.close()
+        return alerts
 
     async def _read_to_end(self) -> None:
+        await self._write()
         if self._reader.position != self.position:
-            # a batch that was left half-way: fold its rest, and only that
+            # records were read in a call that was cut short: they are read again
             self._reader.seek(self.position)
         end = await self._reader.end()
         while self.position < end:
-            for item in await self._reader.poll():
-                await self._fold(item.value)
-                self.position = item.offset + 1
+            items = await self._reader.poll()
+            if not items:
+                continue
+            step = self._stage.step(self._state, InputBatch(items, now_ms()))
+            self._state = step.state
+            self._unwritten += zip(step.alerts, step.emissions, strict=True)
+            self.position = items[-1].offset + 1
+            self.malformed += len(step.rejections)
+            for rejection in step.rejections:
+                _log.error("watch: findings[%d] passed over record %d", self._partition, rejection.offset)
+            await self._write()
 
-    async def _fold(self, value: bytes) -> None:
-        try:
-            event = decode(FindingEvent, value)
-        except Malformed as error:
-            self.malformed += 1
-            _log.error("watch: findings[%d] passed over a record: %s", self._partition, error)
-            return
-        for alert in watch.apply(self._state, event):
-            if alert.alert not in self._seen and watch.covered(alert, self._since):
-                await self._write(alert)
-
-    async def _write(self, alert: Alert) -> None:
+    async def _write(self) -> None:
         """Write until acknowledged; the state is ahead of the log meanwhile, so nothing else may happen first.
 
         Raises Stopped only while closing; the state is of no use then.
         """
-        key, value = alert.tenant.encode(), encode(alert)
-
-        async def send() -> None:
-            await self._publisher.send("alerts", self._partition, key, value)
-
-        await retry_forever(send, self.closing, f"alert {alert.alert} to be acknowledged")
-        self._remember(alert.alert)
-        _log.info("watch: %s for tenant %s (%s)", alert.rule, alert.tenant, alert.alert)
-
-    def _remember(self, alert: str) -> None:
-        self._seen[alert] = None
-        if len(self._seen) > MAX_SEEN:
-            self._seen.popitem(last=False)
+        while self._unwritten:
+            alert, emission = self._unwritten[0]
+            send = partial(self._publisher.send, *emission)
+            await retry_forever(send, self.closing, f"alert {alert.alert} to be acknowledged")
+            self._unwritten.pop(0)
+            _log.info("watch: %s for tenant %s (%s)", alert.rule, alert.tenant, alert.alert)
 
     async def _commit(self) -> None:
-        if self.position != self._committed:
+        if self.position != self._committed and not self._unwritten:
             await self._offsets.set(self._partition, self.position)
             self._committed = self.position

@@ -5,17 +5,22 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Coroutine
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
+from inference.types import FinishReason
 from pipeline.errors import Retryable
 from pipeline.events.codec import decode
 from pipeline.events.emission import Emission
 from pipeline.events.ids import GRACE_MS
 from pipeline.events.messages import Completion, Response, Work
+from pipeline.generate.answer import AnswerStream
+from pipeline.generate.guard import Guards
 from pipeline.generate.partition import GeneratePartition
+from pipeline.generate.step import Ended, Run, RunEvent
 from pipeline.kafka import reader as kafka
 from pipeline.kafka import shutdown as kafka_stop
 from pipeline.kafka import writer as kafka_write
@@ -81,7 +86,7 @@ def test_a_reader_whose_fetching_stands_still_reads_anew(deployment: Any, monkey
     assert asyncio.run(asyncio.wait_for(scene(), STUCK_S)) == [b"first", b"second", b"third"]
 
 
-Generated = Callable[[Work, str], Coroutine[Any, Any, tuple[Completion, Response | None, bytes]]]
+Generated = Callable[[GeneratePartition, Work, str], Coroutine[Any, Any, RunEvent]]
 
 
 def ran(left_ms: int, generated: Generated) -> list[Emission]:
@@ -103,11 +108,12 @@ def ran(left_ms: int, generated: Generated) -> list[Emission]:
             sender=sender,
             reports=sender,
             slots=asyncio.Semaphore(1),
+            observe=lambda completion, usage: None,
             control_table=SimpleNamespace(control=control),
         )
         partition = GeneratePartition(cast(Any, context), 0)
         work = Work("g-0-1", 0, "acme", "acme", "acme-app", "acme-app:1", 0, int(time.time() * 1000) + left_ms)
-        partition._generate = generated  # type: ignore[method-assign, assignment]
+        partition._generate = partial(generated, partition)  # type: ignore[method-assign]
         await context.slots.acquire()
         await partition._run(0, work)
         assert not context.slots.locked()
@@ -120,14 +126,15 @@ def ran(left_ms: int, generated: Generated) -> list[Emission]:
 def test_an_end_is_told_only_while_the_request_cannot_have_expired(left_ms: int, told: list[str]) -> None:
     """A worker that wakes up late may have written its completion after admit wrote the outcome ``expired``."""
 
-    async def generated(work: Work, attempt: str) -> tuple[Completion, None, bytes]:
-        return Completion(work.request, "acme", "acme", "finished", "w", attempt), None, b""
+    async def generated(partition: GeneratePartition, work: Work, attempt: str) -> RunEvent:
+        partition._step(Run(work, attempt, AnswerStream(work, attempt, "w", lambda name, raw: raw, Guards(()))))
+        return Ended(work.request, FinishReason.STOP)
 
     assert [emission.topic for emission in ran(left_ms, generated)] == ["completions", *told]
 
 
 def test_a_fault_of_the_worker_fails_its_request_at_once_and_quotes_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    async def generated(work: Work, attempt: str) -> tuple[Completion, None, bytes]:
+    async def generated(partition: GeneratePartition, work: Work, attempt: str) -> RunEvent:
         raise ValueError("the caller's secret words")
 
     completion, end = ran(1_000, generated)

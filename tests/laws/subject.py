@@ -1,15 +1,33 @@
-"""What a law asks of a stage: to be played over drawn inputs, and to tell what it wrote and what it holds."""
+"""A stage under the laws: its inputs and what they are owed. Every stage is played by the same loop."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple, Protocol
+from itertools import pairwise
+from typing import Any, NamedTuple, Protocol
 
+import msgspec
 from hypothesis.strategies import SearchStrategy
 
+from pipeline.events import messages
+from pipeline.events.records import LogRecord
+from pipeline.stage import InputBatch, Stage, Step
+
 Cuts = frozenset[int]
+RECORDS: dict[str, Any] = {
+    "decisions": LogRecord,
+    "work": messages.Work,
+    "completions": messages.Completion,
+    "responses": messages.Response,
+    "findings": messages.FindingEvent,
+    "alerts": messages.Alert,
+    "deliveries": messages.Delivery,
+    "audit": messages.Manifest,
+    "dead_letters": messages.DeadLetter,
+}
+"""Topic → type of its records."""
 
 
 class Written(NamedTuple):
@@ -20,33 +38,44 @@ class Written(NamedTuple):
     value: bytes
 
 
-@dataclass(frozen=True)
+@dataclass
 class Run:
-    """A stage over a sequence of inputs: its records in order, and its state at the end."""
+    """A stage over a sequence of inputs: its steps, their records in order, and its state at the end."""
 
-    written: Sequence[Written]
     state: Any
-    rows: Sequence[Any] = field(default=())
-    """What goes to the store beside the records."""
+    written: list[Written] = field(default_factory=list)
+    steps: list[Step[Any]] = field(default_factory=list)
+
+    def records(self, topic: str) -> list[Any]:
+        """What was written to a topic."""
+        return [read(topic, written.value) for written in self.written if written.topic == topic]
 
 
 class Subject(Protocol):
     """A stage under the laws. Inputs are values of its own choice, in the order of the merged sequence."""
 
-    name: str
-    writes: ClassVar[dict[str, Any]]
-    """Topic → type of its records, for every topic that the stage may write."""
+    @property
+    def resumes(self) -> bool:
+        """Whether a successor takes the state up from the records."""
+
+    def stage(self, inputs: Sequence[Any]) -> Stage[Any, Any, Any]: ...
 
     def inputs(self) -> SearchStrategy[list[Any]]: ...
 
     def tenant(self, item: Any) -> str:
         """Whose input it is; empty for what concerns all (time)."""
 
-    def run(self, inputs: Sequence[Any], cuts: Cuts) -> Run:
-        """Play the inputs; before the positions in ``cuts`` a batch ends, or the worker is replaced."""
+    def groups(self, inputs: Sequence[Any], cuts: Cuts) -> Iterator[Sequence[Any]]:
+        """The inputs as they arrive together; at a cut the worker is replaced as well."""
 
-    def fold(self, inputs: Sequence[Any], run: Run) -> Any:
-        """The state out of the written records (and inputs that are records themselves) alone."""
+    def batch(self, state: Any, group: Sequence[Any]) -> InputBatch[Any]:
+        """What the partition makes of a group."""
+
+    def folded(self, inputs: Sequence[Any], run: Run) -> Iterable[Any]:
+        """The records that a successor folds: those written, and inputs that are records themselves."""
+
+    def view(self, state: Any) -> Any:
+        """What is to be compared of a state."""
 
     def due(self, inputs: Sequence[Any]) -> Counter[Any]:
         """How often each input has to be answered."""
@@ -62,3 +91,46 @@ class Subject(Protocol):
 
     def check_life(self, inputs: Sequence[Any], run: Run) -> None:
         """Assert that everything went through its states in a legal order."""
+
+
+def play(subject: Subject, inputs: Sequence[Any], cuts: Cuts) -> Run:
+    """Drive the stage as its partition does; at each cut a successor goes on that knows the records alone."""
+    stage = subject.stage(inputs)
+    run, waiting, arrived = Run(stage.start()), list[Any](), 0
+    for group in subject.groups(inputs, cuts):
+        batch = subject.batch(run.state, group)
+        waiting += batch.items
+        arrived += len(group)
+        while True:
+            step = stage.step(run.state, InputBatch(waiting, batch.now))
+            waiting = waiting[step.consumed :]
+            run.steps.append(step)
+            run.state = step.state
+            run.written += [Written(e.topic, tenant_of(e.topic, e.value), e.value) for e in step.emissions]
+            if not step.consumed or not waiting:
+                break
+        if subject.resumes and arrived in cuts and arrived < len(inputs):
+            run.state = stage.fold(stage.start(), subject.folded(inputs[:arrived], run))
+    return run
+
+
+def cut(inputs: Sequence[Any], cuts: Cuts) -> Iterator[Sequence[Any]]:
+    """The inputs in pieces that end before each cut."""
+    borders = [0, *sorted(at for at in cuts if 0 < at < len(inputs)), len(inputs)]
+    return (inputs[start:end] for start, end in pairwise(borders) if start < end)
+
+
+def read(topic: str, value: bytes) -> Any:
+    return msgspec.json.decode(value, type=RECORDS[topic])
+
+
+def by_topic(written: Iterable[Written]) -> dict[str, list[Written]]:
+    """The records of each topic in their order; there is none between topics."""
+    found: dict[str, list[Written]] = {}
+    for one in written:
+        found.setdefault(one.topic, []).append(one)
+    return found
+
+
+def tenant_of(topic: str, value: bytes) -> str:
+    return getattr(read(topic, value), "tenant", "")

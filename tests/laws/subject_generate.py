@@ -4,35 +4,46 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 from hypothesis import strategies as st
 
 from detectors.verbatim import ProtectedIndex
 from inference.types import Chunk, FinishReason
-from pipeline.events.codec import decode, encode
-from pipeline.events.messages import Completion, FindingEvent, Response, Work
-from pipeline.generate import answer as generate
+from pipeline.events.codec import decode
+from pipeline.events.messages import Completion, Work
+from pipeline.generate.answer import AnswerStream
 from pipeline.generate.guard import guard_of
-from tests.laws.subject import Cuts, Run, Written
+from pipeline.generate.step import Acknowledged, ChunkArrived, Ended, GenerateStage, Leaving, RunEvent, Runs
+from pipeline.generate.step import Run as Attempted
+from pipeline.stage import InputBatch
+from tests.laws.subject import RECORDS, Cuts, Run
+from tests.laws.test_admit_laws import CONTROL
 
 TIME = 1_790_000_000_000
 PIECES = ("plain words ", "漢字 ", "call 13812345678 ", "jane@exam", "ple.org ", "4111 1111 1111 1111 ", " ", "é", "")
 PROTECTED = ProtectedIndex({"cards": ("call 13812345678 or 4111 1111 1111 1111",)}, 20)
-NEXT = {"": {"chunk", "completion"}, "chunk": {"chunk", "completion"}, "completion": {"end"}, "end": {"finding"}}
+NEXT = {
+    "": {"chunk", "completion"},
+    "chunk": {"chunk", "completion"},
+    "completion": {"rest", "end"},
+    "rest": {"end"},
+    "end": {"finding"},
+}
 
 
 @dataclass(frozen=True)
 class Piece:
-    """What the engine said next in one of its runs."""
+    """What the engine said next in one of its runs, as the ``number``-th thing."""
 
     run: int
     tenant: str
     text: str
     finish: FinishReason | None
-    output: Literal["release", "redact", "withhold", "review"]
+    output: str
+    number: int = 0
 
 
 talks = st.tuples(
@@ -56,34 +67,11 @@ def interleaved(drawn: tuple[list[Any], list[int]]) -> list[Piece]:
     return found
 
 
-def work(piece: Piece) -> Work:
-    who = (piece.tenant, piece.tenant, f"{piece.tenant}-1")
-    return Work(
-        f"g1-0-{piece.run}",
-        0,
-        *who,
-        f"r{piece.run}",
-        -1,
-        TIME + 60_000,
-        model="m",
-        keep="all",
-        output=piece.output,
-        verbatim=piece.output,
-    )
-
-
-def seal(name: str, raw: bytes) -> bytes:
-    return name.encode() + b"|" + raw
-
-
-def taken(piece: Piece, answer: generate.AnswerStream) -> list[Written]:
-    response = answer.take()
-    return [] if response is None else [Written("responses", piece.tenant, encode(response))]
-
-
 class GenerateSubject:
-    name = "generate"
-    writes: ClassVar[dict[str, Any]] = {"completions": Completion, "responses": Response, "findings": FindingEvent}
+    resumes = False
+
+    def stage(self, inputs: Sequence[Piece]) -> GenerateStage:
+        return GenerateStage(CONTROL, "w")
 
     def inputs(self) -> st.SearchStrategy[list[Piece]]:
         turns = st.lists(st.integers(0, 9), min_size=1, max_size=12)
@@ -92,83 +80,79 @@ class GenerateSubject:
     def tenant(self, item: Piece) -> str:
         return item.tenant
 
-    def run(self, inputs: Sequence[Piece], cuts: Cuts) -> Run:
-        """A cut splits the engine's chunk in two; at every third the sender is behind, so its text leaves late."""
-        answers: dict[int, generate.AnswerStream] = {}
-        positions: Counter[int] = Counter()
-        written, digests = list[Written](), dict[str, bytes]()
+    def groups(self, inputs: Sequence[Piece], cuts: Cuts) -> Iterator[Sequence[Piece]]:
+        """A cut splits the engine's chunk in two; no successor takes a run up."""
+        numbers: Counter[int] = Counter()
         for at, piece in enumerate(inputs):
-            guard = guard_of(work(piece), (), PROTECTED)
-            answer = answers.setdefault(piece.run, generate.AnswerStream(work(piece), "a1", "w", seal, guard))
             half = len(piece.text) // 2 if at in cuts else 0
             for text in (piece.text[:half], piece.text[half:]) if half else (piece.text,):
-                finish = piece.finish
-                made = Chunk("q", text, positions[piece.run], 1, finish, 5, positions[piece.run] + 1)
-                positions[piece.run] += 1
-                answer.push(made, 7)
-                if positions[piece.run] % 3:
-                    written += taken(piece, answer)
-            if piece.finish is not None:
-                completion = answer.completion(piece.finish)
-                written += taken(piece, answer)
-                digests[completion.request] = completion.text_digest
-                written += ended(work(piece), completion)
-        return Run(written, digests)
+                yield [replace(piece, text=text, number=numbers[piece.run])]
+                numbers[piece.run] += 1
 
-    def fold(self, inputs: Sequence[Piece], run: Run) -> dict[str, bytes]:
-        """Digest of the text out of the chunks alone."""
-        texts = {work(piece).request: b"" for piece in inputs}
-        for response in responses(run):
-            if response.event == "chunk":
-                mark, _, raw = response.sealed.partition(b"|")
-                assert mark == f"{response.attempt}:{response.position}".encode()
-                texts[response.request] += raw
-                assert response.prefix == hashlib.sha256(texts[response.request]).digest()
-        return {request: hashlib.sha256(text).digest() for request, text in texts.items()}
+    def batch(self, state: Runs, group: Sequence[Piece]) -> InputBatch[RunEvent]:
+        """At every third piece the sender is behind, so its text leaves late."""
+        (piece,) = group
+        run, number = work(piece), piece.number
+        events: list[RunEvent] = []
+        if number == 0:
+            events.append(Attempted(run, "a1", AnswerStream(run, "a1", "w", seal, guard_of(run, (), PROTECTED))))
+        events.append(ChunkArrived(run.request, Chunk("q", piece.text, number, 1, piece.finish, 5, number + 1), 7))
+        if number % 3 != 2:
+            events.append(Leaving(run.request))
+        if piece.finish is not None:
+            events += [Ended(run.request, piece.finish), Acknowledged(run.request)]
+        return InputBatch(events, TIME)
+
+    def folded(self, inputs: Sequence[Piece], run: Run) -> Iterable[Any]:
+        return [*run.records("completions"), *run.records("responses")]
+
+    def view(self, state: Runs) -> set[str]:
+        return set(state)
 
     def due(self, inputs: Sequence[Piece]) -> Counter[Any]:
         return Counter({work(piece).request: 1 for piece in inputs})
 
     def answers(self, run: Run) -> Counter[Any]:
-        return Counter(completion.request for completion in completions(run))
+        return Counter(completion.request for completion in run.records("completions"))
 
     def essence(self, run: Run) -> Any:
-        return [(c.request, c.result, c.text, c.text_digest, c.findings) for c in completions(run)]
+        return [(c.request, c.result, c.text, c.text_digest, c.findings) for c in run.records("completions")]
 
     def exact(self, run: Run) -> Any:
-        return run.written, run.state
+        return run.written
 
     def check_life(self, inputs: Sequence[Piece], run: Run) -> None:
+        """Each response and report follows on the one before it, and the chunks are the text of the completion."""
         states: dict[str, str] = {}
-        at: dict[str, int] = {}
+        positions: dict[str, int] = {}
+        texts: dict[str, bytes] = {work(piece).request: b"" for piece in inputs}
         for topic, _, value in run.written:
-            if topic == "responses":
-                response = decode(Response, value)
-                request = response.request
-                after: str = response.event
-                if after == "chunk":
-                    assert response.position > at.get(request, -1)
-                    at[request] = response.position
-            else:
-                kind: Any = self.writes[topic]
-                request = decode(kind, value).request
-                after = {"findings": "finding"}.get(topic, "completion")
-            assert after in NEXT[states.get(request, "")]
-            states[request] = after
+            record: Any = decode(RECORDS[topic], value)
+            after = {"findings": "finding", "completions": "completion"}.get(topic) or record.event
+            if after == "chunk":
+                assert record.position > positions.get(record.request, -1)
+                positions[record.request] = record.position
+                mark, _, raw = record.sealed.partition(b"|")
+                assert mark == f"{record.attempt}:{record.position}".encode()
+                texts[record.request] += raw
+                assert record.prefix == hashlib.sha256(texts[record.request]).digest()
+                after = "rest" if states.get(record.request) == "completion" else after
+            assert after in NEXT[states.get(record.request, "")]
+            states[record.request] = after
         assert set(states.values()) <= {"end", "finding"}
+        digests = {completion.request: completion.text_digest for completion in completions(run)}
+        assert digests == {request: hashlib.sha256(text).digest() for request, text in texts.items()}
 
 
-def ended(work: Work, completion: Completion) -> list[Written]:
-    written = encode(completion)
-    found = [Written("completions", work.tenant, written)]
-    found.append(Written("responses", work.tenant, encode(generate.end(work, completion, written))))
-    event = generate.finding(work, completion, TIME)
-    return found if event is None else [*found, Written("findings", work.tenant, event)]
+def work(piece: Piece) -> Work:
+    who = (piece.tenant, piece.tenant, f"{piece.tenant}-1")
+    fields = {"keep": "all", "output": piece.output, "verbatim": piece.output}
+    return Work(f"g1-0-{piece.run}", 0, *who, f"r{piece.run}", -1, TIME + 60_000, model="m", **fields)  # type: ignore[arg-type]
 
 
-def responses(run: Run) -> list[Response]:
-    return [decode(Response, w.value) for w in run.written if w.topic == "responses"]
+def seal(name: str, raw: bytes) -> bytes:
+    return name.encode() + b"|" + raw
 
 
 def completions(run: Run) -> list[Completion]:
-    return [decode(Completion, w.value) for w in run.written if w.topic == "completions"]
+    return run.records("completions")

@@ -3,20 +3,36 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 from hypothesis import strategies as st
 
+from pipeline.admit.intake import Raw
 from pipeline.events.codec import decode, encode
+from pipeline.events.control import Control, Tenant
 from pipeline.events.messages import Alert, Delivery
-from pipeline.notify import outbox as notify
-from pipeline.notify.outbox import Outbox, Schedule, WebhookReply
+from pipeline.notify.outbox import HOUR_MS, Outbox, Schedule, WebhookReply
+from pipeline.notify.step import Arrival, DeliveryAttempt, NotifyStage
+from pipeline.stage import InputBatch
 from tests.laws.subject import Cuts, Run, Written
 
 T0 = 1_760_000_000_000
 SCHEDULE = Schedule(attempts=4)
+TENANTS = ("acme", "beta")
+URL = "https://example.org/hook"
+
+
+def documents() -> Control:
+    control = Control()
+    first = Tenant(id="acme", organisation="o", plan="p", webhook=URL, data_key="-", hpke_public="-", hpke_private="-")
+    for version, name in enumerate(TENANTS):
+        control.apply(version, first.model_copy(update={"id": name}))
+    return control
+
+
+CONTROL = documents()
 
 
 @dataclass(frozen=True)
@@ -30,8 +46,8 @@ class Turn:
     status: int = 0
 
 
-arrivals = st.tuples(st.integers(0, 9), st.sampled_from(("acme", "beta")))
-passing = st.tuples(st.integers(0, 2 * notify.HOUR_MS), st.sampled_from((200, 500, 0, 410)))
+arrivals = st.tuples(st.integers(0, 9), st.sampled_from(TENANTS))
+passing = st.tuples(st.integers(0, 2 * HOUR_MS), st.sampled_from((200, 500, 0, 410)))
 steps = st.lists(st.one_of(arrivals.map(lambda a: (a, None)), passing.map(lambda p: (None, p))), max_size=40)
 
 
@@ -49,8 +65,10 @@ def placed(drawn: list[Any]) -> list[Turn]:
 
 
 class NotifySubject:
-    name = "notify"
-    writes: ClassVar[dict[str, Any]] = {"deliveries": Delivery}
+    resumes = True
+
+    def stage(self, inputs: Sequence[Turn]) -> NotifyStage:
+        return NotifyStage(CONTROL, 0, SCHEDULE)
 
     def inputs(self) -> st.SearchStrategy[list[Turn]]:
         return steps.map(placed)
@@ -58,62 +76,45 @@ class NotifySubject:
     def tenant(self, item: Turn) -> str:
         return item.tenant
 
-    def run(self, inputs: Sequence[Turn], cuts: Cuts) -> Run:
-        outbox, written = Outbox(), list[Written]()
-        for at, turn in enumerate(inputs):
-            if at in cuts:
-                outbox = folded(inputs[:at], written)
-            if turn.alert:
-                outbox.add(turn.offset, decode(Alert, turn.alert))
-                continue
-            for held in outbox.due(turn.time, set()):
-                record = notify.decide(held, WebhookReply(turn.status), turn.time, "target", SCHEDULE)
-                written.append(Written("deliveries", record.tenant, encode(record)))
-                outbox.apply(record)
-        return Run(written, held_by(outbox))
+    def groups(self, inputs: Sequence[Turn], cuts: Cuts) -> Iterator[Sequence[Turn]]:
+        """Each alone: an answer is one to what is due by then."""
+        return ([turn] for turn in inputs)
 
-    def fold(self, inputs: Sequence[Turn], run: Run) -> Any:
-        return held_by(folded(inputs, run.written))
+    def batch(self, state: Outbox, group: Sequence[Turn]) -> InputBatch[Any]:
+        (turn,) = group
+        if turn.alert:
+            return InputBatch([Raw(turn.offset, turn.time, turn.alert, ())], turn.time)
+        reply = WebhookReply(turn.status)
+        return InputBatch([DeliveryAttempt(pending, URL, reply) for pending in state.due(turn.time, set())], turn.time)
+
+    def folded(self, inputs: Sequence[Turn], run: Run) -> Iterable[Arrival | Delivery]:
+        """As the partition does it: alerts first, then the record of attempts."""
+        alerts = [Arrival(turn.offset, decode(Alert, turn.alert)) for turn in inputs if turn.alert]
+        return [*alerts, *run.records("deliveries")]
+
+    def view(self, state: Outbox) -> Any:
+        held = [(p.alert.alert, p.offset, p.attempts, p.due) for p in state.open()]
+        return sorted(held), set(state.done)
 
     def due(self, inputs: Sequence[Turn]) -> Counter[Any]:
         return Counter({decode(Alert, turn.alert).alert: 1 for turn in inputs if turn.alert})
 
     def answers(self, run: Run) -> Counter[Any]:
         """An alert is finished by its last delivery, or still held: one of the two."""
-        ended = (d.alert for d in deliveries(run.written) if d.status != "retry")
-        return Counter(ended) + Counter(alert for alert, *_ in run.state[0])
+        ended = (d.alert for d in run.records("deliveries") if d.status != "retry")
+        return Counter(ended) + Counter(pending.alert.alert for pending in run.state.open())
 
     def essence(self, run: Run) -> Sequence[Written]:
         return run.written
 
     def exact(self, run: Run) -> Any:
-        return run.written, run.state
+        return run.written, self.view(run.state)
 
     def check_life(self, inputs: Sequence[Turn], run: Run) -> None:
         seen: dict[str, Delivery] = {}
-        for delivery in deliveries(run.written):
+        for delivery in run.records("deliveries"):
             before = seen.get(delivery.alert)
             assert before is None or (before.status == "retry" and before.next_time <= delivery.time)
             assert delivery.attempt == (before.attempt + 1 if before else 1) <= SCHEDULE.attempts
             assert (delivery.status == "retry") == (delivery.next_time > delivery.time)
             seen[delivery.alert] = delivery
-
-
-def folded(inputs: Sequence[Turn], written: Sequence[Written]) -> Outbox:
-    """As the runner does it: alerts first, then the record of attempts."""
-    outbox = Outbox()
-    for turn in inputs:
-        if turn.alert:
-            outbox.add(turn.offset, decode(Alert, turn.alert))
-    for delivery in deliveries(written):
-        outbox.apply(delivery)
-    return outbox
-
-
-def held_by(outbox: Outbox) -> tuple[list[tuple[Any, ...]], set[str]]:
-    held = [(p.alert.alert, p.offset, p.attempts, p.due) for p in outbox.open()]
-    return sorted(held), set(outbox.done)
-
-
-def deliveries(written: Sequence[Written]) -> list[Delivery]:
-    return [decode(Delivery, w.value) for w in written]

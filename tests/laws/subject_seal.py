@@ -3,30 +3,29 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import msgspec
 from hypothesis import strategies as st
 
 from pipeline.audit.merkle import root
 from pipeline.events.chain import ChainReader, Entry
-from pipeline.events.codec import decode, encode
+from pipeline.events.codec import encode
 from pipeline.events.messages import Manifest
-from pipeline.seal.batch import begin, resume, seal
-from tests.laws.subject import Cuts, Run, Written
+from pipeline.seal.batch import SealStage, SealState
+from pipeline.stage import InputBatch
+from tests.laws.subject import Cuts, Run, cut
 from tests.laws.test_seal_laws import BODY, KEYS, LEAF, OFFSET, chained_log, leaves_of, plain_log, sizes
 
 LIMIT = 6
 
 
-def topic_of(inputs: Sequence[Entry]) -> str:
-    return "decisions" if any(entry.link for entry in inputs) else "access"
-
-
 class SealSubject:
-    name = "seal"
-    writes: ClassVar[dict[str, Any]] = {"audit": Manifest}
+    resumes = True
+
+    def stage(self, inputs: Sequence[Entry]) -> SealStage:
+        return SealStage("g1", topic_of(inputs), 0, KEYS, LIMIT)
 
     def inputs(self) -> st.SearchStrategy[list[Entry]]:
         return st.one_of(sizes.map(chained_log), sizes.map(plain_log))
@@ -34,23 +33,17 @@ class SealSubject:
     def tenant(self, item: Entry) -> str:
         raise NotImplementedError("see NOT_APPLICABLE")
 
-    def run(self, inputs: Sequence[Entry], cuts: Cuts) -> Run:
-        fresh = begin("g1", topic_of(inputs), 0)
-        state, written, rows = fresh, list[Written](), list[Any]()
-        for end in [*sorted(cut for cut in cuts if cut < len(inputs)), len(inputs)]:
-            while True:
-                waiting = [entry for entry in inputs[:end] if entry.offset >= state.position.offset]
-                made = seal(state, waiting, 1000, KEYS, LIMIT)
-                if made is None:
-                    break
-                written.append(Written("audit", "", encode(made.manifest)))
-                rows += zip(*made.columns, strict=True)
-                state = resume(fresh, [decode(Manifest, written[-1].value)])
-                assert state == made.state
-        return Run(written, state, rows)
+    def groups(self, inputs: Sequence[Entry], cuts: Cuts) -> Iterator[Sequence[Entry]]:
+        return cut(inputs, cuts)
 
-    def fold(self, inputs: Sequence[Entry], run: Run) -> Any:
-        return resume(begin("g1", topic_of(inputs), 0), manifests(run))
+    def batch(self, state: SealState, group: Sequence[Entry]) -> InputBatch[Entry]:
+        return InputBatch(group, 1000)
+
+    def folded(self, inputs: Sequence[Entry], run: Run) -> Iterable[Manifest]:
+        return run.records("audit")
+
+    def view(self, state: SealState) -> SealState:
+        return state
 
     def due(self, inputs: Sequence[Entry]) -> Counter[Any]:
         reader = ChainReader()
@@ -59,26 +52,32 @@ class SealSubject:
         return Counter((entry.offset, entry.value) for entry in valid)
 
     def answers(self, run: Run) -> Counter[Any]:
-        return Counter((row[OFFSET], row[BODY]) for row in run.rows)
+        return Counter((row[OFFSET], row[BODY]) for row in rows(run))
 
     def essence(self, run: Run) -> Any:
         # the number of its batch is all that a split may change of a row
-        return [row[LEAF:] for row in run.rows], root(leaves_of(run.rows))
+        return [row[LEAF:] for row in rows(run)], root(leaves_of(rows(run)))
 
     def exact(self, run: Run) -> Any:
         # ML-DSA signs with fresh randomness (FIPS 204, hedged), and the next statement names the note before
-        bare = [msgspec.structs.replace(manifest, checkpoint="", previous=b"") for manifest in manifests(run)]
-        return [encode(manifest) for manifest in bare], run.rows
+        bare = [msgspec.structs.replace(made, checkpoint="", previous=b"") for made in run.records("audit")]
+        return [encode(manifest) for manifest in bare], rows(run)
 
     def check_life(self, inputs: Sequence[Entry], run: Run) -> None:
-        found = manifests(run)
-        assert [m.index for m in found] == list(range(len(found)))
-        assert [row[LEAF] for row in run.rows] == list(range(len(run.rows)))
+        found, sealed = run.records("audit"), rows(run)
+        assert [manifest.index for manifest in found] == list(range(len(found)))
+        assert [row[LEAF] for row in sealed] == list(range(len(sealed)))
         for manifest in found:
             assert manifest.rows <= max(LIMIT, 5)
             assert manifest.rows + manifest.skipped == manifest.last + 1 - manifest.first > 0
-            assert manifest.root == root(leaves_of(run.rows[: manifest.size]))
+            assert manifest.root == root(leaves_of(sealed[: manifest.size]))
 
 
-def manifests(run: Run) -> list[Manifest]:
-    return [decode(Manifest, w.value) for w in run.written]
+def topic_of(inputs: Sequence[Entry]) -> str:
+    return "decisions" if any(entry.link for entry in inputs) else "access"
+
+
+def rows(run: Run) -> list[Any]:
+    """The rows that go to the store beside the manifests."""
+    sealed = [step.sealed for step in run.steps if step.sealed is not None]  # type: ignore[attr-defined]
+    return [row for made in sealed for row in zip(*made.columns, strict=True)]

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 from hypothesis import strategies as st
 
 from detectors.base import Finding
+from pipeline.admit.intake import Raw
 from pipeline.events.codec import decode, encode
 from pipeline.events.messages import Alert, FindingEvent
+from pipeline.stage import InputBatch
 from pipeline.watch import correlate as watch
-from tests.laws.subject import Cuts, Run, Written
+from pipeline.watch.step import WatchStage
+from tests.laws.subject import Cuts, Run, Written, cut
 
 T0 = 1_760_000_400_000
 KINDS = (("injection.x", ""), ("injection.y", ""), ("extraction.y", ""), ("", "rate_limited"), ("other.z", ""))
@@ -42,8 +45,10 @@ def events(drawn: list[tuple[int, tuple[str, str], str, str]]) -> list[FindingEv
 
 
 class WatchSubject:
-    name = "watch"
-    writes: ClassVar[dict[str, Any]] = {"alerts": Alert}
+    resumes = True
+
+    def stage(self, inputs: Sequence[FindingEvent]) -> WatchStage:
+        return WatchStage(0)
 
     def inputs(self) -> st.SearchStrategy[list[FindingEvent]]:
         return steps.map(events)
@@ -51,20 +56,16 @@ class WatchSubject:
     def tenant(self, item: FindingEvent) -> str:
         return item.tenant
 
-    def run(self, inputs: Sequence[FindingEvent], cuts: Cuts) -> Run:
-        state, written = watch.WatchState(), list[Written]()
-        for at, event in enumerate(inputs):
-            if at in cuts:
-                state = watch.WatchState()
-                for earlier in inputs[:at]:
-                    watch.apply(state, decode(FindingEvent, encode(earlier)))
-            written += [Written("alerts", alert.tenant, encode(alert)) for alert in watch.apply(state, event)]
-        return Run(written, state)
+    def groups(self, inputs: Sequence[FindingEvent], cuts: Cuts) -> Iterator[Sequence[FindingEvent]]:
+        return cut(inputs, cuts)
 
-    def fold(self, inputs: Sequence[FindingEvent], run: Run) -> Any:
-        state = watch.WatchState()
-        for event in inputs:
-            watch.apply(state, decode(FindingEvent, encode(event)))
+    def batch(self, state: watch.WatchState, group: Sequence[FindingEvent]) -> InputBatch[Raw]:
+        return InputBatch([Raw(0, event.time, encode(event), ()) for event in group], T0)
+
+    def folded(self, inputs: Sequence[FindingEvent], run: Run) -> Iterable[Alert | FindingEvent]:
+        return [*run.records("alerts"), *(decode(FindingEvent, encode(event)) for event in inputs)]
+
+    def view(self, state: watch.WatchState) -> watch.WatchState:
         return state
 
     def due(self, inputs: Sequence[FindingEvent]) -> Counter[Any]:
@@ -81,8 +82,10 @@ class WatchSubject:
 
     def check_life(self, inputs: Sequence[FindingEvent], run: Run) -> None:
         """An alert is raised once, names requests of its own tenant, and no repeat of the findings raises another."""
-        alerts = [decode(Alert, w.value) for w in run.written]
+        alerts = run.records("alerts")
         assert len({alert.alert for alert in alerts}) == len(alerts)
         for alert in alerts:
             assert set(alert.requests) <= {event.request for event in inputs if event.tenant == alert.tenant}
         assert [alert for event in inputs for alert in watch.apply(run.state, event)] == []
+        successor = self.stage(inputs).fold(watch.WatchState(), alerts)
+        assert self.stage(inputs).step(successor, self.batch(successor, inputs)).emissions == []

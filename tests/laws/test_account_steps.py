@@ -1,6 +1,6 @@
 """An account that copies the model is answered step by step, and comes back down; one that only works hard is not.
 
-Whole histories through ``decide_batch`` and what follows from each record, on a clock of their own.
+Whole histories through the stage and what follows from each record, on a clock of their own.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pipeline.admit import emissions as dispatch
 from pipeline.admit.decide import decide
 from pipeline.admit.intake import Intake, Raw
 from pipeline.admit.ledger import Ledger
-from pipeline.admit.step import decide_batch
+from pipeline.admit.step import AdmitStage
 from pipeline.events.codec import decode, decode_log, encode
 from pipeline.events.control import (
     AnyDocument,
@@ -38,6 +38,7 @@ from pipeline.events.control import (
 from pipeline.events.messages import Completion, FindingEvent, Work
 from pipeline.events.records import Decision, Facts, LogRecord, SnapshotMark
 from pipeline.events.wire import InferenceBody
+from pipeline.stage import InputBatch
 from pipeline.topics import partition_of
 from pipeline.watch import correlate as watch
 
@@ -125,13 +126,13 @@ class Partition:
         )
         self.offset += 1
         intake = Intake(asked, BODY)
-        step = decide_batch(self.ledger, self.documents, 0, self._reports(), [intake], time, drained=True)
+        step = AdmitStage(self.documents, 0).step(self.ledger, InputBatch([*self._reports(), intake], time))
         self.ledger.commit()
         self.log += step.records
         decision = step.records[-1]
         assert isinstance(decision, Decision)
         self.decided.setdefault(who, []).append(decision)
-        for emission in dispatch.after_decision(decision, 0, self.documents, intake):
+        for emission in step.actions:
             if emission.topic == "work":
                 self.work[decision.request] = decode(Work, emission.value)
             elif emission.topic == "findings":
@@ -195,7 +196,7 @@ def test_refusals_say_when_to_come_back(played: Partition) -> None:
 
 
 def test_what_is_concealed_is_told_to_the_worker(played: Partition) -> None:
-    told = {d.step: played.work[d.request].conceal for d in played.decided["eve"] if d.verdict == "admit"}
+    told = {d.step: played.work[d.request].degrade for d in played.decided["eve"] if d.verdict == "admit"}
     assert told == {"observe": False, "throttle": False, "conceal": True, "review": True}
     kept = {d.step: played.work[d.request].keep for d in played.decided["eve"] if d.verdict == "admit"}
     assert (kept["throttle"], kept["review"]) == ("findings", "all")
@@ -241,8 +242,8 @@ def test_a_lost_race_leaves_accounts_as_they_were() -> None:
     before = partition.ledger.dump()
     lost = Partition(partition.documents, partition.ledger, offset=partition.offset)
     asked = [msgspec.structs.replace(d.facts, offset=40 + n) for n, d in enumerate(partition.decided["eve"])]
-    step = decide_batch(lost.ledger, lost.documents, 0, (), [Intake(f, BODY) for f in asked], START, drained=True)
-    assert step.intakes == len(asked)
+    step = AdmitStage(lost.documents, 0).step(lost.ledger, InputBatch([Intake(f, BODY) for f in asked], START))
+    assert step.consumed == len(asked)
     lost.ledger.rollback()
     assert lost.ledger.dump() == before
     # what was remembered of the lost race says nothing now

@@ -92,7 +92,7 @@ def test_its_refusal_is_the_documented_one(told: Told) -> None:
 def test_from_concealing_on_the_worker_is_told_so(told: Told) -> None:
     work = {w.request: w for w in told[2]}
     admitted = [d for d in of(told[0], "eve") if d.verdict == "admit"]
-    assert {(d.step, work[d.request].conceal) for d in admitted} == {
+    assert {(d.step, work[d.request].degrade) for d in admitted} == {
         ("observe", False),
         ("throttle", False),
         ("conceal", True),

@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.admit.intake import Intake, Raw
 from pipeline.admit.ledger import Ledger
-from pipeline.admit.step import decide_batch
+from pipeline.admit.step import AdmitStage
 from pipeline.audit.checkpoint import Verifiers, sign_checkpoint
 from pipeline.audit.replay import Replay
 from pipeline.audit.rows import manifest_row, statement
@@ -18,6 +18,8 @@ from pipeline.audit.verify import Verifier
 from pipeline.events.codec import decode_log, encode
 from pipeline.events.messages import Access, Alert, Completion, Delivery, Manifest
 from pipeline.events.records import DECIDER, ControlMark, Decision, Facts, LogRecord, Outcome, SnapshotMark, Tick
+from pipeline.events.wire import InferenceBody
+from pipeline.stage import InputBatch
 from pipeline.tables import RECORDS
 from tests.unit.pipeline.audit.audit_world import (
     DOCUMENTS,
@@ -146,7 +148,8 @@ def test_what_admit_writes_in_batches_is_derived_again() -> None:
                     max_tokens=10,
                     input_bound=5,
                     deadline=START + 5_000,
-                )
+                ),
+                InferenceBody("glossary", 10, b"sealed"),
             )
             for offset in range(4 * turn, 4 * turn + 4)
         ]
@@ -155,7 +158,8 @@ def test_what_admit_writes_in_batches_is_derived_again() -> None:
             Raw(10 * turn + at, START, encode(Completion(h.request, "acme", "acme", "finished", "w", "a")), ())
             for at, h in enumerate(held)
         ]
-        step = decide_batch(ledger, documents, 0, [*reports, Raw(90, 0, b"?", ())], asked, START + 4_000 * turn, True)
+        items: list[Raw | Intake] = [*reports, Raw(90, 0, b"?", ()), *asked]
+        step = AdmitStage(documents, 0).step(ledger, InputBatch(items, START + 4_000 * turn))
         ledger.commit()
         records += step.records
     assert {type(record) for record in records} == {ControlMark, Decision, Outcome, Tick}

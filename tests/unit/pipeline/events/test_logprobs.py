@@ -10,11 +10,11 @@ import pytest
 from inference.types import Chunk, FinishReason, TokenLogprob
 from pipeline.admit import policy
 from pipeline.errors import Malformed
-from pipeline.events import logprobs as readout
+from pipeline.events import logprobs as payloads
 from pipeline.events.control import Plan
 from pipeline.events.messages import Work
 from pipeline.events.records import Facts, Sampling
-from pipeline.events.wire import MAX_TOLD, InferenceBody
+from pipeline.events.wire import MAX_LOGPROB_TOKENS, InferenceBody
 from pipeline.generate import answer as generate
 from pipeline.generate.guard import guard_of
 
@@ -45,33 +45,33 @@ def answered(asked: Work, said: str) -> generate.AnswerStream:
         ({"top_logprobs": 0}, {"top_logprobs": 0}, ""),
         ({"top_logprobs": 0}, {"top_logprobs": 1}, "logprobs_not_allowed"),
         ({"top_logprobs": 5}, {"top_logprobs": 5}, ""),
-        ({"top_logprobs": 5}, {"top_logprobs": 0, "max_tokens": MAX_TOLD + 1}, "logprobs_not_allowed"),
+        ({"top_logprobs": 5}, {"top_logprobs": 0, "max_tokens": MAX_LOGPROB_TOKENS + 1}, "logprobs_not_allowed"),
         ({}, {"biases": 1}, "logit_bias_not_allowed"),
         ({"logit_bias": True}, {"biases": 1}, ""),
         ({"logit_bias": True, "top_logprobs": 5}, {"biases": 1, "top_logprobs": 0}, "logprobs_not_allowed"),
     ],
 )
 def test_the_plan_says_what_may_be_read_out(plan: dict[str, Any], asked: dict[str, Any], reason: str) -> None:
-    assert policy.unreadable(Plan(id="p", **plan), Facts(0, 0, **asked)) == reason
+    assert policy.logprobs_refusal(Plan(id="p", **plan), Facts(0, 0, **asked)) == reason
 
 
 @pytest.mark.parametrize(("logprobs", "top", "engine"), [(False, 0, 0), (True, 0, 1), (True, 3, 3)])
-@pytest.mark.parametrize("conceal", [False, True])
-def test_the_engine_is_asked_for_what_is_told_and_for_nothing_of_a_concealed_account(
-    logprobs: bool, top: int, engine: int, conceal: bool
+@pytest.mark.parametrize("degrade", [False, True])
+def test_the_engine_is_asked_for_what_is_told_and_for_nothing_of_a_degraded_answer(
+    logprobs: bool, top: int, engine: int, degrade: bool
 ) -> None:
     body = InferenceBody("m", 9, b"", logprobs=logprobs, top_logprobs=top, logit_bias=((7, 1.0),))
-    asked = msgspec.structs.replace(work(conceal=conceal), sampling=body.sampling)
+    asked = msgspec.structs.replace(work(degrade=degrade), sampling=body.sampling)
     sampling = generate.generation(asked, ()).sampling
-    assert sampling.logprobs == (0 if conceal else engine)
-    assert sampling.logit_bias == (() if conceal else ((7, 1.0),))
+    assert sampling.logprobs == (0 if degrade else engine)
+    assert sampling.logit_bias == (() if degrade else ((7, 1.0),))
 
 
 @pytest.mark.parametrize("top", [0, 1, 2])
 def test_each_token_is_told_by_its_bytes_in_the_openai_shape(top: int) -> None:
-    name, _, packed = answered(work(top), "Hi café").readout().partition(b"|")
+    name, _, packed = answered(work(top), "Hi café").logprobs_payload().partition(b"|")
     assert name == b"a1:logprobs"
-    found = readout.content(packed)
+    found = payloads.content(packed)
     assert b"".join(bytes(one["bytes"]) for one in found) == "Hi café".encode()
     assert [one["logprob"] for one in found] == [-0.5] * 3
     assert [other["token"] for other in found[0]["top_logprobs"]] == ["Hi", "other"][:top]
@@ -79,12 +79,12 @@ def test_each_token_is_told_by_its_bytes_in_the_openai_shape(top: int) -> None:
 
 @pytest.mark.parametrize("output", ["redact", "review", "withhold"])
 def test_where_a_guard_found_something_nothing_is_told(output: Any) -> None:
-    assert answered(work(output=output), "Mail bo@example.org, please.").readout() == b""
-    assert answered(work(output=output), "Nothing to find.").readout()
+    assert answered(work(output=output), "Mail bo@example.org, please.").logprobs_payload() == b""
+    assert answered(work(output=output), "Nothing to find.").logprobs_payload()
 
 
-def test_an_engine_that_tells_nothing_and_bytes_that_are_no_readout() -> None:
-    assert readout.pack([TokenLogprob(1, -0.5, ())], 5) == b""
-    assert len(readout.content(readout.pack([told(b"x")] * (MAX_TOLD + 9), 5))) == MAX_TOLD
+def test_an_engine_that_tells_nothing_and_bytes_that_are_no_payload() -> None:
+    assert payloads.pack([TokenLogprob(1, -0.5, ())], 5) == b""
+    assert len(payloads.content(payloads.pack([told(b"x")] * (MAX_LOGPROB_TOKENS + 9), 5))) == MAX_LOGPROB_TOKENS
     with pytest.raises(Malformed):
-        readout.content(b"\xff")
+        payloads.content(b"\xff")

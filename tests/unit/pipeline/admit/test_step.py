@@ -1,0 +1,91 @@
+"""ADMIT fills one Kafka batch at most, waits for completions before it refuses, and passes over what it cannot read."""
+
+from __future__ import annotations
+
+import pytest
+
+from pipeline.admit import step as steps
+from pipeline.admit.intake import Intake, Raw
+from pipeline.admit.step import BLOCKED, AdmitStage
+from pipeline.events.codec import decode, encode
+from pipeline.events.messages import Completion, DeadLetter
+from pipeline.events.records import Decision, Facts
+from pipeline.events.wire import InferenceBody
+from pipeline.stage import InputBatch
+from tests.laws.test_admit_laws import CONTROL, START
+
+BODY = InferenceBody("glossary", 10, b"sealed")
+
+
+def asked(offset: int, tokens: int = 1, fault: str = "") -> Intake:
+    facts = Facts(offset, START, "inference", fault, "acme-key", f"r{offset}", "s", offset + 1, model="glossary")
+    raw = Raw(offset, START, b"?", ()) if fault == "malformed" else None
+    return Intake(_with(facts, max_tokens=10, input_bound=tokens, deadline=START + 30_000), BODY, malformed=raw)
+
+
+def _with(facts: Facts, **fields: int) -> Facts:
+    return Facts(**{name: getattr(facts, name) for name in facts.__struct_fields__} | fields)
+
+
+def ended(offset: int) -> Raw:
+    return Raw(offset, START, encode(Completion(f"g1-0-{offset}", "acme", "acme", "finished", "w", "a")), ())
+
+
+def test_records_of_decisions_come_first_one_each_and_actions_last() -> None:
+    stage = AdmitStage(CONTROL, 0)
+    step = stage.step(stage.start(), InputBatch([asked(0), asked(1)], START))
+    assert [emission.topic for emission in step.emissions] == ["decisions"] * 3 + ["work"] * 2
+    assert step.values == [encode(record) for record in step.records]
+    assert step.actions == step.emissions[3:]
+
+
+def test_a_step_ends_where_a_batch_is_full_and_the_rest_comes_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = AdmitStage(CONTROL, 0)
+    expected = whole.step(whole.start(), InputBatch([asked(n) for n in range(3)], START)).values
+    monkeypatch.setattr(steps, "STEP_BYTES", 1)
+    stage, found = AdmitStage(CONTROL, 0), list[bytes]()
+    ledger, waiting = stage.start(), [asked(n) for n in range(3)]
+    while waiting or not found:
+        step = stage.step(ledger, InputBatch(waiting, START))
+        assert len(step.records) == 1
+        found += step.values
+        waiting = waiting[step.consumed :]
+    assert found == expected
+
+
+def test_a_refusal_that_a_completion_could_turn_waits_until_all_of_them_were_read() -> None:
+    stage = AdmitStage(CONTROL, 0)
+    ledger = stage.step(stage.start(), InputBatch([asked(0, 30)], START)).state
+    blocked = stage.step(ledger, InputBatch([asked(1, 30)], START, drained=False))
+    assert (blocked.signals, blocked.records, blocked.consumed) == ({BLOCKED: 1}, [], 0)
+    refused = stage.step(ledger, InputBatch([asked(1, 30)], START))
+    (decision,) = refused.records
+    assert isinstance(decision, Decision)
+    assert decision.reasons == ("too_many_open",)
+    ledger.rollback()
+    admitted = stage.step(ledger, InputBatch([ended(0), asked(1, 30)], START, drained=False))
+    assert (admitted.reports, admitted.consumed, admitted.signals) == (1, 2, {})
+
+
+def test_bytes_that_are_no_report_are_rejected_and_an_unknown_one_says_nothing() -> None:
+    stage = AdmitStage(CONTROL, 0)
+    step = stage.step(stage.start(), InputBatch([Raw(4, START, b"{", ()), ended(9)], START))
+    assert [(rejection.topic, rejection.offset) for rejection in step.rejections] == [("completions", 4)]
+    assert (step.reports, step.consumed, len(step.records)) == (2, 2, 1)
+
+
+def test_a_request_that_cannot_be_read_is_refused_and_leaves_a_dead_letter() -> None:
+    stage = AdmitStage(CONTROL, 0)
+    step = stage.step(stage.start(), InputBatch([asked(0, fault="malformed")], START))
+    letters = [decode(DeadLetter, e.value) for e in step.actions if e.topic == "dead_letters"]
+    assert [(letter.offset, letter.reason, letter.size) for letter in letters] == [(0, "malformed", 1)]
+
+
+def test_work_of_a_request_that_has_ended_is_not_sent_again() -> None:
+    stage = AdmitStage(CONTROL, 0)
+    step = stage.step(stage.start(), InputBatch([asked(0)], START))
+    decision = step.records[-1]
+    assert stage.needs_body(step.state, decision)
+    after = stage.step(step.state, InputBatch([ended(0)], START)).state
+    assert not stage.needs_body(after, decision)
+    assert stage.follow(after, decision) == []

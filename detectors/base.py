@@ -13,7 +13,10 @@ import msgspec
 
 Role = Literal["system", "user", "assistant", "document"]
 
-LOW, MEDIUM, HIGH, CRITICAL = 1, 2, 3, 4
+LOW = 1
+MEDIUM = 2
+HIGH = 3
+CRITICAL = 4
 
 
 class Part(msgspec.Struct, frozen=True, gc=False, array_like=True):
@@ -51,7 +54,7 @@ class Finding(msgspec.Struct, frozen=True, gc=False, array_like=True, order=True
 
 
 class Screened(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    """What one transcript gave; ``features`` are the text's part of a trace, empty where nobody read it."""
+    """The yield of one transcript; ``features`` are the text's part of a trace, empty where it was not read."""
 
     findings: tuple[Finding, ...] = ()
     features: tuple[int, ...] = ()

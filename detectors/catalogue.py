@@ -15,7 +15,7 @@ from detectors.text.window import MAX_CHARS, TRUNCATED, fit, placed
 
 CATALOGUE: tuple[Detector, ...] = (PROMPTS, PiiDetector())
 MAX_FINDINGS = 16
-"""Findings of one request that are kept, the worst first; a record stays small whatever its text holds."""
+"""Findings of one request that are kept, the worst first, so that a record stays small for any text."""
 
 
 def screen(
@@ -49,10 +49,10 @@ def _contained(detector: Detector, texts: Sequence[Transcript]) -> list[tuple[Fi
 
 
 def _tried(detector: Detector, texts: Sequence[Transcript]) -> list[tuple[Finding, ...]] | None:
-    """What the detector finds; None where it raises or does not answer once for each transcript."""
+    """The detector's findings; None where it raises or does not answer once for each transcript."""
     try:
         rows = detector.screen(texts)
-    except Exception:  # whatever a detector does wrong is its own finding and no reason to lose the batch
+    except Exception:  # a fault of a detector is a finding of its own and no reason to lose the batch
         return None
     return rows if len(rows) == len(texts) else None
 

@@ -57,7 +57,7 @@ def main(screen: Screen = screen_batch) -> None:
             os._exit(0)
         os.waitpid(child, 0)
         if state[0] != _WORKING:
-            # the end of the input, or killed with half a frame read: whoever asks must begin anew
+            # the end of the input, or killed with half a frame read: the asker must begin anew
             return
 
 

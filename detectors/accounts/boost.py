@@ -59,7 +59,7 @@ class Forest:
 
 
 class Recipe(NamedTuple):
-    """How to train: trees, learning rate, ridge on leaves, share of columns a tree may ask about."""
+    """Settings of the training: trees, learning rate, ridge on leaves, share of columns a tree may ask about."""
 
     trees: int = 360
     rate: float = 0.06

@@ -1,7 +1,7 @@
 """Many accounts, one harvest: accounts that share a rare wording are weighed together, by hash alone.
 
 An account reports the openings, closings and the sense of the requests it keeps sending, once it looks at least a
-little suspicious by itself. A wording that enough such accounts share, whatever their tenants, is a campaign when their
+little suspicious by itself. A wording that enough such accounts of any tenants share is a campaign when their
 scores together say so: service accounts of one tenant that share a harmless instruction score low and never add up.
 Memory is bounded: the signature that was reported longest ago is forgotten first.
 """

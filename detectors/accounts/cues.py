@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import ahocorasick
 
-from detectors.accounts.packed import BitField
+from detectors.packed import BitField
 
 
 class Cue(NamedTuple):

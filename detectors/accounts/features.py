@@ -12,9 +12,9 @@ from zlib import crc32
 import msgspec
 
 from detectors.accounts.cues import LEXICON, MAX_WORDS, WORD_CUES, WORD_FUNCTION, WORDS, cut, words
-from detectors.accounts.packed import BitField
 from detectors.accounts.sketch import majority, sketch
 from detectors.base import Transcript
+from detectors.packed import BitField
 
 EDGE_WORDS = 4
 """Words at each end that are hashed as the opening and the closing of a text; twice as many characters."""
@@ -204,14 +204,14 @@ def _wording(text: str, found: list[str], packed: list[int], unspaced: bool, len
 
 
 def _repeats(found: list[str]) -> bool:
-    """Whether at most one word in REPEATED_SHARE is another one."""
+    """True where at most one word in REPEATED_SHARE is another one."""
     most = len(found) // REPEATED_SHARE
     # half of an ordinary text has more already
     return len(set(found[: len(found) // 2])) <= most and len(set(found)) <= most
 
 
 def _has_digits(text: str, raw: bytes) -> bool:
-    """Whether the text, which is `raw` in UTF-8, holds a digit of any script."""
+    """True where the text, which is `raw` in UTF-8, holds a digit of any script."""
     # searching bytes is ten times as fast, but knows the digits of ASCII alone
     return b"0" in raw.translate(_DIGITS_TO_ZERO) if text.isascii() else _DIGITS.search(text) is not None
 

@@ -1,4 +1,4 @@
-"""How a request compares with its account's history: the facts that it raises."""
+"""The facts that a request raises beside its account's history."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ LONG_WORDS, BRIEF_WORDS = 48, 14
 
 
 class AccountHistory(msgspec.Struct, frozen=True, gc=False):
-    """What an account's past says of one request. Counts are of earlier requests, distances are in bits."""
+    """The past of an account as one request meets it. Counts are of earlier requests, distances are in bits."""
 
     first: bool
     """No request came before."""
@@ -98,7 +98,7 @@ def _compared(request: Trace, history: AccountHistory) -> int:
 
 
 def _grows(request: Trace, history: AccountHistory) -> bool:
-    """Whether the text is the latest one with words added. Of many texts with one opening some earlier one is always
+    """True where the text is the latest one with words added. Of many texts with one opening some earlier one is always
     near, so the distance to the latest counts alone."""
     return (
         history.head_as_last
@@ -109,7 +109,7 @@ def _grows(request: Trace, history: AccountHistory) -> bool:
 
 
 def _distant(history: AccountHistory, head_known: bool, tail_known: bool) -> int:
-    """How far a new text is from those before it."""
+    """The distance of a new text from those before it."""
     if history.nearest > FAR_BITS:
         return facts.FAR | facts.FAR_KNOWN if head_known or tail_known else facts.FAR
     if history.nearest > SIMILAR_BITS:
@@ -127,7 +127,7 @@ def _distant(history: AccountHistory, head_known: bool, tail_known: bool) -> int
 
 
 def _asked(request: Trace, history: AccountHistory, grows: bool) -> int:
-    """What the text asks for, by the cues at its ends, and its shape."""
+    """The wish of the text, by the cues at its ends, and its shape."""
     raised = by_wording[request.wording]
     head_known, tail_known = history.head >= KNOWN, history.tail >= KNOWN
     if request.length > LONG_WORDS:
@@ -163,7 +163,7 @@ def _salad(request: Trace, history: AccountHistory) -> int:
 
 
 def _opened(request: Trace, raised: int) -> int:
-    """What a known opening asks for."""
+    """The wish of a known opening."""
     opening = HEAD_CUES.unpack(request.wording)
     more = 0
     if raised & facts.ELICITS_START or (opening & REASON and opening & (WHOLE | STEP)):
@@ -176,7 +176,7 @@ def _opened(request: Trace, raised: int) -> int:
 
 
 def _sampled(request: Trace, history: AccountHistory) -> int:
-    """What the parameters do."""
+    """The parameters beside those before them."""
     raised = by_sampling[request.sampling]
     if history.same and features.TEMPERATURE.unpack(request.sampling):
         raised |= facts.SAME_RESAMPLED
@@ -195,7 +195,7 @@ def _sampled(request: Trace, history: AccountHistory) -> int:
 
 
 def _biased(request: Trace, history: AccountHistory, few_tokens: bool) -> int:
-    """What a request with a logit bias may be after."""
+    """The logit bias beside those before it."""
     raised = facts.BIASED
     if not history.bias_tokens:
         raised |= facts.BIAS_TOKENS_NEW

@@ -91,7 +91,7 @@ class Judge:
 
 
 def reads(state: AccountState) -> bool:
-    """Whether the trees read the account at its latest request."""
+    """True where the trees read the account at its latest request."""
     return state.count >= FIRST and state.count % CHECK == 0
 
 

@@ -90,11 +90,11 @@ def _often(times: int, least: int, tenths: int, requests: int) -> bool:
 
 
 def shown(state: AccountState) -> bool:
-    """Whether a rule finds the account, and its latest request is one of those that the rule counts."""
+    """True where a rule finds the account, and its latest request is one of those that the rule counts."""
     latest = latest_facts(state)
     return latest & _COUNTED_BY_ANY > 0 and latest & _COUNTED_BY.get(ruled(state), 0) > 0
 
 
 def may_rule(state: AccountState) -> bool:
-    """Whether the latest request can be the one by which a rule finds the account: no other raises what rules count."""
+    """True where the latest request may be the one by which a rule finds the account: it raised what rules count."""
     return latest_facts(state) & _DECISIVE > 0

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from detectors.accounts.cues import ANSWER, LAYOUT, MAKE, ORDER, REASON, STEP, TASKS, WHOLE
 from detectors.accounts.features import TAIL_CUES, UNSPACED, Trace
-from detectors.accounts.packed import BitField
 from detectors.accounts.state import AccountState
 from detectors.accounts.static_facts import elicits
+from detectors.packed import BitField
 
 TIMES = 2
 """An opening or closing signs an account that used it at least so often."""
@@ -14,7 +14,9 @@ TAIL_SHARE, HEAD_SHARE = 10, 4
 """A closing must stand in one of TAIL_SHARE requests at least. Openings are common property (how do I, write a function
 that), so an opening must stand in one of HEAD_SHARE."""
 KIND = BitField(40, 2, "1 for an opening, 2 for a closing, 3 for the sense of a closing")
-_OPENING, _CLOSING, _SENSE = KIND.pack(1), KIND.pack(2), KIND.pack(3)
+_OPENING = KIND.pack(1)
+_CLOSING = KIND.pack(2)
+_SENSE = KIND.pack(3)
 _IN_UNSPACED_SCRIPT = 1 << 20
 _SENSES = REASON | STEP | WHOLE | ORDER | ANSWER | LAYOUT | MAKE | TASKS
 

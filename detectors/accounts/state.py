@@ -19,9 +19,13 @@ from detectors.accounts.sketch import Ring
 RING = 20
 """Sketches that are kept, without those of texts that only came back."""
 SKETCHES = Ring(RING)
-TEXTS, EDGES, PARAMETERS = RING, 8, 6
-"""Hashes that are kept with their counts: of texts and of forms each, no fewer than sketches, so that a text which only
-counts on is known for that; of openings and closings each; of biases and sampling parameters each."""
+TEXTS = RING
+"""Hashes of texts, and of forms, that are kept with their counts; no fewer than sketches, so that a text which only
+counts on is known for that."""
+EDGES = 8
+"""The same for openings, and for closings."""
+PARAMETERS = 6
+"""The same for biases, their tokens, and sampling parameters."""
 RECENT = 32
 """Requests of which the facts are kept one by one."""
 FACTS_BYTES = 8
@@ -130,7 +134,7 @@ def advance(state: AccountState, request: Trace, time: int) -> AccountState:
 
 
 def totals(state: AccountState) -> tuple[int, ...]:
-    """How often each fact of FACTS was raised."""
+    """The requests that raised each fact of FACTS."""
     return _TOTALS.unpack(state.totals)
 
 

@@ -1,4 +1,4 @@
-"""What becomes of items that were found: redacted, masked, hashed or replaced by a token, by type.
+"""Actions on items that were found: they are redacted, masked, hashed or replaced by a token, by type.
 
 `hash` and `token` are keyed and deterministic, so equal items stay equal under one key, however they are written.
 """
@@ -28,7 +28,7 @@ class Actions(NamedTuple):
     key: bytes = b""
 
     def of(self, kind: str) -> Action:
-        """What happens to items of type `kind`."""
+        """The action on items of type `kind`."""
         return self.by_type.get(kind, self.default)
 
     def check(self) -> Actions:

@@ -112,19 +112,19 @@ def addresses(text: str, places: Places) -> Iterator[PiiItem]:
 
 
 def _way_before(ways: list[tuple[int, int]], low: int, high: int) -> bool:
-    """Whether one of the words for a way, which are in order of their ends, ends between `low` and `high`."""
+    """True where one of the words for a way, which are in order of their ends, ends between `low` and `high`."""
     first = bisect_left(ways, low, key=_END)
     return first < len(ways) and ways[first][1] <= high
 
 
 def _after_name(text: str, at: int) -> bool:
-    """Whether the word before `at` is capitalised or one for a street."""
+    """True where the word before `at` is capitalised or one for a street."""
     word = text[max(0, at - _WORD) : at].rstrip(" ,").rpartition(" ")[2]
     return word[:1].isupper() or word in ("u.", "utca", "út", "tér")
 
 
 def _told(text: str, words: list[tuple[int, int]]) -> Iterator[PiiItem]:
-    """Whatever with a number and a capitalised word stands where an address is announced."""
+    """Text with a number and a capitalised word, where an address is announced."""
     at = 0
     for start, end in words:
         if start < at or not text[start:end].islower() or _INSIDE.match(text[start - 1 : start]):
@@ -137,7 +137,7 @@ def _told(text: str, words: list[tuple[int, int]]) -> Iterator[PiiItem]:
 
 
 def _grown(text: str, end: int) -> int:
-    """Where the address ends that goes on after its street: doors, town, state, postcode, in any order."""
+    """The end of an address that goes on after its street: doors, town, state, postcode, in any order."""
     for _ in range(_MAX_TAILS):
         found = _TAIL.match(text, end) or _TOWN.match(text, end)
         if found is None:
@@ -163,7 +163,7 @@ def _chinese(text: str) -> Iterator[PiiItem]:
 
 
 def _zh_start(text: str, low: int, core: int) -> int:
-    """Where the address begins: at its province, else at its first level, else after the last cue or sign."""
+    """The beginning of the address: at its province, else at its first level, else after the last cue or sign."""
     start = low
     for cut in _ZH_CUT.finditer(text, low, core):
         start = cut.end()

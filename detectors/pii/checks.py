@@ -104,10 +104,10 @@ def iban_length(code: str) -> int:
 
 def hk_identity(code: str) -> bool:
     """Hong Kong identity card: one or two letters, six digits, check character in 0..9 or A."""
-    letters, digits, check = code[:-7], code[-7:-1], code[-1]
+    letters, digits = code[:-7], code[-7:-1]
     values = [36] * (2 - len(letters)) + [int(letter, 36) for letter in letters] + [int(digit) for digit in digits]
     total = sum(value * weight for value, weight in zip(values, range(9, 1, -1), strict=True))
-    return (total + int(check, 16)) % 11 == 0
+    return (total + int(code[-1], 16)) % 11 == 0
 
 
 def tw_identity(code: str) -> bool:

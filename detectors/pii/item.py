@@ -1,4 +1,4 @@
-"""What every recogniser of personal data speaks: an item with its place, and one reading of a text."""
+"""The words of every recogniser of personal data: an item with its place, and one reading of a text."""
 
 from __future__ import annotations
 
@@ -12,8 +12,12 @@ import numpy as np
 
 from detectors.text.plane import VARIED, from_utf16, utf16
 
-SURE, LIKELY, GUESS = 99, 90, 70
-"""Scores in percent: a check digit or a format of its own; a word nearby that names it; its looks alone."""
+SURE = 99
+"""Score in percent of an item with a check digit or a format of its own."""
+LIKELY = 90
+"""Of an item that a word nearby names."""
+GUESS = 70
+"""Of an item by its looks alone."""
 SECRET = "SECRET"  # noqa: S105 - a type's name, no secret
 _STYLED = range(0x1D7CE, 0x1D800)
 _DIGITS = {
@@ -62,11 +66,11 @@ class VisibleText(NamedTuple):
     """Where each character stands in the original, and behind the last one its length; None: at the same place."""
 
     def place(self, at: int) -> int:
-        """Where the character `at` stands in the original."""
+        """The place of the character `at` in the original."""
         return at if self.places is None else self.places[at]
 
     def behind(self, at: int) -> int:
-        """Where in the original all before `at`, which is not 0, is over."""
+        """The end in the original of all before `at`, which is not 0."""
         return at if self.places is None else self.places[at - 1] + 1
 
     def first_at(self, place: int) -> int:
@@ -79,7 +83,7 @@ class VisibleText(NamedTuple):
 
 
 def shown(text: str) -> VisibleText:
-    """How a text is looked at."""
+    """The text as recognisers look at it."""
     read = plain(text)
     if read.isascii() or _HIDDEN.search(read) is None:
         return VisibleText(read, None)

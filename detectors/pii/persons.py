@@ -53,8 +53,8 @@ class _Lists(NamedTuple):
 
 @cache
 def _lists() -> _Lists:
-    given, surnames, ambiguous = words("given_names"), words("surnames"), words("word_names")
-    kinds = dict.fromkeys(surnames, "s") | dict.fromkeys(given, "g") | dict.fromkeys(ambiguous, "a")
+    surnames, ambiguous = words("surnames"), words("word_names")
+    kinds = dict.fromkeys(surnames, "s") | dict.fromkeys(words("given_names"), "g") | dict.fromkeys(ambiguous, "a")
     kinds |= dict.fromkeys(ambiguous & surnames, "s")
     refused = (words("words") - ambiguous) | words("not_people") | words("cues")
     return _Lists(kinds, kinds | dict.fromkeys(refused, "r"), frozenset(cue[-2:] for cue in words("cues")))
@@ -83,7 +83,7 @@ def persons(text: str, places: Places) -> Iterator[PiiItem]:
 
 
 def _single(text: str, run: re.Match[str], kind: str | None) -> PiiItem | None:
-    """What `_judged` says of a run of one word, which is longer than a letter."""
+    """The name that a run of one word, longer than a letter, makes."""
     start, end = run.span()
     if _cued(text, start):
         score = LIKELY
@@ -160,13 +160,13 @@ def _judged(text: str, parts: list[_Part]) -> PiiItem | None:
 
 
 def _whole(kinds: list[str]) -> bool:
-    """Whether words of these kinds make a name of two parts and more without a cue."""
+    """True where words of these kinds make a name of two parts and more without a cue."""
     first, rest = kinds[0], kinds[1:]
     return first == "g" or (first in "au" and "s" in rest) or (first == "s" and rest[-1] in "gs")
 
 
 def _cued(text: str, start: int) -> bool:
-    """Whether a word that takes a person, or a title, stands before `start`."""
+    """True where a word that takes a person, or a title, stands before `start`."""
     if not start or text[start - 1] not in _BETWEEN:
         return False
     # nearly always it is one space, behind a word that no cue ends like
@@ -183,7 +183,7 @@ def _cued(text: str, start: int) -> bool:
 
 
 def _alone(text: str, start: int, end: int) -> bool:
-    """Whether a single given name stands as a person does: it acts, is spoken to, or follows a small word."""
+    """True where a single given name stands as a person does: it acts, is spoken to, or follows a small word."""
     return _ACTS.match(text, end) is not None or (start > 1 and text[start - 1] == " " and text[start - 2].islower())
 
 

@@ -23,7 +23,7 @@ _AFTER = re.compile(
     r"|[ :：,，]{0,2}\+?[0-9]{7}|[(（\[【<][+0-9]|[(（][男女])"
 )
 _TITLE = re.compile("先生|女士|小姐|老师|医生|教授|经理|总|某")
-"""A surname with one of these names nobody yet."""
+"""A surname with one of these is no name yet."""
 _EDGE = re.compile(r"[^一-鿿A-Za-z0-9]|$")
 _STOPS = frozenset(
     "的了在是有和与及或就都也很不没要去来说这那我你他她它们先女小老身手电住地护证号码年月日时分从向往将被把给"
@@ -51,7 +51,8 @@ class _Forms(NamedTuple):
 
 @cache
 def _forms() -> _Forms:
-    double, given, strong = words("zh_double_surnames"), characters("zh_given"), words("zh_cues")
+    double, given = words("zh_double_surnames"), characters("zh_given")
+    strong = words("zh_cues")
     first = characters("zh_surnames") + "".join(sorted({name[0] for name in double}))
     second = "".join(sorted({name[1] for name in double}))
     cue_ends = "".join(sorted({cue[-1] for cue in strong} | _LINKS))
@@ -104,7 +105,7 @@ def _before(text: str, start: int, strong: frozenset[str]) -> int:
 
 
 def _end(text: str, start: int, at: int, before: int, given: frozenset[str]) -> int:
-    """Where the name ends whose given characters begin at `at`; 0 where there is none. Two are tried before one."""
+    """The end of the name whose given characters begin at `at`; 0 where there is none. Two are tried before one."""
     two = _TWO.match(text, at)[0]  # type: ignore[index]
     if not two or (before < 2 and two[0] not in given) or _TITLE.match(text, at):
         return 0
@@ -126,7 +127,7 @@ def _end(text: str, start: int, at: int, before: int, given: frozenset[str]) -> 
 
 
 def _framed(text: str, start: int, end: int) -> bool:
-    """Whether the name stands alone between quotation marks, in a cell, or before a number."""
+    """True where the name stands alone between quotation marks, in a cell, or before a number."""
     left = text[start - 1] if start else "\n"
     right = text[end] if end < len(text) else "\n"
     return left in "\"'“‘(（\n\t,，、;；|<>【" and right in "\"'”’)）\n\t,，、;；|<> 】:："

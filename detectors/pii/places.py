@@ -1,7 +1,7 @@
-"""Where the words stand that tell personal data from other text: one scan for all of them.
+"""Places of the words that tell personal data from other text: one scan for all of them.
 
 Recognisers look where such a word stands instead of searching the text for their own. The scan is pyahocorasick's
-(Aho and Corasick 1975): one pass whatever the number of words, some 25 ns a character.
+(Aho and Corasick 1975): one pass for any number of words, some 25 ns a character.
 """
 
 from __future__ import annotations

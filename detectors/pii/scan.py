@@ -116,7 +116,9 @@ def _joined(shapes: tuple[ItemPattern, ...]) -> _Shapes:
 
 
 _BACK_REFERENCE = re.compile(r"\\([1-9])")
-_NUMBERS, _WORDS, _PLATES = _joined(NUMBERS + ENTROPIC), _joined(WORDS + ENTROPIC), _joined(PLATES)
+_NUMBERS = _joined(NUMBERS + ENTROPIC)
+_WORDS = _joined(WORDS + ENTROPIC)
+_PLATES = _joined(PLATES)
 
 
 def _shapes(first: str) -> _Shapes:
@@ -149,7 +151,7 @@ def _words(text: str, start: int) -> Iterator[tuple[int, int]]:
 
 
 def hinted(texts: Sequence[str]) -> list[int]:
-    """Which texts may hold an item, by tests that cost nanoseconds a character; redaction never rests on them."""
+    """The texts that may hold an item, by tests that cost nanoseconds a character; redaction never rests on them."""
     starts, at = [], 0
     read = [shown(text).text for text in texts]
     for text in read:
@@ -177,7 +179,7 @@ def _found_at(pattern: re.Pattern[str], text: str, at: int) -> int:
 
 
 def _word_start(text: str, low: int, anchor: int) -> int:
-    """Where the word around `anchor` begins, and the one before it where an item may hold a space after that."""
+    """The beginning of the word around `anchor`, and of the one before it where an item may hold a space after that."""
     back = _WORD_BACK.match(text[low:anchor][::-1])
     at = anchor - (back.end() if back else 0)
     open_word = _OPEN.search(text, max(low, at - 4), at)

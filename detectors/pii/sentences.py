@@ -1,9 +1,9 @@
-"""Redaction of names, addresses and whatever else the words around it tell, in a text that arrives in pieces.
+"""Redaction of names, addresses and other items that the words around them tell, in a text that arrives in pieces.
 
 Such an item can be judged only once those words have come, and may go on in the next sentence (`Mary J. Blige`). So a
 sentence leaves when the one after it has ended, HOLD_BACK_SENTENCES code points later at most. Decisions are taken at
 places that the text itself names, ends of sentences and every so many code points without one: however it is cut into
-pieces, the same comes out. What leaves passes through `StreamRedactor`, for whatever is longer than all of that.
+pieces, the same comes out. What leaves passes through `StreamRedactor`, for items that are longer than all of that.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class SentenceRedactor:
         return found
 
     def push(self, text: str) -> str:
-        """What is safe to show once `text` has arrived."""
+        """The text that is safe to show once `text` has arrived."""
         out: list[str] = []
         for at in range(0, len(text), LONGEST):
             self._pending += text[at : at + LONGEST]
@@ -68,7 +68,7 @@ class SentenceRedactor:
         return LONGEST if len(self._pending) > LONGEST else None
 
     def _leave(self, end: int, limit: int, *, forced: bool = False) -> str:
-        """What may leave of all before `limit`, judged by what has come until `end`; items are not torn."""
+        """The text that may leave of all before `limit`, judged by what has come until `end`; items are not torn."""
         first = len(self._kept)
         text = self._kept + self._pending[:end]
         at, cut = first, first + limit

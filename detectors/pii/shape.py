@@ -16,7 +16,7 @@ Confirm = Callable[[str, str], int]
 
 
 def sure(candidate: str, before: str) -> int:
-    """Confirms whatever the pattern matched."""
+    """Confirms every match of the pattern."""
     return len(candidate)
 
 

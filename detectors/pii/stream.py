@@ -33,7 +33,7 @@ class StreamRedactor:
         self._tail: re.Pattern[str] | None = None
 
     def push(self, text: str) -> str:
-        """What is safe to show once `text` has arrived."""
+        """The text that is safe to show once `text` has arrived."""
         self._pending += text
         return self._drain(final=False)
 
@@ -97,6 +97,6 @@ def _safe(text: str, low: int) -> int:
 
 
 def _word_start(text: str, low: int, end: int) -> int:
-    """Where the run of characters that items are made of, which ends at `end`, begins; not before `low`."""
+    """The beginning of the run of characters of items which ends at `end`; not before `low`."""
     run = _WORD.match(text[low:end][::-1])
     return end - (run.end() if run else 0)

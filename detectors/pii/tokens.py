@@ -2,7 +2,7 @@
 
 The construction is a one-way keyed substitution: the characters are drawn from HMAC-SHA256 in counter mode (RFC 2104;
 the counter mode of NIST SP 800-108) over the type and the item without its signs. It is not FF1 (NIST SP 800-38G):
-nobody needs the item back from its token here, FF1 is defined only for domains of a million values and more, which
+the item is never needed back from its token, FF1 is defined only for domains of a million values and more, which
 short items miss, and there is no well kept library of it. Two items share a token with the chance of two random ones.
 No token passes for a real item: check digits are made wrong, and types without one get what is never assigned.
 """
@@ -18,9 +18,10 @@ from detectors.pii.item import plain
 
 MIN_KEY = 16
 """Bytes; a random key of 32 is better."""
-_UPPER, _LOWER, _DIGITS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ", "abcdefghijklmnopqrstuvwxyz", "0123456789"
+_UPPER, _LOWER = "ABCDEFGHIJKLMNOPQRSTUVWXYZ", "abcdefghijklmnopqrstuvwxyz"
+_DIGITS = "0123456789"
 _STEMS = "甲乙丙丁戊己庚辛壬癸"
-"""Heavenly stems, which Chinese texts use as we use A, B, C for somebody unnamed."""
+"""Heavenly stems, which Chinese texts use as we use A, B, C for a person without a name."""
 _SIGNS = re.compile(r"[\W_]+")
 _FIRST_RUN = re.compile("[0-9]+")
 _RUN_START = re.compile("(?<![0-9])[0-9]")
@@ -66,7 +67,7 @@ def _drawn(char: str, number: int, kind: str) -> str:
 
 
 def _unreal(text: str, kind: str) -> str:
-    """The token with what makes sure that it names nobody."""
+    """The token, changed so that no real item can be equal to it."""
     if kind in _CHECKED:
         return _wrong(text, kind)
     if kind == "EMAIL":

@@ -1,4 +1,4 @@
-"""Where any of some hundred short strings stands in a long text, at a few nanoseconds a character.
+"""Search for some hundred short strings in a long text at once, at a few nanoseconds a character.
 
 Each anchor is known by the four of its characters, in a row, that are rarest (two if short; one is simply searched).
 The scorer's grams of all places are looked up in a bit table, and only the few places that remain are compared. A trie
@@ -63,7 +63,7 @@ def _all(text: str, sign: str) -> Iterator[int]:
 
 
 def _rarest(anchor: str) -> tuple[int, str]:
-    """Where in the anchor its rarest gram begins, and the gram."""
+    """The offset in the anchor at which its rarest gram begins, and the gram."""
     length = max(size for size in _SIZES if size <= len(anchor))
     grams = [(anchor[at : at + length], at) for at in range(len(anchor) - length + 1)]
     gram, at = min(grams, key=lambda gram: (sum(_COMMON.get(char, -1) for char in gram[0]), gram[1]))

@@ -13,7 +13,7 @@ PROMPTS = PromptDetector()
 
 
 class Assessment(NamedTuple):
-    """What the prompt detector makes of a transcript: its worst part's score (0 .. 1, one half flags) and reading."""
+    """The prompt detector's view of a transcript: its worst part's score (0 .. 1, one half flags) and reading."""
 
     score: float = 0.0
     zone: Zone = "pass"

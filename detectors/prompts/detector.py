@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from detectors.base import CRITICAL, HIGH, LOW, MEDIUM, Finding, Transcript
 from detectors.prompts.grams import Hashed, hashed, join
 from detectors.prompts.language import LANGUAGES, languages
-from detectors.prompts.phrases import ROLES, SALAD, Best, PhraseDetector, order, smuggled
+from detectors.prompts.phrases import ROLES, SUFFIX, Best, PhraseDetector, order, smuggled
 from detectors.prompts.scorer import HEADS, Floats, Margins, Scorer, ScorerModel, load
 from detectors.prompts.views import Passage, PassageReading, batches, collapsed, readings, repetitive
 
@@ -33,7 +33,7 @@ _CEILING = 30.0
 
 
 class Verdict(NamedTuple):
-    """What is known of one part. `odds` are log-odds above the flag threshold; start, end bound its worst window."""
+    """The judgement on one part. `odds` are log-odds above the flag threshold; start, end bound its worst window."""
 
     passage: Passage
     odds: float
@@ -121,7 +121,7 @@ class PromptDetector:
         return "block" if reading.odds >= block else "uncertain" if reading.odds >= uncertain else "pass"
 
     def _read(self, batch: Sequence[Passage], everything: bool = False) -> tuple[Best, dict[int, _Worst]]:
-        """What rules found, and the worst reading of each passage: only of those near a zone, or of every one."""
+        """The rules' findings, and the worst reading of each passage: only of those near a zone, or of every one."""
         best: Best = {}
         worst: dict[int, _Worst] = {}
         for seen, grams in readings(batch):
@@ -186,8 +186,8 @@ class PromptDetector:
 
 def evidence(model: ScorerModel, uses: Sequence[Finding]) -> float:
     """Log-odds that these uses of rules add: the surest in full, up to three more, and a disguise around one."""
-    said = [finding for finding in uses if finding.rule != SALAD]
-    row = model.salad if len(said) < len(uses) else 0.0
+    said = [finding for finding in uses if finding.rule != SUFFIX]
+    row = model.suffix if len(said) < len(uses) else 0.0
     if not said:
         return row
     sure = max(finding.confidence for finding in said) / 100

@@ -35,7 +35,7 @@ def rows_of(file: Path) -> list[LabelledText]:
 
 
 def assessed(rows: Sequence[LabelledText]) -> list[Assessment]:
-    """What `sluice detect prompts` would answer for each row in its role."""
+    """The answer of `sluice detect prompts` to each row in its role."""
     found: list[Assessment] = []
     source = iter(rows)
     while batch := list(islice(source, BATCH)):

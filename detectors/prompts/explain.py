@@ -1,4 +1,4 @@
-"""What made the prompt detector decide: rules with their words, and the n-grams that weigh most.
+"""The reasons of the prompt detector: rules with their words, and the n-grams that weigh most.
 
 The one place where a detector gives text back: for the person at a terminal who typed it, never for a record.
 """
@@ -146,7 +146,7 @@ def _grams(text: str, head: int) -> list[Gram]:
 
 
 def _text(text: str, place: int, order: int) -> str:
-    """What the gram at this place reads."""
+    """The text of the gram at this place."""
     if order < len(CHAR_BITS):
         return text[place : place + order + 2].replace("\x00", "")
     count = (1, 2, 3, 3)[order - len(CHAR_BITS)]

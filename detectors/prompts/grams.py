@@ -3,7 +3,7 @@
 Texts come joined with `BREAK` before, between and after them. Every place of the joined text gets one hash per
 character order, every word one hash per word order. Words are known by their first and last letter and the unordered
 rest, so a word with its inner letters shuffled keeps its hash. A gram that would reach over a break has index 0, which
-stands for nothing: each text's grams depend on that text alone, whatever else is in the batch.
+stands for nothing: each text's grams depend on that text alone, and not on the rest of the batch.
 """
 
 from __future__ import annotations
@@ -26,8 +26,11 @@ SIZES = tuple(1 << bits for bits in CHAR_BITS + WORD_BITS)
 OFFSETS = tuple(sum(SIZES[:place]) for place in range(len(SIZES)))
 WIDTH = sum(SIZES)
 """Weights of one head."""
-_TURN = np.uint32(0x9E3779B1)
-_FIRST, _LAST, _REST = np.uint32(0x85EBCA77), np.uint32(0xC2B2AE3D), np.uint32(0x27D4EB2F)
+_NEXT = np.uint32(0x9E3779B1)
+"""Factor of a hash when one more character or word joins it; these are the primes of xxHash (Collet 2012)."""
+_FIRST = np.uint32(0x85EBCA77)
+_LAST = np.uint32(0xC2B2AE3D)
+_REST = np.uint32(0x27D4EB2F)
 
 Codes = npt.NDArray[np.uint32]
 Bytes = npt.NDArray[np.uint8]
@@ -119,7 +122,7 @@ def char_grams(values: Codes) -> Codes:
     for order, (shift, offset) in enumerate(zip(_CHAR_SHIFTS, _CHAR_OFFSETS, strict=True)):
         if count < order + 2:
             break
-        total = total[:-1] * _TURN
+        total = total[:-1] * _NEXT
         total += values[order + 1 :]
         row = grams[order, : count - order - 1]
         np.right_shift(total, shift, out=row)
@@ -169,7 +172,7 @@ def hashed(joined: Joined) -> Hashed:
 
 
 def _word_grams(codes: Codes | Bytes, values: Codes) -> tuple[Codes, Places]:
-    """(4, words): the index of each word gram, whatever text it ends in, and where each word stands."""
+    """(4, words): each word gram's index, also of those that reach into the next text; the places of the words."""
     inside = _ASCII_WORD.take(codes) if codes.dtype == np.uint8 else _WORD.take(np.minimum(codes, _LAST_CODE))
     edges = (inside[1:] != inside[:-1]).nonzero()[0]
     before, last = edges[0::2], edges[1::2]
@@ -185,14 +188,14 @@ def _word_grams(codes: Codes | Bytes, values: Codes) -> tuple[Codes, Places]:
     grams = np.zeros((len(WORD_BITS), count), dtype=np.uint32)
     grams[0] = keys
     if count > 1:
-        two = keys[:-1] * _TURN
+        two = keys[:-1] * _NEXT
         two += keys[1:]
         grams[1, :-1] = two
     if count > 2:
-        np.multiply(two[:-1], _TURN, out=grams[2, :-2])
+        np.multiply(two[:-1], _NEXT, out=grams[2, :-2])
         np.multiply(keys[:-2], _FIRST, out=grams[3, :-2])
         grams[2:, :-2] += keys[2:]
-        grams[3] *= _TURN
+        grams[3] *= _NEXT
     grams >>= _WORD_SHIFTS
     grams += _WORD_OFFSETS
     return grams, starts

@@ -1,4 +1,4 @@
-"""Which of the three thresholds a text falls under: `en`, `zh` or `other`, by script and function words."""
+"""The language by which a text's threshold is chosen: `en`, `zh` or `other`, by script and function words."""
 
 from __future__ import annotations
 
@@ -8,15 +8,19 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from detectors.packed import BitField
 from detectors.prompts.grams import Bytes, Codes, Joined
 from detectors.text.plane import IDEOGRAPHS, SYLLABLES, VARIED
 
 LANGUAGES = ("en", "zh", "other")
-EN, ZH, OTHER = range(3)
+EN = 0
+ZH = 1
+OTHER = 2
 _READ = 400
 """Characters whose words are looked at."""
-_HAN, _FOREIGN, _LATIN = 1, 1 << 21, 1 << 42
-"""Three counts in one 64-bit sum; a text that could overflow one is beyond any budget here."""
+_HAN = BitField(0, 21, "ideographs")
+_FOREIGN = BitField(21, 21, "other letters beyond ASCII")
+_LATIN = BitField(42, 21, "letters of ASCII")
 
 _ENGLISH = (
     "the of and to in is you that it for on are with as this be or by not your what how do can i my me we if an "
@@ -31,24 +35,25 @@ _VOTES = dict.fromkeys(_FOREIGN_WORDS.split(), 1) | dict.fromkeys(_ENGLISH.split
 """A word that both lists hold counts as English."""
 
 
-def _counts() -> npt.NDArray[np.int64]:
+def _count_table() -> npt.NDArray[np.int64]:
+    """Per code point of the basic plane, 1 in the field that it counts in; a text is counted by one sum."""
     counts = np.zeros(0x10000, dtype=np.int64)
     for code in VARIED:
         if unicodedata.category(chr(code))[0] not in "LM":
             continue
         if code < 0x80:
-            counts[code] = _LATIN
+            counts[code] = _LATIN.pack(1)
         elif 0xF900 <= code < 0xFB00:
-            counts[code] = _HAN
+            counts[code] = _HAN.pack(1)
         else:
-            counts[code] = _FOREIGN
+            counts[code] = _FOREIGN.pack(1)
     for ideographs in IDEOGRAPHS:
-        counts[ideographs.start : ideographs.stop] = _HAN
-    counts[SYLLABLES.start : SYLLABLES.stop] = _FOREIGN
+        counts[ideographs.start : ideographs.stop] = _HAN.pack(1)
+    counts[SYLLABLES.start : SYLLABLES.stop] = _FOREIGN.pack(1)
     return counts
 
 
-_COUNTS = _counts()
+_COUNTS = _count_table()
 
 
 def languages(joined: Joined, codes: Codes | Bytes, rows: Sequence[int] | None = None) -> npt.NDArray[np.intp]:
@@ -66,7 +71,8 @@ def _language(text: str, codes: Codes | Bytes, start: int) -> int:
     without them is judged by its function words.
     """
     sums = int(_COUNTS.take(np.minimum(codes, np.uint32(0xFFFF))).sum())
-    han, foreign, latin = sums & 0x1FFFFF, (sums >> 21) & 0x1FFFFF, sums >> 42
+    han, latin = _HAN.unpack(sums), _LATIN.unpack(sums)
+    foreign = _FOREIGN.unpack(sums)
     if 9 * han > latin and han > 8 * foreign:
         return ZH
     if 50 * foreign > 3 * han + latin:

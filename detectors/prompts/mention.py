@@ -1,4 +1,4 @@
-"""Use versus mention: is a phrase said, or is it spoken about?
+"""Use or mention: phrases that are said, and phrases that a text only speaks about.
 
 Someone who asks what "ignore previous instructions" means, translates it or writes a test for it
 does not attack. A mention still is a finding, but a low one.
@@ -28,7 +28,7 @@ _MEANING = re.compile(r"^[^.!?。！？\n]{0,24}?(?:mean\b|means\b|是什么意�
 
 
 def is_mention(text: str, start: int, end: int) -> bool:
-    """Whether the match at `[start, end)` of a clean view is talked about rather than said."""
+    """True where the match at `[start, end)` of a clean view is talked about rather than said."""
     before = text[max(0, start - NEAR) : start]
     after = text[end : end + NEAR]
     if _ASKING.search(before) or _MEANING.match(after):
@@ -39,6 +39,6 @@ def is_mention(text: str, start: int, end: int) -> bool:
 
 
 def _quoted(before: str, after: str) -> bool:
-    """Whether a quotation opens shortly before the match and closes shortly after it."""
+    """True where a quotation opens shortly before the match and closes shortly after it."""
     opened = any(mark in before[-_QUOTE_SPAN:] for mark in _OPENING)
     return opened and any(mark in after[: 2 * _QUOTE_SPAN] for mark in _CLOSING)

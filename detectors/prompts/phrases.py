@@ -16,18 +16,18 @@ from detectors.prompts.anchors import AnchorIndex
 from detectors.prompts.grams import Hashed
 from detectors.prompts.mention import is_mention
 from detectors.prompts.rulebook import PhraseRule, load_rules
-from detectors.prompts.salad import salad
+from detectors.prompts.suffix import adversarial_suffix
 from detectors.prompts.views import Passage, PassageReading, batches, readings
 
 SMUGGLED = "injection.hidden.tag-characters"
-SALAD = "injection.suffix.token-salad"
+SUFFIX = "injection.suffix.token-salad"
 ROLES = frozenset(("user", "document", "assistant"))
 _SMUGGLED = re.compile("[\U000e0020-\U000e007e]{8,}")
 _AT_ONCE = 4096
 
 Best = dict[tuple[int, int], Finding]
-"""The worst finding for (passage of the batch, rule number); a row of tokens has _SALAD for a number."""
-_SALAD = -1
+"""The worst finding for (passage of the batch, rule number); an adversarial suffix has _SUFFIX for a number."""
+_SUFFIX = -1
 
 
 class PhraseDetector:
@@ -83,8 +83,9 @@ class PhraseDetector:
             if finding is not None and (known is None or finding.severity > known.severity):
                 best[view.at, number] = finding
         for view in seen:
-            if batch[view.at].role == "user" and view.name == "clean" and (row := salad(view.text)):
-                best[view.at, _SALAD] = Finding(SALAD, MEDIUM, 80, *view.place(*row), "clean", batch[view.at].turn)
+            if batch[view.at].role == "user" and view.name == "clean" and (suffix := adversarial_suffix(view.text)):
+                place = view.place(*suffix)
+                best[view.at, _SUFFIX] = Finding(SUFFIX, MEDIUM, 80, *place, "clean", batch[view.at].turn)
 
 
 def _worst(rule: PhraseRule, seen: PassageReading, spans: Iterable[list[int]], passage: Passage) -> Finding | None:
@@ -118,7 +119,7 @@ def _matches(rule: PhraseRule, text: str, spans: Iterable[list[int]]) -> Iterato
 def _all_there(
     groups: Sequence[int], needs: Sequence[tuple[str, ...]], known: list[bool | None], held: Callable[[str], bool]
 ) -> bool:
-    """Whether a string of each of these groups is held; `known` keeps the answers, as readings share their groups."""
+    """True where a string of each of these groups is there; `known` keeps answers, as readings share groups."""
     for group in groups:
         answer = known[group]
         if answer is None:

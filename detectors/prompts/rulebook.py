@@ -158,7 +158,7 @@ def _require_anchor(groups: list[Phrases], anchors: tuple[str, ...], rule_id: st
 
 
 def _anchored(phrase: str, anchors: tuple[str, ...]) -> bool:
-    """Whether every reading of the phrase holds an anchor: of an expression, every top-level branch."""
+    """True where every reading of the phrase holds an anchor: of an expression, every top-level branch."""
     return all(any(anchor in branch for anchor in anchors) for branch in _branches(phrase))
 
 

@@ -26,7 +26,7 @@ Ints = npt.NDArray[np.int64]
 
 
 class Head(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How one role's integer margins become log-odds. `window`, `stride`: characters; longer texts are windowed.
+    """The scale of one role's integer margins in log-odds. `window`, `stride`: characters; longer texts are windowed.
 
     `many`: log-odds that the worst of n windows loses for each natural logarithm of n, as the worst of many is high by
     chance alone.
@@ -87,7 +87,8 @@ class Scorer:
         long = (lengths > form.window).nonzero()[0]
         if not len(long):
             return Margins(whole, whole, np.zeros_like(lengths), lengths)
-        worst, begin, end = whole.copy(), np.zeros_like(starts), lengths
+        worst = whole.copy()
+        begin, end = np.zeros_like(starts), lengths
         running = np.zeros(len(sums) + 1, dtype=np.int64)
         np.cumsum(sums, out=running[1:])
         rows, low = _windows(starts[long], ends[long], form)
@@ -128,7 +129,7 @@ def _margin(sums: Ints, lengths: npt.NDArray[np.intp], form: Head) -> Floats:
 
 
 def windows_of(lengths: npt.NDArray[np.intp], form: Head) -> npt.NDArray[np.intp]:
-    """How many windows texts of these lengths have; at most `window` characters are one."""
+    """The number of windows of texts of these lengths; at most `window` characters are one."""
     return np.asarray(-(-np.maximum(lengths - form.window, 0) // form.stride) + 1, dtype=np.intp)
 
 
@@ -171,7 +172,7 @@ class ScorerModel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Log-odds for each further rule in use, three at most."""
     hidden: float
     """Log-odds for a use that only an undone disguise shows."""
-    salad: float
+    suffix: float = msgspec.field(name="salad")
     """Log-odds for a row of tokens behind a request."""
     zones: dict[str, dict[str, Zone]]
 
@@ -184,5 +185,5 @@ def load() -> tuple[ScorerModel, Scorer]:
     with resources.as_file(folder / "prompts.npz") as file, np.load(file) as held:
         weights = np.asarray(held["weights"], dtype=np.int8)
     if weights.shape != (len(HEADS), WIDTH):
-        raise ValueError(f"weights/prompts.npz: expected shape {(len(HEADS), WIDTH)}, found {weights.shape}")
+        raise ValueError(f"weights/prompts.npz: expected shape {(len(HEADS), WIDTH)}, got {weights.shape}; train anew")
     return model, Scorer(weights, model.heads)

@@ -104,7 +104,7 @@ def first_views(batch: Sequence[Passage]) -> list[PassageReading]:
 
 
 class Further(NamedTuple):
-    """What a closer look at a batch gave."""
+    """The readings that a closer look at a batch gave."""
 
     instead: dict[int, PassageReading]
     """By passage, the reading that stands for its first one: without its encoded runs and with its escapes read. A

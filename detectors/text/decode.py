@@ -1,4 +1,4 @@
-"""What encoded parts of a text say: escapes where they stand, and runs of base64, base32, hex, binary, decimal codes.
+"""Encoded parts of a text, read: escapes where they stand, runs of base64, base32, hex, binary and decimal codes.
 
 Depth is at most two, runs, input and output are capped, and only output that reads as text counts: the wrapper itself
 says nothing, since harmless base64 is common.
@@ -11,7 +11,7 @@ import binascii
 import re
 import string
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -37,11 +37,16 @@ _LISTED = re.compile(
     r"(?<![0-9A-Za-z.])(?:(?P<hex>(?:(?:0x)?[0-9A-Fa-f]{2}[ ,;:-]{1,2}){7,}(?:0x)?[0-9A-Fa-f]{2})"
     r"|(?P<binary>(?:[01]{8}[ ,]{0,2}){6,})|(?P<decimal>(?:[0-9]{2,3}[ ,;]{1,2}){9,}[0-9]{2,3}))(?![0-9A-Za-z])"
 )
-_IN_BASE64, _IN_HEX, _IN_LIST = (
-    bytes(119 if chr(code) in held else 32 for code in range(256))
-    for held in (f"{string.ascii_letters}{string.digits}+/_-", f"{string.hexdigits} :", f"{string.hexdigits}x ,;:-")
-)
-"""A byte to `w` where the pattern's characters hold it, else to a blank."""
+
+
+def _class_table(characters: str) -> bytes:
+    """Byte -> `w` where it is one of the characters, else a blank."""
+    return bytes(119 if chr(code) in characters else 32 for code in range(256))
+
+
+_IN_BASE64 = _class_table(f"{string.ascii_letters}{string.digits}+/_-")
+_IN_HEX = _class_table(f"{string.hexdigits} :")
+_IN_LIST = _class_table(f"{string.hexdigits}x ,;:-")
 _HEX_ONLY = re.compile(r"[0-9A-Fa-f]+")
 _BASE32 = re.compile(r"[A-Z2-7]+")
 _NUMBERS = {"hex": (re.compile(r"[0-9A-Fa-f]{2}(?![0-9A-Fa-fx])"), 16), "binary": (re.compile("[01]{8}"), 2),
@@ -54,7 +59,7 @@ _WIDE = 0xFF00
 
 
 class Undone(NamedTuple):
-    """What a text says once decoded."""
+    """A text once decoded."""
 
     plain: TextView | None
     """The text itself with its escapes read and without its encoded runs; None where there are neither."""
@@ -87,7 +92,7 @@ def undone(text: str) -> Undone:
 
 
 def tagged(text: str) -> bool:
-    """Whether the text holds a run of Unicode tag characters or variation selectors, which show nothing."""
+    """True where the text holds a run of Unicode tag characters or variation selectors, which show nothing."""
     codes = _codes(text)
     shown = ((codes < 0xFE00) | (codes > 0xFE0F)) & (codes < 0xE0020)  # many times cheaper than the pattern
     return not shown.all() and _TAGS.search(text) is not None
@@ -152,33 +157,41 @@ def _runs(text: str) -> Iterator[tuple[Span, str]]:
     """Up to MAX_RUNS runs that decode to readable text, with where they stand."""
     left = MAX_RUNS
     shape = text.encode("ascii", "replace")
-    for pattern, classes, least, beyond, reader in (
-        (_BASE64, _IN_BASE64, 20, MAX_RUN, _base64), (_HEX, _IN_HEX, 24, 0, _hex), (_LISTED, _IN_LIST, 23, 0, _numbers),
-    ):  # fmt: skip
-        for match in _matches(pattern, text, shape.translate(classes), least, beyond):
+    for encoding in _ENCODINGS:
+        for match in _matches(encoding, text, shape.translate(encoding.table)):
             if not left:
                 return
-            if (plain := reader(match)) is not None:
+            if (plain := encoding.read(match)) is not None:
                 left -= 1
                 yield Span(match.start(), match.end()), plain
 
 
-def _matches(
-    pattern: re.Pattern[str], text: str, classes: bytes, least: int, beyond: int = 0
-) -> Iterator[re.Match[str]]:
-    """The pattern's matches that begin within a run of at least `least` characters of its class, `w` in `classes`.
+class _Encoding(NamedTuple):
+    """One encoding of text."""
 
-    They may go on for `beyond` characters behind the run; of a pattern that may, each such run holds a match.
-    """
-    at = classes.find(b"w" * least)
-    while at >= 0:
-        start = classes.rfind(b" ", 0, at) + 1
-        end = classes.find(b" ", at)
+    pattern: re.Pattern[str]
+    table: bytes
+    """Byte -> `w` for the characters of the pattern."""
+    least: int
+    """Characters of a run without another that a match begins in."""
+    beyond: int
+    """Characters that a match may go on behind that run. Where it may, each run holds a match."""
+    read: Callable[[re.Match[str]], str | None]
+
+
+def _matches(encoding: _Encoding, text: str, classes: bytes) -> Iterator[re.Match[str]]:
+    """The matches of the encoding's pattern; `classes` is the text translated by its table."""
+    run = b"w" * encoding.least
+    found = classes.find(run)
+    while found >= 0:
+        start = classes.rfind(b" ", 0, found) + 1
+        end = classes.find(b" ", found)
         end = len(classes) if end < 0 else end
-        while start < end and (place := pattern.search(text, start, end + beyond)) and place.start() < end:
-            yield place
-            start = place.end()
-        at = classes.find(b"w" * least, max(start, end))
+        stop = end + encoding.beyond
+        while start < end and (match := encoding.pattern.search(text, start, stop)) and match.start() < end:
+            yield match
+            start = match.end()
+        found = classes.find(run, max(start, end))
 
 
 def _base64(match: re.Match[str]) -> str | None:
@@ -208,10 +221,17 @@ def _hex(match: re.Match[str]) -> str | None:
 
 
 def _numbers(match: re.Match[str]) -> str | None:
-    """What a list of character codes says; lists of numbers are common, so only words count."""
+    """The text of a list of character codes; lists of numbers are common, so only words count."""
     unit, base = _NUMBERS[match.lastgroup or ""]
     codes = [int(each, base) for each in unit.findall(match[0][:MAX_RUN])]
     return worded(readable(bytes(codes))) if max(codes) < 256 else None
+
+
+_ENCODINGS = (
+    _Encoding(_BASE64, _IN_BASE64, 20, MAX_RUN, _base64),
+    _Encoding(_HEX, _IN_HEX, 24, 0, _hex),
+    _Encoding(_LISTED, _IN_LIST, 23, 0, _numbers),
+)
 
 
 def _untag(run: str) -> str:

@@ -15,6 +15,7 @@ from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -64,7 +65,7 @@ class TextView:
 
 @lru_cache(maxsize=16_384)
 def _fold(char: str) -> str:
-    """What one code point reads as: "" for invisible ones and marks, " " for white space."""
+    """The reading of one code point: "" for invisible ones and marks, " " for white space."""
     if _INVISIBLE.match(char) or _MARK.match(char):
         return ""
     if char.isspace():
@@ -77,8 +78,21 @@ def _fold(char: str) -> str:
     return folded[:MAX_FOLD]
 
 
-def _tables() -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.bool_], npt.NDArray[np.bool_], re.Pattern[str]]:
-    """For UTF-16 units: what folds to one unit, where to look closer, what folds otherwise, and its class.
+class _Folding(NamedTuple):
+    """Tables over UTF-16 units."""
+
+    folds: npt.NDArray[np.uint16]
+    """The unit that each folds to, where that is one."""
+    closer: npt.NDArray[np.bool_]
+    """Units at which a text needs a closer look."""
+    otherwise: npt.NDArray[np.bool_]
+    """Units that fold to none or to several."""
+    special: re.Pattern[str]
+    """The class of characters that fold otherwise."""
+
+
+def _folding() -> _Folding:
+    """The tables, made when the process starts.
 
     Beyond the basic plane only the blocks that NFKC or case folding changes are listed, so emoji and rare ideographs
     keep their place; their high surrogates are where to look closer.
@@ -98,18 +112,18 @@ def _tables() -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.bool_], npt.NDArra
     closer[[0xD835, 0xD83C, 0xD83E, 0xD87E, 0xDB40, 0xDB41, 0xDB42, 0xDB43]] = True
     closer[0x0370:0x0530] = True
     listed = "".join(re.escape(chr(code)) for code in found)
-    pattern = re.compile(
+    special = re.compile(
         f"[{listed}\U0001d400-\U0001d7ff\U0001f100-\U0001f2ff\U0001fbf0-\U0001fbf9"
         "\U0002f800-\U0002fa1f\U000e0000-\U000e0fff]"
     )
-    return folds, closer, otherwise, pattern
+    return _Folding(folds, closer, otherwise, special)
 
 
-_FOLDS, _CLOSER, _OTHERWISE, _SPECIAL = _tables()
+_TABLES = _folding()
 _fold.cache_clear()
 _LOOK = np.uint16(0xFFFF)
-"""No character; where `_MARKED` gives it, the text needs the closer look of `_CLOSER`."""
-_MARKED = np.where(_CLOSER, _LOOK, _FOLDS)
+"""No character; where `_MARKED` gives it, the text needs the closer look of `closer`."""
+_MARKED = np.where(_TABLES.closer, _LOOK, _TABLES.folds)
 
 
 def clean(text: str) -> TextView:
@@ -120,8 +134,8 @@ def clean(text: str) -> TextView:
     if not (folded == _LOOK).any():
         return TextView("clean", from_utf16(folded))
     units = utf16(text)
-    if _SPECIAL.search(text) is None:
-        return TextView("clean", _unmix(from_utf16(_FOLDS.take(units))))
+    if _TABLES.special.search(text) is None:
+        return TextView("clean", _unmix(from_utf16(_TABLES.folds.take(units))))
     return _clean_mapped(text)
 
 
@@ -131,14 +145,14 @@ def clean_all(texts: Sequence[str]) -> list[TextView]:
         return [clean(text) for text in texts]
     joined = "\n".join(texts)
     units = utf16(joined)
-    folded = _FOLDS.take(units)
+    folded = _TABLES.folds.take(units)
     shown = from_utf16(folded)
     # one unit each: no code points beyond the plane, and no two halves that make one
     even = len(units) == len(joined) == len(shown)
     lengths = [len(text) if even else len(utf16(text)) for text in texts]
     starts = np.zeros(len(texts), dtype=np.intp)
     np.cumsum([length + 1 for length in lengths[:-1]], out=starts[1:])
-    odd = np.logical_or.reduceat(_CLOSER.take(units), np.minimum(starts, len(units) - 1))
+    odd = np.logical_or.reduceat(_TABLES.closer.take(units), np.minimum(starts, len(units) - 1))
     views = []
     for text, start, length, closer in zip(texts, starts.tolist(), lengths, odd.tolist(), strict=True):
         if closer:
@@ -154,13 +168,13 @@ def _clean_mapped(text: str) -> TextView:
     """Each code point as what it folds to, a run of white space as one space; each kind is folded once."""
     codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
     plane = np.minimum(codes, np.uint32(0xFFFF))
-    odd = np.flatnonzero(_OTHERWISE.take(plane))
+    odd = np.flatnonzero(_TABLES.otherwise.take(plane))
     kinds, which = np.unique(codes[odd], return_inverse=True)
     pieces = [_fold(chr(kind)) for kind in kinds.tolist()]
     lengths = np.ones(len(codes), dtype=np.intp)
     lengths[odd] = np.array([len(piece) for piece in pieces], dtype=np.intp)[which]
     source = np.repeat(np.arange(len(codes)), lengths)
-    out = _FOLDS.take(plane).astype("<u4")[source]
+    out = _TABLES.folds.take(plane).astype("<u4")[source]
     first = np.cumsum(lengths) - lengths
     for place in range(MAX_FOLD):
         letters = np.array([ord(piece[place]) if place < len(piece) else 0 for piece in pieces], dtype=np.uint32)

@@ -1,11 +1,13 @@
-"""Whether decoded bytes are text somebody wrote: UTF-8, UTF-16 or GB 18030, nearly all of it printable."""
+"""Decoded bytes as text that a person wrote: UTF-8, UTF-16 or GB 18030, nearly all of it printable."""
 
 from __future__ import annotations
 
 import codecs
 import re
 
-_UTF_16_LE, _UTF_16_BE, _GB_18030 = map(codecs.getdecoder, ("utf-16-le", "utf-16-be", "gb18030"))
+_UTF_16_LE = codecs.getdecoder("utf-16-le")
+_UTF_16_BE = codecs.getdecoder("utf-16-be")
+_GB_18030 = codecs.getdecoder("gb18030")
 """Found here and not when first used: the worker that reads what strangers write can open no file by then."""
 _LEAST = 6
 _COMMON = re.compile("[\t\n\r -~\u2013-\u2026\u3001-\u3011\u4e00-\u9fa5\uff01-\uff5e]")
@@ -38,7 +40,7 @@ def _otherwise(raw: bytes) -> str:
 
 
 def _ordinary(text: str) -> bool:
-    """Whether all but one in twenty characters are common ideographs, their punctuation, or ASCII."""
+    """True where all but one in twenty characters are common ideographs, their punctuation, or ASCII."""
     return len(_COMMON.findall(text)) * 20 > 19 * len(text)
 
 

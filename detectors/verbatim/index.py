@@ -1,4 +1,4 @@
-"""Which runs of letters protected texts hold: hashes of every run of ``run`` letters, none of the texts themselves.
+"""An index of the runs of letters in protected texts: hashes of every run of ``run`` letters, no text itself.
 
 Multilinear hashing (Lemire and Kaser 2014) mod 2^64 of letters as numbers. A hash that meets by chance (one in 2^64 for
 each pair) could only take an innocent run out, never let a protected one pass. A verbatim guard stops copies; a
@@ -44,16 +44,17 @@ class ProtectedIndex:
             raise ValueError(f"protected texts: expected at most {MAX_CORPORA} corpora, got {len(corpora)}")
         self.run = run
         self._names = tuple(corpora)
-        leads, grams, owners = [_EMPTY], [_EMPTY], [np.empty(0, np.uint8)]
+        leads, grams = [_EMPTY], [_EMPTY]
+        owners = [np.empty(0, np.uint8)]
         size = 0
         for number, texts in enumerate(corpora.values()):
-            for found in (found for text in texts for found in stretches(text)):
-                size += len(found)
+            for stretch in (stretch for text in texts for stretch in stretches(text)):
+                size += len(stretch)
                 if size > MAX_LETTERS:
-                    raise ValueError(f"protected texts: expected at most {MAX_LETTERS} letters in all")
-                if len(found) < run:
+                    raise ValueError(f"protected texts: expected at most {MAX_LETTERS} letters in all, got more")
+                if len(stretch) < run:
                     continue
-                codes = np.array(found, dtype=np.uint64)
+                codes = np.array(stretch, dtype=np.uint64)
                 leads.append(_hashes(codes, LEAD))
                 grams.append(_hashes(codes, run))
                 owners.append(np.full(len(grams[-1]), number, np.uint8))
@@ -67,7 +68,7 @@ class ProtectedIndex:
         return len(self._grams)
 
     def leads(self, codes: Sequence[int]) -> bool:
-        """Whether ``LEAD`` letters stand somewhere in a protected run."""
+        """True where ``LEAD`` letters stand somewhere in a protected run."""
         wanted = _hash(codes)
         bit = wanted & (len(self._sieve) * 8 - 1)
         return bool(self._sieve[bit >> 3] >> (bit & 7) & 1) and _at(self._leads, wanted) >= 0
@@ -106,6 +107,6 @@ def _hash(codes: Sequence[int]) -> int:
 
 
 def _at(hashes: Hashes, wanted: int) -> int:
-    """Where a sorted array holds a hash, -1 where it does not."""
+    """The index of a hash in a sorted array, -1 where it is not there."""
     at = int(np.searchsorted(hashes, np.uint64(wanted)))
     return at if at < len(hashes) and hashes[at] == wanted else -1

@@ -15,7 +15,7 @@ from detectors.verbatim.letters import MAX_GAP, letters
 
 
 class Runs(Protocol):
-    """What is protected, as ``ProtectedIndex`` tells it."""
+    """The protected runs, as ``ProtectedIndex`` tells them."""
 
     run: int
 
@@ -47,7 +47,7 @@ class VerbatimRedactor:
         """The corpus of the passage that was taken out last; a run that shares letters with it goes on with it."""
 
     def push(self, text: str) -> str:
-        """What is safe to show once ``text`` has arrived."""
+        """The text that is safe to show once ``text`` has arrived."""
         self._text += text
         out: list[str] = []
         for character in text:
@@ -90,7 +90,7 @@ class VerbatimRedactor:
         del self._codes[:-count], self._places[:-count]
 
     def _take_out(self, owner: str) -> str:
-        """What leaves before the passage that ends here, and its marker unless it goes on with one taken out before."""
+        """The text before the passage that ends here, and a marker unless it goes on with one taken out before."""
         start, end = self._places[0], self._arrived + 1
         if self._passage and start < self._base:
             owner, out = self._passage, ""

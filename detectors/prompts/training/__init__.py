@@ -1,1 +1,1 @@
-"""How the weights of the prompt scorer are made; nothing here is needed to serve."""
+"""The making of the prompt scorer's weights; nothing here is needed to serve."""

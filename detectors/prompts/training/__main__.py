@@ -224,7 +224,7 @@ def assembled(heads: dict[str, Trained]) -> ScorerModel:
         strict = max(trained.zones.values(), key=lambda zone: zone.flag)
         cuts[name] = {language: trained.zones.get(language, strict) for language in LANGUAGES}
     shares = {name: trained.share for name, trained in heads.items()}
-    return ScorerModel(VERSION, forms, shares, user.use, user.more, user.hidden, user.salad, cuts)
+    return ScorerModel(VERSION, forms, shares, user.use, user.more, user.hidden, user.suffix, cuts)
 
 
 def train(rows: Sequence[LabelledText], borrowed: Borrowed = NOTHING) -> dict[str, Trained]:

@@ -15,9 +15,13 @@ from detectors.prompts.training.folds import Readings, Wide
 from detectors.prompts.training.rows import ANALYST, LabelledText
 from detectors.prompts.training.thresholds import Sources, placed, pooled
 
-GENERAL_AIM, UNCERTAIN_AIM, BLOCK_AIM = 0.007, 0.03, 0.0005
-"""Shares of the ordinary benign rows of a source that a threshold placed by all other sources flags, calls uncertain or
-blocks, in the mean over sources: below what is promised, and not so far below that attacks are let go for nothing."""
+GENERAL_AIM = 0.007
+"""Share of the ordinary benign rows of a source that a threshold placed by all other sources flags, in the mean over
+sources. It and the next two are below what is promised, and not so far below that attacks are let go for nothing."""
+UNCERTAIN_AIM = 0.03
+"""Share that it calls uncertain."""
+BLOCK_AIM = 0.0005
+"""Share that it blocks."""
 DOCUMENT_AIM = 0.006
 """The same share of flagged documents."""
 HARD_TAIL = 0.05
@@ -42,31 +46,30 @@ class Stack(NamedTuple):
     use: float
     more: float
     hidden: float
-    salad: float = 0.0
+    suffix: float = 0.0
 
     def odds(self, read: Readings, share: float) -> Wide:
         margin = read.whole * (1 - share) + read.worst * share
-        found = self.use * read.sure + self.more * read.more + self.hidden * read.hidden + self.salad * read.salad
+        found = self.use * read.sure + self.more * read.more + self.hidden * read.hidden + self.suffix * read.suffix
         return np.asarray(self.bias + self.slope * margin + found, dtype=np.float64)
 
 
 def stack(rows: Sequence[LabelledText], read: Readings, weight: Sequence[float], share: float) -> Stack:
     """Logistic regression on five features, none of which may lower the score (projected gradient)."""
     margin = read.whole * (1 - share) + read.worst * share
-    features = np.stack([np.ones(len(rows)), margin, read.sure, read.more, read.hidden, read.salad], axis=1)
+    features = np.stack([np.ones(len(rows)), margin, read.sure, read.more, read.hidden, read.suffix], axis=1)
     target = np.array([row.attack for row in rows], dtype=np.float64)
     balance = np.asarray(weight)
     scale = np.maximum(np.abs(features).mean(axis=0), 1e-3)
     features = features / scale
-    held = np.zeros(features.shape[1])
+    factors = np.zeros(features.shape[1])
     for _ in range(_STEPS):
-        chance = 1 / (1 + np.exp(-np.clip(features @ held, -30, 30)))
+        chance = 1 / (1 + np.exp(-np.clip(features @ factors, -30, 30)))
         slope = features.T @ (balance * (chance - target)) / balance.sum()
-        held -= _RATE * slope / (1 + np.abs(features).max(axis=0) ** 0.5)
-        held[1:] = np.maximum(held[1:], 0)
-    bias, slope, *rules = (held / scale).tolist()
-    use, more, hidden, salad = np.minimum(rules, (MAX_USE, MAX_USE / 4, MAX_USE / 4, MAX_USE)).tolist()
-    return Stack(bias, slope, use, more, hidden, salad)
+        factors -= _RATE * slope / (1 + np.abs(features).max(axis=0) ** 0.5)
+        factors[1:] = np.maximum(factors[1:], 0)
+    most = (np.inf, np.inf, MAX_USE, MAX_USE / 4, MAX_USE / 4, MAX_USE)
+    return Stack(*np.minimum(factors / scale, most).tolist())
 
 
 def tail(odds: Wide, weight: Wide, share: float) -> float:
@@ -82,18 +85,18 @@ def zones(
     """Per language, from held-out benign rows; of a source that places nothing, `aim` is flagged in the mean."""
     general = np.array([row.label == "benign" and row.subset not in HARD for row in rows])
     mentions = np.array([row.label == "benign" and row.subset in MENTIONS for row in rows])
-    tongue = np.array([row.language for row in rows])
+    language_of = np.array([row.language for row in rows])
     every = Sources.of(rows, odds, general)
-    said = Sources.of(rows, odds, mentions)
+    every_mention = Sources.of(rows, odds, mentions)
     out: dict[str, Zone] = {}
     for name in LANGUAGES:
-        own = Sources.of(rows, odds, general & (tongue == name))
+        own = Sources.of(rows, odds, general & (language_of == name))
         if not len(own.names):
             continue
         flag, give = placed(own, every, aim)
-        spoken = Sources.of(rows, odds, mentions & (tongue == name))
-        if spoken.weight.sum() > 50:
-            flag = max(flag, pooled(spoken, said, HARD_TAIL))
+        own_mentions = Sources.of(rows, odds, mentions & (language_of == name))
+        if own_mentions.weight.sum() > 50:
+            flag = max(flag, pooled(own_mentions, every_mention, HARD_TAIL))
         uncertain = min(flag, placed(own, every, UNCERTAIN_AIM)[0])
         block = max(flag + BLOCK_STEP, placed(own, every, BLOCK_AIM)[0])
         out[name] = Zone(round(uncertain, 4), round(flag, 4), round(block, 4), round(give, 4))

@@ -48,16 +48,17 @@ class LinearScorer(NamedTuple):
 
 def grams_of(texts: Sequence[str]) -> Grams:
     """The grams that the scorer would look up; texts as they read clean."""
-    ids, lengths, sizes = [], [], []
-    for at in range(0, len(texts), _CHUNK):
-        joined = join(texts[at : at + _CHUNK])
-        found, places = [], []
+    ids, lengths = [], []
+    sizes = []
+    for first in range(0, len(texts), _CHUNK):
+        joined = join(texts[first : first + _CHUNK])
+        grams, places = [], []
         for block in blocks(hashed(joined)):
             kept = np.flatnonzero(block.slots)
-            found.append(block.slots[kept].astype(np.int32) + np.int32(OFFSETS[block.order]))
+            grams.append(block.slots[kept].astype(np.int32) + np.int32(OFFSETS[block.order]))
             places.append(kept if block.places is None else block.places[kept])
         text = np.searchsorted(joined.ends + 1, np.concatenate(places))
-        ids.append(np.concatenate(found)[np.argsort(text, kind="stable")])
+        ids.append(np.concatenate(grams)[np.argsort(text, kind="stable")])
         lengths.append(np.bincount(text, minlength=len(joined.starts)))
         sizes.append(joined.ends - joined.starts)
     offsets = np.concatenate(([0], np.cumsum(np.concatenate(lengths)))).astype(np.int64)
@@ -72,14 +73,15 @@ def fit(
     draw = np.random.default_rng(seed)
     # shuffled once, so that a batch is a slice; the epochs differ in the order of the batches
     order = draw.permutation(len(attack))
-    grams, attack, weight = grams.take(order), attack[order], weight[order]
+    grams = grams.take(order)
+    attack, weight = attack[order], weight[order]
     weights, squares = np.zeros(WIDTH, np.float32), np.full(WIDTH, 1e-3, np.float32)
     bias, bias_square = 0.0, 1e-3
     starts = np.arange(0, len(attack), _BATCH)
     for _ in range(epochs):
-        for at in draw.permutation(starts).tolist():
-            rows = slice(at, at + _BATCH)
-            batch = grams.slice(at, min(at + _BATCH, len(attack)))
+        for start in draw.permutation(starts).tolist():
+            rows = slice(start, start + _BATCH)
+            batch = grams.slice(start, min(start + _BATCH, len(attack)))
             odds = np.clip(batch.margins(weights) + bias, -30, 30)
             slope = (1 / (1 + np.exp(-odds)) - attack[rows]) * weight[rows]
             each = np.repeat(slope * batch.scale, np.diff(batch.offsets))

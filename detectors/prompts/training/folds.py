@@ -18,7 +18,7 @@ import numpy.typing as npt
 from detectors.base import LOW, Finding, Part
 from detectors.prompts.grams import OFFSETS, WIDTH, codes_of, hashed, join
 from detectors.prompts.language import languages
-from detectors.prompts.phrases import SALAD, PhraseDetector
+from detectors.prompts.phrases import SUFFIX, PhraseDetector
 from detectors.prompts.scorer import HEADS, Head, Scorer
 from detectors.prompts.training.fit import Floats, Grams, LinearScorer, fit, grams_of
 from detectors.prompts.training.rows import Example, LabelledText
@@ -47,7 +47,7 @@ class Readings(NamedTuple):
     hidden: Wide
     """1 where only an undone disguise showed one."""
     language: npt.NDArray[np.intp]
-    salad: Wide
+    suffix: Wide
     """1 where a row of tokens ends the request."""
 
 
@@ -98,7 +98,7 @@ def lesson(examples: Iterable[Example]) -> Lesson:
 
 
 def learn(taught: Lesson, seed: int, decay: float = DECAY) -> LinearScorer:
-    """The model, in which a line of dashes or a row of one letter weighs nothing: it would add up to whatever it is."""
+    """The model, in which a line of dashes or a row of one letter weighs nothing: it would add up without end."""
     model = fit(taught.grams, taught.attack, taught.weight, epochs=EPOCHS, decay=decay, seed=seed)
     model.weights[monotone()] = 0
     return model
@@ -179,7 +179,7 @@ def readings(rows: Sequence[LabelledText], whole: Wide, worst: Wide) -> Readings
 def evidence_of(findings: Sequence[Finding]) -> tuple[float, float, float, float]:
     """Of a row's uses of rules: the surest, how many more, one only under a disguise, a row of tokens."""
     found = [finding for finding in findings if finding.severity > LOW]
-    uses = [finding for finding in found if finding.rule != SALAD]
+    uses = [finding for finding in found if finding.rule != SUFFIX]
     row = float(len(uses) < len(found))
     if not uses:
         return 0.0, 0.0, 0.0, row

@@ -1,4 +1,4 @@
-"""What analysts said of flagged requests, as one more source of rows: `make detectors DATA=FOLDER LABELS=FILE`.
+"""Labels that analysts gave to flagged requests, as one more source of rows: `make detectors DATA=FOLDER LABELS=FILE`.
 
 FILE is what `sluice label list --json` prints, a list of objects (or one object a line), each with the `text` that was
 labelled added: labels and sealed texts lie apart, and only who may read a text can join them. Every label is about a

@@ -35,9 +35,12 @@ _POLITE = r"(?:please |can you |could you |i need you to |i want you to )?"
 _FIRST = re.compile(_POLITE + r"([a-z]{2,}) (?!you\b|i\b|we\b|they\b)")
 _AFTER = re.compile(r"\b(?:to|please|can you|could you|don't|must) ([a-z]{2,})\b")
 _WORD = re.compile(r"[a-z]{2,}")
-_STARTS, _BARE, _OFTEN = 3, 5, 0.12
-"""A word is an order's verb where it opens so many requests, stands so often after one of `_AFTER`, and in so large a
-share of all its places."""
+_STARTS = 3
+"""A word is an order's verb where it opens at least so many requests ..."""
+_BARE = 5
+"""... stands at least so often behind one of `_AFTER` ..."""
+_OFTEN = 0.12
+"""... and does either in so large a share of all its places."""
 _ORDER_ZH = re.compile(
     "(?:请(?!问)|帮|给我|给出|替我|为我|写|列|翻译|编写|设计|生成|提供|推荐|解释|总结|分析|制定|创建|把)"
 )
@@ -120,7 +123,7 @@ def read(file: Path) -> list[LabelledText]:
 
 
 def prose(rows: Iterable[LabelledText]) -> Iterator[LabelledText]:
-    """What benign user rows tell, as clean documents: without it a fold would know next to no prose."""
+    """Prose out of benign user rows, as clean documents: without it a fold would know next to no prose."""
     for row in rows:
         if row.source == "openai/human-eval":
             yield LabelledText(row.text, row.label, row.source, row.lang, "document", PASSAGE)
@@ -158,7 +161,7 @@ def requests(rows: Iterable[LabelledText]) -> dict[str, list[str]]:
 
 
 def instructions(rows: Sequence[LabelledText]) -> dict[str, list[str]]:
-    """As `requests`, with whatever verb opens them, in Chinese too: what a document may order."""
+    """As `requests`, with any verb that opens them, in Chinese too: orders that a document may give."""
     plain = [row for row in rows if row.label == "benign" and row.role == "user" and row.subset in _ASKABLE]
     texts: dict[str, list[str]] = {language: [] for language in _MAX_REQUEST}
     for row in plain:
@@ -177,7 +180,8 @@ def instructions(rows: Sequence[LabelledText]) -> dict[str, list[str]]:
 
 def order_verbs(texts: Iterable[str]) -> frozenset[str]:
     """The words that open requests and stand where a verb's bare form does."""
-    opens, bare, places = Counter[str](), Counter[str](), Counter[str]()
+    opens, bare = Counter[str](), Counter[str]()
+    places = Counter[str]()
     for text in texts:
         if found := _FIRST.match(text):
             opens[found[1]] += 1

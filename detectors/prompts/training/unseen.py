@@ -1,5 +1,5 @@
-"""What a model makes of documents it could not learn: deeds that only the other half of the families orders, and pages
-of a kind that was left out.
+"""A model's reading of documents that it could not learn: deeds that only the other half of the families orders, and
+pages of a kind that was left out.
 
 With every family held out, a model knows no twin and places thresholds above orders and twins alike; with none held
 out, it has read the tests. Halves by verb lie between: the carriers and the frames are known, what is done is not.
@@ -19,9 +19,14 @@ from detectors.prompts.training.synthesis import Borrowed, synthesise
 UNSEEN = "other deeds"
 """What the sources of the rows that are drawn here begin with."""
 _SHARE = 0.4
-_CODE, _LONG, _MIDDLE, _SHORT = range(4)
-_SIGNS, _PAGE, _PARAGRAPH = 0.09, 3_000, 700
-"""A page is code from this share of signs on, else long or of middle length from so many characters on."""
+_CODE = 0
+_LONG = 1
+_MIDDLE = 2
+_SHORT = 3
+_SIGNS = 0.09
+"""A page is code from this share of signs on."""
+_PAGE, _PARAGRAPH = 3_000, 700
+"""Another is long, or of middle length, from so many characters on."""
 _READ = 6_000
 _PAGES = frozenset(("document", "wrapped_instruction", "naive_instruction"))
 

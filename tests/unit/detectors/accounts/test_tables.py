@@ -12,9 +12,9 @@ from detectors.accounts import cues, facts, features, rules
 from detectors.accounts.columns import COLUMNS, COUNTS
 from detectors.accounts.facts import COUNTED, FACTS, NAMES
 from detectors.accounts.features import SamplingFeatures, TextFeatures, Trace
-from detectors.accounts.packed import BitField
 from detectors.accounts.state import FACTS_BYTES
 from detectors.accounts.train import CUED, MANNERS
+from detectors.packed import BitField
 
 
 def test_each_fact_has_the_bit_of_its_place_a_name_and_a_meaning() -> None:

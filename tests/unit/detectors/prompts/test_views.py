@@ -61,13 +61,9 @@ def test_spaced_out_letters_are_joined_wherever_the_expressions_find_them(text: 
 @given(st.text(alphabet="aB4f+/: %2&#;x\n=01", max_size=120))
 def test_encoded_runs_are_all_found(text: str) -> None:
     shape = text.encode("ascii", "replace")
-    for pattern, classes, least, beyond in (
-        (decode._BASE64, decode._IN_BASE64, 20, decode.MAX_RUN),
-        (decode._HEX, decode._IN_HEX, 24, 0),
-        (decode._LISTED, decode._IN_LIST, 23, 0),
-    ):
-        found = decode._matches(pattern, text, shape.translate(classes), least, beyond)
-        assert spans(found) == spans(pattern.finditer(text))
+    for encoding in decode._ENCODINGS:
+        found = decode._matches(encoding, text, shape.translate(encoding.table))
+        assert spans(found) == spans(encoding.pattern.finditer(text))
 
 
 def spans(found: object) -> list[tuple[int, int]]:

@@ -1,4 +1,4 @@
-"""Rows of tokens that no person writes, as a gradient search appends to a request (GCG: Zou et al. 2023).
+"""Adversarial suffixes: rows of tokens that a gradient search appends to a request (GCG: Zou et al. 2023).
 
 A model of characters takes them for code or formulas. Within a few words' length they hold many different signs, each
 about once, and brackets that do not match. So does a dense line of code, so a row counts only where it ends a request
@@ -29,13 +29,14 @@ _TAIL, _BEFORE = 240, 400
 _PLAIN_SIGNS = 0.05
 """Share of signs other than of writing in what stands before the row, at most."""
 _WRITING = frozenset(".,!?'\"-;:")
-_KIND, _OPEN, _BOUND = 2, 4, 10
-"""Points for each kind of sign and each bracket without its like; every sign costs one. Chosen on training rows: of
-the benign ones of the data pack 1 in 2,500 reaches the bound."""
+_KIND, _OPEN = 2, 4
+"""Points for each kind of sign, and for each bracket without its partner; every sign costs one."""
+_BOUND = 10
+"""Points of an adversarial suffix. Chosen on training rows: 1 in 2,500 of the benign ones of the data pack has them."""
 
 
-def salad(text: str) -> tuple[int, int] | None:
-    """Where the row of tokens lies that a request ends with, `None` where there is none. Linear, whatever it holds."""
+def adversarial_suffix(text: str) -> tuple[int, int] | None:
+    """Range of the row of tokens that a request ends with, `None` where there is none. Linear in any text."""
     for number, match in enumerate(_DENSE.finditer(text, max(0, len(text) - _TAIL))):
         if number == MAX_WINDOWS:
             break
@@ -47,7 +48,7 @@ def salad(text: str) -> tuple[int, int] | None:
 
 
 def _asks(text: str, end: int) -> bool:
-    """Whether what its line holds before `end` are words of a request, as people write them."""
+    """True where the line holds words of a request before `end`, as people write them."""
     start = max(0, end - _BEFORE, text.rfind("\n", 0, end) + 1)
     before = text[start:end]
     signs = sum(char in _SIGNS and char not in _WRITING for char in before)
@@ -55,7 +56,7 @@ def _asks(text: str, end: int) -> bool:
 
 
 def points(text: str, start: int, end: int) -> int:
-    """How little the row `[start, end)` looks like writing, code or a formula."""
+    """Points of the row `[start, end)`: more, the less it looks like writing, code or a formula."""
     signs = [char for char in text[start:end] if char in _SIGNS]
     low = text.rfind("\n", max(0, start - _AROUND), start) + 1 or max(0, start - _AROUND)
     high = text.find("\n", end, end + _AROUND)

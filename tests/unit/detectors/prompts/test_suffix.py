@@ -9,8 +9,8 @@ import pytest
 
 from detectors.base import HIGH, LOW, Finding, Part, Role
 from detectors.catalogue import screen
-from detectors.prompts.phrases import SALAD
-from detectors.prompts.salad import WINDOW, salad
+from detectors.prompts.phrases import SUFFIX
+from detectors.prompts.suffix import WINDOW, adversarial_suffix
 
 ASKED = "How do I get into my neighbour's shed at night? "
 ROWS = (
@@ -37,7 +37,7 @@ ORDINARY = (
 
 
 def found(text: str, role: Role = "user") -> list[Finding]:
-    return [finding for finding in screen([(Part(role, text),)])[0] if finding.rule == SALAD]
+    return [finding for finding in screen([(Part(role, text),)])[0] if finding.rule == SUFFIX]
 
 
 @pytest.mark.parametrize("row", ROWS)
@@ -62,13 +62,13 @@ def test_random_keys_are_found_by_most_draws_of_their_length() -> None:
     draw = random.Random(7)
     signs = string.ascii_letters + string.digits + string.punctuation
     rows = ["".join(draw.choices(signs, k=48)) for _ in range(200)]
-    assert sum(salad(ASKED.lower() + row.lower()) is not None for row in rows) > 120
-    assert sum(salad("".join(draw.choices(signs, k=12))) is not None for _ in range(200)) == 0
+    assert sum(adversarial_suffix(ASKED.lower() + row.lower()) is not None for row in rows) > 120
+    assert sum(adversarial_suffix("".join(draw.choices(signs, k=12))) is not None for _ in range(200)) == 0
 
 
 def test_only_a_row_that_ends_a_request_counts() -> None:
-    assert salad(ASKED + ROWS[0]) is not None
-    assert salad(ROWS[0]) is None, "nothing is asked"
-    assert salad("x = {a[0]: (b, *c)}; y &= ~z | #1\n" + ROWS[0]) is None, "no words before it on its line"
-    assert salad(f"{ASKED}{ROWS[0]}\n" + "Words of a page that goes on. " * 20) is None, "much follows"
-    assert salad("words only, " * 50_000 + ROWS[0]) is not None
+    assert adversarial_suffix(ASKED + ROWS[0]) is not None
+    assert adversarial_suffix(ROWS[0]) is None, "nothing is asked"
+    assert adversarial_suffix("x = {a[0]: (b, *c)}; y &= ~z | #1\n" + ROWS[0]) is None, "no words before it on its line"
+    assert adversarial_suffix(f"{ASKED}{ROWS[0]}\n" + "Words of a page that goes on. " * 20) is None, "much follows"
+    assert adversarial_suffix("words only, " * 50_000 + ROWS[0]) is not None

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import resource
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -73,18 +72,18 @@ class ItemTally(NamedTuple):
 
 def tallies(rows: Sequence[MarkedText]) -> dict[str, ItemTally]:
     """Per type of STRUCTURED and CONTEXTUAL, by the rule of each."""
-    out: Counter[tuple[str, int]] = Counter()
+    out = {kind: ItemTally() for kind in sorted(STRUCTURED | CONTEXTUAL)}
     for row in rows:
         items = find(row.text)
-        for kind in STRUCTURED | CONTEXTUAL:
+        for kind in {span.type for span in row.spans} | {item.type for item in items}:
             marked = [(span.start, span.end) for span in row.spans if span.type == kind]
             found = [(item.start, item.end) for item in items if item.type == kind]
             same = _equal if kind in STRUCTURED else _overlap
-            for span in marked:
-                out[kind, not any(same(span, other) for other in found)] += 1
-            for span in found:
-                out[kind, 2 + (not any(same(span, other) for other in marked))] += 1
-    return {kind: ItemTally(*(out[kind, place] for place in range(4))) for kind in sorted(STRUCTURED | CONTEXTUAL)}
+            hits = sum(any(same(span, other) for other in found) for span in marked)
+            right = sum(any(same(span, other) for other in marked) for span in found)
+            if kind in out:
+                out[kind] += ItemTally(hits, len(marked) - hits, right, len(found) - right)
+    return out
 
 
 def clean(rows: Sequence[MarkedText]) -> tuple[int, int]:
@@ -97,12 +96,12 @@ def leaks(rows: Sequence[MarkedText]) -> tuple[int, int]:
     """Cuts after which the stream shows something else than the whole text does, and all cuts."""
     wrong = cuts = 0
     for row in rows:
-        whole, _ = redact(row.text)
-        places = {at for span in row.spans if span.type in STRUCTURED for at in range(span.start, span.end + 1)}
-        for at in places:
+        redacted, _ = redact(row.text)
+        places = {cut for span in row.spans if span.type in STRUCTURED for cut in range(span.start, span.end + 1)}
+        for place in places:
             stream = StreamRedactor()
-            shown = stream.push(row.text[:at]) + stream.push(row.text[at:]) + stream.flush()
-            wrong += shown != whole
+            shown = stream.push(row.text[:place]) + stream.push(row.text[place:]) + stream.flush()
+            wrong += shown != redacted
         cuts += len(places)
     return wrong, cuts
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import islice
-from pathlib import Path
 
-import msgspec
 import numpy as np
 
 from detectors.base import Part, Role
@@ -19,19 +17,6 @@ BATCH = 256
 ROLES: tuple[Role, ...] = ("user", "document", "system")
 BARS = {"general": (0.01, 0.001), "hard": (0.05, None)}
 """By kind of benign traffic: the most that may be flagged, and blocked."""
-
-
-def rows_of(file: Path) -> list[LabelledText]:
-    """Raises SystemExit that names file and line where one is no row."""
-    decoder = msgspec.json.Decoder(LabelledText)
-    rows = []
-    with file.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            try:
-                rows.append(decoder.decode(line))
-            except msgspec.DecodeError as error:
-                raise SystemExit(f"{file}:{number}: expected a labelled row: {error}") from error
-    return rows
 
 
 def assessed(rows: Sequence[LabelledText]) -> list[Assessment]:

@@ -21,10 +21,12 @@ import numpy as np
 
 from detectors.base import Part
 from detectors.prompts.assess import PROMPTS
-from detectors.prompts.training.__main__ import SEED, training_rows
+from detectors.prompts.training.__main__ import training_rows
 from detectors.prompts.training.decide import ordinary, tail
+from detectors.prompts.training.examples import USER_WINDOW, user_examples
 from detectors.prompts.training.folds import Wide, deal, group, held_out, lesson
-from detectors.prompts.training.rows import USER_WINDOW, LabelledText, drawing, user_examples, weights
+from detectors.prompts.training.heads import SEED
+from detectors.prompts.training.rows import LabelledText, drawing, weights
 from detectors.prompts.training.synthesis import synthesise
 from pipeline.demo import scenarios
 from tests.bench.rows import Measurement as Measured

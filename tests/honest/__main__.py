@@ -12,8 +12,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from detectors.prompts.evaluate import rows_of
 from detectors.prompts.training.decide import HARD
+from detectors.prompts.training.rows import read
 from pipeline import terminal
 from tests.honest import frameworks, judge, machine, pastes, sentences
 from tests.honest.pastes import OrdinaryText
@@ -23,7 +23,7 @@ HEAD = ("kind", "texts", "refused", "bar", "flagged", "bar", "most refused", "me
 
 def _public(folder: Path) -> Iterator[OrdinaryText]:
     """Benign rows of the pack's validation file, those that resemble attacks apart."""
-    for row in rows_of(folder / "validation.jsonl"):
+    for row in read(folder / "validation.jsonl"):
         if row.label == "benign" and row.role == "user" and row.subset not in HARD:
             yield OrdinaryText("public benign rows", f"{row.source} {row.lang}", "user", row.text)
         elif row.label == "benign" and row.role == "document":

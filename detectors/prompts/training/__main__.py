@@ -10,92 +10,24 @@ import argparse
 import io
 import sys
 import zipfile
-from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import NamedTuple
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
-from msgspec.structs import replace
 
-from detectors.prompts.language import LANGUAGES
-from detectors.prompts.scorer import HEADS, Head, ScorerModel, Zone, windows_of
-from detectors.prompts.training.decide import (
-    DOCUMENT_AIM,
-    MANY,
-    SHARES,
-    Stack,
-    ordinary,
-    recall_table,
-    stack,
-    tail,
-    zones,
-)
-from detectors.prompts.training.folds import (
-    FAMILIES,
-    MAX_CHARS,
-    Readings,
-    Wide,
-    deal,
-    group,
-    held_out,
-    learn,
-    lesson,
-    quantised,
-    readings,
-)
+from detectors.prompts.scorer import HEADS
+from detectors.prompts.training.borrowed import borrowed_of
+from detectors.prompts.training.heads import SEED, Trained, assembled, train
 from detectors.prompts.training.labelled import LabelError, labelled
 from detectors.prompts.training.pasted import pasted
-from detectors.prompts.training.rows import (
-    DOCUMENT_WINDOW,
-    PROSE,
-    USER_WINDOW,
-    LabelledText,
-    document_examples,
-    drawing,
-    instructions,
-    prose,
-    read,
-    requests,
-    sayings,
-    user_examples,
-    weights,
-)
-from detectors.prompts.training.synthesis import NOTHING, Borrowed, synthesise
-from detectors.prompts.training.unseen import UNSEEN, kind_of, unseen_deeds
-from detectors.text.normalize import clean
+from detectors.prompts.training.rows import LabelledText, drawing, read
+from detectors.prompts.training.synthesis import synthesise
 
-SEED = 1
-VERSION = "8"
 MAX_BENIGN = 2_000
 """Benign rows of one source that are learned from."""
-DOCUMENT_FOLDS = 8
-"""Few sources hold documents; with fewer folds those that are most alike would be held out together."""
-_SHORT = 200
-_FORMS = {"user": (USER_WINDOW, 100), "document": (DOCUMENT_WINDOW, 32), "system": (USER_WINDOW, 100)}
-"""Window and stride in characters."""
-
-
-class Trained(NamedTuple):
-    """One head: its weights, and what its held-out rows decided."""
-
-    weights: npt.NDArray[np.int8]
-    head: Head
-    share: float
-    stack: Stack
-    zones: dict[str, Zone]
-
-
-def borrowed_of(rows: Sequence[LabelledText]) -> Borrowed:
-    """What the families' templates take from the pack."""
-    harmful: dict[str, list[str]] = defaultdict(list)
-    for row in rows:
-        if row.label == "harmful" and len(row.text) < _SHORT:
-            harmful[row.language].append(row.text)
-    return Borrowed(harmful, requests(rows), sayings(rows), instructions(rows))
 
 
 def training_rows(file: Path) -> list[LabelledText]:
@@ -106,140 +38,6 @@ def training_rows(file: Path) -> list[LabelledText]:
     draw = drawing(f"{SEED}")
     kept = [row for row in rows if row.attack or draw.random() < MAX_BENIGN / sizes[row.source]]
     return [*kept, *pasted(), *synthesise(SEED, borrowed)]
-
-
-def train_user(rows: Sequence[LabelledText]) -> Trained:
-    weight = weights(rows)
-    taught = lesson(user_examples(rows, range(len(rows)), weight, SEED))
-    margins = held_out(rows, deal(rows), taught, *_FORMS["user"], SEED)
-    found = readings(rows, *margins)
-    share, added = _best_share(rows, found, weight)
-    odds = added.odds(found, share)
-    _show("user", rows, odds, cut := zones(rows, odds, found.language))
-    return Trained(*quantised(learn(taught, SEED), *_FORMS["user"]), share, added, cut)
-
-
-def train_document(rows: Sequence[LabelledText], added: Stack, borrowed: Borrowed = NOTHING) -> Trained:
-    """Documents; rules add as much as they do for users, in units of this head's margin.
-
-    Thresholds rest on pages of kinds and on twins of deeds that the model which reads them did not see.
-    """
-    weight = weights(rows)
-    taught = lesson(document_examples(rows, range(len(rows)), weight, SEED))
-    form = _FORMS["document"]
-    mine = [index for index, row in enumerate(rows) if row.role == "document" and row.subset != PROSE]
-    whole, worst = held_out(rows, deal(rows, DOCUMENT_FOLDS), taught, *form, SEED, only=mine)
-    kinds = np.array([kind_of(row) for row in rows])
-    pages = [at for at, index in enumerate(mine) if kinds[index] >= 0 and not rows[index].attack]
-    whole[pages], worst[pages] = held_out(rows, kinds, taught, *form, SEED, only=[mine[at] for at in pages])
-    unseen, *more = unseen_deeds(rows, borrowed, form, SEED)
-    documents = [*(rows[index] for index in mine), *unseen]
-    found = readings(documents, np.append(whole, more[0]), np.append(worst, more[1]))
-    # twins that a model reads which knows none of the families say what no model in use would
-    placing = [at for at, row in enumerate(documents) if not row.source.startswith(f"{FAMILIES}/")]
-    many, found = _best_many(documents, found, added, placing)
-    own = stack(documents, found, [weight[index] for index in mine] + weights(unseen), 1.0)
-    own = added._replace(bias=own.bias)
-    odds = own.odds(found, 1.0)
-    cut = _placed(documents, odds, found, placing)
-    _show("document", documents, odds, cut)
-    held, head = quantised(learn(taught, SEED), *form)
-    return Trained(held, replace(head, many=many), 1.0, own, cut)
-
-
-def _placed(rows: Sequence[LabelledText], odds: Wide, found: Readings, placing: Sequence[int]) -> dict[str, Zone]:
-    return zones([rows[at] for at in placing], odds[placing], found.language[placing], DOCUMENT_AIM)
-
-
-def train_system(rows: Sequence[LabelledText], user: Trained) -> Trained:
-    """The user's examples with system prompts as further benign ones, so that telling a model its role is no attack."""
-    # a tenth of the rest is enough here, where little is at stake: system prompts are the operator's own words
-    rows = [row for at, row in enumerate(rows) if row.role == "system" or at % 10 == 0]
-    weight = [value * (4.0 if row.role == "system" else 1.0) for row, value in zip(rows, weights(rows), strict=True)]
-    taught = lesson(user_examples(rows, range(len(rows)), weight, SEED))
-    mine = [index for index, row in enumerate(rows) if row.role == "system"]
-    system = [rows[index] for index in mine]
-    halves = np.array([index % 2 if row.role == "system" else 2 for index, row in enumerate(rows)])
-    found = readings(system, *held_out(rows, halves, taught, *_FORMS["system"], SEED, only=mine))
-    cut = zones(system, user.stack.odds(found, user.share), found.language)
-    return Trained(*quantised(learn(taught, SEED), *_FORMS["system"]), user.share, user.stack, cut)
-
-
-def _best_many(
-    rows: Sequence[LabelledText], found: Readings, added: Stack, placing: Sequence[int]
-) -> tuple[float, Readings]:
-    """What the worst of many windows loses, by the mean recall at the threshold, and the readings without it."""
-    lengths = np.array([len(clean(row.text[:MAX_CHARS]).text) for row in rows], dtype=np.intp)
-    windows = np.log(windows_of(lengths, Head(1, 0, *_FORMS["document"])))
-    tried = [(many, found._replace(worst=found.worst - many * windows)) for many in MANY]
-
-    def flagged(read: Readings) -> float:
-        odds = added.odds(read, 1.0)
-        cut = _placed(rows, odds, read, placing)
-        return _mean_recall(rows, odds, {language: zone.flag for language, zone in cut.items()})
-
-    return max(tried, key=lambda each: (flagged(each[1]), -each[0]))
-
-
-def _best_share(rows: Sequence[LabelledText], found: Readings, weight: Sequence[float]) -> tuple[float, Stack]:
-    """The share of the worst window with the best mean recall over sources at 1 % of ordinary traffic."""
-    best = (-1.0, 0.0, Stack(0, 1, 0, 0, 0))
-    for share in SHARES:
-        added = stack(rows, found, weight, share)
-        odds = added.odds(found, share)
-        best = max(best, (_mean_recall(rows, odds), share, added))
-    return best[1], best[2]
-
-
-def _mean_recall(rows: Sequence[LabelledText], odds: Wide, cuts: Mapping[str, float] | None = None) -> float:
-    """Over sources and languages; above these cuts, or 1 % of ordinary rows where none are given."""
-    caught: dict[tuple[str, str], list[bool]] = defaultdict(list)
-    for language in LANGUAGES:
-        plain = ordinary(rows, language)
-        if not plain.any() or (cuts is not None and language not in cuts):
-            continue
-        cut = cuts[language] if cuts is not None else tail(odds[plain], np.ones(int(plain.sum())), 0.01)
-        for row, value in zip(rows, odds, strict=True):
-            if row.attack and row.language == language:
-                caught[language, group(row.source)].append(bool(value > cut))
-    return float(np.mean([np.mean(each) for each in caught.values() if len(each) >= 20]))
-
-
-def _show(name: str, rows: Sequence[LabelledText], odds: Wide, cut: dict[str, Zone]) -> None:
-    print(f"\nleave one source out: {name}")
-    names = [row.source if row.source.startswith((FAMILIES, UNSEEN)) else group(row.source) for row in rows]
-    flags = {language: zone.flag for language, zone in cut.items()}
-    print("\n".join(f"{language}: {zone}" for language, zone in cut.items()))
-    print("\n".join(recall_table(rows, odds, flags, names)), flush=True)
-
-
-def assembled(heads: dict[str, Trained]) -> ScorerModel:
-    """Every head in log-odds of its stack; a language without rows of its own has the strictest threshold known."""
-    user = heads["user"].stack
-    forms, cuts = {}, {}
-    for name, trained in heads.items():
-        slope, head = trained.stack.slope, trained.head
-        bias = head.bias * slope + trained.stack.bias
-        forms[name] = replace(head, scale=head.scale * slope, bias=bias, many=head.many * slope)
-        strict = max(trained.zones.values(), key=lambda zone: zone.flag)
-        cuts[name] = {language: trained.zones.get(language, strict) for language in LANGUAGES}
-    shares = {name: trained.share for name, trained in heads.items()}
-    return ScorerModel(VERSION, forms, shares, user.use, user.more, user.hidden, user.suffix, cuts)
-
-
-def train(rows: Sequence[LabelledText], borrowed: Borrowed = NOTHING) -> dict[str, Trained]:
-    """Every head, with its tables printed on the way."""
-    user = train_user([row for row in rows if row.role == "user"])
-    document = train_document(
-        [*(row for row in rows if row.role == "document" or row.label == "injection"), *prose(rows)],
-        user.stack,
-        borrowed,
-    )
-    return {
-        "user": user,
-        "document": document,
-        "system": train_system([row for row in rows if row.role != "document"], user),
-    }
 
 
 def write(heads: dict[str, Trained], folder: Path) -> None:

@@ -20,8 +20,9 @@ from detectors.prompts.grams import OFFSETS, WIDTH, codes_of, hashed, join
 from detectors.prompts.language import languages
 from detectors.prompts.phrases import SUFFIX, PhraseDetector
 from detectors.prompts.scorer import HEADS, Head, Scorer
+from detectors.prompts.training.examples import Example
 from detectors.prompts.training.fit import Floats, Grams, LinearScorer, fit, grams_of
-from detectors.prompts.training.rows import Example, LabelledText
+from detectors.prompts.training.rows import LabelledText
 from detectors.text.normalize import clean
 
 FOLDS = 3

@@ -12,10 +12,10 @@ import tomllib
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
-from typing import NamedTuple
 
 import msgspec
 
+from detectors.prompts.training.borrowed import NOTHING, Borrowed
 from detectors.prompts.training.rows import LabelledText, drawing
 
 _PLANTED = re.compile(r"\{(?:order|wrap|deed|asked|call)\}")
@@ -58,22 +58,6 @@ class Draw:
         if not self._held:
             self._held = self._source.integers(1 << 62, size=4096).tolist()
         return self._held.pop() % count
-
-
-class Borrowed(NamedTuple):
-    """Texts of the training rows that templates name, by language: plainly harmful requests, ordinary orders of few
-    verbs, sentences that tell something, and orders of any verb."""
-
-    harm: Mapping[str, Sequence[str]] = {}
-    request: Mapping[str, Sequence[str]] = {}
-    told: Mapping[str, Sequence[str]] = {}
-    asked: Mapping[str, Sequence[str]] = {}
-
-    def words(self, language: str) -> dict[str, list[str]]:
-        return {name: list(texts.get(language, ())) or ["..."] for name, texts in self._asdict().items()}
-
-
-NOTHING = Borrowed()
 
 
 def synthesise(

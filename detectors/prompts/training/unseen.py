@@ -12,9 +12,11 @@ from collections.abc import Sequence
 import numpy as np
 from msgspec.structs import replace
 
+from detectors.prompts.training.borrowed import Borrowed
+from detectors.prompts.training.examples import document_examples
 from detectors.prompts.training.folds import FAMILIES, Wide, learn, lesson, margins, quantised, scorer_of
-from detectors.prompts.training.rows import LabelledText, document_examples, weights
-from detectors.prompts.training.synthesis import Borrowed, synthesise
+from detectors.prompts.training.rows import LabelledText, weights
+from detectors.prompts.training.synthesis import synthesise
 
 UNSEEN = "other deeds"
 """What the sources of the rows that are drawn here begin with."""

@@ -33,6 +33,18 @@ def test_structured_items_count_strictly_and_contextual_ones_where_they_overlap(
     assert (found["PERSON"].precision, found["PERSON"].recall, found["PERSON"].f1) == (1.0, 0.5, 2 / 3)
 
 
+def test_items_of_each_type_are_counted_alone() -> None:
+    rows = [
+        row("mail a@b.example", (5, 16, "EMAIL"), (0, 4, "PERSON")),
+        row("486-96-1492"),
+        row("none", (0, 4, "IBAN")),
+    ]
+    found = tallies(rows)
+    assert found["EMAIL"] == ItemTally(1, 0, 1, 0)
+    assert found["US_SSN"] == ItemTally(0, 0, 0, 1)
+    assert found["IBAN"] == ItemTally(0, 1, 0, 0)
+
+
 def test_clean_rows_leaks_and_cost_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [row("hello"), row("a@b.example"), row(CARD, (0, 19, "CREDIT_CARD"))]
     assert clean(rows) == (1, 2)

@@ -10,9 +10,10 @@ import pytest
 from detectors.prompts.training import labelled
 from detectors.prompts.training.__main__ import main
 from detectors.prompts.training.decide import zones
+from detectors.prompts.training.examples import user_examples
 from detectors.prompts.training.folds import learn, lesson, margins, quantised, scorer_of
 from detectors.prompts.training.labelled import SOURCE, LabelError
-from detectors.prompts.training.rows import LabelledText, drawing, user_examples, weights
+from detectors.prompts.training.rows import LabelledText, drawing, weights
 
 LABELS = [
     {

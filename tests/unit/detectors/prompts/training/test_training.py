@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from detectors.prompts.training.borrowed import Borrowed, order_verbs, sayings
 from detectors.prompts.training.decide import BLOCK_STEP, stack, tail, zones
 from detectors.prompts.training.disguise import scrambled, wrapped
+from detectors.prompts.training.examples import Example, document_examples, user_examples
 from detectors.prompts.training.folds import (
     Lesson,
     Readings,
@@ -19,18 +21,9 @@ from detectors.prompts.training.folds import (
     quantised,
     scorer_of,
 )
-from detectors.prompts.training.rows import (
-    Example,
-    LabelledText,
-    document_examples,
-    drawing,
-    order_verbs,
-    prose,
-    sayings,
-    user_examples,
-    weights,
-)
-from detectors.prompts.training.synthesis import Borrowed, halved, synthesise
+from detectors.prompts.training.prose import prose
+from detectors.prompts.training.rows import LabelledText, drawing, weights
+from detectors.prompts.training.synthesis import halved, synthesise
 from detectors.prompts.training.unseen import kind_of
 
 

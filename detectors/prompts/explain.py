@@ -55,7 +55,7 @@ class WeighedWord(NamedTuple):
 
 
 class LesserText(NamedTuple):
-    """What would not be flagged: the text without these passages, and its score."""
+    """A text that would not be flagged: the original without these passages, and its score."""
 
     without: list[str]
     score: float

@@ -1,5 +1,6 @@
-"""What whole texts say that are written backwards, with letters moved by thirteen, word by word in base64, or without
-blanks. Each is looked for by words that only such a text holds, so that an ordinary one pays for a few searches."""
+"""Readings of whole texts that are written backwards, with letters moved by thirteen, in base64 or without blanks.
+
+Each is looked for by words that only such a text holds, so that an ordinary one pays for a few searches."""
 
 from __future__ import annotations
 
@@ -43,7 +44,7 @@ _SHARE, _LEAST = 0.7, 5
 
 
 def ciphered(joined: str) -> bool:
-    """Whether any of clean texts that are joined may be one of these but for glued words; cheap."""
+    """True where any of clean texts that are joined may be one of these but for glued words; cheap."""
     return _enough(_ROTATED, joined) or _enough(_BACKWARDS, joined) or "= " in joined
 
 
@@ -81,7 +82,7 @@ def _cut(run: str) -> str:
 
 
 def _words(tokens: Sequence[str]) -> str:
-    """What tokens say that are each a word in base64; those that are none are left out."""
+    """The text of tokens that are each a word in base64; those that are none are left out."""
     said = []
     for token in tokens:
         try:

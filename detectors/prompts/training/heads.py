@@ -121,7 +121,7 @@ def train_system(rows: Sequence[LabelledText], user: Trained) -> Trained:
 def _best_many(
     rows: Sequence[LabelledText], found: Readings, added: Stack, placing: Sequence[int]
 ) -> tuple[float, Readings]:
-    """What the worst of many windows loses, by the mean recall at the threshold, and the readings without it."""
+    """The loss of the worst of many windows, by the mean recall at the threshold, and the readings without it."""
     lengths = np.array([len(clean(row.text[:MAX_CHARS]).text) for row in rows], dtype=np.intp)
     windows = np.log(windows_of(lengths, Head(1, 0, *_FORMS["document"])))
     tried = [(many, found._replace(worst=found.worst - many * windows)) for many in MANY]

@@ -1,4 +1,4 @@
-"""Where a threshold lies, so that no source of benign rows places it alone.
+"""Thresholds, placed so that no source of benign rows places it alone.
 
 Each source counts at most as MOST rows, and its share of what lies above a threshold at most as a tenth, or as two
 sources' share where there are fewer than twenty. A language of few sources borrows from all others. The share that is

@@ -135,7 +135,9 @@ class Generate(Section):
         pattern=r"^([a-z0-9][a-z0-9._-]{0,62})?$",
         description="the isolated tenant that this worker is for alone; empty: one of the shared workers",
     )
-    fingerprints: bool = Field(True, description="keep keyed fingerprints of each answer on its record, so that a copy is traced")
+    fingerprints: bool = Field(
+        True, description="keep keyed fingerprints of each answer on its record, so that a copy is traced"
+    )
     protected: str = Field(
         "", description="files and folders (.txt, .md), by comma, whose text must not be recited in answers"
     )

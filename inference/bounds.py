@@ -1,4 +1,4 @@
-"""What a request may ask for: every field has a bound, checked before anything is computed. No torch."""
+"""Bounds of a request: every field has one, checked before anything is computed. No torch."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def check_request(request: GenerationRequest) -> None:
 def check_ids(request: GenerationRequest, prompt: list[int], vocabulary: int) -> None:
     """Raise ``InvalidRequest`` for an empty prompt or token ids outside ``0 .. vocabulary``."""
     if not prompt:
-        raise InvalidRequest("turns: expected at least one token")
+        raise InvalidRequest("turns: expected at least one token, got none")
     if not (min(prompt) >= 0 and max(prompt) < vocabulary):
         raise InvalidRequest(f"turns: expected token ids below {vocabulary}")
     if any(not 0 <= token < vocabulary for token, _ in request.sampling.logit_bias):
@@ -69,7 +69,7 @@ def _check_sampling(sampling: SamplingParams) -> None:
     if sampling.top_k < 0:
         raise InvalidRequest(f"top_k: expected 0 (no limit) or more, got {sampling.top_k}")
     if sampling.seed is not None and not 0 <= sampling.seed <= MAX_SEED:
-        raise InvalidRequest("seed: expected an integer of 64 bits, not negative")
+        raise InvalidRequest(f"seed: expected 0 to {MAX_SEED}, got {sampling.seed}")
     if len(sampling.stop) > MAX_STOPS:
         raise InvalidRequest(f"stop: expected at most {MAX_STOPS} strings, got {len(sampling.stop)}")
     for index, stop in enumerate(sampling.stop):

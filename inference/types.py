@@ -12,12 +12,12 @@ SCHEME = "tournament-30/2"
 
 @dataclass(slots=True)
 class MarkAccount:
-    """What the record of an answer says of its mark. Counts are output tokens."""
+    """The account of an answer's watermark, as it is recorded. Counts are output tokens."""
 
     scheme: str = SCHEME
     epoch: int = 0
     skipped: str = ""
-    """Why nothing was marked; empty where something was, or could have been."""
+    """The reason why no token was marked; empty where one was, or could have been."""
     marked: int = 0
     no_context: int = 0
     repeated: int = 0
@@ -30,7 +30,7 @@ REPLY_TOKENS = 1
 """Tokens the chat template adds once: the marker that opens the answer."""
 ROLES = ("system", "user", "assistant")
 LOGPROB_STEP = 0.1
-"""Log-probabilities are told in multiples of this."""
+"""Log-probabilities are rounded to multiples of this."""
 IMPOSSIBLE = -9999.0
 """The log-probability of a token that cannot be drawn."""
 
@@ -48,7 +48,7 @@ class EngineClosed(RuntimeError):
 
 
 class FinishReason(StrEnum):
-    """Why an answer ended."""
+    """The reason why an answer ended."""
 
     STOP = "stop"
     LENGTH = "length"
@@ -62,13 +62,13 @@ class FinishReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class SamplingParams:
-    """How the next token is drawn. ``temperature`` 0 takes the most likely token.
+    """Parameters of the draw of the next token. ``temperature`` 0 takes the most likely token.
 
     ``top_k`` 0 means no limit; ``seed`` is mixed with the request id and the position, so equal
     ids, seeds and prompts give equal text. ``stop`` strings end the answer and are not part of it.
     ``min_p`` drops tokens less likely than this times the likeliest. ``repetition_penalty`` looks at
     prompt and output, the two others at the output; ``logit_bias`` adds to the logits of token ids.
-    ``logprobs`` is how many of the likeliest tokens to tell with each drawn one; it goes with no
+    ``logprobs`` is the number of likeliest tokens to tell with each drawn one; it goes with no
     ``logit_bias``, as both together read out the model. Bounds: ``inference.bounds``.
     """
 
@@ -130,7 +130,7 @@ class TokenLogprob:
 
 @dataclass(frozen=True, slots=True)
 class QueuePosition:
-    """Where a request stands: ``position`` 0 is running, 1 the next to run.
+    """Position of a request: ``position`` 0 is running, 1 the next to run.
 
     ``eta_s`` is the estimated number of seconds until it runs, None while too little has been measured.
     """
@@ -162,7 +162,7 @@ class Chunk:
     logprobs: tuple[TokenLogprob, ...] = ()
     """One for each of ``tokens`` where the request asked for them."""
     mark: MarkAccount | None = None
-    """On the last chunk of an engine that marks: what of the answer was marked."""
+    """On the last chunk of an engine that marks: the account of the marked tokens."""
     version: int = 0
     """On the last chunk: the model's version that answered, 0 where it has none."""
 
@@ -195,7 +195,7 @@ class EngineStats:
 
 
 class InferenceEngine(Protocol):
-    """What a pipeline sees of an engine: submit, cancel, drain, close."""
+    """An engine as a pipeline sees it: submit, cancel, drain, close."""
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -220,7 +220,7 @@ class InferenceEngine(Protocol):
         """
 
     async def queue_position(self, request_id: str) -> QueuePosition | None:
-        """Where a request stands in the queue; None where it is not here (any more)."""
+        """Position of a request in the queue; None where it is not here (any more)."""
 
     async def drain(self) -> None:
         """Refuse further requests and wait until all accepted ones have finished."""
@@ -229,7 +229,7 @@ class InferenceEngine(Protocol):
         """Counters as of the last finished step."""
 
     async def close(self) -> None:
-        """Cancel what is left and free all resources; idempotent."""
+        """Cancel the requests that are left and free all resources; idempotent."""
 
 
 class HasText(Protocol):

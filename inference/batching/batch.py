@@ -126,7 +126,8 @@ class Batch:
 
     def stats(self) -> EngineStats:
         """Counters as of now."""
-        work, pool, totals = self._scheduler.totals, self._pool, self._totals
+        work, totals = self._scheduler.totals, self._totals
+        pool = self._pool
         return EngineStats(
             running=self._scheduler.running,
             waiting=self._scheduler.waiting,

@@ -82,8 +82,9 @@ class BlockPool:
 
     def match(self, root: bytes, tokens: Sequence[int]) -> BlockTable:
         """A table that holds the cached full blocks of ``tokens``, short of the last token: its logits are wanted."""
-        table, start, most = BlockTable(root), 0, len(tokens) - 1
-        while start + self.size <= most:
+        table = BlockTable(root)
+        start = 0
+        while start + self.size <= len(tokens) - 1:
             wanted = tuple(tokens[start : start + self.size])
             key = self._keys.follow(table.tip, wanted)
             block = self._by_key.get(key)

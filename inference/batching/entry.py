@@ -73,8 +73,8 @@ class BatchEntry:
         return query_for(self.request.sampling, lambda: self.draw, marked=self.mark_key is not None)
 
     def _logprob(self, token: int, row: LogitsRow, piece: Piece) -> TokenLogprob:
-        found = logprobs(row, token, self.request.sampling.logprobs)
-        return replace(found, pieces=(piece(found.token), *(piece(other) for other, _ in found.top)))
+        logprob = logprobs(row, token, self.request.sampling.logprobs)
+        return replace(logprob, pieces=(piece(logprob.token), *(piece(other) for other, _ in logprob.top)))
 
     def _with_account(self, chunk: Chunk) -> Chunk:
         """The last chunk of an answer says what was marked."""

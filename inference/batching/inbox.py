@@ -147,7 +147,9 @@ class RequestInbox:
             if self._stopping:
                 leaving = list(self._open)
             arrivals = Arrivals(self._joining, leaving, self._queries, self._stopping)
-            self._joining, self._leaving, self._queries = [], [], []
+            self._joining = []
+            self._leaving = []
+            self._queries = []
         return arrivals
 
     def deliver(self, chunks: Iterable[Chunk]) -> None:

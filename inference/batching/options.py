@@ -12,12 +12,12 @@ STALL_S = 120.0
 
 @dataclass(frozen=True, slots=True)
 class BatchOptions:
-    """How requests are queued, batched and marked."""
+    """Settings of the queue, the batch and the watermark."""
 
     max_waiting: int = 1024
     """Requests that may wait beside those that run; more wait only of tenants below their part of the queue."""
     keep_prefixes: bool = True
-    """Whether a tenant's later requests may reuse the cache blocks of its earlier ones."""
+    """True lets a tenant's later requests reuse the cache blocks of its earlier ones."""
     stall_s: float = STALL_S
     """Seconds after which a step counts as stuck: its requests end with an error, and the engine takes no more."""
     marker: Marker | None = None

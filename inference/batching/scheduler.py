@@ -1,4 +1,4 @@
-"""Which tokens of which requests the next step computes, and in which blocks. Pure integer arithmetic, no clock.
+"""Plans the next step: its requests, their tokens and blocks. Pure integer arithmetic, no clock.
 
 Continuous batching (Yu et al., OSDI 2022): requests join and leave between steps. A step computes one token for each
 answer first, then prompts in chunks, up to a budget of tokens (Sarathi-Serve, Agrawal et al., OSDI 2024). The order is
@@ -109,7 +109,7 @@ class Scheduler:
         return tuple(self._scheduled(self._running[request_id], count) for request_id, count in counts.items())
 
     def computed(self, scheduled: ScheduledTokens, *, drawn: bool) -> None:
-        """Record that planned tokens were computed, and whether a token is drawn after them."""
+        """Record that planned tokens were computed; ``drawn`` where a token is drawn after them."""
         job = self._jobs[scheduled.request_id]
         job.computed += scheduled.count
         self.totals.computed += scheduled.count
@@ -119,7 +119,7 @@ class Scheduler:
             self.counters.charge(job.tenant, OUTPUT_PRICE, job.weight)
 
     def shrink(self) -> bool:
-        """Halve what a step may hold, after memory ran out; False where it is at its least already."""
+        """Halve the slots and the budget of a step, after memory ran out; False where they are at their least."""
         if self.running <= 1 and self.budget <= 1:
             return False
         self.slots = max(1, self.running // 2)
@@ -134,7 +134,7 @@ class Scheduler:
         self.budget = max(self.slots, min(self._most_budget, self.budget * 2))
 
     def queue_position(self, request_id: str) -> int | None:
-        """How many waiting requests go before this one by the counters of now; None where it does not wait."""
+        """Number of waiting requests that go before this one by the counters of now; None where it does not wait."""
         if request_id not in self._jobs or request_id in self._running:
             return None
         return self._waiting.ahead_of(request_id)

@@ -27,7 +27,7 @@ class Job:
     computed: int = 0
     """Tokens that are in the cache."""
     charged: bool = False
-    """Whether its prompt was charged to the tenant; a preempted request is not charged again."""
+    """True once its prompt was charged to the tenant; a preempted request is not charged again."""
     admission: int = -1
     """Number of its latest admission; the largest is the newest."""
 
@@ -50,7 +50,7 @@ class WaitingQueues:
         return self._count
 
     def is_full_for(self, tenant: str, free_slots: int) -> bool:
-        """Whether no more of a tenant may wait: one that floods the queue leaves the others their equal parts."""
+        """True where no more of a tenant may wait: one that floods the queue leaves the others their equal parts."""
         queued = self._count - max(0, free_slots)
         if queued < self._max_waiting:
             return False
@@ -80,7 +80,7 @@ class WaitingQueues:
         return self._queues[self._counters.least(self._queues)][0]
 
     def ahead_of(self, request_id: str) -> int:
-        """How many waiting jobs go before this one by the counters of now."""
+        """Number of waiting jobs that go before this one by the counters of now."""
         queues = {tenant: iter(queue) for tenant, queue in self._queues.items()}
         # a heap, as this is asked for each request that comes, and a flood comes from many tenants
         least = [(self._counters[tenant], tenant) for tenant in queues]

@@ -38,7 +38,7 @@ _PLAIN = (nodes.Const, nodes.List, nodes.Tuple, nodes.Dict, nodes.Pair)
 
 
 class _Namespace(Namespace):
-    """What outlives a round of a loop: small values only, or each round could double them."""
+    """Values that outlive a round of a loop: small ones only, or each round could double them."""
 
     def __setitem__(self, name: str, value: Any) -> None:
         super().__setitem__(name, _scalar(value))
@@ -138,8 +138,8 @@ def _cut(text: str, mark: str, turns: int) -> list[str | int]:
     parts: list[str | int] = [first]
     for piece in rest:
         parts += [int(piece[:4]), piece[4:]]
-    told = [part for part in parts if isinstance(part, int)]
-    if told != sorted(set(told)) or len(told) != turns:
+    indices = [part for part in parts if isinstance(part, int)]
+    if indices != sorted(set(indices)) or len(indices) != turns:
         raise InvalidRequest("chat template: expected each turn once and in order")
     return [part for part in parts if part != ""]
 
@@ -160,10 +160,10 @@ def _check(node: nodes.Node, loops: int) -> None:
 
 
 def _short_range(*bounds: int) -> range:
-    found = range(*bounds)
-    if len(found) > MAX_RANGE:
-        raise InvalidRequest(f"chat template: expected at most {MAX_RANGE} rounds of a loop")
-    return found
+    rounds = range(*bounds)
+    if len(rounds) > MAX_RANGE:
+        raise InvalidRequest(f"chat template: expected at most {MAX_RANGE} rounds of a loop, got more")
+    return rounds
 
 
 def _refuse(_reason: object) -> NoReturn:

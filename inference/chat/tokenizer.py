@@ -36,13 +36,13 @@ class ByteTokenizer:
         # With this set, "<|user|>" inside a text is plain characters, not the marker.
         tokenizer.encode_special_tokens = True
         if tokenizer.normalizer is not None:
-            raise ValueError("tokenizer.json: expected no normalizer, the byte bound needs that")
+            raise ValueError("tokenizer.json: expected no normalizer, got one; the bound by bytes needs that")
         self._tokenizer = tokenizer
         self._vocabulary = tokenizer.get_vocab(with_added_tokens=True)
         names = (*special, end)
         missing = [name for name in names if name not in self._vocabulary]
         if missing:
-            raise ValueError(f"tokenizer.json: expected special tokens {', '.join(missing)}")
+            raise ValueError(f"tokenizer.json: expected special tokens {', '.join(missing)}, got none of that name")
         self.end = self._vocabulary[end]
         self._special = frozenset(self._vocabulary[name] for name in names)
         self._bytes = self._token_bytes()
@@ -58,7 +58,7 @@ class ByteTokenizer:
             if index in self._special:
                 continue
             if not all(letter in table for letter in token):
-                raise ValueError("tokenizer.json: expected a byte-level vocabulary")
+                raise ValueError("tokenizer.json: expected a byte-level vocabulary, got another")
             pieces[index] = bytes(table[letter] for letter in token)
         return pieces
 
@@ -107,7 +107,7 @@ class ChatTokenizer(ByteTokenizer):
 class TemplatedTokenizer(ByteTokenizer):
     """Encodes conversations by a foreign model's chat template; its words become markers, a user's never do.
 
-    A text is encoded apart from the words around it. How many tokens the template adds is the model's own affair:
+    A text is encoded apart from the words around it. A foreign template may add any number of tokens:
     ``input_token_bound`` holds for the shipped template only.
     """
 
@@ -141,9 +141,9 @@ class TokenizerConfig(msgspec.Struct, frozen=True):
 
     @property
     def names(self) -> dict[str, str]:
-        """What the template may call ``bos_token`` and ``eos_token``."""
-        found = {"bos_token": self.bos_token, "eos_token": self.eos_token}
-        return {name: told if isinstance(told, str) else told.content for name, told in found.items() if told}
+        """Texts that the template may use as ``bos_token`` and ``eos_token``."""
+        tokens = {"bos_token": self.bos_token, "eos_token": self.eos_token}
+        return {name: token if isinstance(token, str) else token.content for name, token in tokens.items() if token}
 
     @property
     def end(self) -> str:
@@ -170,7 +170,7 @@ def _parsed(raw: bytes) -> Tokenizer:
     try:
         return Tokenizer.from_str(raw.decode())
     except Exception as fault:
-        # the library raises nothing narrower, and whoever refuses a model looks for ValueError
+        # the library raises nothing narrower, and a caller that refuses a model catches ValueError
         raise ValueError(f"tokenizer.json: expected a tokenizer: {str(fault)[:200]}; export it again") from None
 
 

@@ -22,7 +22,7 @@ _USUAL = {"cpu": "float32"}
 
 @dataclass(frozen=True, slots=True)
 class TorchOptions(BatchOptions):
-    """How a model is computed, beside how its requests are batched."""
+    """Settings of the model and its device, beside those of the batch."""
 
     max_batch: int = 32
     """Requests that run together."""
@@ -37,7 +37,7 @@ class TorchOptions(BatchOptions):
     adapters: Mapping[tuple[str, str], Path] = field(default_factory=dict)
     """Folders with a LoRA adapter by (tenant, name); the tenant alone may ask for it."""
     graphs: bool = True
-    """Whether a CUDA device replays captured steps."""
+    """True replays captured steps on a CUDA device."""
 
 
 class TorchEngine(BatchingEngine):

@@ -1,4 +1,4 @@
-"""The shape of a model as its ``config.json`` tells it. No torch."""
+"""The shape of a model, read from its ``config.json``. No torch."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class ModelConfig(msgspec.Struct, frozen=True):
 
     @property
     def latent(self) -> bool:
-        """Whether the cache holds one compressed latent per position instead of keys and values."""
+        """True where the cache holds one compressed latent per position instead of keys and values."""
         return self.model_type.startswith("deepseek")
 
     @property
@@ -89,7 +89,7 @@ class ModelConfig(msgspec.Struct, frozen=True):
 
     @property
     def rope_size(self) -> int:
-        """Dimensions of a head that turn with the position."""
+        """Dimensions of a head that get rotary positions."""
         return self.qk_rope_head_dim if self.latent else self.head_size
 
     @property
@@ -109,7 +109,7 @@ class ModelConfig(msgspec.Struct, frozen=True):
         return self.attention_bias and self.model_type != "qwen2"
 
     def routed(self, layer: int) -> bool:
-        """Whether a layer's feed-forward part is a mixture of experts."""
+        """True where a layer's feed-forward part is a mixture of experts."""
         return self.n_routed_experts is not None and self.latent and layer >= self.first_k_dense_replace
 
 
@@ -138,11 +138,11 @@ def _check(config: ModelConfig) -> None:
     sizes = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
     for name in (*sizes, "max_position_embeddings", "kv_heads", "rope_size"):
         if not 1 <= getattr(config, name) <= 1 << 24:
-            raise ValueError(f"config.json: {name} is out of range")
+            raise ValueError(f"config.json: expected {name} of 1 to {1 << 24}, got {getattr(config, name)}")
     if config.num_attention_heads % config.kv_heads:
         raise ValueError("config.json: num_attention_heads must be a multiple of key_value_heads")
     if config.rope_size % 2:
-        raise ValueError("config.json: a head must have an even number of turning dimensions")
+        raise ValueError(f"config.json: expected an even number of rotary dimensions of a head, got {config.rope_size}")
     if config.use_sliding_window:
         raise ValueError("config.json: sliding window attention is not served here")
     if config.scaling.kind not in ("default", "linear", "llama3", "yarn"):

@@ -1,7 +1,7 @@
 """The forward in plain torch: batch-invariant, on the CPU and on any device that torch knows.
 
 Batch-invariant: a row's result (a row is one token of one request) does not depend on the other rows, bit for bit.
-Every row goes through the same kernels of the same shapes whatever stands beside it: rows are padded to one of a few
+Every row goes through the same kernels of the same shapes in any company: rows are padded to one of a few
 counts, and only counts at which this machine's kernels gave bit-identical rows when the engine started are used. A
 matrix product may sum in another order for another count (on the CPUs tried: below four rows), which would let a
 neighbour change the low bits and so, rarely, the text.

@@ -120,8 +120,8 @@ class Router(nn.Module):
 class MixtureOfExperts(nn.Module):
     """Routed experts beside shared ones.
 
-    Every expert is computed for all rows and weighted, mostly by zero: exact whatever the neighbours, and fit for
-    small models only.
+    Every expert is computed for all rows and weighted, mostly by zero: exact in any company, and fit for small
+    models only.
     """
 
     def __init__(self, config: ModelConfig) -> None:

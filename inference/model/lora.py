@@ -44,7 +44,9 @@ def add_adapter(model: LanguageModel, name: tuple[str, str], folder: Path) -> by
     except (msgspec.MsgspecError, UnicodeDecodeError) as fault:
         raise ValueError(f"adapter_config.json: {fault}") from None
     if config.peft_type != "LORA" or config.use_dora or config.bias != "none" or config.modules_to_save:
-        raise ValueError("adapter_config.json: expected plain LoRA without biases, DoRA or saved modules")
+        raise ValueError(
+            "adapter_config.json: expected plain LoRA without biases, DoRA or saved modules, got another; train such"
+        )
     if not 1 <= config.r <= MAX_RANK:
         raise ValueError(f"adapter_config.json: expected a rank of 1 to {MAX_RANK}, got {config.r}")
     scale = config.lora_alpha / (config.r**0.5 if config.use_rslora else config.r)

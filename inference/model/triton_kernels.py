@@ -6,7 +6,7 @@ The body of a ``@triton.jit`` function is Triton's language, not Python: the typ
 Rows are tokens. A row's request is ``owners[row]``, a column of ``tables``: ``tables[position // BLOCK, column]`` is
 the cache block that holds a position. All numbers of a pass live on the device, so a captured graph can be replayed on
 others; those that a launch must be told are not specialised, or each would be compiled for anew. Sums are kept in
-float32 whatever the dtype of weights and cache.
+float32 for any dtype of weights and cache.
 """
 
 from __future__ import annotations

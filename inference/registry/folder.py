@@ -92,7 +92,7 @@ class RegistryFolder:
         return manifest, digest
 
     def freshness(self, *, floors: bool = True) -> Freshness:
-        """What is too old here and now; without ``floors`` no version is too low. Raises ModelRefused."""
+        """Limits of age here and now; without ``floors`` no version is too low. Raises ModelRefused."""
         pins = self.state().floors if floors else {}
         return Freshness(self.now, pins, self.revocations().pairs)
 

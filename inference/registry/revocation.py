@@ -37,16 +37,16 @@ class RevocationList(msgspec.Struct, frozen=True, forbid_unknown_fields=True, ta
 def open_revocations(raw: bytes, trust: Trust, least: int) -> RevocationList:
     """The list of a signed envelope. Raises ModelRefused where it does not hold or is older than ``least``."""
     try:
-        found = msgspec.json.decode(trust.open(raw, REVOCATION_TYPE), type=RevocationList)
+        issue = msgspec.json.decode(trust.open(raw, REVOCATION_TYPE), type=RevocationList)
     except (msgspec.MsgspecError, UnicodeDecodeError) as fault:
         raise ModelRefused("signature", f"revocation list: {fault}") from None
-    if found.sequence < least or len(found.revoked) > MAX_REVOKED:
+    if issue.sequence < least or len(issue.revoked) > MAX_REVOKED:
         raise ModelRefused(
             "rolled_back",
             f"revocation list: expected number {least} or later with at most {MAX_REVOKED} entries, got "
-            f"{found.sequence}; restore the latest list",
+            f"{issue.sequence}; restore the latest list",
         )
-    return found
+    return issue
 
 
 def extended(before: RevocationList, entry: Revoked, issued: int) -> RevocationList:

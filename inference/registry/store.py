@@ -68,15 +68,15 @@ class ModelRegistry:
     def list_versions(self, model: str = "") -> list[StoredVersion | BrokenVersion]:
         """Versions in the registry, of one model or all. Raises ModelRefused where its state does not hold."""
         state, freshness = self._folder.state(), self.freshness(floors=False)
-        found: list[StoredVersion | BrokenVersion] = []
+        versions: list[StoredVersion | BrokenVersion] = []
         for name in sorted(state.models):
             for version in self.versions(name) if model in ("", name) else ():
                 try:
-                    found.append(self._stored(state, freshness, name, version))
+                    versions.append(self._stored(state, freshness, name, version))
                 except ModelRefused as fault:
                     # such as one whose signer is trusted no more: the others are to be seen all the same
-                    found.append(BrokenVersion(name, version, fault))
-        return found
+                    versions.append(BrokenVersion(name, version, fault))
+        return versions
 
     def version(self, model: str, version: int) -> StoredVersion:
         """One version. Raises ModelRefused where it is not here, or its manifest does not hold."""
@@ -88,7 +88,7 @@ class ModelRegistry:
         return self._folder.versions(model)
 
     def freshness(self, *, floors: bool = True) -> Freshness:
-        """What is too old here and now; without ``floors`` no version is too low. Raises ModelRefused."""
+        """Limits of age here and now; without ``floors`` no version is too low. Raises ModelRefused."""
         return self._folder.freshness(floors=floors)
 
     def events(self) -> list[RegistryEvent]:

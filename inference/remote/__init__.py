@@ -1,1 +1,1 @@
-"""An engine behind somebody else's HTTP: a server that speaks OpenAI's chat completions, vLLM (0.32 or later) first."""
+"""An engine behind HTTP: a server that speaks OpenAI's chat completions, vLLM (0.32 or later) first."""

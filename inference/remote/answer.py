@@ -8,10 +8,11 @@ from inference.types import Chunk, FinishReason, GenerationRequest, input_token_
 
 
 class RemoteAnswer:
-    """Counts tokens as the server does where it tells, else one for each event with text; never beyond what was asked.
+    """Chunks of one answer, made from the server's events.
 
-    Input tokens are what the server says, but at most the bound that was reserved for them: a server whose template
-    adds words of its own charges them to nobody.
+    Output tokens are counted as the server does where it tells, else one for each event with text, and never beyond
+    ``max_tokens``. Input tokens are those that the server reports, but at most the bound reserved for them: words that
+    its template adds are charged to no tenant.
     """
 
     def __init__(self, request: GenerationRequest) -> None:
@@ -33,7 +34,7 @@ class RemoteAnswer:
             self.output_tokens = min(counted, limit)
             return None
         if counted > limit:
-            # the server goes on where it was told to stop: its text from here on is nobody's
+            # the server goes on where it was told to stop: its text from here on is dropped
             self.output_tokens = limit
             return self.end(FinishReason.LENGTH)
         self.output_tokens, self._finish = counted, event.finish

@@ -1,7 +1,7 @@
 """An ``InferenceEngine`` over HTTP. No torch: the model, its cache and its batches are the server's.
 
-What is the caller's stays here: bounds, deadlines, retries before the first token, and a cache salt per tenant, so that
-a server that keeps prefixes shares none between tenants.
+Bounds, deadlines, retries before the first token, and a cache salt per tenant stay here, so that a server that keeps
+prefixes shares none between tenants.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ PAUSE_S = 0.2
 MAX_PAUSE_S = 5.0
 IDLE_S = 120.0
 """Longest silence of a server in the middle of an answer, or before it."""
-_AGAIN = frozenset({408, 429, 500, 502, 503, 504})
+_RETRIED = frozenset({408, 429, 500, 502, 503, 504})
 _FAULT_BYTES = 4096
 _T = TypeVar("_T")
 
@@ -46,7 +46,7 @@ class _Cancelled(Exception):
 
 @dataclass(eq=False, slots=True)
 class _RemoteRun:
-    """One request on its way: what ends a wait early."""
+    """One request under way, with its deadline and a way to cancel it."""
 
     request: GenerationRequest
     until: float
@@ -155,14 +155,14 @@ class RemoteEngine(StreamEngine[_RemoteRun]):
     async def _attempt(self, run: _RemoteRun) -> AsyncGenerator[Event, None]:
         request = run.request
         salt = hmac.digest(self._salt_key, request.tenant.encode(), "sha256").hex()
-        asked = body(request, self.models[0], salt)
+        document = body(request, self.models[0], salt)
         limits = aiohttp.ClientTimeout(total=None)
         connector = aiohttp.TCPConnector(force_close=True)
         async with aiohttp.ClientSession(
             connector=connector, timeout=limits, headers=self._headers, auto_decompress=False
         ) as session:
             try:
-                response = await run.within(session.post(self._url, json=asked, allow_redirects=False))
+                response = await run.within(session.post(self._url, json=document, allow_redirects=False))
                 try:
                     await self._require_stream(run, response)
                     async with contextlib.aclosing(self._read(run, response)) as events:
@@ -182,7 +182,7 @@ class RemoteEngine(StreamEngine[_RemoteRun]):
                 error = f"input and max_tokens together are more than the model's context of {self.max_context}"
                 raise UpstreamFault(error, FinishReason.CONTEXT)
         wait = response.headers.get("Retry-After", "")
-        again, pause = response.status in _AGAIN, float(wait) if wait.isdecimal() and len(wait) < 9 else 0.0
+        again, pause = response.status in _RETRIED, float(wait) if wait.isdecimal() and len(wait) < 9 else 0.0
         raise UpstreamFault(f"the model server answered {response.status}", again=again, pause_s=pause)
 
     async def _read(self, run: _RemoteRun, response: aiohttp.ClientResponse) -> AsyncGenerator[Event, None]:

@@ -1,4 +1,4 @@
-"""OpenAI's chat completions as this engine speaks them: what is asked, what is read. Sans-IO; every input is hostile.
+"""OpenAI's chat completions: the request body and the events of a stream. Sans-IO; every input is hostile.
 
 vLLM's extensions are used where they are: ``top_k``, ``min_p``, ``repetition_penalty``, ``cache_salt`` (hex only: other
 salts have stopped servers, CVE-2026-105756) and ``continuous_usage_stats``, which counts tokens in every event.
@@ -17,8 +17,11 @@ from inference.types import FinishReason, GenerationRequest
 
 MAX_LINE = 256 << 10
 """Bytes of one line of a stream."""
-BYTES_PER_TOKEN, EVENTS_PER_TOKEN, SLACK = 4096, 4, 256
-"""What a stream may send at most, for each token that was asked for; and events on top, of as many bytes."""
+BYTES_PER_TOKEN = 4096
+EVENTS_PER_TOKEN = 4
+"""Bounds of a stream for each token that was asked for."""
+SLACK = 256
+"""Tokens and events that a stream may have on top."""
 _ENDS = {"stop": FinishReason.STOP, "length": FinishReason.LENGTH, "content_filter": FinishReason.STOP}
 _OPTIONAL = {
     "top_p": 1.0,
@@ -39,8 +42,10 @@ class UpstreamFault(Exception):
     ) -> None:
         super().__init__(message)
         self.finish = finish
-        self.again, self.pause_s = again, pause_s
-        """Whether the same request may be sent again, and after how long the server wants it."""
+        self.again = again
+        """True where the same request may be sent again."""
+        self.pause_s = pause_s
+        """Seconds after which the server wants it again."""
 
 
 class ServerUsage(msgspec.Struct, frozen=True):
@@ -78,9 +83,9 @@ _decoder = msgspec.json.Decoder(_StreamEvent)
 
 
 def body(request: GenerationRequest, model: str, salt: str) -> dict[str, Any]:
-    """What is asked of the server. Drawing is seeded by request id, so that a run again draws the same."""
+    """The JSON body of a request. Draws are seeded by request id, so that another attempt draws the same."""
     sampling = request.sampling
-    asked: dict[str, Any] = {
+    document: dict[str, Any] = {
         "model": model,
         "messages": [{"role": turn.role, "content": turn.text} for turn in request.turns],
         "max_tokens": request.max_tokens,
@@ -91,15 +96,15 @@ def body(request: GenerationRequest, model: str, salt: str) -> dict[str, Any]:
     }
     if sampling.temperature > 0:
         digest = hashlib.sha256(f"{request.request_id}\x00{sampling.seed}".encode()).digest()
-        asked["seed"] = int.from_bytes(digest[:8], "big") >> 1
+        document["seed"] = int.from_bytes(digest[:8], "big") >> 1
     if sampling.stop:
-        asked["stop"] = list(sampling.stop)
+        document["stop"] = list(sampling.stop)
     if sampling.logit_bias:
-        asked["logit_bias"] = {str(token): bias for token, bias in sampling.logit_bias}
+        document["logit_bias"] = {str(token): bias for token, bias in sampling.logit_bias}
     for name, usual in _OPTIONAL.items():
         if getattr(sampling, name) != usual:
-            asked[name] = getattr(sampling, name)
-    return asked
+            document[name] = getattr(sampling, name)
+    return document
 
 
 class EventLines:

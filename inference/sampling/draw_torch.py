@@ -60,13 +60,13 @@ def _summaries(logits: Tensor, queries: Sequence[LogitsQuery], table: NDArray[np
     top_ids = table[:, 3 : 3 + k].astype(np.intp)
     top_logits = table[:, 3 + k :]
     no_ids, no_logits = top_ids[0, :0], top_logits[0, :0]
-    found = []
+    summaries = []
     for row, query in enumerate(queries):
         ids = top_ids[row, : query.top] if query.top else no_ids
         values = top_logits[row, : query.top] if query.top else no_logits
         fetch = partial(fetch_row, logits, row)
-        found.append(RowSummary(drawn[row], max_logits[row], exp_sums[row], ids, values, fetch))
-    return found
+        summaries.append(RowSummary(drawn[row], max_logits[row], exp_sums[row], ids, values, fetch))
+    return summaries
 
 
 def fetch_row(logits: Tensor, row: int) -> LogitsRow:
@@ -84,9 +84,9 @@ def draw_rows(
     ``top``: int64 ids and float32 logits of the likeliest, each ``[rows, k]``. ``settings``: float64 ``[rows, 3]``, the
     temperature T, the uniform number u, and 1 where the ``top`` tokens are left out because they are drawn elsewhere.
     """
-    temperatures, uniforms, leaves_out = settings[:, 0], settings[:, 1], settings[:, 2] > 0.0
-    greedy = temperatures == 0.0
-    temperatures = temperatures.masked_fill(greedy, 1.0).clamp(min=MIN_TEMPERATURE).float()
+    uniforms, leaves_out = settings[:, 1], settings[:, 2] > 0.0
+    greedy = settings[:, 0] == 0.0
+    temperatures = settings[:, 0].masked_fill(greedy, 1.0).clamp(min=MIN_TEMPERATURE).float()
     top_ids, top_logits = top
     # [rows, k], zero where a row leaves none out
     top_weights = _weights(top_logits, max_logits, temperatures).double() * leaves_out[:, None]

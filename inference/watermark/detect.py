@@ -1,12 +1,13 @@
-"""Whose watermark a text bears: scores under every key, and the chance of a false alarm."""
+"""Attribution of a text to a watermark key: scores under every key, and the chance of a false alarm."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from heapq import nlargest
 from itertools import takewhile
+from typing import NamedTuple
 
 import numpy as np
 
@@ -35,8 +36,11 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class Detection:
-    """The best of ``tried`` keys. ``false_alarm`` is corrected for their number. ``others``, best first: further keys
-    that the text would be attributed to by themselves, such as those of a second tenant or of another month."""
+    """The best of ``tried`` keys. ``false_alarm`` is corrected for their number.
+
+    ``others``, best first: further keys that the text would be attributed to by themselves, such as those of a second
+    tenant or of another month.
+    """
 
     best: Score | None
     tried: int
@@ -45,6 +49,7 @@ class Detection:
 
     @property
     def attributed(self) -> bool:
+        """True where the false-alarm probability is low enough to name the best key."""
         return self.false_alarm < ALARM
 
 
@@ -58,13 +63,13 @@ def scored_pairs(tokens: Sequence[int]) -> tuple[Tokens, Tokens]:
 
 
 def total_of(key: MarkKey, contexts: Tokens, tokens: Tokens) -> int:
-    """The weighted sum of the bits that a key gives to ``n`` pairs."""
+    """The weighted sum of the bits that a key gives to pairs of ``[n, 4]`` contexts and ``[n]`` tokens."""
     bits = bits_of(key.encrypt(with_token(key.encrypt(contexts), tokens)))
     return int(bits.sum(axis=0, dtype=np.int64) @ np.array(LAYER_WEIGHTS, dtype=np.int64))
 
 
 def z_of(total: int, scored: int) -> float:
-    """Standard deviations above what no watermark gives."""
+    """Standard deviations above the mean of text without a watermark."""
     mean = scored * sum(LAYER_WEIGHTS) / 2
     deviation = math.sqrt(scored * sum(weight * weight for weight in LAYER_WEIGHTS) / 4)
     return (total - mean) / deviation if scored else 0.0
@@ -77,20 +82,28 @@ def detect(tokens: Sequence[int], keys: Iterable[MarkKey]) -> Detection:
     for any text; it assumes that its author did not have the key.
     """
     contexts, drawn = scored_pairs(tokens)
-    totals = [(total_of(key, contexts, drawn), key.tenant, key.epoch) for key in keys] if len(drawn) else []
+    totals = [_KeyTotal(total_of(key, contexts, drawn), key.tenant, key.epoch) for key in keys] if len(drawn) else []
     if not totals:
         return Detection(None, 0, 1.0)
+    tried = len(totals)
     # of equal totals the key that came first
-    first, *rest = nlargest(MOST, totals, key=lambda found: found[0])
-    best = _score(*first, len(drawn))
-    others = takewhile(_alarming(len(totals)), (_score(*found, len(drawn)) for found in rest))
-    return Detection(best, len(totals), family(best.probability, len(totals)), tuple(others))
+    first, *rest = nlargest(MOST, totals, key=lambda one: one.total)
+    best = _score(first, len(drawn))
+    alarming = takewhile(
+        lambda score: family(score.probability, tried) < ALARM, (_score(one, len(drawn)) for one in rest)
+    )
+    return Detection(best, tried, family(best.probability, tried), tuple(alarming))
 
 
-def _alarming(tried: int) -> Callable[[Score], bool]:
-    return lambda score: family(score.probability, tried) < ALARM
+class _KeyTotal(NamedTuple):
+    """The total of a text under one key."""
+
+    total: int
+    tenant: str
+    epoch: int
 
 
-def _score(total: int, tenant: str, epoch: int, scored: int) -> Score:
-    chance = tail_probability(total, scored, LAYER_WEIGHTS)
-    return Score(tenant, epoch, total, scored, z_of(total, scored), chance)
+def _score(key_total: _KeyTotal, scored: int) -> Score:
+    total = key_total.total
+    probability = tail_probability(total, scored, LAYER_WEIGHTS)
+    return Score(key_total.tenant, key_total.epoch, total, scored, z_of(total, scored), probability)

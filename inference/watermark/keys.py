@@ -23,7 +23,7 @@ LAYERS = 30
 EPOCH_MS = 30 * 86_400_000
 BLOCK_WORDS = 4
 WORD = np.dtype("<u4")
-"""Little-endian whatever the machine, so that marks travel."""
+"""Little-endian on every machine, so that text marked on one is detected on another."""
 Tokens = NDArray[np.uint32]
 Bits = NDArray[np.uint8]
 
@@ -42,12 +42,13 @@ class MarkKey:
         name = tenant.encode()
         info = b"sluice/watermark/v1\x00" + len(name).to_bytes(2, "big") + name + epoch.to_bytes(8, "big")
         key = HKDF(SHA256(), 32, None, info).derive(secret)
-        self.tenant, self.epoch = tenant, epoch
+        self.tenant = tenant
+        self.epoch = epoch
         # one block at a time, each independent: the mode's weakness is what a PRF needs
         self._encryptor = Cipher(algorithms.AES(key), modes.ECB()).encryptor()  # noqa: S305
 
     def encrypt(self, blocks: Tokens) -> Tokens:
-        """``[n, 4]`` little-endian words, each row one block of the MAC."""
+        """Encrypt ``[n, 4]`` little-endian words, each row one block of the MAC; gives ``[n, 4]``."""
         raw = self._encryptor.update(np.ascontiguousarray(blocks, dtype=WORD).data.cast("B"))
         return np.frombuffer(raw, dtype=WORD).reshape(-1, BLOCK_WORDS)
 

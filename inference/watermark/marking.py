@@ -1,4 +1,4 @@
-"""Which tokens of an answer are marked, and the account of it. Policy decides, never the caller.
+"""The marked tokens of an answer, and the account of them. Policy decides, never the caller.
 
 Not marked: temperature 0 and ``top_k`` 1 (no choice to make), JSON and code (little choice, and a wrong token breaks
 them), tenants that opted out. In a marked answer the first four tokens have no context yet, and a context that came
@@ -22,14 +22,14 @@ _FENCE = b"```"
 
 @dataclass(frozen=True, slots=True)
 class MarkPolicy:
-    """What policy says of one tenant."""
+    """A tenant's part of the policy."""
 
     enabled: bool = True
     opted_out: bool = False
 
 
 def skipped(policy: MarkPolicy, *, temperature: float, top_k: int, form: Form) -> Skip | None:
-    """Why a whole answer is not marked; None where it is."""
+    """The reason why a whole answer is not marked; None where it is."""
     if not policy.enabled:
         return "off"
     if policy.opted_out:
@@ -42,7 +42,7 @@ def skipped(policy: MarkPolicy, *, temperature: float, top_k: int, form: Form) -
 
 
 class CodeFence:
-    """Whether bytes that arrive piece by piece stand inside a fenced block of Markdown."""
+    """Tells whether bytes that arrive piece by piece stand inside a fenced block of Markdown."""
 
     def __init__(self) -> None:
         self.inside = False
@@ -94,31 +94,36 @@ class AnswerMark:
 
 
 Marker = Callable[[GenerationRequest], AnswerMark]
-"""What an engine asks when a request joins."""
-_KEYS = 4096
+"""Gives a request its mark when it joins an engine."""
+_MAX_KEYS = 4096
 
 
 class TenantMarker:
-    """A ``Marker`` that gives each tenant its key of the current epoch: ``secret`` gives a tenant's secret, ``clock``
-    Unix milliseconds."""
+    """A ``Marker`` that gives each tenant its key of the current epoch.
+
+    ``secret`` gives a tenant's secret, ``clock`` Unix milliseconds.
+    """
 
     def __init__(
         self, secret: Callable[[str], bytes], policy: Callable[[str], MarkPolicy], clock: Callable[[], int]
     ) -> None:
-        self._secret, self._policy, self._clock = secret, policy, clock
+        self._secret = secret
+        self._policy = policy
+        self._clock = clock
         self._keys: OrderedDict[tuple[str, int], MarkKey] = OrderedDict()
 
     def __call__(self, request: GenerationRequest) -> AnswerMark:
         sampling = request.sampling
-        why = skipped(self._policy(request.tenant), temperature=sampling.temperature, top_k=sampling.top_k, form="text")
-        if why is not None:
-            return AnswerMark(None, MarkAccount(skipped=why))
+        policy = self._policy(request.tenant)
+        reason = skipped(policy, temperature=sampling.temperature, top_k=sampling.top_k, form="text")
+        if reason is not None:
+            return AnswerMark(None, MarkAccount(skipped=reason))
         return AnswerMark(self._key(request.tenant, epoch_of(self._clock())))
 
     def _key(self, tenant: str, epoch: int) -> MarkKey:
-        held = self._keys.get((tenant, epoch))
-        if held is None:
-            held = self._keys[tenant, epoch] = MarkKey(self._secret(tenant), tenant, epoch)
-            if len(self._keys) > _KEYS:
+        key = self._keys.get((tenant, epoch))
+        if key is None:
+            key = self._keys[tenant, epoch] = MarkKey(self._secret(tenant), tenant, epoch)
+            if len(self._keys) > _MAX_KEYS:
                 self._keys.popitem(last=False)
-        return held
+        return key

@@ -24,18 +24,24 @@ MAX_GRANT_BYTES = 4096
 
 @dataclass(frozen=True, slots=True)
 class Secrets:
-    """``mark`` gives a tenant's secret of watermarks, and raises ValueError where it was not granted; ``index`` keys
-    fingerprints; ``salt`` keys the salts by which other servers tell tenants' caches apart."""
+    """Secrets of one deployment.
+
+    ``mark`` gives a tenant's secret of watermarks, and raises ValueError where it was not granted; ``index`` keys
+    fingerprints; ``salt`` keys the salts by which other servers tell tenants' caches apart.
+    """
 
     mark: Callable[[str], bytes]
     index: bytes
     salt: bytes
     tenant: str = ""
-    """The one that they were granted to; empty for those of all."""
+    """The tenant that they were granted to; empty for those of all."""
 
 
 class Grant(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="sluice/traces/1"):
-    """What one tenant's own worker is given. Copies are looked for across tenants, so ``index`` is the deployment's."""
+    """The secrets of one tenant's own worker.
+
+    Copies are looked for across tenants, so ``index`` is the deployment's.
+    """
 
     tenant: str
     mark: bytes
@@ -53,7 +59,7 @@ def of_master(master: bytes) -> Secrets:
 
 
 def grant(master: bytes, tenant: str) -> bytes:
-    """What the file of ``tenant``'s own worker holds."""
+    """Contents of the file of ``tenant``'s own worker."""
     secrets = of_master(master)
     salt = _derived(master, "cache-salt", tenant)
     return msgspec.json.encode(Grant(tenant, secrets.mark(tenant), secrets.index, salt))
@@ -65,7 +71,7 @@ def index_key(master: bytes) -> bytes:
 
 
 def read_secrets(path: Path) -> Secrets:
-    """Those of a file with the master secret, or with the grant of one tenant. Raises ValueError, OSError."""
+    """The secrets of a file with the master secret, or with the grant of one tenant. Raises ValueError, OSError."""
     raw = _read(path, MAX_GRANT_BYTES)
     if len(raw) == SECRET_BYTES:
         return of_master(raw)
@@ -104,7 +110,7 @@ def create_master(path: Path) -> bytes:
             file.write(os.urandom(SECRET_BYTES))
             file.flush()
             os.fsync(file.fileno())
-        # of two processes that begin together one wins, and nobody reads half a key
+        # of two processes that begin together one wins, and neither reads half a key
         with contextlib.suppress(FileExistsError):
             os.link(partial, path)
         partial.unlink()

@@ -1,4 +1,4 @@
-"""How likely a score is without the key: the exact tail of a weighted sum of fair coins."""
+"""The probability of a score without the key: the exact tail of a weighted sum of fair coins."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ EXACT_TRIALS = 100_000
 
 
 def tail_probability(score: int, trials: int, weights: tuple[int, ...]) -> float:
-    """P(sum >= score), each of ``trials`` adding every weight with probability one half.
+    """P(S >= score) of a sum S in which each of ``trials`` adds every weight with probability one half.
 
     Exact to rounding down to 1e-300: the distribution is tilted exponentially until its centre is the score (Esscher
-    1932), inverted there by a discrete Fourier transform, and tilted back.
+    1932), inverted there by a discrete Fourier transform, and tilted back. With the tilt theta and the cumulant K,
+    P(S = s) is ``exp(K(theta) - theta * s)`` times the tilted probability of s.
     """
     highest = trials * sum(weights)
     if score <= 0:
@@ -53,8 +54,8 @@ def _tilt(mean: float, weights: tuple[int, ...]) -> float:
     low, high = 0.0, 700.0
     for _ in range(64):
         middle = (low + high) / 2
-        found = sum(weight / (1.0 + math.exp(-min(middle * weight, 700.0))) for weight in weights)
-        low, high = (middle, high) if found < mean else (low, middle)
+        tilted = sum(weight / (1.0 + math.exp(-min(middle * weight, 700.0))) for weight in weights)
+        low, high = (middle, high) if tilted < mean else (low, middle)
     return (low + high) / 2
 
 
@@ -69,7 +70,7 @@ def _tilted_mass(tilt: float, trials: int, weights: tuple[int, ...]) -> NDArray[
     log_transform = np.zeros(size // 2 + 1, dtype=np.complex128)
     for weight in sorted(set(weights)):
         chance = 1.0 / (1.0 + math.exp(-min(tilt * weight, 700.0)))
-        one = 1.0 - chance + chance * np.exp(-1j * frequency * weight)
+        coin = 1.0 - chance + chance * np.exp(-1j * frequency * weight)
         # a fair coin's transform is exactly zero at one frequency
-        log_transform += trials * weights.count(weight) * np.log(np.where(one == 0, 1e-300, one))
+        log_transform += trials * weights.count(weight) * np.log(np.where(coin == 0, 1e-300, coin))
     return np.maximum(np.fft.irfft(np.exp(log_transform), size), 0.0)

@@ -1,9 +1,9 @@
 """Tournament sampling: Dathathri et al., "Scalable watermarking for identifying large language model outputs"
 (Nature 634, 2024), two-leaf tournaments in their closed form. No torch.
 
-One layer turns probabilities p into ``p(x) * (1 + g(x) - sum over y of p(y) g(y))``: of two tokens drawn from p, the
-one whose bit g is set wins. Over random bits each layer's expectation is p again, so text of one key is marked and text
-over all keys is distributed as before.
+One layer l turns probabilities p into ``p(x) * (1 + g_l(x) - sum over y of p(y) g_l(y))``: of two tokens drawn from p,
+the one whose bit g_l is set wins. Over random bits each layer's expectation is p again, so text of one key is marked
+and text over all keys is distributed as before.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from inference.watermark.keys import CONTEXT, WORD, Bits, MarkKey, Tokens, bits_
 
 CANDIDATES = 64
 """Most likely tokens that compete; the rest keep their probabilities."""
-_DUST = 1e-60
+_NEGLIGIBLE = 1e-60
 _DEPTH = 16
 """Rows into which a row of weights is folded to find the largest."""
 Weights = NDArray[np.float64]
@@ -32,49 +32,52 @@ def compete(weights: Weights, bits: Bits) -> Weights:
     A row of zeros stays zeros.
     """
     total = weights.sum(axis=1, keepdims=True)
-    share: Weights = np.divide(weights, total, out=np.zeros_like(weights), where=total > 0)
+    p: Weights = np.divide(weights, total, out=np.zeros_like(weights), where=total > 0)
     # numbers near the smallest that a float can hold cost a hundred times as much to multiply
-    share[share < _DUST] = 0.0
-    won = np.empty_like(share)
-    # layers first: each step then reads one contiguous block
-    for layer in np.ascontiguousarray(np.moveaxis(bits, 2, 0)):
-        np.multiply(share, layer, out=won)
-        share *= 1.0 - won.sum(axis=1, keepdims=True)
-        share += won
-    marked: Weights = share * total
+    p[p < _NEGLIGIBLE] = 0.0
+    p_g = np.empty_like(p)
+    # layers first: each step then reads one contiguous block of bits g, [rows, k]
+    for g in np.ascontiguousarray(np.moveaxis(bits, 2, 0)):
+        np.multiply(p, g, out=p_g)
+        p *= 1.0 - p_g.sum(axis=1, keepdims=True)
+        p += p_g
+    marked: Weights = p * total
     return marked
 
 
 def reweigh(candidates: Ids, weights: Weights, contexts: Sequence[Sequence[int]], keys: Sequence[MarkKey]) -> Weights:
-    """Marked weights of ``[rows, k]`` candidates, for the sampler's own draw. Contexts are the last four output tokens.
+    """Marked weights ``[rows, k]`` of ``[rows, k]`` candidates, for the sampler's own draw.
 
-    The sum of each row stays, so tokens outside the candidates keep their probabilities.
+    Contexts are the last four output tokens of each row. The sum of each row stays, so tokens outside the candidates
+    keep their probabilities.
     """
+    # [rows, 4] context blocks, then [rows, k, 4] blocks with each candidate
     mixed = _encrypted(np.array(contexts, dtype=WORD).reshape(-1, CONTEXT), keys)
     blocks = with_token(np.repeat(mixed[:, None], candidates.shape[1], axis=1), candidates.astype(WORD))
     return compete(weights, bits_of(_encrypted(blocks, keys)))
 
 
 def _encrypted(blocks: Tokens, keys: Sequence[MarkKey]) -> Tokens:
-    """Each row of ``[rows, ..., 4]`` under its own key, those of one key at once: a call costs more than a block."""
-    rows: dict[int, list[int]] = {}
+    """Each row of ``[rows, ..., 4]`` under its own key, rows of one key at once: a call costs more than a block."""
+    rows_of_key: dict[int, list[int]] = {}
     for row, key in enumerate(keys):
-        rows.setdefault(id(key), []).append(row)
-    found = np.empty_like(blocks)
-    for same in rows.values():
-        chosen = blocks[same]
-        found[same] = keys[same[0]].encrypt(chosen.reshape(-1, chosen.shape[-1])).reshape(chosen.shape)
-    return found
+        rows_of_key.setdefault(id(key), []).append(row)
+    encrypted = np.empty_like(blocks)
+    for rows in rows_of_key.values():
+        chosen = blocks[rows]
+        encrypted[rows] = keys[rows[0]].encrypt(chosen.reshape(-1, chosen.shape[-1])).reshape(chosen.shape)
+    return encrypted
 
 
 def tournament(candidates: Ids, probabilities: Weights, context: Sequence[int], key: MarkKey, draw: float) -> int:
-    """The token of ``[k]`` candidates that one draw in [0, 1) picks after the tournament."""
-    return pick(candidates, reweigh(candidates[None], probabilities[None], [context], [key])[0], draw)
+    """The one of ``[k]`` candidates that a draw in [0, 1) picks after the tournament."""
+    marked = reweigh(candidates[None], probabilities[None], [context], [key])[0]
+    return pick(candidates, marked, draw)
 
 
 @dataclass(frozen=True, slots=True)
 class MarkedRow:
-    """One row to draw from: ``[n]`` ids and weights of any length, and what marks it; ``draw`` in [0, 1)."""
+    """One row to draw from: ``[n]`` ids and weights, its context and key; ``draw`` in [0, 1)."""
 
     name: str
     ids: Ids
@@ -85,7 +88,7 @@ class MarkedRow:
 
 
 def draw_marked(rows: Sequence[MarkedRow]) -> dict[str, int]:
-    """The token of each row by name, all tournaments held at once.
+    """Draw the token of each row, by name, all tournaments at once.
 
     The most likely ``CANDIDATES`` compete; the rest keep their probabilities. Writes into the rows' weights.
     """
@@ -95,7 +98,8 @@ def draw_marked(rows: Sequence[MarkedRow]) -> dict[str, int]:
     weights = np.zeros((len(rows), CANDIDATES))
     tops = [_likeliest(row.weights) for row in rows]
     for index, (row, top) in enumerate(zip(rows, tops, strict=True)):
-        candidates[index, : len(top)], weights[index, : len(top)] = row.ids[top], row.weights[top]
+        candidates[index, : len(top)] = row.ids[top]
+        weights[index, : len(top)] = row.weights[top]
     marked = reweigh(candidates, weights, [row.context for row in rows], [row.key for row in rows])
     tokens = {}
     for index, (row, top) in enumerate(zip(rows, tops, strict=True)):
@@ -105,13 +109,15 @@ def draw_marked(rows: Sequence[MarkedRow]) -> dict[str, int]:
 
 
 def _likeliest(weights: Weights) -> Ids:
-    """Places of the ``CANDIDATES`` largest, of equal ones any."""
+    """Indices ``[k]`` of the ``CANDIDATES`` largest of ``[n]`` weights, of equal ones any."""
     columns = len(weights) // _DEPTH
     if columns <= CANDIDATES:
         return _largest(weights) if len(weights) > CANDIDATES else np.arange(len(weights))
-    # so many columns peak no lower, hence so many weights are no smaller: the rest need not be put in order
-    peaks = weights[: columns * _DEPTH].reshape(_DEPTH, columns).max(axis=0)
-    near = np.flatnonzero(weights >= np.partition(peaks, -CANDIDATES)[-CANDIDATES])
+    # at least CANDIDATES columns have a maximum no lower than this, hence so many weights are no smaller: only weights
+    # down to it need to be put in order
+    maxima = weights[: columns * _DEPTH].reshape(_DEPTH, columns).max(axis=0)
+    least = np.partition(maxima, -CANDIDATES)[-CANDIDATES]
+    near = np.flatnonzero(weights >= least)
     return near[_largest(weights[near])]
 
 
@@ -120,18 +126,18 @@ def _largest(weights: Weights) -> Ids:
 
 
 def reference(probabilities: Sequence[float], bits: Sequence[Sequence[int]]) -> list[float]:
-    """What ``compete`` computes, read off the paper: who wins each match of two tokens, layer by layer. Slow."""
-    share = [p / sum(probabilities) for p in probabilities]
-    tokens = range(len(share))
+    """The result of ``compete`` by the paper's definition: each match of two tokens, layer by layer. Slow."""
+    shares = [p / sum(probabilities) for p in probabilities]
+    tokens = range(len(shares))
     for layer in range(len(bits[0])):
-        won = [0.0] * len(share)
+        won = [0.0] * len(shares)
         for one in tokens:
             for other in tokens:
-                match = share[one] * share[other]
+                match = shares[one] * shares[other]
                 if bits[one][layer] == bits[other][layer]:
                     won[one] += match / 2
                     won[other] += match / 2
                 else:
                     won[one if bits[one][layer] else other] += match
-        share = [part / sum(won) for part in won]
-    return share
+        shares = [part / sum(won) for part in won]
+    return shares

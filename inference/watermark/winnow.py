@@ -1,7 +1,7 @@
 """Fingerprints of delivered text: Schleimer, Wilkerson, Aiken, "Winnowing" (SIGMOD 2003), and an index of them.
 
-The exact channel beside the watermark: any copied passage of at least ``GUARANTEE`` letters and digits is found,
-whatever was done to case, spaces and punctuation. Hashes are keyed, so the index tells nobody what was delivered.
+The exact channel beside the watermark: any copied passage of at least ``GUARANTEE`` letters and digits is found, also
+after changes of case, spaces and punctuation. Hashes are keyed, so a reader of the index does not learn the texts.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import sqlite3
 import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,6 +65,14 @@ def normalised(text: str) -> tuple[str, Positions]:
     return "".join(kept), np.array(origins, dtype=np.intp)
 
 
+class Fingerprints(NamedTuple):
+    """Hashes of a text, and the characters at which their passages start and end: ``[n]`` each."""
+
+    hashes: Hashes
+    starts: Positions
+    ends: Positions
+
+
 class Winnower:
     """Fingerprints under one key: multilinear hashing (Lemire and Kaser 2014) of ``GRAM`` letters, mod 2^64."""
 
@@ -71,32 +80,35 @@ class Winnower:
         stream = hashlib.shake_256(b"sluice/winnow/v1" + len(key).to_bytes(2, "big") + key).digest(8 * (GRAM + 1))
         self._factors = np.frombuffer(stream, dtype="<u8")
 
-    def fingerprints(self, text: str) -> tuple[Hashes, Positions, Positions]:
-        """Hashes, and where their passages start and end in ``text``. Raises ValueError for a text too long."""
+    def fingerprints(self, text: str) -> Fingerprints:
+        """Fingerprints of a text. Raises ValueError for a text too long."""
         if len(text) > MAX_TEXT:
             raise ValueError(f"fingerprints: expected at most {MAX_TEXT} characters, got {len(text)}")
         letters, origins = normalised(text)
         if len(letters) < GRAM:
             empty = np.empty(0, np.intp)
-            return np.empty(0, np.int64), empty, empty
+            return Fingerprints(np.empty(0, np.int64), empty, empty)
         chosen, hashes = self._winnow(self._hash(letters))
-        return hashes, origins[chosen], origins[chosen + GRAM - 1] + 1
+        return Fingerprints(hashes, origins[chosen], origins[chosen + GRAM - 1] + 1)
 
     def packed(self, text: str) -> bytes:
         """The first ``MAX_KEPT`` distinct fingerprints, eight bytes each, little-endian: what a record keeps."""
-        hashes, _, _ = self.fingerprints(text[:MAX_TEXT])
-        return np.array(list(dict.fromkeys(hashes.tolist()))[:MAX_KEPT], dtype="<i8").tobytes()
+        hashes = self.fingerprints(text[:MAX_TEXT]).hashes
+        distinct = list(dict.fromkeys(hashes.tolist()))
+        return np.array(distinct[:MAX_KEPT], dtype="<i8").tobytes()
 
     def _hash(self, letters: str) -> NDArray[np.uint64]:
+        """Hashes of all passages of ``GRAM`` letters: ``[letters - GRAM + 1]``."""
         codes = np.frombuffer(letters.encode("utf-32-le"), dtype="<u4").astype(np.uint64)
         count = len(codes) - GRAM + 1
-        found = np.full(count, self._factors[GRAM], dtype=np.uint64)
+        hashes = np.full(count, self._factors[GRAM], dtype=np.uint64)
         for offset in range(GRAM):
-            found += self._factors[offset] * codes[offset : offset + count]
+            hashes += self._factors[offset] * codes[offset : offset + count]
         # only the high half is strongly universal; fold it down so that no stored bit is weak
-        return found ^ (found >> np.uint64(32))
+        return hashes ^ (hashes >> np.uint64(32))
 
     def _winnow(self, hashes: NDArray[np.uint64]) -> tuple[Positions, Hashes]:
+        """Positions of the least hash of each window, and those hashes."""
         width = min(WINDOW, len(hashes))
         windows = np.lib.stride_tricks.sliding_window_view(hashes, width)
         # the rightmost of equal minima, as the paper has it
@@ -115,11 +127,11 @@ class FingerprintIndex:
 
     def add(self, tenant: str, name: str, text: str) -> int:
         """Keep a text's fingerprints; gives their number. A name that is there already changes nothing."""
-        hashes, starts, _ = self._winnower.fingerprints(text)
-        return self._keep(tenant, name, hashes, starts)
+        found = self._winnower.fingerprints(text)
+        return self._keep(tenant, name, found.hashes, found.starts)
 
     def add_packed(self, tenant: str, name: str, packed: bytes) -> int:
-        """Likewise with the fingerprints of a record, whose text is not at hand. Raises ValueError."""
+        """Keep the fingerprints of a record, whose text is not at hand. Raises ValueError."""
         hashes = unpacked(packed)
         return self._keep(tenant, name, hashes, np.full(len(hashes), -1, np.intp))
 
@@ -136,23 +148,37 @@ class FingerprintIndex:
 
     def find(self, text: str, least: int = 1) -> list[SharedPassage]:
         """Delivered texts that share at least ``least`` fingerprints with ``text``, most shared first."""
-        hashes, starts, ends = self._winnower.fingerprints(text)
-        spans: dict[int, tuple[int, int, set[int]]] = {}
-        for found, start, end in zip(hashes.tolist(), starts.tolist(), ends.tolist(), strict=True):
+        found = self._winnower.fingerprints(text)
+        hashes = found.hashes.tolist()
+        overlaps: dict[int, _Overlap] = {}
+        for hash_, start, end in zip(hashes, found.starts.tolist(), found.ends.tolist(), strict=True):
             query = "SELECT DISTINCT document FROM fingerprint WHERE hash = ?"
-            for (document,) in self._base.execute(query, (found,)):
-                first, last, shared = spans.get(document, (start, end, set()))
-                shared.add(found)
-                spans[document] = (min(first, start), max(last, end), shared)
-        distinct = max(len(set(hashes.tolist())), 1)
+            for (document,) in self._base.execute(query, (hash_,)):
+                overlaps.setdefault(document, _Overlap(start, end)).add(hash_, start, end)
+        distinct = max(len(set(hashes)), 1)
         passages = []
-        for document, (start, end, shared) in spans.items():
-            if len(shared) >= least:
-                tenant, name = self._base.execute(
-                    "SELECT tenant, name FROM document WHERE id = ?", (document,)
-                ).fetchone()
-                passages.append(SharedPassage(tenant, name, start, end, len(shared), len(shared) / distinct))
+        for document, overlap in overlaps.items():
+            shared = len(overlap.hashes)
+            if shared >= least:
+                query = "SELECT tenant, name FROM document WHERE id = ?"
+                tenant, name = self._base.execute(query, (document,)).fetchone()
+                passages.append(SharedPassage(tenant, name, overlap.start, overlap.end, shared, shared / distinct))
         return sorted(passages, key=lambda passage: (-passage.shared, passage.tenant, passage.name))
 
     def close(self) -> None:
+        """Close the file."""
         self._base.close()
+
+
+@dataclass(slots=True)
+class _Overlap:
+    """Fingerprints that a suspect shares with one document, and the characters of the suspect that they span."""
+
+    start: int
+    end: int
+    hashes: set[int] = field(default_factory=set)
+
+    def add(self, hash_: int, start: int, end: int) -> None:
+        self.hashes.add(hash_)
+        self.start = min(self.start, start)
+        self.end = max(self.end, end)

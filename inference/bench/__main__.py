@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 def main() -> int:
-    """Measure what was asked, print a table, write JSON."""
+    """Measure the figures that the arguments name, print a table, write JSON."""
     parser = argparse.ArgumentParser(prog="python -m inference.bench")
     acts = parser.add_subparsers(metavar="ACT", required=True, dest="act")
     gpu = acts.add_parser("gpu", help="decoding on a CUDA device: random weights of the shapes of Llama 3.1 and 3.2")
@@ -21,24 +21,24 @@ def main() -> int:
     gpu.add_argument("--prompt", type=some, default=256, help="tokens of each prompt")
     gpu.add_argument("--tokens", type=some, default=128, help="tokens of each answer")
     gpu.add_argument("--json", type=Path, help="file to write")
-    asked = parser.parse_args()
-    if asked.json and not asked.json.parent.is_dir():
+    arguments = parser.parse_args()
+    if arguments.json and not arguments.json.parent.is_dir():
         # minutes of measuring would be lost
-        parser.error(f"--json: expected a folder at {asked.json.parent}")
+        parser.error(f"--json: expected a folder at {arguments.json.parent}, got none; make it first")
     # it needs CUDA and Triton
     from inference.bench import gpu as bench
     from inference.bench.shapes import SHAPES
 
-    load = bench.Load(asked.prompt, asked.tokens)
-    batches = asked.batch or list(bench.BATCHES)
+    load = bench.Load(arguments.prompt, arguments.tokens)
+    batches = arguments.batch or list(bench.BATCHES)
     try:
-        found = bench.measure(asked.shape or list(SHAPES), batches, asked.compare, load)
+        report = bench.measure(arguments.shape or list(SHAPES), batches, arguments.compare, load)
     except ValueError as fault:
         print(fault, file=sys.stderr)
         return 2
-    if asked.json:
-        asked.json.write_text(json.dumps(found, indent=1) + "\n")
-    print(bench.table(found))
+    if arguments.json:
+        arguments.json.write_text(json.dumps(report, indent=1) + "\n")
+    print(bench.table(report))
     return 0
 
 

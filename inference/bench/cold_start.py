@@ -1,4 +1,4 @@
-"""What it costs to serve only what was signed, from storage that only holds ciphertext."""
+"""The cost of serving only signed models, from storage that holds nothing but ciphertext."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from inference.model.transformer import load_model
 from inference.registry.dsse import Trust
 from inference.registry.keys import SigningKey
-from inference.registry.release import sign_folder
+from inference.registry.release import ReleaseTerms, sign_folder
 from inference.registry.store import ModelRegistry
 from inference.registry.wrapping import TenantRecipient
 
@@ -53,7 +53,9 @@ def seconds_per_gib(folder: Path, rounds: int = 3) -> Cost:
         signed = Path(name) / "signed"
         shutil.copytree(folder, signed)
         manifest = sign_folder(
-            signed, keys, model="bench", version=1, licence="Apache-2.0", issued=now - 60, expires=now + 86_400
+            signed,
+            keys,
+            ReleaseTerms(model="bench", version=1, licence="Apache-2.0", issued=now - 60, expires=now + 86_400),
         )
         trust, holder = Trust([key.public for key in keys], _ALGORITHMS), TenantRecipient(_Keyring())
         registry = ModelRegistry(Path(name) / "registry", trust, actor="bench", clock=lambda: int(time.time() * 1000))

@@ -1,4 +1,4 @@
-"""How fast a CUDA device decodes: the step alone, and the whole engine around it.
+"""The speed of decoding on a CUDA device: of the step alone, and of the whole engine around it.
 
 A step's floor is the time in which memory gives out what the step has to read once: the weights, and the keys and
 values of every position attended to.
@@ -49,9 +49,9 @@ class Load:
 def measure(shapes: list[str], batches: list[int], compare: int, load: Load) -> dict[str, Any]:
     """All figures; ``ValueError`` where there is no CUDA device."""
     if not torch.cuda.is_available():
-        raise ValueError("expected a CUDA device, torch finds none")
+        raise ValueError("expected a CUDA device, got none that torch finds; run it on a machine with one")
     device = torch.device("cuda")
-    found: dict[str, Any] = {
+    report: dict[str, Any] = {
         "device": torch.cuda.get_device_name(device),
         "torch": torch.__version__,
         "python": platform.python_version(),
@@ -64,10 +64,10 @@ def measure(shapes: list[str], batches: list[int], compare: int, load: Load) -> 
     for name in shapes:
         model = random_model(SHAPES[name], device)
         _say(f"{name}: {sum(p.numel() for p in model.parameters()) / 1e9:.2f} G parameters")
-        found["shapes"][name] = _shape(model, batches, compare, load, found["copy_bytes_per_s"])
+        report["shapes"][name] = _shape(model, batches, compare, load, report["copy_bytes_per_s"])
         del model
         _forget()
-    return found
+    return report
 
 
 def copy_speed(device: torch.device) -> float:
@@ -89,16 +89,16 @@ def _shape(model: LanguageModel, batches: list[int], compare: int, load: Load, c
         row |= asyncio.run(_engine(forward, batch, load))
         rows.append(row)
         _say(str(row))
-    found: dict[str, Any] = {"batches": rows}
+    figures: dict[str, Any] = {"batches": rows}
     if compare:
-        found["switches"] = _switches(forward, model, compare, load)
-        _say(str(found["switches"]))
-    return found
+        figures["switches"] = _switches(forward, model, compare, load)
+        _say(str(figures["switches"]))
+    return figures
 
 
 def _switches(forward: CudaForward, model: LanguageModel, batch: int, load: Load) -> dict[str, Any]:
     marker = TenantMarker(of_master(secrets.token_bytes(SECRET_BYTES)).mark, lambda tenant: MarkPolicy(), lambda: 0)
-    found: dict[str, Any] = {
+    figures: dict[str, Any] = {
         "batch": batch,
         "greedy": asyncio.run(_engine(forward, batch, load)),
         "sampled": asyncio.run(_engine(forward, batch, load, SAMPLED)),
@@ -112,9 +112,9 @@ def _switches(forward: CudaForward, model: LanguageModel, batch: int, load: Load
         "step_s sampled, marked": _step_s(forward, batch, load, SAMPLED, marked=True),
     }
     bare = _forward(model, batch, load, graphs=False)
-    found["step_s without graphs"] = _step_s(bare, batch, load, SamplingParams())
-    found["greedy, without graphs"] = asyncio.run(_engine(bare, batch, load))
-    return found
+    figures["step_s without graphs"] = _step_s(bare, batch, load, SamplingParams())
+    figures["greedy, without graphs"] = asyncio.run(_engine(bare, batch, load))
+    return figures
 
 
 def _forward(model: LanguageModel, slots: int, load: Load, *, graphs: bool) -> CudaForward:
@@ -125,36 +125,37 @@ def _forward(model: LanguageModel, slots: int, load: Load, *, graphs: bool) -> C
 def _step_row(forward: CudaForward, model: LanguageModel, batch: int, load: Load, copied: float) -> dict[str, float]:
     middle = load.prompt + load.tokens // 2
     seconds = _step_s(forward, batch, load, SamplingParams())
-    floor, busy = step_bytes(model, batch, middle), _device_s(forward, batch)
+    least_bytes = step_bytes(model, batch, middle)
+    busy = _device_s(forward, batch)
     return {
         "batch": batch,
         "device_s": busy,
-        "device_share_of_copy": floor / busy / copied,
+        "device_share_of_copy": least_bytes / busy / copied,
         "step_s": seconds,
         "step_tokens_per_s": batch / seconds,
-        "bytes": floor,
-        "share_of_copy": floor / seconds / copied,
+        "bytes": least_bytes,
+        "share_of_copy": least_bytes / seconds / copied,
     }
 
 
 def _step_s(forward: CudaForward, batch: int, load: Load, sampling: SamplingParams, *, marked: bool = False) -> float:
     """Median seconds of a call of ``logits`` for single tokens in the middle of their answers, host and device."""
-    at = load.prompt + load.tokens // 2
-    each = at // forward.block_size + 1
-    draw = np.random.default_rng(0)
-    asked: LogitsQuery = query_for(sampling, lambda: 0.37, marked=marked)
-    feeds = [
+    start = load.prompt + load.tokens // 2
+    each = start // forward.block_size + 1
+    generator = np.random.default_rng(0)
+    query: LogitsQuery = query_for(sampling, lambda: 0.37, marked=marked)
+    inputs = [
         StepInput(
-            ScheduledTokens(f"r{row}", at, 1, True, tuple(range(row * each, row * each + each))),
-            [int(draw.integers(forward.vocabulary))],
+            ScheduledTokens(f"r{row}", start, 1, True, tuple(range(row * each, row * each + each))),
+            [int(generator.integers(forward.vocabulary))],
             None,
-            asked,
+            query,
         )
         for row in range(batch)
     ]
     for _ in range(3):
-        forward.logits(feeds)
-    return statistics.median(_timed(lambda: forward.logits(feeds)) for _ in range(STEPS))
+        forward.logits(inputs)
+    return statistics.median(_timed(lambda: forward.logits(inputs)) for _ in range(STEPS))
 
 
 @torch.inference_mode()
@@ -181,18 +182,21 @@ async def _engine(
 ) -> dict[str, float]:
     """The engine's tokens per second: over all, and while all requests write; and the median seconds to the first."""
     engine = BatchingEngine(forward, ("random",), BatchOptions(keep_prefixes=reuse, marker=marker))
-    found: dict[str, float] = {}
-    for turn in range(2 if reuse else 1):
+    figures: dict[str, float] = {}
+    for round_ in range(2 if reuse else 1):
         requests = [
             GenerationRequest(
-                f"bench-{turn}-{index}", f"tenant-{index % 4}", (Turn("user", f"{index} {load.prompt}"),), load.tokens,
-                sampling or SamplingParams(),
+                request_id=f"bench-{round_}-{index}",
+                tenant=f"tenant-{index % 4}",
+                turns=(Turn("user", f"{index} {load.prompt}"),),
+                max_tokens=load.tokens,
+                sampling=sampling or SamplingParams(),
             )
             for index in range(batch)
-        ]  # fmt: skip
-        found = await _answers(engine, requests)
+        ]
+        figures = await _answers(engine, requests)
     await engine.close()
-    return found
+    return figures
 
 
 async def _answers(engine: BatchingEngine, requests: list[GenerationRequest]) -> dict[str, float]:
@@ -233,13 +237,13 @@ def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def table(found: dict[str, Any]) -> str:
+def table(report: dict[str, Any]) -> str:
     """The figures as Markdown."""
-    load = found["load"]
+    load = report["load"]
     lines = [
         (
-            f"{found['device']}, torch {found['torch']}, {found['dtype']}, prompts of {load['prompt']} and answers of "
-            f"{load['tokens']} tokens; a copy within the device moves {found['copy_bytes_per_s'] / 1e12:.2f} TB/s"
+            f"{report['device']}, torch {report['torch']}, {report['dtype']}, prompts of {load['prompt']} and answers "
+            f"of {load['tokens']} tokens; a copy within the device moves {report['copy_bytes_per_s'] / 1e12:.2f} TB/s"
         ),
         "",
         (
@@ -254,7 +258,7 @@ def table(found: dict[str, Any]) -> str:
             f"| {row['step_s'] * 1e3:.2f} ms | {row['share_of_copy']:.0%} | {row['step_tokens_per_s']:,.0f} "
             f"| {row['engine_decode_tokens_per_s']:,.0f} | {row['engine_tokens_per_s']:,.0f} |"
         )
-        for name, shape in found["shapes"].items()
+        for name, shape in report["shapes"].items()
         for row in shape["batches"]
     ]
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""What a stop-watch finds out about another tenant's prompt, and what a tenant's own reuse is worth."""
+"""Prefix reuse: its worth to the tenant itself, and the knowledge that timing gives of another tenant's prompt."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Leak:
     """``auc``: chance that a right guess of another tenant's prompt was answered faster than a wrong one; 0.5 is blind.
 
     ``reuse``: median time to the first token without the tenant's own prefix, over that with it; ``reuse_processor``
-    likewise of processor time, which other work on the machine disturbs less.
+    the same of processor time, which other work on the machine disturbs less.
     """
 
     auc: float

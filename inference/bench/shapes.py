@@ -1,4 +1,4 @@
-"""Models of known shapes with random weights, made on a device, and what a step of theirs has to read."""
+"""Models of known shapes with random weights, made on a device, and the bytes that a step of theirs must read."""
 
 from __future__ import annotations
 
@@ -24,7 +24,9 @@ class EndlessVocabulary:
     """A vocabulary without an end, so that answers have the length asked for; a prompt's text is "seed count"."""
 
     def __init__(self, size: int) -> None:
-        self.size, self.end, self.longest = size, size, 64
+        self.size = size
+        self.end = size
+        self.longest = 64
 
     def piece(self, token: int) -> bytes:
         return b"a"
@@ -48,7 +50,7 @@ def random_model(config: ModelConfig, device: torch.device, dtype: torch.dtype =
 
 
 def step_bytes(model: LanguageModel, batch: int, positions: int) -> int:
-    """What a step of ``batch`` tokens must read: all weights but the looked-up embeddings, and the cache."""
+    """Bytes that a step of ``batch`` tokens must read: all weights but the looked-up embeddings, and the cache."""
     config, size = model.config, model.cosine.element_size()
     weights = sum(part.numel() for part in model.parameters())
     if not config.tie_word_embeddings:

@@ -14,14 +14,14 @@ from inference.types import GenerationRequest, InferenceEngine
 STATIC = 8
 """Requests of one static batch."""
 SAMPLE = 8
-"""Requests asked one by one, evenly spread over all: they do not feel each other, so a sample tells their rate."""
+"""Requests asked one by one, evenly spread over all: they are independent, so a sample tells their rate."""
 
 
 @dataclass(frozen=True, slots=True)
 class Speed:
     """Output tokens per second of wall time and of processor time.
 
-    Wall time is what callers feel; on a machine that others use too, processor time says more of the program.
+    Callers wait in wall time; on a machine that others use too, processor time says more of the program.
     """
 
     tokens_per_second: float
@@ -38,7 +38,8 @@ async def run_one(engine: InferenceEngine, request: GenerationRequest) -> int:
 
 async def speed(engine: InferenceEngine, requests: list[GenerationRequest], together: int) -> Speed:
     """All requests in groups of ``together``; a group begins when the one before has ended."""
-    start, spent, tokens = time.perf_counter(), time.process_time(), 0
+    start, spent = time.perf_counter(), time.process_time()
+    tokens = 0
     for index in range(0, len(requests), together):
         group = requests[index : index + together]
         tokens += sum(await asyncio.gather(*(run_one(engine, request) for request in group)))
@@ -69,14 +70,14 @@ async def modes(
     best: dict[str, Speed] = {}
     for _ in range(rounds):
         for mode, group in groups.items():
-            found = await speed(engine, *group)
-            if mode not in best or found.tokens_per_second > best[mode].tokens_per_second:
-                best[mode] = found
+            measured = await speed(engine, *group)
+            if mode not in best or measured.tokens_per_second > best[mode].tokens_per_second:
+                best[mode] = measured
     await engine.close()
     return best
 
 
 def together_and_alone(folder: Path, count: int, tokens: int, threads: int) -> tuple[float, float]:
     """Tokens per second of ``count`` short questions at once, and one by one."""
-    found = asyncio.run(modes(folder, questions(count, tokens), threads, slots=count, static=False))
-    return found["continuous"].tokens_per_second, found["one by one"].tokens_per_second
+    speeds = asyncio.run(modes(folder, questions(count, tokens), threads, slots=count, static=False))
+    return speeds["continuous"].tokens_per_second, speeds["one by one"].tokens_per_second

@@ -33,8 +33,8 @@ def speed(folder: Path, prompts: list[list[int]], limits: list[int], threads: in
     with model.continuous_batching_context_manager(
         generation_config=config, continuous_batching_config=batching
     ) as run:
-        found = [_round(run, prompts, limits) for _ in range(rounds)]
-    return max(found, key=lambda speed: speed.tokens_per_second)
+        speeds = [_round(run, prompts, limits) for _ in range(rounds)]
+    return max(speeds, key=lambda speed: speed.tokens_per_second)
 
 
 def _round(run: Any, prompts: list[list[int]], limits: list[int]) -> Speed:

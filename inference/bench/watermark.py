@@ -28,7 +28,7 @@ from inference.watermark.marking import MarkPolicy, TenantMarker
 from inference.watermark.significance import family, tail_probability
 
 MASTER = bytes(range(32))
-"""Fixed, so that a run can be repeated; a secret of nobody."""
+"""Fixed, so that a run can be repeated; it protects nothing."""
 TENANTS = 1000
 """Keys that an operator would try; detection pays for their number."""
 ALARM = 1e-6
@@ -40,7 +40,7 @@ Row = dict[str, str | float]
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One kind of text: which words, how hot."""
+    """One kind of text: the words asked about, and the temperature."""
 
     words: str
     temperature: float
@@ -63,17 +63,17 @@ async def answers(engine: TorchEngine, words: Words, cell: Cell, limit: int) -> 
 
 def documents(texts: Sequence[str], chat: ChatTokenizer, count: int, length: int) -> list[list[int]]:
     """``count`` token sequences of ``length``, each of whole answers in order and cut at the end."""
-    found: list[list[int]] = []
+    sequences: list[list[int]] = []
     waiting: list[str] = []
     for text in texts:
         waiting.append(text)
         tokens = chat.encode_text("\n".join(waiting))
         if len(tokens) >= length:
-            found.append(tokens[:length])
+            sequences.append(tokens[:length])
             waiting = []
-        if len(found) == count:
+        if len(sequences) == count:
             break
-    return found
+    return sequences
 
 
 def cut(tokens: list[int], length: int, chat: ChatTokenizer, draw: Draw) -> list[int]:
@@ -84,16 +84,17 @@ def cut(tokens: list[int], length: int, chat: ChatTokenizer, draw: Draw) -> list
 
 def mixed(tokens: list[int], length: int, plain: list[int], draw: Draw) -> list[int]:
     """Half marked, half unmarked, in runs of 25 tokens."""
-    runs = [source[at : at + 25] for at in range(0, length // 2, 25) for source in (tokens, plain)]
+    starts = range(0, length // 2, 25)
+    runs = [source[start : start + 25] for start in starts for source in (tokens, plain)]
     return [token for run in runs for token in run][:length]
 
 
 def edited(tokens: list[int], length: int, size: int, draw: Draw) -> list[int]:
     """One token in ten replaced by a random one."""
-    found = np.array(tokens[:length])
+    changed = np.array(tokens[:length])
     places = draw.choice(length, length // 10, replace=False)
-    found[places] = draw.integers(10, size, len(places))
-    return [int(token) for token in found]
+    changed[places] = draw.integers(10, size, len(places))
+    return [int(token) for token in changed]
 
 
 def false_alarm(tokens: Sequence[int], key: MarkKey) -> tuple[float, float]:
@@ -115,17 +116,17 @@ def power(marked: Sequence[list[int]], plain: Sequence[list[int]], chat: ChatTok
     rows: list[Row] = []
     for act, make in acts.items():
         for length in LENGTHS:
-            found = [false_alarm(make(number, length), key) for number in range(len(marked))]
-            caught = sum(chance < ALARM for _, chance in found)
-            low, high = interval(caught, len(found))
-            z = float(np.mean([score for score, _ in found]))
-            share = caught / len(found)
+            scores = [false_alarm(make(number, length), key) for number in range(len(marked))]
+            caught = sum(chance < ALARM for _, chance in scores)
+            low, high = interval(caught, len(scores))
+            z = float(np.mean([z for z, _ in scores]))
+            share = caught / len(scores)
             rows.append({"text": act, "tokens": length, "power": share, "low": low, "high": high, "z": z})
     return rows
 
 
 def alarms(texts: Sequence[list[int]], keys: int) -> list[Row]:
-    """How often texts alarm under keys that did not mark them, at stated single-key probabilities.
+    """False alarms of texts under keys that did not mark them, at stated single-key probabilities.
 
     Each text has keys of its own: texts share phrases, so trials under shared keys would not be independent.
     """
@@ -248,12 +249,12 @@ async def run(glossary: Path, count: int, keys: int, as_json: bool) -> None:
     human = alarms(glosses(glossary, bench.chat, count, LENGTHS[-1] // 2), keys)
     print(json.dumps({"words": "written by people", "alarms": human}) if as_json else table(human), flush=True)
     for cell in CELLS:
-        found = await bench.measure(cell)
+        tables = await bench.measure(cell)
         if as_json:
-            print(json.dumps({"words": cell.words, "temperature": cell.temperature, **found}), flush=True)
+            print(json.dumps({"words": cell.words, "temperature": cell.temperature, **tables}), flush=True)
         else:
-            tables = "\n\n".join(table(rows) for rows in found.values())
-            print(f"\n## {cell.words} words, temperature {cell.temperature}\n\n{tables}", flush=True)
+            text = "\n\n".join(table(rows) for rows in tables.values())
+            print(f"\n## {cell.words} words, temperature {cell.temperature}\n\n{text}", flush=True)
     await bench.close()
 
 
@@ -264,8 +265,8 @@ def main() -> None:
     parser.add_argument("--documents", type=int, default=60)
     parser.add_argument("--keys", type=int, default=500, help="keys that did not mark, for the false alarms")
     parser.add_argument("--json", action="store_true", help="one JSON object for each kind of text")
-    asked = parser.parse_args()
-    asyncio.run(run(asked.glossary, asked.documents, asked.keys, asked.json))
+    arguments = parser.parse_args()
+    asyncio.run(run(arguments.glossary, arguments.documents, arguments.keys, arguments.json))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What is asked of the engines that are measured, and the models they serve."""
+"""Requests for the engines that are measured, and the models that they serve."""
 
 from __future__ import annotations
 
@@ -36,8 +36,6 @@ WORDS = (
 SHIPPED_END = 0
 """Id of the end marker in the shipped tokenizer."""
 MILLION = 1_000_000
-_WIDTH, _INNER, _HEADS, _LAYERS, _VOCABULARY, _CONTEXT = 512, 1536, 8, 12, 32_000, 1024
-"""A Llama shape of 56 million parameters, output weights tied."""
 
 
 def questions(count: int, output: int, *, prompt: int = 0, seed: int = 0) -> list[GenerationRequest]:
@@ -48,7 +46,7 @@ def questions(count: int, output: int, *, prompt: int = 0, seed: int = 0) -> lis
     evenly spread and the same for the same ``seed``.
     """
     draw = np.random.default_rng(seed)
-    found = []
+    requests = []
     for index in range(count):
         text, limit = f"What is a {WORDS[index % len(WORDS)]}?", output
         sampling = SamplingParams(temperature=3.0)
@@ -56,7 +54,7 @@ def questions(count: int, output: int, *, prompt: int = 0, seed: int = 0) -> lis
             text = " ".join(draw.choice(WORDS, int(draw.integers(16, prompt + 1))))
             limit = int(draw.integers(max(1, output // 8), output + 1))
             sampling = SamplingParams(logit_bias=((SHIPPED_END, -100.0),))
-        found.append(
+        requests.append(
             GenerationRequest(
                 request_id=f"bench-{index}",
                 tenant=f"tenant-{index % 4}",
@@ -65,23 +63,23 @@ def questions(count: int, output: int, *, prompt: int = 0, seed: int = 0) -> lis
                 sampling=sampling,
             )
         )
-    return found
+    return requests
 
 
 @contextmanager
 def random_model() -> Iterator[Path]:
-    """A folder with a model of random weights, 56 million parameters, and the shipped tokenizer."""
+    """A folder with a Llama of 56 million random parameters, output weights tied, and the shipped tokenizer."""
     shipped = shipped_model()
     config = msgspec.structs.replace(
         read_config(shipped / "config.json"),
-        vocab_size=_VOCABULARY,
-        hidden_size=_WIDTH,
-        intermediate_size=_INNER,
-        num_hidden_layers=_LAYERS,
-        num_attention_heads=_HEADS,
-        num_key_value_heads=_HEADS // 2,
-        head_dim=_WIDTH // _HEADS,
-        max_position_embeddings=_CONTEXT,
+        vocab_size=32_000,
+        hidden_size=512,
+        intermediate_size=1536,
+        num_hidden_layers=12,
+        num_attention_heads=8,
+        num_key_value_heads=4,
+        head_dim=64,
+        max_position_embeddings=1024,
     )
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as name:

@@ -91,7 +91,7 @@ class VersionedEngine:
         finally:
             self._open[version] -= 1
 
-    async def adapted(self, request: GenerationRequest) -> GenerationRequest:
+    async def with_adapter(self, request: GenerationRequest) -> GenerationRequest:
         """The request with its adapter loaded, and named ADAPTER@VERSION instead of as in the registry.
 
         Raises ModelRefused.

@@ -99,7 +99,8 @@ class LatentAttention(nn.Module):
         self.value = config.v_head_dim
         self.paired = config.rope_interleave or config.model_type == "deepseek_v2"
         self.scale = latent_scale(config)
-        width, bias, queries = config.hidden_size, config.attention_bias, self.heads * (self.plain + self.rotary)
+        width, bias = config.hidden_size, config.attention_bias
+        queries = self.heads * (self.plain + self.rotary)
         self.narrow = config.q_lora_rank is not None
         if config.q_lora_rank is None:
             self.q_proj = Linear(width, queries)

@@ -213,17 +213,17 @@ def _attend(
         n = start + tl.arange(0, SPAN)
         known = n < end
         block = tl.load(tables + (n // BLOCK) * columns + column, mask=known, other=0).to(tl.int64)
-        at = head * head_stride + (block * BLOCK + n % BLOCK) * SIZE
+        offset = head * head_stride + (block * BLOCK + n % BLOCK) * SIZE
         seen = known[:, None] & (d < SIZE)[None, :]
         # K [SPAN, WIDTH] and the scores S = Q K^T [LINES, SPAN], in units of log2 e
-        k = tl.load(keys + at[:, None] + d[None, :], mask=seen, other=0.0)
+        k = tl.load(keys + offset[:, None] + d[None, :], mask=seen, other=0.0)
         s = tl.dot(q, tl.trans(k), input_precision="ieee") * scale
         s = tl.where(known[None, :] & (n[None, :] <= own[:, None]), s, float("-inf"))
         higher = tl.maximum(max_score, tl.max(s, axis=1))
         rescale = tl.exp2(max_score - higher)
         p = tl.exp2(s - higher[:, None])
         exp_sum = exp_sum * rescale + tl.sum(p, axis=1)
-        v = tl.load(values + at[:, None] + d[None, :], mask=seen, other=0.0)
+        v = tl.load(values + offset[:, None] + d[None, :], mask=seen, other=0.0)
         mixed = mixed * rescale[:, None] + tl.dot(p.to(v.dtype), v, input_precision="ieee")
         max_score = higher
     if SPLITS == 1:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -23,19 +24,21 @@ RELEASE_KEYS = SHIPPED.parent / "release.pem"
 """Public keys that sign what ships with the project. The private ones are not in the tree."""
 
 
-def sign_folder(
-    folder: Path,
-    keys: Sequence[SigningKey],
-    *,
-    model: str,
-    version: int,
-    licence: str,
-    issued: int,
-    expires: int,
-    kind: Literal["base", "adapter"] = "base",
-    parent: Parent | None = None,
-) -> ModelManifest:
-    """Sign the files of ``folder`` as one version. Times in Unix seconds. Raises ModelRefused, OSError.
+@dataclass(frozen=True, slots=True)
+class ReleaseTerms:
+    """Fields of a manifest that a signer chooses. Times in Unix seconds; ``licence`` is an SPDX expression."""
+
+    model: str
+    version: int
+    licence: str
+    issued: int
+    expires: int
+    kind: Literal["base", "adapter"] = "base"
+    parent: Parent | None = None
+
+
+def sign_folder(folder: Path, keys: Sequence[SigningKey], terms: ReleaseTerms) -> ModelManifest:
+    """Sign the files of ``folder`` as one version. Raises ModelRefused, OSError.
 
     Every key but ECDSA signs the manifest. Signatures that were there are replaced.
     """
@@ -43,7 +46,16 @@ def sign_folder(
     if not signers:
         raise ModelRefused("key", "sign: expected at least one key that signs manifests, got none: sluice model keygen")
     entries = _entries(PlainFolder(folder))
-    manifest = ModelManifest(model, version, kind, licence, issued, expires, entries, parent)
+    manifest = ModelManifest(
+        model=terms.model,
+        version=terms.version,
+        kind=terms.kind,
+        licence=terms.licence,
+        issued=terms.issued,
+        expires=terms.expires,
+        files=entries,
+        parent=terms.parent,
+    )
     envelope = sign(encode_manifest(manifest), PAYLOAD_TYPE, signers)
     (folder / BUNDLE_FILE).unlink(missing_ok=True)
     write_atomically(folder / MANIFEST_FILE, envelope)
@@ -51,7 +63,7 @@ def sign_folder(
         if key.public.algorithm == ECDSA:
             digests = {entry.path: entry.sha256 for entry in entries}
             digests[MANIFEST_FILE] = hashlib.sha256(envelope).hexdigest()
-            write_atomically(folder / BUNDLE_FILE, oms.bundle(model, digests, key))
+            write_atomically(folder / BUNDLE_FILE, oms.bundle(terms.model, digests, key))
     return manifest
 
 

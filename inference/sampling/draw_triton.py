@@ -73,9 +73,9 @@ def _draw(
     ends = tl.cumsum(weight, axis=0)
     total = tl.sum(weight, axis=0)
     offset = tl.sum((ends <= tl.minimum(target, total * _BELOW_ONE)).to(tl.int32), axis=0)
-    found = (chunk * WIDTH + tl.minimum(offset, WIDTH - 1)).to(tl.int64)
-    found = tl.where((given == 0.0) | (total <= 0.0), tl.load(argmax + row), found)
-    tl.store(drawn + row, found)
+    picked = (chunk * WIDTH + tl.minimum(offset, WIDTH - 1)).to(tl.int64)
+    picked = tl.where((given == 0.0) | (total <= 0.0), tl.load(argmax + row), picked)
+    tl.store(drawn + row, picked)
     tl.store(exp_sums + row, exp_sum)
 
 

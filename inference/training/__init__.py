@@ -1,1 +1,1 @@
-"""How the shipped model is made: corpus, training loop, evaluation. Not imported when serving."""
+"""The making of the shipped model: corpus, training loop, evaluation. Not imported when serving."""

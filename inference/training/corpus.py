@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
+from typing import NamedTuple
 
 from inference.types import Turn
 
@@ -105,6 +106,15 @@ SYSTEM_TEXTS = (
 )
 
 
+class _Sense(NamedTuple):
+    """One sense of a word: part of speech, number, gloss, and how often it was seen in tagged text."""
+
+    pos: str
+    number: int
+    gloss: str
+    seen: int
+
+
 @dataclass(frozen=True, slots=True)
 class GlossaryEntry:
     """One word with the sense the model learns: the article ("", "a ", "an ") and the answer."""
@@ -119,30 +129,30 @@ def read_entries(path: Path) -> list[GlossaryEntry]:
 
     Senses that the glossary marks as offensive or vulgar are left out.
     """
-    rows: dict[str, list[tuple[str, int, str, int]]] = {}
+    senses_of: dict[str, list[_Sense]] = {}
     with lzma.open(path, "rt", encoding="utf-8") as lines:
         for line in lines:
             row = json.loads(line)
-            sense = (row["pos"], row["sense"], row["gloss"], row["count"])
-            rows.setdefault(row["word"], []).append(sense)
+            sense = _Sense(row["pos"], row["sense"], row["gloss"], row["count"])
+            senses_of.setdefault(row["word"], []).append(sense)
     common: list[GlossaryEntry] = []
     extra: list[GlossaryEntry] = []
-    for word, senses in rows.items():
+    for word, senses in senses_of.items():
         wanted = word in EXTRA_WORDS or word in PREFERRED_SENSES
-        if not wanted and senses[0][3] == 0:
+        if not wanted and senses[0].seen == 0:
             continue
-        pos, _, gloss, _ = _choose(word, senses)
-        if not OFFENSIVE.search(gloss):
-            (extra if wanted else common).append(_entry(word, pos, shorten(gloss)))
+        sense = _choose(word, senses)
+        if not OFFENSIVE.search(sense.gloss):
+            (extra if wanted else common).append(_entry(word, sense.pos, shorten(sense.gloss)))
     return [*common[: FREQUENT - len(extra)], *extra, *common[FREQUENT - len(extra) :]][:ENTRIES]
 
 
-def _choose(word: str, senses: list[tuple[str, int, str, int]]) -> tuple[str, int, str, int]:
-    nouns = [sense for sense in senses if sense[0] == "noun"]
+def _choose(word: str, senses: list[_Sense]) -> _Sense:
+    nouns = [sense for sense in senses if sense.pos == "noun"]
     if word in PREFERRED_SENSES:
-        return next(sense for sense in nouns if sense[1] == PREFERRED_SENSES[word])
-    # "What is X?" asks for a thing, so a noun nearly as frequent as the first sense wins.
-    if nouns and nouns[0][3] * 3 >= senses[0][3]:
+        return next(sense for sense in nouns if sense.number == PREFERRED_SENSES[word])
+    # "What is X?" asks for a thing, so a noun nearly as frequent as the first sense wins
+    if nouns and nouns[0].seen * 3 >= senses[0].seen:
         return nouns[0]
     return senses[0]
 
@@ -173,7 +183,7 @@ def _entry(word: str, pos: str, gloss: str) -> GlossaryEntry:
 
 
 def weight(rank: int) -> float:
-    """How often the entry of a rank is drawn, relative to the rarest."""
+    """Frequency with which the entry of a rank is drawn, relative to the rarest."""
     return 3.0 if rank < FREQUENT else 1.0
 
 

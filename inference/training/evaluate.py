@@ -1,4 +1,4 @@
-"""How well a trained model answers: ``python -m inference.training.evaluate --glossary PATH``.
+"""The quality of a trained model's answers: ``python -m inference.training.evaluate --glossary PATH``.
 
 Asks about a fixed sample of the words it learned, in phrasings it was trained on and in phrasings
 it never saw, greedily, and compares with the answer it should have learned.
@@ -61,13 +61,13 @@ async def report(folder: Path, glossary: Path, sample: int) -> dict[str, object]
     draw = Random(7)  # noqa: S311 - a sample, nothing secret
     groups = {"frequent": draw.sample(entries[:FREQUENT], sample), "others": draw.sample(entries[FREQUENT:], sample)}
     engine = TorchEngine(folder, TorchOptions(threads=1))
-    found: dict[str, object] = {
+    shares: dict[str, object] = {
         f"{template} ({group})": await measure(engine, chosen, template)
         for template in (*SEEN_QUESTIONS, *UNSEEN_QUESTIONS)
         for group, chosen in groups.items()
     }
     await engine.close()
-    return found
+    return shares
 
 
 def main() -> None:
@@ -76,9 +76,9 @@ def main() -> None:
     parser.add_argument("--glossary", type=Path, required=True)
     parser.add_argument("--model", type=Path, default=shipped_model())
     parser.add_argument("--sample", type=int, default=200)
-    asked = parser.parse_args()
-    found = asyncio.run(report(asked.model, asked.glossary, asked.sample))
-    print(json.dumps(found, ensure_ascii=False, indent=2))
+    arguments = parser.parse_args()
+    shares = asyncio.run(report(arguments.model, arguments.glossary, arguments.sample))
+    print(json.dumps(shares, ensure_ascii=False, indent=2))
 
 
 if __name__ == "__main__":

@@ -85,14 +85,14 @@ def collate(pairs: list[tuple[list[int], list[int]]], pad: int) -> tuple[Tensor,
 
 
 def loss_of(model: LanguageModel, tokens: Tensor, targets: Tensor) -> Tensor:
-    """Mean cross entropy in nats over the learned positions."""
+    """Mean cross entropy in nats over the learned positions of ``[batch, time]`` tokens and targets."""
     learned = targets != -100
     logits = model.lm_head(model(tokens)[learned])
     return functional.cross_entropy(logits, targets[learned])
 
 
 class Muon:
-    """Momentum with orthogonalised updates for matrices (Jordan et al. 2024), fp32.
+    """Muon: momentum with orthogonalised updates for matrices (Jordan et al. 2024), fp32.
 
     Matrices of one shape are stacked, so the Newton-Schulz iteration is a few batched products.
     """
@@ -106,7 +106,7 @@ class Muon:
 
     @torch.no_grad()
     def step(self, rate: float) -> None:
-        """Apply one update of the learning rate given."""
+        """Apply one update with a learning rate."""
         for shape, group in self.groups.items():
             grads = torch.stack([torch.as_tensor(matrix.grad) for matrix in group])
             velocity = self.velocity[shape].lerp_(grads, 1 - self.momentum)
@@ -118,12 +118,13 @@ class Muon:
 
 
 def orthogonalise(stack: Tensor, rounds: int = 4) -> Tensor:
-    """Push the singular values of each ``[n, rows, columns]`` matrix towards one."""
+    """Push the singular values of each ``[n, rows, columns]`` matrix towards one, by Newton-Schulz iteration."""
     tall = stack.shape[-2] > stack.shape[-1]
     x = stack.transpose(-1, -2) if tall else stack
     x = x / (torch.linalg.matrix_norm(x, keepdim=True) + 1e-7)
     for _ in range(rounds):
         gram = x @ x.transpose(-1, -2)
+        # the quintic a X + b (X X^T) X + c (X X^T)^2 X with the paper's coefficients
         x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
     return torch.as_tensor(x.transpose(-1, -2) if tall else x)
 
@@ -144,7 +145,8 @@ def fit(
     hidden = [parameter for name, parameter in model.named_parameters() if parameter.ndim == 2 and "embed" not in name]
     rest = [p for n, p in model.named_parameters() if p.ndim < 2 or "embed" in n]
     muon, adam = Muon(hidden), torch.optim.AdamW(rest, betas=(0.9, 0.95), weight_decay=0.0)
-    start, done, average = time.monotonic(), 0, math.nan
+    start = time.monotonic()
+    done, average = 0, math.nan
     while True:
         elapsed = (time.monotonic() - start) / 60
         progress = done / steps if steps else elapsed / minutes
@@ -200,19 +202,19 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=25.0)
     parser.add_argument("--steps", type=int, default=None, help="exact step count instead")
     parser.add_argument("--seed", type=int, default=1)
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     torch.set_num_threads(1)
-    entries = read_entries(asked.glossary)
-    tokenizer = train_tokenizer(entries, asked.seed)
+    entries = read_entries(arguments.glossary)
+    tokenizer = train_tokenizer(entries, arguments.seed)
     chat = ChatTokenizer(tokenizer)
-    model = build(asked.seed)
+    model = build(arguments.seed)
     print(f"parameters {sum(p.numel() for p in model.parameters())} entries {len(entries)}", flush=True)
 
     def checkpoint() -> None:
-        save(model, tokenizer, asked.out)
+        save(model, tokenizer, arguments.out)
 
-    data = batches(entries, chat, asked.seed)
-    steps = fit(model, data, (asked.minutes, asked.steps), checkpoint)
+    data = batches(entries, chat, arguments.seed)
+    steps = fit(model, data, (arguments.minutes, arguments.steps), checkpoint)
     checkpoint()
     print(json.dumps({"steps": steps}))
 

@@ -12,7 +12,7 @@ from inference.registry.keys import ECDSA, MANIFEST_ALGORITHMS, SigningKey, read
 from inference.registry.manifest import ModelManifest, Parent
 from inference.registry.opening import Freshness, OpenModel, open_model, read_manifest
 from inference.registry.refusal import ModelRefused
-from inference.registry.release import SHIPPED, sign_folder
+from inference.registry.release import SHIPPED, ReleaseTerms, sign_folder
 from inference.registry.source import PlainFolder
 from inference.registry.wrapping import TenantRecipient, Worker
 from pipeline import terminal, wiring
@@ -123,12 +123,14 @@ def _sign(arguments: argparse.Namespace, settings: Settings) -> int:
     signed = sign_folder(
         arguments.folder,
         read_signing_keys(arguments.keys),
-        model=arguments.model,
-        version=arguments.version,
-        licence=arguments.licence,
-        issued=issued,
-        expires=issued + arguments.days * _DAY_S,
-        kind="adapter" if parent else "base",
-        parent=parent,
+        ReleaseTerms(
+            model=arguments.model,
+            version=arguments.version,
+            licence=arguments.licence,
+            issued=issued,
+            expires=issued + arguments.days * _DAY_S,
+            kind="adapter" if parent else "base",
+            parent=parent,
+        ),
     )
     return print_manifest(signed, arguments)

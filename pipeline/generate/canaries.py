@@ -10,17 +10,18 @@ from pipeline.keys.vault import Vault
 
 
 class Canaries:
-    """Of those tenants whose keys this worker holds; a tenant's own worker holds no other's, and finds none."""
+    """Canaries of the tenants whose keys this worker has; a tenant's own worker has no other's, and finds none."""
 
     def __init__(self, control: Control, vault: Vault) -> None:
-        self._control, self._vault = control, vault
+        self._control = control
+        self._vault = vault
         self._version = -2
         self._known: dict[tuple[str, str], str] = {}
         """By tenant and wrapped data key, which a canary is derived from; empty where that was not granted."""
         self._all: ProtectedIndex | None = None
 
     def others(self, tenant: str) -> OtherTenantsCanaries | None:
-        """What must not occur in an answer of ``tenant``; None where nothing is known of others."""
+        """Canaries that must not occur in an answer of ``tenant``; None where those of others are not known."""
         if self._control.version != self._version:
             self._gather()
         return None if self._all is None else OtherTenantsCanaries(self._all, self._vault.canary(tenant))
@@ -32,9 +33,9 @@ class Canaries:
             key = (tenant.id, tenant.data_key)
             self._known[key] = before[key] if key in before else self._canary(tenant)
         if self._known != before:
-            found = [canary for canary in self._known.values() if canary]
+            canaries = [canary for canary in self._known.values() if canary]
             # alone, a tenant's own is none of another
-            self._all = ProtectedIndex({"canary": found}, CANARY_LETTERS) if len(found) > 1 else None
+            self._all = ProtectedIndex({"canary": canaries}, CANARY_LETTERS) if len(canaries) > 1 else None
 
     def _canary(self, tenant: Tenant) -> str:
         try:

@@ -33,7 +33,7 @@ _FROM_REGISTRY = "registry:"
 
 
 def model_trust(models: Models) -> Trust:
-    """Whose signatures count. Raises ConfigError."""
+    """The keys whose signatures count. Raises ConfigError."""
     try:
         return Trust(read_verifying_keys(Path(models.trust or RELEASE_KEYS)), models.require.split(","))
     except ModelRefused as error:
@@ -48,37 +48,37 @@ def model_registry(models: Models, actor: str = "") -> ModelRegistry:
         raise ConfigError(f"models.home {models.home}: {error.strerror}; name a folder that can be written") from error
 
 
-def make_engine(ours: Generate, models: Models, keys: Keys) -> InferenceEngine:
+def make_engine(generate: Generate, models: Models, keys: Keys) -> InferenceEngine:
     """The engine that ``generate.model`` names, here or at ``generate.upstream``. Raises ConfigError."""
-    if ours.upstream:
-        return _remote_engine(ours, keys)
-    if ours.model == "echo":
+    if generate.upstream:
+        return _remote_engine(generate, keys)
+    if generate.model == "echo":
         from inference.engines.echo import EchoEngine
 
-        return EchoEngine(delay=ours.echo_delay_ms / 1000)
+        return EchoEngine(delay=generate.echo_delay_ms / 1000)
     try:
-        if ours.model == "glossary" or ours.model.startswith(_FROM_REGISTRY):
-            return _registry_engine(ours, models, keys)
-        if ours.allow_unsigned and Path(ours.model).is_dir():
-            return _torch_engine(Path(ours.model), ours, keys)
-        with model_registry(models, "generate").open_folder(Path(ours.model)) as model:
-            return _torch_engine(model.folder, ours, keys)
+        if generate.model == "glossary" or generate.model.startswith(_FROM_REGISTRY):
+            return _registry_engine(generate, models, keys)
+        if generate.allow_unsigned and Path(generate.model).is_dir():
+            return _torch_engine(Path(generate.model), generate, keys)
+        with model_registry(models, "generate").open_folder(Path(generate.model)) as model:
+            return _torch_engine(model.folder, generate, keys)
     except (ValueError, OSError) as error:
-        raise ConfigError(f"generate.model {ours.model}: {error}") from error
+        raise ConfigError(f"generate.model {generate.model}: {error}") from error
 
 
-def adapting(engine: InferenceEngine) -> Callable[[GenerationRequest], Awaitable[GenerationRequest]] | None:
-    """What makes tenants' adapters ready in ``engine``, None where it takes none; that raises Malformed."""
+def adapter_loader(engine: InferenceEngine) -> Callable[[GenerationRequest], Awaitable[GenerationRequest]] | None:
+    """A function that loads a request's adapter into ``engine`` and raises Malformed; None where it takes none."""
     if not isinstance(engine, VersionedEngine):
         return None
 
-    async def adapted(request: GenerationRequest) -> GenerationRequest:
+    async def with_adapter(request: GenerationRequest) -> GenerationRequest:
         try:
-            return await engine.adapted(request)
+            return await engine.with_adapter(request)
         except ModelRefused as fault:
             raise Malformed(str(fault)) from fault
 
-    return adapted
+    return with_adapter
 
 
 async def follow(engine: InferenceEngine, stop: asyncio.Event) -> None:
@@ -87,47 +87,49 @@ async def follow(engine: InferenceEngine, stop: asyncio.Event) -> None:
         await engine.follow(stop)
 
 
-def _remote_engine(ours: Generate, keys: Keys) -> InferenceEngine:
+def _remote_engine(generate: Generate, keys: Keys) -> InferenceEngine:
     from inference.remote.engine import RemoteEngine
 
     return RemoteEngine(
-        ours.upstream,
-        ours.model,
+        generate.upstream,
+        generate.model,
         # of the deployment, not of this process: all workers of a tenant find the same prefixes
-        salt_key=_secrets(ours, keys).salt,
-        key=ours.upstream_key.get_secret_value(),
-        max_context=ours.upstream_context,
+        salt_key=_secrets(generate, keys).salt,
+        key=generate.upstream_key.get_secret_value(),
+        max_context=generate.upstream_context,
     )
 
 
-def make_trace(ours: Generate, keys: Keys) -> Callable[[str], bytes] | None:
-    """What makes the fingerprints of an answer; None where none are kept. Raises ConfigError."""
-    if not ours.fingerprints:
+def make_trace(generate: Generate, keys: Keys) -> Callable[[str], bytes] | None:
+    """A function that makes the fingerprints of an answer; None where none are kept. Raises ConfigError."""
+    if not generate.fingerprints:
         return None
     from inference.watermark.winnow import Winnower
 
-    return Winnower(_secrets(ours, keys).index).packed
+    return Winnower(_secrets(generate, keys).index).packed
 
 
-def _torch_engine(folder: Path, ours: Generate, keys: Keys) -> InferenceEngine:
+def _torch_engine(folder: Path, generate: Generate, keys: Keys) -> InferenceEngine:
     from inference.engines.torch import TorchEngine, TorchOptions
     from inference.watermark.marking import MarkPolicy, TenantMarker
 
     marker = None
-    if ours.watermark:
-        spared = frozenset(ours.unmarked.replace(" ", "").split(","))
-        marker = TenantMarker(_secrets(ours, keys).mark, lambda tenant: MarkPolicy(opted_out=tenant in spared), now_ms)
+    if generate.watermark:
+        spared = frozenset(generate.unmarked.replace(" ", "").split(","))
+        marker = TenantMarker(
+            _secrets(generate, keys).mark, lambda tenant: MarkPolicy(opted_out=tenant in spared), now_ms
+        )
     return TorchEngine(
-        folder, TorchOptions(max_batch=ours.batch, threads=ours.threads, device=ours.device, marker=marker)
+        folder, TorchOptions(max_batch=generate.batch, threads=generate.threads, device=generate.device, marker=marker)
     )
 
 
-def _secrets(ours: Generate, keys: Keys) -> Secrets:
+def _secrets(generate: Generate, keys: Keys) -> Secrets:
     try:
         if not keys.watermark_key.exists():
             create_master(keys.watermark_key)
         secrets = read_secrets(keys.watermark_key)
-        if secrets.tenant not in ("", ours.pool):
+        if secrets.tenant not in ("", generate.pool):
             raise ValueError(f"{keys.watermark_key}: granted to tenant {secrets.tenant}; run with --pool of that name")
         return secrets
     except ValueError as error:
@@ -139,18 +141,18 @@ def _secrets(ours: Generate, keys: Keys) -> Secrets:
         ) from error
 
 
-def _registry_engine(ours: Generate, models: Models, keys: Keys) -> VersionedEngine:
-    """What ``registry:MODEL`` or ``registry:MODEL@VERSION`` names, decrypted with this worker's own key.
+def _registry_engine(generate: Generate, models: Models, keys: Keys) -> VersionedEngine:
+    """The engine that ``registry:MODEL`` or ``registry:MODEL@VERSION`` names, decrypted with this worker's own key.
 
-    The model that ships is put into the registry first; whoever holds the keyring lets the worker in.
+    The model that ships is put into the registry first; a process that has the keyring lets its worker in.
     """
-    actor = f"generate.{ours.pool}" if ours.pool else "generate"
+    actor = f"generate.{generate.pool}" if generate.pool else "generate"
     registry, worker = model_registry(models, actor), create_worker(keys.worker_key)
     # a new embedded deployment starts this stage before anything else has made its keys
     kms = open_kms(keys.keyring) if keys.keyring.exists() else FileKeyring.create(keys.keyring)
     operator = TenantRecipient(kms) if isinstance(kms, FileKeyring) else None
-    name, _, version = ours.model.removeprefix(_FROM_REGISTRY).partition("@")
-    if ours.model == "glossary":
+    name, _, version = generate.model.removeprefix(_FROM_REGISTRY).partition("@")
+    if generate.model == "glossary":
         to: list[Recipient] = [worker.address] if operator is None else [operator, worker.address]
         name = install(registry, model_trust(models), SHIPPED, to)
     if version and not version.isdecimal():
@@ -163,7 +165,7 @@ def _registry_engine(ours: Generate, models: Models, keys: Keys) -> VersionedEng
 
     def load(number: int) -> InferenceEngine:
         with opened(name, number) as model:
-            return _torch_engine(model.folder, ours, keys)
+            return _torch_engine(model.folder, generate, keys)
 
     def digest(model: str, number: int) -> str:
         return registry.version(model, number).digest

@@ -1,7 +1,7 @@
 """Every metric of a generate worker: a closed table. Labels are results, directions and devices, never tenants or text.
 
-What the engine counts is read when it is asked for; tokens by tenant are in the sealed outcomes, not here. Metrics of a
-GPU (NVML, the optional extra ``gpu``) are absent where there is none: no zero stands for what nobody measured.
+The engine's counters are read when they are asked for; tokens by tenant are in the sealed outcomes, not here. Metrics
+of a GPU (NVML, the optional extra ``gpu``) are absent where there is none: no zero stands for an unmeasured figure.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ GPU_METRICS: tuple[Metric, ...] = (
 
 
 class WorkerMetrics:
-    """Metrics of one worker and its engine. ``nvml`` is the module, or None where it is not to be found."""
+    """Metrics of one worker and its engine. ``nvml`` is the module, or None where it is not installed."""
 
     def __init__(self, engine: InferenceEngine, nvml: Any = None) -> None:
         self.meters = Meters(METRICS)

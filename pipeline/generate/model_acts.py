@@ -1,4 +1,4 @@
-"""What was done to the model registry, as records of ``access``: each attempt, done or refused, in order."""
+"""Acts on the model registry as records of ``access``: each attempt, done or refused, in order."""
 
 from __future__ import annotations
 
@@ -21,13 +21,15 @@ _LOOK_S = 1.0
 
 
 class ModelActs:
-    """Of one registry's folder; several processes may do this for one folder."""
+    """Forwards the acts of one registry's folder; several processes may do this for one folder."""
 
     def __init__(self, home: Path, publisher: Publisher, partitions: int) -> None:
-        self._forwarder, self._publisher, self._partitions = Forwarder(home), publisher, partitions
+        self._forwarder = Forwarder(home)
+        self._publisher = publisher
+        self._partitions = partitions
 
     async def forward(self) -> int:
-        """Write what is not in ``access`` yet; gives the count. Raises Retryable, Refused, OSError."""
+        """Write the acts that are not in ``access`` yet; gives the count. Raises Retryable, ModelRefused, OSError."""
         with self._forwarder.pending() as events:
             for event in events:
                 await self._publisher.send("access", partition_of(b"", self._partitions), b"", encode(act(event)))

@@ -1,14 +1,16 @@
-"""Which offsets of a partition are done: everything below the lowest unfinished one, and a bitmap above it. Pure."""
+"""The finished offsets of a partition: all below the lowest unfinished one, and a bitmap above it. Pure."""
 
 from __future__ import annotations
 
 import base64
 
 _MOST_BYTES = 2048
-"""What the bitmap may take in a commit's metadata (Kafka's default bound is 4,096 characters); more is run again."""
+"""Bytes of the bitmap in a commit's metadata (Kafka's default bound is 4,096 characters); more is run again."""
 
 
 class Progress:
+    """Finished offsets of one partition, and the note that commits them."""
+
     def __init__(self, low: int = 0, done: set[int] | None = None) -> None:
         self.low = low
         """The lowest offset that is not finished."""
@@ -34,6 +36,7 @@ class Progress:
         return offset >= self.low and offset not in self._done
 
     def finish(self, offset: int) -> None:
+        """Count an offset as finished."""
         self._done.add(offset)
         while self.low in self._done:
             self._done.discard(self.low)

@@ -29,7 +29,7 @@ def read_protected(setting: str) -> ProtectedIndex | None:
     except OSError as error:
         raise ConfigError(f"generate.protected {error.filename}: {error.strerror}") from error
     if corpora and not index:
-        raise ConfigError(f"generate.protected: expected a text of at least {index.run} letters, found none")
+        raise ConfigError(f"generate.protected: expected a text of at least {index.run} letters, got none")
     return index or None
 
 
@@ -50,4 +50,4 @@ def _text(path: Path) -> str:
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: expected UTF-8, byte {error.start} is none") from None
+        raise ValueError(f"{path}: expected UTF-8, byte {error.start} is none; save it as UTF-8") from None

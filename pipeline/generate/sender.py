@@ -83,6 +83,6 @@ def _made(waiting: Emission | Late) -> Emission | None:
     try:
         return waiting()
     except Malformed as error:
-        # its tenant is gone from control: nobody can read it any more
+        # its tenant is gone from control: no key opens it any more
         _log.error("a record could not be made: %s", error)
         return None

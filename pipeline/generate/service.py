@@ -57,7 +57,7 @@ async def generate(settings: Settings, stop: asyncio.Event, assign: Assign = ())
         context = GenerateContext(
             bootstrap, worker, engine, table, vault, sender, reports, offsets, committed, guard, trace, pool
         )
-        context.adapted, context.observe = engines.adapting(engine), metrics.observe
+        context.adapted, context.observe = engines.adapter_loader(engine), metrics.observe
         group = ConsumerGroup(bootstrap, f"sluice-generate-workers{suffix}", topic, settings.kafka.instance)
         acts = ModelActs(settings.models.home, publisher, table.control.require_deployment().partitions)
         beside = [asyncio.create_task(acts.follow(leaving)), asyncio.create_task(engines.follow(engine, leaving))]

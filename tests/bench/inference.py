@@ -36,20 +36,20 @@ def _batches(folder: Path) -> Iterator[Measurement]:
     yield Measurement("inference", "continuous", rows, together.tokens_per_second, "tokens/s")
     yield from _ratios("continuous against one by one", rows, together, speeds["one by one"], 4)
     limits = [request.max_tokens for request in requests]
-    theirs = transformers_batching.speed(folder, workload.encoded(folder, requests), limits, THREADS)
-    if theirs is None:
+    peer = transformers_batching.speed(folder, workload.encoded(folder, requests), limits, THREADS)
+    if peer is None:
         print("transformers is not installed: no comparison with its continuous batching", file=sys.stderr)
         return
-    yield from _ratios("continuous against transformers'", rows, together, theirs, 1.1)
+    yield from _ratios("continuous against transformers'", rows, together, peer, 1.1)
 
 
-def _ratios(what: str, rows: str, ours: Speed, theirs: Speed, goal: float) -> Iterator[Measurement]:
-    yield Measurement("inference", what, rows, ours.tokens_per_second / theirs.tokens_per_second, "x", goal)
+def _ratios(what: str, rows: str, measured: Speed, baseline: Speed, goal: float) -> Iterator[Measurement]:
+    yield Measurement("inference", what, rows, measured.tokens_per_second / baseline.tokens_per_second, "x", goal)
     yield Measurement(
         "inference",
         f"{what}, processor time",
         rows,
-        ours.tokens_per_cpu_second / theirs.tokens_per_cpu_second,
+        measured.tokens_per_cpu_second / baseline.tokens_per_cpu_second,
         "x",
     )
 

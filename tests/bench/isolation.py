@@ -1,4 +1,4 @@
-"""What a flooding tenant costs another, on the worker that both share and with a worker of the other's own.
+"""The cost of a flooding tenant to another, on the worker that both share and with a worker of the other's own.
 
 The quiet tenant asks at an even pace, the flood asks again at once with every client. The same stack, model and
 machine; only the quiet tenant's plan changes between the two halves. Best of the rounds for each figure.
@@ -96,9 +96,9 @@ async def _ask(stack: LocalStack, session: aiohttp.ClientSession, number: int, t
     body = {"prompt": prompt, "model": "glossary", "max_tokens": tokens, "temperature": 0.7, "timeout_ms": 120_000}
     began = time.perf_counter()
     async with session.post(f"{stack.url}/inference", json=body) as answer:
-        told = await answer.text()
+        text = await answer.text()
         if answer.status != 200:
-            raise RuntimeError(f"the gateway answered {answer.status}: {told}")
+            raise RuntimeError(f"expected 200 of the gateway, got {answer.status}: {text}")
     return time.perf_counter() - began
 
 

@@ -19,7 +19,7 @@ from inference.model.transformer import load_model
 from inference.registry.keys import MANIFEST_ALGORITHMS, SigningKey
 from inference.registry.manifest import Parent
 from inference.registry.opening import read_manifest
-from inference.registry.release import RELEASE_KEYS, SHIPPED, sign_folder
+from inference.registry.release import RELEASE_KEYS, SHIPPED, ReleaseTerms, sign_folder
 from inference.registry.source import PlainFolder
 from inference.registry.traffic import WHOLE
 from inference.registry.wrapping import TenantRecipient, create_worker
@@ -71,13 +71,9 @@ def signed_adapter(folder: Path, keys: list[SigningKey], name: str, parent: Pare
     sign_folder(
         folder,
         keys,
-        model=name,
-        version=1,
-        licence="MIT",
-        issued=now - 5,
-        expires=now + 3600,
-        kind="adapter",
-        parent=parent,
+        ReleaseTerms(
+            model=name, version=1, licence="MIT", issued=now - 5, expires=now + 3600, kind="adapter", parent=parent
+        ),
     )
     return folder
 

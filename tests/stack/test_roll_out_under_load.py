@@ -16,7 +16,7 @@ import pytest
 
 from inference.registry.content import BUNDLE_FILE, MANIFEST_FILE
 from inference.registry.keys import MANIFEST_ALGORITHMS, SigningKey
-from inference.registry.release import RELEASE_KEYS, SHIPPED, sign_folder
+from inference.registry.release import RELEASE_KEYS, SHIPPED, ReleaseTerms, sign_folder
 from inference.registry.traffic import WHOLE
 from inference.registry.wrapping import TenantRecipient, create_worker
 from pipeline import wiring
@@ -62,7 +62,9 @@ def second_version(home: Path, trust: Path) -> Path:
     ignored = shutil.ignore_patterns(MANIFEST_FILE, BUNDLE_FILE)
     folder = shutil.copytree(SHIPPED, home / "second", ignore=ignored)
     now = int(time.time())
-    sign_folder(folder, keys, model="glossary", version=99, licence="MIT", issued=now - 5, expires=now + 3600)
+    sign_folder(
+        folder, keys, ReleaseTerms(model="glossary", version=99, licence="MIT", issued=now - 5, expires=now + 3600)
+    )
     return folder
 
 

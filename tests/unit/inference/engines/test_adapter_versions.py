@@ -76,7 +76,7 @@ def test_it_is_loaded_once_and_answers_from_its_own_version() -> None:
     async def run() -> None:
         shelf = Shelf()
         engine, made = shelf.engine()
-        found = await asyncio.gather(*(engine.adapted(asked("t", "tone", f"r{n}")) for n in range(8)))
+        found = await asyncio.gather(*(engine.with_adapter(asked("t", "tone", f"r{n}")) for n in range(8)))
         assert {request.adapter for request in found} == {"tone@1"}
         assert shelf.opened == ["tone@1"]
         assert (made[1].loaded, made[2].loaded) == ([], [("t", "tone@1")])
@@ -103,7 +103,7 @@ def test_what_does_not_fit_is_refused(changes: dict[str, Any], adapter: str, tol
     vars(shelf).update(changes)
     engine, made = shelf.engine()
     with pytest.raises(ModelRefused, match=told):
-        asyncio.run(engine.adapted(asked("t", adapter)))
+        asyncio.run(engine.with_adapter(asked("t", adapter)))
     assert not any(each.loaded for each in made.values())
 
 
@@ -114,11 +114,11 @@ def test_one_that_failed_is_not_read_again_at_every_request(adapter: str) -> Non
         engine, _ = shelf.engine()
         for _ in range(3):
             with pytest.raises(ModelRefused):
-                await engine.adapted(asked("t", adapter))
+                await engine.with_adapter(asked("t", adapter))
         assert len(shelf.opened) == 1
         shelf.now = RETRY_S
         with pytest.raises(ModelRefused):
-            await engine.adapted(asked("t", adapter))
+            await engine.with_adapter(asked("t", adapter))
         assert len(shelf.opened) == 2
 
     asyncio.run(run())
@@ -127,11 +127,11 @@ def test_one_that_failed_is_not_read_again_at_every_request(adapter: str) -> Non
 def test_a_worker_holds_a_bounded_number(monkeypatch: pytest.MonkeyPatch) -> None:
     async def run() -> None:
         engine, _ = Shelf().engine()
-        await engine.adapted(asked("t", "one"))
-        await engine.adapted(asked("t", "two"))
+        await engine.with_adapter(asked("t", "one"))
+        await engine.with_adapter(asked("t", "two"))
         with pytest.raises(ModelRefused, match="at most 2 adapters"):
-            await engine.adapted(asked("t", "three"))
-        assert (await engine.adapted(asked("t", "one"))).adapter == "one@1"
+            await engine.with_adapter(asked("t", "three"))
+        assert (await engine.with_adapter(asked("t", "one"))).adapter == "one@1"
 
     monkeypatch.setattr(adapters, "MAX_ADAPTERS", 2)
     asyncio.run(run())
@@ -140,4 +140,4 @@ def test_a_worker_holds_a_bounded_number(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_an_engine_without_a_registry_takes_none() -> None:
     engine = VersionedEngine("base", lambda version: EchoEngine(), lambda: {1: 10_000})
     with pytest.raises(ModelRefused, match="without adapters"):
-        asyncio.run(engine.adapted(asked("t", "tone")))
+        asyncio.run(engine.with_adapter(asked("t", "tone")))

@@ -9,7 +9,7 @@ import pytest
 
 from inference.registry.dsse import Trust
 from inference.registry.keys import ECDSA, MANIFEST_ALGORITHMS, SigningKey
-from inference.registry.release import sign_folder
+from inference.registry.release import ReleaseTerms, sign_folder
 from inference.registry.store import ModelRegistry
 from tests.unit.inference.registry.registry_site import NOW_MS, Clock, FakeKms, make_model
 
@@ -38,11 +38,9 @@ def release(tmp_path: Path, keys: dict[str, SigningKey]) -> Release:
         sign_folder(
             folder,
             list(keys.values()),
-            model=model,
-            version=version,
-            licence="Apache-2.0",
-            issued=NOW_MS // 1000 - 10,
-            expires=expires,
+            ReleaseTerms(
+                model=model, version=version, licence="Apache-2.0", issued=NOW_MS // 1000 - 10, expires=expires
+            ),
         )
         return folder
 

@@ -19,7 +19,7 @@ from inference.registry.keys import ED25519, ML_DSA, RSA_PSS, SigningKey
 from inference.registry.manifest import PAYLOAD_TYPE, FileEntry, ModelManifest, encode_manifest
 from inference.registry.opening import Freshness, OpenModel, open_model
 from inference.registry.refusal import ModelRefused
-from inference.registry.release import sign_folder
+from inference.registry.release import ReleaseTerms, sign_folder
 from inference.registry.source import PlainFolder
 from tests.unit.inference.registry.registry_site import NOW_MS, WEIGHTS, make_model
 
@@ -139,7 +139,7 @@ def test_what_can_run_or_is_not_whole_is_never_signed(
 ) -> None:
     folder = make_model(tmp_path / "m", 1, more)
     with pytest.raises(ModelRefused) as refusal:
-        sign_folder(folder, [keys[ED25519]], model="m", version=1, licence="MIT", issued=1, expires=2)
+        sign_folder(folder, [keys[ED25519]], ReleaseTerms(model="m", version=1, licence="MIT", issued=1, expires=2))
     assert refusal.value.code == code, str(refusal.value)
     assert not (folder / MANIFEST_FILE).exists()
 
@@ -183,7 +183,7 @@ def test_each_required_algorithm_must_have_signed(
 ) -> None:
     folder = make_model(tmp_path / "m", 1, {})
     signers = [key for name, key in keys.items() if name != missing]
-    sign_folder(folder, signers, model="m", version=1, licence="MIT", issued=1, expires=NOW_MS)
+    sign_folder(folder, signers, ReleaseTerms(model="m", version=1, licence="MIT", issued=1, expires=NOW_MS))
     with pytest.raises(ModelRefused, match=missing) as refusal:
         opened(folder, trust)
     assert refusal.value.code == "signature"
@@ -215,4 +215,4 @@ def test_weights_of_every_type_and_size_may_be_signed(
     tmp_path: Path, keys: dict[str, SigningKey], tensors: dict[str, np.ndarray]
 ) -> None:
     folder = make_model(tmp_path / "m", 1, {"more__safetensors": save(tensors, {"format": "pt"})})
-    sign_folder(folder, [keys[ED25519]], model="m", version=1, licence="MIT", issued=1, expires=2)
+    sign_folder(folder, [keys[ED25519]], ReleaseTerms(model="m", version=1, licence="MIT", issued=1, expires=2))

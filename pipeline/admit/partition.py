@@ -1,4 +1,4 @@
-"""ADMIT over Kafka, one partition: gather, decide, write by compare-and-swap, then act.
+"""ADMIT serves one partition of Kafka: gather, decide, write by compare-and-swap, then act.
 
 Write order and what a crash between two steps costs:
 
@@ -43,7 +43,7 @@ _GATHER_S = 0.02
 
 @dataclass(frozen=True, slots=True)
 class AdmitContext:
-    """What the partitions of one admit process share."""
+    """The partitions of one admit process share these."""
 
     bootstrap: str
     control_table: ControlTable

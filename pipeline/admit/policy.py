@@ -32,7 +32,7 @@ def refusal(plan: Plan, findings: Sequence[Finding], documents: Sequence[int] = 
 
 
 def told(plan: Plan, findings: Sequence[Finding], documents: Sequence[int] = ()) -> str:
-    """What the caller of a refused prompt may know: the family of rules, where it was found and how grave it is."""
+    """Say what the caller of a refused prompt may know: the family of rules, where it was found and how grave it is."""
     blocking = [f for f in findings if _refuses(plan, f, documents)]
     if not blocking:
         return ""

@@ -1,4 +1,4 @@
-"""ADMIT over one batch: outcomes, then expiries, then decisions, each applied before the next is decided."""
+"""ADMIT answers one batch: outcomes, then expiries, then decisions, each applied before the next is decided."""
 
 from __future__ import annotations
 

@@ -169,7 +169,7 @@ class ChainReader:
         return placed and known and (self.at.source in (UNKNOWN, link.start))
 
     def _continues(self, link: Link | None, entry: Entry) -> bool:
-        """Whether the entry is the next of the batch that waits: nothing but the index of its link differs."""
+        """Tell whether the entry is the next of the batch that waits: nothing but the index of its link differs."""
         index, first = len(self._open), self._first
         return (
             link is not None

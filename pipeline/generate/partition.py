@@ -60,7 +60,7 @@ Adapt = Callable[[GenerationRequest], Awaitable[GenerationRequest]]
 
 @dataclass(slots=True)
 class GenerateContext:
-    """What the partitions of one worker share."""
+    """The partitions of one worker share these."""
 
     bootstrap: str
     worker: str
@@ -90,7 +90,7 @@ class GenerateContext:
 
     @property
     def topic(self) -> str:
-        """Where this worker's work comes from."""
+        """Name the topic of this worker's work."""
         return pool_topic(self.pool).name if self.pool else "work"
 
 

@@ -73,7 +73,7 @@ async def generate(settings: Settings, stop: asyncio.Event, assign: Assign = ())
 def _guard(
     control: Control, vault: Vault, protected: ProtectedIndex | None
 ) -> Callable[[Work, Sequence[Message]], Guards]:
-    """What makes the guards of one request's answer."""
+    """Give the function that makes the guards of one request's answer."""
     from pipeline.generate.canaries import Canaries
     from pipeline.generate.guard import guard_of
 

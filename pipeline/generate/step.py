@@ -1,4 +1,4 @@
-"""GENERATE over a partition's runs: what the engine says goes in, responses and completions come out."""
+"""GENERATE steps through a partition's runs: what the engine says goes in, responses and completions come out."""
 
 from __future__ import annotations
 

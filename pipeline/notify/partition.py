@@ -39,7 +39,7 @@ _HISTORY_MS = HOUR_MS
 
 @dataclass(frozen=True, slots=True)
 class NotifySettings:
-    """Which targets and how often."""
+    """Targets, limits and schedule of one worker are set here."""
 
     allow_private: bool = False
     """Also send to plain HTTP, private and loopback addresses: a tenant can then reach what this process can."""
@@ -54,7 +54,7 @@ class NotifySettings:
 
 @dataclass(slots=True)
 class OutboxContext:
-    """What all partitions of one worker share."""
+    """The partitions of one worker share these."""
 
     bootstrap: str
     control_table: ControlTable

@@ -1,4 +1,4 @@
-"""NOTIFY over one batch: alerts that arrive, and the replies to attempts that were made."""
+"""NOTIFY takes one batch in: alerts that arrive, and the replies to attempts that were made."""
 
 from __future__ import annotations
 

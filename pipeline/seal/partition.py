@@ -44,7 +44,7 @@ _WINDOW = 512
 
 @dataclass(frozen=True, slots=True)
 class SealContext:
-    """What the partitions of one sealer share."""
+    """The partitions of one sealer share these."""
 
     bootstrap: str
     generation: str

@@ -1,4 +1,4 @@
-"""WATCH over one batch of findings: each is folded in, and the alerts that it raises are written once."""
+"""WATCH folds a batch of findings in, and writes the alerts that they raise once."""
 
 from __future__ import annotations
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import msgspec
 from hypothesis.strategies import SearchStrategy
@@ -51,46 +52,58 @@ class Run:
         return [read(topic, written.value) for written in self.written if written.topic == topic]
 
 
-class Subject(Protocol):
+class Subject(ABC):
     """A stage under the laws. Inputs are values of its own choice, in the order of the merged sequence."""
 
-    @property
-    def resumes(self) -> bool:
-        """Whether a successor takes the state up from the records."""
+    resumes = True
+    """A successor takes the state up from the records."""
 
+    @abstractmethod
     def stage(self, inputs: Sequence[Any]) -> Stage[Any, Any, Any]: ...
 
+    @abstractmethod
     def inputs(self) -> SearchStrategy[list[Any]]: ...
 
-    def tenant(self, item: Any) -> str:
-        """Whose input it is; empty for what concerns all (time)."""
-
-    def groups(self, inputs: Sequence[Any], cuts: Cuts) -> Iterator[Sequence[Any]]:
-        """The inputs as they arrive together; at a cut the worker is replaced as well."""
-
+    @abstractmethod
     def batch(self, state: Any, group: Sequence[Any]) -> InputBatch[Any]:
-        """What the partition makes of a group."""
+        """Give the batch that the partition makes of a group."""
 
+    @abstractmethod
     def folded(self, inputs: Sequence[Any], run: Run) -> Iterable[Any]:
-        """The records that a successor folds: those written, and inputs that are records themselves."""
+        """Give the records that a successor folds: those written, and inputs that are records themselves."""
 
-    def view(self, state: Any) -> Any:
-        """What is to be compared of a state."""
-
+    @abstractmethod
     def due(self, inputs: Sequence[Any]) -> Counter[Any]:
-        """How often each input has to be answered."""
+        """Count how often each input has to be answered."""
 
+    @abstractmethod
     def answers(self, run: Run) -> Counter[Any]:
-        """How often each was."""
+        """Count how often each was."""
 
-    def essence(self, run: Run) -> Any:
-        """What no split may change."""
-
-    def exact(self, run: Run) -> Any:
-        """What equal inputs must give again, byte for byte."""
-
+    @abstractmethod
     def check_life(self, inputs: Sequence[Any], run: Run) -> None:
         """Assert that everything went through its states in a legal order."""
+
+    def tenant(self, item: Any) -> str:
+        """Name the owner of an input; empty for what concerns all (time)."""
+        return str(item.tenant)
+
+    def groups(self, inputs: Sequence[Any], cuts: Cuts) -> Iterator[Sequence[Any]]:
+        """Give the inputs as they arrive together; at a cut the worker is replaced as well."""
+        borders = [0, *sorted(at for at in cuts if 0 < at < len(inputs)), len(inputs)]
+        return (inputs[start:end] for start, end in pairwise(borders) if start < end)
+
+    def view(self, state: Any) -> Any:
+        """Give what is to be compared of a state."""
+        return state
+
+    def essence(self, run: Run) -> Any:
+        """Give what no split may change."""
+        return by_topic(run.written)
+
+    def exact(self, run: Run) -> Any:
+        """Give what equal inputs must give again, byte for byte."""
+        return run.written, self.view(run.state)
 
 
 def play(subject: Subject, inputs: Sequence[Any], cuts: Cuts) -> Run:
@@ -112,12 +125,6 @@ def play(subject: Subject, inputs: Sequence[Any], cuts: Cuts) -> Run:
         if subject.resumes and arrived in cuts and arrived < len(inputs):
             run.state = stage.fold(stage.start(), subject.folded(inputs[:arrived], run))
     return run
-
-
-def cut(inputs: Sequence[Any], cuts: Cuts) -> Iterator[Sequence[Any]]:
-    """The inputs in pieces that end before each cut."""
-    borders = [0, *sorted(at for at in cuts if 0 < at < len(inputs)), len(inputs)]
-    return (inputs[start:end] for start, end in pairwise(borders) if start < end)
 
 
 def read(topic: str, value: bytes) -> Any:

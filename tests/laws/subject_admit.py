@@ -20,7 +20,7 @@ from pipeline.events.reasons import REASONS
 from pipeline.events.records import Decision, Facts, LogRecord, Outcome
 from pipeline.events.wire import InferenceBody
 from pipeline.stage import InputBatch
-from tests.laws.subject import Cuts, Run, Written, by_topic
+from tests.laws.subject import Cuts, Run, Subject
 from tests.laws.test_admit_laws import CONTROL, START, TENANTS, attacks, requests
 
 BODY = InferenceBody("glossary", 10, b"sealed")
@@ -68,17 +68,12 @@ def placed(drawn: list[dict[str, Any]]) -> list[Item]:
     return found
 
 
-class AdmitSubject:
-    resumes = True
-
+class AdmitSubject(Subject):
     def stage(self, inputs: Sequence[Item]) -> AdmitStage:
         return AdmitStage(CONTROL, 0)
 
     def inputs(self) -> st.SearchStrategy[list[Item]]:
         return steps.map(placed)
-
-    def tenant(self, item: Item) -> str:
-        return item.tenant
 
     def groups(self, inputs: Sequence[Item], cuts: Cuts) -> Iterator[Sequence[Item]]:
         """The merged sequence in batches that are decided in its order."""
@@ -107,12 +102,6 @@ class AdmitSubject:
 
     def answers(self, run: Run) -> Counter[Any]:
         return Counter(record.request for record in run.records("decisions") if isinstance(record, Decision))
-
-    def essence(self, run: Run) -> dict[str, list[Written]]:
-        return by_topic(run.written)
-
-    def exact(self, run: Run) -> Any:
-        return run.written, run.state.dump()
 
     def check_life(self, inputs: Sequence[Item], run: Run) -> None:
         states: dict[str, lifecycle.State] = {}

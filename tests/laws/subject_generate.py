@@ -19,7 +19,7 @@ from pipeline.generate.guard import guard_of
 from pipeline.generate.step import Acknowledged, ChunkArrived, Ended, GenerateStage, Leaving, RunEvent, Runs
 from pipeline.generate.step import Run as Attempted
 from pipeline.stage import InputBatch
-from tests.laws.subject import RECORDS, Cuts, Run
+from tests.laws.subject import RECORDS, Cuts, Run, Subject
 from tests.laws.test_admit_laws import CONTROL
 
 TIME = 1_790_000_000_000
@@ -67,7 +67,7 @@ def interleaved(drawn: tuple[list[Any], list[int]]) -> list[Piece]:
     return found
 
 
-class GenerateSubject:
+class GenerateSubject(Subject):
     resumes = False
 
     def stage(self, inputs: Sequence[Piece]) -> GenerateStage:
@@ -76,9 +76,6 @@ class GenerateSubject:
     def inputs(self) -> st.SearchStrategy[list[Piece]]:
         turns = st.lists(st.integers(0, 9), min_size=1, max_size=12)
         return st.tuples(st.lists(talks, min_size=1, max_size=4), turns).map(interleaved)
-
-    def tenant(self, item: Piece) -> str:
-        return item.tenant
 
     def groups(self, inputs: Sequence[Piece], cuts: Cuts) -> Iterator[Sequence[Piece]]:
         """A cut splits the engine's chunk in two; no successor takes a run up."""

@@ -16,7 +16,7 @@ from pipeline.events.messages import Alert, Delivery
 from pipeline.notify.outbox import HOUR_MS, Outbox, Schedule, WebhookReply
 from pipeline.notify.step import Arrival, DeliveryAttempt, NotifyStage
 from pipeline.stage import InputBatch
-from tests.laws.subject import Cuts, Run, Written
+from tests.laws.subject import Cuts, Run, Subject
 
 T0 = 1_760_000_000_000
 SCHEDULE = Schedule(attempts=4)
@@ -64,17 +64,12 @@ def placed(drawn: list[Any]) -> list[Turn]:
     return found
 
 
-class NotifySubject:
-    resumes = True
-
+class NotifySubject(Subject):
     def stage(self, inputs: Sequence[Turn]) -> NotifyStage:
         return NotifyStage(CONTROL, 0, SCHEDULE)
 
     def inputs(self) -> st.SearchStrategy[list[Turn]]:
         return steps.map(placed)
-
-    def tenant(self, item: Turn) -> str:
-        return item.tenant
 
     def groups(self, inputs: Sequence[Turn], cuts: Cuts) -> Iterator[Sequence[Turn]]:
         """Each alone: an answer is one to what is due by then."""
@@ -103,12 +98,6 @@ class NotifySubject:
         """An alert is finished by its last delivery, or still held: one of the two."""
         ended = (d.alert for d in run.records("deliveries") if d.status != "retry")
         return Counter(ended) + Counter(pending.alert.alert for pending in run.state.open())
-
-    def essence(self, run: Run) -> Sequence[Written]:
-        return run.written
-
-    def exact(self, run: Run) -> Any:
-        return run.written, self.view(run.state)
 
     def check_life(self, inputs: Sequence[Turn], run: Run) -> None:
         seen: dict[str, Delivery] = {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -15,15 +15,13 @@ from pipeline.events.codec import encode
 from pipeline.events.messages import Manifest
 from pipeline.seal.batch import SealStage, SealState
 from pipeline.stage import InputBatch
-from tests.laws.subject import Cuts, Run, cut
+from tests.laws.subject import Run, Subject
 from tests.laws.test_seal_laws import BODY, KEYS, LEAF, OFFSET, chained_log, leaves_of, plain_log, sizes
 
 LIMIT = 6
 
 
-class SealSubject:
-    resumes = True
-
+class SealSubject(Subject):
     def stage(self, inputs: Sequence[Entry]) -> SealStage:
         return SealStage("g1", topic_of(inputs), 0, KEYS, LIMIT)
 
@@ -33,17 +31,11 @@ class SealSubject:
     def tenant(self, item: Entry) -> str:
         raise NotImplementedError("see NOT_APPLICABLE")
 
-    def groups(self, inputs: Sequence[Entry], cuts: Cuts) -> Iterator[Sequence[Entry]]:
-        return cut(inputs, cuts)
-
     def batch(self, state: SealState, group: Sequence[Entry]) -> InputBatch[Entry]:
         return InputBatch(group, 1000)
 
     def folded(self, inputs: Sequence[Entry], run: Run) -> Iterable[Manifest]:
         return run.records("audit")
-
-    def view(self, state: SealState) -> SealState:
-        return state
 
     def due(self, inputs: Sequence[Entry]) -> Counter[Any]:
         reader = ChainReader()

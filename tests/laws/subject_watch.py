@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from hypothesis import strategies as st
@@ -15,7 +15,7 @@ from pipeline.events.messages import Alert, FindingEvent
 from pipeline.stage import InputBatch
 from pipeline.watch import correlate as watch
 from pipeline.watch.step import WatchStage
-from tests.laws.subject import Cuts, Run, Written, cut
+from tests.laws.subject import Run, Subject
 
 T0 = 1_760_000_400_000
 KINDS = (("injection.x", ""), ("injection.y", ""), ("extraction.y", ""), ("", "rate_limited"), ("other.z", ""))
@@ -44,20 +44,12 @@ def events(drawn: list[tuple[int, tuple[str, str], str, str]]) -> list[FindingEv
     return found
 
 
-class WatchSubject:
-    resumes = True
-
+class WatchSubject(Subject):
     def stage(self, inputs: Sequence[FindingEvent]) -> WatchStage:
         return WatchStage(0)
 
     def inputs(self) -> st.SearchStrategy[list[FindingEvent]]:
         return steps.map(events)
-
-    def tenant(self, item: FindingEvent) -> str:
-        return item.tenant
-
-    def groups(self, inputs: Sequence[FindingEvent], cuts: Cuts) -> Iterator[Sequence[FindingEvent]]:
-        return cut(inputs, cuts)
 
     def batch(self, state: watch.WatchState, group: Sequence[FindingEvent]) -> InputBatch[Raw]:
         return InputBatch([Raw(0, event.time, encode(event), ()) for event in group], T0)
@@ -65,20 +57,11 @@ class WatchSubject:
     def folded(self, inputs: Sequence[FindingEvent], run: Run) -> Iterable[Alert | FindingEvent]:
         return [*run.records("alerts"), *(decode(FindingEvent, encode(event)) for event in inputs)]
 
-    def view(self, state: watch.WatchState) -> watch.WatchState:
-        return state
-
     def due(self, inputs: Sequence[FindingEvent]) -> Counter[Any]:
         raise NotImplementedError("see NOT_APPLICABLE")
 
     def answers(self, run: Run) -> Counter[Any]:
         raise NotImplementedError("see NOT_APPLICABLE")
-
-    def essence(self, run: Run) -> Sequence[Written]:
-        return run.written
-
-    def exact(self, run: Run) -> Any:
-        return run.written, run.state
 
     def check_life(self, inputs: Sequence[FindingEvent], run: Run) -> None:
         """An alert is raised once, names requests of its own tenant, and no repeat of the findings raises another."""

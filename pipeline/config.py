@@ -59,7 +59,7 @@ class ClickHouse(Section):
 
     @property
     def client(self) -> ClickHouseSettings:
-        """What clients of the store are made from."""
+        """Clients of the store are made from this."""
         return ClickHouseSettings(self.url, self.user, self.password.get_secret_value(), self.database)
 
 

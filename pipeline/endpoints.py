@@ -1,4 +1,4 @@
-"""How a client reaches Kafka and the store, and who it is. What authentication needs is added here.
+"""A client reaches Kafka and the store by these, under its own name. What authentication needs is added here.
 
 ``pipeline.kafka.clients`` and ``pipeline.clickhouse.client`` make every client of these; nothing else does.
 """

@@ -72,7 +72,7 @@ class Auditor:
 
 
 async def read_sources(bootstrap: str, origins: list[str]) -> dict[str, list[Entry]]:
-    """What Kafka still holds of each origin's topic."""
+    """Read what Kafka still holds of each origin's topic."""
     found: dict[str, list[Entry]] = {}
     for origin in origins:
         _, topic, partition = origin.rsplit("/", 2)

@@ -49,7 +49,7 @@ class ClickHouseStore:
 
     @property
     def address(self) -> str:
-        """Where the server is, without anything secret."""
+        """The server's place, without anything secret."""
         return self._settings.address
 
     def connect(self, timeout_s: float = CONNECT_S) -> None:
@@ -104,7 +104,7 @@ class ClickHouseStore:
         return len(due)
 
     def check_tables(self) -> list[str]:
-        """What is wrong with the store's schema, one sentence each; empty when it fits this program."""
+        """Compare the store's schema with this program's: a sentence for each difference, none where it fits."""
         if not self._exists("databases", "name = {db:String}"):
             return [f"database {self._database} is missing; run `sluice tables apply`"]
         try:

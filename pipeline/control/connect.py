@@ -54,7 +54,7 @@ async def followed_control(settings: Settings, stop: asyncio.Event) -> AsyncIter
 
 
 class StageClients(NamedTuple):
-    """What the partitions of one process share: records out, ends of logs, and how far their side effects went."""
+    """The partitions of one process share this: records out, ends of logs, and how far their side effects went."""
 
     publisher: Publisher
     offsets: Offsets

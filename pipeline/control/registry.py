@@ -82,7 +82,7 @@ def _entries(tree: dict[str, Any], kind: str, path: Path) -> list[dict[str, Any]
 
 
 def _unsound(documents: list[AnyDocument]) -> Iterator[str]:
-    """What each document may say by itself but no operator means; old ones in ``control`` stay as they are."""
+    """Name what each document may say by itself but no operator means; old ones in ``control`` stay as they are."""
     if not documents:
         yield f"nothing in it: expected tables of {', '.join(f'[[{kind}]]' for kind in _KINDS)}"
     for name, count in Counter((document.doc, document.id) for document in documents).items():
@@ -143,7 +143,7 @@ class Registry:
             raise ConfigError(f"{error}; see: sluice tenant list") from None
 
     def webhook(self, tenant: str) -> tuple[str, str]:
-        """Where a tenant's alerts go, and the secret that a receiver checks them with."""
+        """Give the address of a tenant's alerts, and the secret that a receiver checks them with."""
         # every stage imports this module, and none but notify needs an HTTP client
         from pipeline.keys.vault import secret_text
 

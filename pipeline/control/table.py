@@ -45,7 +45,7 @@ class ControlTable:
                 await retry_forever(self._poll_once, stop, "records of control")
 
     async def caught_up(self) -> bool:
-        """Whether ``follow`` has read, within five seconds, all that was written before this call.
+        """Tell whether ``follow`` has read, within five seconds, all that was written before this call.
 
         Callers at the same time share one look at the log's end and looks keep a distance: a flood costs no more.
         """

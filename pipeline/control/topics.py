@@ -69,7 +69,7 @@ async def add_pools(bootstrap: str, tenants: Iterable[str]) -> list[str]:
 
 
 async def check(bootstrap: str) -> list[str]:
-    """What differs from the table, as sentences with the fix; empty where all is well."""
+    """Compare the broker with the table: a sentence with the fix for each difference, none where all is well."""
     admin = await _connect(bootstrap)
     try:
         present = set(await admin.list_topics())

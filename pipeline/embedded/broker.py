@@ -64,7 +64,7 @@ class EmbeddedBroker:
 
     @property
     def alive(self) -> bool:
-        """Whether the process runs."""
+        """True while the process runs."""
         return self._child is not None and self._child.alive()
 
     def launch(self, java_options: Sequence[str] = ()) -> None:

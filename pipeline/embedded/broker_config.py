@@ -1,4 +1,4 @@
-"""What one embedded broker is told: its settings, its ``server.properties`` and what it logs."""
+"""The settings of one embedded broker, its ``server.properties`` and its logging."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Configuration:
 
 @dataclass(frozen=True, slots=True)
 class BrokerSettings:
-    """Where one broker lives and listens.
+    """One broker lives and listens here.
 
     `home` holds its records, `cache` the jars (shared by all brokers); both are trusted folders.
     `voters` are (node id, host, controller port) of every broker of a cluster, this one included;

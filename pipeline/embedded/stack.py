@@ -51,13 +51,13 @@ class Ports:
 
 @dataclass(slots=True)
 class RestartBackoff:
-    """How often something had to be started again; the next time comes later each time."""
+    """Counts how often something had to be started again; the next time comes later each time."""
 
     began: float = field(default_factory=time.monotonic)
     restarts: int = 0
 
     def due(self) -> bool:
-        """Whether what has ended may start now; what ran a minute starts over at once."""
+        """Tell whether what has ended may start now; what ran a minute starts over at once."""
         if time.monotonic() - self.began > _STEADY_S:
             self.restarts = 0
         return time.monotonic() - self.began >= _BACK_OFF_S[min(self.restarts, len(_BACK_OFF_S) - 1)]
@@ -83,7 +83,7 @@ class LocalStack:
 
     @property
     def settings(self) -> Settings:
-        """What the stages run with."""
+        """The stages run with these."""
         return config.load(self.home / "sluice.toml", self._overrides)
 
     @property

@@ -25,7 +25,7 @@ _ROOT = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True, slots=True)
 class StoreSettings:
-    """Where the store lives (`home`, a trusted folder of its own), its port on loopback, and its one account."""
+    """The store's folder (`home`, trusted and its own), its port on loopback, and its one account."""
 
     home: Path
     port: int
@@ -55,7 +55,7 @@ class EmbeddedStore:
 
     @property
     def alive(self) -> bool:
-        """Whether the process runs."""
+        """True while the process runs."""
         return self._child is not None and self._child.alive()
 
     def launch(self) -> None:

@@ -106,7 +106,7 @@ class StoreEngine:
         os.close(self._lock)
 
     def mutates(self, sql: bytes) -> bool:
-        """Whether a statement may change anything; what does not parse counts as a change."""
+        """Tell whether a statement may change anything; what does not parse counts as a change."""
         head, _, _ = _split(sql)
         return not self._classified(_text(head))[1]
 
@@ -174,8 +174,8 @@ class StoreEngine:
         )
 
     def _classified(self, sql: str) -> tuple[int, bool]:
-        """How many statements a text has, and whether it only reads. Parsing costs more than many a small statement,
-        and a program sends the same few texts again and again."""
+        """Count the statements of a text, and tell whether it only reads. Parsing costs more than many a small
+        statement, and a program sends the same few texts again and again."""
         known = self._known.get(sql)
         if known is None:
             found = self._anchor.classify_query(sql)

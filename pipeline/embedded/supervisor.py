@@ -85,7 +85,7 @@ class Child:
         return self._process.poll()
 
     def alive(self) -> bool:
-        """Whether the program still runs."""
+        """True while the program runs."""
         return self._process.poll() is None
 
     def wait(self, timeout_s: float) -> int:

@@ -18,7 +18,7 @@ _CANCEL_S = 1.0
 
 
 class Wakeup(Protocol):
-    """What is rung when something arrived."""
+    """Rung when something arrived."""
 
     def set(self) -> None: ...
 

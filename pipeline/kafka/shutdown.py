@@ -30,7 +30,7 @@ async def stop_consumer(left: AIOKafkaConsumer) -> None:
 
 
 async def _ended(stop: Awaitable[None]) -> bool:
-    """Whether it came to its end by itself in time."""
+    """Tell whether it came to its end by itself in time."""
     task = asyncio.ensure_future(stop)
     done, _ = await asyncio.wait([task], timeout=STOP_S)
     if not done:

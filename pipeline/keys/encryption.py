@@ -27,7 +27,7 @@ Entropy = Callable[[int], bytes]
 
 
 def associated_data(generation: str, tenant: str, kind: str, field: str, client_request: str) -> bytes:
-    """What a sealed text is bound to: it opens nowhere else."""
+    """Bind an encrypted text to its request: it opens nowhere else."""
     return "\x1f".join((generation, tenant, kind, field, client_request)).encode()
 
 

@@ -231,5 +231,5 @@ def tenant_keys(kms: Kms, tenant: str) -> TenantKeys:
 
 
 def secret_text(secret: bytes) -> str:
-    """How a receiver is told its secret: ``whsec_`` and base64."""
+    """Write a webhook's secret as its receiver is told it: ``whsec_`` and base64."""
     return "whsec_" + base64.b64encode(secret).decode()

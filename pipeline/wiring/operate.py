@@ -1,4 +1,4 @@
-"""What an operator's command does, and what verifies the log."""
+"""The acts behind an operator's commands, and the verification of the log."""
 
 from __future__ import annotations
 

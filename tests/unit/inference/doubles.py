@@ -83,11 +83,11 @@ class HashForward:
         for source, target in moves:
             self.cache[target] = [None] * self.block_size if source == ERASE else list(self.cache[source])
 
-    def logits(self, feeds: Sequence[StepInput]) -> list[LogitsRow]:
-        self.computed += sum(item.scheduled.count for item in feeds)
-        self.largest = max(self.largest, sum(item.scheduled.count for item in feeds))
+    def logits(self, inputs: Sequence[StepInput]) -> list[LogitsRow]:
+        self.computed += sum(item.scheduled.count for item in inputs)
+        self.largest = max(self.largest, sum(item.scheduled.count for item in inputs))
         rows = []
-        for item in feeds:
+        for item in inputs:
             held = self._held(item)
             if held.startswith(b"boom"):
                 raise Poison(held.decode())

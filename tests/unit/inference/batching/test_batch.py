@@ -91,8 +91,8 @@ def test_an_answer_is_the_same_in_any_company(
     drawn: list[tuple[int, str, str, int, float]], slots: int, spare: int, reuse: bool
 ) -> None:
     arrivals = [
-        (step, request(f"r{n}", text, tenant=tenant, limit=limit, sampling=SamplingParams(heat, seed=n)))
-        for n, (step, text, tenant, limit, heat) in enumerate(drawn)
+        (step, request(f"r{n}", text, tenant=tenant, limit=limit, sampling=SamplingParams(temperature, seed=n)))
+        for n, (step, text, tenant, limit, temperature) in enumerate(drawn)
     ]
     crowded = HashForward(slots=slots, budget=slots + 6, max_context=64, spare=spare)
     together = run_batch(arrivals, crowded, reuse=reuse)
@@ -229,8 +229,8 @@ def test_giving_up_an_ended_answer_spares_a_later_one_of_the_same_id() -> None:
 class Short(HashForward):
     """Gives fewer rows than asked for."""
 
-    def logits(self, feeds: Items[StepInput]) -> list[LogitsRow]:
-        super().logits(feeds)
+    def logits(self, inputs: Items[StepInput]) -> list[LogitsRow]:
+        super().logits(inputs)
         return []
 
 

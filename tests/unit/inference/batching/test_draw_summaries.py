@@ -51,7 +51,7 @@ def logits(seed: int) -> torch.Tensor:
     return row
 
 
-def told(row: torch.Tensor, sampling: SamplingParams, draw: float, *, marked: bool) -> RowSummary:
+def summary_of(row: torch.Tensor, sampling: SamplingParams, draw: float, *, marked: bool) -> RowSummary:
     return draw_and_topk(row, [query_for(sampling, lambda: draw, marked=marked)], draw_rows)[0]
 
 
@@ -70,7 +70,7 @@ def test_each_token_is_drawn_as_often_as_its_likelihood_says(name: str, marked: 
     sampling, row = SAMPLINGS[name], logits(4)
     draws = [(step + 0.5) / DRAWS for step in range(DRAWS)]
     wanted = shares(row[0].numpy(), sampling, marked=marked)
-    lists = [told(row, sampling, draw, marked=marked) for draw in draws]
+    lists = [summary_of(row, sampling, draw, marked=marked) for draw in draws]
     rows = [
         SummaryRow(str(step), one, sampling, draw, CONTEXT, KEY if marked else None)
         for step, (one, draw) in enumerate(zip(lists, draws, strict=True))
@@ -86,18 +86,20 @@ def test_a_plain_draw_picks_what_the_whole_row_would() -> None:
     row, sampling = logits(5), SamplingParams(0.9)
     for step in range(200):
         draw = (step + 0.5) / 200
-        assert told(row, sampling, draw, marked=False).drawn == choose(row[0].numpy(), sampling, draw)
+        assert summary_of(row, sampling, draw, marked=False).drawn == choose(row[0].numpy(), sampling, draw)
 
 
 @pytest.mark.parametrize("draw", [0.0, 1.0 - 2.0**-53])
-@pytest.mark.parametrize("heat", [1e-300, 1e-9, 1.0, 100.0])
+@pytest.mark.parametrize("temperature", [1e-300, 1e-9, 1.0, 100.0])
 @pytest.mark.parametrize("marked", [False, True])
-def test_extreme_draws_and_temperatures_pick_a_token_that_may_be_drawn(draw: float, heat: float, marked: bool) -> None:
+def test_extreme_draws_and_temperatures_pick_a_token_that_may_be_drawn(
+    draw: float, temperature: float, marked: bool
+) -> None:
     row = torch.full((1, VOCABULARY), -torch.inf)
     row[0, [5, 2000]] = torch.tensor([1.0, 3e38])
-    row[0, 7] = 3e38 if heat > 1 else -torch.inf
-    sampling = SamplingParams(heat)
-    one = told(row, sampling, draw, marked=marked)
+    row[0, 7] = 3e38 if temperature > 1 else -torch.inf
+    sampling = SamplingParams(temperature)
+    one = summary_of(row, sampling, draw, marked=marked)
     found = draw_summaries([SummaryRow("r", one, sampling, draw)])["r"] if marked else one.drawn
     assert found in (7, 2000)
 
@@ -105,8 +107,8 @@ def test_extreme_draws_and_temperatures_pick_a_token_that_may_be_drawn(draw: flo
 def test_the_likeliest_is_the_first_of_several() -> None:
     row = torch.zeros((1, VOCABULARY))
     row[0, [9, 1500]] = 2.0
-    assert told(row, SamplingParams(), 0.5, marked=True).drawn == 9
-    assert told(row, SamplingParams(2.0, top_k=1), 0.5, marked=True).drawn == 9
+    assert summary_of(row, SamplingParams(), 0.5, marked=True).drawn == 9
+    assert summary_of(row, SamplingParams(2.0, top_k=1), 0.5, marked=True).drawn == 9
 
 
 @pytest.mark.parametrize(
@@ -128,15 +130,15 @@ def test_numbers_that_are_none_are_told() -> None:
     row = logits(1)
     row[0, 50] = torch.nan
     for sampling in (SamplingParams(), SamplingParams(1.0), SamplingParams(1.0, top_p=0.5)):
-        assert np.isnan(told(row, sampling, 0.5, marked=False).max_logit)
+        assert np.isnan(summary_of(row, sampling, 0.5, marked=False).max_logit)
 
 
 class Telling(HashForward):
     """The double, telling of its rows what is asked."""
 
-    def logits(self, feeds: Items[StepInput]) -> list[LogitsRow | RowSummary]:  # type: ignore[override]
-        rows = super().logits(feeds)
-        items = [item for item in feeds if item.scheduled.last]
+    def logits(self, inputs: Items[StepInput]) -> list[LogitsRow | RowSummary]:  # type: ignore[override]
+        rows = super().logits(inputs)
+        items = [item for item in inputs if item.scheduled.last]
         return [
             row if item.query.whole else draw_and_topk(torch.from_numpy(row)[None], [item.query], draw_rows)[0]
             for item, row in zip(items, rows, strict=True)

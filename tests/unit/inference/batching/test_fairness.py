@@ -49,11 +49,11 @@ def test_backlogged_tenants_stay_within_the_proven_bound(
 ) -> None:
     """Theorem 4.4 of the paper: services differ by at most 2 max(price of a prompt, price of what a batch holds)."""
     run = Run(slots, slots + 8)
-    shapes, heavy = {"a": shape_a, "b": shape_b}, dict(zip("ab", weights, strict=True))
+    shapes, weight_of = {"a": shape_a, "b": shape_b}, dict(zip("ab", weights, strict=True))
     for number in range(150):
         for tenant, shape in shapes.items():
-            run.add(f"{tenant}{number}", tenant, *shape, weight=heavy[tenant])
-    bound = 2 * slots * max(price(*shapes[tenant]) * 100 / heavy[tenant] for tenant in shapes)
+            run.add(f"{tenant}{number}", tenant, *shape, weight=weight_of[tenant])
+    bound = 2 * slots * max(price(*shapes[tenant]) * 100 / weight_of[tenant] for tenant in shapes)
     counters = run.scheduler.counters
     for _ in range(80):
         run.step()
@@ -99,9 +99,9 @@ def test_where_a_request_stands_is_the_order_in_which_they_run() -> None:
     told = {name: scheduler.queue_position(name) for name in ("a1", "a2", "b1", "a3", "b2")}
     order = []
     while scheduler.waiting or scheduler.running:
-        (feed,) = scheduler.plan()
-        order.append(feed.request_id)
-        scheduler.remove(feed.request_id)
+        (scheduled,) = scheduler.plan()
+        order.append(scheduled.request_id)
+        scheduler.remove(scheduled.request_id)
     assert [told[name] for name in order] == [0, 1, 2, 3, 4]
     assert scheduler.queue_position("a1") is None
 

@@ -61,11 +61,11 @@ class Tight(HashForward):
     room = 3
     refusals = 0
 
-    def logits(self, feeds: Items[StepInput]) -> list[LogitsRow]:
-        if sum(item.scheduled.count for item in feeds) > self.room:
+    def logits(self, inputs: Items[StepInput]) -> list[LogitsRow]:
+        if sum(item.scheduled.count for item in inputs) > self.room:
             self.refusals += 1
             raise MemoryError
-        return super().logits(feeds)
+        return super().logits(inputs)
 
 
 def test_too_little_memory_shrinks_the_batch_and_changes_no_answer() -> None:
@@ -96,9 +96,9 @@ class Stuck(HashForward):
         super().__init__()
         self.go = threading.Event()
 
-    def logits(self, feeds: Items[StepInput]) -> list[LogitsRow]:
+    def logits(self, inputs: Items[StepInput]) -> list[LogitsRow]:
         self.go.wait(30)
-        return super().logits(feeds)
+        return super().logits(inputs)
 
 
 def test_a_step_that_hangs_is_noticed_and_nobody_waits_for_it() -> None:
@@ -188,9 +188,9 @@ class Slow(HashForward):
         super().__init__(slots=1, ends=False)
         self.clock = clock
 
-    def logits(self, feeds: Items[StepInput]) -> list[LogitsRow]:
+    def logits(self, inputs: Items[StepInput]) -> list[LogitsRow]:
         self.clock.now += 1.0
-        return super().logits(feeds)
+        return super().logits(inputs)
 
 
 def test_a_request_that_cannot_begin_in_time_is_refused_at_once() -> None:

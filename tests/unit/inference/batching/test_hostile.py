@@ -71,10 +71,10 @@ class Scarce(HashForward):
     def piece(self, token: int) -> bytes:
         return b"" if token == END else super().piece(token)
 
-    def logits(self, feeds: Items[StepInput]) -> list[LogitsRow]:
-        if self.scarce and len(feeds) > 1:
+    def logits(self, inputs: Items[StepInput]) -> list[LogitsRow]:
+        if self.scarce and len(inputs) > 1:
             raise MemoryError
-        return super().logits(feeds)
+        return super().logits(inputs)
 
 
 class Hostile(RuleBasedStateMachine):

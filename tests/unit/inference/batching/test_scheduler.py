@@ -26,7 +26,7 @@ class Job:
     prompt: int
     wanted: int
     tokens: list[int] = field(default_factory=list)
-    fed: int = 0
+    computed: int = 0
 
 
 class Run:
@@ -47,28 +47,28 @@ class Run:
         self.scheduler.remove(name)
 
     def step(self) -> None:
-        feeds = self.scheduler.plan()
-        held = [block for feed in feeds for block in feed.blocks]
+        plan = self.scheduler.plan()
+        held = [block for scheduled in plan for block in scheduled.blocks]
         assert len(set(held)) == len(held), "two requests share a block without a common prefix"
-        assert len({feed.request_id for feed in feeds}) == len(feeds) == self.scheduler.running <= self.slots
-        assert sum(feed.count for feed in feeds) <= self.budget
-        assert bool(feeds) == bool(self.jobs)
-        for feed in feeds:
-            job = self.jobs[feed.request_id]
-            assert feed.start in (job.fed, 0), "goes on where it was, or begins again"
-            assert feed.count >= 1
-            assert len(feed.blocks) * 4 >= feed.start + feed.count
-            job.fed = feed.start + feed.count
-            assert job.fed <= len(job.tokens)
-            assert feed.last == (job.fed == len(job.tokens))
-        for feed in feeds:
-            job = self.jobs[feed.request_id]
-            self.scheduler.computed(feed, drawn=feed.last)
-            if feed.last:
+        assert len({scheduled.request_id for scheduled in plan}) == len(plan) == self.scheduler.running <= self.slots
+        assert sum(scheduled.count for scheduled in plan) <= self.budget
+        assert bool(plan) == bool(self.jobs)
+        for scheduled in plan:
+            job = self.jobs[scheduled.request_id]
+            assert scheduled.start in (job.computed, 0), "goes on where it was, or begins again"
+            assert scheduled.count >= 1
+            assert len(scheduled.blocks) * 4 >= scheduled.start + scheduled.count
+            job.computed = scheduled.start + scheduled.count
+            assert job.computed <= len(job.tokens)
+            assert scheduled.last == (job.computed == len(job.tokens))
+        for scheduled in plan:
+            job = self.jobs[scheduled.request_id]
+            self.scheduler.computed(scheduled, drawn=scheduled.last)
+            if scheduled.last:
                 job.tokens.append(0)
                 self.served[job.tenant] = self.served.get(job.tenant, 0) + 1
             if len(job.tokens) == job.prompt + job.wanted:
-                self.remove(feed.request_id)
+                self.remove(scheduled.request_id)
 
 
 OPERATIONS = st.lists(
@@ -174,7 +174,7 @@ def test_the_least_served_tenant_reads_its_prompt_first() -> None:
     scheduler = scheduler_of(2, 12)
     scheduler.add("long", "big", [0] * 40)
     scheduler.add("short", "small", [0] * 8)
-    counts = {feed.request_id: feed.count for feed in scheduler.plan()}
+    counts = {scheduled.request_id: scheduled.count for scheduled in scheduler.plan()}
     assert counts == {"short": 8, "long": 4}
 
 

@@ -63,7 +63,7 @@ def test_an_answer_is_the_same_alone_and_among_others_that_join_between_steps(
     asyncio.run(run())
 
 
-def feeds(*parts: tuple[int, int, list[int]]) -> list[StepInput]:
+def inputs(*parts: tuple[int, int, list[int]]) -> list[StepInput]:
     """Feeds of (lane, start, tokens), each the last of what is known; a lane is 8 blocks in no order."""
     found = []
     for lane, start, tokens in parts:
@@ -76,28 +76,28 @@ def test_a_row_is_bit_identical_in_every_batch_and_in_pieces(torch_forward: Make
     forward = torch_forward()
     draw = np.random.default_rng(0)
     prompts = [draw.integers(10, 4000, size).tolist() for size in (1, 3, 9, 17, 30, 5, 2, 12)]
-    (alone,) = forward.logits(feeds((3, 0, prompts[4])))
-    rows = forward.logits(feeds(*((lane, 0, prompts[lane]) for lane in range(8))))
+    (alone,) = forward.logits(inputs((3, 0, prompts[4])))
+    rows = forward.logits(inputs(*((lane, 0, prompts[lane]) for lane in range(8))))
     assert np.array_equal(rows[4], alone)
-    forward.logits(feeds((2, 0, prompts[4][:11])))
-    (pieces,) = forward.logits(feeds((2, 11, prompts[4][11:])))
+    forward.logits(inputs((2, 0, prompts[4][:11])))
+    (pieces,) = forward.logits(inputs((2, 11, prompts[4][11:])))
     assert np.array_equal(pieces, alone)
 
 
 def test_pieces_of_any_cut_give_the_same_bits_beyond_a_span(torch_forward: MakeForward) -> None:
     forward = torch_forward()
     tokens = np.random.default_rng(5).integers(10, 4000, 84).tolist()
-    (whole,) = forward.logits(feeds((0, 0, tokens)))
+    (whole,) = forward.logits(inputs((0, 0, tokens)))
     for lane, cuts in enumerate([(1, 63, 64, 65), (17, 48), tuple(range(1, 84))], 1):
         for start, end in zip((0, *cuts), (*cuts, 84), strict=True):
-            (row,) = forward.logits(feeds((lane, start, tokens[start:end])))
+            (row,) = forward.logits(inputs((lane, start, tokens[start:end])))
         assert np.array_equal(row, whole)
 
 
 def test_serving_agrees_with_the_training_pass(torch_forward: MakeForward) -> None:
     forward = torch_forward()
     tokens = np.random.default_rng(1).integers(10, 4000, 100).tolist()
-    (row,) = forward.logits(feeds((0, 0, tokens)))
+    (row,) = forward.logits(inputs((0, 0, tokens)))
     model = load_model(shipped_model())
     with torch.no_grad():
         whole = model.logits(model(torch.tensor([tokens])))[0, -1].numpy()
@@ -107,7 +107,7 @@ def test_serving_agrees_with_the_training_pass(torch_forward: MakeForward) -> No
 
 def test_an_erased_block_holds_nothing_and_a_copied_one_the_same(torch_forward: MakeForward) -> None:
     forward = torch_forward()
-    forward.logits(feeds((0, 0, [5, 6, 7])))
+    forward.logits(inputs((0, 0, [5, 6, 7])))
     tensors = (*forward._cache.keys, *forward._cache.values)
     assert tensors[0][:, 0].any()
     forward.rearrange([(0, 9), (ERASE, 0)])
@@ -118,7 +118,7 @@ def test_an_erased_block_holds_nothing_and_a_copied_one_the_same(torch_forward: 
 
 def test_markers_and_unused_ids_are_never_drawn(torch_forward: MakeForward) -> None:
     forward = torch_forward()
-    (row,) = forward.logits(feeds((0, 0, [5, 6, 7])))
+    (row,) = forward.logits(inputs((0, 0, [5, 6, 7])))
     assert np.isfinite(row[forward.end])
     silent = [token for token in range(len(row)) if token != forward.end and np.isfinite(row[token])]
     assert all(forward.piece(token) for token in silent)

@@ -52,8 +52,8 @@ def served(model: LanguageModel, *, graphs: bool, slots: int = 8) -> CudaForward
     return CudaForward(model.to(DEVICE), Words(model.config.vocab_size), slots, cache_tokens=1024, graphs=graphs)
 
 
-def rows(forward: CudaForward, *feeds: StepInput) -> list[np.ndarray]:
-    found = forward.logits(feeds)
+def rows(forward: CudaForward, *inputs: StepInput) -> list[np.ndarray]:
+    found = forward.logits(inputs)
     assert not any(isinstance(row, RowSummary) for row in found)
     return [np.asarray(row) for row in found]
 
@@ -102,10 +102,12 @@ def test_what_the_kernel_draws_is_what_torch_draws(bits: torch.dtype, listed: in
     logits = torch.randn((24, 2500), generator=torch.Generator().manual_seed(0)).to(DEVICE, bits) * 4
     logits[:, 7] = -torch.inf
     logits[3], logits[3, 2400] = -torch.inf, 1.0
-    asked = torch.stack((torch.tensor([0.0, 0.3, 1.0, 2.0]).double().repeat(6), draws, (draws > 0.4).double()), dim=1)
-    peaks, best = logits.max(-1)
+    settings = torch.stack(
+        (torch.tensor([0.0, 0.3, 1.0, 2.0]).double().repeat(6), draws, (draws > 0.4).double()), dim=1
+    )
+    max_logits, argmax = logits.max(-1)
     top = logits.topk(listed)
-    rest = (logits, peaks.float(), best, (top.indices, top.values.float()), asked.to(DEVICE))
+    rest = (logits, max_logits.float(), argmax, (top.indices, top.values.float()), settings.to(DEVICE))
     (found, totals), (wanted, sums) = draw_rows_on_device(*rest), draw_rows(*rest)
     assert torch.allclose(totals, sums, rtol=1e-5)
     # sums in another order may move a draw that falls on an edge
@@ -113,29 +115,29 @@ def test_what_the_kernel_draws_is_what_torch_draws(bits: torch.dtype, listed: in
     assert torch.isfinite(logits[torch.arange(24), found]).all()
 
 
-def test_what_is_told_of_a_row_is_what_the_whole_row_says(tmp_path: Path) -> None:
+def test_a_summary_of_a_row_says_what_the_whole_row_says(tmp_path: Path) -> None:
     reference_of("llama, llama3", tmp_path)
     forward = served(load_model(tmp_path), graphs=False)
     tokens = list(range(30))
     (row,) = rows(forward, feed(0, 0, tokens))
-    asks = [
+    queries = [
         LogitsQuery(False),
         LogitsQuery(False, 0.7, 0.3),
         LogitsQuery(False, 0.7, 0.999, 64),
         LogitsQuery(False, 1.0, 0.5, 100),
         LogitsQuery(),
     ]
-    feeds = [StepInput(feed(lane, 0, tokens).scheduled, tokens, None, ask) for lane, ask in enumerate(asks)]
-    *found, whole = forward.logits(feeds)
+    inputs = [StepInput(feed(lane, 0, tokens).scheduled, tokens, None, query) for lane, query in enumerate(queries)]
+    *found, whole = forward.logits(inputs)
     assert np.allclose(whole, row, atol=CLOSE)  # type: ignore[arg-type]
     order = np.argsort(-row, kind="stable")
-    for ask, told in zip(asks, found, strict=False):
-        assert isinstance(told, RowSummary)
-        assert np.allclose(told.fetch(), row, atol=CLOSE)
-        assert told.max_logit == pytest.approx(row.max(), abs=CLOSE)
-        assert np.allclose(told.logits, row[order[: ask.top]], atol=CLOSE)
-        if ask.temperature:
-            assert told.exp_sum == pytest.approx(np.exp((row - row.max()) / ask.temperature).sum(), rel=0.01)
+    for query, summary in zip(queries, found, strict=False):
+        assert isinstance(summary, RowSummary)
+        assert np.allclose(summary.fetch(), row, atol=CLOSE)
+        assert summary.max_logit == pytest.approx(row.max(), abs=CLOSE)
+        assert np.allclose(summary.logits, row[order[: query.top]], atol=CLOSE)
+        if query.temperature:
+            assert summary.exp_sum == pytest.approx(np.exp((row - row.max()) / query.temperature).sum(), rel=0.01)
     assert isinstance(found[0], RowSummary)
     assert found[0].drawn == order[0]
 
@@ -175,7 +177,7 @@ def greedy(forward: CudaForward, prompts: list[list[int]], steps: int) -> list[l
     lanes = [tuple(range(8 * lane, 8 * lane + 8)) for lane in range(len(prompts))]
     begun = [0] * len(prompts)
     for _ in range(steps):
-        feeds = [
+        inputs = [
             StepInput(
                 ScheduledTokens(f"r{lane}", begun[lane], len(text) - begun[lane], True, lanes[lane]),
                 text[begun[lane] :],
@@ -185,9 +187,9 @@ def greedy(forward: CudaForward, prompts: list[list[int]], steps: int) -> list[l
             for lane, text in enumerate(texts)
         ]
         begun = [len(text) for text in texts]
-        for text, told in zip(texts, forward.logits(feeds), strict=True):
-            assert isinstance(told, RowSummary)
-            text.append(told.drawn)
+        for text, summary in zip(texts, forward.logits(inputs), strict=True):
+            assert isinstance(summary, RowSummary)
+            text.append(summary.drawn)
     return texts
 
 

@@ -80,11 +80,11 @@ def merged(folder: Path) -> LanguageModel:
 @torch.inference_mode()
 def logits(model: LanguageModel, *prompts: tuple[list[int], tuple[str, str] | None]) -> list[np.ndarray]:
     cache = PagedCache(geometry(CONFIG, 32, 16), torch.device("cpu"), torch.float32)
-    feeds = [
+    inputs = [
         StepInput(ScheduledTokens(f"r{lane}", 0, len(tokens), True, (2 * lane, 2 * lane + 1)), tokens, adapter)
         for lane, (tokens, adapter) in enumerate(prompts)
     ]
-    found = model.logits(model.step(make_rows(feeds, 0, cache, (8, 64)), cache)).numpy()
+    found = model.logits(model.step(make_rows(inputs, 0, cache, (8, 64)), cache)).numpy()
     ends = np.cumsum([len(tokens) for tokens, _ in prompts])
     return [found[end - 1] for end in ends]
 

@@ -115,8 +115,8 @@ def feed(lane: int, start: int, tokens: list[int]) -> StepInput:
 
 
 @torch.inference_mode()
-def logits(model: LanguageModel, cache: PagedCache, *feeds: StepInput) -> np.ndarray:
-    found: np.ndarray = model.logits(model.step(make_rows(feeds, 3, cache, TILES), cache))[:-3].numpy()
+def logits(model: LanguageModel, cache: PagedCache, *inputs: StepInput) -> np.ndarray:
+    found: np.ndarray = model.logits(model.step(make_rows(inputs, 3, cache, TILES), cache))[:-3].numpy()
     return found
 
 

@@ -90,12 +90,12 @@ class Noise:
     def piece(self, token: int) -> bytes:
         return bytes([token])
 
-    def logits(self, feeds: Sequence[StepInput]) -> list[LogitsRow]:
+    def logits(self, inputs: Sequence[StepInput]) -> list[LogitsRow]:
         import numpy as np
 
         row = np.full(257, -np.inf, dtype=np.float32)
         row[60:110] = 0.0
-        return [row.copy() for item in feeds if item.scheduled.last]
+        return [row.copy() for item in inputs if item.scheduled.last]
 
 
 def answers(requests: list[GenerationRequest]) -> dict[str, tuple[str, Chunk]]:

@@ -73,7 +73,7 @@ def _folder(model: str) -> Iterator[Path]:
 def _measure(folder: Path, arguments: argparse.Namespace) -> dict[str, object]:
     import asyncio
 
-    from inference.bench import prefix_reuse, throughput, transformers_batching, workload
+    from inference.bench import throughput, transformers_batching, workload
 
     requests = workload.questions(arguments.concurrent, arguments.tokens, prompt=arguments.prompt)
     prompts = workload.encoded(folder, requests)
@@ -108,7 +108,13 @@ def _measure(folder: Path, arguments: argparse.Namespace) -> dict[str, object]:
         if rate:
             figures["continuous, against transformers"] = round(speeds["continuous"].tokens_per_second / rate, 2)
     if arguments.probe:
-        leak = prefix_reuse.run_probe(folder, arguments.probe, min(200, max(64, arguments.prompt)), arguments.threads)
-        figures["probe of another tenant, AUC"] = round(leak.auc, 3)
-        figures["own prefix, times faster"] = round(leak.reuse, 1)
+        figures |= _probe(folder, arguments)
     return figures
+
+
+def _probe(folder: Path, arguments: argparse.Namespace) -> dict[str, object]:
+    """Guess at another tenant's prefix by time."""
+    from inference.bench import prefix_reuse
+
+    leak = prefix_reuse.run_probe(folder, arguments.probe, min(200, max(64, arguments.prompt)), arguments.threads)
+    return {"probe of another tenant, AUC": round(leak.auc, 3), "own prefix, times faster": round(leak.reuse, 1)}

@@ -19,7 +19,10 @@ class Refused(PipelineError):
         self, status: int, code: str, message: str, retry_after_s: float = 0.0, first_request: str = ""
     ) -> None:
         super().__init__(f"{code}: {message}")
-        self.status, self.code, self.message, self.retry_after_s = status, code, message, retry_after_s
+        self.status = status
+        self.code = code
+        self.message = message
+        self.retry_after_s = retry_after_s
         self.first_request = first_request
 
 

@@ -20,7 +20,9 @@ from pipeline.topics import partition_of
 
 HERE = Path(__file__).parent
 VECTORS, SCHEMA = HERE / "vectors.json", HERE / "bodies.schema.json"
-SECRET, CONTENT_KEY, PRIVATE = bytes(range(64, 96)), b"\x11" * 32, bytes(range(32))
+SECRET = bytes(range(64, 96))
+CONTENT_KEY = b"\x11" * 32
+PRIVATE = bytes(range(32))
 SALT, NONCE = b"\x22" * 16, b"\x33" * 12
 TIME = 1_790_000_000_000
 REQUEST = "acme-1:0f1e2d3c4b5a69788796a5b4c3d2e1f0"

@@ -12,7 +12,7 @@ from pipeline.events.records import Decision, LogRecord, Outcome
 from pipeline.kafka.reader import PartitionReader
 from pipeline.wiring import STAGES
 from tests.patience import STUCK_S
-from tests.stack.doors_site import answering
+from tests.stack.gateway_site import answering
 
 
 @contextlib.asynccontextmanager

@@ -22,16 +22,16 @@ from pipeline.topics import partition_of
 from pipeline.wiring import STAGES
 from tests.deployment_site import Deployment
 from tests.patience import STUCK_S
-from tests.stack.doors_site import KEY, SECRET, DoorsSite, Worker, answering, client, opened_site, play, said
+from tests.stack.gateway_site import KEY, SECRET, GatewaySite, Worker, answering, client, opened_site, play, said
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DoorsSite]:
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewaySite]:
     with opened_site(tmp_path_factory.mktemp("site")) as found:
         yield found
 
 
-def test_the_stock_client_gets_whole_answers_and_streams(site: DoorsSite) -> None:
+def test_the_stock_client_gets_whole_answers_and_streams(site: GatewaySite) -> None:
     async def test(stock: openai.AsyncOpenAI, worker: Worker) -> None:
         whole = await stock.chat.completions.create(
             model="glossary",
@@ -66,7 +66,7 @@ def test_the_stock_client_gets_whole_answers_and_streams(site: DoorsSite) -> Non
     play(site, test)
 
 
-def test_records_lie_on_the_organisations_partition_with_rising_counters(site: DoorsSite) -> None:
+def test_records_lie_on_the_organisations_partition_with_rising_counters(site: GatewaySite) -> None:
     async def test(stock: openai.AsyncOpenAI, worker: Worker) -> None:
         async def one(number: int) -> str:
             answer = await stock.chat.completions.create(model="glossary", messages=said(f"number {number}"))
@@ -83,7 +83,7 @@ def test_records_lie_on_the_organisations_partition_with_rising_counters(site: D
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_refusals_become_the_right_exception(site: DoorsSite, stream: bool) -> None:
+def test_refusals_become_the_right_exception(site: GatewaySite, stream: bool) -> None:
     async def test(stock: openai.AsyncOpenAI, worker: Worker) -> None:
         async def refused(text: str) -> openai.APIStatusError:
             with pytest.raises(openai.APIStatusError) as caught:
@@ -115,7 +115,7 @@ def test_refusals_become_the_right_exception(site: DoorsSite, stream: bool) -> N
     play(site, test)
 
 
-def test_the_simple_route_and_the_plain_ones(site: DoorsSite) -> None:
+def test_the_simple_route_and_the_plain_ones(site: GatewaySite) -> None:
     async def test(stock: openai.AsyncOpenAI, worker: Worker) -> None:
         async with aiohttp.ClientSession(site.url, headers={"Authorization": f"Bearer {KEY}"}) as http:
             async with http.post("/inference", json={"prompt": "simple words"}) as answer:
@@ -140,7 +140,7 @@ def test_the_simple_route_and_the_plain_ones(site: DoorsSite) -> None:
     play(site, test)
 
 
-def test_bodies_that_are_too_large_or_no_json(site: DoorsSite) -> None:
+def test_bodies_that_are_too_large_or_no_json(site: GatewaySite) -> None:
     async def chunked() -> AsyncIterator[bytes]:
         for _ in range(160):
             yield b" " * 65_536
@@ -168,7 +168,7 @@ def test_bodies_that_are_too_large_or_no_json(site: DoorsSite) -> None:
     play(site, test)
 
 
-def test_refused_keys_are_counted_in_access(site: DoorsSite) -> None:
+def test_refused_keys_are_counted_in_access(site: GatewaySite) -> None:
     async def test(stock: openai.AsyncOpenAI, worker: Worker) -> None:
         for key in ("sk-other", bearer("k-acme", b"\x08" * 32), bearer("k-revoked", SECRET), bearer("k-none", SECRET)):
             async with client(site, key) as wrong:
@@ -186,7 +186,7 @@ def test_refused_keys_are_counted_in_access(site: DoorsSite) -> None:
     }
 
 
-async def access_rows(site: DoorsSite) -> list[Access]:
+async def access_rows(site: GatewaySite) -> list[Access]:
     rows = []
     for key in (b"acme", b"unknown"):
         reader = PartitionReader(site.bootstrap, "access", partition_of(key, 4))
@@ -196,8 +196,39 @@ async def access_rows(site: DoorsSite) -> list[Access]:
     return rows
 
 
+async def ask_over_http(url: str, key: str) -> None:
+    async with openai.AsyncOpenAI(api_key=key, base_url=f"{url}/v1", max_retries=9) as stock:
+        stream = await stock.chat.completions.create(
+            model="echo", messages=said("What is a dog?"), stream=True, extra_headers={"Idempotency-Key": "once"}
+        )
+        assert "".join([c.choices[0].delta.content or "" async for c in stream]) == "What is a dog?"
+        with pytest.raises(openai.ConflictError) as repeated:
+            await stock.chat.completions.create(
+                model="echo", messages=said("again"), extra_headers={"Idempotency-Key": "once"}
+            )
+        first = stream.response.headers["x-sluice-request"]
+        assert repeated.value.response.headers["x-sluice-first-request"] == first
+        assert isinstance(repeated.value.body, dict)
+        assert repeated.value.body["first_request"] == first
+        with pytest.raises(openai.NotFoundError):
+            await stock.chat.completions.create(model="nothing", messages=said("a"))
+
+
+async def ask_directly(url: str, key: str) -> None:
+    async with Producer(url, key) as producer:
+        answer = await (await producer.submit("said directly", model="echo", max_tokens=9)).result()
+        assert answer.text == "said directly"
+        ticket = await producer.submit("said once", model="echo", max_tokens=9, idempotency="once")
+        again = await producer.submit("said twice", model="echo", max_tokens=9, idempotency="once")
+        with pytest.raises(Refused) as refused:
+            await again.result()
+        assert (refused.value.code, refused.value.first_request) == ("duplicate", ticket.request)
+        assert (await producer.answer(ticket.request, STUCK_S)).client_request == ticket.client_request
+
+
 def test_the_whole_path_with_the_real_stages(deployment: Deployment) -> None:
     port = free_port()
+    url = f"http://127.0.0.1:{port}"
     settings = Settings(
         kafka=Kafka(bootstrap=deployment.bootstrap, partitions=1),
         keys=Keys(home=deployment.home / "keys"),
@@ -205,39 +236,14 @@ def test_the_whole_path_with_the_real_stages(deployment: Deployment) -> None:
         generate=Generate(model="echo"),
     )
 
-    async def ask(url: str) -> None:
-        async with openai.AsyncOpenAI(api_key=deployment.keys["acme"], base_url=f"{url}/v1", max_retries=9) as stock:
-            stream = await stock.chat.completions.create(
-                model="echo", messages=said("What is a dog?"), stream=True, extra_headers={"Idempotency-Key": "once"}
-            )
-            assert "".join([c.choices[0].delta.content or "" async for c in stream]) == "What is a dog?"
-            with pytest.raises(openai.ConflictError) as repeated:
-                await stock.chat.completions.create(
-                    model="echo", messages=said("again"), extra_headers={"Idempotency-Key": "once"}
-                )
-            first = stream.response.headers["x-sluice-request"]
-            assert repeated.value.response.headers["x-sluice-first-request"] == first
-            assert isinstance(repeated.value.body, dict)
-            assert repeated.value.body["first_request"] == first
-            with pytest.raises(openai.NotFoundError):
-                await stock.chat.completions.create(model="nothing", messages=said("a"))
-        async with Producer(url, deployment.keys["globex"]) as producer:
-            answer = await (await producer.submit("said directly", model="echo", max_tokens=9)).result()
-            assert answer.text == "said directly"
-            ticket = await producer.submit("said once", model="echo", max_tokens=9, idempotency="once")
-            again = await producer.submit("said twice", model="echo", max_tokens=9, idempotency="once")
-            with pytest.raises(Refused) as refused:
-                await again.result()
-            assert (refused.value.code, refused.value.first_request) == ("duplicate", ticket.request)
-            assert (await producer.answer(ticket.request, STUCK_S)).client_request == ticket.client_request
-
     async def job() -> None:
         stop = asyncio.Event()
         stages = [asyncio.create_task(STAGES[name](settings, stop)) for name in ("admit", "generate", "gateway")]
         try:
             async with asyncio.timeout(STUCK_S):
-                await answering(f"http://127.0.0.1:{port}")
-                await ask(f"http://127.0.0.1:{port}")
+                await answering(url)
+                await ask_over_http(url, deployment.keys["acme"])
+                await ask_directly(url, deployment.keys["globex"])
         finally:
             stop.set()
             await asyncio.gather(*stages)

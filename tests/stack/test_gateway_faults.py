@@ -14,16 +14,16 @@ import openai
 import pytest
 
 from tests.patience import STUCK_S
-from tests.stack.doors_site import DoorsSite, Worker, client, opened_site, play, said, serving
+from tests.stack.gateway_site import GatewaySite, Worker, client, opened_site, play, said, serving
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DoorsSite]:
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewaySite]:
     with opened_site(tmp_path_factory.mktemp("site")) as found:
         yield found
 
 
-def test_a_stream_that_breaks_off_says_so(site: DoorsSite) -> None:
+def test_a_stream_that_breaks_off_says_so(site: GatewaySite) -> None:
     async def test(stock: openai.AsyncOpenAI, worker: Worker) -> None:
         stream = await stock.chat.completions.create(model="glossary", messages=said("end failed"), stream=True)
         with pytest.raises(openai.APIError, match="model failed"):
@@ -37,7 +37,7 @@ def test_a_stream_that_breaks_off_says_so(site: DoorsSite) -> None:
     play(site, test)
 
 
-def test_another_attempt_takes_over_without_repeating_text(site: DoorsSite) -> None:
+def test_another_attempt_takes_over_without_repeating_text(site: GatewaySite) -> None:
     async def test(stock: openai.AsyncOpenAI, worker: Worker) -> None:
         stream = await stock.chat.completions.create(model="glossary", messages=said("two attempts"), stream=True)
         assert "".join([c.choices[0].delta.content or "" async for c in stream]) == "one two three"
@@ -45,7 +45,7 @@ def test_another_attempt_takes_over_without_repeating_text(site: DoorsSite) -> N
     play(site, test)
 
 
-def test_a_replayed_copy_does_not_end_the_request(site: DoorsSite) -> None:
+def test_a_replayed_copy_does_not_end_the_request(site: GatewaySite) -> None:
     async def test(stock: openai.AsyncOpenAI, worker: Worker) -> None:
         answer = await stock.chat.completions.create(model="glossary", messages=said("replayed copy"))
         assert answer.choices[0].message.content == "fine"
@@ -54,7 +54,7 @@ def test_a_replayed_copy_does_not_end_the_request(site: DoorsSite) -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_client_that_goes_away_is_cancelled(site: DoorsSite, stream: bool) -> None:
+def test_a_client_that_goes_away_is_cancelled(site: GatewaySite, stream: bool) -> None:
     async def test(stock: openai.AsyncOpenAI, worker: Worker) -> None:
         if stream:
             found = await stock.chat.completions.create(model="glossary", messages=said("hang"), stream=True)
@@ -72,7 +72,7 @@ def test_a_client_that_goes_away_is_cancelled(site: DoorsSite, stream: bool) -> 
     play(site, test)
 
 
-def test_no_answer_by_the_deadline_is_a_504(site: DoorsSite) -> None:
+def test_no_answer_by_the_deadline_is_a_504(site: GatewaySite) -> None:
     async def test(stock: openai.AsyncOpenAI, worker: Worker) -> None:
         with pytest.raises(openai.APIStatusError) as caught:
             await stock.chat.completions.create(
@@ -91,7 +91,7 @@ def freeze(pid: int) -> None:
         time.sleep(0.001)
 
 
-def test_a_write_that_is_not_confirmed_is_a_503_and_passes(site: DoorsSite) -> None:
+def test_a_write_that_is_not_confirmed_is_a_503_and_passes(site: GatewaySite) -> None:
     async def test(stock: openai.AsyncOpenAI, worker: Worker) -> None:
         async def ask(**headers: str) -> openai.APIStatusError:
             with pytest.raises(openai.APIStatusError) as caught:
@@ -121,7 +121,7 @@ def test_a_write_that_is_not_confirmed_is_a_503_and_passes(site: DoorsSite) -> N
     play(site, test, write_ms=1000)
 
 
-def test_a_broker_that_comes_back_is_used_again(site: DoorsSite) -> None:
+def test_a_broker_that_comes_back_is_used_again(site: GatewaySite) -> None:
     async def job() -> None:
         async with asyncio.timeout(STUCK_S), serving(site, write_ms=3000), client(site) as stock:
             await asyncio.to_thread(site.broker.kill)
@@ -138,7 +138,7 @@ def test_a_broker_that_comes_back_is_used_again(site: DoorsSite) -> None:
     asyncio.run(job())
 
 
-def test_an_open_answer_ends_before_the_gateway_does(site: DoorsSite) -> None:
+def test_an_open_answer_ends_before_the_gateway_does(site: GatewaySite) -> None:
     async def job() -> None:
         async with (
             asyncio.timeout(STUCK_S),

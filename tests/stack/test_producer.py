@@ -14,16 +14,16 @@ from pipeline.gateway.auth import bearer
 from pipeline.producer import NoAnswer, Producer, Refused, SyncProducer
 from pipeline.topics import partition_of
 from tests.patience import STUCK_S
-from tests.stack.doors_site import KEY, PARTITIONS, SECRET, DoorsSite, Worker, opened_site, serving
+from tests.stack.gateway_site import KEY, PARTITIONS, SECRET, GatewaySite, Worker, opened_site, serving
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DoorsSite]:
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewaySite]:
     with opened_site(tmp_path_factory.mktemp("site")) as found:
         yield found
 
 
-def play(site: DoorsSite, test: Callable[[Producer, Worker], Awaitable[None]], lane: int = 0) -> None:
+def play(site: GatewaySite, test: Callable[[Producer, Worker], Awaitable[None]], lane: int = 0) -> None:
     async def job() -> None:
         async with (
             asyncio.timeout(STUCK_S),
@@ -37,7 +37,7 @@ def play(site: DoorsSite, test: Callable[[Producer, Worker], Awaitable[None]], l
 
 
 @pytest.mark.parametrize("lane", [0, PARTITIONS - 1], ids=["lane of its own", "shared lane"])
-def test_a_request_and_its_answer(site: DoorsSite, lane: int) -> None:
+def test_a_request_and_its_answer(site: GatewaySite, lane: int) -> None:
     async def test(producer: Producer, worker: Worker) -> None:
         ticket = await producer.submit("direct words", temperature=0.25, seed=4, idempotency="once")
         answer = await ticket.result()
@@ -57,7 +57,7 @@ def test_a_request_and_its_answer(site: DoorsSite, lane: int) -> None:
     play(site, test, lane)
 
 
-def test_many_at_once_keep_their_counters_in_order(site: DoorsSite) -> None:
+def test_many_at_once_keep_their_counters_in_order(site: GatewaySite) -> None:
     async def test(producer: Producer, worker: Worker) -> None:
         tickets = await asyncio.gather(*(producer.submit(f"number {n}", max_tokens=5) for n in range(100)))
         answers = await asyncio.gather(*(ticket.result() for ticket in tickets))
@@ -67,7 +67,7 @@ def test_many_at_once_keep_their_counters_in_order(site: DoorsSite) -> None:
     play(site, test)
 
 
-def test_refusals_and_early_ends(site: DoorsSite) -> None:
+def test_refusals_and_early_ends(site: GatewaySite) -> None:
     async def test(producer: Producer, worker: Worker) -> None:
         with pytest.raises(Refused) as slow:
             await (await producer.submit("refuse rate_limited 1500")).result()
@@ -89,7 +89,7 @@ def test_refusals_and_early_ends(site: DoorsSite) -> None:
     play(site, test)
 
 
-def test_another_principal_of_the_tenant_reads_nothing(site: DoorsSite) -> None:
+def test_another_principal_of_the_tenant_reads_nothing(site: GatewaySite) -> None:
     async def test(producer: Producer, worker: Worker) -> None:
         ticket = await producer.submit("private words")
         await ticket.result()
@@ -101,7 +101,7 @@ def test_another_principal_of_the_tenant_reads_nothing(site: DoorsSite) -> None:
     play(site, test)
 
 
-def test_a_clock_that_is_off_is_taken_from_the_gateway(site: DoorsSite, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_clock_that_is_off_is_taken_from_the_gateway(site: GatewaySite, monkeypatch: pytest.MonkeyPatch) -> None:
     async def test(producer: Producer, worker: Worker) -> None:
         import pipeline.producer.client as client
 
@@ -114,7 +114,7 @@ def test_a_clock_that_is_off_is_taken_from_the_gateway(site: DoorsSite, monkeypa
     play(site, test)
 
 
-def test_the_blocking_form(site: DoorsSite) -> None:
+def test_the_blocking_form(site: GatewaySite) -> None:
     started, done = threading.Event(), threading.Event()
 
     async def stages() -> None:
@@ -135,7 +135,7 @@ def test_the_blocking_form(site: DoorsSite) -> None:
         thread.join()
 
 
-def test_what_cannot_start_says_why(site: DoorsSite) -> None:
+def test_what_cannot_start_says_why(site: GatewaySite) -> None:
     async def job() -> None:
         with pytest.raises(ConfigError, match="sk-sluice"):
             Producer(site.url, "sk-other")

@@ -7,7 +7,6 @@ import contextlib
 import json
 import logging
 import re
-import resource
 import socket
 import zlib
 from collections.abc import AsyncIterator
@@ -24,7 +23,7 @@ from pipeline.gateway.auth import ApiCaller
 from pipeline.gateway.connections import Connection
 from pipeline.gateway.metrics import Metrics
 from pipeline.gateway.middleware import count_answers, set_server_name
-from pipeline.gateway.refusals import Refusal, because
+from pipeline.gateway.refusals import because
 from pipeline.gateway.routes import ROUTES
 from pipeline.gateway.settings import GatewaySettings
 from pipeline.gateway.state import STATE
@@ -273,29 +272,3 @@ def test_a_peer_that_reads_nothing_is_left_to_the_kernel(run: Any, monkeypatch: 
             assert b" 401 " in await told(port, b"GET /v1/models HTTP/1.1\r\nHost: x\r\n\r\n")
 
     run(job())
-
-
-@pytest.mark.parametrize(
-    ("limits", "wanted", "expected", "raised"),
-    [
-        ((1024, 4096), 12_000, 3840, 4096),
-        ((1024, resource.RLIM_INFINITY), 12_000, 12_000, 12_256),
-        ((20_000, 20_000), 12_000, 12_000, 0),
-        ((64, 64), 12_000, 16, 64),
-    ],
-)
-def test_the_bound_fits_the_files_that_may_be_open(
-    limits: tuple[int, int], wanted: int, expected: int, raised: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    set_to: list[tuple[int, int]] = []
-    monkeypatch.setattr(resource, "getrlimit", lambda _: limits)
-    monkeypatch.setattr(resource, "setrlimit", lambda _, found: set_to.append(found))
-    assert connections.connection_limit(wanted) == expected
-    assert [soft for soft, _ in set_to] == ([raised] if raised else [])
-
-
-def test_an_unexpected_fault_is_logged_by_type_and_place_only(caplog: pytest.LogCaptureFixture) -> None:
-    connections.log_unexpected(ValueError(CANARY))
-    assert "unexpected ValueError" in caplog.text
-    assert CANARY not in caplog.text
-    assert isinstance(connections.malformed_http(None, None), Refusal)

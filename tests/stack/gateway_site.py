@@ -1,4 +1,4 @@
-"""What the tests of both doors share: a broker with control documents, a gateway, a worker that plays the stages."""
+"""The site that tests of the gateway and of producers share: a broker, a gateway, a worker that plays the stages."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ async def lay_out(bootstrap: str, found: list[control.AnyDocument]) -> None:
 
 
 @dataclass
-class DoorsSite:
+class GatewaySite:
     bootstrap: str
     keyring: Path
     control: control.Control
@@ -90,7 +90,7 @@ class DoorsSite:
 
 
 @contextlib.contextmanager
-def opened_site(home: Path) -> Iterator[DoorsSite]:
+def opened_site(home: Path) -> Iterator[GatewaySite]:
     supervisor = Supervisor()
     settings = BrokerSettings(home=home / "broker", cache=CACHE, port=free_port(), controller_port=free_port())
     broker = EmbeddedBroker(settings, supervisor)
@@ -102,7 +102,7 @@ def opened_site(home: Path) -> Iterator[DoorsSite]:
         for version, document in enumerate(found):
             known.apply(version, document)
         asyncio.run(lay_out(broker.bootstrap, found))
-        yield DoorsSite(broker.bootstrap, home / "keyring.json", known, Vault(keyring, known), broker)
+        yield GatewaySite(broker.bootstrap, home / "keyring.json", known, Vault(keyring, known), broker)
     finally:
         supervisor.stop_all()
 
@@ -119,7 +119,7 @@ async def answering(url: str, task: asyncio.Task[None] | None = None) -> None:
 
 
 @contextlib.asynccontextmanager
-async def serving(site: DoorsSite, lane: int = 0, **bounds: int | float) -> AsyncIterator[asyncio.Event]:
+async def serving(site: GatewaySite, lane: int = 0, **bounds: int | float) -> AsyncIterator[asyncio.Event]:
     """A gateway until the block ends; gives the event that stops it."""
     stop = asyncio.Event()
     settings = GatewaySettings(
@@ -141,7 +141,7 @@ async def serving(site: DoorsSite, lane: int = 0, **bounds: int | float) -> Asyn
 class Worker:
     """Reads ``requests``, checks each record as admit would, and answers by the words of its prompt."""
 
-    def __init__(self, site: DoorsSite) -> None:
+    def __init__(self, site: GatewaySite) -> None:
         self.site = site
         self.seen: list[tuple[wire.Envelope, KafkaRecord]] = []
         self.bodies: list[wire.InferenceBody] = []
@@ -257,11 +257,11 @@ class Worker:
             await self._producer.send_and_wait("responses", encode(response), partition=lane)
 
 
-def client(site: DoorsSite, key: str = KEY) -> openai.AsyncOpenAI:
+def client(site: GatewaySite, key: str = KEY) -> openai.AsyncOpenAI:
     return openai.AsyncOpenAI(api_key=key, base_url=f"{site.url}/v1", max_retries=0)
 
 
-def play(site: DoorsSite, test: Callable[[openai.AsyncOpenAI, Worker], Awaitable[None]], **bounds: Any) -> None:
+def play(site: GatewaySite, test: Callable[[openai.AsyncOpenAI, Worker], Awaitable[None]], **bounds: Any) -> None:
     async def job() -> None:
         async with asyncio.timeout(STUCK_S), serving(site, **bounds), Worker(site) as worker, client(site) as stock:
             await test(stock, worker)

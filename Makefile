@@ -26,8 +26,9 @@ lock: setup ## the newest versions that pyproject.toml allows, with hashes and w
 	$(BIN)/uv pip compile --quiet --upgrade --universal --generate-hashes --no-emit-index-url --no-annotate --no-header \
 		--extra dev pyproject.toml --output-file requirements.lock
 
+# Ctrl-C is how serving ends: make would call it an error
 demo: setup ## the whole system here with traffic and a summary, then it keeps serving; ONCE=1 ends by itself
-	@$(BIN)/sluice demo $(if $(ONCE),--once) $(ARGS)
+	@trap : INT; $(BIN)/sluice demo $(if $(ONCE),--once) $(ARGS); code=$$?; [ "$$code$(ONCE)" = 130 ] || exit $$code
 
 lint: setup
 	$(BIN)/ruff check .

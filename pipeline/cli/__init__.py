@@ -48,7 +48,7 @@ settings:
 
 
 class PrintVersion(argparse.Action):
-    """Print the version of the installed package and exit; it is looked up only when somebody asks."""
+    """Print the version of the installed package and exit; it is looked up on demand alone."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         print(f"sluice {importlib.metadata.version('sluice')}")

@@ -28,8 +28,8 @@ from pipeline.errors import ConfigError
 DESCRIPTION = """\
 Two channels trace a text to the tenant it was delivered to. The watermark sits in the choice of words: it survives cuts
 and light edits, needs some 100 to 400 tokens (more where the model had little choice), and is lost in a paraphrase or a
-translation. Fingerprints are exact: any copied run of 50 letters and digits is found, whatever became of case, spaces
-and punctuation. Neither says who leaked it.
+translation. Fingerprints are exact: any copied run of 50 letters and digits is found, in any case and
+with any spaces and punctuation. Neither says who leaked it.
 """
 EXAMPLES = """\
 examples:

@@ -50,7 +50,7 @@ async def send_reply(
 async def _stream(
     request: web.Request, state: GatewayState, pending: PendingRequest, shape: ReplyShape
 ) -> web.StreamResponse:
-    """Headers are sent with the first text, so that whatever is refused before it gets its own HTTP status."""
+    """Headers are sent with the first text, so that a refusal before it gets its own HTTP status."""
     response: web.StreamResponse | None = None
     waiter = pending.waiter
     try:

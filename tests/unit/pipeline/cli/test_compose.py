@@ -28,7 +28,7 @@ COMPOSE: dict[str, Any] = {
     "services": BASE["services"] | TENANTS["services"],
     "volumes": BASE["volumes"] | TENANTS["volumes"],
 }
-"""What compose makes of the project's file with that of two isolated tenants laid over it."""
+"""Compose's reading of the project's file with that of two isolated tenants laid over it."""
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 OURS = {name: service for name, service in SERVICES.items() if "build" in service}
 DOCKERFILE = re.sub(r"\s*\\\n\s*", " ", (ROOT / "Dockerfile").read_text())

@@ -1,4 +1,4 @@
-"""What the log of a stage leaves out."""
+"""The log of a stage leaves out what libraries quote."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What cannot start says why, with the exit code that tells an operator whose turn it is."""
+"""A process that cannot start says why, with the exit code that tells an operator whose turn it is."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a caller of the producer gets wrong is told at once: by type, in bounds, without the text."""
+"""A wrong call of the producer is told at once: by type, in bounds, without the text."""
 
 from __future__ import annotations
 

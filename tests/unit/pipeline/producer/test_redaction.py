@@ -1,4 +1,4 @@
-"""What leaves a client that redacts: the sealed text holds no item, the report says which and where, never what."""
+"""A client that redacts seals no item; its report says which items and where, never their text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The demo, whole: every door, every refusal, both alerts, every equation, the verdict, and nothing left running."""
+"""The demo, whole: every kind of client, every refusal, both alerts, every equation, the verdict, and nothing left running."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PORTS = ("--port", "--kafka-port", "--kafka-controller-port", "--clickhouse-port
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def summary(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     home = tmp_path_factory.mktemp("demo")
     argv = [sys.executable, "-m", "pipeline", "--home", str(home), "demo", "--once", "--json"]
     argv += [text for name in PORTS for text in (name, str(free_port()))]
@@ -29,37 +29,38 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return found
 
 
-def test_every_equation_holds_over_real_counts(told: dict[str, Any]) -> None:
-    assert all(line["holds"] and line["left"] == line["right"] for line in told["reconciliation"])
-    counts = {line["name"]: line["left"] for line in told["reconciliation"]}
+def test_every_equation_holds_over_real_counts(summary: dict[str, Any]) -> None:
+    assert all(line["holds"] and line["left"] == line["right"] for line in summary["reconciliation"])
+    counts = {line["name"]: line["left"] for line in summary["reconciliation"]}
     assert counts["requests = decisions"] > 100
     assert counts["admitted = outcomes"] > 50
-    assert told["audit"]["ok"] is True
+    assert summary["audit"]["ok"] is True
 
 
-def test_every_door_was_used(told: dict[str, Any]) -> None:
-    assert {"openai", "openai-stream", "curl", "kafka", "kafka abuse", "gateway refusals"} == set(told["doors"])
+def test_every_kind_of_client_was_used(summary: dict[str, Any]) -> None:
+    assert {"openai", "openai-stream", "curl", "kafka", "kafka abuse", "gateway refusals"} == set(summary["doors"])
 
 
-def test_each_tenant_has_what_its_part_says(told: dict[str, Any]) -> None:
-    tenants = {row["tenant"]: row for row in told["tenants"]}
+def test_each_tenant_has_what_its_part_says(summary: dict[str, Any]) -> None:
+    tenants = {row["tenant"]: row for row in summary["tenants"]}
     assert tenants["initech"]["admitted"] == 10
     assert "rate_limited" in tenants["initech"]["denied"]
     assert tenants["globex"]["denied"].startswith("injection 5")
     assert {"malformed 1", "unsigned 1", "unknown_key 1"} == set(tenants["(unknown)"]["denied"].split(", "))
     for name in ("acme", "globex", "initech"):
         assert 0 < tenants[name]["settled"] <= tenants[name]["reserved"]
-    assert sum(row["alerts"] for row in told["tenants"]) == 3
+    assert sum(row["alerts"] for row in summary["tenants"]) == 3
 
 
-def test_the_model_answers_sensibly(told: dict[str, Any]) -> None:
-    words = " ".join(told["answers"].values())
+def test_the_model_answers_sensibly(summary: dict[str, Any]) -> None:
+    words = " ".join(summary["answers"].values())
     assert "machine" in words
-    assert len(told["answers"]) > 3
+    assert len(summary["answers"]) > 3
 
 
-def test_the_dashboard_shows_the_same_figures(told: dict[str, Any]) -> None:
-    board, counts = told["dashboard"], {line["name"]: line["left"] for line in told["reconciliation"]}
-    assert board["Decided"] == [{"decisions": counts["requests = decisions"]}]
-    assert board["Alerts"][0] == {"alerts": 3}
-    assert all(row["state"] == "complete" for row in board["Completeness of the log"])
+def test_the_dashboard_shows_the_same_figures(summary: dict[str, Any]) -> None:
+    panels = summary["dashboard"]
+    counts = {line["name"]: line["left"] for line in summary["reconciliation"]}
+    assert panels["Decided"] == [{"decisions": counts["requests = decisions"]}]
+    assert panels["Alerts"][0] == {"alerts": 3}
+    assert all(row["state"] == "complete" for row in panels["Completeness of the log"])

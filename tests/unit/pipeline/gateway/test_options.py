@@ -10,7 +10,7 @@ from openai.types.chat.completion_create_params import CompletionCreateParamsBas
 from pipeline.events.wire import decode_messages
 from pipeline.gateway.bodies import UNSERVED, ChatBody
 from pipeline.gateway.translate import read_chat
-from tests.unit.pipeline.gateway.asked import CANARY, CONTROL, PLAN, TURN, chat, refusal
+from tests.unit.pipeline.gateway.chat_requests import CANARY, CONTROL, PLAN, TURN, chat, refusal
 
 PLAIN = read_chat(chat(), CONTROL, PLAN)
 NEUTRAL: dict[str, list[Any]] = {

@@ -15,7 +15,7 @@ from pipeline.events.wire import decode_messages
 from pipeline.gateway.bodies import ChatBody
 from pipeline.gateway.refusals import Refusal
 from pipeline.gateway.translate import read_chat, read_simple
-from tests.unit.pipeline.gateway.asked import CANARY, CONTROL, PLAN, TURN, chat, refusal
+from tests.unit.pipeline.gateway.chat_requests import CANARY, CONTROL, PLAN, TURN, chat, refusal
 
 
 def test_everything_that_is_understood() -> None:

@@ -31,6 +31,12 @@ class UnixSeconds(int):
     """Seconds since 1970: a time where people read, the number in JSON."""
 
 
+class StoredTime(str):
+    """A time as ClickHouse writes it, in UTC; empty for none. JSON keeps the text."""
+
+    __slots__ = ()
+
+
 class Colored:
     """A cell with a colour: drawn in a terminal alone. JSON gets ``value``, people read ``text``."""
 
@@ -58,6 +64,8 @@ def cell_text(cell: object) -> str:
             return time_text(datetime.fromtimestamp(int(cell), UTC))
         case datetime():
             return time_text(cell)
+        case StoredTime() if cell:
+            return time_text(datetime.fromisoformat(cell))
     return str(cell)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from pipeline import terminal, wiring
 from pipeline.cli.arguments import add_command, add_group, whole
 from pipeline.config import Settings
+from pipeline.terminal import StoredTime
 
 _VERDICTS = {
     "clear": ("cleared", "clear an account: it copies nothing, and is answered like any other"),
@@ -50,28 +51,32 @@ def _list(arguments: argparse.Namespace, settings: Settings) -> int:
     with wiring.store(settings, patience_s=5) as store:
         rises = store.query(_RISES, {"limit": arguments.limit})
 
-    async def known() -> dict[str, tuple[str, str]]:
-        async with wiring.registry(settings) as hand:
-            return {p.id: (p.tenant, p.extraction) for p in hand.control.principals.values()}
+    async def read_standings() -> dict[str, tuple[str, str]]:
+        async with wiring.registry(settings) as registry:
+            return {p.id: (p.tenant, p.extraction) for p in registry.control.principals.values()}
 
-    held = asyncio.run(known())
-    rows = [(name, tenant, held.get(name, ("", "judged"))[1], *rest) for name, tenant, *rest in rises]
-    told = {row[0] for row in rows}
+    standings = asyncio.run(read_standings())
+    rows: list[tuple[object, ...]] = [
+        (name, tenant, standings.get(name, ("", "judged"))[1], *step, StoredTime(last))
+        for name, tenant, *step, last in rises
+    ]
+    risen = {row[0] for row in rows}
     rows += [
         (name, tenant, standing, "", "", 0, "")
-        for name, (tenant, standing) in sorted(held.items())
-        if standing != "judged" and name not in told
+        for name, (tenant, standing) in sorted(standings.items())
+        if standing != "judged" and name not in risen
     ]
     terminal.table("accounts", _COLUMNS, rows, as_json=arguments.json)
     return 0
 
 
 def _judge(arguments: argparse.Namespace, settings: Settings) -> int:
-    standing, analyst = _VERDICTS[arguments.verb][0], arguments.by or getpass.getuser()
+    standing = _VERDICTS[arguments.verb][0]
+    analyst = arguments.by or getpass.getuser()
 
     async def act() -> str:
-        async with wiring.registry(settings) as hand:
-            return await hand.judge_account(arguments.principal, standing, analyst)
+        async with wiring.registry(settings) as registry:
+            return await registry.judge_account(arguments.principal, standing, analyst)
 
     row = (arguments.principal, asyncio.run(act()), standing, analyst)
     terminal.table("in force now", ("principal", "tenant", "standing", "by"), [row], as_json=arguments.json)

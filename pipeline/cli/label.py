@@ -13,6 +13,7 @@ from pipeline import terminal, wiring
 from pipeline.cli.arguments import add_command, add_group, whole
 from pipeline.config import Settings
 from pipeline.errors import ConfigError
+from pipeline.terminal import StoredTime
 
 _FOREVER = 2**32 - 1
 _KNOWN = """
@@ -76,7 +77,8 @@ def _decided(request: str, settings: Settings) -> Any:
 
 def _list(arguments: argparse.Namespace, settings: Settings) -> int:
     with wiring.store(settings, patience_s=5) as store:
-        rows = store.query(_LABELS, {"limit": arguments.limit})
+        labels = store.query(_LABELS, {"limit": arguments.limit})
+    rows = [(*label, StoredTime(time)) for *label, time in labels]
     terminal.table("labels", ("request", "tenant", "label", "by", "time"), rows, as_json=arguments.json)
     return 0
 

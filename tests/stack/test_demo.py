@@ -1,4 +1,4 @@
-"""The demo, whole: every kind of client, every refusal, both alerts, every equation, the verdict, and nothing left running."""
+"""The demo, whole: every client, every refusal, every alert and equation, the verdict; nothing is left running."""
 
 from __future__ import annotations
 

@@ -73,6 +73,8 @@ def test_times_are_read_by_people_and_stay_numbers_for_programs(capsys: pytest.C
         ["2026-12-01 10:31:08Z", "2026-12-01 10:31:08Z", "2026-12-01 09:00:00Z"]
     )
     assert "2026-12-01 10:31:08Z" in drawn("", ("made", "n"), [(row[0], 1)]).replace("│", "")
+    terminal.table("", ("time",), [(terminal.StoredTime("2026-12-01 10:31:08.730"),), (terminal.StoredTime(""),)])
+    assert capsys.readouterr().out.splitlines() == ["time", "2026-12-01 10:31:08Z", ""]
     terminal.fields("", {"made": row[0]})
     assert capsys.readouterr().out == "made  2026-12-01 10:31:08Z\n"
     terminal.table("", ("made", "issued"), [row[:2]], as_json=True)

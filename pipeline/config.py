@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
-from pipeline.endpoints import ClickHouseSettings
+from pipeline.endpoints import ClickHouseEndpoint, KafkaEndpoint
 from pipeline.errors import ConfigError
 
 PREFIX = "SLUICE_"
@@ -45,6 +45,11 @@ class Kafka(Section):
         "once; empty: none",
     )
 
+    @property
+    def endpoint(self) -> KafkaEndpoint:
+        """Clients of Kafka are made from this."""
+        return KafkaEndpoint(self.bootstrap)
+
 
 class ClickHouse(Section):
     """The store of the sealed log."""
@@ -58,9 +63,9 @@ class ClickHouse(Section):
     database: str = Field("sluice", description="database that holds them")
 
     @property
-    def client(self) -> ClickHouseSettings:
+    def endpoint(self) -> ClickHouseEndpoint:
         """Clients of the store are made from this."""
-        return ClickHouseSettings(self.url, self.user, self.password.get_secret_value(), self.database)
+        return ClickHouseEndpoint(self.url, self.user, self.password.get_secret_value(), self.database)
 
 
 class Keys(Section):

@@ -1,6 +1,7 @@
-"""A client reaches Kafka and the store by these, under its own name. What authentication needs is added here.
+"""A client reaches Kafka and the store by these, under its own name.
 
-``pipeline.kafka.clients`` and ``pipeline.clickhouse.client`` make every client of these; nothing else does.
+``pipeline.kafka.clients`` and ``pipeline.clickhouse.client`` make every client of these: what authentication needs is
+added here and there, and nowhere else.
 """
 
 from __future__ import annotations
@@ -10,23 +11,15 @@ from urllib.parse import urlsplit
 
 
 @dataclass(frozen=True, slots=True)
-class KafkaSettings:
+class KafkaEndpoint:
     """A Kafka cluster, and who asks it."""
 
     bootstrap: str
     """host:port of one or more brokers, by comma."""
 
-    def client_options(self) -> dict[str, object]:
-        """Options that aiokafka's consumers, producers and admin clients share."""
-        return {"bootstrap_servers": self.bootstrap}
-
-    def faust_options(self) -> dict[str, object]:
-        """Options of a Faust app that say the same."""
-        return {"broker": [f"kafka://{server}" for server in self.bootstrap.split(",")]}
-
 
 @dataclass(frozen=True, slots=True)
-class ClickHouseSettings:
+class ClickHouseEndpoint:
     """A database on a ClickHouse server, and the account that asks it."""
 
     url: str

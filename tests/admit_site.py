@@ -9,6 +9,7 @@ from typing import Any
 from detectors.base import Screened, Transcript
 from pipeline.admit.partition import AdmitContext, AdmitPartition
 from pipeline.control.table import ControlTable
+from pipeline.endpoints import KafkaEndpoint
 from pipeline.events.chain import ChainReader
 from pipeline.events.codec import decode_log, encode
 from pipeline.events.messages import Completion
@@ -32,10 +33,10 @@ class Writers:
         self.deployment, self.snapshot_every = deployment, snapshot_every
         self.tasks: list[asyncio.Task[None]] = []
         self.stop = asyncio.Event()
-        self.publisher = Publisher(deployment.bootstrap)
-        self.offsets = Offsets(deployment.bootstrap)
-        self.feed = ControlTable(deployment.bootstrap)
-        self.marks = CommittedOffsets(deployment.bootstrap, "sluice-admit", "requests")
+        self.publisher = Publisher(deployment.kafka)
+        self.offsets = Offsets(deployment.kafka)
+        self.feed = ControlTable(deployment.kafka)
+        self.marks = CommittedOffsets(deployment.kafka, "sluice-admit", "requests")
         self.workers: list[AdmitPartition] = []
 
     async def __aenter__(self) -> Writers:
@@ -53,7 +54,7 @@ class Writers:
 
     def start(self) -> AdmitPartition:
         context = AdmitContext(
-            self.deployment.bootstrap,
+            self.deployment.kafka,
             self.feed,
             Vault(self.deployment.keyring, self.feed.control),
             no_findings,
@@ -76,7 +77,7 @@ class Writers:
 
 
 async def read(bootstrap: str, topic: str) -> list[Any]:
-    reader = PartitionReader(bootstrap, topic, 0)
+    reader = PartitionReader(KafkaEndpoint(bootstrap), topic, 0)
     await reader.start(await reader.begin())
     items = await reader.read_to_end()
     await reader.close()

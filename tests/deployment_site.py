@@ -19,6 +19,7 @@ from pipeline.control.table import ControlTable
 from pipeline.embedded.broker import EmbeddedBroker
 from pipeline.embedded.broker_config import BrokerSettings
 from pipeline.embedded.supervisor import Supervisor, free_port
+from pipeline.endpoints import KafkaEndpoint
 from pipeline.events import wire
 from pipeline.keys.vault import FileKeyring, Vault
 
@@ -42,6 +43,10 @@ class Deployment:
     @property
     def bootstrap(self) -> str:
         return self.broker.bootstrap
+
+    @property
+    def kafka(self) -> KafkaEndpoint:
+        return KafkaEndpoint(self.bootstrap)
 
     @property
     def vault(self) -> Vault:
@@ -80,12 +85,12 @@ class Deployment:
 
 
 async def _furnish(broker: EmbeddedBroker, supervisor: Supervisor, home: Path, partitions: int) -> Deployment:
-    await topic_admin.apply(broker.bootstrap, partitions, 1)
+    await topic_admin.apply(KafkaEndpoint(broker.bootstrap), partitions, 1)
     keyring = FileKeyring.create(home / "keys" / "keyring.json")
-    feed = ControlTable(broker.bootstrap)
+    feed = ControlTable(KafkaEndpoint(broker.bootstrap))
     await feed.start()
     made = Deployment(broker, supervisor, home, keyring, feed)
-    registry = Registry(broker.bootstrap, feed, keyring)
+    registry = Registry(KafkaEndpoint(broker.bootstrap), feed, keyring)
     await registry.apply_policies(read_policies(POLICIES))
     for tenant, plan in TENANTS:
         await registry.add_tenant(tenant, plan)

@@ -15,6 +15,7 @@ from aiokafka import TopicPartition
 
 from pipeline.admit.ledger import Ledger
 from pipeline.admit.step import AdmitStage
+from pipeline.endpoints import KafkaEndpoint
 from pipeline.errors import Fatal, Malformed
 from pipeline.events.chain import Entry, Position
 from pipeline.events.codec import decode, decode_log, encode
@@ -34,14 +35,14 @@ class History:
     """One partition of ``decisions`` has one ledger."""
 
     def __init__(
-        self, bootstrap: str, partition: int, offsets: Offsets, publisher: Publisher, stage: AdmitStage
+        self, kafka: KafkaEndpoint, partition: int, offsets: Offsets, publisher: Publisher, stage: AdmitStage
     ) -> None:
-        self._bootstrap = bootstrap
+        self._kafka = kafka
         self._partition = partition
         self._offsets = offsets
         self._publisher = publisher
         self._stage = stage
-        self._log = ChainedLog(bootstrap, "decisions", partition, offsets)
+        self._log = ChainedLog(kafka, "decisions", partition, offsets)
         self._slot = 0
         self.ledger = stage.start()
         self.since_snapshot = 0
@@ -131,7 +132,7 @@ class History:
 
     async def _images(self) -> list[SnapshotChunk]:
         """Read the complete snapshots, newest first, each as one chunk."""
-        reader = PartitionReader(self._bootstrap, "snapshots", self._partition, self._offsets)
+        reader = PartitionReader(self._kafka, "snapshots", self._partition, self._offsets)
         try:
             await reader.start(await reader.begin())
             items = await reader.read_to_end()

@@ -23,6 +23,7 @@ from pipeline.admit.request_queue import RequestQueue, Screen
 from pipeline.admit.step import BLOCKED, AdmitStage, AdmitStep
 from pipeline.clock import now_ms
 from pipeline.control.table import ControlTable
+from pipeline.endpoints import KafkaEndpoint
 from pipeline.events.emission import Emission
 from pipeline.events.ids import GRACE_MS
 from pipeline.events.records import Decision, LogRecord
@@ -45,7 +46,7 @@ _GATHER_S = 0.02
 class AdmitContext:
     """The partitions of one admit process share these."""
 
-    bootstrap: str
+    kafka: KafkaEndpoint
     control_table: ControlTable
     vault: Vault
     screen: Screen
@@ -62,15 +63,15 @@ class AdmitPartition:
         self._context = context
         self._partition = partition
         self._stage = AdmitStage(context.control_table.control, partition)
-        self._history = History(context.bootstrap, partition, context.offsets, context.publisher, self._stage)
+        self._history = History(context.kafka, partition, context.offsets, context.publisher, self._stage)
         self._arrived = asyncio.Event()
         self._stop = asyncio.Event()
         request_reader = RequestReader(context.control_table.control, context.vault, partition)
         self._requests = RequestQueue(
-            context.bootstrap, partition, context.offsets, request_reader, context.screen, self._arrived
+            context.kafka, partition, context.offsets, request_reader, context.screen, self._arrived
         )
         late = DelayedWakeup(self._arrived, _GATHER_S)
-        self._reports = Inbox(PartitionReader(context.bootstrap, "completions", partition, context.offsets), late)
+        self._reports = Inbox(PartitionReader(context.kafka, "completions", partition, context.offsets), late)
         self._owed: list[LogRecord] = []
         """Records of others, and from before, whose actions are not under way yet."""
         self._actions: list[Emission] = []

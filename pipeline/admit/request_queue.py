@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from detectors.base import Screened, Transcript
 from pipeline.admit.intake import Intake, Raw, RequestReader
 from pipeline.clock import now_ms
+from pipeline.endpoints import KafkaEndpoint
 from pipeline.errors import Fatal
 from pipeline.kafka.inbox import Inbox
 from pipeline.kafka.offsets import Offsets
@@ -25,14 +26,14 @@ class RequestQueue:
 
     def __init__(
         self,
-        bootstrap: str,
+        kafka: KafkaEndpoint,
         partition: int,
         offsets: Offsets,
         request_reader: RequestReader,
         screen: Screen,
         arrived: asyncio.Event,
     ) -> None:
-        self._bootstrap = bootstrap
+        self._kafka = kafka
         self._partition = partition
         self._offsets = offsets
         self._request_reader = request_reader
@@ -97,7 +98,7 @@ class RequestQueue:
         await self._inbox.close()
 
     def _reader(self) -> PartitionReader:
-        return PartitionReader(self._bootstrap, "requests", self._partition, self._offsets)
+        return PartitionReader(self._kafka, "requests", self._partition, self._offsets)
 
     async def _take_opened(self) -> None:
         under_way, self._under_way = self._under_way, None

@@ -14,10 +14,10 @@ async def admit(settings: Settings, stop: asyncio.Event, assign: Assign = ()) ->
     from pipeline.admit.partition import AdmitContext, AdmitPartition
     from pipeline.admit.screener import Screener
 
-    bootstrap = settings.kafka.bootstrap
-    opening = stage_clients(bootstrap, "sluice-admit", "requests", stop)
+    kafka = settings.kafka.endpoint
+    opening = stage_clients(kafka, "sluice-admit", "requests", stop)
     async with Screener() as screener, followed_control(settings, stop) as table, opening as clients:
         vault = Vault(FileKeyring(settings.keys.keyring), table.control)
-        context = AdmitContext(bootstrap, table, vault, screener.screen, *clients, settings.admit.snapshot_every)
-        group = ConsumerGroup(bootstrap, "sluice-admit-workers", "requests", settings.kafka.instance)
+        context = AdmitContext(kafka, table, vault, screener.screen, *clients, settings.admit.snapshot_every)
+        group = ConsumerGroup(kafka, "sluice-admit-workers", "requests", settings.kafka.instance)
         await share(group, lambda p, s: AdmitPartition(context, p).run(s), stop, assign)

@@ -10,6 +10,7 @@ from pipeline.audit.faults import Report
 from pipeline.audit.replay import Replay, Rules
 from pipeline.audit.verify import Row, Verifier
 from pipeline.clickhouse.store import ClickHouseStore
+from pipeline.endpoints import KafkaEndpoint
 from pipeline.errors import ConfigError
 from pipeline.events.chain import Entry
 from pipeline.kafka.reader import PartitionReader
@@ -71,12 +72,12 @@ class Auditor:
                 yield [*row[:body], base64.b64decode(row[body]), *row[body + 1 :]] if place != body else row
 
 
-async def read_sources(bootstrap: str, origins: list[str]) -> dict[str, list[Entry]]:
+async def read_sources(kafka: KafkaEndpoint, origins: list[str]) -> dict[str, list[Entry]]:
     """Read what Kafka still holds of each origin's topic."""
     found: dict[str, list[Entry]] = {}
     for origin in origins:
         _, topic, partition = origin.rsplit("/", 2)
-        reader = PartitionReader(bootstrap, topic, int(partition))
+        reader = PartitionReader(kafka, topic, int(partition))
         try:
             await reader.start(await reader.begin())
             found[origin] = [item.entry() for item in await reader.read_to_end()]

@@ -7,13 +7,13 @@ from urllib.parse import urlsplit
 
 import clickhouse_connect
 
-from pipeline.endpoints import ClickHouseSettings
+from pipeline.endpoints import ClickHouseEndpoint
 from pipeline.errors import ConfigError
 
 _ANSWER_S = 150
 
 
-def store_client(settings: ClickHouseSettings) -> Any:
+def store_client(settings: ClickHouseEndpoint) -> Any:
     """Give a connected client, blocking. Raises ConfigError for a bad URL, ClickHouseError without an answer."""
     parts = urlsplit(settings.url)
     if parts.scheme not in ("http", "https") or not parts.hostname:

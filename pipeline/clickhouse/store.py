@@ -25,7 +25,7 @@ from clickhouse_connect.driver.exceptions import ClickHouseError, DatabaseError,
 from pipeline.clickhouse.client import store_client
 from pipeline.clickhouse.insert import InsertBlock, block_of, count_stored, insert_missing
 from pipeline.clickhouse.native import declared, migrations
-from pipeline.endpoints import ClickHouseSettings
+from pipeline.endpoints import ClickHouseEndpoint
 from pipeline.errors import ConfigError, Fatal, PipelineError, Retryable
 from pipeline.retry import retry_blocking
 from pipeline.tables import SCHEMA_VERSION, TABLES, Table
@@ -41,7 +41,7 @@ _PASSES = {159, 202, 209, 210, 225, 236, 241, 242, 243, 252, 285, 319, 394, 425,
 class ClickHouseStore:
     """One database on one server. Safe to share between threads; call `connect` or `try_connect` first."""
 
-    def __init__(self, settings: ClickHouseSettings) -> None:
+    def __init__(self, settings: ClickHouseEndpoint) -> None:
         self._settings = settings
         self._database = settings.database
         self._types = declared()

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from pipeline.config import Settings
 from pipeline.control import topics as topic_admin
 from pipeline.control.table import ControlTable
+from pipeline.endpoints import KafkaEndpoint
 from pipeline.errors import Retryable
 from pipeline.events import plans
 from pipeline.kafka.committed import CommittedOffsets
@@ -27,7 +28,7 @@ async def followed_control(settings: Settings, stop: asyncio.Event) -> AsyncIter
 
     Raises Retryable where that does not come within START_S, Stopped where ``stop`` is set first.
     """
-    table = ControlTable(settings.kafka.bootstrap)
+    table = ControlTable(settings.kafka.endpoint)
     leaving = asyncio.Event()
 
     async def read() -> None:
@@ -37,11 +38,11 @@ async def followed_control(settings: Settings, stop: asyncio.Event) -> AsyncIter
 
     async def check_partitions() -> None:
         pinned = table.control.require_deployment().partitions
-        await topic_admin.require_partitions(settings.kafka.bootstrap, pinned, plans.pools(table.control))
+        await topic_admin.require_partitions(settings.kafka.endpoint, pinned, plans.pools(table.control))
 
     following = None
     try:
-        await topic_admin.reach(settings.kafka.bootstrap, START_S, stop)
+        await topic_admin.reach(settings.kafka.endpoint, START_S, stop)
         await retry_until(read, START_S, "the deployment document in control", stop)
         await retry_until(check_partitions, START_S, "the topics of the deployment", stop)
         following = asyncio.create_task(table.follow(leaving))
@@ -62,12 +63,14 @@ class StageClients(NamedTuple):
 
 
 @contextlib.asynccontextmanager
-async def stage_clients(bootstrap: str, group: str, topic: str, stop: asyncio.Event) -> AsyncIterator[StageClients]:
+async def stage_clients(
+    kafka: KafkaEndpoint, group: str, topic: str, stop: asyncio.Event
+) -> AsyncIterator[StageClients]:
     """Open the clients of a stage. ``group`` holds the committed offsets of ``topic``; errors as followed_control."""
-    clients = StageClients(Publisher(bootstrap), Offsets(bootstrap), CommittedOffsets(bootstrap, group, topic))
+    clients = StageClients(Publisher(kafka), Offsets(kafka), CommittedOffsets(kafka, group, topic))
     try:
         await retry_until(clients.committed.start, START_S, f"the committed offsets of {topic}", stop)
-        await retry_until(clients.publisher.start, START_S, f"a producer at {bootstrap}", stop)
+        await retry_until(clients.publisher.start, START_S, f"a producer at {kafka.bootstrap}", stop)
         yield clients
     finally:
         for client in clients:

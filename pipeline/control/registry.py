@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from pipeline.clock import now_ms
 from pipeline.control import topics as topic_admin
 from pipeline.control.table import ControlTable
+from pipeline.endpoints import KafkaEndpoint
 from pipeline.errors import ConfigError, Malformed
 from pipeline.events.codec import encode
 from pipeline.events.control import (
@@ -124,8 +125,8 @@ def _require_known(documents: list[AnyDocument], path: Path) -> None:
 class Registry:
     """Writes documents once they fit what is there; the feed is read to its end before and after."""
 
-    def __init__(self, bootstrap: str, feed: ControlTable, kms: Kms, actor: str = "operator") -> None:
-        self._bootstrap, self._publisher = bootstrap, Publisher(bootstrap)
+    def __init__(self, kafka: KafkaEndpoint, feed: ControlTable, kms: Kms, actor: str = "operator") -> None:
+        self._kafka, self._publisher = kafka, Publisher(kafka)
         self._feed, self._kms, self._actor = feed, kms, actor
 
     @property
@@ -238,7 +239,7 @@ class Registry:
     async def _add_pools(self, tenants: Iterable[str]) -> None:
         wanted = list(tenants)
         if wanted:
-            await topic_admin.add_pools(self._bootstrap, wanted)
+            await topic_admin.add_pools(self._kafka, wanted)
 
     def _tenant(self, tenant: str) -> Tenant:
         held = self._feed.control.tenants.get(tenant)

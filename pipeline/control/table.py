@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 
+from pipeline.endpoints import KafkaEndpoint
 from pipeline.errors import Malformed, Retryable, Stopped
 from pipeline.events import control
 from pipeline.kafka.reader import KafkaRecord, PartitionReader
@@ -19,9 +20,9 @@ _LOOK_S = 5.0
 class ControlTable:
     """``control`` is mutated in place; its version is the offset of the last record read."""
 
-    def __init__(self, bootstrap: str) -> None:
+    def __init__(self, kafka: KafkaEndpoint) -> None:
         self.control = control.Control()
-        self._reader = PartitionReader(bootstrap, "control", 0)
+        self._reader = PartitionReader(kafka, "control", 0)
         self._lock = asyncio.Lock()
         self._look = asyncio.Lock()
         self._looks, self._looked, self._end = 0, 0, 0

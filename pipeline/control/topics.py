@@ -13,9 +13,11 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError
 
 from pipeline.control.table import ControlTable
+from pipeline.endpoints import KafkaEndpoint
 from pipeline.errors import ConfigError, Retryable
 from pipeline.events import plans
 from pipeline.events.control import Deployment
+from pipeline.kafka.clients import make_admin
 from pipeline.kafka.writer import Publisher
 from pipeline.retry import retry_until
 from pipeline.topics import TOPICS, Topic, pool_topic
@@ -24,9 +26,9 @@ _TRIES_S = 30.0
 _LEADER_S = 10.0
 
 
-async def apply(bootstrap: str, partitions: int, replication: int, log_keys: tuple[str, ...] = ()) -> list[str]:
+async def apply(kafka: KafkaEndpoint, partitions: int, replication: int, log_keys: tuple[str, ...] = ()) -> list[str]:
     """Create what is missing and mint the deployment's generation, once. Gives the names of the created topics."""
-    admin = await _connect(bootstrap)
+    admin = await _connect(kafka)
     try:
         present = set(await admin.list_topics())
         missing = [topic for topic in TOPICS if topic.name not in present]
@@ -34,14 +36,14 @@ async def apply(bootstrap: str, partitions: int, replication: int, log_keys: tup
             await _create(admin, topic, partitions, replication)
     finally:
         await admin.close()
-    feed = ControlTable(bootstrap)
+    feed = ControlTable(kafka)
     try:
         # a topic that was just made may not have its leader yet
         await retry_until(feed.start, _LEADER_S, "the leader of control")
         if feed.control.deployment is not None:
-            return [*(topic.name for topic in missing), *await add_pools(bootstrap, plans.pools(feed.control))]
+            return [*(topic.name for topic in missing), *await add_pools(kafka, plans.pools(feed.control))]
         deployment = Deployment(generation=f"g{os.urandom(4).hex()}", partitions=partitions, log_keys=log_keys)
-        publisher = Publisher(bootstrap)
+        publisher = Publisher(kafka)
         await publisher.send("control", 0, b"deployment", deployment.model_dump_json().encode())
         await publisher.close()
     finally:
@@ -49,13 +51,13 @@ async def apply(bootstrap: str, partitions: int, replication: int, log_keys: tup
     return [topic.name for topic in missing]
 
 
-async def add_pools(bootstrap: str, tenants: Iterable[str]) -> list[str]:
+async def add_pools(kafka: KafkaEndpoint, tenants: Iterable[str]) -> list[str]:
     """Create the work topics of tenants with their own workers, laid out as ``work``; gives those that were made.
 
     Before control says that such a tenant exists: admit would wait for the topic, and everybody behind it. Raises
     Retryable.
     """
-    admin = await _connect(bootstrap)
+    admin = await _connect(kafka)
     try:
         present = set(await admin.list_topics())
         missing = [topic for topic in map(pool_topic, tenants) if topic.name not in present]
@@ -68,14 +70,14 @@ async def add_pools(bootstrap: str, tenants: Iterable[str]) -> list[str]:
     return [topic.name for topic in missing]
 
 
-async def check(bootstrap: str) -> list[str]:
+async def check(kafka: KafkaEndpoint) -> list[str]:
     """Compare the broker with the table: a sentence with the fix for each difference, none where all is well."""
-    admin = await _connect(bootstrap)
+    admin = await _connect(kafka)
     try:
         present = set(await admin.list_topics())
         if "control" not in present:
             return ["no topic control: nothing was set up here yet; run: sluice topics apply"]
-        feed = ControlTable(bootstrap)
+        feed = ControlTable(kafka)
         try:
             await feed.start()
         finally:
@@ -95,10 +97,10 @@ async def check(bootstrap: str) -> list[str]:
         await admin.close()
 
 
-async def require_partitions(bootstrap: str, pinned: int, pools: Iterable[str] = ()) -> None:
+async def require_partitions(kafka: KafkaEndpoint, pinned: int, pools: Iterable[str] = ()) -> None:
     """Raises ConfigError where the broker's count of a main topic, or of one in ``pools``, differs from ``pinned``,
     Retryable where no broker says."""
-    admin = await _connect(bootstrap)
+    admin = await _connect(kafka)
     names = [topic.name for topic in (*TOPICS, *map(pool_topic, pools)) if topic.partitions == "main"]
     try:
         found = {d["topic"]: len(d["partitions"]) for d in await admin.describe_topics(names)}
@@ -139,18 +141,18 @@ async def _configs(admin: AIOKafkaAdminClient, topics: list[Topic]) -> dict[str,
     return found
 
 
-async def reach(bootstrap: str, timeout_s: float, stop: asyncio.Event | None = None) -> None:
+async def reach(kafka: KafkaEndpoint, timeout_s: float, stop: asyncio.Event | None = None) -> None:
     """Wait for a broker. Raises Retryable where none answers for so long, Stopped where ``stop`` is set first."""
-    await (await _connect(bootstrap, timeout_s, stop)).close()
+    await (await _connect(kafka, timeout_s, stop)).close()
 
 
 async def _connect(
-    bootstrap: str, timeout_s: float = _TRIES_S, stop: asyncio.Event | None = None
+    kafka: KafkaEndpoint, timeout_s: float = _TRIES_S, stop: asyncio.Event | None = None
 ) -> AIOKafkaAdminClient:
     """Give a started client. Raises Retryable saying what was tried and for how long."""
 
     async def start() -> AIOKafkaAdminClient:
-        admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+        admin = make_admin(kafka)
         try:
             await admin.start()
         except BaseException as error:
@@ -162,11 +164,11 @@ async def _connect(
 
     began = time.monotonic()
     try:
-        return await retry_until(start, timeout_s, f"the Kafka broker at {bootstrap}", stop)
+        return await retry_until(start, timeout_s, f"the Kafka broker at {kafka.bootstrap}", stop)
     except Retryable as error:
         raise Retryable(
-            f"no Kafka broker answered at {bootstrap} for {time.monotonic() - began:.0f} s (last: {error.__cause__}). "
-            "Start it, or set kafka.bootstrap (SLUICE_KAFKA__BOOTSTRAP)."
+            f"no Kafka broker answered at {kafka.bootstrap} for {time.monotonic() - began:.0f} s "
+            f"(last: {error.__cause__}). Start it, or set kafka.bootstrap (SLUICE_KAFKA__BOOTSTRAP)."
         ) from error
 
 

@@ -11,6 +11,7 @@ import msgspec
 from pipeline.clock import now_ms
 from pipeline.demo.clients import TrafficReport
 from pipeline.demo.people import Credentials
+from pipeline.endpoints import KafkaEndpoint
 from pipeline.events import wire
 from pipeline.events.control import Control
 from pipeline.kafka.writer import Publisher
@@ -46,7 +47,7 @@ async def abuse_gateway(url: str, credentials: Credentials, report: TrafficRepor
 
 
 async def abuse_kafka(
-    bootstrap: str, control: Control, credentials: Credentials, report: TrafficReport, advance: Callable[[], None]
+    kafka: KafkaEndpoint, control: Control, credentials: Credentials, report: TrafficReport, advance: Callable[[], None]
 ) -> None:
     """Write records that a program with Write on ``requests`` could send; each gets its decision."""
     partitions = control.require_deployment().partitions
@@ -54,7 +55,7 @@ async def abuse_kafka(
     value, headers = _signed(credentials.keys["globex-app"])
     forged = [(name, b"kdeadbeef0000" if name == "sluice-key" else header) for name, header in headers]
     tampered = [(name, b"tampered" if name == "sluice-request" else header) for name, header in headers]
-    publisher = Publisher(bootstrap)
+    publisher = Publisher(kafka)
     try:
         await publisher.send_all(
             [

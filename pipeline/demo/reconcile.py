@@ -33,7 +33,7 @@ class Equation(NamedTuple):
 async def count_log(settings: Settings) -> Counter[str]:
     """Count Kafka's records: requests, valid records by kind, admitted inference, and the records of sealed topics."""
     counts: Counter[str] = Counter()
-    control_table = ControlTable(settings.kafka.bootstrap)
+    control_table = ControlTable(settings.kafka.endpoint)
     await control_table.start()
     await control_table.close()
     counts["control"] = control_table.control.version + 1
@@ -55,7 +55,7 @@ async def count_log(settings: Settings) -> Counter[str]:
 
 async def read_all(settings: Settings, topic: str, partition: int) -> list[KafkaRecord]:
     """Read every record that a partition holds now."""
-    reader = PartitionReader(settings.kafka.bootstrap, topic, partition)
+    reader = PartitionReader(settings.kafka.endpoint, topic, partition)
     try:
         await reader.start(await reader.begin())
         return await reader.read_to_end()

@@ -60,7 +60,7 @@ async def _send_traffic(settings: Settings, url: str, began: int, say: Say) -> t
             progress.title("abuse")
             await abuse_gateway(url, credentials, report, progress.advance)
             async with wiring.registry(settings) as registry:
-                await abuse_kafka(settings.kafka.bootstrap, registry.control, credentials, report, progress.advance)
+                await abuse_kafka(settings.kafka.endpoint, registry.control, credentials, report, progress.advance)
         missing = await _wait_alerts(settings, began, receiver)
     finally:
         await receiver.close()

@@ -37,7 +37,7 @@ def build_app(settings: GatewaySettings, control_table: ControlTable, vault: Vau
 
 async def run(settings: GatewaySettings, stop: asyncio.Event, kms: Kms | None = None) -> None:
     """Serve until ``stop`` is set, then take no more connections and let open answers end (``bounds.drain_s``)."""
-    control_table = ControlTable(settings.bootstrap)
+    control_table = ControlTable(settings.kafka)
     await control_table.start()
     try:
         vault = Vault(kms or FileKeyring(settings.keyring), control_table.control)

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 
+from pipeline.endpoints import KafkaEndpoint
 from pipeline.errors import Fatal, Malformed, Retryable, Stopped
 from pipeline.events.codec import decode
 from pipeline.events.messages import Response
@@ -17,10 +18,12 @@ from pipeline.retry import retry_forever
 class ReplyPartitionReader:
     """One partition of ``responses``. ``ready`` while it reads; what it misses while down is answered by a 504."""
 
-    def __init__(self, bootstrap: str, partition: int, deliver: Callable[[Response], None], metrics: Metrics) -> None:
+    def __init__(
+        self, kafka: KafkaEndpoint, partition: int, deliver: Callable[[Response], None], metrics: Metrics
+    ) -> None:
         self.partition = partition
         self.ready = False
-        self._bootstrap = bootstrap
+        self._kafka = kafka
         self._deliver = deliver
         self._metrics = metrics
         self._reader: PartitionReader | None = None
@@ -65,7 +68,7 @@ class ReplyPartitionReader:
             raise Retryable(str(error)) from error
 
     async def _open(self) -> None:
-        reader = PartitionReader(self._bootstrap, "responses", self.partition)
+        reader = PartitionReader(self._kafka, "responses", self.partition)
         try:
             await reader.start(self._position)
         except BaseException as error:

@@ -82,7 +82,7 @@ async def wire(request: web.Request) -> web.Response:
     document = {
         "version": 1,
         "generation": deployment.generation,
-        "bootstrap": state.settings.advertised_bootstrap or state.settings.bootstrap,
+        "bootstrap": state.settings.advertised_bootstrap or state.settings.kafka.bootstrap,
         "topic": "requests",
         "partitions": deployment.partitions,
         "partitioner": "murmur2",

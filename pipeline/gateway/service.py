@@ -19,7 +19,7 @@ async def gateway(settings: Settings, stop: asyncio.Event, assign: Assign = ()) 
         pass
     await run(
         GatewaySettings(
-            bootstrap=settings.kafka.bootstrap,
+            kafka=settings.kafka.endpoint,
             keyring=settings.keys.keyring,
             host=section.host,
             port=section.port,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pipeline.endpoints import KafkaEndpoint
 from pipeline.errors import ConfigError
 
 
@@ -27,14 +28,14 @@ class Bounds:
 class GatewaySettings:
     """Addresses, keys and bounds of one gateway."""
 
-    bootstrap: str
+    kafka: KafkaEndpoint
     keyring: Path
     host: str = "127.0.0.1"
     port: int = 8080
     reply_partition: int = 0
     """``gateway.lane``: the partition of ``responses`` that this gateway reads; one of its own where possible."""
     advertised_bootstrap: str = ""
-    """Bootstrap servers told to direct producers; empty is ``bootstrap``."""
+    """Bootstrap servers told to direct producers; empty is that of ``kafka``."""
     bounds: Bounds = field(default_factory=Bounds)
 
     def require_reply_partition(self, partitions: int) -> None:

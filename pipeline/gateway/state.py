@@ -64,11 +64,11 @@ class GatewayState:
         self.vault = vault
         self._control_table = control_table
         self.metrics = Metrics()
-        self.writer = RequestWriter(settings.bootstrap, deployment.partitions, bounds.write_ms)
+        self.writer = RequestWriter(settings.kafka, deployment.partitions, bounds.write_ms)
         self.responses = ResponseRouter(self.metrics, bounds.held_requests, bounds.held_bytes)
         # direct producers, which name no reply partition, are answered in the last one
         self.readers = [
-            ReplyPartitionReader(settings.bootstrap, partition, self.responses.deliver, self.metrics)
+            ReplyPartitionReader(settings.kafka, partition, self.responses.deliver, self.metrics)
             for partition in sorted({settings.reply_partition, deployment.partitions - 1})
         ]
         self.access = AccessLog(self.writer, self.metrics)

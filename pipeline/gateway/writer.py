@@ -10,10 +10,12 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 
 from pipeline.clock import now_ms
+from pipeline.endpoints import KafkaEndpoint
 from pipeline.errors import ConfigError, Retryable, Stopped
 from pipeline.events import wire
 from pipeline.gateway.auth import ApiCaller
 from pipeline.gateway.refusals import because
+from pipeline.kafka.clients import REQUEST_TIMEOUT_MS, make_producer
 from pipeline.kafka.shutdown import STOP_S, stop_producer
 from pipeline.retry import retry_forever
 from pipeline.topics import partition_of
@@ -22,8 +24,8 @@ from pipeline.topics import partition_of
 class RequestWriter:
     """One idempotent producer; a write whose result is unknown drops it, as its sequence numbers may be used up."""
 
-    def __init__(self, bootstrap: str, partitions: int, timeout_ms: int) -> None:
-        self._bootstrap = bootstrap
+    def __init__(self, kafka: KafkaEndpoint, partitions: int, timeout_ms: int) -> None:
+        self._kafka = kafka
         self._partitions = partitions
         self._timeout_s = timeout_ms / 1000
         self._producer: AIOKafkaProducer | None = None
@@ -47,7 +49,7 @@ class RequestWriter:
             partitions = len(await producer.partitions_for("requests"))
         except KafkaError as error:
             raise Retryable(
-                f"no Kafka broker answered at {self._bootstrap} ({type(error).__name__}); "
+                f"no Kafka broker answered at {self._kafka.bootstrap} ({type(error).__name__}); "
                 "start it, or set kafka.bootstrap"
             ) from error
         if partitions != self._partitions:
@@ -132,15 +134,7 @@ class RequestWriter:
     async def _connected(self) -> AIOKafkaProducer:
         async with self._connecting:
             if self._producer is None:
-                producer = AIOKafkaProducer(
-                    bootstrap_servers=self._bootstrap,
-                    enable_idempotence=True,
-                    acks="all",
-                    linger_ms=0,
-                    max_batch_size=1024 * 1024,
-                    max_request_size=2 * 1024 * 1024,
-                    request_timeout_ms=10_000,
-                )
+                producer = make_producer(self._kafka, max_batch_size=1024 * 1024, request_timeout_ms=REQUEST_TIMEOUT_MS)
                 try:
                     await producer.start()
                 except BaseException:
@@ -170,4 +164,4 @@ class RequestWriter:
                 raise Retryable(type(error).__name__) from error
 
         with contextlib.suppress(Stopped):
-            await retry_forever(connect, self._closing, f"the Kafka broker at {self._bootstrap}")
+            await retry_forever(connect, self._closing, f"the Kafka broker at {self._kafka.bootstrap}")

@@ -19,6 +19,7 @@ from inference.bounds import MAX_DEADLINE_S
 from inference.types import EngineClosed, FinishReason, GenerationRequest, InferenceEngine
 from pipeline.clock import now_ms
 from pipeline.control.table import ControlTable
+from pipeline.endpoints import KafkaEndpoint
 from pipeline.errors import Malformed, Retryable
 from pipeline.events.codec import decode
 from pipeline.events.emission import Emission
@@ -62,7 +63,7 @@ Adapt = Callable[[GenerationRequest], Awaitable[GenerationRequest]]
 class GenerateContext:
     """The partitions of one worker share these."""
 
-    bootstrap: str
+    kafka: KafkaEndpoint
     worker: str
     engine: InferenceEngine
     control_table: ControlTable
@@ -104,7 +105,7 @@ class GeneratePartition:
         self._runs = self._stage.start()
         self._arrived = asyncio.Event()
         self._inbox = Inbox(
-            PartitionReader(context.bootstrap, context.topic, partition, context.offsets), self._arrived, 256
+            PartitionReader(context.kafka, context.topic, partition, context.offsets), self._arrived, 256
         )
         self._progress = Progress()
         self._known: dict[str, int] = {}

@@ -35,7 +35,7 @@ async def generate(settings: Settings, stop: asyncio.Event, assign: Assign = ())
     from pipeline.generate.protected_texts import read_protected
     from pipeline.generate.sender import Sender
 
-    bootstrap, leaving = settings.kafka.bootstrap, asyncio.Event()
+    kafka, leaving = settings.kafka.endpoint, asyncio.Event()
     trace = engines.make_trace(settings.generate, settings.keys)
     protected = await asyncio.to_thread(read_protected, settings.generate.protected)
     # the model loads while the broker may still be starting
@@ -44,21 +44,21 @@ async def generate(settings: Settings, stop: asyncio.Event, assign: Assign = ())
     pool = settings.generate.pool
     # who shares the group and the marks of a tenant's own workers are those workers alone
     topic, suffix = (pool_topic(pool).name, f".{pool}") if pool else ("work", "")
-    opening = stage_clients(bootstrap, f"sluice-generate{suffix}", topic, stop)
+    opening = stage_clients(kafka, f"sluice-generate{suffix}", topic, stop)
     async with followed_control(settings, stop) as table, opening as (publisher, offsets, committed):
         _require_tier(settings.generate, table.control)
         vault = Vault(open_kms(settings.keys.keyring), table.control)
         guard = _guard(table.control, vault, protected)
-        sender, reports = Sender(publisher), Sender(Publisher(bootstrap))
+        sender, reports = Sender(publisher), Sender(Publisher(kafka))
         sender.start()
         reports.start()
         worker = f"{socket.gethostname()}-{os.getpid()}-{now_ms() // 1000}"
         metrics = WorkerMetrics(engine, find_nvml())
         context = GenerateContext(
-            bootstrap, worker, engine, table, vault, sender, reports, offsets, committed, guard, trace, pool
+            kafka, worker, engine, table, vault, sender, reports, offsets, committed, guard, trace, pool
         )
         context.adapted, context.observe = engines.adapter_loader(engine), metrics.observe
-        group = ConsumerGroup(bootstrap, f"sluice-generate-workers{suffix}", topic, settings.kafka.instance)
+        group = ConsumerGroup(kafka, f"sluice-generate-workers{suffix}", topic, settings.kafka.instance)
         acts = ModelActs(settings.models.home, publisher, table.control.require_deployment().partitions)
         beside = [asyncio.create_task(acts.follow(leaving)), asyncio.create_task(engines.follow(engine, leaving))]
         async with metrics.served(settings.generate.metrics_host, settings.generate.metrics_port):

@@ -8,12 +8,14 @@ from collections.abc import Sequence
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
+from pipeline.endpoints import KafkaEndpoint
 from pipeline.errors import Fatal
 from pipeline.events.chain import HEADER, ChainReader, Entry, Position, links
-from pipeline.kafka.offsets import REQUEST_TIMEOUT_MS, Offsets
+from pipeline.kafka.clients import REQUEST_TIMEOUT_MS
+from pipeline.kafka.offsets import Offsets
 from pipeline.kafka.reader import PartitionReader
 from pipeline.kafka.shutdown import stop_producer
-from pipeline.kafka.writer import producer
+from pipeline.kafka.writer import batch_producer
 
 
 class ChainedLog:
@@ -24,10 +26,10 @@ class ChainedLog:
     its own batch may turn up as well.
     """
 
-    def __init__(self, bootstrap: str, topic: str, partition: int, offsets: Offsets | None = None) -> None:
-        self._bootstrap = bootstrap
+    def __init__(self, kafka: KafkaEndpoint, topic: str, partition: int, offsets: Offsets | None = None) -> None:
+        self._kafka = kafka
         self.topic, self.partition = topic, partition
-        self._reader = PartitionReader(bootstrap, topic, partition, offsets)
+        self._reader = PartitionReader(kafka, topic, partition, offsets)
         self._writer: AIOKafkaProducer | None = None
         self._chain = ChainReader()
 
@@ -75,7 +77,7 @@ class ChainedLog:
         at = self.at
         try:
             if self._writer is None:
-                self._writer = producer(self._bootstrap)
+                self._writer = batch_producer(self._kafka)
                 await self._writer.start()
             builder = self._writer.create_batch()
             for value, link in zip(values, links(at, len(values)), strict=True):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
+from pipeline.endpoints import KafkaEndpoint
 from pipeline.errors import Retryable
-from pipeline.kafka.offsets import REQUEST_TIMEOUT_MS
+from pipeline.kafka.clients import REQUEST_TIMEOUT_MS, make_admin, make_consumer
 from pipeline.kafka.shutdown import stop_consumer
 
 
@@ -23,11 +23,9 @@ class CommittedOffset(NamedTuple):
 class CommittedOffsets:
     """Offset up to which the side effects of each partition of a topic were sent, committed in a consumer group."""
 
-    def __init__(self, bootstrap: str, group: str, topic: str) -> None:
-        self._bootstrap, self._group, self._topic = bootstrap, group, topic
-        self._consumer = AIOKafkaConsumer(
-            bootstrap_servers=bootstrap, group_id=group, enable_auto_commit=False, request_timeout_ms=REQUEST_TIMEOUT_MS
-        )
+    def __init__(self, kafka: KafkaEndpoint, group: str, topic: str) -> None:
+        self._kafka, self._group, self._topic = kafka, group, topic
+        self._consumer = make_consumer(kafka, group_id=group, request_timeout_ms=REQUEST_TIMEOUT_MS)
 
     async def start(self) -> None:
         """Connect. Raises Retryable where no broker answers."""
@@ -46,7 +44,7 @@ class CommittedOffsets:
     async def get_with_metadata(self, partition: int) -> CommittedOffset:
         """Give the committed offset with its metadata. Raises Retryable."""
         source = TopicPartition(self._topic, partition)
-        admin = AIOKafkaAdminClient(bootstrap_servers=self._bootstrap)
+        admin = make_admin(self._kafka)
         try:
             await admin.start()
             offsets = await admin.list_consumer_group_offsets(self._group, partitions=[source])

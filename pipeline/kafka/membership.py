@@ -15,7 +15,9 @@ from typing import Any, NamedTuple
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener
 from aiokafka.errors import KafkaError
 
+from pipeline.endpoints import KafkaEndpoint
 from pipeline.errors import Retryable, Stopped
+from pipeline.kafka.clients import make_consumer
 from pipeline.kafka.shutdown import stop_consumer
 from pipeline.retry import retry_forever
 
@@ -105,7 +107,7 @@ class ConsumerGroup(NamedTuple):
     and of two that use it the later one puts the earlier one out.
     """
 
-    bootstrap: str
+    kafka: KafkaEndpoint
     name: str
     topic: str
     instance: str = ""
@@ -113,11 +115,10 @@ class ConsumerGroup(NamedTuple):
     """How long a rebalance waits for what is under way in partitions that move; 0: two owners may overlap."""
 
     def consumer(self) -> AIOKafkaConsumer:
-        return AIOKafkaConsumer(
-            bootstrap_servers=self.bootstrap,
+        return make_consumer(
+            self.kafka,
             group_id=self.name,
             group_instance_id=f"{self.name}-{self.instance}" if self.instance else None,
-            enable_auto_commit=False,
             session_timeout_ms=6_000,
             heartbeat_interval_ms=1_000,
             rebalance_timeout_ms=int(1000 * (_REBALANCE_S + self.handover_s)),

@@ -6,13 +6,13 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
+from pipeline.endpoints import KafkaEndpoint
 from pipeline.errors import Retryable
+from pipeline.kafka.clients import REQUEST_TIMEOUT_MS, make_consumer
 from pipeline.kafka.shutdown import stop_consumer
-
-REQUEST_TIMEOUT_MS = 10_000
 
 
 class Offsets:
@@ -21,8 +21,8 @@ class Offsets:
     A broker answers one request at a time per connection, so beside a long fetch the question would wait.
     """
 
-    def __init__(self, bootstrap: str) -> None:
-        self._consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, request_timeout_ms=REQUEST_TIMEOUT_MS)
+    def __init__(self, kafka: KafkaEndpoint) -> None:
+        self._consumer = make_consumer(kafka, request_timeout_ms=REQUEST_TIMEOUT_MS)
         self._started = asyncio.Lock()
         self._open = False
 

@@ -9,9 +9,11 @@ from collections.abc import Sequence
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError, UnsupportedCodecError
 
+from pipeline.endpoints import KafkaEndpoint
 from pipeline.errors import Fatal, Retryable
 from pipeline.events.chain import HEADER, Entry
-from pipeline.kafka.offsets import REQUEST_TIMEOUT_MS, Offsets
+from pipeline.kafka.clients import REQUEST_TIMEOUT_MS, make_consumer
+from pipeline.kafka.offsets import Offsets
 from pipeline.kafka.shutdown import stop_consumer
 
 _log = logging.getLogger(__name__)
@@ -45,12 +47,12 @@ class PartitionReader:
     """
 
     def __init__(
-        self, bootstrap: str, topic: str, partition: int, offsets: Offsets | None = None, *, bulk: bool = False
+        self, kafka: KafkaEndpoint, topic: str, partition: int, offsets: Offsets | None = None, *, bulk: bool = False
     ) -> None:
         self.at = TopicPartition(topic, partition)
-        self._offsets = offsets or Offsets(bootstrap)
+        self._offsets = offsets or Offsets(kafka)
         self._shared = offsets is not None
-        self._bootstrap, self._bulk = bootstrap, bulk
+        self._kafka, self._bulk = kafka, bulk
         self._consumer = self._fresh_consumer()
         self._started = False
         self._heard = 0.0
@@ -155,9 +157,8 @@ class PartitionReader:
             await self._offsets.close()
 
     def _fresh_consumer(self) -> AIOKafkaConsumer:
-        return AIOKafkaConsumer(
-            bootstrap_servers=self._bootstrap,
-            enable_auto_commit=False,
+        return make_consumer(
+            self._kafka,
             auto_offset_reset="none",
             # a record ends the wait at once, so a longer one costs nothing but saves idle fetches
             fetch_max_wait_ms=_BULK_WAIT_MS if self._bulk else _IDLE_WAIT_MS,

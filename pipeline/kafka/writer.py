@@ -9,8 +9,9 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 from aiokafka.structs import RecordMetadata
 
+from pipeline.endpoints import KafkaEndpoint
 from pipeline.errors import Fatal, Retryable
-from pipeline.kafka.offsets import REQUEST_TIMEOUT_MS
+from pipeline.kafka.clients import REQUEST_TIMEOUT_MS, make_producer
 from pipeline.kafka.reader import Headers
 from pipeline.kafka.shutdown import stop_producer
 
@@ -19,23 +20,16 @@ MAX_BATCH_BYTES = 1900 * 1024
 _WRITE_S = 2 * REQUEST_TIMEOUT_MS / 1000
 
 
-def producer(bootstrap: str) -> AIOKafkaProducer:
-    return AIOKafkaProducer(
-        bootstrap_servers=bootstrap,
-        enable_idempotence=True,
-        acks="all",
-        linger_ms=0,
-        max_batch_size=MAX_BATCH_BYTES,
-        max_request_size=2 * 1024 * 1024,
-        request_timeout_ms=REQUEST_TIMEOUT_MS,
-    )
+def batch_producer(kafka: KafkaEndpoint) -> AIOKafkaProducer:
+    """Give a producer that takes the largest batch of any stage."""
+    return make_producer(kafka, max_batch_size=MAX_BATCH_BYTES, request_timeout_ms=REQUEST_TIMEOUT_MS)
 
 
 class Publisher:
     """Sends records whose order and duplicates do not matter to the ledger: actions, requests, documents."""
 
-    def __init__(self, bootstrap: str) -> None:
-        self._bootstrap = bootstrap
+    def __init__(self, kafka: KafkaEndpoint) -> None:
+        self._kafka = kafka
         self._producer: AIOKafkaProducer | None = None
         self._connecting = asyncio.Lock()
 
@@ -44,7 +38,7 @@ class Publisher:
         try:
             await self._connected()
         except KafkaError as error:
-            raise Retryable(f"no producer at {self._bootstrap}: {error!r}") from error
+            raise Retryable(f"no producer at {self._kafka.bootstrap}: {error!r}") from error
 
     async def send(
         self, topic: str, partition: int, key: bytes, value: bytes, headers: Headers = ()
@@ -83,7 +77,7 @@ class Publisher:
     async def _connected(self) -> AIOKafkaProducer:
         async with self._connecting:
             if self._producer is None:
-                fresh = producer(self._bootstrap)
+                fresh = batch_producer(self._kafka)
                 try:
                     await fresh.start()
                 except BaseException:

@@ -17,6 +17,7 @@ from typing import TypeVar
 
 from pipeline.clock import now_ms
 from pipeline.control.table import ControlTable
+from pipeline.endpoints import KafkaEndpoint
 from pipeline.errors import ConfigError, Malformed, Retryable
 from pipeline.events.codec import decode
 from pipeline.events.messages import Alert, Delivery
@@ -56,7 +57,7 @@ class NotifySettings:
 class OutboxContext:
     """The partitions of one worker share these."""
 
-    bootstrap: str
+    kafka: KafkaEndpoint
     control_table: ControlTable
     vault: Vault
     settings: NotifySettings
@@ -97,7 +98,7 @@ class PartitionOutbox:
     def __init__(self, context: OutboxContext, partition: int) -> None:
         self._context = context
         self._partition = partition
-        self._alerts = PartitionReader(context.bootstrap, "alerts", partition)
+        self._alerts = PartitionReader(context.kafka, "alerts", partition)
         self._stage = NotifyStage(context.control_table.control, partition, context.settings.schedule)
         self._outbox = self._stage.start()
         self._deliveries: dict[str, asyncio.Task[None]] = {}
@@ -154,7 +155,7 @@ class PartitionOutbox:
 
     async def _history(self, since: int) -> list[KafkaRecord]:
         """Read the records of ``deliveries`` from the append time ``since`` (Unix ms) on."""
-        reader = PartitionReader(self._context.bootstrap, "deliveries", self._partition)
+        reader = PartitionReader(self._context.kafka, "deliveries", self._partition)
         try:
             await reader.start(await reader.offset_since(since))
             return await reader.read_to_end()

@@ -20,4 +20,4 @@ async def notify(settings: Settings, stop: asyncio.Event, assign: Assign = ()) -
             timeout_s=settings.notify.timeout_s,
             instance=settings.kafka.instance,
         )
-        await run(settings.kafka.bootstrap, table, vault, chosen, stop, assign)
+        await run(settings.kafka.endpoint, table, vault, chosen, stop, assign)

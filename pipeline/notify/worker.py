@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 
 from pipeline.control.table import ControlTable
+from pipeline.endpoints import KafkaEndpoint
 from pipeline.kafka.committed import CommittedOffsets
 from pipeline.kafka.membership import Assign, ConsumerGroup, share
 from pipeline.kafka.writer import Publisher
@@ -22,7 +23,7 @@ GROUP = "sluice-notify"
 
 
 async def run(
-    bootstrap: str,
+    kafka: KafkaEndpoint,
     control_table: ControlTable,
     vault: Vault,
     settings: NotifySettings,
@@ -33,13 +34,13 @@ async def run(
 
     Raises Retryable without a broker (start again), Fatal where ``alerts`` was cut below what was read.
     """
-    publisher, committed = Publisher(bootstrap), CommittedOffsets(bootstrap, GROUP, "alerts")
+    publisher, committed = Publisher(kafka), CommittedOffsets(kafka, GROUP, "alerts")
     handover_s = settings.timeout_s + 1
-    group = ConsumerGroup(bootstrap, f"{GROUP}-workers", "alerts", settings.instance, handover_s)
+    group = ConsumerGroup(kafka, f"{GROUP}-workers", "alerts", settings.instance, handover_s)
     try:
         await committed.start()
         async with WebhookSender(settings.allow_private, settings.timeout_s) as sender:
-            context = OutboxContext(bootstrap, control_table, vault, settings, sender, publisher, committed)
+            context = OutboxContext(kafka, control_table, vault, settings, sender, publisher, committed)
             await share(group, lambda p, s: PartitionOutbox(context, p).run(s), stop, assign)
     finally:
         await publisher.close()

@@ -19,9 +19,11 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
 from pipeline.clock import now_ms
+from pipeline.endpoints import KafkaEndpoint
 from pipeline.errors import ConfigError, Malformed, Retryable
 from pipeline.events import wire
 from pipeline.events.wire import CancelBody, InferenceBody
+from pipeline.kafka.clients import make_producer
 from pipeline.keys import encryption
 from pipeline.producer.outcomes import NoAnswer, NotConfirmed, Refused, Result, Wire
 from pipeline.producer.redaction import UNCHANGED, Left, Redact, checked, taken_out
@@ -199,8 +201,7 @@ class Producer:
 
     async def _connect(self) -> AIOKafkaProducer:
         servers = self._bootstrap or self.wire.bootstrap
-        options = {"acks": "all", "enable_idempotence": True, "linger_ms": 2, "max_request_size": 2 * 1024 * 1024}
-        kafka = AIOKafkaProducer(bootstrap_servers=servers, **options, **self._options)
+        kafka = make_producer(KafkaEndpoint(servers), **{"linger_ms": 2, **self._options})
         try:
             await kafka.start()
         except KafkaError as error:

@@ -23,6 +23,7 @@ from pipeline.audit.checkpoint import LogKeys
 from pipeline.audit.rows import SEALED, manifest_row, origin_name
 from pipeline.clickhouse.store import ClickHouseStore
 from pipeline.clock import now_ms
+from pipeline.endpoints import KafkaEndpoint
 from pipeline.errors import Fatal
 from pipeline.events.chain import ChainReader, Entry, Position
 from pipeline.events.codec import decode
@@ -46,7 +47,7 @@ _WINDOW = 512
 class SealContext:
     """The partitions of one sealer share these."""
 
-    bootstrap: str
+    kafka: KafkaEndpoint
     generation: str
     keys: LogKeys
     store: ClickHouseStore
@@ -75,7 +76,7 @@ class SealPartition:
 
     def __init__(self, context: SealContext, partition: int) -> None:
         self._context, self._partition = context, partition
-        self._log = ChainedLog(context.bootstrap, "audit", partition, context.offsets)
+        self._log = ChainedLog(context.kafka, "audit", partition, context.offsets)
         self._arrived = asyncio.Event()
         self._stop = asyncio.Event()
         self._serving = False
@@ -111,7 +112,7 @@ class SealPartition:
             state = stage.fold(fresh, tail)
             if tail:
                 await self._insert_again(stage.fold(fresh, tail[:-1]), tail[-1])
-            reader = PartitionReader(context.bootstrap, topic, self._partition, context.offsets, bulk=True)
+            reader = PartitionReader(context.kafka, topic, self._partition, context.offsets, bulk=True)
             inbox = Inbox(reader, self._arrived, 4 * context.batch)
             self._sources.append(OriginQueue(stage, state, inbox))
             await reader.start(state.position.offset)
@@ -178,7 +179,7 @@ class SealPartition:
         await self._insert(last, columns)
 
     async def _entries(self, manifest: Manifest) -> list[Entry]:
-        reader = PartitionReader(self._context.bootstrap, manifest.topic, manifest.partition, self._context.offsets)
+        reader = PartitionReader(self._context.kafka, manifest.topic, manifest.partition, self._context.offsets)
         found: list[Entry] = []
         try:
             await reader.start(manifest.first, manifest.last + 1)
@@ -209,7 +210,7 @@ class SealPartition:
         return True
 
     async def _read_back(self, start: int) -> tuple[Position, Mapping[str, list[Manifest]]]:
-        reader = PartitionReader(self._context.bootstrap, "audit", self._partition, self._context.offsets)
+        reader = PartitionReader(self._context.kafka, "audit", self._partition, self._context.offsets)
         chain = ChainReader(Position(start) if start else None, trust_first=start > 0)
         tails: dict[str, list[Manifest]] = {}
         try:

@@ -17,9 +17,9 @@ async def seal(settings: Settings, stop: asyncio.Event, assign: Assign = ()) -> 
     from pipeline.clickhouse.store import ClickHouseStore
     from pipeline.seal.partition import SealContext, SealPartition
 
-    bootstrap = settings.kafka.bootstrap
+    kafka = settings.kafka.endpoint
     keys = load_log_keys(settings.keys.log_key)
-    store, offsets = ClickHouseStore(settings.clickhouse.client), Offsets(bootstrap)
+    store, offsets = ClickHouseStore(settings.clickhouse.endpoint), Offsets(kafka)
 
     async def connect() -> None:
         await asyncio.to_thread(store.try_connect)
@@ -31,8 +31,8 @@ async def seal(settings: Settings, stop: asyncio.Event, assign: Assign = ()) -> 
             raise ConfigError(f"seal: {'; '.join(differences[:3])}")
         async with followed_control(settings, stop) as table:
             batch, interval_ms = settings.seal.batch, settings.seal.interval_ms
-            context = SealContext(bootstrap, table.control.generation, keys, store, offsets, batch, interval_ms)
-            group = ConsumerGroup(bootstrap, "sluice-seal-workers", "decisions", settings.kafka.instance)
+            context = SealContext(kafka, table.control.generation, keys, store, offsets, batch, interval_ms)
+            group = ConsumerGroup(kafka, "sluice-seal-workers", "decisions", settings.kafka.instance)
             await share(group, lambda p, s: SealPartition(context, p).run(s), stop, assign)
     finally:
         await offsets.close()

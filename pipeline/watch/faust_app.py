@@ -16,7 +16,9 @@ from typing import Any, cast
 import faust
 from aiokafka.errors import KafkaError
 
+from pipeline.endpoints import KafkaEndpoint
 from pipeline.errors import Retryable, Stopped
+from pipeline.kafka.clients import faust_options
 from pipeline.kafka.writer import Publisher
 from pipeline.retry import retry_forever
 from pipeline.watch.partition import PartitionWatch
@@ -32,9 +34,9 @@ _SESSION_S = 10.0
 class WatchedPartitions:
     """The partitions that this worker holds, each taken once."""
 
-    def __init__(self, bootstrap: str) -> None:
-        self._bootstrap = bootstrap
-        self._publisher = Publisher(bootstrap)
+    def __init__(self, kafka: KafkaEndpoint) -> None:
+        self._kafka = kafka
+        self._publisher = Publisher(kafka)
         self._watches: dict[int, asyncio.Task[PartitionWatch]] = {}
         self._closing = asyncio.Event()
 
@@ -69,7 +71,7 @@ class WatchedPartitions:
 
     async def _take(self, partition: int) -> PartitionWatch:
         async def take() -> PartitionWatch:
-            watch = PartitionWatch(self._bootstrap, partition, self._publisher)
+            watch = PartitionWatch(self._kafka, partition, self._publisher)
             try:
                 await watch.take()
             except Retryable:
@@ -88,7 +90,7 @@ class WatchedPartitions:
             await watch.close()
 
 
-def build(bootstrap: str, partitions: WatchedPartitions, instance: str = "") -> faust.App:
+def build(kafka: KafkaEndpoint, partitions: WatchedPartitions, instance: str = "") -> faust.App:
     """The Faust app: no web server, no topics of its own, nothing on disk.
 
     ``instance`` is the worker's fixed name in the group; with one, a worker that comes back within ``_SESSION_S``
@@ -96,7 +98,7 @@ def build(bootstrap: str, partitions: WatchedPartitions, instance: str = "") -> 
     """
     app = faust.App(
         APP,
-        broker=[f"kafka://{server}" for server in bootstrap.split(",")],
+        **faust_options(kafka),
         store="memory://",
         topic_allow_declare=False,
         topic_disable_leader=True,
@@ -126,10 +128,10 @@ def build(bootstrap: str, partitions: WatchedPartitions, instance: str = "") -> 
     return app
 
 
-async def run(bootstrap: str, stop: asyncio.Event, instance: str = "") -> None:
+async def run(kafka: KafkaEndpoint, stop: asyncio.Event, instance: str = "") -> None:
     """Watch until ``stop`` is set, in the running loop. Raises Retryable where the Faust app did not start or ended."""
-    partitions = WatchedPartitions(bootstrap)
-    app = build(bootstrap, partitions, instance)
+    partitions = WatchedPartitions(kafka)
+    app = build(kafka, partitions, instance)
     waiting = [asyncio.create_task(stop.wait()), asyncio.create_task(_crashed(app))]
     try:
         await app.start()

@@ -13,6 +13,7 @@ import logging
 from functools import partial
 
 from pipeline.clock import now_ms
+from pipeline.endpoints import KafkaEndpoint
 from pipeline.errors import Malformed, Retryable
 from pipeline.events.codec import decode
 from pipeline.events.emission import Emission
@@ -33,12 +34,12 @@ GROUP = "sluice-watch-marks"
 class PartitionWatch:
     """One partition of ``findings``: its state, what was read, and what ``alerts`` already holds."""
 
-    def __init__(self, bootstrap: str, partition: int, publisher: Publisher) -> None:
-        self._bootstrap = bootstrap
+    def __init__(self, kafka: KafkaEndpoint, partition: int, publisher: Publisher) -> None:
+        self._kafka = kafka
         self._partition = partition
         self._publisher = publisher
-        self._reader = PartitionReader(bootstrap, "findings", partition)
-        self._offsets = CommittedOffsets(bootstrap, GROUP, "findings")
+        self._reader = PartitionReader(kafka, "findings", partition)
+        self._offsets = CommittedOffsets(kafka, GROUP, "findings")
         self._stage = WatchStage(partition)
         self._state = self._stage.start()
         self._unwritten: list[tuple[Alert, Emission]] = []
@@ -104,7 +105,7 @@ class PartitionWatch:
 
     async def _written_alerts(self, since: int) -> list[Alert]:
         """Read the alerts from the append time ``since`` on; an alert is appended after its findings."""
-        reader = PartitionReader(self._bootstrap, "alerts", self._partition)
+        reader = PartitionReader(self._kafka, "alerts", self._partition)
         alerts: list[Alert] = []
         try:
             await reader.start(await reader.offset_since(since))

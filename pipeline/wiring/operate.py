@@ -42,9 +42,9 @@ def models(settings: Settings) -> ModelRegistry:
 
 async def forward_model_acts(settings: Settings) -> int:
     """Write what was done to the registry to ``access``; gives the count. Raises Retryable, soon, without a broker."""
-    bootstrap = settings.kafka.bootstrap
-    await topic_admin.reach(bootstrap, timeout_s=0)
-    feed, publisher = ControlTable(bootstrap), Publisher(bootstrap)
+    kafka = settings.kafka.endpoint
+    await topic_admin.reach(kafka, timeout_s=0)
+    feed, publisher = ControlTable(kafka), Publisher(kafka)
     try:
         await feed.start()
         partitions = feed.control.require_deployment().partitions
@@ -63,8 +63,8 @@ def model_trust(settings: Settings) -> Trust:
 async def registry(settings: Settings) -> AsyncIterator[Registry]:
     """The operator's hand on ``control``; a user of the embedded stack needs it running."""
     keyring = FileKeyring(settings.keys.keyring)
-    feed = ControlTable(settings.kafka.bootstrap)
-    hand = Registry(settings.kafka.bootstrap, feed, keyring)
+    feed = ControlTable(settings.kafka.endpoint)
+    hand = Registry(settings.kafka.endpoint, feed, keyring)
     try:
         await check_broker(settings)
         await feed.start()
@@ -101,12 +101,12 @@ def vault(settings: Settings, hand: Registry) -> Vault:
 
 async def check_broker(settings: Settings) -> None:
     """Raises Retryable, soon, where no broker answers."""
-    await topic_admin.reach(settings.kafka.bootstrap, timeout_s=5)
+    await topic_admin.reach(settings.kafka.endpoint, timeout_s=5)
 
 
 async def check_topics(settings: Settings) -> list[str]:
     await check_broker(settings)
-    return await topic_admin.check(settings.kafka.bootstrap)
+    return await topic_admin.check(settings.kafka.endpoint)
 
 
 async def apply_topics(settings: Settings) -> list[str]:
@@ -116,7 +116,7 @@ async def apply_topics(settings: Settings) -> list[str]:
     log_keys = create_log_keys(keys.log_key, "sluice")
     create_master(keys.watermark_key)
     create_worker(keys.worker_key)
-    return await topic_admin.apply(kafka.bootstrap, kafka.partitions, kafka.replication, log_keys.verifier_keys)
+    return await topic_admin.apply(kafka.endpoint, kafka.partitions, kafka.replication, log_keys.verifier_keys)
 
 
 def check_tables(settings: Settings) -> list[str]:
@@ -134,7 +134,7 @@ def store(settings: Settings, patience_s: float = 30.0) -> Iterator[ClickHouseSt
     """A connected client of the store."""
     from pipeline.clickhouse.store import ClickHouseStore
 
-    clickhouse = ClickHouseStore(settings.clickhouse.client)
+    clickhouse = ClickHouseStore(settings.clickhouse.endpoint)
     clickhouse.connect(patience_s)
     try:
         yield clickhouse
@@ -144,7 +144,7 @@ def store(settings: Settings, patience_s: float = 30.0) -> Iterator[ClickHouseSt
 
 async def log_keys(settings: Settings) -> list[str]:
     """Verifier keys as pinned in ``control``; an outside verifier brings keys of its own."""
-    feed = ControlTable(settings.kafka.bootstrap)
+    feed = ControlTable(settings.kafka.endpoint)
     try:
         await check_broker(settings)
         await feed.start()
@@ -165,5 +165,5 @@ def verify(settings: Settings, keys: list[str], say: Callable[[str], None], *, w
     rules = Rules(Ledger, stages.decide, stages.outcome, stages.expired, ids.GRACE_MS)
     with store(settings, patience_s=5) as clickhouse:
         auditor = Auditor(clickhouse, Verifier(Verifiers(keys)), rules)
-        sources = asyncio.run(read_sources(settings.kafka.bootstrap, auditor.origins())) if with_source else None
+        sources = asyncio.run(read_sources(settings.kafka.endpoint, auditor.origins())) if with_source else None
         return auditor.verify(say, sources)

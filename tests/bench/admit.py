@@ -6,6 +6,7 @@ import asyncio
 import time
 
 from pipeline.embedded.supervisor import Child
+from pipeline.endpoints import KafkaEndpoint
 from pipeline.events.chain import Link
 from pipeline.kafka.reader import PartitionReader
 from tests.bench import site as sites
@@ -59,7 +60,7 @@ async def _decide(site: BenchSite) -> tuple[float, float, float]:
 
 async def _batch_size(site: BenchSite) -> float:
     """Mean size of a batch of ``decisions``, as its own headers tell."""
-    reader = PartitionReader(site.bootstrap, "decisions", 0)
+    reader = PartitionReader(KafkaEndpoint(site.bootstrap), "decisions", 0)
     await reader.start(0)
     entries = [item.entry() for item in await reader.read_to_end()]
     await reader.close()

@@ -11,13 +11,15 @@ import time
 from collections.abc import Awaitable, Callable
 
 import aiohttp
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import NewTopic
 
 from pipeline.embedded.stack import LocalStack
+from pipeline.endpoints import KafkaEndpoint
 from pipeline.events.codec import decode, decode_log
 from pipeline.events.messages import Response, Work
 from pipeline.events.records import Decision
+from pipeline.kafka.clients import make_admin, make_consumer, make_producer
 from pipeline.kafka.reader import KafkaRecord, PartitionReader
 from pipeline.topics import partition_of
 from tests.bench.load import prompts
@@ -133,8 +135,8 @@ class Floor:
 
     def __init__(self, bootstrap: str) -> None:
         self._bootstrap = bootstrap
-        self._producer = AIOKafkaProducer(bootstrap_servers=bootstrap, acks="all", linger_ms=0, enable_idempotence=True)
-        self._consumers = [AIOKafkaConsumer(bootstrap_servers=bootstrap, enable_auto_commit=False) for _ in range(3)]
+        self._producer = make_producer(KafkaEndpoint(bootstrap))
+        self._consumers = [make_consumer(KafkaEndpoint(bootstrap)) for _ in range(3)]
         self._waiting: dict[tuple[str, bytes], asyncio.Future[None]] = {}
         self._pumps: list[asyncio.Task[None]] = []
         self._count = 0
@@ -142,7 +144,7 @@ class Floor:
 
     async def __aenter__(self) -> Floor:
         await self._producer.start()
-        admin = AIOKafkaAdminClient(bootstrap_servers=self._bootstrap)
+        admin = make_admin(KafkaEndpoint(self._bootstrap))
         await admin.start()
         await admin.create_topics([NewTopic(name, 1, 1) for name in _TOPICS])
         await admin.close()
@@ -220,7 +222,7 @@ async def _times(bootstrap: str, topic: str, name: Callable[[KafkaRecord], str])
 
 
 async def _all(bootstrap: str, topic: str, partition: int) -> list[KafkaRecord]:
-    reader = PartitionReader(bootstrap, topic, partition)
+    reader = PartitionReader(KafkaEndpoint(bootstrap), topic, partition)
     await reader.start(await reader.begin())
     try:
         return await reader.read_to_end()

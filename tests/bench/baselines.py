@@ -12,7 +12,10 @@ import time
 from typing import Any
 
 import faust
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import TopicPartition
+
+from pipeline.endpoints import KafkaEndpoint
+from pipeline.kafka.clients import make_consumer, make_producer
 
 WARM = 500
 
@@ -49,10 +52,8 @@ async def faust_agent(bootstrap: str, topic: str, count: int) -> None:
 
 async def bare_loop(bootstrap: str, topic: str, count: int) -> None:
     """Read ``count`` records in batches and write each batch to another topic before the next."""
-    consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, enable_auto_commit=False)
-    producer = AIOKafkaProducer(
-        bootstrap_servers=bootstrap, enable_idempotence=True, acks="all", max_batch_size=1024 * 1024
-    )
+    consumer = make_consumer(KafkaEndpoint(bootstrap))
+    producer = make_producer(KafkaEndpoint(bootstrap), max_batch_size=1024 * 1024)
     await consumer.start()
     await producer.start()
     at = TopicPartition(topic, 0)

@@ -11,7 +11,7 @@ from pipeline.audit.checkpoint import LogKeys
 from pipeline.clickhouse.store import ClickHouseStore
 from pipeline.embedded.store import EmbeddedStore, StoreSettings
 from pipeline.embedded.supervisor import Supervisor, free_port
-from pipeline.endpoints import ClickHouseSettings
+from pipeline.endpoints import ClickHouseEndpoint
 from pipeline.seal.batch import BATCH_RECORDS, Sealed, begin, seal
 from pipeline.tables import MANIFESTS, RECORDS
 from tests.bench.rows import Measurement
@@ -29,7 +29,7 @@ def measure() -> list[Measurement]:
         store = EmbeddedStore(StoreSettings(Path(folder) / "store", free_port(), "bench-password"), supervisor)
         store.start()
         try:
-            client = ClickHouseStore(ClickHouseSettings(store.url, "sluice", "bench-password"))
+            client = ClickHouseStore(ClickHouseEndpoint(store.url, "sluice", "bench-password"))
             client.connect()
             client.apply_migrations()
             insert(client, batches[0])

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from aiokafka import AIOKafkaProducer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin import NewTopic
 
 from pipeline import config, wiring
 from pipeline.config import Kafka, Keys, Settings
@@ -20,8 +20,10 @@ from pipeline.control.registry import Registry
 from pipeline.embedded.broker import EmbeddedBroker
 from pipeline.embedded.broker_config import BrokerSettings
 from pipeline.embedded.supervisor import Child, Supervisor, free_port, spawn
+from pipeline.endpoints import KafkaEndpoint
 from pipeline.events.codec import encode
 from pipeline.events.control import AnyDocument, parse
+from pipeline.kafka.clients import make_admin, make_producer
 from pipeline.kafka.offsets import Offsets
 from pipeline.keys.vault import Vault
 from pipeline.topics import partition_of
@@ -155,7 +157,7 @@ async def write(site: BenchSite, topic: str, records: Iterable[tuple[bytes, Head
 
 @contextlib.asynccontextmanager
 async def producing(site: BenchSite) -> AsyncIterator[AIOKafkaProducer]:
-    producer = AIOKafkaProducer(bootstrap_servers=site.bootstrap, acks="all", max_batch_size=512 * 1024)
+    producer = make_producer(KafkaEndpoint(site.bootstrap), max_batch_size=512 * 1024)
     await producer.start()
     try:
         yield producer
@@ -165,7 +167,7 @@ async def producing(site: BenchSite) -> AsyncIterator[AIOKafkaProducer]:
 
 async def make_topic(site: BenchSite, name: str) -> None:
     """A topic of one partition, beside those of the deployment."""
-    admin = AIOKafkaAdminClient(bootstrap_servers=site.bootstrap)
+    admin = make_admin(KafkaEndpoint(site.bootstrap))
     await admin.start()
     try:
         await admin.create_topics([NewTopic(name, 1, 1)])
@@ -175,7 +177,7 @@ async def make_topic(site: BenchSite, name: str) -> None:
 
 async def until_end(site: BenchSite, topic: str, offset: int, seconds: float = 120, partition: int = 0) -> int:
     """Wait until a partition holds ``offset`` records; gives how many it holds then. Raises TimeoutError."""
-    offsets, at = Offsets(site.bootstrap), TopicPartition(topic, partition)
+    offsets, at = Offsets(KafkaEndpoint(site.bootstrap)), TopicPartition(topic, partition)
     try:
         async with asyncio.timeout(seconds):
             while (end := await offsets.end(at)) < offset:  # noqa: ASYNC110 - the broker tells nobody

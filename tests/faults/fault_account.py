@@ -38,7 +38,7 @@ class Log:
 
 
 async def read_log(settings: Settings) -> Log:
-    feed = ControlTable(settings.kafka.bootstrap)
+    feed = ControlTable(settings.kafka.endpoint)
     await feed.start()
     await feed.close()
     log = Log(feed.control)

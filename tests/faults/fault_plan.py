@@ -13,10 +13,10 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 import clickhouse_connect
-from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
+from pipeline.kafka.clients import make_admin
 from pipeline.topics import TOPICS, partition_of
 from tests.faults.fault_site import TENANTS, FaultSite
 
@@ -157,7 +157,7 @@ class Mischief:
         raise AssertionError(f"the cluster was not whole again within {_WHOLE_S} s")
 
     async def _whole(self) -> bool:
-        admin = AIOKafkaAdminClient(bootstrap_servers=self._site.stack.bootstrap, request_timeout_ms=5000)
+        admin = make_admin(self._site.stack.settings.kafka.endpoint, request_timeout_ms=5000)
         try:
             await admin.start()
             found = await admin.describe_topics([topic.name for topic in TOPICS])

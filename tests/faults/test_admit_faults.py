@@ -8,15 +8,17 @@ from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaProducer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
+from aiokafka.admin import RecordsToDelete
 from aiokafka.errors import KafkaTimeoutError, RequestTimedOutError
 
 from pipeline.admit.partition import AdmitPartition
+from pipeline.endpoints import KafkaEndpoint
 from pipeline.errors import Fatal, Retryable
 from pipeline.events.codec import decode
 from pipeline.events.messages import Work
 from pipeline.events.records import Decision, LogRecord, Outcome, SnapshotMark
-from pipeline.kafka import writer as kafka_write
+from pipeline.kafka import clients as kafka_clients
+from pipeline.kafka.clients import make_admin
 from tests.admit_site import Writers, history, read, report, until_answered
 from tests.faults.ack_thief import AckThief
 from tests.patience import STUCK_S, looks
@@ -73,7 +75,7 @@ def flaky(monkeypatch: pytest.MonkeyPatch, fault: Callable[[str, int], Exception
             met.append(topic)
             raise error
 
-    monkeypatch.setattr(kafka_write, "AIOKafkaProducer", Flaky)
+    monkeypatch.setattr(kafka_clients, "AIOKafkaProducer", Flaky)
     return met
 
 
@@ -92,7 +94,7 @@ def test_lost_acknowledgements_double_and_lose_nothing(deployment: Any, monkeypa
             lost.append((await sent).offset)
             raise RequestTimedOutError
 
-    monkeypatch.setattr(kafka_write, "AIOKafkaProducer", Deaf)
+    monkeypatch.setattr(kafka_clients, "AIOKafkaProducer", Deaf)
 
     async def scene() -> None:
         before = await decided(deployment)
@@ -232,7 +234,7 @@ def _broker_goes_after_the_fold(worker: AdmitPartition, monkeypatch: pytest.Monk
 
 async def cut(bootstrap: str, before: int) -> None:
     """DeleteRecords on decisions[0]: what retention does."""
-    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    admin = make_admin(KafkaEndpoint(bootstrap))
     await admin.start()
     try:
         await admin.delete_records({TopicPartition("decisions", 0): RecordsToDelete(before_offset=before)})

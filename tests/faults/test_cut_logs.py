@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin import NewTopic
 from aiokafka.errors import KafkaError
 
+from pipeline.endpoints import KafkaEndpoint
 from pipeline.errors import Fatal
 from pipeline.events.ids import GRACE_MS
 from pipeline.events.records import Decision, Outcome
+from pipeline.kafka.clients import make_admin
 from pipeline.kafka.offsets import Offsets
 from pipeline.keys.files import create_log_keys
 from pipeline.seal.partition import SealContext, SealPartition
@@ -33,7 +35,7 @@ class Taken:
 
 async def lose(bootstrap: str, name: str) -> None:
     """The topic as after an unclean election that cost everything: there, and empty."""
-    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    admin = make_admin(KafkaEndpoint(bootstrap))
     await admin.start()
     try:
         await admin.delete_topics([name])
@@ -51,7 +53,7 @@ async def lose(bootstrap: str, name: str) -> None:
 def sealing(deployment: Any, home: Path, store: Taken, offsets: Offsets) -> asyncio.Task[None]:
     keys = create_log_keys(home / "log-key.json", "sluice")
     generation = deployment.feed.control.require_deployment().generation
-    context = SealContext(deployment.bootstrap, generation, keys, store, offsets, 4096, 50)  # type: ignore[arg-type]
+    context = SealContext(deployment.kafka, generation, keys, store, offsets, 4096, 50)  # type: ignore[arg-type]
     return asyncio.create_task(SealPartition(context, 0).run(asyncio.Event()))
 
 
@@ -77,7 +79,7 @@ def test_a_completion_that_lies_there_counts_however_late_admit_reads_it(deploym
 
 def test_admit_and_seal_stop_where_decisions_lost_what_they_knew(deployment: Any, tmp_path: Path) -> None:
     async def scene() -> None:
-        store, offsets = Taken(), Offsets(deployment.bootstrap)
+        store, offsets = Taken(), Offsets(deployment.kafka)
         async with Writers(deployment) as writers:
             writers.start()
             before = sum(isinstance(r, Decision) for r in await history(deployment.bootstrap))

@@ -12,6 +12,7 @@ from typing import Any, cast
 import pytest
 
 from inference.types import FinishReason
+from pipeline.endpoints import KafkaEndpoint
 from pipeline.errors import Retryable
 from pipeline.events.codec import decode
 from pipeline.events.emission import Emission
@@ -37,7 +38,7 @@ def test_a_publisher_outlives_its_broker_whoever_uses_it(deployment: Any, monkey
     monkeypatch.setattr(kafka_stop, "STOP_S", 0.5)
 
     async def scene() -> None:
-        publisher = Publisher(deployment.bootstrap)
+        publisher = Publisher(deployment.kafka)
         record = ("dead_letters", 0, b"", b"x", ())
         await publisher.send_all([record])
         await asyncio.to_thread(deployment.broker.kill)
@@ -57,13 +58,13 @@ def test_without_a_broker_each_way_in_says_that_it_may_pass() -> None:
 
     async def scene() -> None:
         with pytest.raises(Retryable, match="no producer"):
-            await Publisher(nowhere).start()
-        marks = CommittedOffsets(nowhere, "group", "requests")
+            await Publisher(KafkaEndpoint(nowhere)).start()
+        marks = CommittedOffsets(KafkaEndpoint(nowhere), "group", "requests")
         with pytest.raises(Retryable, match="no committed offsets"):
             await marks.start()
         await marks.close()
         with pytest.raises(Retryable, match="did not start"):
-            await faust_watch.run(nowhere, asyncio.Event())
+            await faust_watch.run(KafkaEndpoint(nowhere), asyncio.Event())
 
     asyncio.run(scene())
 
@@ -72,7 +73,7 @@ def test_a_reader_whose_fetching_stands_still_reads_anew(deployment: Any, monkey
     monkeypatch.setattr(kafka, "STALL_S", 0.3)
 
     async def scene() -> list[bytes]:
-        publisher, reader = Publisher(deployment.bootstrap), PartitionReader(deployment.bootstrap, "dead_letters", 0)
+        publisher, reader = Publisher(deployment.kafka), PartitionReader(deployment.kafka, "dead_letters", 0)
         await reader.start(None)
         await publisher.send("dead_letters", 0, b"", b"first")
         found = await reader.read_to_end()
@@ -100,7 +101,7 @@ def ran(left_ms: int, generated: Generated) -> list[Emission]:
         sender = SimpleNamespace(written=written, put=sent.append)
         control = SimpleNamespace(require_deployment=lambda: SimpleNamespace(partitions=1))
         context = SimpleNamespace(
-            bootstrap="127.0.0.1:1",
+            kafka=KafkaEndpoint("127.0.0.1:1"),
             worker="w",
             attempts=0,
             topic="work",

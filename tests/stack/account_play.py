@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from aiokafka import AIOKafkaProducer
-from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from pipeline.embedded.supervisor import Child, spawn
+from pipeline.endpoints import KafkaEndpoint
 from pipeline.events.codec import decode, encode
 from pipeline.events.messages import Completion, Response
 from pipeline.events.records import Decision, LogRecord, Outcome
+from pipeline.kafka.clients import make_admin, make_producer
 from pipeline.topics import TOPICS
 from tests.admit_site import history, read
 from tests.deployment_site import Deployment
@@ -47,7 +47,7 @@ def _harvest(number: int) -> str:
 
 async def tell_time(bootstrap: str) -> None:
     """Let producers tell the time of requests and completions, which the broker else does."""
-    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    admin = make_admin(KafkaEndpoint(bootstrap))
     await admin.start()
     try:
         for topic in TOPICS:
@@ -70,7 +70,7 @@ class Play:
             f'[kafka]\nbootstrap = "{deployment.bootstrap}"\n[keys]\nhome = "{deployment.home}/keys"\n'
             "[admit]\nsnapshot_every = 100\n"
         )
-        self._producer = AIOKafkaProducer(bootstrap_servers=deployment.bootstrap, acks="all")
+        self._producer = make_producer(deployment.kafka)
         self._asked = 0
         self._before = 0
         self.child: Child | None = None

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import aiohttp
 import pytest
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 
 from pipeline import wiring
 from pipeline.config import Settings
@@ -20,6 +20,7 @@ from pipeline.demo.receiver import Receiver
 from pipeline.embedded.stack import LocalStack
 from pipeline.events import wire
 from pipeline.gateway.auth import parse_bearer
+from pipeline.kafka.clients import make_consumer
 from pipeline.kafka.writer import Publisher
 from pipeline.producer import Producer, Refused
 from pipeline.topics import TOPICS, partition_of
@@ -161,7 +162,7 @@ async def by_record(stack: LocalStack, found: Remains) -> None:
         found.seen.append(("direct-injection", refused.value.code))
     async with wiring.registry(stack.settings) as registry:
         vault, partitions = wiring.vault(stack.settings, registry), stack.settings.kafka.partitions
-    publisher = Publisher(stack.settings.kafka.bootstrap)
+    publisher = Publisher(stack.settings.kafka.endpoint)
     try:
         for name, signer, text in (
             ("no-list", "globex", canary("no-list").encode()),
@@ -188,7 +189,7 @@ async def topics(settings: Settings) -> tuple[dict[str, bytes], int]:
     found = {topic.name: bytearray() for topic in TOPICS}
     counts = {topic.name: settings.kafka.partitions if topic.partitions == "main" else 1 for topic in TOPICS}
     parts = [TopicPartition(name, number) for name, count in counts.items() for number in range(count)]
-    async with AIOKafkaConsumer(bootstrap_servers=settings.kafka.bootstrap, auto_offset_reset="earliest") as consumer:
+    async with make_consumer(settings.kafka.endpoint, auto_offset_reset="earliest") as consumer:
         consumer.assign(parts)
         ends = await consumer.end_offsets(parts)
         left = {at for at in parts if ends[at]}

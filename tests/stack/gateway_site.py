@@ -12,14 +12,14 @@ from typing import Any, Literal
 
 import aiohttp
 import openai
-from aiokafka import AIOKafkaProducer
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin import NewTopic
 from openai.types.chat import ChatCompletionMessageParam
 
 from pipeline.config import cache
 from pipeline.embedded.broker import EmbeddedBroker
 from pipeline.embedded.broker_config import BrokerSettings
 from pipeline.embedded.supervisor import Supervisor, free_port
+from pipeline.endpoints import KafkaEndpoint
 from pipeline.events import control, wire
 from pipeline.events.codec import encode
 from pipeline.events.ids import request_id
@@ -27,6 +27,7 @@ from pipeline.events.messages import Response
 from pipeline.gateway.app import run
 from pipeline.gateway.auth import bearer
 from pipeline.gateway.settings import Bounds, GatewaySettings
+from pipeline.kafka.clients import make_admin, make_producer
 from pipeline.kafka.reader import KafkaRecord, PartitionReader
 from pipeline.keys.vault import FileKeyring, Vault, tenant_keys
 from pipeline.topics import TOPICS
@@ -58,7 +59,7 @@ def documents(keyring: FileKeyring) -> list[control.AnyDocument]:
 
 async def lay_out(bootstrap: str, found: list[control.AnyDocument]) -> None:
     """Topics and control documents."""
-    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    admin = make_admin(KafkaEndpoint(bootstrap))
     await admin.start()
     try:
         await admin.create_topics(
@@ -69,7 +70,7 @@ async def lay_out(bootstrap: str, found: list[control.AnyDocument]) -> None:
         )
     finally:
         await admin.close()
-    async with AIOKafkaProducer(bootstrap_servers=bootstrap, acks="all") as producer:
+    async with make_producer(KafkaEndpoint(bootstrap)) as producer:
         for document in found:
             raw = document.model_dump_json().encode()
             await producer.send_and_wait("control", raw, key=document.id.encode(), partition=0)
@@ -83,6 +84,10 @@ class GatewaySite:
     vault: Vault
     broker: EmbeddedBroker
     port: int = field(default_factory=free_port)
+
+    @property
+    def kafka(self) -> KafkaEndpoint:
+        return KafkaEndpoint(self.bootstrap)
 
     @property
     def url(self) -> str:
@@ -123,7 +128,7 @@ async def serving(site: GatewaySite, lane: int = 0, **bounds: int | float) -> As
     """A gateway until the block ends; gives the event that stops it."""
     stop = asyncio.Event()
     settings = GatewaySettings(
-        site.bootstrap,
+        site.kafka,
         site.keyring,
         port=site.port,
         reply_partition=lane,
@@ -147,8 +152,8 @@ class Worker:
         self.bodies: list[wire.InferenceBody] = []
         self.messages: list[tuple[wire.Message, ...]] = []
         self.cancelled: list[str] = []
-        self._readers = [PartitionReader(site.bootstrap, "requests", p) for p in range(PARTITIONS)]
-        self._producer = AIOKafkaProducer(bootstrap_servers=site.bootstrap, acks="all")
+        self._readers = [PartitionReader(site.kafka, "requests", p) for p in range(PARTITIONS)]
+        self._producer = make_producer(site.kafka)
         self._tasks: list[asyncio.Task[None]] = []
         self._bell = asyncio.Event()
 

@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator
 
 from pipeline.config import Settings
+from pipeline.endpoints import KafkaEndpoint
 from pipeline.events.codec import decode_log
 from pipeline.events.records import Decision, LogRecord, Outcome
 from pipeline.kafka.reader import PartitionReader
@@ -42,7 +43,7 @@ async def settled(bootstrap: str, partitions: int) -> tuple[list[Decision], list
 
 
 async def _log(bootstrap: str, partition: int) -> list[LogRecord]:
-    reader = PartitionReader(bootstrap, "decisions", partition)
+    reader = PartitionReader(KafkaEndpoint(bootstrap), "decisions", partition)
     await reader.start(0)
     try:
         return [decode_log(item.value) for item in await reader.read_to_end()]

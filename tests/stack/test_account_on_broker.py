@@ -38,7 +38,7 @@ async def _furnish(made: Deployment) -> None:
         for tenant in ("initech", "hooli"):
             for who in ("eve", "bob"):
                 made.keys[f"{tenant}-{who}"] = await hand.add_key(tenant, f"{tenant}-{who}")
-    made.feed = ControlTable(made.bootstrap)
+    made.feed = ControlTable(made.kafka)
     await made.feed.start()
     await made.feed.close()
 

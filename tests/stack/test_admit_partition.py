@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
+from aiokafka.admin import NewPartitions
 
 from pipeline import cli
 from pipeline.admit.ledger import Ledger
@@ -17,6 +17,7 @@ from pipeline.errors import Fatal
 from pipeline.events.codec import decode
 from pipeline.events.messages import Response, Work
 from pipeline.events.records import Decision, LogRecord, Outcome, SnapshotMark
+from pipeline.kafka.clients import make_admin
 from tests.admit_site import Writers, history, read, report, until_answered
 from tests.patience import STUCK_S, looks
 
@@ -141,7 +142,7 @@ def test_a_topic_of_another_width_stops_every_stage(
     """Last of this file: a topic cannot be narrowed again."""
 
     async def widen() -> None:
-        admin = AIOKafkaAdminClient(bootstrap_servers=deployment.bootstrap)
+        admin = make_admin(deployment.kafka)
         await admin.start()
         try:
             if len((await admin.describe_topics(["work"]))[0]["partitions"]) == 1:

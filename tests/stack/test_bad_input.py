@@ -9,7 +9,6 @@ from typing import Any
 
 import aiohttp
 import pytest
-from aiokafka import AIOKafkaProducer
 
 from pipeline.config import Gateway, Generate, Kafka, Keys, Settings
 from pipeline.control.registry import Registry
@@ -20,6 +19,7 @@ from pipeline.events.codec import decode, decode_log
 from pipeline.events.messages import DeadLetter
 from pipeline.events.reasons import REASONS
 from pipeline.events.records import Decision, LogRecord, Outcome
+from pipeline.kafka.clients import make_producer
 from pipeline.kafka.reader import PartitionReader
 from pipeline.kafka.writer import Publisher
 from tests.deployment_site import Deployment
@@ -87,9 +87,7 @@ async def play(deployment: Deployment) -> Played:
     )
     keys, cases = await forged(deployment)
     forge = Forge(deployment, "acme", deployment.keys["acme"])
-    async with AIOKafkaProducer(
-        bootstrap_servers=deployment.bootstrap, max_batch_size=2_000_000, max_request_size=2_000_000
-    ) as producer:
+    async with make_producer(deployment.kafka, max_batch_size=2_000_000, max_request_size=2_000_000) as producer:
         late = Case("late", "", *forge.good("late", timeout_ms=100))
         found.offsets["late"] = await send(producer, late)
         await asyncio.sleep(0.2)
@@ -112,9 +110,9 @@ async def play(deployment: Deployment) -> Played:
 
 async def forged(deployment: Deployment) -> tuple[dict[str, str], list[Case]]:
     """Keys that no longer work, and every bad record in the order in which they are sent."""
-    feed = ControlTable(deployment.bootstrap)
+    feed = ControlTable(deployment.kafka)
     await feed.start()
-    registry = Registry(deployment.bootstrap, feed, deployment.keyring)
+    registry = Registry(deployment.kafka, feed, deployment.keyring)
     keys = {
         "revoked_key": await registry.add_key("acme", "acme-app"),
         "expired_key": await registry.add_key("acme", "acme-app", days=-1),
@@ -143,7 +141,7 @@ async def beside(deployment: Deployment, forge: Forge, found: Played) -> None:
     small, large = [{**TURN, "content": "y" * 8000}], [{**TURN, "content": "z" * 770_000}]
     records = [forge.good(f"small-{n}", messages=small) for n in range(40)]
     records.append(forge.good("large", messages=large))
-    publisher = Publisher(deployment.bootstrap)
+    publisher = Publisher(deployment.kafka)
     sent = await publisher.send_all([("requests", 0, b"k", value, headers) for value, headers in records])  # type: ignore[misc]
     await publisher.close()
     found.offsets |= {"small": sent[0][1], "large": sent[-1][1]}
@@ -193,7 +191,7 @@ async def settled(deployment: Deployment, found: Played) -> None:
 
 
 async def read_items(deployment: Deployment, topic: str) -> list[Any]:
-    reader = PartitionReader(deployment.bootstrap, topic, 0)
+    reader = PartitionReader(deployment.kafka, topic, 0)
     try:
         await reader.start(0)
         return await reader.read_to_end()

@@ -19,7 +19,7 @@ from pipeline.clickhouse.store import ClickHouseStore
 from pipeline.config import Settings
 from pipeline.embedded.store import EmbeddedStore, StoreSettings
 from pipeline.embedded.supervisor import Supervisor, free_port
-from pipeline.endpoints import ClickHouseSettings
+from pipeline.endpoints import ClickHouseEndpoint
 from pipeline.errors import ConfigError, Fatal, Retryable
 from pipeline.events.codec import encode
 from pipeline.events.records import Outcome
@@ -51,7 +51,7 @@ def clickhouse(store: EmbeddedStore, request: pytest.FixtureRequest) -> Iterator
 
 
 def client(store: EmbeddedStore, database: str = "sluice", password: str = PASSWORD) -> ClickHouseStore:
-    found = ClickHouseStore(ClickHouseSettings(store.url, "sluice", password, database))
+    found = ClickHouseStore(ClickHouseEndpoint(store.url, "sluice", password, database))
     found.connect(20)
     return found
 
@@ -278,9 +278,9 @@ def test_a_wrong_password_is_the_operators_fault(store: EmbeddedStore) -> None:
 def test_a_silent_server_is_named_with_what_was_tried() -> None:
     port = free_port()
     with pytest.raises(Retryable, match=rf"127\.0\.0\.1:{port} did not answer in 0 s \(last: .*refused"):
-        ClickHouseStore(ClickHouseSettings(f"http://127.0.0.1:{port}", "sluice", PASSWORD)).connect(0)
+        ClickHouseStore(ClickHouseEndpoint(f"http://127.0.0.1:{port}", "sluice", PASSWORD)).connect(0)
 
 
 def test_a_url_without_a_host_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"clickhouse\.url"):
-        ClickHouseStore(ClickHouseSettings("localhost:8123", "sluice", PASSWORD)).connect(0)
+        ClickHouseStore(ClickHouseEndpoint("localhost:8123", "sluice", PASSWORD)).connect(0)

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka import TopicPartition
+from aiokafka.admin import NewTopic
 
 from pipeline.config import cache
 from pipeline.embedded import class_archive
@@ -22,7 +22,9 @@ from pipeline.embedded.broker import EmbeddedBroker, _cluster_id
 from pipeline.embedded.broker_config import BrokerSettings
 from pipeline.embedded.jars import cached_jars
 from pipeline.embedded.supervisor import Supervisor, free_port
+from pipeline.endpoints import KafkaEndpoint
 from pipeline.errors import ConfigError
+from pipeline.kafka.clients import make_admin, make_consumer, make_producer
 from tests.patience import STUCK_S
 
 CACHE = cache()
@@ -43,7 +45,7 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedBroker]
 
 
 async def create(bootstrap: str, topic: str) -> None:
-    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    admin = make_admin(KafkaEndpoint(bootstrap))
     await admin.start()
     try:
         await admin.create_topics([NewTopic(topic, num_partitions=1, replication_factor=1)])
@@ -52,14 +54,14 @@ async def create(bootstrap: str, topic: str) -> None:
 
 
 async def produce(bootstrap: str, topic: str, values: list[bytes]) -> None:
-    async with AIOKafkaProducer(bootstrap_servers=bootstrap, acks="all") as producer:
+    async with make_producer(KafkaEndpoint(bootstrap)) as producer:
         for value in values:
             await producer.send_and_wait(topic, value, partition=0)
 
 
 async def consume(bootstrap: str, topic: str, count: int) -> list[bytes]:
-    consumer = AIOKafkaConsumer(
-        bootstrap_servers=bootstrap,
+    consumer = make_consumer(
+        KafkaEndpoint(bootstrap),
         auto_offset_reset="earliest",
         isolation_level="read_committed",
     )
@@ -87,7 +89,7 @@ def test_records_come_back_in_order(broker: EmbeddedBroker) -> None:
 def test_aborted_transactions_stay_invisible(broker: EmbeddedBroker) -> None:
     async def run() -> list[bytes]:
         await create(broker.bootstrap, "tx")
-        producer = AIOKafkaProducer(bootstrap_servers=broker.bootstrap, transactional_id="t-0")
+        producer = make_producer(KafkaEndpoint(broker.bootstrap), transactional_id="t-0")
         async with producer:
             for value in (b"gone", b"kept"):
                 await producer.begin_transaction()
@@ -103,13 +105,8 @@ def test_aborted_transactions_stay_invisible(broker: EmbeddedBroker) -> None:
 
 def test_consumer_group_gets_committed_offset_back(broker: EmbeddedBroker) -> None:
     async def read_one() -> bytes:
-        consumer = AIOKafkaConsumer(
-            "group-topic",
-            bootstrap_servers=broker.bootstrap,
-            group_id="readers",
-            enable_auto_commit=False,
-            auto_offset_reset="earliest",
-        )
+        consumer = make_consumer(KafkaEndpoint(broker.bootstrap), group_id="readers", auto_offset_reset="earliest")
+        consumer.subscribe(["group-topic"])
         async with consumer:
             async with asyncio.timeout(STUCK_S):
                 message = await consumer.getone()
@@ -137,7 +134,7 @@ def test_records_survive_restart_and_kill(broker: EmbeddedBroker) -> None:
 
 def test_topics_are_never_created_by_accident(broker: EmbeddedBroker) -> None:
     async def run() -> set[str]:
-        admin = AIOKafkaAdminClient(bootstrap_servers=broker.bootstrap)
+        admin = make_admin(KafkaEndpoint(broker.bootstrap))
         await admin.start()
         try:
             await admin.describe_topics(["nobody-made-me"])

@@ -18,6 +18,7 @@ import pytest
 from pipeline.config import Gateway, Generate, Kafka, Keys, Settings
 from pipeline.embedded.jars import cached_jars
 from pipeline.embedded.supervisor import free_port
+from pipeline.endpoints import KafkaEndpoint
 from pipeline.events.codec import decode_log
 from pipeline.events.records import Decision
 from pipeline.kafka.reader import PartitionReader
@@ -74,7 +75,7 @@ async def output(command: list[str], raw: bytes = b"") -> str:
 
 async def decided(four: Deployment, request: str) -> Decision:
     partition = int(request.split("-")[1])
-    reader = PartitionReader(four.bootstrap, "decisions", partition)
+    reader = PartitionReader(KafkaEndpoint(four.bootstrap), "decisions", partition)
     try:
         await reader.start(0)
         for item in await reader.read_to_end():
@@ -150,7 +151,7 @@ def test_a_record_made_by_node_is_admitted_and_answered(four: Deployment) -> Non
             made = json.loads(await output([node, str(SOURCES / "producer.mjs"), url, key, PROMPT]))
             headers = [(name, base64.b64decode(raw)) for name, raw in made["headers"]]
             raw_key, value = base64.b64decode(made["key"]), base64.b64decode(made["value"])
-            publisher = Publisher(four.bootstrap)
+            publisher = Publisher(KafkaEndpoint(four.bootstrap))
             await publisher.send(made["topic"], made["partition"], raw_key, value, headers)
             await publisher.close()
             ask = {"Authorization": f"Bearer {key}"}

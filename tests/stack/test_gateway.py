@@ -189,7 +189,7 @@ def test_refused_keys_are_counted_in_access(site: GatewaySite) -> None:
 async def access_rows(site: GatewaySite) -> list[Access]:
     rows = []
     for key in (b"acme", b"unknown"):
-        reader = PartitionReader(site.bootstrap, "access", partition_of(key, 4))
+        reader = PartitionReader(site.kafka, "access", partition_of(key, 4))
         await reader.start()
         rows += [decode(Access, item.value) for item in await reader.read_to_end()]
         await reader.close()

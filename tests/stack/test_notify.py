@@ -13,16 +13,18 @@ from pathlib import Path
 
 import pytest
 from aiohttp import web
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin import NewTopic
 from standardwebhooks.webhooks import Webhook
 
 from pipeline.config import cache
 from pipeline.embedded.broker import EmbeddedBroker
 from pipeline.embedded.broker_config import BrokerSettings
 from pipeline.embedded.supervisor import Supervisor, free_port
+from pipeline.endpoints import KafkaEndpoint
 from pipeline.events.codec import decode, encode
 from pipeline.events.control import Tenant
 from pipeline.events.messages import Alert, Delivery
+from pipeline.kafka.clients import make_admin
 from pipeline.kafka.reader import PartitionReader
 from pipeline.kafka.writer import Publisher
 from pipeline.keys.vault import FileKeyring, secret_text, tenant_keys
@@ -36,6 +38,7 @@ import asyncio, signal, sys
 import uvloop
 from pathlib import Path
 from pipeline.control.table import ControlTable
+from pipeline.endpoints import KafkaEndpoint
 from pipeline.notify.worker import NotifySettings, run
 from pipeline.notify.outbox import Schedule
 from pipeline.keys.vault import FileKeyring, Vault
@@ -43,11 +46,12 @@ from pipeline.keys.vault import FileKeyring, Vault
 async def main(bootstrap, keyring, instance):
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    table = ControlTable(bootstrap)
+    kafka = KafkaEndpoint(bootstrap)
+    table = ControlTable(kafka)
     await table.start()
     settings = NotifySettings(True, 5.0, schedule=Schedule(200, 1000, 6), instance=instance)
     following = asyncio.create_task(table.follow(stop))
-    await run(bootstrap, table, Vault(FileKeyring(Path(keyring)), table.control), settings, stop)
+    await run(kafka, table, Vault(FileKeyring(Path(keyring)), table.control), settings, stop)
     await following
     await table.close()
 
@@ -128,7 +132,7 @@ class Stack:
 
     def send(self, topic: str, partition: int, values: list[bytes]) -> None:
         async def run() -> None:
-            publisher = Publisher(self.bootstrap)
+            publisher = Publisher(KafkaEndpoint(self.bootstrap))
             await publisher.start()
             await publisher.send_all([(topic, partition, b"k", value, ()) for value in values])
             await publisher.close()
@@ -139,7 +143,7 @@ class Stack:
         async def run() -> list[Delivery]:
             found = []
             for partition in (0, 1):
-                reader = PartitionReader(self.bootstrap, "deliveries", partition)
+                reader = PartitionReader(KafkaEndpoint(self.bootstrap), "deliveries", partition)
                 await reader.start(0)
                 found += [decode(Delivery, item.value) for item in await reader.read_to_end()]
                 await reader.close()
@@ -160,7 +164,7 @@ def stack(tmp_path: Path) -> Iterator[Stack]:
 
 
 async def _create(bootstrap: str) -> None:
-    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    admin = make_admin(KafkaEndpoint(bootstrap))
     await admin.start()
     try:
         wanted = [("control", 1), ("alerts", 2), ("deliveries", 2)]

@@ -136,7 +136,7 @@ async def _places(made: Deployment, session: aiohttp.ClientSession, url: str) ->
     names = [f"acme-app:place-{n}" for n in range(40)]
     asked: dict[str, Any] = {"model": "glossary", "max_tokens": 24, "timeout_ms": 300_000}
     records = [made.request("acme", name, counter=n + 1, **asked) for n, name in enumerate(names)]
-    publisher = Publisher(made.bootstrap)
+    publisher = Publisher(made.kafka)
     await publisher.send_all([("requests", 0, b"acme", value, headers) for value, headers in records])
     await publisher.close()
     seen: list[int] = []
@@ -153,7 +153,7 @@ async def _places(made: Deployment, session: aiohttp.ClientSession, url: str) ->
 
 
 async def _read(made: Deployment, topic: str) -> list[bytes]:
-    reader = PartitionReader(made.bootstrap, topic, 0)
+    reader = PartitionReader(made.kafka, topic, 0)
     await reader.start(0)
     try:
         return [item.value for item in await reader.read_to_end()]

@@ -12,7 +12,7 @@ from pipeline.audit.checkpoint import LogKeys
 from pipeline.clickhouse.store import ClickHouseStore
 from pipeline.embedded.store import EmbeddedStore, StoreSettings
 from pipeline.embedded.supervisor import free_port
-from pipeline.endpoints import ClickHouseSettings
+from pipeline.endpoints import ClickHouseEndpoint
 from pipeline.events.codec import encode
 from pipeline.events.messages import Access
 from pipeline.kafka.offsets import Offsets
@@ -30,7 +30,7 @@ async def seal_until(
     """Run a fresh sealer until ``reached``, then stop it as SIGTERM would."""
     stop = asyncio.Event()
     generation = deployment.feed.control.require_deployment().generation
-    sealer = SealPartition(SealContext(deployment.bootstrap, generation, keys, store, offsets, 4096, 50), 0)
+    sealer = SealPartition(SealContext(deployment.kafka, generation, keys, store, offsets, 4096, 50), 0)
     running = asyncio.create_task(sealer.run(stop))
     for _ in looks():
         if running.done() or await reached():
@@ -44,7 +44,7 @@ async def seal_until(
 def test_large_records_are_sealed_in_batches_that_the_store_takes(deployment: Any, tmp_path: Path) -> None:
     started = EmbeddedStore(StoreSettings(tmp_path / "store", free_port(), "word"), deployment.supervisor)
     started.start()
-    store = ClickHouseStore(ClickHouseSettings(started.url, "sluice", "word"))
+    store = ClickHouseStore(ClickHouseEndpoint(started.url, "sluice", "word"))
     store.connect(20)
     store.apply_migrations()
     keys = create_log_keys(tmp_path / "log-key.json", "sluice")
@@ -59,7 +59,7 @@ def test_large_records_are_sealed_in_batches_that_the_store_takes(deployment: An
         return ask
 
     async def scene() -> None:
-        publisher, offsets = Publisher(deployment.bootstrap), Offsets(deployment.bootstrap)
+        publisher, offsets = Publisher(deployment.kafka), Offsets(deployment.kafka)
         for n in range(COUNT):
             # random text, as sealed texts do not compress either
             act = Access(n, "ann", "read", "acme", os.urandom(LARGE // 2).hex())

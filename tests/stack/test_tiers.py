@@ -92,7 +92,7 @@ async def ask(made: Deployment, url: str, tenant: str, timeout_ms: int = 30_000)
 async def read(made: Deployment, topic: str) -> list[bytes]:
     found = []
     for partition in range(PARTITIONS):
-        reader = PartitionReader(made.bootstrap, topic, partition)
+        reader = PartitionReader(made.kafka, topic, partition)
         await reader.start(0)
         found += [item.value for item in await reader.read_to_end()]
         await reader.close()
@@ -150,14 +150,14 @@ async def test_a_worker_that_no_policy_asks_for_does_not_start(deployment: Deplo
 
 @in_loop
 async def test_the_table_of_topics_has_those_of_isolated_tenants(deployment: Deployment) -> None:
-    assert await topic_admin.check(deployment.bootstrap) == []
-    assert await topic_admin.add_pools(deployment.bootstrap, ["bank"]) == []
-    feed = ControlTable(deployment.bootstrap)
-    hand = Registry(deployment.bootstrap, feed, deployment.keyring)
+    assert await topic_admin.check(deployment.kafka) == []
+    assert await topic_admin.add_pools(deployment.kafka, ["bank"]) == []
+    feed = ControlTable(deployment.kafka)
+    hand = Registry(deployment.kafka, feed, deployment.keyring)
     await feed.start()
     try:
         await hand.apply_policies([ALONE.model_copy(update={"id": "free"})])
-        assert await topic_admin.add_pools(deployment.bootstrap, ["initech"]) == [], "made before the plan was in force"
+        assert await topic_admin.add_pools(deployment.kafka, ["initech"]) == [], "made before the plan was in force"
     finally:
         await hand.close()
         await feed.close()

@@ -12,15 +12,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin import NewTopic
 
 from detectors.base import Finding
 from pipeline.config import cache
 from pipeline.embedded.broker import EmbeddedBroker
 from pipeline.embedded.broker_config import BrokerSettings
 from pipeline.embedded.supervisor import Supervisor, free_port
+from pipeline.endpoints import KafkaEndpoint
 from pipeline.events.codec import decode, encode
 from pipeline.events.messages import Alert, FindingEvent
+from pipeline.kafka.clients import make_admin
 from pipeline.kafka.reader import PartitionReader
 from pipeline.kafka.writer import Publisher
 from pipeline.topics import BY_NAME
@@ -31,12 +33,13 @@ from tests.stack.heeding import await_heeding
 CACHE = cache()
 WORKER = """
 import asyncio, signal, sys
+from pipeline.endpoints import KafkaEndpoint
 from pipeline.watch.faust_app import run
 
 async def main():
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    await run(sys.argv[1], stop, sys.argv[2])
+    await run(KafkaEndpoint(sys.argv[1]), stop, sys.argv[2])
 
 asyncio.run(main())
 """
@@ -55,7 +58,7 @@ def bootstrap(tmp_path: Path) -> Iterator[str]:
 
 
 async def _create(bootstrap: str) -> None:
-    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    admin = make_admin(KafkaEndpoint(bootstrap))
     await admin.start()
     try:
         topics = [NewTopic(n, 1, 1, topic_configs=BY_NAME[n].config(1)) for n in ("findings", "alerts")]
@@ -81,7 +84,7 @@ def injection(tenant: str, n: int, at: int) -> FindingEvent:
 
 
 async def send(bootstrap: str, events: list[FindingEvent]) -> None:
-    publisher = Publisher(bootstrap)
+    publisher = Publisher(KafkaEndpoint(bootstrap))
     await publisher.start()
     try:
         await publisher.send_all([("findings", 0, b"org", encode(event), ()) for event in events])
@@ -90,7 +93,7 @@ async def send(bootstrap: str, events: list[FindingEvent]) -> None:
 
 
 async def read(bootstrap: str, topic: str) -> list[bytes]:
-    reader = PartitionReader(bootstrap, topic, 0)
+    reader = PartitionReader(KafkaEndpoint(bootstrap), topic, 0)
     try:
         await reader.start(0)
         return [item.value for item in await reader.read_to_end()]

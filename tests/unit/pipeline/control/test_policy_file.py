@@ -12,6 +12,7 @@ from standardwebhooks import Webhook
 
 from pipeline.control.registry import Registry, read_policies
 from pipeline.embedded.stack import DEFAULT_POLICIES
+from pipeline.endpoints import KafkaEndpoint
 from pipeline.errors import ConfigError
 from pipeline.events.control import Control, Plan, Tenant
 from pipeline.keys.vault import FileKeyring, Vault, tenant_keys
@@ -70,7 +71,7 @@ def test_a_tenant_that_does_not_fit_leaves_nothing_behind(
 ) -> None:
     async def job() -> None:
         feed: Any = Feed()
-        registry = Registry("127.0.0.1:1", feed, FileKeyring.create(tmp_path / "keyring.json"))
+        registry = Registry(KafkaEndpoint("127.0.0.1:1"), feed, FileKeyring.create(tmp_path / "keyring.json"))
         written: list[object] = []
 
         async def write(*document: object) -> None:

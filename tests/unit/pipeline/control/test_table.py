@@ -9,6 +9,7 @@ import pytest
 
 from pipeline.control import table as control_table
 from pipeline.control.table import ControlTable
+from pipeline.endpoints import KafkaEndpoint
 from pipeline.errors import Retryable
 from pipeline.events.control import Organisation
 from pipeline.kafka.reader import KafkaRecord
@@ -43,7 +44,7 @@ class Log:
 
 def play(test: Callable[[ControlTable, Log], Awaitable[None]]) -> None:
     async def job() -> None:
-        feed, log, stop = ControlTable("127.0.0.1:9"), Log(), asyncio.Event()
+        feed, log, stop = ControlTable(KafkaEndpoint("127.0.0.1:9")), Log(), asyncio.Event()
         await feed.close()
         feed._reader = log  # type: ignore[assignment]
         following = asyncio.create_task(feed.follow(stop))

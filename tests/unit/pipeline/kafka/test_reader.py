@@ -10,6 +10,7 @@ import pytest
 from aiokafka import TopicPartition
 from aiokafka.errors import CorruptRecordException, UnsupportedCodecError
 
+from pipeline.endpoints import KafkaEndpoint
 from pipeline.errors import Retryable
 from pipeline.kafka.offsets import Offsets
 from pipeline.kafka.reader import PartitionReader
@@ -79,6 +80,6 @@ def test_damage_is_never_passed_over() -> None:
 
 def test_closing_what_never_opened_is_no_fault() -> None:
     async def job() -> None:
-        await Offsets("127.0.0.1:9").close()
+        await Offsets(KafkaEndpoint("127.0.0.1:9")).close()
 
     asyncio.run(job())

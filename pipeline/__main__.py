@@ -1,7 +1,6 @@
 """``python -m pipeline`` is the ``sluice`` command."""
 
-from __future__ import annotations
-
+import os
 import sys
 
 
@@ -15,5 +14,15 @@ def main() -> int:
         return 130
 
 
+def _leave_current_folder() -> None:
+    """Take the current folder, which ``python -m`` puts first, off the path: its modules would run with the keys."""
+    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    sys.path.pop(0)
+    if root not in sys.path:
+        sys.path.insert(0, root)
+
+
 if __name__ == "__main__":
+    if not sys.flags.safe_path:
+        _leave_current_folder()
     sys.exit(main())

@@ -11,7 +11,6 @@ import contextlib
 import logging
 import os
 import signal
-import sys
 from collections.abc import Sequence
 from types import TracebackType
 
@@ -19,6 +18,7 @@ import msgspec
 
 from detectors.base import HIGH, Finding, Screened, Transcript
 from pipeline.errors import Retryable
+from pipeline.interpreter import module_command, module_environment
 
 _log = logging.getLogger(__name__)
 KILLED = Screened((Finding("detector.timeout", HIGH, 100, 0, 0, "raw", 0),))
@@ -47,10 +47,10 @@ class Screener:
     def __init__(self, module: str = "detectors.worker") -> None:
         self._module = module
         self._process: asyncio.subprocess.Process | None = None
-        self._turn = asyncio.Lock()
+        self._lock = asyncio.Lock()
 
     async def __aenter__(self) -> Screener:
-        async with self._turn:
+        async with self._lock:
             await self._started()
         return self
 
@@ -66,7 +66,7 @@ class Screener:
         """One answer per transcript, in order. Raises Retryable where no worker can be started."""
         found: list[Screened] = []
         for batch in _cut(transcripts):
-            async with self._turn:
+            async with self._lock:
                 found += await self._screen(batch)
         return found
 
@@ -105,14 +105,12 @@ class Screener:
     async def _started(self) -> asyncio.subprocess.Process:
         if self._process is None:
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                self._module,
+                *module_command(self._module),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 start_new_session=True,
                 # nothing of ours: secrets come in the environment
-                env={"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1", "LC_ALL": "C.UTF-8"},
+                env={**module_environment(), "OMP_NUM_THREADS": "1", "LC_ALL": "C.UTF-8"},
             )
             try:
                 await asyncio.wait_for(_read(self._process), WALL_S)

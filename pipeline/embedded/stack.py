@@ -8,7 +8,6 @@ import json
 import logging
 import os
 import secrets
-import sys
 import time
 import urllib.request
 from collections.abc import Callable
@@ -25,6 +24,7 @@ from pipeline.embedded.pools import LocalPools
 from pipeline.embedded.store import EmbeddedStore, StoreSettings
 from pipeline.embedded.supervisor import LOOPBACK, Child, Supervisor, await_answer, require_port, spawn
 from pipeline.errors import ConfigError, Retryable
+from pipeline.interpreter import module_command, module_environment
 
 _log = logging.getLogger(__name__)
 Say = Callable[[str], None]
@@ -33,6 +33,7 @@ _READY_S = 180.0
 _GRACE_S = 15.0
 _BACK_OFF_S = (0.0, 1.0, 2.0, 5.0, 10.0)
 _STEADY_S = 60.0
+_UNBUFFERED = {"PYTHONUNBUFFERED": "1"}
 _GIVE_WAY = frozenset({"seal", "watch", "notify"})
 """Stages that no caller waits for; the store does as well."""
 
@@ -181,10 +182,10 @@ class LocalStack:
         """A stage, or ``generate.TENANT`` for a tenant's own worker."""
         words, own = self._pools.run(stage) if stage not in wiring.STAGES else ([stage], {})
         child = spawn(
-            [sys.executable, "-m", "pipeline", "--config", str(self.home / "sluice.toml"), "run", *words],
+            module_command("pipeline", "--config", str(self.home / "sluice.toml"), "run", *words),
             name=stage,
             log=self.home / "logs" / f"{stage}.log",
-            env={**self._overrides, **own, "SLUICE_KAFKA__INSTANCE": "0", "PYTHONUNBUFFERED": "1"},
+            env={**module_environment(), **self._overrides, **own, "SLUICE_KAFKA__INSTANCE": "0", **_UNBUFFERED},
             gives_way=stage in _GIVE_WAY,
         )
         self._supervisor.add(child)

@@ -6,7 +6,6 @@ SIGKILL nor a power cut loses one.
 
 from __future__ import annotations
 
-import sys
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,13 +13,12 @@ from pathlib import Path
 
 from pipeline.embedded.supervisor import LOOPBACK, Child, Supervisor, await_answer, require_port, spawn
 from pipeline.errors import ConfigError, Retryable
+from pipeline.interpreter import module_command, module_environment
 
 PASSWORD_VARIABLE = "SLUICE_STORE_PASSWORD"  # noqa: S105 - the name of the variable
 """How the child learns it: arguments are visible to every user of the machine."""
 START_TIMEOUT_S = 180.0
 STOP_GRACE_S = 20.0
-
-_ROOT = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +62,9 @@ class EmbeddedStore:
             raise ConfigError(f"the store already runs (pid {self._child.pid}); stop it first")
         s = self._settings
         require_port(LOOPBACK, s.port, "--clickhouse-port", "the ClickHouse store")
-        argv = [sys.executable, "-m", "pipeline.embedded.store_server"]
-        argv += ["--home", str(s.home), "--port", str(s.port), "--user", s.user]
-        env = {PASSWORD_VARIABLE: s.password, "TZ": "UTC", "PYTHONPATH": str(_ROOT)}
+        options = ("--home", str(s.home), "--port", str(s.port), "--user", s.user)
+        argv = module_command("pipeline.embedded.store_server", *options)
+        env = {**module_environment(), PASSWORD_VARIABLE: s.password, "TZ": "UTC"}
         self._child = spawn(argv, name="store", log=s.home / "store.log", env=env, gives_way=True)
         self._supervisor.add(self._child)
 

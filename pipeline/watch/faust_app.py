@@ -10,7 +10,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import tempfile
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any, cast
 
 import faust
@@ -90,8 +92,8 @@ class WatchedPartitions:
             await watch.close()
 
 
-def build(kafka: KafkaEndpoint, partitions: WatchedPartitions, instance: str = "") -> faust.App:
-    """The Faust app: no web server, no topics of its own, nothing on disk.
+def build(kafka: KafkaEndpoint, partitions: WatchedPartitions, folder: Path, instance: str = "") -> faust.App:
+    """Make the Faust app: no web server, no topics of its own, nothing on disk but empty folders in ``folder``.
 
     ``instance`` is the worker's fixed name in the group; with one, a worker that comes back within ``_SESSION_S``
     goes on at once.
@@ -100,10 +102,11 @@ def build(kafka: KafkaEndpoint, partitions: WatchedPartitions, instance: str = "
         APP,
         **faust_options(kafka),
         store="memory://",
+        datadir=folder,
         topic_allow_declare=False,
         topic_disable_leader=True,
         consumer_auto_offset_reset="earliest",
-        consumer_group_instance_id=instance or None,
+        consumer_group_instance_id=f"{APP}-{instance}" if instance else None,
         web_enabled=False,
         broker_commit_interval=5.0,
         broker_session_timeout=_SESSION_S,
@@ -131,7 +134,9 @@ def build(kafka: KafkaEndpoint, partitions: WatchedPartitions, instance: str = "
 async def run(kafka: KafkaEndpoint, stop: asyncio.Event, instance: str = "") -> None:
     """Watch until ``stop`` is set, in the running loop. Raises Retryable where the Faust app did not start or ended."""
     partitions = WatchedPartitions(kafka)
-    app = build(kafka, partitions, instance)
+    # by default Faust makes one in the current folder, which may be read-only
+    folder = tempfile.TemporaryDirectory(prefix="sluice-watch-")
+    app = build(kafka, partitions, Path(folder.name), instance)
     waiting = [asyncio.create_task(stop.wait()), asyncio.create_task(_crashed(app))]
     try:
         await app.start()
@@ -143,6 +148,7 @@ async def run(kafka: KafkaEndpoint, stop: asyncio.Event, instance: str = "") -> 
             task.cancel()
         await app.stop()
         await partitions.close()
+        folder.cleanup()
     if app.crash_reason is not None:
         raise Retryable(f"the Faust app ended: {app.crash_reason!r}") from app.crash_reason
 

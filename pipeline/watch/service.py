@@ -13,4 +13,4 @@ async def watch(settings: Settings, stop: asyncio.Event, assign: Assign = ()) ->
     from pipeline.watch.faust_app import run
 
     async with followed_control(settings, stop):
-        await run(settings.kafka.endpoint, stop)
+        await run(settings.kafka.endpoint, stop, settings.kafka.instance)

@@ -89,7 +89,7 @@ def test_a_receiver_checks_deliveries_with_the_secret_that_is_shown(tmp_path: Pa
     kms, feed, now = FileKeyring.create(tmp_path / "keyring.json"), Feed(), int(time.time())
     hook = "https://alerts.example/x"
     feed.control.apply(1, Tenant(id="acme", organisation="acme", plan="team", webhook=hook, **tenant_keys(kms, "acme")))
-    registry = Registry("127.0.0.1:1", feed, kms)  # type: ignore[arg-type]
+    registry = Registry(KafkaEndpoint("127.0.0.1:1"), feed, kms)  # type: ignore[arg-type]
     url, shown = registry.webhook("acme")
     signed = headers(Vault(kms, feed.control).webhook_secret("acme"), "alert-1", now, b'{"a": 1}')
     assert (url, Webhook(shown).verify(b'{"a": 1}', signed)) == (hook, {"a": 1})

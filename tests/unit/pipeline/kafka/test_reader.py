@@ -49,7 +49,7 @@ class Ends:
 
 def read(library: Library) -> list[tuple[int, int, bytes]]:
     async def job() -> list[tuple[int, int, bytes]]:
-        reader = PartitionReader("127.0.0.1:9", "requests", 0, Ends())  # type: ignore[arg-type]
+        reader = PartitionReader(KafkaEndpoint("127.0.0.1:9"), "requests", 0, Ends())  # type: ignore[arg-type]
         genuine, reader._consumer = reader._consumer, library
         await genuine.stop()
         items = [item for _ in range(12) for item in await reader.poll()]

@@ -5,90 +5,17 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pipeline.embedded.supervisor import free_port
 from tests.patience import STUCK_S
-
-ROOT = Path(__file__).parents[2]
-
-
-class Operator:
-    """Runs ``sluice`` commands against one home."""
-
-    def __init__(self, home: Path) -> None:
-        self.home = home
-        names = ("--port", "--kafka-port", "--kafka-controller-port", "--clickhouse-port")
-        self.ports = {name: str(free_port()) for name in names}
-        self.url = f"http://127.0.0.1:{self.ports['--port']}"
-        self.up: subprocess.Popen[bytes] | None = None
-
-    def command(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        argv = [sys.executable, "-m", "pipeline", "--home", str(self.home), *arguments]
-        env = {**os.environ, **environment}
-        return subprocess.run(argv, cwd=ROOT, env=env, capture_output=True, text=True, timeout=STUCK_S, check=False)
-
-    def json(self, *arguments: str) -> Any:
-        done = self.command(*arguments, "--json")
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout)
-
-    def start(self) -> None:
-        argv = [sys.executable, "-m", "pipeline", "--home", str(self.home), "up", "--model", "echo"]
-        argv += [text for pair in self.ports.items() for text in pair]
-        self.home.mkdir(exist_ok=True)
-        with (self.home / "up.log").open("wb") as log:
-            # a shell may have started these tests in its background, where Ctrl-C is ignored
-            self.up = subprocess.Popen(
-                argv, cwd=ROOT, stdout=log, stderr=log, start_new_session=True, preexec_fn=_heed_ctrl_c
-            )
-        end = time.monotonic() + STUCK_S
-        while "running; Ctrl-C stops it" not in self.log() and "next, in another terminal" not in self.log():
-            assert self.up.poll() is None, self.log()
-            assert time.monotonic() < end, self.log()
-            time.sleep(0.1)
-
-    def stop(self, number: int) -> int:
-        assert self.up is not None
-        self.up.send_signal(number)
-        return self.up.wait(60)
-
-    def log(self) -> str:
-        return (self.home / "up.log").read_text("utf-8")
-
-    def children(self) -> list[int]:
-        """Processes whose command line names this home."""
-        return running(lambda entry: str(self.home).encode() in (entry / "cmdline").read_bytes())
-
-    def readers(self) -> list[int]:
-        """The processes that read texts: theirs names nothing."""
-        ours = {f"PPid:\t{pid}".encode() for pid in self.children()}
-        return running(lambda entry: not ours.isdisjoint((entry / "status").read_bytes().splitlines()))
-
-
-def _heed_ctrl_c() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
-def running(fits: Callable[[Path], bool]) -> list[int]:
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and int(entry.name) != os.getpid():
-            try:
-                if fits(entry):
-                    found.append(int(entry.name))
-            except OSError:
-                continue
-    return found
+from tests.stack.operator_site import Operator, running
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ def main() -> int:
 
 def _leave_current_folder() -> None:
     """Take the current folder, which ``python -m`` puts first, off the path: its modules would run with the keys."""
-    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    root = __file__.rsplit(os.sep, 2)[0]
     sys.path.pop(0)
     if root not in sys.path:
         sys.path.insert(0, root)

@@ -1,7 +1,7 @@
 """The history of a partition is its log and the ledger that it folds to: restore, append, catch up, snapshot.
 
-Write order of a snapshot: chunks, then the mark of actions, then the ``SnapshotMark``. A crash before the last
-leaves chunks that nobody trusts; the other slot still holds the snapshot before.
+Write order of a snapshot: chunks, then the committed offset of actions, then the ``SnapshotMark``. A crash before the
+last leaves chunks that no reader trusts; the other slot still holds the snapshot before.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ class History:
     async def snapshot(self) -> bool:
         """Store the ledger and say so in the log; False where another writer came first."""
         content = self.ledger.dump()
-        position, digest = self._log.at, hashlib.sha256(content).digest()
+        position, digest = self._log.position, hashlib.sha256(content).digest()
         whole = SnapshotChunk(self._slot, 0, 1, position.offset, position.digest, digest, content)
         pieces = [content[i : i + _CHUNK_BYTES] for i in range(0, len(content), _CHUNK_BYTES)]
         await self._publisher.send_all(
@@ -118,10 +118,10 @@ class History:
                 for index, piece in enumerate(pieces)
             ]
         )
-        mark = SnapshotMark(self.ledger.time, position.offset, digest, self._slot, len(pieces))
+        snapshot = SnapshotMark(self.ledger.time, position.offset, digest, self._slot, len(pieces))
         self.ledger.begin()
-        self.ledger.apply(mark)
-        if not await self.write([encode(mark)]):
+        self.ledger.apply(snapshot)
+        if not await self.write([encode(snapshot)]):
             return False
         self._slot = (self._slot + 1) % _SLOTS
         self.since_snapshot = 0

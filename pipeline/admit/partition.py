@@ -4,7 +4,7 @@ Write order and what a crash between two steps costs:
 
 1. ``decisions`` (one batch, one step). Before: nothing happened, the inputs are read again. A lost acknowledgement
    shows when the log is folded to its end.
-2. ``work``, ``responses``, ``findings``, ``dead_letters``. Before or within: whoever takes the partition repeats
+2. ``work``, ``responses``, ``findings``, ``dead_letters``. Before or within: the next owner of the partition repeats
    them from the committed offset on; receivers drop repeats by request id.
 3. the committed offset of ``requests``. Before: the same repeats.
 """
@@ -202,16 +202,16 @@ class AdmitPartition:
         if self._acting is not None:
             await self._acting
 
-    async def _send(self, emissions: list[Emission], upto: int) -> None:
-        """Send until acknowledged; then everything before ``upto`` may be committed."""
+    async def _send(self, emissions: list[Emission], next_request: int) -> None:
+        """Send until acknowledged; then everything before ``next_request`` may be committed."""
         if emissions:
             records = [(*e, ()) for e in emissions]
             what = f"admit[{self._partition}] to send {len(records)} records"
             await retry_forever(lambda: self._context.publisher.send_all(records), self._stop, what)
-        self._sent_to = upto
+        self._sent_to = next_request
 
     async def _snapshot(self) -> None:
-        # Decisions below the snapshot are not folded again, so all that follows from them must be marked as sent.
+        # Decisions below the snapshot are not folded again, so all that follows from them must be committed as sent.
         await self._acted_on()
         await self._commit()
         if not await self._history.snapshot():

@@ -64,11 +64,11 @@ class Screener:
 
     async def screen(self, transcripts: Sequence[Transcript]) -> list[Screened]:
         """One answer per transcript, in order. Raises Retryable where no worker can be started."""
-        found: list[Screened] = []
+        answers: list[Screened] = []
         for batch in _cut(transcripts):
             async with self._lock:
-                found += await self._screen(batch)
-        return found
+                answers += await self._screen(batch)
+        return answers
 
     async def _screen(self, batch: Sequence[Transcript]) -> list[Screened]:
         for _ in range(2 if len(batch) == 1 else 1):
@@ -142,10 +142,10 @@ def _cut(transcripts: Sequence[Transcript]) -> list[Sequence[Transcript]]:
     """In order, each piece within MAX_CHARS or a single transcript."""
     pieces: list[Sequence[Transcript]] = []
     start = chars = 0
-    for at, transcript in enumerate(transcripts):
+    for index, transcript in enumerate(transcripts):
         size = sum(len(part.text) for part in transcript)
-        if at > start and chars + size > MAX_CHARS:
-            pieces.append(transcripts[start:at])
-            start, chars = at, 0
+        if index > start and chars + size > MAX_CHARS:
+            pieces.append(transcripts[start:index])
+            start, chars = index, 0
         chars += size
     return [*pieces, transcripts[start:]] if len(transcripts) > start else pieces

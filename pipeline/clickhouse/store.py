@@ -170,8 +170,8 @@ class ClickHouseStore:
     ) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
         """The columns' names, and the rows as ``query`` gives them."""
         try:
-            found = self._connected().query(sql, parameters=dict(parameters or {}))
-            return tuple(found.column_names), list(found.result_rows)
+            answer = self._connected().query(sql, parameters=dict(parameters or {}))
+            return tuple(answer.column_names), list(answer.result_rows)
         except ClickHouseError as error:
             raise self._translate(error) from None
 

@@ -76,10 +76,10 @@ def checked_webhook(url: str) -> str:
 
 
 def _entries(tree: dict[str, Any], kind: str, path: Path) -> list[dict[str, Any]]:
-    found = tree.get(kind, [])
-    if not isinstance(found, list) or not all(isinstance(entry, dict) for entry in found):
+    entries = tree.get(kind, [])
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise ConfigError(f"{path}: {kind}: expected tables, each under a line [[{kind}]] of its own")
-    return found
+    return entries
 
 
 def _unsound(documents: list[AnyDocument]) -> Iterator[str]:
@@ -123,15 +123,17 @@ def _require_known(documents: list[AnyDocument], path: Path) -> None:
 
 
 class Registry:
-    """Writes documents once they fit what is there; the feed is read to its end before and after."""
+    """Writes documents once they fit what is there; ``control`` is read to its end before and after."""
 
-    def __init__(self, kafka: KafkaEndpoint, feed: ControlTable, kms: Kms, actor: str = "operator") -> None:
+    def __init__(self, kafka: KafkaEndpoint, table: ControlTable, kms: Kms, actor: str = "operator") -> None:
         self._kafka, self._publisher = kafka, Publisher(kafka)
-        self._feed, self._kms, self._actor = feed, kms, actor
+        self._table = table
+        self._kms = kms
+        self._actor = actor
 
     @property
     def control(self) -> Control:
-        return self._feed.control
+        return self._table.control
 
     async def close(self) -> None:
         await self._publisher.close()
@@ -148,30 +150,30 @@ class Registry:
         # every stage imports this module, and none but notify needs an HTTP client
         from pipeline.keys.vault import secret_text
 
-        held = self._tenant(tenant)
-        return held.webhook, secret_text(Vault(self._kms, self.control).webhook_secret(tenant))
+        document = self._tenant(tenant)
+        return document.webhook, secret_text(Vault(self._kms, self.control).webhook_secret(tenant))
 
     async def apply_policies(self, documents: list[AnyDocument]) -> list[str]:
         """Write those that differ from what is in force; gives their names."""
-        await self._feed.refresh()
-        control = self._feed.control
-        held: dict[type[Any], Any] = {
+        await self._table.refresh()
+        control = self._table.control
+        in_force: dict[type[Any], Any] = {
             Plan: control.plans,
             Organisation: control.organisations,
             Model: control.models,
         }
-        changed = [d for d in documents if held[type(d)].get(d.id) != d]
+        changed = [d for d in documents if in_force[type(d)].get(d.id) != d]
         isolating = {d.id for d in changed if isinstance(d, Plan) and d.isolation != "shared"}
         await self._add_pools(tenant.id for tenant in control.tenants.values() if tenant.plan in isolating)
         for document in changed:
             await self._write(document, f"policy.{document.doc}")
-        await self._feed.refresh()
+        await self._table.refresh()
         return [f"{document.doc} {document.id}" for document in changed]
 
     async def add_tenant(self, tenant: str, plan: str, organisation: str = "", webhook: str = "") -> None:
         """Raises ConfigError where it exists or the plan does not."""
-        await self._feed.refresh()
-        control = self._feed.control
+        await self._table.refresh()
+        control = self._table.control
         if tenant in control.tenants:
             raise ConfigError(f"tenant {tenant!r} exists; choose another id")
         if plan not in control.plans:
@@ -186,55 +188,55 @@ class Registry:
         if organisation not in control.organisations:
             await self._write(root, "organisation.add")
         await self._write(document, "tenant.add")
-        await self._feed.refresh()
+        await self._table.refresh()
 
     async def change_tenant(self, tenant: str, **changes: Any) -> None:
         """Suspend or resume, another plan, another webhook."""
-        await self._feed.refresh()
+        await self._table.refresh()
         changed = self._tenant(tenant).model_copy(update=changes)
-        plan = self._feed.control.plans.get(changed.plan)
+        plan = self._table.control.plans.get(changed.plan)
         if plan is None:
             raise ConfigError(f"no plan {changed.plan!r}; see: sluice policy show")
         if plan.isolation != "shared":
             await self._add_pools([tenant])
         await self._write(changed, "tenant.change")
-        await self._feed.refresh()
+        await self._table.refresh()
 
     async def add_key(self, tenant: str, principal: str, days: int = 0) -> str:
         """The text of a new key, shown once and never stored. The principal is made where it does not exist."""
-        await self._feed.refresh()
+        await self._table.refresh()
         self._tenant(tenant)
-        held = self._feed.control.principals.get(principal)
-        if held is not None and held.tenant != tenant:
+        known = self._table.control.principals.get(principal)
+        if known is not None and known.tenant != tenant:
             raise ConfigError(f"principal {principal!r} belongs to another tenant; choose another id")
-        if held is None:
+        if known is None:
             await self._write(_made(Principal, id=principal, tenant=tenant), "principal.add")
         key, secret = f"k{os.urandom(6).hex()}", os.urandom(32)
         expires = now_ms() + days * 86_400_000 if days else 0
         wrapped = self._kms.wrap(secret, f"key/{key}")
         await self._write(_made(Key, id=key, principal=principal, secret=wrapped, expires=expires), "key.add")
-        await self._feed.refresh()
+        await self._table.refresh()
         return f"{KEY_PREFIX}{key}.{base64.urlsafe_b64encode(secret).decode().rstrip('=')}"
 
     async def revoke_key(self, key: str) -> None:
         """In force for every request decided after the stages have read it."""
-        await self._feed.refresh()
-        held = self._feed.control.keys.get(key.removeprefix(KEY_PREFIX).split(".")[0])
-        if held is None:
+        await self._table.refresh()
+        document = self._table.control.keys.get(key.removeprefix(KEY_PREFIX).split(".")[0])
+        if document is None:
             raise ConfigError(f"no key {key.split('.')[0]!r}; list them with: sluice key list")
-        await self._write(held.model_copy(update={"status": "revoked"}), "key.revoke")
-        await self._feed.refresh()
+        await self._write(document.model_copy(update={"status": "revoked"}), "key.revoke")
+        await self._table.refresh()
 
     async def judge_account(self, principal: str, extraction: str, analyst: str) -> str:
         """Put in force what an analyst knows of an account (``Principal.extraction``); gives its tenant."""
-        await self._feed.refresh()
-        held = self._feed.control.principals.get(principal)
-        if held is None:
+        await self._table.refresh()
+        document = self._table.control.principals.get(principal)
+        if document is None:
             raise ConfigError(f"no principal {principal[:80]!r}; list them with: sluice key list")
-        changed = held.model_copy(update={"extraction": extraction})
-        await self._write(changed, f"account.{extraction}", held.tenant, analyst)
-        await self._feed.refresh()
-        return held.tenant
+        changed = document.model_copy(update={"extraction": extraction})
+        await self._write(changed, f"account.{extraction}", document.tenant, analyst)
+        await self._table.refresh()
+        return document.tenant
 
     async def _add_pools(self, tenants: Iterable[str]) -> None:
         wanted = list(tenants)
@@ -242,10 +244,10 @@ class Registry:
             await topic_admin.add_pools(self._kafka, wanted)
 
     def _tenant(self, tenant: str) -> Tenant:
-        held = self._feed.control.tenants.get(tenant)
-        if held is None:
+        document = self._table.control.tenants.get(tenant)
+        if document is None:
             raise ConfigError(f"no tenant {tenant!r}; list them with: sluice tenant list")
-        return held
+        return document
 
     async def _write(self, document: AnyDocument, act: str, tenant: str = "", actor: str = "") -> None:
         await self._publisher.send(
@@ -260,7 +262,7 @@ class Registry:
 
     async def _record(self, act: str, tenant: str, target: str, actor: str = "") -> None:
         record = Access(now_ms(), actor or self._actor, act, tenant, target)
-        partitions = self._feed.control.require_deployment().partitions
+        partitions = self._table.control.require_deployment().partitions
         await self._publisher.send("access", partition_of(tenant.encode(), partitions), tenant.encode(), encode(record))
 
 

@@ -36,18 +36,18 @@ async def apply(kafka: KafkaEndpoint, partitions: int, replication: int, log_key
             await _create(admin, topic, partitions, replication)
     finally:
         await admin.close()
-    feed = ControlTable(kafka)
+    table = ControlTable(kafka)
     try:
         # a topic that was just made may not have its leader yet
-        await retry_until(feed.start, _LEADER_S, "the leader of control")
-        if feed.control.deployment is not None:
-            return [*(topic.name for topic in missing), *await add_pools(kafka, plans.pools(feed.control))]
+        await retry_until(table.start, _LEADER_S, "the leader of control")
+        if table.control.deployment is not None:
+            return [*(topic.name for topic in missing), *await add_pools(kafka, plans.pools(table.control))]
         deployment = Deployment(generation=f"g{os.urandom(4).hex()}", partitions=partitions, log_keys=log_keys)
         publisher = Publisher(kafka)
         await publisher.send("control", 0, b"deployment", deployment.model_dump_json().encode())
         await publisher.close()
     finally:
-        await feed.close()
+        await table.close()
     return [topic.name for topic in missing]
 
 
@@ -77,20 +77,20 @@ async def check(kafka: KafkaEndpoint) -> list[str]:
         present = set(await admin.list_topics())
         if "control" not in present:
             return ["no topic control: nothing was set up here yet; run: sluice topics apply"]
-        feed = ControlTable(kafka)
+        table = ControlTable(kafka)
         try:
-            await feed.start()
+            await table.start()
         finally:
-            await feed.close()
-        if feed.control.deployment is None:
+            await table.close()
+        if table.control.deployment is None:
             return ["control holds no deployment document; run: sluice topics apply"]
-        partitions = feed.control.deployment.partitions
-        wanted = [*TOPICS, *map(pool_topic, plans.pools(feed.control))]
+        partitions = table.control.deployment.partitions
+        wanted = [*TOPICS, *map(pool_topic, plans.pools(table.control))]
         faults = [f"no topic {t.name}; run: sluice topics apply" for t in wanted if t.name not in present]
-        there = [topic for topic in wanted if topic.name in present]
-        described = {d["topic"]: d for d in await admin.describe_topics([t.name for t in there])}
-        configs = await _configs(admin, there)
-        for topic in there:
+        existing = [topic for topic in wanted if topic.name in present]
+        described = {d["topic"]: d for d in await admin.describe_topics([t.name for t in existing])}
+        configs = await _configs(admin, existing)
+        for topic in existing:
             faults += _differences(topic, partitions, described[topic.name], configs[topic.name])
         return faults
     finally:
@@ -103,12 +103,12 @@ async def require_partitions(kafka: KafkaEndpoint, pinned: int, pools: Iterable[
     admin = await _connect(kafka)
     names = [topic.name for topic in (*TOPICS, *map(pool_topic, pools)) if topic.partitions == "main"]
     try:
-        found = {d["topic"]: len(d["partitions"]) for d in await admin.describe_topics(names)}
+        counts = {d["topic"]: len(d["partitions"]) for d in await admin.describe_topics(names)}
     except KafkaError as error:
         raise Retryable(f"the topics could not be looked at: {error!r}") from error
     finally:
         await admin.close()
-    for topic, count in found.items():
+    for topic, count in counts.items():
         if count != pinned:
             raise ConfigError(
                 f"{topic} has {count} partitions, control pins {pinned}: records would be misplaced and quotas split. "
@@ -118,11 +118,11 @@ async def require_partitions(kafka: KafkaEndpoint, pinned: int, pools: Iterable[
 
 def _differences(topic: Topic, partitions: int, described: Any, config: dict[str, str]) -> list[str]:
     wanted = partitions if topic.partitions == "main" else 1
-    found = len(described["partitions"])
+    count = len(described["partitions"])
     faults = []
-    if found != wanted:
+    if count != wanted:
         faults.append(
-            f"{topic.name}: expected {wanted} partitions as pinned in control, the broker has {found}. "
+            f"{topic.name}: expected {wanted} partitions as pinned in control, the broker has {count}. "
             "Counts never change within a generation; restore the topic or start a new deployment."
         )
     replication = len(described["partitions"][0]["replicas"])
@@ -133,12 +133,12 @@ def _differences(topic: Topic, partitions: int, described: Any, config: dict[str
 
 
 async def _configs(admin: AIOKafkaAdminClient, topics: list[Topic]) -> dict[str, dict[str, str]]:
-    asked = [ConfigResource(ConfigResourceType.TOPIC, topic.name) for topic in topics]
-    found: dict[str, dict[str, str]] = {}
-    for response in await admin.describe_configs(asked):
+    resources = [ConfigResource(ConfigResourceType.TOPIC, topic.name) for topic in topics]
+    configs: dict[str, dict[str, str]] = {}
+    for response in await admin.describe_configs(resources):
         for resource in response.resources:
-            found[resource[3]] = {entry[0]: entry[1] for entry in resource[4]}
-    return found
+            configs[resource[3]] = {entry[0]: entry[1] for entry in resource[4]}
+    return configs
 
 
 async def reach(kafka: KafkaEndpoint, timeout_s: float, stop: asyncio.Event | None = None) -> None:
@@ -174,9 +174,9 @@ async def _connect(
 
 async def _create(admin: AIOKafkaAdminClient, topic: Topic, partitions: int, replication: int) -> None:
     count = partitions if topic.partitions == "main" else 1
-    order = NewTopic(topic.name, count, replication, topic_configs=topic.config(replication))
+    described = NewTopic(topic.name, count, replication, topic_configs=topic.config(replication))
     try:
-        response = await admin.create_topics([order])
+        response = await admin.create_topics([described])
     except TopicAlreadyExistsError:
         return
     except KafkaError as error:

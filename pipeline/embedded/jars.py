@@ -61,16 +61,16 @@ def _resolve(cache: Path) -> list[Path]:
             link_strategy=LinkStrategy.AUTO,
         )
         # all_jars spans both folders, `jars` and `modules`; Kafka needs the two on one class path.
-        found = builder.from_endpoint(ENDPOINT).all_jars
+        jars = builder.from_endpoint(ENDPOINT).all_jars
     except Exception as error:  # the resolver lets errors of its HTTP client through
         raise ConfigError(
             f"could not fetch {ENDPOINT}: {type(error).__name__}: {error}; a first start needs "
             f"the Maven registry, later ones only the cache folder {cache}"
         ) from error
-    missing = _NEEDED - {jar.name for jar in found}
+    missing = _NEEDED - {jar.name for jar in jars}
     if missing:
         raise ConfigError(f"the fetch of {ENDPOINT} lacks {sorted(missing)}; remove {cache} and try again")
-    return sorted(jar.absolute() for jar in found)
+    return sorted(jar.absolute() for jar in jars)
 
 
 def _write_listing(cache: Path, jars: list[Path]) -> None:

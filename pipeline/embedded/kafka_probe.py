@@ -50,21 +50,21 @@ def _exactly(link: socket.socket, size: int) -> bytes:
 
 
 def _parse(reply: bytes) -> dict[int, tuple[str, int]]:
-    at = 0
+    position = 0
 
     def number(code: str) -> int:
-        nonlocal at
-        (value,) = struct.unpack_from(f">{code}", reply, at)
-        at += struct.calcsize(code)
+        nonlocal position
+        (value,) = struct.unpack_from(f">{code}", reply, position)
+        position += struct.calcsize(code)
         return int(value)
 
     def text() -> str:
-        nonlocal at
+        nonlocal position
         size = number("h")
         if size < 0:
             return ""
-        at += size
-        return reply[at - size : at].decode("utf-8")
+        position += size
+        return reply[position - size : position].decode("utf-8")
 
     brokers: dict[int, tuple[str, int]] = {}
     try:

@@ -193,8 +193,8 @@ class LocalStack:
 
     def _make_brokers(self) -> list[EmbeddedBroker]:
         """The first lies in ``kafka``, the others beside it; alone, a broker needs to know of no voters."""
-        places = [(self._ports.kafka, self._ports.controller), *self._ports.others]
-        voters = tuple((node, LOOPBACK, controller) for node, (_, controller) in enumerate(places, 1))
+        ports = [(self._ports.kafka, self._ports.controller), *self._ports.others]
+        voters = tuple((node, LOOPBACK, controller) for node, (_, controller) in enumerate(ports, 1))
         return [
             EmbeddedBroker(
                 BrokerSettings(
@@ -207,7 +207,7 @@ class LocalStack:
                 ),
                 self._supervisor,
             )
-            for node, (port, controller) in enumerate(places, 1)
+            for node, (port, controller) in enumerate(ports, 1)
         ]
 
     def _take_home(self) -> None:

@@ -178,8 +178,8 @@ class StoreEngine:
         statement, and a program sends the same few texts again and again."""
         known = self._known.get(sql)
         if known is None:
-            found = self._anchor.classify_query(sql)
-            known = found["statement_count"], str(found["query_class"]).endswith("READ_ONLY")
+            parsed = self._anchor.classify_query(sql)
+            known = parsed["statement_count"], str(parsed["query_class"]).endswith("READ_ONLY")
             if len(sql) <= _SHORT:
                 if len(self._known) >= _KNOWN:
                     self._known.clear()
@@ -192,8 +192,8 @@ def _from_file(sql: str, path: str, row_format: str) -> str:
     if _INPUT.search(sql):
         return _INPUT.sub(lambda match: f"file({path}, {_quoted(row_format)}, {match[1]})", sql, count=1)
     settings = _SETTINGS.search(sql)
-    at = settings.start() if settings else len(sql)
-    return f"{sql[:at]} FROM INFILE {path} {sql[at:]} FORMAT {row_format}"
+    end = settings.start() if settings else len(sql)
+    return f"{sql[:end]} FROM INFILE {path} {sql[end:]} FORMAT {row_format}"
 
 
 def _native_header(connection: Any, sql: str, parameters: dict[str, str]) -> bytes:
@@ -230,8 +230,8 @@ def _quoted(value: str) -> str:
 
 def _statement_error(error: RuntimeError) -> StatementError:
     text = str(error)
-    found = _CODE.search(text)
-    return StatementError(int(found[1]) if found else 1001, text if found else f"Code: 1001. DB::Exception: {text}")
+    code = _CODE.search(text)
+    return StatementError(int(code[1]) if code else 1001, text if code else f"Code: 1001. DB::Exception: {text}")
 
 
 def _lock(home: Path) -> int:

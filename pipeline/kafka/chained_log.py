@@ -28,42 +28,44 @@ class ChainedLog:
 
     def __init__(self, kafka: KafkaEndpoint, topic: str, partition: int, offsets: Offsets | None = None) -> None:
         self._kafka = kafka
-        self.topic, self.partition = topic, partition
+        self.topic = topic
+        self.partition = partition
         self._reader = PartitionReader(kafka, topic, partition, offsets)
         self._writer: AIOKafkaProducer | None = None
         self._chain = ChainReader()
 
     @property
-    def at(self) -> Position:
+    def position(self) -> Position:
+        """Position of the next batch."""
         return self._chain.at
 
-    async def start(self, at: Position | None = None) -> None:
+    async def start(self, position: Position | None = None) -> None:
         """Open at a position, or move there."""
-        self._chain = ChainReader(at)
-        await self._reader.start(self.at.offset)
+        self._chain = ChainReader(position)
+        await self._reader.start(self.position.offset)
         self._reader.pause()
 
     async def behind(self) -> bool:
-        """True where somebody else has written since. A log that ends below what was folded is Fatal."""
+        """Tell whether another writer has written since. A log that ends below what was folded is Fatal."""
         end = await self._reader.end()
-        if end < self.at.offset:
+        if end < self.position.offset:
             raise Fatal(
-                f"{self.topic}[{self.partition}] ends at {end}, but was folded up to {self.at.offset}: the log was "
-                "truncated. Do not go on; compare replicas, then restore or start a new generation."
+                f"{self.topic}[{self.partition}] ends at {end}, but was folded up to {self.position.offset}: "
+                "the log was truncated. Do not go on; compare replicas, then restore or start a new generation."
             )
-        return end > self.at.offset
+        return end > self.position.offset
 
     async def catch_up(self, limit: int = 20_000) -> list[Entry]:
-        """The valid records from the position on, to the end as of now or about ``limit`` records on."""
+        """Read the valid records from the position to the end as of now, or about ``limit`` records on."""
         end = await self._reader.end()
-        if end < self.at.offset:
+        if end < self.position.offset:
             await self.behind()
         # On an error nothing was read: the caller's fold and this position stay together.
-        chain, valid = ChainReader(self.at), list[Entry]()
-        self._reader.seek(self.at.offset)
+        chain, valid = ChainReader(self.position), list[Entry]()
+        self._reader.seek(self.position.offset)
         self._reader.resume()
         try:
-            while self._reader.position < end and self._reader.position - self.at.offset < limit:
+            while self._reader.position < end and self._reader.position - self.position.offset < limit:
                 for item in await self._reader.poll(5000):
                     valid += chain.push(item.entry())
         finally:
@@ -74,20 +76,20 @@ class ChainedLog:
 
     async def append(self, values: Sequence[bytes], key: bytes = b"") -> bool:
         """Write one batch at the position. False: not known to be there, catch up before anything else."""
-        at = self.at
+        position = self.position
         try:
             if self._writer is None:
                 self._writer = batch_producer(self._kafka)
                 await self._writer.start()
             builder = self._writer.create_batch()
-            for value, link in zip(values, links(at, len(values)), strict=True):
+            for value, link in zip(values, links(position, len(values)), strict=True):
                 if builder.append(timestamp=None, key=key, value=value, headers=[(HEADER, link)]) is None:
                     raise Fatal(f"{self.topic}: a step of {len(values)} records does not fit one batch")
             sent = await self._writer.send_batch(builder, self.topic, partition=self.partition)
             landed = (await asyncio.wait_for(sent, 2 * REQUEST_TIMEOUT_MS / 1000)).offset
         except (KafkaError, TimeoutError):
             landed = -1
-        if landed != at.offset:
+        if landed != position.offset:
             await self._drop_writer()
             return False
         self._chain.advance(values)

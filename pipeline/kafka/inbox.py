@@ -1,4 +1,4 @@
-"""Records that have arrived from one partition and wait to be taken, in offset order, bounded."""
+"""Holds records that have arrived from one partition until they are taken, in offset order, bounded."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from pipeline.retry import retry_forever
 
 CAPACITY = 4096
 MAX_BYTES = 64 * 1024 * 1024
-"""Of the values that wait in one queue; twice what the largest step of any stage takes."""
+"""Bound of the values that wait in one queue; twice what the largest step of any stage takes."""
 _POLL_MS = 1000
 _CANCEL_S = 1.0
 
 
 class Wakeup(Protocol):
-    """Rung when something arrived."""
+    """Wakes a loop that waits for arrivals."""
 
     def set(self) -> None: ...
 
@@ -49,7 +49,7 @@ class Inbox:
         self._room = asyncio.Event()
         self._bytes = 0
         self._capacity = capacity
-        self._what = f"records of {reader.at.topic}[{reader.at.partition}]"
+        self._what = f"records of {reader.name}"
         self._closing = asyncio.Event()
         self._pump: asyncio.Task[None] | None = None
 
@@ -58,7 +58,7 @@ class Inbox:
         self._pump = asyncio.create_task(self._run())
 
     def peek(self, limit: int) -> list[KafkaRecord]:
-        """The first records, at most ``limit``, left in place. Raises what ended the pump, if anything did."""
+        """Give the first records, at most ``limit``, and leave them in place. Raises what ended the pump, if any."""
         if self._pump is not None and self._pump.done() and not self._pump.cancelled():
             self._pump.result()
         return list(islice(self.waiting, limit))

@@ -1,4 +1,4 @@
-"""Reading Kafka by plain aiokafka: partition readers, offsets, progress marks."""
+"""Reads one partition by plain aiokafka, from a given offset, without a group."""
 
 from __future__ import annotations
 
@@ -33,7 +33,11 @@ class KafkaRecord:
     __slots__ = ("headers", "key", "offset", "time", "value")
 
     def __init__(self, offset: int, time: int, key: bytes, value: bytes, headers: Headers) -> None:
-        self.offset, self.time, self.key, self.value, self.headers = offset, time, key, value, headers
+        self.offset = offset
+        self.time = time
+        self.key = key
+        self.value = value
+        self.headers = headers
 
     def entry(self) -> Entry:
         link = next((value for name, value in self.headers if name == HEADER), None)
@@ -43,20 +47,21 @@ class KafkaRecord:
 class PartitionReader:
     """Reads one partition from a given offset, by assignment; no group, no commits.
 
-    ``bulk`` is for who is in no hurry: up to half a second later, and in far fewer fetches.
+    ``bulk`` is for readers in no hurry: up to half a second later, and in far fewer fetches.
     """
 
     def __init__(
         self, kafka: KafkaEndpoint, topic: str, partition: int, offsets: Offsets | None = None, *, bulk: bool = False
     ) -> None:
-        self.at = TopicPartition(topic, partition)
+        self.topic_partition = TopicPartition(topic, partition)
+        self.name = f"{topic}[{partition}]"
         self._offsets = offsets or Offsets(kafka)
         self._shared = offsets is not None
         self._kafka, self._bulk = kafka, bulk
         self._consumer = self._fresh_consumer()
         self._started = False
-        self._heard = 0.0
-        """When records came last, or it was asked whether there are any."""
+        self._looked = 0.0
+        """When records came last, or the log's end was asked for."""
         self._time = 0
         self.position = 0
 
@@ -66,7 +71,7 @@ class PartitionReader:
         begin, end = await self.begin(), await self.end()
         if offset is not None and offset < begin:
             raise Fatal(
-                f"{self.at.topic}[{self.at.partition}] starts at {begin}, but {offset} is needed: retention took "
+                f"{self.name} starts at {begin}, but {offset} is needed: retention took "
                 "records that were not folded yet. Restore the topic or start a new generation."
             )
         known = max(known, offset or 0)
@@ -78,41 +83,41 @@ class PartitionReader:
         self.seek(end if offset is None else offset)
 
     async def begin(self) -> int:
-        return await self._offsets.begin(self.at)
+        return await self._offsets.begin(self.topic_partition)
 
     async def end(self) -> int:
-        return await self._offsets.end(self.at)
+        return await self._offsets.end(self.topic_partition)
 
     async def offset_since(self, time: int) -> int | None:
         """Give the offset of the first record appended at ``time`` (Unix ms) or later, None where there is none."""
-        return await self._offsets.since(self.at, time)
+        return await self._offsets.since(self.topic_partition, time)
 
     def seek(self, offset: int) -> None:
-        self._consumer.seek(self.at, offset)
-        self.position, self._heard = offset, time.monotonic()
+        self._consumer.seek(self.topic_partition, offset)
+        self.position, self._looked = offset, time.monotonic()
 
     def pause(self) -> None:
         """Stop fetching until ``resume``; what is at hand is dropped by the next ``seek``."""
-        self._consumer.pause(self.at)
+        self._consumer.pause(self.topic_partition)
 
     def resume(self) -> None:
-        self._consumer.resume(self.at)
+        self._consumer.resume(self.topic_partition)
 
     async def poll(self, limit: int = 1000, wait_ms: int = 200) -> list[KafkaRecord]:
-        """Up to ``limit`` records in offset order; empty after ``wait_ms`` without any.
+        """Give up to ``limit`` records in offset order; none after ``wait_ms`` without any.
 
-        A record that the client library cannot decode comes as an empty one without headers, so that whoever may
-        write to a topic cannot block it.
+        A record that the client library cannot decode comes as an empty one without headers: a writer of bad records
+        cannot block the topic.
         """
-        found = await self._poll(limit, wait_ms)
+        records = await self._poll(limit, wait_ms)
         now = time.monotonic()
-        if found:
-            self._heard = now
-        elif now - self._heard > STALL_S:
-            self._heard = now
+        if records:
+            self._looked = now
+        elif now - self._looked > STALL_S:
+            self._looked = now
             if await self.end() > self.position:
                 await self._reopen()
-        return found
+        return records
 
     async def _poll(self, limit: int, wait_ms: int) -> list[KafkaRecord]:
         try:
@@ -123,33 +128,34 @@ class PartitionReader:
             # one at a time: those before the unreadable one are delivered first
             return await self._fetch(1, wait_ms)
         except _UNREADABLE:
-            found = KafkaRecord(self.position, self._time, b"", b"", ())
+            unreadable = KafkaRecord(self.position, self._time, b"", b"", ())
             self.seek(self.position + 1)
-            return [found]
+            return [unreadable]
 
     async def _fetch(self, limit: int, wait_ms: int) -> list[KafkaRecord]:
         try:
-            got = await self._consumer.getmany(self.at, timeout_ms=wait_ms, max_records=limit)
+            fetched = await self._consumer.getmany(self.topic_partition, timeout_ms=wait_ms, max_records=limit)
         except UnsupportedCodecError:
             raise
         except KafkaError as error:
-            raise await self._gone(error) from error
-        found = [
-            KafkaRecord(r.offset, r.timestamp, r.key or b"", r.value or b"", r.headers) for r in got.get(self.at, ())
+            raise await self._fault(error) from error
+        records = [
+            KafkaRecord(r.offset, r.timestamp, r.key or b"", r.value or b"", r.headers)
+            for r in fetched.get(self.topic_partition, ())
         ]
-        if found:
-            self.position, self._time = found[-1].offset + 1, found[-1].time
-        return found
+        if records:
+            self.position, self._time = records[-1].offset + 1, records[-1].time
+        return records
 
     async def read_to_end(self) -> list[KafkaRecord]:
-        """Everything from the position to the log's end as of now. A log that ends before it is Fatal."""
+        """Read everything from the position to the log's end as of now. A log that ends before it is Fatal."""
         end = await self.end()
         if end < self.position:
             raise self._truncated(end, self.position)
-        found: list[KafkaRecord] = []
+        records: list[KafkaRecord] = []
         while self.position < end:
-            found += await self.poll(5000)
-        return found
+            records += await self.poll(5000)
+        return records
 
     async def close(self) -> None:
         await stop_consumer(self._consumer)
@@ -171,11 +177,11 @@ class PartitionReader:
         try:
             await consumer.start()
         except KafkaError as error:
-            raise Retryable(f"{self.at.topic}[{self.at.partition}]: {error!r}") from error
-        consumer.assign([self.at])
+            raise Retryable(f"{self.name}: {error!r}") from error
+        consumer.assign([self.topic_partition])
 
     async def _reopen(self) -> None:
-        _log.warning("%s[%d]: records wait, but none come; reading anew", self.at.topic, self.at.partition)
+        _log.warning("%s: records wait, but none come; reading anew", self.name)
         fresh = self._fresh_consumer()
         try:
             await self._open(fresh)
@@ -188,15 +194,15 @@ class PartitionReader:
 
     def _truncated(self, end: int, known: int) -> Fatal:
         return Fatal(
-            f"{self.at.topic}[{self.at.partition}] ends at {end}, below {known}, up to which it was read before: "
+            f"{self.name} ends at {end}, below {known}, up to which it was read before: "
             "the log was truncated. Do not go on; compare replicas, then restore or start a new generation."
         )
 
-    async def _gone(self, error: KafkaError) -> Exception:
+    async def _fault(self, error: KafkaError) -> Exception:
         begin, end = await self.begin(), await self.end()
         if not begin <= self.position <= end:
             return Fatal(
-                f"{self.at.topic}[{self.at.partition}] holds {begin} to {end}, but {self.position} comes next: "
+                f"{self.name} holds {begin} to {end}, but {self.position} comes next: "
                 "records were cut away. Restore the topic or start a new generation."
             )
-        return Retryable(f"{self.at.topic}[{self.at.partition}]: {error!r}")
+        return Retryable(f"{self.name}: {error!r}")

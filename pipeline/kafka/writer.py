@@ -48,13 +48,13 @@ class Publisher:
 
     async def send_all(self, records: Sequence[tuple[str, int, bytes, bytes, Headers]]) -> list[tuple[int, int]]:
         """Write all, in order within each partition, and wait for every acknowledgement. Raises Retryable."""
-        places: dict[tuple[str, int], list[int]] = {}
+        by_target: dict[tuple[str, int], list[int]] = {}
         for index, record in enumerate(records):
-            places.setdefault(record[:2], []).append(index)
+            by_target.setdefault(record[:2], []).append(index)
         used: AIOKafkaProducer | None = None
         try:
             used = await self._connected()
-            batches = [batch for at, held in places.items() for batch in await _send(used, at, held, records)]
+            batches = [b for target, indices in by_target.items() for b in await _send(used, target, indices, records)]
             # an idempotent producer tries for ever
             landed = await asyncio.wait_for(asyncio.gather(*(future for future, _ in batches)), _WRITE_S)
         except (KafkaError, TimeoutError) as error:
@@ -64,9 +64,9 @@ class Publisher:
                 await stop_producer(used)
             raise Retryable(f"could not write {len(records)} records: {error!r}") from error
         sent = [(0, -1)] * len(records)
-        for metadata, (_, held) in zip(landed, batches, strict=True):
-            for place, index in enumerate(held):
-                sent[index] = metadata.partition, metadata.offset + place if metadata.offset >= 0 else -1
+        for metadata, (_, indices) in zip(landed, batches, strict=True):
+            for nth, index in enumerate(indices):
+                sent[index] = metadata.partition, metadata.offset + nth if metadata.offset >= 0 else -1
         return sent
 
     async def close(self) -> None:
@@ -89,20 +89,20 @@ class Publisher:
 
 async def _send(
     used: AIOKafkaProducer,
-    at: tuple[str, int],
+    target: tuple[str, int],
     indices: Sequence[int],
     records: Sequence[tuple[str, int, bytes, bytes, Headers]],
 ) -> list[tuple[Awaitable[RecordMetadata], list[int]]]:
     """Hand the records of one partition over as whole batches: a future for each record costs more than it."""
     batches: list[tuple[Awaitable[RecordMetadata], list[int]]] = []
-    builder, held = used.create_batch(), list[int]()
+    (topic, partition), builder, inside = target, used.create_batch(), list[int]()
     for index in indices:
         _, _, key, value, headers = records[index]
         whole = {"timestamp": None, "key": key or None, "value": value, "headers": list(headers)}
         if builder.append(**whole) is None:
-            batches.append((await used.send_batch(builder, at[0], partition=at[1]), held))
-            builder, held = used.create_batch(), []
+            batches.append((await used.send_batch(builder, topic, partition=partition), inside))
+            builder, inside = used.create_batch(), []
             if builder.append(**whole) is None:
-                raise Fatal(f"{at[0]}: a record of {len(value)} bytes does not fit one batch")
-        held.append(index)
-    return [*batches, (await used.send_batch(builder, at[0], partition=at[1]), held)]
+                raise Fatal(f"{topic}: a record of {len(value)} bytes does not fit one batch")
+        inside.append(index)
+    return [*batches, (await used.send_batch(builder, topic, partition=partition), inside)]

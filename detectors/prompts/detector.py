@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from detectors.base import CRITICAL, HIGH, LOW, MEDIUM, Finding, Transcript
 from detectors.prompts.grams import Hashed, hashed, join
 from detectors.prompts.language import LANGUAGES, languages
-from detectors.prompts.phrases import ROLES, SUFFIX, Best, PhraseDetector, order, smuggled
+from detectors.prompts.phrases import MENTIONED, ROLES, SUFFIX, Best, PhraseDetector, order, smuggled
 from detectors.prompts.scorer import HEADS, Floats, Margins, Scorer, ScorerModel, load
 from detectors.prompts.views import Passage, PassageReading, batches, collapsed, readings, repetitive
 
@@ -162,6 +162,8 @@ class PromptDetector:
     def _collapsed(self, text: str, head: int, odds: float, extra: float) -> float:
         """Odds of a text that repeats itself: what repetition hides counts in full, and repetition does not add up."""
         short = collapsed(text)
+        if short == text:
+            return odds
         margins = self.scorer.margins(hashed(join([short])), head)
         once = float(blend(margins, self.model.worst[HEADS[head]])[0]) + extra
         return once if 2 * len(short) <= len(text) else max(odds, once)
@@ -175,7 +177,7 @@ class PromptDetector:
         for (at, _), finding in found.items():
             if finding.severity > LOW:
                 uses[at].append(finding)
-        mentioned = {at for at, _ in found} - uses.keys()
+        mentioned = {at for (at, _), finding in found.items() if finding.confidence <= MENTIONED} - uses.keys()
         for index, view in enumerate(seen):
             if rules := uses.get(view.at):
                 extra[index] = evidence(self.model, rules)

@@ -1,7 +1,7 @@
 """Use or mention: phrases that are said, and phrases that a text only speaks about.
 
 Someone who asks what "ignore previous instructions" means, translates it or writes a test for it
-does not attack. A mention still is a finding, but a low one.
+does not attack. A mention still is a finding, but a low one. So is a use that tells people, not a model, what to drop.
 """
 
 from __future__ import annotations
@@ -25,6 +25,37 @@ _ASKING = re.compile(
     r"|is it possible to|when (?:should|do|to)|怎么|怎样|如何|什么是|为什么)[^.!?。！？\n]{0,40}$"
 )
 _MEANING = re.compile(r"^[^.!?。！？\n]{0,24}?(?:mean\b|means\b|是什么意思|什么意思|的含义|指什么)")
+
+
+_MODEL = (
+    r"(?:you|yourself|u|ais?|assistants?|models?|chatbots?|bots?|llms?|agents?|systems?|gpt|chatgpt|it|tools?"
+    r"|reviewers?)"
+)
+_SPEAKS = (
+    r"(?:boss|doctor|teacher|landlord|manager|memo|letter|leaflet|notice|handbook|sheet|form|e-?mail|contract|tender)"
+)
+_TO_PEOPLE = re.compile(
+    rf"(?:(?:told|asked|asks|instructed|ordered|reminded|advised|wants|lets|let) (?!(?:the |an |a |all )?{_MODEL}\b)"
+    rf"[a-z' ]{{1,28}}(?: to| may)?|(?!{_MODEL}\b)\b[a-z]{{3,16}}"
+    rf" (?:should|must|may|can|could|have to|has to|need to|are asked to|are free to)"
+    rf"|\b{_SPEAKS}[a-z ]{{0,20}} (?:says?|said|wrote|reads)(?: that| to|:)?(?: i (?:may|should|can|must))?"
+    r"|dear [a-z]{3,16}, please)\s*(?:not )?$"
+)
+_TO_PEOPLE_ZH = re.compile(
+    "(?:让|叫|要求|通知|告诉|提醒|请)(?![^，。]{0,4}(?:你|模型|助手|机器人|ai))[^，。！？：；]{1,8}$"
+    "|(?:老板|领导|医生|老师|房东|经理|公司|学校|物业|教练|客户|法官|通知|合同|备忘录|说明书|宣传单|手册|邮件|文件)[^，。！？；]{0,6}"
+    "(?:说|写着|规定|要求|宣布)(?:了)?[:：“]?$"
+)
+_OWN = re.compile(
+    r"\b(?:my|our|his|her|their) (?:previous|prior|earlier|last|original|former)\b"
+    r"|[我他她](?:们)?(?:之前|上一|上次|刚才)"
+)
+
+
+def is_for_people(text: str, start: int, end: int) -> bool:
+    """Whether the match at `[start, end)` of a clean view is about instructions of people to people."""
+    before = text[max(0, start - NEAR) : start]
+    return bool(_OWN.search(text, start, end) or _TO_PEOPLE.search(before) or _TO_PEOPLE_ZH.search(before))
 
 
 def is_mention(text: str, start: int, end: int) -> bool:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from detectors.base import HIGH, LOW, MEDIUM, Finding, Transcript
 from detectors.prompts.anchors import AnchorIndex
 from detectors.prompts.grams import Hashed
-from detectors.prompts.mention import is_mention
+from detectors.prompts.mention import is_for_people, is_mention
 from detectors.prompts.rulebook import PhraseRule, load_rules
 from detectors.prompts.suffix import adversarial_suffix
 from detectors.prompts.views import Passage, PassageReading, batches, readings
@@ -28,6 +28,10 @@ _AT_ONCE = 4096
 Best = dict[tuple[int, int], Finding]
 """The worst finding for (passage of the batch, rule number); an adversarial suffix has _SUFFIX for a number."""
 _SUFFIX = -1
+MENTIONED = 30
+"""Confidence of a phrase that is spoken about."""
+FOR_PEOPLE = 40
+"""Confidence of a phrase that people say to people."""
 
 
 class PhraseDetector:
@@ -89,17 +93,21 @@ class PhraseDetector:
 
 
 def _worst(rule: PhraseRule, seen: PassageReading, spans: Iterable[list[int]], passage: Passage) -> Finding | None:
-    """The rule's first use in the windows, else its first mention, else nothing."""
-    mention: Finding | None = None
+    """The rule's first use in the windows, else what people say to people, else its first mention, else nothing."""
+    lesser: Finding | None = None
     for start, end in _matches(rule, seen.text, spans):
-        quoted = rule.guard and is_mention(seen.text, start, end)
-        if quoted and mention is not None:
+        most = rule.confidence
+        if rule.guard and is_mention(seen.text, start, end):
+            most = MENTIONED
+        elif rule.guard and is_for_people(seen.text, start, end):
+            most = FOR_PEOPLE
+        if most < rule.confidence and lesser is not None and lesser.confidence >= most:
             continue
-        finding = _located(rule, seen, start, end, passage, quoted)
-        if not quoted:
+        finding = _located(rule, seen, start, end, passage, most)
+        if most == rule.confidence:
             return finding
-        mention = finding
-    return mention
+        lesser = finding
+    return lesser
 
 
 def _matches(rule: PhraseRule, text: str, spans: Iterable[list[int]]) -> Iterator[tuple[int, int]]:
@@ -129,12 +137,11 @@ def _all_there(
     return True
 
 
-def _located(rule: PhraseRule, seen: PassageReading, start: int, end: int, passage: Passage, quoted: bool) -> Finding:
+def _located(rule: PhraseRule, seen: PassageReading, start: int, end: int, passage: Passage, most: int) -> Finding:
     """The finding for `[start, end)` of a reading, in offsets of the original part."""
     start, end = seen.place(start, end)
-    severity = LOW if quoted else rule.severity
-    confidence = min(rule.confidence, 30) if quoted else rule.confidence
-    return Finding(rule.id, severity, confidence, start, end, seen.name, passage.turn)
+    severity = LOW if most < rule.confidence else rule.severity
+    return Finding(rule.id, severity, most, start, end, seen.name, passage.turn)
 
 
 def smuggled(passage: Passage) -> tuple[Finding, ...]:

@@ -15,14 +15,19 @@ from typing import Annotated, NamedTuple
 import msgspec
 import numpy as np
 import numpy.typing as npt
+from msgspec.structs import replace
 
 from detectors.prompts.grams import WIDTH, Hashed
 
 HEADS = ("user", "document", "system")
 SMOOTH = 16
 """Characters added to every length, so that one word says less than a sentence made of such."""
+LONG = 4_000
+"""Characters from which a text's margin no longer grows with its length: what is learned from is no longer, and a trace
+of a weight at each of a hundred thousand places would add up to certainty."""
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
+WindowEdges = tuple[Floats, npt.NDArray[np.intp], npt.NDArray[np.intp]]
 
 
 class Head(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -37,6 +42,15 @@ class Head(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     window: Annotated[int, msgspec.Meta(ge=16)]
     stride: Annotated[int, msgspec.Meta(ge=1)]
     many: float = 0.0
+    close: int = 0
+    """Characters of a window of its own for texts that are windowed: the best of these, less `price` for each natural
+    logarithm of how many there are, is the least that the whole and its worst window are taken for. 0: none."""
+    price: float = 0.0
+
+    @property
+    def closer(self) -> Head:
+        """The close windows as a form of their own."""
+        return replace(self, window=self.close, stride=max(1, self.close // 4), many=self.price)
 
 
 class Margins(NamedTuple):
@@ -87,23 +101,46 @@ class Scorer:
         long = (lengths > form.window).nonzero()[0]
         if not len(long):
             return Margins(whole, whole, np.zeros_like(lengths), lengths)
-        worst = whole.copy()
-        begin, end = np.zeros_like(starts), lengths
         running = np.zeros(len(sums) + 1, dtype=np.int64)
         np.cumsum(sums, out=running[1:])
-        rows, low = _windows(starts[long], ends[long], form)
-        high = low + form.window
-        value = _margin(running[high] - running[low], high - low, form)
-        best = _first_best(rows, value)
-        worst[long] = value[best] - form.many * np.log(windows_of(lengths[long], form))
-        begin[long], end[long] = low[best] - starts[long], high[best] - starts[long]
+        worst = whole.copy()
+        begin, end = np.zeros_like(starts), lengths.copy()
+        worst[long], begin[long], end[long] = _worst_windows(running, starts[long], ends[long], form)
+        if form.close:
+            near, low, high = _worst_windows(running, starts[long], ends[long], form.closer)
+            nearer = near > worst[long]
+            begin[long], end[long] = np.where(nearer, low, begin[long]), np.where(nearer, high, end[long])
+            whole[long], worst[long] = np.maximum(whole[long], near), np.maximum(worst[long], near)
         return Margins(whole, worst, begin, end)
+
+
+def _worst_windows(running: Ints, starts: npt.NDArray[np.intp], ends: npt.NDArray[np.intp], form: Head) -> WindowEdges:
+    """Of each text the margin of its worst window, less what so many cost, and where that lies in the text."""
+    rows, low = _windows(starts, ends, form)
+    value = _margin(running[low + form.window] - running[low], np.full(len(low), form.window, dtype=np.intp), form)
+    best = _first_best(rows, value)
+    begin = low[best] - starts
+    return value[best] - form.many * np.log(windows_of(ends - starts, form)), begin, begin + form.window
 
 
 def _alone(sums: npt.NDArray[np.int16], start: int, end: int, form: Head) -> Margins:
     """The margins of one text that has windows: as of many, with few calls, which are what it costs."""
     running = np.zeros(len(sums) + 1, dtype=np.int64)
     np.add.accumulate(sums, dtype=np.int64, out=running[1:])
+    worst, begin = _worst_window(running, start, end, form)
+    window = form.window
+    total = int(running[end]) - int(running[start - 1])
+    long = min(1.0, math.sqrt(LONG / (end - start + 1)))
+    whole = total * form.scale / math.sqrt(end - start + 1 + float(SMOOTH)) * long + form.bias
+    if form.close:
+        near, low = _worst_window(running, start, end, form.closer)
+        if near > worst:
+            worst, begin, window = near, low, form.close
+        whole = max(whole, near)
+    return Margins(*(np.array((one,)) for one in (whole, worst, begin, begin + window)))
+
+
+def _worst_window(running: Ints, start: int, end: int, form: Head) -> tuple[float, int]:
     last = end - form.window
     low = np.arange(start, last + form.stride, form.stride)
     low[-1] = last
@@ -111,11 +148,7 @@ def _alone(sums: npt.NDArray[np.int16], start: int, end: int, form: Head) -> Mar
     value -= running.take(low)
     odds = value * form.scale / math.sqrt(form.window + float(SMOOTH)) + form.bias
     best = int(odds.argmax())
-    total = int(running[end]) - int(running[start - 1])
-    whole = total * form.scale / math.sqrt(end - start + 1 + float(SMOOTH)) + form.bias
-    worst = float(odds[best]) - form.many * _log(len(low))
-    begin = int(low[best]) - start
-    return Margins(*(np.array((one,)) for one in (whole, worst, begin, begin + form.window)))
+    return float(odds[best]) - form.many * _log(len(low)), int(low[best]) - start
 
 
 @functools.cache
@@ -125,7 +158,8 @@ def _log(count: int) -> float:
 
 
 def _margin(sums: Ints, lengths: npt.NDArray[np.intp], form: Head) -> Floats:
-    return np.asarray(sums * form.scale / np.sqrt(lengths + float(SMOOTH)) + form.bias, dtype=np.float64)
+    long = np.minimum(1.0, np.sqrt(LONG / lengths))
+    return np.asarray(sums * form.scale / np.sqrt(lengths + float(SMOOTH)) * long + form.bias, dtype=np.float64)
 
 
 def windows_of(lengths: npt.NDArray[np.intp], form: Head) -> npt.NDArray[np.intp]:

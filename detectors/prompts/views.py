@@ -58,23 +58,33 @@ def collapsed(text: str) -> str:
     return _REPEATED.sub(r"\1\1\1", _NUMBERS.sub("0", text))
 
 
+_SHORT = 64
+"""Characters of a text of which a repetition is shorter than four times what is looked for."""
+
+
 def repetitive(grams: Hashed, rows: Sequence[int]) -> list[int]:
     """Those of these texts of which `collapsed` might take out an eighth; that it halves no other is sure.
 
-    Of a unit that stands there k times in a row, all but k + 3 characters begin a gram of four characters that also
-    began one unit before. Of a list of numbers a fifth at least are digits.
+    A unit that stands there often begins the same gram of four characters four times at one distance, and twice in a
+    short text. Of a list of numbers a fifth at least are digits.
     """
     fours, codes = grams.chars[-1], grams.codes
     starts, ends = grams.joined.starts, grams.joined.ends
     digits = (codes >= 0x30) & (codes <= 0x39)
-    same = np.zeros(len(fours), dtype=np.bool_)
+    once, same = np.zeros(len(fours), dtype=np.bool_), np.zeros(len(fours), dtype=np.bool_)
     for unit in range(1, MAX_UNIT + 1):
-        same[unit:] |= fours[unit:] == fours[:-unit]
-    same &= fours > 0
+        again = fours[unit:] == fours[:-unit]
+        once[unit:] |= again
+        if len(again) > 2 * unit:
+            same[3 * unit :] |= again[: -2 * unit] & again[unit:-unit] & again[2 * unit :]
+    once &= fours > 0
+    same &= once
     bounds = np.stack([starts, ends], axis=1).ravel()
-    again, number = (np.add.reduceat(np.append(flags, False), bounds, dtype=np.intp)[0::2] for flags in (same, digits))
+    twice, often, number = (
+        np.add.reduceat(np.append(flags, False), bounds, dtype=np.intp)[0::2] for flags in (once, same, digits)
+    )
     lengths = ends - starts
-    chosen = (8 * again > lengths) | (12 * number > lengths)
+    chosen = (8 * np.where(lengths > _SHORT, often, twice) > lengths) | (12 * number > lengths)
     return [row for row in rows if chosen[row] and lengths[row]]
 
 
@@ -116,6 +126,14 @@ SPELLED = 0.7
 """A reading that joins letters stands for the first one where it has at most this share of its length."""
 
 
+def _joined(read: TextView) -> list[TextView]:
+    """What is read of a text that was encoded: as it says, or its letters joined where they stand one by one."""
+    joint = loose(read)
+    if joint is None:
+        return [read]
+    return [read, joint] if len(joint.text) > SPELLED * len(read.text) else [joint]
+
+
 def further_views(batch: Sequence[Passage], seen: Sequence[PassageReading], joined: Joined) -> Further:
     """Loose and decoded views of the passages that look spelled out or encoded."""
     instead: dict[int, PassageReading] = {}
@@ -132,9 +150,7 @@ def further_views(batch: Sequence[Passage], seen: Sequence[PassageReading], join
         if found.plain is not None:
             instead[at] = PassageReading(at, found.plain, found.plain.text)
         for read in found.inside:
-            more += [
-                PassageReading(at, each, each.text) for each in (read, loose(read)) if each is not None and each.text
-            ]
+            more += [PassageReading(at, each, each.text) for each in _joined(read) if each.text]
     spelled = {max(0, bisect_right(starts, at) - 1) for at in spelled_at(shape, joined.text)}
     for index in sorted(spelled | {index for index, view in enumerate(seen) if view.at in instead}):
         at, view, text = instead.get(seen[index].at, seen[index])

@@ -89,9 +89,9 @@ def _ordinary() -> list[ScriptedRequest]:
 
 
 def _injections() -> list[ScriptedRequest]:
-    """Injections by one principal, one of them in a document."""
+    """Injections by one principal, and one in a document, which is answered with the passage quoted as data."""
     direct = [ScriptedRequest("globex-research", "openai", _user(text), ("injection",)) for text in INJECTIONS]
-    return [*direct, ScriptedRequest("globex-research", "kafka", HIDDEN, ("injection",))]
+    return [*direct, ScriptedRequest("globex-research", "kafka", HIDDEN)]
 
 
 def _extraction() -> list[ScriptedRequest]:

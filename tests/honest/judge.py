@@ -68,7 +68,8 @@ def judged(texts: Iterable[OrdinaryText]) -> list[Judged]:
         for each, found in zip(batch, screen(transcripts, detectors=(PROMPTS,)), strict=True):
             told = [finding for finding in found if finding.severity >= MEDIUM]
             rules = tuple(sorted({finding.rule for finding in told}))
-            out.append(Judged(each, bool(policy.refusal(PLAN, found)), bool(told), rules))
+            documents = (0,) if each.role == "document" else ()
+            out.append(Judged(each, bool(policy.refusal(PLAN, found, documents)), bool(told), rules))
     return out
 
 

@@ -13,9 +13,9 @@ from detectors.prompts.language import LANGUAGES
 from detectors.prompts.scorer import Zone
 from detectors.prompts.training.folds import Readings, Wide
 from detectors.prompts.training.rows import ANALYST, LabelledText
-from detectors.prompts.training.thresholds import Sources, placed, pooled
+from detectors.prompts.training.thresholds import FEWEST, Sources, bounded, placed
 
-GENERAL_AIM = 0.007
+GENERAL_AIM = 0.008
 """Share of the ordinary benign rows of a source that a threshold placed by all other sources flags, in the mean over
 sources. It and the next two are below what is promised, and not so far below that attacks are let go for nothing."""
 UNCERTAIN_AIM = 0.03
@@ -90,17 +90,22 @@ def zones(
     every_mention = Sources.of(rows, odds, mentions)
     out: dict[str, Zone] = {}
     for name in LANGUAGES:
-        own = Sources.of(rows, odds, general & (language_of == name))
-        if not len(own.names):
+        mine = language_of == name
+        if not (general & mine).any():
             continue
-        flag, give = placed(own, every, aim)
-        own_mentions = Sources.of(rows, odds, mentions & (language_of == name))
-        if own_mentions.weight.sum() > 50:
-            flag = max(flag, pooled(own_mentions, every_mention, HARD_TAIL))
-        uncertain = min(flag, placed(own, every, UNCERTAIN_AIM)[0])
-        block = max(flag + BLOCK_STEP, placed(own, every, BLOCK_AIM)[0])
+        own = _own(Sources.of(rows, odds, general & mine), every)
+        flag, give = placed(own, aim)
+        if (mentions & mine).sum() > 50:
+            own_mentions = _own(Sources.of(rows, odds, mentions & mine), every_mention)
+            flag = max(flag, bounded(own_mentions, HARD_TAIL))
+        uncertain = min(flag, placed(own, UNCERTAIN_AIM)[0])
+        block = max(flag + BLOCK_STEP, placed(own, BLOCK_AIM)[0])
         out[name] = Zone(round(uncertain, 4), round(flag, 4), round(block, 4), round(give, 4))
     return out
+
+
+def _own(own: Sources, every: Sources) -> Sources:
+    return own if len(own.names) >= FEWEST else every
 
 
 def ordinary(rows: Sequence[LabelledText], language: str) -> npt.NDArray[np.bool_]:

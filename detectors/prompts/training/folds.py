@@ -32,6 +32,9 @@ FAMILIES = "families"
 """The group of the rows written for this project."""
 MAX_CHARS = 16_000
 """Characters of a row that are read when it is scored."""
+CLOSE, PRICE = 160, 0.8
+"""Window of a long text in which a planted line is not lost, and what the best of n loses for each natural logarithm of
+n: so much that of clean pages of a thousand to ten thousand characters one in a hundred is flagged by it."""
 _BATCH = 256
 Wide = npt.NDArray[np.float64]
 
@@ -122,7 +125,8 @@ def quantised(model: LinearScorer, window: int, stride: int) -> tuple[npt.NDArra
     used = np.abs(model.weights[model.weights != 0])
     scale = float(np.quantile(used, 0.9999)) / 127 if len(used) else 1.0
     held = np.clip(np.rint(model.weights / scale), -127, 127).astype(np.int8)
-    return held, Head(scale=scale, bias=model.bias, window=window, stride=stride)
+    close = CLOSE if window > CLOSE else 0
+    return held, Head(scale, model.bias, window, stride, close=close, price=PRICE if close else 0.0)
 
 
 def scorer_of(weights: npt.NDArray[np.int8], head: Head) -> Scorer:

@@ -145,7 +145,10 @@ def _best_share(rows: Sequence[LabelledText], found: Readings, weight: Sequence[
 
 
 def _mean_recall(rows: Sequence[LabelledText], odds: Wide, cuts: Mapping[str, float] | None = None) -> float:
-    """Over sources and languages; above these cuts, or 1 % of ordinary rows where none are given."""
+    """Over sources and languages; above these cuts, or 1 % of ordinary rows where none are given.
+
+    What was written here counts as one source, as the others are what stands for traffic to come.
+    """
     caught: dict[tuple[str, str], list[bool]] = defaultdict(list)
     for language in LANGUAGES:
         plain = ordinary(rows, language)
@@ -154,7 +157,8 @@ def _mean_recall(rows: Sequence[LabelledText], odds: Wide, cuts: Mapping[str, fl
         cut = cuts[language] if cuts is not None else tail(odds[plain], np.ones(int(plain.sum())), 0.01)
         for row, value in zip(rows, odds, strict=True):
             if row.attack and row.language == language:
-                caught[language, group(row.source)].append(bool(value > cut))
+                name = UNSEEN if row.source.startswith(UNSEEN) else group(row.source)
+                caught[language, name].append(bool(value > cut))
     return float(np.mean([np.mean(each) for each in caught.values() if len(each) >= 20]))
 
 
@@ -173,7 +177,9 @@ def assembled(heads: dict[str, Trained]) -> ScorerModel:
     for name, trained in heads.items():
         slope, head = trained.stack.slope, trained.head
         bias = head.bias * slope + trained.stack.bias
-        forms[name] = replace(head, scale=head.scale * slope, bias=bias, many=head.many * slope)
+        forms[name] = replace(
+            head, scale=head.scale * slope, bias=bias, many=head.many * slope, price=head.price * slope
+        )
         strict = max(trained.zones.values(), key=lambda zone: zone.flag)
         cuts[name] = {language: trained.zones.get(language, strict) for language in LANGUAGES}
     shares = {name: trained.share for name, trained in heads.items()}

@@ -1,7 +1,7 @@
 """Thresholds, placed so that no source of benign rows places it alone.
 
 Each source counts at most as MOST rows, and its share of what lies above a threshold at most as a tenth, or as two
-sources' share where there are fewer than twenty. A language of few sources borrows from all others. The share that is
+sources' share where there are fewer than twenty. A language of few sources has the threshold of all. The share that is
 let above is chosen by what the other sources' threshold does to each source that is left out.
 """
 
@@ -20,8 +20,8 @@ from detectors.prompts.training.rows import LabelledText
 MOST = 600
 """Rows that a source counts as, at most."""
 _TENTH, _FEW = 0.1, 2
-BORROWED = 5
-"""So many sources of all languages count beside a language's own ones."""
+FEWEST, LEAST_ROWS = 10, 20
+"""A language with fewer sources, of so many rows each, has the threshold of all languages together."""
 GRID = 1_500
 """Of the highest values, so many are thresholds that are tried, and of all values two hundred."""
 SHARES = (0.0002, 0.0004, 0.0008, 0.0015, 0.0025, 0.004, 0.006, 0.008, 0.011, 0.015, 0.02, 0.03, 0.045, 0.07)
@@ -43,6 +43,8 @@ class Sources(NamedTuple):
         held: dict[str, list[float]] = defaultdict(list)
         for at in np.flatnonzero(chosen).tolist():
             held[f"{group(rows[at].source)} {rows[at].language}"].append(float(odds[at]))
+        # a handful of rows says nothing of a tail
+        held = {name: values for name, values in held.items() if len(values) >= LEAST_ROWS} or dict(held)
         # a threshold lies among the highest; the rest is there where a few rows are all
         high = np.unique(odds[chosen])
         grid = np.unique(np.append(high[:: max(1, len(high) // 200)], high[-GRID:]))
@@ -69,29 +71,21 @@ def bounded(sources: Sources, share: float) -> float:
     return float(sources.grid[int(over.argmin())])
 
 
-def pooled(own: Sources, every: Sources, share: float) -> float:
-    """`bounded` by a language's own sources and by those of all languages, the latter as BORROWED sources."""
-    count = len(own.names)
-    if not count:
-        return bounded(every, share)
-    return (count * bounded(own, share) + BORROWED * bounded(every, share)) / (count + BORROWED)
-
-
-def abroad(own: Sources, every: Sources, share: float) -> float:
+def abroad(sources: Sources, share: float) -> float:
     """Of a source's rows, the share above the threshold that all others place at `share`; the mean over sources."""
-    out = [own.over(name, pooled(own.without(name), every.without(name), share)) for name in own.names]
-    return float(np.average(out, weights=own.weight))
+    out = [sources.over(name, bounded(sources.without(name), share)) for name in sources.names]
+    return float(np.average(out, weights=sources.weight))
 
 
-def placed(own: Sources, every: Sources, aim: float) -> tuple[float, float]:
+def placed(sources: Sources, aim: float) -> tuple[float, float]:
     """The threshold whose share abroad is nearest to `aim`, and half of its 95 % interval by the jackknife.
 
     Of a single source nothing is known but its own tail.
     """
-    if len(every.names) == 1:
-        return bounded(every, aim), 0.0
-    share = min(SHARES, key=lambda share: (abs(abroad(own, every, share) - aim), share))
-    left = np.array([pooled(own.without(name), every.without(name), share) for name in own.names])
-    count = len(left)
+    count = len(sources.names)
+    if count == 1:
+        return bounded(sources, aim), 0.0
+    share = min(SHARES, key=lambda share: (abs(abroad(sources, share) - aim), share))
+    left = np.array([bounded(sources.without(name), share) for name in sources.names])
     spread = float(np.sqrt((count - 1) / count * ((left - left.mean()) ** 2).sum()))
-    return pooled(own, every, share), _WIDTH * spread
+    return bounded(sources, share), _WIDTH * spread

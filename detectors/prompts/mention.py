@@ -53,7 +53,7 @@ _OWN = re.compile(
 
 
 def is_for_people(text: str, start: int, end: int) -> bool:
-    """Whether the match at `[start, end)` of a clean view is about instructions of people to people."""
+    """The match at `[start, end)` of a clean view is about instructions of people to people."""
     before = text[max(0, start - NEAR) : start]
     return bool(_OWN.search(text, start, end) or _TO_PEOPLE.search(before) or _TO_PEOPLE_ZH.search(before))
 

@@ -127,7 +127,7 @@ SPELLED = 0.7
 
 
 def _joined(read: TextView) -> list[TextView]:
-    """What is read of a text that was encoded: as it says, or its letters joined where they stand one by one."""
+    """The readings of a text that was encoded: as it says, or its letters joined where they stand one by one."""
     joint = loose(read)
     if joint is None:
         return [read]

@@ -35,12 +35,12 @@ class Writers:
         self.stop = asyncio.Event()
         self.publisher = Publisher(deployment.kafka)
         self.offsets = Offsets(deployment.kafka)
-        self.feed = ControlTable(deployment.kafka)
+        self.control_table = ControlTable(deployment.kafka)
         self.marks = CommittedOffsets(deployment.kafka, "sluice-admit", "requests")
         self.workers: list[AdmitPartition] = []
 
     async def __aenter__(self) -> Writers:
-        await self.feed.start()
+        await self.control_table.start()
         await self.marks.start()
         return self
 
@@ -50,13 +50,13 @@ class Writers:
         await self.publisher.close()
         await self.offsets.close()
         await self.marks.close()
-        await self.feed.close()
+        await self.control_table.close()
 
     def start(self) -> AdmitPartition:
         context = AdmitContext(
             self.deployment.kafka,
-            self.feed,
-            Vault(self.deployment.keyring, self.feed.control),
+            self.control_table,
+            Vault(self.deployment.keyring, self.control_table.control),
             no_findings,
             self.publisher,
             self.offsets,

@@ -30,13 +30,13 @@ TENANTS = (("acme", "enterprise"), ("globex", "team"), ("initech", "free"))
 
 @dataclass
 class Deployment:
-    """A broker with topics, policies, three tenants and a key for each; ``feed`` is as of its making."""
+    """A broker with topics, policies, three tenants and a key for each; ``control_table`` is as of its making."""
 
     broker: EmbeddedBroker
     supervisor: Supervisor
     home: Path
     keyring: FileKeyring
-    feed: ControlTable
+    control_table: ControlTable
     keys: dict[str, str] = field(default_factory=dict)
     """tenant → key text"""
 
@@ -50,7 +50,7 @@ class Deployment:
 
     @property
     def vault(self) -> Vault:
-        return Vault(self.keyring, self.feed.control)
+        return Vault(self.keyring, self.control_table.control)
 
     def request(
         self,
@@ -87,16 +87,16 @@ class Deployment:
 async def _furnish(broker: EmbeddedBroker, supervisor: Supervisor, home: Path, partitions: int) -> Deployment:
     await topic_admin.apply(KafkaEndpoint(broker.bootstrap), partitions, 1)
     keyring = FileKeyring.create(home / "keys" / "keyring.json")
-    feed = ControlTable(KafkaEndpoint(broker.bootstrap))
-    await feed.start()
-    made = Deployment(broker, supervisor, home, keyring, feed)
-    registry = Registry(KafkaEndpoint(broker.bootstrap), feed, keyring)
+    table = ControlTable(KafkaEndpoint(broker.bootstrap))
+    await table.start()
+    made = Deployment(broker, supervisor, home, keyring, table)
+    registry = Registry(KafkaEndpoint(broker.bootstrap), table, keyring)
     await registry.apply_policies(read_policies(POLICIES))
     for tenant, plan in TENANTS:
         await registry.add_tenant(tenant, plan)
         made.keys[tenant] = await registry.add_key(tenant, f"{tenant}-app")
     await registry.close()
-    await feed.close()
+    await table.close()
     return made
 
 

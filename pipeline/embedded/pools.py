@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
 from pathlib import Path
 
 from pipeline import wiring
 from pipeline.config import Settings
-from pipeline.errors import ConfigError, Retryable
+from pipeline.errors import ConfigError, Retryable, Stopped
+from pipeline.retry import retry_forever
 
 _log = logging.getLogger(__name__)
 _PREFIX = "generate."
@@ -22,20 +24,23 @@ class LocalPools:
         self._home = home
         self._tiers: dict[str, str] = {}
         self._told: set[str] = set()
-        self._stop = threading.Event()
+        self._stop = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._settings = Settings()
 
     def start(self, settings: Settings) -> None:
         """Begin to follow; ``settings`` name the broker and the operator's keys."""
         self._settings = settings
-        self._stop.clear()
-        self._thread = threading.Thread(target=self._follow, name="pools", daemon=True)
+        self._stop = asyncio.Event()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_until_complete, args=(self._follow(),), daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
-        self._stop.set()
-        if self._thread is not None:
+        """End the thread."""
+        if self._thread is not None and self._loop is not None:
+            self._loop.call_soon_threadsafe(self._stop.set)
             self._thread.join(5)
             self._thread = None
 
@@ -63,13 +68,15 @@ class LocalPools:
         own = {"SLUICE_KEYS__HOME": str(folder / "keys"), "SLUICE_MODELS__HOME": str(folder / "models")}
         return ["generate", "--pool", tenant], own
 
-    def _follow(self) -> None:
+    async def _follow(self) -> None:
         def tell(tiers: dict[str, str]) -> None:
             self._tiers = tiers
 
-        while not self._stop.is_set():
+        async def follow() -> None:
             try:
-                asyncio.run(wiring.follow_pools(self._settings, self._stop, tell))
-            except (Retryable, ConfigError) as fault:
-                _log.warning("isolated tenants are not followed, again in a while: %s", fault)
-                self._stop.wait(5)
+                await wiring.follow_pools(self._settings, self._stop, tell)
+            except ConfigError as error:
+                raise Retryable(str(error)) from error
+
+        with contextlib.suppress(Stopped):
+            await retry_forever(follow, self._stop, "control, which names isolated tenants")

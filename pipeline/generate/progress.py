@@ -18,16 +18,16 @@ class Progress:
         self._done = done or set()
 
     @classmethod
-    def load(cls, low: int, note: str) -> Progress:
-        """From a committed offset and its metadata; a note of another offset or none counts as empty."""
-        start, _, bits = note.partition(":")
+    def load(cls, low: int, metadata: str) -> Progress:
+        """From a committed offset and its metadata; metadata of another offset, or none, counts as empty."""
+        start, _, bits = metadata.partition(":")
         if start != str(low) or not bits:
             return cls(low)
         bitmap = int.from_bytes(base64.b85decode(bits), "little")
         return cls(low, {low + index for index in range(bitmap.bit_length()) if bitmap >> index & 1})
 
     def dump(self) -> str:
-        """The note that goes with ``low``."""
+        """Give the metadata that goes with ``low``."""
         bitmap = sum(1 << offset - self.low for offset in self._done if offset - self.low < _MOST_BYTES * 8)
         return f"{self.low}:{base64.b85encode(bitmap.to_bytes((bitmap.bit_length() + 7) // 8, 'little')).decode()}"
 

@@ -85,15 +85,15 @@ def _guard(
     return guard
 
 
-def _require_tier(ours: Generate, control: Control) -> None:
+def _require_tier(section: Generate, control: Control) -> None:
     """Raises ConfigError where no plan asks for this worker, or asks for more than it gives."""
-    tier = plans.pools(control).get(ours.pool, "")
-    if ours.pool and not tier:
+    tier = plans.pools(control).get(section.pool, "")
+    if section.pool and not tier:
         raise ConfigError(
-            f"generate.pool {ours.pool}: no plan asks for workers of this tenant's own; set isolation in its plan, "
+            f"generate.pool {section.pool}: no plan asks for workers of this tenant's own; set isolation in its plan, "
             "or leave generate.pool empty"
         )
-    if tier == "device" and ours.device == "cpu":
+    if tier == "device" and section.device == "cpu":
         raise ConfigError(
-            f"generate.pool {ours.pool}: its plan asks for a device of its own, got generate.device cpu; set cuda:N"
+            f"generate.pool {section.pool}: its plan asks for a device of its own, got generate.device cpu; set cuda:N"
         )

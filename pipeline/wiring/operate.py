@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -74,9 +73,9 @@ async def registry(settings: Settings) -> AsyncIterator[Registry]:
         await table.close()
 
 
-async def follow_pools(settings: Settings, stop: threading.Event, tell: Callable[[dict[str, str]], None]) -> None:
+async def follow_pools(settings: Settings, stop: asyncio.Event, tell: Callable[[dict[str, str]], None]) -> None:
     """Tell which tenants ask for workers of their own, now and whenever that changes, until ``stop``."""
-    async with followed_control(settings, asyncio.Event()) as table:
+    async with followed_control(settings, stop) as table:
         version = -1
         while not stop.is_set():
             if table.control.version != version:

@@ -38,11 +38,11 @@ class Log:
 
 
 async def read_log(settings: Settings) -> Log:
-    feed = ControlTable(settings.kafka.endpoint)
-    await feed.start()
-    await feed.close()
-    log = Log(feed.control)
-    for partition in range(feed.control.require_deployment().partitions):
+    table = ControlTable(settings.kafka.endpoint)
+    await table.start()
+    await table.close()
+    log = Log(table.control)
+    for partition in range(table.control.require_deployment().partitions):
         log.requests |= {(partition, item.offset) for item in await read_all(settings, "requests", partition)}
         chain = ChainReader()
         items = await read_all(settings, "decisions", partition)

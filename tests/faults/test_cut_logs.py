@@ -52,7 +52,7 @@ async def lose(bootstrap: str, name: str) -> None:
 
 def sealing(deployment: Any, home: Path, store: Taken, offsets: Offsets) -> asyncio.Task[None]:
     keys = create_log_keys(home / "log-key.json", "sluice")
-    generation = deployment.feed.control.require_deployment().generation
+    generation = deployment.control_table.control.require_deployment().generation
     context = SealContext(deployment.kafka, generation, keys, store, offsets, 4096, 50)  # type: ignore[arg-type]
     return asyncio.create_task(SealPartition(context, 0).run(asyncio.Event()))
 

@@ -38,9 +38,9 @@ async def _furnish(made: Deployment) -> None:
         for tenant in ("initech", "hooli"):
             for who in ("eve", "bob"):
                 made.keys[f"{tenant}-{who}"] = await hand.add_key(tenant, f"{tenant}-{who}")
-    made.feed = ControlTable(made.kafka)
-    await made.feed.start()
-    await made.feed.close()
+    made.control_table = ControlTable(made.kafka)
+    await made.control_table.start()
+    await made.control_table.close()
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +119,7 @@ def test_the_standing_outlives_kills_of_admit(deployment: Deployment, told: Told
     assert any(isinstance(record, SnapshotMark) for record in log)
     for record in log:
         if isinstance(record, Decision):
-            assert encode(decide(folded, deployment.feed.control, 0, record.facts)) == encode(record)
+            assert encode(decide(folded, deployment.control_table.control, 0, record.facts)) == encode(record)
         folded.apply(record)
     mine, theirs = (folded.accounts.status(f"{tenant}-eve") for tenant in ("initech", "hooli"))
     assert mine.response.step == theirs.response.step == "block"

@@ -110,9 +110,9 @@ async def play(deployment: Deployment) -> Played:
 
 async def forged(deployment: Deployment) -> tuple[dict[str, str], list[Case]]:
     """Keys that no longer work, and every bad record in the order in which they are sent."""
-    feed = ControlTable(deployment.kafka)
-    await feed.start()
-    registry = Registry(deployment.kafka, feed, deployment.keyring)
+    table = ControlTable(deployment.kafka)
+    await table.start()
+    registry = Registry(deployment.kafka, table, deployment.keyring)
     keys = {
         "revoked_key": await registry.add_key("acme", "acme-app"),
         "expired_key": await registry.add_key("acme", "acme-app", days=-1),
@@ -122,8 +122,8 @@ async def forged(deployment: Deployment) -> tuple[dict[str, str], list[Case]]:
     keys["suspended"] = await registry.add_key("closed", "closed-app")
     await registry.change_tenant("closed", status="suspended")
     await registry.close()
-    await feed.close()
-    deployment.feed = feed
+    await table.close()
+    deployment.control_table = table
     forge = Forge(deployment, "globex", deployment.keys["globex"])
     cases = [*envelopes(forge), *bodies(forge)]
     for reason, key in keys.items():

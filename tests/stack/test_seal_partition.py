@@ -29,7 +29,7 @@ async def seal_until(
 ) -> None:
     """Run a fresh sealer until ``reached``, then stop it as SIGTERM would."""
     stop = asyncio.Event()
-    generation = deployment.feed.control.require_deployment().generation
+    generation = deployment.control_table.control.require_deployment().generation
     sealer = SealPartition(SealContext(deployment.kafka, generation, keys, store, offsets, 4096, 50), 0)
     running = asyncio.create_task(sealer.run(stop))
     for _ in looks():

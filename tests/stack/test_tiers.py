@@ -152,12 +152,12 @@ async def test_a_worker_that_no_policy_asks_for_does_not_start(deployment: Deplo
 async def test_the_table_of_topics_has_those_of_isolated_tenants(deployment: Deployment) -> None:
     assert await topic_admin.check(deployment.kafka) == []
     assert await topic_admin.add_pools(deployment.kafka, ["bank"]) == []
-    feed = ControlTable(deployment.kafka)
-    hand = Registry(deployment.kafka, feed, deployment.keyring)
-    await feed.start()
+    table = ControlTable(deployment.kafka)
+    hand = Registry(deployment.kafka, table, deployment.keyring)
+    await table.start()
     try:
         await hand.apply_policies([ALONE.model_copy(update={"id": "free"})])
         assert await topic_admin.add_pools(deployment.kafka, ["initech"]) == [], "made before the plan was in force"
     finally:
         await hand.close()
-        await feed.close()
+        await table.close()

@@ -56,7 +56,7 @@ def test_one_id_may_stand_in_each_scope_and_the_default_file_is_fine(tmp_path: P
     assert len(read_policies(DEFAULT_POLICIES)) == 5
 
 
-class Feed:
+class ControlStub:
     def __init__(self) -> None:
         self.control = Control()
         self.control.apply(0, Plan(id="team"))
@@ -70,8 +70,8 @@ def test_a_tenant_that_does_not_fit_leaves_nothing_behind(
     tenant: str, organisation: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def job() -> None:
-        feed: Any = Feed()
-        registry = Registry(KafkaEndpoint("127.0.0.1:1"), feed, FileKeyring.create(tmp_path / "keyring.json"))
+        table: Any = ControlStub()
+        registry = Registry(KafkaEndpoint("127.0.0.1:1"), table, FileKeyring.create(tmp_path / "keyring.json"))
         written: list[object] = []
 
         async def write(*document: object) -> None:
@@ -86,12 +86,14 @@ def test_a_tenant_that_does_not_fit_leaves_nothing_behind(
 
 
 def test_a_receiver_checks_deliveries_with_the_secret_that_is_shown(tmp_path: Path) -> None:
-    kms, feed, now = FileKeyring.create(tmp_path / "keyring.json"), Feed(), int(time.time())
+    kms, table, now = FileKeyring.create(tmp_path / "keyring.json"), ControlStub(), int(time.time())
     hook = "https://alerts.example/x"
-    feed.control.apply(1, Tenant(id="acme", organisation="acme", plan="team", webhook=hook, **tenant_keys(kms, "acme")))
-    registry = Registry(KafkaEndpoint("127.0.0.1:1"), feed, kms)  # type: ignore[arg-type]
+    table.control.apply(
+        1, Tenant(id="acme", organisation="acme", plan="team", webhook=hook, **tenant_keys(kms, "acme"))
+    )
+    registry = Registry(KafkaEndpoint("127.0.0.1:1"), table, kms)  # type: ignore[arg-type]
     url, shown = registry.webhook("acme")
-    signed = headers(Vault(kms, feed.control).webhook_secret("acme"), "alert-1", now, b'{"a": 1}')
+    signed = headers(Vault(kms, table.control).webhook_secret("acme"), "alert-1", now, b'{"a": 1}')
     assert (url, Webhook(shown).verify(b'{"a": 1}', signed)) == (hook, {"a": 1})
     with pytest.raises(ConfigError, match="no tenant 'other'"):
         registry.webhook("other")

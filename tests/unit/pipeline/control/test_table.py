@@ -44,11 +44,11 @@ class Log:
 
 def play(test: Callable[[ControlTable, Log], Awaitable[None]]) -> None:
     async def job() -> None:
-        feed, log, stop = ControlTable(KafkaEndpoint("127.0.0.1:9")), Log(), asyncio.Event()
-        await feed.close()
-        feed._reader = log  # type: ignore[assignment]
-        following = asyncio.create_task(feed.follow(stop))
-        await test(feed, log)
+        table, log, stop = ControlTable(KafkaEndpoint("127.0.0.1:9")), Log(), asyncio.Event()
+        await table.close()
+        table._reader = log  # type: ignore[assignment]
+        following = asyncio.create_task(table.follow(stop))
+        await test(table, log)
         stop.set()
         await following
 
@@ -56,35 +56,35 @@ def play(test: Callable[[ControlTable, Log], Awaitable[None]]) -> None:
 
 
 def test_what_was_written_before_the_call_has_been_read_after_it() -> None:
-    async def test(feed: ControlTable, log: Log) -> None:
+    async def test(table: ControlTable, log: Log) -> None:
         log.write()
-        asked = asyncio.create_task(feed.caught_up())
+        asked = asyncio.create_task(table.caught_up())
         await asyncio.sleep(0.2)
         assert not asked.done()
         log.shown = 1
         assert await asked
-        assert "o0" in feed.control.organisations
+        assert "o0" in table.control.organisations
 
     play(test)
 
 
 def test_a_flood_shares_looks_and_none_relies_on_a_look_that_began_before_it() -> None:
-    async def test(feed: ControlTable, log: Log) -> None:
+    async def test(table: ControlTable, log: Log) -> None:
         log.write()
         log.shown = 1
-        assert all(await asyncio.gather(*(feed.caught_up() for _ in range(500))))
+        assert all(await asyncio.gather(*(table.caught_up() for _ in range(500))))
         assert log.looks == 1
-        assert await feed.caught_up()
+        assert await table.caught_up()
         assert log.looks == 2
 
     play(test)
 
 
 def test_a_caller_that_goes_away_leaves_the_look_to_the_next() -> None:
-    async def test(feed: ControlTable, log: Log) -> None:
+    async def test(table: ControlTable, log: Log) -> None:
         log.write()
         log.shown = 1
-        first, second = asyncio.create_task(feed.caught_up()), asyncio.create_task(feed.caught_up())
+        first, second = asyncio.create_task(table.caught_up()), asyncio.create_task(table.caught_up())
         await asyncio.sleep(0)
         first.cancel()
         assert await second
@@ -96,11 +96,11 @@ def test_a_caller_that_goes_away_leaves_the_look_to_the_next() -> None:
 def test_a_log_that_cannot_be_read_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(control_table, "_LOOK_S", 0.2)
 
-    async def test(feed: ControlTable, log: Log) -> None:
+    async def test(table: ControlTable, log: Log) -> None:
         log.gone = True
-        assert not await feed.caught_up()
+        assert not await table.caught_up()
         log.gone = False
         log.write()
-        assert not await feed.caught_up(), "the record never came"
+        assert not await table.caught_up(), "the record never came"
 
     play(test)

@@ -24,7 +24,9 @@ class Auditor:
     """Verifies every origin of one store, as of its construction: batches sealed later are left for next time."""
 
     def __init__(self, store: ClickHouseStore, verifier: Verifier, rules: Rules) -> None:
-        self._store, self._verifier, self._rules = store, verifier, rules
+        self._store = store
+        self._verifier = verifier
+        self._rules = rules
         ends = store.query("SELECT origin, max(batch), max(size) FROM manifests GROUP BY origin ORDER BY origin")
         self._ends = {str(origin): (int(batch), int(size)) for origin, batch, size in ends}
         if not self._ends:

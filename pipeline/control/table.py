@@ -25,7 +25,11 @@ class ControlTable:
         self._reader = PartitionReader(kafka, "control", 0)
         self._lock = asyncio.Lock()
         self._look = asyncio.Lock()
-        self._looks, self._looked, self._end = 0, 0, 0
+        self._looks = 0
+        """Looks at the log's end that have begun."""
+        self._looked = 0
+        """The last look that has ended."""
+        self._end = 0
         self._news = asyncio.Event()
 
     async def start(self) -> None:

@@ -81,13 +81,15 @@ def broker_config(settings: BrokerSettings) -> dict[str, str]:
         "num.io.threads": 4,
         "background.threads": 2,
     }
-    for topic in (
-        "offsets.topic",
-        "transaction.state.log",
-        "share.coordinator.state.topic",
-    ):
+    return {key: str(value) for key, value in (config | _own_topics(replicas, in_sync)).items()}
+
+
+def _own_topics(replicas: int, in_sync: int) -> dict[str, int]:
+    """Settings of the topics that the broker makes for itself."""
+    config = {}
+    for topic in ("offsets.topic", "transaction.state.log", "share.coordinator.state.topic"):
         config[f"{topic}.num.partitions"] = 4
         config[f"{topic}.replication.factor"] = replicas
     for log in ("transaction.state.log", "share.coordinator.state.topic"):
         config[f"{log}.min.isr"] = in_sync
-    return {key: str(value) for key, value in config.items()}
+    return config

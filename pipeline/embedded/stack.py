@@ -71,7 +71,9 @@ class LocalStack:
     """Everything on one machine. ``start``, then ``supervise_once`` now and then, then ``stop``."""
 
     def __init__(self, home: Path, cache: Path, ports: Ports, overrides: dict[str, str] | None = None) -> None:
-        self.home, self._ports, self._overrides = home.absolute(), ports, overrides or {}
+        self.home = home.absolute()
+        self._ports = ports
+        self._overrides = overrides or {}
         self._supervisor = Supervisor()
         self._lock: IO[str] | None = None
         self._cache = cache

@@ -42,7 +42,7 @@ async def generate(settings: Settings, stop: asyncio.Event, assign: Assign = ())
     loading = asyncio.to_thread(engines.make_engine, settings.generate, settings.models, settings.keys)
     engine = await unless_stopped(loading, stop, "the model to load")
     pool = settings.generate.pool
-    # who shares the group and the marks of a tenant's own workers are those workers alone
+    # a tenant's own workers share a group and its committed offsets with no others
     topic, suffix = (pool_topic(pool).name, f".{pool}") if pool else ("work", "")
     opening = stage_clients(kafka, f"sluice-generate{suffix}", topic, stop)
     async with followed_control(settings, stop) as table, opening as (publisher, offsets, committed):
@@ -52,10 +52,9 @@ async def generate(settings: Settings, stop: asyncio.Event, assign: Assign = ())
         sender, reports = Sender(publisher), Sender(Publisher(kafka))
         sender.start()
         reports.start()
-        worker = f"{socket.gethostname()}-{os.getpid()}-{now_ms() // 1000}"
         metrics = WorkerMetrics(engine, find_nvml())
         context = GenerateContext(
-            kafka, worker, engine, table, vault, sender, reports, offsets, committed, guard, trace, pool
+            kafka, _worker_name(), engine, table, vault, sender, reports, offsets, committed, guard, trace, pool
         )
         context.adapted, context.observe = engines.adapter_loader(engine), metrics.observe
         group = ConsumerGroup(kafka, f"sluice-generate-workers{suffix}", topic, settings.kafka.instance)
@@ -68,6 +67,10 @@ async def generate(settings: Settings, stop: asyncio.Event, assign: Assign = ())
         await reports.close()
         await sender.close()
         await engine.close()
+
+
+def _worker_name() -> str:
+    return f"{socket.gethostname()}-{os.getpid()}-{now_ms() // 1000}"
 
 
 def _guard(

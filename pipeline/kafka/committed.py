@@ -24,7 +24,9 @@ class CommittedOffsets:
     """Offset up to which the side effects of each partition of a topic were sent, committed in a consumer group."""
 
     def __init__(self, kafka: KafkaEndpoint, group: str, topic: str) -> None:
-        self._kafka, self._group, self._topic = kafka, group, topic
+        self._kafka = kafka
+        self._group = group
+        self._topic = topic
         self._consumer = make_consumer(kafka, group_id=group, request_timeout_ms=REQUEST_TIMEOUT_MS)
 
     async def start(self) -> None:

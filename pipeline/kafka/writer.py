@@ -95,7 +95,8 @@ async def _send(
 ) -> list[tuple[Awaitable[RecordMetadata], list[int]]]:
     """Hand the records of one partition over as whole batches: a future for each record costs more than it."""
     batches: list[tuple[Awaitable[RecordMetadata], list[int]]] = []
-    (topic, partition), builder, inside = target, used.create_batch(), list[int]()
+    topic, partition = target
+    builder, inside = used.create_batch(), list[int]()
     for index in indices:
         _, _, key, value, headers = records[index]
         whole = {"timestamp": None, "key": key or None, "value": value, "headers": list(headers)}

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence as Items
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from inference.batching.draw_summaries import SummaryRow, draw_summaries
 from inference.batching.entry import BatchEntry
 from inference.batching.isolate import isolate_faults
 from inference.ports import LogitsRow, RowSummary
-from inference.sampling.choose import adjusted, candidates, choose
+from inference.sampling.choose import adjusted, candidates, choose, is_greedy
 from inference.watermark.tournament import MarkedRow, draw_marked
 
 
-@dataclass(frozen=True, slots=True)
-class DrawnToken:
+class DrawnToken(NamedTuple):
     """The next token of a request, or the reason why none could be drawn."""
 
     request_id: str
@@ -22,23 +21,19 @@ class DrawnToken:
     error: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Undrawn:
+class _Undrawn(NamedTuple):
     """A row of logits and the request that it is for; ``context`` marks the token, None draws it unmarked."""
 
+    name: str
     entry: BatchEntry
     row: LogitsRow | RowSummary
     context: tuple[int, ...] | None
-
-    @property
-    def name(self) -> str:
-        return self.entry.request.request_id
 
 
 def draw_tokens(rows: Items[tuple[BatchEntry, LogitsRow | RowSummary]]) -> list[DrawnToken]:
     """Draw the next token of each request; a fault fails the guilty request alone."""
     # contexts are asked for once a token, however often it is drawn
-    undrawn = [_Undrawn(entry, row, entry.mark_context()) for entry, row in rows]
+    undrawn = [_Undrawn(entry.request.request_id, entry, row, entry.mark_context()) for entry, row in rows]
     return isolate_faults(undrawn, _draw_all, _failed) if undrawn else []
 
 
@@ -62,7 +57,8 @@ def _draw_all(items: Items[_Undrawn]) -> list[DrawnToken]:
         row = adjusted(item.row, sampling, sequence.ids, sequence.input_tokens)
         key = item.entry.mark_key
         if item.context is None or key is None:
-            tokens[item.name] = choose(row, sampling, item.entry.draw)
+            draw = 0.0 if is_greedy(sampling) else item.entry.draw
+            tokens[item.name] = choose(row, sampling, draw)
         else:
             ids, weights = candidates(row, sampling)
             marked.append(MarkedRow(item.name, ids, weights, item.context, key, item.entry.draw))

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inference.ports import TOURNAMENT_TOP, WHOLE_ROW, LogitsQuery, RowSummary
-from inference.sampling.choose import candidates, choose
+from inference.sampling.choose import candidates, choose, is_greedy
 from inference.types import SamplingParams
 from inference.watermark.keys import MarkKey
 from inference.watermark.tournament import MarkedRow, draw_marked, reweigh
@@ -30,7 +30,7 @@ def query_for(sampling: SamplingParams, draw: Callable[[], float], *, marked: bo
     penalties = sampling.presence_penalty or sampling.frequency_penalty or sampling.repetition_penalty != 1.0
     if penalties or sampling.logit_bias or sampling.logprobs or sampling.top_k > FILTER_TOP:
         return WHOLE_ROW
-    if sampling.temperature == 0.0 or sampling.top_k == 1:
+    if is_greedy(sampling):
         return LogitsQuery(whole=False)
     top = TOURNAMENT_TOP if marked else 0
     if _is_filtered(sampling):

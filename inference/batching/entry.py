@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from inference.batching.draw_summaries import query_for
 from inference.batching.sequence import Sequence
@@ -29,10 +29,10 @@ class BatchEntry:
     mark: AnswerMark | None
     joined_s: float
     first_step: int | None = None
+    request: GenerationRequest = field(init=False)
 
-    @property
-    def request(self) -> GenerationRequest:
-        return self.sequence.request
+    def __post_init__(self) -> None:
+        self.request = self.sequence.request
 
     @property
     def draw(self) -> float:

@@ -67,12 +67,17 @@ def _adjust(row: Logits, sampling: SamplingParams, tokens: Sequence[int], prompt
         row[token] += np.float32(bias)
 
 
+def is_greedy(sampling: SamplingParams) -> bool:
+    """True where the likeliest token is taken, so that no number is drawn."""
+    return sampling.temperature == 0.0 or sampling.top_k == 1
+
+
 def choose(logits: Logits, sampling: SamplingParams, draw: float) -> int:
     """Token id drawn from logits; ``draw`` in [0, 1) is used unless greedy.
 
     Ties go to the smaller id. Logits may hold -inf but no NaN.
     """
-    if sampling.temperature == 0.0 or sampling.top_k == 1:
+    if is_greedy(sampling):
         return int(np.argmax(logits))
     return pick(*candidates(logits, sampling), draw)
 

@@ -111,7 +111,7 @@ _BOM = b"\xef\xbb\xbf"
 def read(line: bytes) -> Account:
     """The account of one line. Raises MalformedAccount."""
     if len(line) > MAX_LINE:
-        raise MalformedAccount(f"expected at most {MAX_LINE} bytes in a line")
+        raise MalformedAccount(f"expected at most {MAX_LINE} bytes in a line, got more; split the account")
     decoded = _decoded(line.removeprefix(_BOM))
     try:
         return _account(decoded)
@@ -126,7 +126,9 @@ def _account(line: _Line) -> Account:
     for event in line.events:
         seconds = line.start + event.t
         if not abs(seconds) <= _FARTHEST or not math.isfinite(seconds):
-            raise MalformedAccount(f"expected times within {_FARTHEST:.0e} seconds")
+            raise MalformedAccount(
+                f"expected times within {_FARTHEST:.0e} seconds, got one beyond; give seconds since a near day"
+            )
         parameters = base if event.params is None else event.params.over(base)
         requests.append((round(seconds * 1000), trace((Part("user", event.text),), parameters)))
     requests.sort(key=lambda request: request[0])
@@ -241,7 +243,9 @@ def answers(lines: Iterable[bytes]) -> Iterator[bytes]:
         try:
             account = read(line)
             if requests + len(account.requests) > MAX_REQUESTS:
-                raise MalformedAccount(f"expected at most {MAX_REQUESTS} requests in one replay")
+                raise MalformedAccount(
+                    f"expected at most {MAX_REQUESTS} requests in one replay, got more; replay fewer accounts at once"
+                )
         except MalformedAccount as refused:
             read_lines.append(refused)
             continue

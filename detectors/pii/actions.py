@@ -56,11 +56,11 @@ def rewritten(text: str, found: Sequence[PiiItem], actions: Actions = REDACT) ->
     if not found:
         return text
     out: list[str] = []
-    at = 0
+    done = 0
     for item in found:
-        out += (text[at : item.start], _replaced(text[item.start : item.end], item.type, actions))
-        at = item.end
-    out.append(text[at:])
+        out += (text[done : item.start], _replaced(text[item.start : item.end], item.type, actions))
+        done = item.end
+    out.append(text[done:])
     return "".join(out)
 
 

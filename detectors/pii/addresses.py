@@ -96,17 +96,17 @@ def addresses(text: str, places: Places) -> Iterator[PiiItem]:
         return
     if not text.isascii() and _ZH_UNIT.search(text) is not None:
         yield from _chinese(text)
-    at = 0
+    offset = 0
     for number in _HOUSE.finditer(text):
         start, end = number.span()
-        if start < at:
+        if start < offset:
             continue
         core = _STREET_FIRST.match(text, start)
-        if core is None and _way_before(places.way, max(at, start - _REACH), end + 8) and _after_name(text, start):
-            core = _NAME_FIRST.search(text, max(at, start - _REACH), min(len(text), end + 8))
+        if core is None and _way_before(places.way, max(offset, start - _REACH), end + 8) and _after_name(text, start):
+            core = _NAME_FIRST.search(text, max(offset, start - _REACH), min(len(text), end + 8))
         if core is not None:
-            at = _grown(text, core.end())
-            yield PiiItem("ADDRESS", core.start(), at, LIKELY)
+            offset = _grown(text, core.end())
+            yield PiiItem("ADDRESS", core.start(), offset, LIKELY)
     if places.address:
         yield from _told(text, places.address)
 
@@ -117,23 +117,23 @@ def _way_before(ways: list[tuple[int, int]], low: int, high: int) -> bool:
     return first < len(ways) and ways[first][1] <= high
 
 
-def _after_name(text: str, at: int) -> bool:
-    """True where the word before `at` is capitalised or one for a street."""
-    word = text[max(0, at - _WORD) : at].rstrip(" ,").rpartition(" ")[2]
+def _after_name(text: str, offset: int) -> bool:
+    """True where the word before `offset` is capitalised or one for a street."""
+    word = text[max(0, offset - _WORD) : offset].rstrip(" ,").rpartition(" ")[2]
     return word[:1].isupper() or word in ("u.", "utca", "út", "tér")
 
 
 def _told(text: str, words: list[tuple[int, int]]) -> Iterator[PiiItem]:
     """Text with a number and a capitalised word, where an address is announced."""
-    at = 0
+    offset = 0
     for start, end in words:
-        if start < at or not text[start:end].islower() or _INSIDE.match(text[start - 1 : start]):
+        if start < offset or not text[start:end].islower() or _INSIDE.match(text[start - 1 : start]):
             continue
         to = _TO.match(text, end)
-        chunk = _CHUNK.match(text, at := to.end()) if to else None
-        cited = _CITED.search(text, at, chunk.end()) if chunk else None
-        if cited is not None and cited.start() < at + 12:
-            yield PiiItem("ADDRESS", at, _grown(text, cited.end()), GUESS)
+        chunk = _CHUNK.match(text, offset := to.end()) if to else None
+        cited = _CITED.search(text, offset, chunk.end()) if chunk else None
+        if cited is not None and cited.start() < offset + 12:
+            yield PiiItem("ADDRESS", offset, _grown(text, cited.end()), GUESS)
 
 
 def _grown(text: str, end: int) -> int:
@@ -149,17 +149,17 @@ def _grown(text: str, end: int) -> int:
 
 
 def _chinese(text: str) -> Iterator[PiiItem]:
-    at = 0
+    offset = 0
     for core in _ZH_CORE.finditer(text):
-        if core.start() < at:
+        if core.start() < offset:
             continue
-        start, end = _zh_start(text, max(at, core.start() - _ZH_LEFT), core.start()), core.end()
+        start, end = _zh_start(text, max(offset, core.start() - _ZH_LEFT), core.start()), core.end()
         while (door := _ZH_DOOR.match(text, end)) is not None:
             end = door.end()
         digits = re.match(r"[0-9]{1,5}[室户房]?(?![0-9])", text[end : end + 7]) if text[end - 1] == "楼" else None
-        at = end + (digits.end() if digits else 0)
+        offset = end + (digits.end() if digits else 0)
         if core.start() - start >= 2:
-            yield PiiItem("ADDRESS", start, at, LIKELY if _ZH_LEVEL.search(text, start, core.end()) else GUESS)
+            yield PiiItem("ADDRESS", start, offset, LIKELY if _ZH_LEVEL.search(text, start, core.end()) else GUESS)
 
 
 def _zh_start(text: str, low: int, core: int) -> int:

@@ -26,10 +26,10 @@ def find(text: str, *, contextual: bool = True) -> tuple[PiiItem, ...]:
     found = list(items(read))
     if contextual:
         low = small_letters(read)
-        at = places(low)
-        found = _merged(found, addresses(read, at))
-        found = _merged(found, cued(read, low, at))
-        found = _merged(found, persons(read, at))
+        cues = places(low)
+        found = _merged(found, addresses(read, cues))
+        found = _merged(found, cued(read, low, cues))
+        found = _merged(found, persons(read, cues))
         if not read.isascii() and _CHINESE.search(read):
             found = _merged(found, persons_zh(read))
     return tuple(map(view.item, found))
@@ -46,16 +46,17 @@ def _merged(known: list[PiiItem], more: Iterable[PiiItem]) -> list[PiiItem]:
         return known
     fresh.sort(key=_by_place)
     out: list[PiiItem] = []
-    places = iter([*known, None])
-    place, at = next(places), 0
+    following = iter([*known, None])
+    after = next(following)
+    done = 0
     for item in fresh:
-        while place is not None and place.end <= item.start:
-            out.append(place)
-            place = next(places)
-        if item.start >= at and (place is None or item.end <= place.start):
+        while after is not None and after.end <= item.start:
+            out.append(after)
+            after = next(following)
+        if item.start >= done and (after is None or item.end <= after.start):
             out.append(item)
-            at = item.end
-    while place is not None:
-        out.append(place)
-        place = next(places)
+            done = item.end
+    while after is not None:
+        out.append(after)
+        after = next(following)
     return out

@@ -41,34 +41,34 @@ def cued(text: str, low: str, places: Places) -> Iterator[PiiItem]:
     """Such items in `text`, in order of their start within each type; `low` is it in small letters."""
     if places.birth or low.endswith("生"):
         yield from _births(text, low, places.birth)
-    for match in _at(_WECHAT, low, places.wechat):
-        told = (match["told"] or "").strip() or _TOLD.search(match["name"])
-        if told or _ADD.search(text, max(0, match.start() - 4), match.start()):
+    for match in _matches_at(_WECHAT, low, places.wechat):
+        named = (match["told"] or "").strip() or _TOLD.search(match["name"])
+        if named or _ADD.search(text, max(0, match.start() - 4), match.start()):
             yield PiiItem("WECHAT", match.start("name"), match.end("name"), LIKELY)
-    for match in _at(_PASSWORD, low, places.password):
+    for match in _matches_at(_PASSWORD, low, places.password):
         if _STRONG.search(match[1]):
             yield PiiItem(SECRET, match.start(1), match.end(1), LIKELY)
 
 
-def _at(pattern: re.Pattern[str], low: str, words: list[tuple[int, int]]) -> Iterator[re.Match[str]]:
+def _matches_at(pattern: re.Pattern[str], low: str, words: list[tuple[int, int]]) -> Iterator[re.Match[str]]:
     """Matches that begin at one of these words, in order, without overlap."""
-    at = 0
+    offset = 0
     for start, _ in words:
-        if start >= at and (match := pattern.match(low, start)):
-            at = match.end()
+        if start >= offset and (match := pattern.match(low, start)):
+            offset = match.end()
             yield match
 
 
 def _births(text: str, low: str, words: list[tuple[int, int]]) -> Iterator[PiiItem]:
-    at = 0
+    offset = 0
     for start, end in [*words, (len(text), len(text))]:
-        first, last = max(at, start - _REACH), end + _BETWEEN
+        first, last = max(offset, start - _REACH), end + _BETWEEN
         if _DIGIT.search(text, first, last + _REACH) is None:
             continue
         for date in _DATE.finditer(text, first, last + _REACH):
             if date.start() > last:
                 break
-            at = date.end()
+            offset = date.end()
             before = low[max(0, date.start() - _REACH) : date.start()]
-            if _BORN.search(before) or _BORN_AFTER.match(text, at):
-                yield PiiItem("DATE_OF_BIRTH", date.start(), at, LIKELY)
+            if _BORN.search(before) or _BORN_AFTER.match(text, offset):
+                yield PiiItem("DATE_OF_BIRTH", date.start(), offset, LIKELY)

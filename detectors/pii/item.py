@@ -65,13 +65,13 @@ class VisibleText(NamedTuple):
     places: array[int] | None
     """Where each character stands in the original, and behind the last one its length; None: at the same place."""
 
-    def place(self, at: int) -> int:
-        """The place of the character `at` in the original."""
-        return at if self.places is None else self.places[at]
+    def place(self, index: int) -> int:
+        """The place of the character `index` in the original."""
+        return index if self.places is None else self.places[index]
 
-    def behind(self, at: int) -> int:
-        """The end in the original of all before `at`, which is not 0."""
-        return at if self.places is None else self.places[at - 1] + 1
+    def behind(self, index: int) -> int:
+        """The end in the original of all before `index`, which is not 0."""
+        return index if self.places is None else self.places[index - 1] + 1
 
     def first_at(self, place: int) -> int:
         """The first character that stands at `place` in the original or later."""

@@ -75,10 +75,10 @@ def persons(text: str, places: Places) -> Iterator[PiiItem]:
                 yield found
         else:
             yield from _in_run(text, run)
-    at = 0
+    offset = 0
     for start, end in places.small_name:
-        if start >= at and (found := _small(text, end)):
-            at = found.end
+        if start >= offset and (found := _small(text, end)):
+            offset = found.end
             yield found
 
 
@@ -103,18 +103,18 @@ def _in_run(text: str, run: re.Match[str]) -> Iterator[PiiItem]:
     lists = _lists()
     capital = lists.capital
     parts: list[_Part] = []
-    at = run.start()
+    offset = run.start()
     for word in run[0].split(" "):
         token = word.rstrip(".")
         low = token.lower()
         kind = capital.get(low, "u") if token.isalpha() and token[0] != low[0] else _kind(token, lists)
         if kind != "r":
-            parts.append((at, token, kind))
+            parts.append((offset, token, kind))
         elif parts:
             if found := _judged(text, parts):
                 yield found
             parts = []
-        at += len(word) + 1
+        offset += len(word) + 1
     if parts and (found := _judged(text, parts)):
         yield found
 

@@ -72,10 +72,10 @@ def _forms() -> _Forms:
 
 def persons_zh(text: str) -> Iterator[PiiItem]:
     """Names in `text`, in order of their start; score LIKELY with a cue before and after it, GUESS with one."""
-    forms, at = _forms(), 0
-    while match := forms.start.search(text, at):
+    forms, offset = _forms(), 0
+    while match := forms.start.search(text, offset):
         start = match.start()
-        at = start + 1
+        offset = start + 1
         if text[start : start + 2] in forms.others:
             continue
         last = text[start - 1] if start else "\n"
@@ -88,13 +88,13 @@ def persons_zh(text: str) -> Iterator[PiiItem]:
         if end := _end(text, start, given, before, forms.given):
             sure = before == 2 and (_AFTER.match(text, end) or _EDGE.match(text, end))
             yield PiiItem("PERSON", start, end, LIKELY if sure else GUESS)
-            at = end
+            offset = end
 
 
 def _before(text: str, start: int, strong: frozenset[str]) -> int:
     """2 behind a word for a person or a field, 1 at an edge or behind a word that takes a person, 0 otherwise."""
-    for at in range(start, max(0, start - _MAX_LINK) - 1, -1):
-        cue = text[max(0, at - _MAX_CUE) : at]
+    for offset in range(start, max(0, start - _MAX_LINK) - 1, -1):
+        cue = text[max(0, offset - _MAX_CUE) : offset]
         if cue[-2:] in strong or cue[-3:] in strong or cue in strong or cue[-1:] in strong:
             return 2
         if cue[-1:] not in _LINKS:
@@ -104,16 +104,16 @@ def _before(text: str, start: int, strong: frozenset[str]) -> int:
     return 1 if not ("一" <= text[start - 1] <= "鿿") else 0
 
 
-def _end(text: str, start: int, at: int, before: int, given: frozenset[str]) -> int:
-    """The end of the name whose given characters begin at `at`; 0 where there is none. Two are tried before one."""
-    two = _TWO.match(text, at)[0]  # type: ignore[index]
-    if not two or (before < 2 and two[0] not in given) or _TITLE.match(text, at):
+def _end(text: str, start: int, offset: int, before: int, given: frozenset[str]) -> int:
+    """The end of the name whose given characters begin at `offset`; 0 where there is none. Two are tried before one."""
+    two = _TWO.match(text, offset)[0]  # type: ignore[index]
+    if not two or (before < 2 and two[0] not in given) or _TITLE.match(text, offset):
         return 0
     for count in range(len(two), 0, -1):
         listed = given.issuperset(two[:count])
         if not listed and before < 2:
             continue
-        end = at + count
+        end = offset + count
         after = _AFTER.match(text, end) is not None
         edge = _EDGE.match(text, end) is not None
         if before == 2:

@@ -49,48 +49,48 @@ def items(text: str, start: int = 0, tries: int = sys.maxsize) -> Iterator[PiiIt
 
 def scan(text: str, start: int = 0, tries: int = sys.maxsize) -> Iterator[Found]:
     """As `items`, with the tails that a stream needs. Time is linear in the text: every pattern reads MAX_ITEM."""
-    at = start
+    offset = start
     for low, high in _words(text, start):
-        at = max(at, low)
-        while at < high and tries > 0:
-            place = START.search(text, at, high + REACH)
+        offset = max(offset, low)
+        while offset < high and tries > 0:
+            place = START.search(text, offset, high + REACH)
             if place is None or place.start() >= high:
                 break
-            at = place.start()
+            offset = place.start()
             tries -= 1
-            found = _item(text, at)
+            found = _item(text, offset)
             if found is None:
-                at += 1
+                offset += 1
                 continue
             yield found
-            at = found.item.end
+            offset = found.item.end
 
 
-def _item(text: str, at: int) -> Found | None:
-    before = text[max(0, at - CONTEXT) : at].lower()
-    shapes, either = _shapes(text[at])
+def _item(text: str, offset: int) -> Found | None:
+    before = text[max(0, offset - CONTEXT) : offset].lower()
+    shapes, either = _shapes(text[offset])
     # one call for the first shape whose pattern matches; only where it is not confirmed, those behind it are tried
-    first = either.match(text, at, at + MAX_ITEM)
+    first = either.match(text, offset, offset + MAX_ITEM)
     if first is None or first.lastgroup is None:
         return None
     candidate = first[0]
     for index in range(int(first.lastgroup[1:]), len(shapes)):
         form = shapes[index]
         if not candidate:
-            match = form.pattern.match(text, at, at + MAX_ITEM)
+            match = form.pattern.match(text, offset, offset + MAX_ITEM)
             candidate = match[0] if match else ""
         if candidate and (length := form.confirm(candidate, before)):
-            return _found(form, text, at, length)
+            return _found(form, text, offset, length)
         candidate = ""
     return None
 
 
-def _found(form: ItemPattern, text: str, at: int, length: int) -> Found:
-    end = at + length
+def _found(form: ItemPattern, text: str, offset: int, length: int) -> Found:
+    end = offset + length
     grows = form.tail is not None and (form.type != "EMAIL" or length == MAX_ITEM)
     if grows and form.tail is not None:
         end = _beyond(form.tail, text, end)
-    return Found(PiiItem(form.type, at, end, form.score), form.tail if grows else None)
+    return Found(PiiItem(form.type, offset, end, form.score), form.tail if grows else None)
 
 
 def _beyond(tail: re.Pattern[str], text: str, end: int) -> int:
@@ -130,57 +130,60 @@ def _shapes(first: str) -> _Shapes:
 def _words(text: str, start: int) -> Iterator[tuple[int, int]]:
     """Half-open ranges that every item at or after `start` begins in: words with an anchor of one, in order."""
     run = text.encode("ascii", "replace").translate(_RUN)
-    at, none = start, len(text)
+    offset, none = start, len(text)
     digit = plate = long = start - 1
     if text.isascii():
         plate = none
     while True:
-        if digit < at:
-            digit = found.start() if (found := _ANCHOR.search(text, at)) else none
-        if long < at:
-            long = found_at if (found_at := run.find(_LONG_RUN, at)) >= 0 else none
-        if plate < at:
-            plate = found.start() - 1 if (found := _PLATE.search(text, at + 1)) else none
+        if digit < offset:
+            digit = found.start() if (found := _ANCHOR.search(text, offset)) else none
+        if long < offset:
+            long = found_at if (found_at := run.find(_LONG_RUN, offset)) >= 0 else none
+        if plate < offset:
+            plate = found.start() - 1 if (found := _PLATE.search(text, offset + 1)) else none
         first = min(digit, plate, long)
         if first >= none:
             return
         low = _word_start(text, max(start, first - MAX_ITEM), first)
         end = _WORD_END.search(text, first)
-        at = end.start() if end else none
-        yield low, at
+        offset = end.start() if end else none
+        yield low, offset
 
 
 def hinted(texts: Sequence[str]) -> list[int]:
     """The texts that may hold an item, by tests that cost nanoseconds a character; redaction never rests on them."""
-    starts, at = [], 0
+    starts, offset = [], 0
     read = [shown(text).text for text in texts]
     for text in read:
-        starts.append(at)
-        at += len(text) + 1
+        starts.append(offset)
+        offset += len(text) + 1
     joined = "\n".join(read)
     run = joined.encode("ascii", "replace").translate(_HINT_RUN)
     found: set[int] = set()
-    tests: list[Callable[[int], int]] = [lambda at: joined.find("@", at), lambda at: run.find(_LONG_HINT_RUN, at)]
-    tests.append(lambda at: joined.find("::", at))
+    tests: list[Callable[[int], int]] = [
+        lambda offset: joined.find("@", offset),
+        lambda offset: run.find(_LONG_HINT_RUN, offset),
+    ]
+    tests.append(lambda offset: joined.find("::", offset))
     tests.extend(partial(_found_at, pattern, joined) for pattern in ((_HINT,) if joined.isascii() else (_HINT, _PLATE)))
     for test in tests:
-        at = test(0)
-        while at >= 0:
-            index = bisect_right(starts, at) - 1
+        offset = test(0)
+        while offset >= 0:
+            index = bisect_right(starts, offset) - 1
             found.add(index)
-            at = test(starts[index + 1]) if index + 1 < len(starts) else -1
+            offset = test(starts[index + 1]) if index + 1 < len(starts) else -1
     return sorted(found)
 
 
-def _found_at(pattern: re.Pattern[str], text: str, at: int) -> int:
-    """The pattern's first match from ``at`` on begins here; -1 for none, as `str.find` has it."""
-    match = pattern.search(text, at)
+def _found_at(pattern: re.Pattern[str], text: str, offset: int) -> int:
+    """The pattern's first match from ``offset`` on begins here; -1 for none, as `str.find` has it."""
+    match = pattern.search(text, offset)
     return match.start() if match else -1
 
 
 def _word_start(text: str, low: int, anchor: int) -> int:
     """The beginning of the word around `anchor`, and of the one before it where an item may hold a space after that."""
     back = _WORD_BACK.match(text[low:anchor][::-1])
-    at = anchor - (back.end() if back else 0)
-    open_word = _OPEN.search(text, max(low, at - 4), at)
-    return at if open_word is None else open_word.start()
+    offset = anchor - (back.end() if back else 0)
+    open_word = _OPEN.search(text, max(low, offset - 4), offset)
+    return offset if open_word is None else open_word.start()

@@ -46,8 +46,8 @@ class SentenceRedactor:
     def push(self, text: str) -> str:
         """The text that is safe to show once `text` has arrived."""
         out: list[str] = []
-        for at in range(0, len(text), LONGEST):
-            self._pending += text[at : at + LONGEST]
+        for first in range(0, len(text), LONGEST):
+            self._pending += text[first : first + LONGEST]
             while (end := self._next()) is not None:
                 forced = end == LONGEST
                 limit = max(self._ended, LONGEST // 2) if forced else self._ended
@@ -71,21 +71,21 @@ class SentenceRedactor:
         """The text that may leave of all before `limit`, judged by what has come until `end`; items are not torn."""
         first = len(self._kept)
         text = self._kept + self._pending[:end]
-        at, cut = first, first + limit
+        left, cut = first, first + limit
         out: list[str] = []
         for item in find(text):
             start = max(item.start, first)
-            if item.end <= at:
+            if item.end <= left:
                 continue
             if start >= cut:
                 break
-            if item.end > cut and not (forced and start == at):
+            if item.end > cut and not (forced and start == left):
                 cut = start
                 break
-            out += (text[at:start], f"[{item.type}]")
-            at, cut = item.end, max(cut, item.end)
+            out += (text[left:start], f"[{item.type}]")
+            left, cut = item.end, max(cut, item.end)
             self._told[item.type] = self._told.get(item.type, 0) + 1
-        out.append(text[at:cut])
+        out.append(text[left:cut])
         self._kept, self._pending = text[max(0, cut - KEPT) : cut], self._pending[cut - first :]
         self._ended = max(0, end - (cut - first))
         return "".join(out)

@@ -56,11 +56,11 @@ def _email(candidate: str, before: str) -> int:
 
 def _iban(candidate: str, before: str) -> int:
     left = check.iban_length(candidate.replace(" ", "").upper())
-    for at, char in enumerate(candidate):
+    for place, char in enumerate(candidate):
         left -= char != " "
         if not left and char != " ":
-            whole = at + 1 == len(candidate) or candidate[at + 1] == " "
-            return at + 1 if whole else 0
+            whole = place + 1 == len(candidate) or candidate[place + 1] == " "
+            return place + 1 if whole else 0
     return 0
 
 
@@ -76,8 +76,8 @@ def _card(chinese: bool) -> Confirm:
         digits = candidate.replace(" ", "").replace("-", "")
         if digits.startswith(("62", "436742", "9558")) is not chinese:
             return 0
-        told = _CARD.search(before) is not None
-        if not told and (len(digits) < 14 or not check.payment_card(digits) or _OTHER_NUMBER.search(before[-24:])):
+        named = _CARD.search(before) is not None
+        if not named and (len(digits) < 14 or not check.payment_card(digits) or _OTHER_NUMBER.search(before[-24:])):
             return 0
         return len(candidate) if check.luhn(digits) else 0
 
@@ -85,13 +85,13 @@ def _card(chinese: bool) -> Confirm:
 
 
 def _uscc(candidate: str, before: str) -> int:
-    told = not candidate.isdigit() or re.search("信用代码|税号", before)
-    return len(candidate) if told and check.uscc(candidate) else 0
+    named = not candidate.isdigit() or re.search("信用代码|税号", before)
+    return len(candidate) if named and check.uscc(candidate) else 0
 
 
 def _plate(candidate: str, before: str) -> int:
-    told = any(char.isdigit() or char == "·" for char in candidate) or re.search("车|牌|驾|开着", before)
-    return len(candidate) if told else 0
+    plausible = any(char.isdigit() or char == "·" for char in candidate) or re.search("车|牌|驾|开着", before)
+    return len(candidate) if plausible else 0
 
 
 def _ip(candidate: str, before: str) -> int:
@@ -100,8 +100,8 @@ def _ip(candidate: str, before: str) -> int:
 
 
 def _ipv6(candidate: str, before: str) -> int:
-    told = candidate.count(":") >= 3 and any(char.isdigit() for char in candidate)
-    return len(candidate) if told and check.ipv6(candidate) else 0
+    plausible = candidate.count(":") >= 3 and any(char.isdigit() for char in candidate)
+    return len(candidate) if plausible and check.ipv6(candidate) else 0
 
 
 def _with_digit(candidate: str, before: str) -> int:

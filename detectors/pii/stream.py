@@ -46,21 +46,21 @@ class StreamRedactor:
             return ""
         text = self._kept + self._pending
         view, done = shown(text), len(self._kept)
-        read, at = view.text, view.first_at(done)
-        cut = len(read) if final else _safe(read, at)
+        read, read_to = view.text, view.first_at(done)
+        cut = len(read) if final else _safe(read, read_to)
         out: list[str] = []
-        for item, tail in scan(read, at):
+        for item, tail in scan(read, read_to):
             if item.start >= cut:
                 break
             out += (text[done : view.place(item.start)], f"[{item.type}]")
-            at, done = item.end, view.behind(item.end)
+            read_to, done = item.end, view.behind(item.end)
             self.counts[item.type] = self.counts.get(item.type, 0) + 1
-            self._tail = tail if not final and read[at:] in ("", ".") else None
-        if at < cut or final:
-            at = cut
-            out.append(text[done : view.place(at)])
-            done = max(done, view.place(at))
-        self._kept, self._pending = text[view.place(max(0, at - CONTEXT)) : done], text[done:]
+            self._tail = tail if not final and read[read_to:] in ("", ".") else None
+        if read_to < cut or final:
+            read_to = cut
+            out.append(text[done : view.place(read_to)])
+            done = max(done, view.place(read_to))
+        self._kept, self._pending = text[view.place(max(0, read_to - CONTEXT)) : done], text[done:]
         return "".join(out)
 
     def _skip(self, tail: re.Pattern[str], final: bool) -> bool:
@@ -82,17 +82,17 @@ def _safe(text: str, low: int) -> int:
     Only a word with a digit, two capitals or a plate's province can begin an item that goes on after a space, and
     no word of small letters lies inside an item (`shapes`).
     """
-    cut = at = _word_start(text, max(low, len(text) - MAX_ITEM), len(text))
-    while at - 1 > max(low, len(text) - MAX_SPACED) and text[at - 1] == " ":
-        start = _word_start(text, max(low, len(text) - MAX_SPACED), at - 1)
-        before = text[start : at - 1]
+    cut = word = _word_start(text, max(low, len(text) - MAX_ITEM), len(text))
+    while word - 1 > max(low, len(text) - MAX_SPACED) and text[word - 1] == " ":
+        start = _word_start(text, max(low, len(text) - MAX_SPACED), word - 1)
+        before = text[start : word - 1]
         if not before:
             break
         if _DIGIT.search(before) or _OPEN.search(before):
             cut = start
         elif not before.isupper():
             break
-        at = start
+        word = start
     return cut
 
 

@@ -50,7 +50,7 @@ def _draws(seed: bytes) -> Iterator[int]:
     count = 0
     while True:
         block = hmac.digest(seed, count.to_bytes(4, "big"), "sha256")
-        yield from (int.from_bytes(block[at : at + 4], "big") for at in range(0, 32, 4))
+        yield from (int.from_bytes(block[index : index + 4], "big") for index in range(0, 32, 4))
         count += 1
 
 
@@ -89,7 +89,7 @@ def _wrong(text: str, kind: str) -> str:
     """The token with a wrong check digit: every one of these schemes tells a single changed digit."""
     if not _passes(text, kind):
         return text
-    place = max(at for at, char in enumerate(text) if char in _DIGITS)
+    place = max(index for index, char in enumerate(text) if char in _DIGITS)
     return text[:place] + _DIGITS[(int(text[place]) + 1) % 10] + text[place + 1 :]
 
 

@@ -44,27 +44,27 @@ class AnchorIndex:
         `grams` are the text's `char_grams` where they are known already.
         """
         grams = char_grams(values_of(codes_of(text))) if grams is None else grams
-        found = [(at, numbers) for sign, numbers in self._signs.items() for at in _all(text, sign)]
+        found = [(offset, numbers) for sign, numbers in self._signs.items() for offset in _all(text, sign)]
         by_gram = self._by_gram
         for length, places in ((2, self._pairs.take(grams[0])), (4, self._fours.take(grams[2] >> _COARSE))):
-            for at in places.nonzero()[0].tolist():
-                for anchor, shift, numbers in by_gram.get(text[at : at + length], ()):
-                    if at >= shift and text.startswith(anchor, at - shift):
-                        found.append((at - shift + len(anchor) - 1, numbers))
+            for offset in places.nonzero()[0].tolist():
+                for anchor, shift, numbers in by_gram.get(text[offset : offset + length], ()):
+                    if offset >= shift and text.startswith(anchor, offset - shift):
+                        found.append((offset - shift + len(anchor) - 1, numbers))
         found.sort()
         return found
 
 
 def _all(text: str, sign: str) -> Iterator[int]:
-    at = text.find(sign)
-    while at >= 0:
-        yield at
-        at = text.find(sign, at + 1)
+    offset = text.find(sign)
+    while offset >= 0:
+        yield offset
+        offset = text.find(sign, offset + 1)
 
 
 def _rarest(anchor: str) -> tuple[int, str]:
     """The offset in the anchor at which its rarest gram begins, and the gram."""
     length = max(size for size in _SIZES if size <= len(anchor))
-    grams = [(anchor[at : at + length], at) for at in range(len(anchor) - length + 1)]
-    gram, at = min(grams, key=lambda gram: (sum(_COMMON.get(char, -1) for char in gram[0]), gram[1]))
-    return at, gram
+    grams = [(anchor[offset : offset + length], offset) for offset in range(len(anchor) - length + 1)]
+    gram, offset = min(grams, key=lambda gram: (sum(_COMMON.get(char, -1) for char in gram[0]), gram[1]))
+    return offset, gram

@@ -69,17 +69,17 @@ class PhraseDetector:
             index = bisect_right(starts, end) - 1
             if index < 0 or end >= ends[index]:
                 continue
-            at = end - starts[index]
+            place = end - starts[index]
             role = batch[seen[index].at].role
             for number in rules:
                 if role not in self.rules[number].roles:
                     continue
                 reach = self.rules[number].reach
                 spans = windows.setdefault((index, number), [])
-                if spans and at - reach <= spans[-1][1]:
-                    spans[-1][1] = at + reach
+                if spans and place - reach <= spans[-1][1]:
+                    spans[-1][1] = place + reach
                 else:
-                    spans.append([max(0, at - reach), at + reach])
+                    spans.append([max(0, place - reach), place + reach])
         for (index, number), spans in windows.items():
             view = seen[index]
             finding = _worst(self.rules[number], view, spans, batch[view.at])
@@ -115,23 +115,23 @@ def _matches(rule: PhraseRule, text: str, spans: Iterable[list[int]]) -> Iterato
         stop = high
         while stop < len(text) and stop < high + 32 and text[stop].isalnum():
             stop += 1
-        held = text[low:stop].__contains__
+        contains = text[low:stop].__contains__
         known: list[bool | None] = [None] * len(rule.needs)
         for reading in rule.readings:
-            if _all_there(reading.needs, rule.needs, known, held):
+            if _all_there(reading.needs, rule.needs, known, contains):
                 for match in reading.pattern.finditer(text, low, stop):
                     if match.start() < match.end():
                         yield match.span()
 
 
 def _all_there(
-    groups: Sequence[int], needs: Sequence[tuple[str, ...]], known: list[bool | None], held: Callable[[str], bool]
+    groups: Sequence[int], needs: Sequence[tuple[str, ...]], known: list[bool | None], contains: Callable[[str], bool]
 ) -> bool:
     """True where a string of each of these groups is there; `known` keeps answers, as readings share groups."""
     for group in groups:
         answer = known[group]
         if answer is None:
-            answer = known[group] = any(map(held, needs[group]))
+            answer = known[group] = any(map(contains, needs[group]))
         if not answer:
             return False
     return True

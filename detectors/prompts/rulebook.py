@@ -24,7 +24,7 @@ _WORD = re.compile(r"[a-z0-9]")
 
 
 class RuleBookError(ValueError):
-    """A rule file is wrong; the message names the rule, what was expected and what came."""
+    """A rule file is wrong; the message names the rule, what was expected and what it holds."""
 
 
 class _RuleText(msgspec.Struct, forbid_unknown_fields=True):
@@ -88,7 +88,7 @@ def load_rules() -> tuple[PhraseRule, ...]:
     rules = tuple(rule for f in files for rule in parse_family(f.read_text("utf-8"), f.name))
     ids = [rule.id for rule in rules]
     if doubled := {name for name in ids if ids.count(name) > 1}:
-        raise RuleBookError(f"rule ids must be unique, these came twice: {sorted(doubled)}")
+        raise RuleBookError(f"expected rule ids that differ, got these twice: {sorted(doubled)}; rename one of each")
     return rules
 
 
@@ -142,7 +142,7 @@ def _expand(phrases: Phrases, family: _FamilyText, rule_id: str) -> Phrases:
         elif phrase[1:] in family.words:
             out += family.words[phrase[1:]]
         else:
-            raise RuleBookError(f"{rule_id}: word list {phrase} is not defined in [words]")
+            raise RuleBookError(f"{rule_id}: expected a word list of [words], got {phrase}; add it there")
     return out
 
 
@@ -152,8 +152,8 @@ def _require_anchor(groups: list[Phrases], anchors: tuple[str, ...], rule_id: st
             return
     missing = [phrase for phrase in groups[0] if not _anchored(phrase, anchors)]
     raise RuleBookError(
-        f"{rule_id}: no group of a sequence is covered by the anchors; its first group needs an"
-        f" anchor inside each of {missing}"
+        f"{rule_id}: expected a group in each sequence whose phrases all hold an anchor, got no group; add anchors"
+        f" that stand in {missing}"
     )
 
 

@@ -216,8 +216,8 @@ def load() -> tuple[ScorerModel, Scorer]:
     """The model that is shipped."""
     folder = resources.files("detectors.prompts") / "weights"
     model = msgspec.json.decode((folder / "prompts.json").read_bytes(), type=ScorerModel)
-    with resources.as_file(folder / "prompts.npz") as file, np.load(file) as held:
-        weights = np.asarray(held["weights"], dtype=np.int8)
+    with resources.as_file(folder / "prompts.npz") as file, np.load(file) as archive:
+        weights = np.asarray(archive["weights"], dtype=np.int8)
     if weights.shape != (len(HEADS), WIDTH):
         raise ValueError(f"weights/prompts.npz: expected shape {(len(HEADS), WIDTH)}, got {weights.shape}; train anew")
     return model, Scorer(weights, model.heads)

@@ -51,18 +51,18 @@ def spelled_at(shape: bytes, joined: str) -> Iterator[int]:
     for part, needle in _SPELLED:
         if part in classes:
             yield from _all(classes, needle, 16)
-    for at in _all(classes, b" 0 ", 2):
+    for offset in _all(classes, b" 0 ", 2):
         # its neighbours stand alone too
-        if classes[at + 3 : at + 5] in _ALONE_AFTER and classes[max(0, at - 2) : at] in _ALONE_BEFORE:
-            yield at
+        if classes[offset + 3 : offset + 5] in _ALONE_AFTER and classes[max(0, offset - 2) : offset] in _ALONE_BEFORE:
+            yield offset
     for needle in _MARKED:
         if needle[-1:] in shape:
             yield from _all(shape, needle, 16)
     if not joined.isascii():
         apart = itertools.chain(_all(classes, _ALONE, 2), _all(joined, "·", 1))
-        for at in (at - back for at in apart for back in (1, 2) if at >= back):
-            if _SPACED_CJK.match(joined, at):
-                yield at
+        for offset in (offset - back for offset in apart for back in (1, 2) if offset >= back):
+            if _SPACED_CJK.match(joined, offset):
+                yield offset
 
 
 def encoded_at(shape: bytes, joined: str) -> Iterator[int]:
@@ -80,7 +80,7 @@ def encoded_at(shape: bytes, joined: str) -> Iterator[int]:
 
 def _all(where: AnyStr, needle: AnyStr, stride: int) -> Iterator[int]:
     """Offsets of a needle, at most one per stride characters."""
-    at = where.find(needle)
-    while at >= 0:
-        yield at
-        at = where.find(needle, at + stride)
+    offset = where.find(needle)
+    while offset >= 0:
+        yield offset
+        offset = where.find(needle, offset + stride)

@@ -141,7 +141,7 @@ def _without(source: TextView, spans: list[Span], name: str) -> TextView:
         done = span.end
     pieces.append(source.text[done:])
     places.extend(range(done, len(source.text)))
-    cut = TextView(name, "".join(pieces), places, array("I", [at + 1 for at in places]))
+    cut = TextView(name, "".join(pieces), places, array("I", [index + 1 for index in places]))
     read = clean(cut.text)
     return composed(composed(source, cut), TextView(name, read.text, read.starts, read.ends))
 

@@ -81,8 +81,8 @@ def _read(match: re.Match[str]) -> str:
 
 def _characters(codes: list[int]) -> str:
     """The characters of these code points; halves of surrogate pairs are joined, what is none is left out."""
-    told = "".join([chr(code) for code in codes if 0 < code <= _MAX_CODE])
-    return told.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "ignore")
+    characters = "".join([chr(code) for code in codes if 0 < code <= _MAX_CODE])
+    return characters.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "ignore")
 
 
 def composed(outer: TextView, inner: TextView) -> TextView:
@@ -92,5 +92,5 @@ def composed(outer: TextView, inner: TextView) -> TextView:
     if inner.starts is None or inner.ends is None:
         return TextView(inner.name, inner.text, outer.starts, outer.ends)
     begun, over = outer.starts, outer.ends
-    starts = array("I", [begun[at] for at in inner.starts])
+    starts = array("I", [begun[index] for index in inner.starts])
     return TextView(inner.name, inner.text, starts, array("I", [over[end - 1] for end in inner.ends]))

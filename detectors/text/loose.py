@@ -69,8 +69,8 @@ def _drop_separators(text: str, keep: bytearray) -> None:
             keep[match.start()] = 0
     if b"? ?" in shape or b"?  ?" in shape or "·" in text:
         for match in _SPACED_CJK.finditer(text):
-            for at in range(match.start(), match.end()):
-                keep[at] = text[at] >= "\u4e00"
+            for index in range(match.start(), match.end()):
+                keep[index] = text[index] >= "\u4e00"
 
 
 def _drop_markup(text: str, keep: bytearray) -> None:
@@ -113,9 +113,9 @@ def _join(match: re.Match[str], keep: bytearray) -> None:
     """Marks what separates the letters of this match. Beside dots or the like, white space separates words."""
     run, start = match[0], match.start()
     dotted = not run[1].isspace()
-    for at in range(1, len(run) - 1):
-        if run[at - 1].isalnum() and run[at + 1].isalnum() and not run[at].isalnum():
-            keep[start + at] = dotted and run[at].isspace()
+    for index in range(1, len(run) - 1):
+        if run[index - 1].isalnum() and run[index + 1].isalnum() and not run[index].isalnum():
+            keep[start + index] = dotted and run[index].isspace()
 
 
 def _unleet(match: re.Match[str]) -> str:

@@ -51,7 +51,9 @@ class ProtectedIndex:
             for stretch in (stretch for text in texts for stretch in stretches(text)):
                 size += len(stretch)
                 if size > MAX_LETTERS:
-                    raise ValueError(f"protected texts: expected at most {MAX_LETTERS} letters in all, got more")
+                    raise ValueError(
+                        f"protected texts: expected at most {MAX_LETTERS} letters in all, got more; protect fewer texts"
+                    )
                 if len(stretch) < run:
                     continue
                 codes = np.array(stretch, dtype=np.uint64)
@@ -75,8 +77,8 @@ class ProtectedIndex:
 
     def owner(self, codes: Sequence[int]) -> str | None:
         """The corpus that holds this run of ``run`` letters; the first of several."""
-        at = _at(self._grams, _hash(codes))
-        return self._names[self._owners[at]] if at >= 0 else None
+        index = _at(self._grams, _hash(codes))
+        return self._names[self._owners[index]] if index >= 0 else None
 
 
 _EMPTY: Hashes = np.empty(0, np.uint64)
@@ -108,5 +110,5 @@ def _hash(codes: Sequence[int]) -> int:
 
 def _at(hashes: Hashes, wanted: int) -> int:
     """The index of a hash in a sorted array, -1 where it is not there."""
-    at = int(np.searchsorted(hashes, np.uint64(wanted)))
-    return at if at < len(hashes) and hashes[at] == wanted else -1
+    index = int(np.searchsorted(hashes, np.uint64(wanted)))
+    return index if index < len(hashes) and hashes[index] == wanted else -1

@@ -72,7 +72,7 @@ class Screener:
 
     async def _screen(self, batch: Sequence[Transcript]) -> list[Screened]:
         for _ in range(2 if len(batch) == 1 else 1):
-            # a text alone is tried again: somebody else may have killed the worker
+            # a text alone is tried again: another may have killed the worker
             try:
                 return await asyncio.wait_for(self._ask(batch), WALL_S)
             except _Replaced:

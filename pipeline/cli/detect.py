@@ -56,7 +56,7 @@ def _prompts(arguments: argparse.Namespace, settings: Settings) -> int:
 
 
 def reply(batch: Sequence[lines.Line]) -> list[bytes]:
-    """One encoded answer per line of ``sluice detect prompts``; never raises, whatever a line holds."""
+    """One encoded answer per line of ``sluice detect prompts``; never raises, for any line."""
     from detectors.base import Part
     from detectors.prompts.assess import assess
 

@@ -6,7 +6,8 @@ import argparse
 import asyncio
 import getpass
 import time
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 from dashboards.render import QueryScope, raw, render
 from pipeline import terminal, wiring
@@ -47,31 +48,40 @@ def add(commands: Any) -> None:
 
 
 def _label(arguments: argparse.Namespace, settings: Settings) -> int:
-    known = _decided(arguments.request, settings)
-    tenant, principal, verdict, reason, rules = known[0]
+    decided = _decided(arguments.request, settings)
     analyst = arguments.by or getpass.getuser()
 
     async def act() -> None:
-        async with wiring.registry(settings) as hand:
-            await hand.label(arguments.request, tenant, arguments.verb, analyst)
+        async with wiring.registry(settings) as registry:
+            await registry.label(arguments.request, decided.tenant, arguments.verb, analyst)
 
     asyncio.run(act())
     columns = ("request", "tenant", "principal", "verdict", "reason", "rules", "label", "by")
-    row = (arguments.request, tenant, principal, verdict, reason, " ".join(rules), arguments.verb, analyst)
+    row = (arguments.request, *decided._replace(rules=" ".join(decided.rules)), arguments.verb, analyst)
     terminal.table("labelled", columns, [row], as_json=arguments.json)
     return 0
 
 
-def _decided(request: str, settings: Settings) -> Any:
+class DecidedRequest(NamedTuple):
+    """The sealed decision about one request, as _KNOWN reads it."""
+
+    tenant: str
+    principal: str
+    verdict: str
+    reason: str
+    rules: Sequence[str]
+
+
+def _decided(request: str, settings: Settings) -> DecidedRequest:
     """The sealed decision, waited for a little: an answer is there before it is sealed."""
     with wiring.store(settings, patience_s=5) as store:
         for pause in (0.0, 0.5, 1.0, 1.5, 2.0):
             time.sleep(pause)
             if known := store.query(_KNOWN, {"request": request}):
-                return known
+                return DecidedRequest(*known[0])
     raise ConfigError(
-        f"expected a sealed decision; got no sealed decision about {request[:80]!r} within 5 s; give an id as in "
-        "x-sluice-request or an alert"
+        f"expected a sealed decision about {request[:80]!r}, got none within 5 s; give an id as in x-sluice-request or "
+        "an alert"
     )
 
 

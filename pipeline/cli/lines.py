@@ -15,29 +15,30 @@ Line = bytes | None
 def answer(source: int, out: BinaryIO, reply: Callable[[Sequence[Line]], Sequence[bytes]], batch: int = 256) -> None:
     """Writes `reply` of every batch of lines of the file descriptor `source`; None stands for a line too long.
 
-    Whatever has come is answered before more is waited for. Blank lines get an answer too, so that lines can be paired.
+    All lines that have come are answered before more are waited for. Blank lines get an answer too, so that each answer
+    can be paired with its line.
     """
     for lines in _arrivals(source):
-        for at in range(0, len(lines), batch):
-            out.write(b"".join([line + b"\n" for line in reply(lines[at : at + batch])]))
+        for first in range(0, len(lines), batch):
+            out.write(b"".join([line + b"\n" for line in reply(lines[first : first + batch])]))
             out.flush()
 
 
 def _arrivals(source: int) -> Iterator[list[Line]]:
     """The lines that each read completes; a last line may lack its end."""
-    held = bytearray()
+    unfinished = bytearray()
     over = False
     while chunk := os.read(source, _CHUNK):
         lines: list[Line] = []
         *whole, rest = chunk.split(b"\n")
         for part in whole:
-            lines.append(None if over or len(held) + len(part) > MAX_LINE else bytes(held) + part)
-            held.clear()
+            lines.append(None if over or len(unfinished) + len(part) > MAX_LINE else bytes(unfinished) + part)
+            unfinished.clear()
             over = False
-        held += rest
-        if len(held) > MAX_LINE:
-            held.clear()
+        unfinished += rest
+        if len(unfinished) > MAX_LINE:
+            unfinished.clear()
             over = True
         yield lines
-    if held or over:
-        yield [None if over else bytes(held)]
+    if unfinished or over:
+        yield [None if over else bytes(unfinished)]

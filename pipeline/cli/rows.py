@@ -57,7 +57,7 @@ _NAMED = msgspec.json.Decoder(_LineId)
 
 
 def read(line: Line, kind: type[AnyRow]) -> AnyRow | LineFault:
-    """The row of one line, `InputRow` or `Prompt`; never raises, whatever the line holds."""
+    """The row of one line, `InputRow` or `Prompt`; never raises, for any line."""
     if line is None:
         return LineFault(NO_ID, f"expected a line of at most {MAX_LINE} bytes")
     line = line.removeprefix(BOM)

@@ -66,16 +66,16 @@ def document_examples(
             if len(text) <= USER_WINDOW:
                 yield Example(text[:DOCUMENT_WINDOW], True, weight[index] * 0.3, index)
             continue
-        at = text.find(clean(row.payload).text) if row.payload else -1
-        if len(text) <= DOCUMENT_WINDOW or (row.attack and at < 0):
+        planted = text.find(clean(row.payload).text) if row.payload else -1
+        if len(text) <= DOCUMENT_WINDOW or (row.attack and planted < 0):
             yield Example(text[:WHOLE], row.attack, weight[index], index)
             continue
         count = _DOCUMENT_WINDOWS if row.attack else _CLEAN_WINDOWS
         spots = draw.integers(len(text) - DOCUMENT_WINDOW + 1, size=count).tolist()
         for start in spots:
-            if at < 0 or start + DOCUMENT_WINDOW < at - 80 or start > at + len(row.payload):
+            if planted < 0 or start + DOCUMENT_WINDOW < planted - 80 or start > planted + len(row.payload):
                 yield Example(text[start : start + DOCUMENT_WINDOW], False, weight[index] * 3 / count, index)
-        if at >= 0:
+        if planted >= 0:
             for before in (int(draw.integers(20)), int(draw.integers(20, 80))):
-                start = max(0, at - before)
+                start = max(0, planted - before)
                 yield Example(text[start : start + DOCUMENT_WINDOW], True, weight[index] / 2, index)

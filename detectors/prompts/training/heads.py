@@ -83,31 +83,31 @@ def train_document(rows: Sequence[LabelledText], added: Stack, borrowed: Borrowe
     mine = [index for index, row in enumerate(rows) if row.role == "document" and row.subset != PROSE]
     whole, worst = held_out(rows, deal(rows, DOCUMENT_FOLDS), taught, *form, SEED, only=mine)
     kinds = np.array([kind_of(row) for row in rows])
-    pages = [at for at, index in enumerate(mine) if kinds[index] >= 0 and not rows[index].attack]
-    whole[pages], worst[pages] = held_out(rows, kinds, taught, *form, SEED, only=[mine[at] for at in pages])
+    pages = [place for place, index in enumerate(mine) if kinds[index] >= 0 and not rows[index].attack]
+    whole[pages], worst[pages] = held_out(rows, kinds, taught, *form, SEED, only=[mine[place] for place in pages])
     unseen, *more = unseen_deeds(rows, borrowed, form, SEED)
     documents = [*(rows[index] for index in mine), *unseen]
     found = readings(documents, np.append(whole, more[0]), np.append(worst, more[1]))
     # twins that a model reads which knows none of the families say what no model in use would
-    placing = [at for at, row in enumerate(documents) if not row.source.startswith(f"{FAMILIES}/")]
+    placing = [index for index, row in enumerate(documents) if not row.source.startswith(f"{FAMILIES}/")]
     many, found = _best_many(documents, found, added, placing)
     own = stack(documents, found, [weight[index] for index in mine] + weights(unseen), 1.0)
     own = added._replace(bias=own.bias)
     odds = own.odds(found, 1.0)
     cut = _placed(documents, odds, found, placing)
     _show("document", documents, odds, cut)
-    held, head = quantised(learn(taught, SEED), *form)
-    return Trained(held, replace(head, many=many), 1.0, own, cut)
+    quantised_weights, head = quantised(learn(taught, SEED), *form)
+    return Trained(quantised_weights, replace(head, many=many), 1.0, own, cut)
 
 
 def _placed(rows: Sequence[LabelledText], odds: Wide, found: Readings, placing: Sequence[int]) -> dict[str, Zone]:
-    return zones([rows[at] for at in placing], odds[placing], found.language[placing], DOCUMENT_AIM)
+    return zones([rows[index] for index in placing], odds[placing], found.language[placing], DOCUMENT_AIM)
 
 
 def train_system(rows: Sequence[LabelledText], user: Trained) -> Trained:
     """The user's examples with system prompts as further benign ones, so that telling a model its role is no attack."""
     # a tenth of the rest is enough here, where little is at stake: system prompts are the operator's own words
-    rows = [row for at, row in enumerate(rows) if row.role == "system" or at % 10 == 0]
+    rows = [row for index, row in enumerate(rows) if row.role == "system" or index % 10 == 0]
     weight = [value * (4.0 if row.role == "system" else 1.0) for row, value in zip(rows, weights(rows), strict=True)]
     taught = lesson(user_examples(rows, range(len(rows)), weight, SEED))
     mine = [index for index, row in enumerate(rows) if row.role == "system"]

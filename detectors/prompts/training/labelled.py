@@ -39,7 +39,7 @@ class _Label(msgspec.Struct):
 def labelled(file: Path) -> list[LabelledText]:
     """Rows of source SOURCE, of equal texts the first. Raises OSError or LabelError."""
     if file.stat().st_size > MAX_BYTES:
-        raise LabelError(f"{file}: expected at most {MAX_BYTES:,} bytes of labels")
+        raise LabelError(f"{file}: expected at most {MAX_BYTES:,} bytes of labels, got more; give the newest ones")
     seen: set[str] = set()
     kept: Counter[str] = Counter()
     rows = []

@@ -70,12 +70,12 @@ def synthesise(
     folder = resources.files("detectors.prompts.training") / "families"
     rows: list[LabelledText] = []
     for file in sorted((f for f in folder.iterdir() if f.name.endswith(".toml")), key=lambda f: f.name):
-        held = msgspec.convert(tomllib.loads(file.read_text("utf-8")), _File)
-        planted = held.role == "document"
+        family_file = msgspec.convert(tomllib.loads(file.read_text("utf-8")), _File)
+        planted = family_file.role == "document"
         if half is not None and not planted:
             continue
-        words = halved(held.words | borrowed.words(held.language), half)
-        for family in held.family:
+        words = halved(family_file.words | borrowed.words(family_file.language), half)
+        for family in family_file.family:
             draw = Draw(f"{seed}/{family.name}")
             attacks = family.templates
             if planted:
@@ -85,7 +85,9 @@ def synthesise(
                     subset = family.name if label != "benign" else "twin"
                     payload = _MARK.sub("", text[text.find("\ue000") : text.rfind("\ue001")])
                     bare, source = _MARK.sub("", text), f"{SOURCE}/{family.name}"
-                    rows.append(LabelledText(bare, label, source, held.language, held.role, subset, payload))
+                    rows.append(
+                        LabelledText(bare, label, source, family_file.language, family_file.role, subset, payload)
+                    )
     return rows
 
 

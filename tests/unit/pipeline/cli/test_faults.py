@@ -93,18 +93,18 @@ class Sealing:
 
     looks = 0
 
-    def query(self, _: str, __: dict[str, str]) -> list[tuple[str]]:
+    def query(self, _: str, __: dict[str, str]) -> list[tuple[str, ...]]:
         self.looks += 1
-        return [("acme",)] if self.looks > 2 else []
+        return [("acme", "eve", "deny", "policy", "")] if self.looks > 2 else []
 
 
 def test_a_label_waits_until_the_decision_is_sealed(monkeypatch: pytest.MonkeyPatch) -> None:
     store, paused = Sealing(), list[float]()
     monkeypatch.setattr("pipeline.wiring.store", lambda *_, **__: contextlib.nullcontext(store))
     monkeypatch.setattr("time.sleep", paused.append)
-    assert label._decided("g1-0-1", Settings()) == [("acme",)]
+    assert label._decided("g1-0-1", Settings()) == ("acme", "eve", "deny", "policy", "")
     store.looks = -99
-    with pytest.raises(ConfigError, match="no sealed decision about 'g1-0-1' within 5 s"):
+    with pytest.raises(ConfigError, match="expected a sealed decision about 'g1-0-1', got none within 5 s"):
         label._decided("g1-0-1", Settings())
     assert sum(paused) < 8
 

@@ -11,6 +11,8 @@ import re
 from collections.abc import Iterator
 from typing import AnyStr
 
+from detectors.prompts.grams import BREAK
+
 _LETTERS = b"abcdefghijklmnopqrstuvwxyz"
 _LEET = b"013457@$!|"
 _SEPARATORS = b" .-_*|~/,+;:^&"
@@ -50,16 +52,16 @@ def spelled_at(shape: bytes, joined: str) -> Iterator[int]:
     classes = shape.translate(_SHAPE)
     for part, needle in _SPELLED:
         if part in classes:
-            yield from _all(classes, needle, 16)
-    for offset in _all(classes, b" 0 ", 2):
+            yield from _all(classes, needle, 16, joined)
+    for offset in _all(classes, b" 0 ", 2, joined):
         # its neighbours stand alone too
         if classes[offset + 3 : offset + 5] in _ALONE_AFTER and classes[max(0, offset - 2) : offset] in _ALONE_BEFORE:
             yield offset
     for needle in _MARKED:
         if needle[-1:] in shape:
-            yield from _all(shape, needle, 16)
+            yield from _all(shape, needle, 16, joined)
     if not joined.isascii():
-        apart = itertools.chain(_all(classes, _ALONE, 2), _all(joined, "·", 1))
+        apart = itertools.chain(_all(classes, _ALONE, 2, joined), _all(joined, "·", 1, joined))
         for offset in (offset - back for offset in apart for back in (1, 2) if offset >= back):
             if _SPACED_CJK.match(joined, offset):
                 yield offset
@@ -67,20 +69,22 @@ def spelled_at(shape: bytes, joined: str) -> Iterator[int]:
 
 def encoded_at(shape: bytes, joined: str) -> Iterator[int]:
     """Offsets of long unbroken runs, escapes, and lists of character codes."""
-    yield from _all(shape.translate(_RUN), _ENCODED_RUN, 64)
+    yield from _all(shape.translate(_RUN), _ENCODED_RUN, 64, joined)
     for sign, needles in _ESCAPES:
         if sign in shape:
             for needle in needles:
-                yield from _all(shape, needle, 64)
+                yield from _all(shape, needle, 64, joined)
     if _DIGITS in shape.translate(_NUMBERS, _LEFT_OUT):
         numbers = shape.translate(_NUMBERS)
         for needle in _LISTED:
-            yield from _all(numbers, needle, 64)
+            yield from _all(numbers, needle, 64, joined)
 
 
-def _all(where: AnyStr, needle: AnyStr, stride: int) -> Iterator[int]:
-    """Offsets of a needle, at most one per stride characters."""
+def _all(where: AnyStr, needle: AnyStr, stride: int, joined: str) -> Iterator[int]:
+    """Offsets of a needle, in each text at most one per stride characters; `where` is `joined` or a table of it."""
     offset = where.find(needle)
     while offset >= 0:
         yield offset
-        offset = where.find(needle, offset + stride)
+        # a text must not hide what the next one of its batch holds
+        text_end = joined.find(BREAK, offset, offset + stride)
+        offset = where.find(needle, offset + stride if text_end < 0 else text_end)

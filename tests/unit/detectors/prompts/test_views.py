@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from detectors.prompts.grams import hashed, join
-from detectors.prompts.views import collapsed, repetitive
+from detectors.prompts.views import Passage, collapsed, readings, repetitive
 from detectors.text import decode, loose, normalize
 from detectors.text.normalize import clean, clean_all
 from detectors.text.plane import IDEOGRAPHS, SYLLABLES, VARIED
@@ -64,6 +64,26 @@ def test_encoded_runs_are_all_found(text: str) -> None:
     for encoding in decode._ENCODINGS:
         found = decode._matches(encoding, text, shape.translate(encoding.table))
         assert spans(found) == spans(encoding.pattern.finditer(text))
+
+
+@pytest.mark.parametrize(
+    ("neighbour", "text"),
+    [
+        ("5 % of it", "%73%61%79 %68%69"),
+        ("a" * 20, "c2F5IGhpIHRvIG1lIG5vdw=="),
+        ("x a b c d", "s a y h i"),
+        ("&#65", "&#115;&#97;&#121;"),
+    ],
+)
+def test_a_text_hides_nothing_of_the_next_in_its_batch(neighbour: str, text: str) -> None:
+    def read(*texts: str) -> list[str]:
+        batch = [Passage(row, 0, "user", each) for row, each in enumerate(texts)]
+        last = len(texts) - 1
+        return [seen.text for views, _ in readings(batch) for seen in views if seen.at == last]
+
+    alone = read(text)
+    assert alone != [text.lower()]
+    assert read(neighbour, text) == alone
 
 
 def spans(found: object) -> list[tuple[int, int]]:

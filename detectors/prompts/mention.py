@@ -39,6 +39,7 @@ _TO_PEOPLE = re.compile(
     rf"[a-z' ]{{1,28}}(?: to| may)?|(?!{_MODEL}\b)\b[a-z]{{3,16}}"
     rf" (?:should|must|may|can|could|have to|has to|need to|are asked to|are free to)"
     rf"|\b{_SPEAKS}[a-z ]{{0,20}} (?:says?|said|wrote|reads)(?: that| to|:)?(?: i (?:may|should|can|must))?"
+    rf"|\b(?:notice|note|attention|memo|letter|message)(?: to| for)? (?!(?:the |all |any )?{_MODEL}\b)[a-z]{{3,16}}:"
     r"|dear [a-z]{3,16}, please)\s*(?:not )?$"
 )
 _TO_PEOPLE_ZH = re.compile(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
+from detectors.base import Finding
 from pipeline.admit import step as steps
 from pipeline.admit.intake import Intake, Raw
 from pipeline.admit.step import BLOCKED, AdmitStage
 from pipeline.events.codec import decode, encode
-from pipeline.events.messages import Completion, DeadLetter
+from pipeline.events.messages import Completion, DeadLetter, Response, Work
 from pipeline.events.records import Decision, Facts
 from pipeline.events.wire import InferenceBody
 from pipeline.stage import InputBatch
@@ -89,3 +91,19 @@ def test_work_of_a_request_that_has_ended_is_not_sent_again() -> None:
     after = stage.step(step.state, InputBatch([ended(0)], START)).state
     assert not stage.needs_body(after, decision)
     assert stage.follow(after, decision) == []
+
+
+def test_an_order_in_a_document_is_admitted_with_its_place_and_one_in_a_users_words_refused() -> None:
+    found = (Finding("injection.score", 3, 97, 4, 20, "clean", 1),)
+    stage = AdmitStage(CONTROL, 0)
+    planted, said = (
+        Intake(msgspec.structs.replace(asked(offset).facts, findings=found, documents=documents), BODY)
+        for offset, documents in enumerate(((1,), ()))
+    )
+    step = stage.step(stage.start(), InputBatch([planted, said], START))
+    decisions = [record for record in step.records if isinstance(record, Decision)]
+    assert [(decision.verdict, decision.reasons) for decision in decisions] == [("admit", ()), ("deny", ("injection",))]
+    (work,) = [decode(Work, emission.value) for emission in step.actions if emission.topic == "work"]
+    assert work.quotes == ((1, 4, 20),)
+    (refusal,) = [decode(Response, emission.value) for emission in step.actions if emission.topic == "responses"]
+    assert refusal.found == "injection.score in messages[1], severity 3"

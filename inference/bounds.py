@@ -33,7 +33,7 @@ def check_request(request: GenerationRequest) -> None:
         raise InvalidRequest(f"turns: expected 1 to {MAX_TURNS}, got {len(request.turns)}")
     for index, turn in enumerate(request.turns):
         if turn.role not in ROLES:
-            raise InvalidRequest(f"turns[{index}].role: expected one of {', '.join(ROLES)}")
+            raise InvalidRequest(f"turns[{index}].role: expected one of {', '.join(ROLES)}, got another")
         _require_bytes(f"turns[{index}].text", turn.text, 0, None)
     if request.max_tokens < 1:
         raise InvalidRequest(f"max_tokens: expected at least 1, got {request.max_tokens}")
@@ -47,9 +47,9 @@ def check_ids(request: GenerationRequest, prompt: list[int], vocabulary: int) ->
     if not prompt:
         raise InvalidRequest("turns: expected at least one token, got none")
     if not (min(prompt) >= 0 and max(prompt) < vocabulary):
-        raise InvalidRequest(f"turns: expected token ids below {vocabulary}")
+        raise InvalidRequest(f"turns: expected token ids below {vocabulary}, got others")
     if any(not 0 <= token < vocabulary for token, _ in request.sampling.logit_bias):
-        raise InvalidRequest(f"logit_bias: expected token ids below {vocabulary}")
+        raise InvalidRequest(f"logit_bias: expected token ids below {vocabulary}, got others")
 
 
 def _check_service(request: GenerationRequest) -> None:

@@ -59,7 +59,7 @@ class _Sandbox(ImmutableSandboxedEnvironment):
         if operator == "+" and isinstance(left, str) and isinstance(right, str):
             return _scalar(left + right)
         if operator == "**" or not all(isinstance(side, int) and abs(side) < 1_000_000 for side in (left, right)):
-            raise InvalidRequest("chat template: arithmetic on small whole numbers only")
+            raise InvalidRequest("chat template: expected arithmetic on small whole numbers, got other")
         return super().call_binop(context, operator, left, right)
 
     def wrap_str_format(self, value: Any) -> None:
@@ -76,9 +76,9 @@ def _scalar(value: Any) -> Any:
     """Strings up to the bound and single values pass; a list of lists could be endless once written out."""
     if isinstance(value, str):
         if len(value) > MAX_RENDERED_CHARS:
-            raise InvalidRequest(f"chat template: expected at most {MAX_RENDERED_CHARS} characters")
+            raise InvalidRequest(f"chat template: expected at most {MAX_RENDERED_CHARS} characters, got more")
     elif not isinstance(value, bool | int | float | None | Undefined):
-        raise InvalidRequest("chat template: expected a string or a number")
+        raise InvalidRequest("chat template: expected a string or a number, got another value")
     return value
 
 
@@ -124,7 +124,7 @@ class ChatTemplate:
             for piece in self._template.generate(messages=messages, add_generation_prompt=True, **self._names):
                 size += len(piece)
                 if size > MAX_RENDERED_CHARS:
-                    raise InvalidRequest(f"chat template: expected at most {MAX_RENDERED_CHARS} characters")
+                    raise InvalidRequest(f"chat template: expected at most {MAX_RENDERED_CHARS} characters, got more")
                 pieces.append(piece)
         except InvalidRequest:
             raise
@@ -140,7 +140,7 @@ def _cut(text: str, mark: str, turns: int) -> list[str | int]:
         parts += [int(piece[:4]), piece[4:]]
     indices = [part for part in parts if isinstance(part, int)]
     if indices != sorted(set(indices)) or len(indices) != turns:
-        raise InvalidRequest("chat template: expected each turn once and in order")
+        raise InvalidRequest("chat template: expected each turn once and in order, got another order")
     return [part for part in parts if part != ""]
 
 

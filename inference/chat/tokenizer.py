@@ -52,7 +52,7 @@ class ByteTokenizer:
     def _token_bytes(self) -> list[bytes]:
         table = byte_alphabet()
         if max(self._vocabulary.values()) > MAX_TOKENS:
-            raise ValueError(f"tokenizer.json: expected ids up to {MAX_TOKENS}")
+            raise ValueError(f"tokenizer.json: expected ids up to {MAX_TOKENS}, got {max(self._vocabulary.values())}")
         pieces = [b""] * (max(self._vocabulary.values()) + 1)
         for token, index in self._vocabulary.items():
             if index in self._special:
@@ -178,5 +178,5 @@ def _bounded(path: Path, most: int) -> bytes:
     with path.open("rb") as file:
         raw = file.read(most + 1)
     if len(raw) > most:
-        raise ValueError(f"{path.name}: expected at most {most} bytes")
+        raise ValueError(f"{path.name}: expected at most {most} bytes, got more")
     return raw

@@ -123,7 +123,7 @@ def read_config(path: Path) -> ModelConfig:
 def decode_config(raw: bytes) -> ModelConfig:
     """A configuration from its bytes; raises ``ValueError`` naming what is wrong with it."""
     if len(raw) > MAX_CONFIG_BYTES:
-        raise ValueError(f"config.json: expected at most {MAX_CONFIG_BYTES} bytes")
+        raise ValueError(f"config.json: expected at most {MAX_CONFIG_BYTES} bytes, got {len(raw)} or more")
     try:
         config = msgspec.json.decode(raw, type=ModelConfig)
     except (msgspec.MsgspecError, UnicodeDecodeError) as fault:
@@ -134,21 +134,30 @@ def decode_config(raw: bytes) -> ModelConfig:
 
 def _check(config: ModelConfig) -> None:
     if config.model_type not in FAMILIES:
-        raise ValueError(f"config.json: expected model_type to be one of {', '.join(FAMILIES)}")
+        raise ValueError(
+            f"config.json: expected model_type to be one of {', '.join(FAMILIES)}, got {config.model_type[:64]!r}"
+        )
     sizes = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
     for name in (*sizes, "max_position_embeddings", "kv_heads", "rope_size"):
         if not 1 <= getattr(config, name) <= 1 << 24:
             raise ValueError(f"config.json: expected {name} of 1 to {1 << 24}, got {getattr(config, name)}")
     if config.num_attention_heads % config.kv_heads:
-        raise ValueError("config.json: num_attention_heads must be a multiple of key_value_heads")
+        raise ValueError(
+            f"config.json: expected num_attention_heads to be a multiple of {config.kv_heads} key heads, got "
+            f"{config.num_attention_heads}"
+        )
     if config.rope_size % 2:
         raise ValueError(f"config.json: expected an even number of rotary dimensions of a head, got {config.rope_size}")
     if config.use_sliding_window:
-        raise ValueError("config.json: sliding window attention is not served here")
+        raise ValueError(
+            "config.json: expected attention over all positions, got use_sliding_window; serve another model"
+        )
     if config.scaling.kind not in ("default", "linear", "llama3", "yarn"):
-        raise ValueError("config.json: expected rope_type to be default, linear, llama3 or yarn")
+        raise ValueError(
+            f"config.json: expected rope_type to be default, linear, llama3 or yarn, got {config.scaling.kind[:64]!r}"
+        )
     if not config.scaling.factor >= 1.0:
-        raise ValueError("config.json: expected a rope factor of at least 1")
+        raise ValueError(f"config.json: expected a rope factor of at least 1, got {config.scaling.factor}")
     if config.latent:
         _check_latent(config)
 
@@ -156,14 +165,21 @@ def _check(config: ModelConfig) -> None:
 def _check_latent(config: ModelConfig) -> None:
     sizes = (config.kv_lora_rank or 0, config.qk_nope_head_dim, config.v_head_dim)
     if min(sizes) < 1 or (config.q_lora_rank is not None and config.q_lora_rank < 1):
-        raise ValueError("config.json: latent attention needs kv_lora_rank, qk_nope_head_dim and v_head_dim")
+        raise ValueError(
+            f"config.json: expected kv_lora_rank, qk_nope_head_dim and v_head_dim of at least 1, got {sizes}"
+        )
     if config.n_routed_experts is None:
         return
     groups = config.n_group or 1
     experts, chosen = config.n_routed_experts, config.num_experts_per_tok or 0
     if not (1 <= chosen <= experts and experts % groups == 0 and config.moe_intermediate_size >= 1):
-        raise ValueError("config.json: the numbers of experts, groups and experts per token do not fit")
+        raise ValueError(
+            f"config.json: expected experts in equal groups and at most all of them per token, got {experts} experts, "
+            f"{groups} groups, {chosen} per token"
+        )
     if not 1 <= (config.topk_group or 1) <= groups:
-        raise ValueError("config.json: topk_group must be within n_group")
+        raise ValueError(f"config.json: expected topk_group of 1 to {groups}, got {config.topk_group}")
     if config.model_type == "deepseek_v2" and config.topk_method not in ("greedy", "group_limited_greedy"):
-        raise ValueError("config.json: expected topk_method to be greedy or group_limited_greedy")
+        raise ValueError(
+            f"config.json: expected topk_method greedy or group_limited_greedy, got {config.topk_method[:64]!r}"
+        )

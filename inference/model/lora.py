@@ -73,12 +73,16 @@ def _pairs(model: LanguageModel, tensors: dict[str, Tensor], rank: int) -> list[
         down, up = tensors[key], tensors.get(key.replace(".lora_A.", ".lora_B."))
         linear = modules.get(target)
         if linear is None or up is None:
-            raise ValueError(f"adapter_model.safetensors: {target} is no projection of this model, or half is missing")
+            raise ValueError(f"adapter_model.safetensors: expected pairs for projections of this model, got {target}")
         if down.shape != (rank, linear.in_features) or up.shape != (linear.out_features, rank):
-            raise ValueError(f"adapter_model.safetensors: the shapes for {target} do not fit")
+            raise ValueError(
+                f"adapter_model.safetensors: expected shapes of {target}, got {tuple(down.shape)} and {tuple(up.shape)}"
+            )
         pairs.append((linear, down, up))
     if not pairs or 2 * len(pairs) != len(tensors):
-        raise ValueError("adapter_model.safetensors: expected pairs of lora_A and lora_B and nothing else")
+        raise ValueError(
+            "adapter_model.safetensors: expected pairs of lora_A and lora_B alone, got none or others; export it again"
+        )
     return pairs
 
 
@@ -90,7 +94,9 @@ def _scaled(pair: tuple[Linear, Tensor, Tensor], scale: float) -> tuple[Linear, 
     up = (up.float() * scale).to(weight.device, weight.dtype)
     # a value may be a number as it was stored and none once it is scaled or narrowed
     if not (torch.isfinite(down).all() and torch.isfinite(up).all()):
-        raise ValueError("adapter_model.safetensors: holds values that are no numbers, or are none times the scale")
+        raise ValueError(
+            "adapter_model.safetensors: expected finite numbers, also times the scale, got others; export it again"
+        )
     return linear, down, up
 
 
@@ -98,5 +104,5 @@ def _read(path: Path, most: int) -> bytes:
     with path.open("rb") as file:
         raw = file.read(most + 1)
     if len(raw) > most:
-        raise ValueError(f"{path.name}: expected at most {most} bytes")
+        raise ValueError(f"{path.name}: expected at most {most} bytes, got more")
     return raw

@@ -125,7 +125,7 @@ def _usable(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
     weight = tensor.to(dtype) if tensor.is_floating_point() else None
     # the extremes are finite where all between them are, and NaN where one is: a fifth of a second for a GiB
     if weight is None or (weight.numel() and not torch.isfinite(torch.stack(torch.aminmax(weight))).all()):
-        raise ValueError(f"{name[:200]}: expected finite floating point numbers; export the weights again")
+        raise ValueError(f"{name[:200]}: expected finite floating point numbers, got others; export the weights again")
     return weight
 
 
@@ -158,9 +158,11 @@ def _shards(folder: Path) -> list[Path]:
     for name in names:
         # a name with a path in it could lead out of the folder that was checked
         if Path(name).name != name or not name.endswith(".safetensors"):
-            raise ValueError(f"{index.name}: expected names of safetensors files in the same folder")
+            raise ValueError(
+                f"{index.name}: expected names of safetensors files in the same folder, got {name[:128]!r}"
+            )
         if not (folder / name).is_file():
-            raise ValueError(f"{index.name}: the shard {name} is missing")
+            raise ValueError(f"{index.name}: expected the shard {name}, got no such file; fetch it again")
     return [folder / name for name in sorted(names)]
 
 

@@ -188,7 +188,8 @@ def _attend(
     (m in the paper) is the running maximum of a line's scores, ``exp_sum`` (l) the running sum of ``exp(score - m)``,
     and ``mixed`` (O) is rescaled whenever m rises. A line is one query head of one row: LINES of them, WIDTH wide.
     """
-    tile, head, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    tile, head = tl.program_id(0), tl.program_id(1)
+    split = tl.program_id(2)
     first = tl.load(firsts + tile)
     count = tl.load(counts + tile)
     column = tl.load(owners + first)

@@ -65,7 +65,7 @@ def _json(name: str, content: ImmutableBytes) -> Any:
     try:
         return msgspec.json.decode(content.read())
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise ModelRefused("content", f"{name}: expected JSON; export the model again") from None
+        raise ModelRefused("content", f"{name}: expected JSON, got other text; export the model again") from None
 
 
 def _refuse_remote_code(name: str, document: Any) -> None:
@@ -73,7 +73,7 @@ def _refuse_remote_code(name: str, document: Any) -> None:
     while waiting:
         value, depth = waiting.pop()
         if depth > _MAX_DEPTH:
-            raise ModelRefused("content", f"{name}: expected JSON at most {_MAX_DEPTH} deep")
+            raise ModelRefused("content", f"{name}: expected JSON at most {_MAX_DEPTH} deep, got deeper")
         if isinstance(value, dict):
             entries = sorted(REMOTE_CODE & value.keys())
             if entries:
@@ -90,7 +90,9 @@ def _refuse_remote_code(name: str, document: Any) -> None:
 def _check_shards(name: str, index: Any, files: Mapping[str, ImmutableBytes]) -> None:
     shards = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(shards, dict):
-        raise ModelRefused("content", f"{name}: expected an object with weight_map")
+        raise ModelRefused(
+            "content", f"{name}: expected an object with weight_map, got another document; export the model again"
+        )
     missing = sorted({str(shard) for shard in shards.values()} - files.keys())
     if missing:
         raise ModelRefused(
@@ -125,7 +127,9 @@ def _check_safetensors(name: str, content: ImmutableBytes) -> None:
         header.pop("__metadata__", None)
         tensors = [(key, msgspec.json.decode(entry, type=_Tensor)) for key, entry in header.items()]
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        raise ModelRefused("content", f"{name}: expected a safetensors header; export the weights again") from None
+        raise ModelRefused(
+            "content", f"{name}: expected a safetensors header, got other bytes; export the weights again"
+        ) from None
     end = 0
     for key, tensor in sorted(tensors, key=lambda pair: pair[1].data_offsets):
         if not tensor.fits or tensor.data_offsets[0] != end:

@@ -56,7 +56,8 @@ class Trust:
         envelope = _decode(raw)
         if envelope.payload_type != payload_type:
             raise ModelRefused(
-                "signature", f"envelope: expected payload type {payload_type}; this signs something else"
+                "signature",
+                f"envelope: expected payload type {payload_type}, got {envelope.payload_type[:128]!r}",
             )
         payload = _unbase64("payload", envelope.payload)
         signed = pae(payload_type, payload)
@@ -102,7 +103,9 @@ def _decode(raw: bytes) -> DsseEnvelope:
     except (msgspec.MsgspecError, UnicodeDecodeError) as fault:
         raise ModelRefused("signature", f"envelope: expected DSSE in JSON: {fault}; sign the model again") from None
     if len(envelope.signatures) > MAX_SIGNATURES:
-        raise ModelRefused("signature", f"envelope: expected at most {MAX_SIGNATURES} signatures")
+        raise ModelRefused(
+            "signature", f"envelope: expected at most {MAX_SIGNATURES} signatures, got {len(envelope.signatures)}"
+        )
     return envelope
 
 
@@ -114,4 +117,6 @@ def _unbase64(what: str, text: str) -> bytes:
     try:
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
-        raise ModelRefused("signature", f"envelope: expected base64 in {what}; sign the model again") from None
+        raise ModelRefused(
+            "signature", f"envelope: expected base64 in {what}, got other text; sign the model again"
+        ) from None

@@ -22,7 +22,10 @@ from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA65PrivateKey, M
 
 from inference.registry.refusal import ModelRefused
 
-RSA_PSS, ED25519, ML_DSA, ECDSA = "rsa-pss-3072", "ed25519", "ml-dsa-65", "ecdsa-p256"
+RSA_PSS = "rsa-pss-3072"
+ED25519 = "ed25519"
+ML_DSA = "ml-dsa-65"
+ECDSA = "ecdsa-p256"
 MANIFEST_ALGORITHMS = (RSA_PSS, ED25519, ML_DSA)
 """Algorithms that may sign a manifest; ``ecdsa-p256`` signs the OpenSSF bundle alone."""
 MAX_PEM_BYTES = 64 << 10
@@ -129,7 +132,7 @@ def _read(path: Path) -> str:
     except OSError as fault:
         raise ModelRefused("key", f"{path}: expected a PEM file: {fault.strerror}") from None
     if len(raw) > MAX_PEM_BYTES:
-        raise ModelRefused("key", f"{path}: expected at most {MAX_PEM_BYTES} bytes of PEM")
+        raise ModelRefused("key", f"{path}: expected at most {MAX_PEM_BYTES} bytes of PEM, got more")
     return raw.decode("ascii", "replace").replace("\r\n", "\n")
 
 

@@ -77,11 +77,16 @@ def decode_manifest(raw: bytes, advice: str = "sign the model again with this ve
         raise ModelRefused("manifest", "manifest: expected its canonical form (sorted keys, no spaces); sign it again")
     names = [entry.path for entry in manifest.files]
     if not names or len(names) > MAX_FILES or names != sorted(set(names)):
-        raise ModelRefused("manifest", f"manifest: expected 1 to {MAX_FILES} files, each once, sorted by name")
+        raise ModelRefused(
+            "manifest", f"manifest: expected 1 to {MAX_FILES} files, each once, sorted by name, got {len(names)}"
+        )
     if len({name.lower() for name in names}) != len(names):
         raise ModelRefused("manifest", "manifest: expected names that differ in more than case")
     if manifest.expires <= manifest.issued:
-        raise ModelRefused("manifest", "manifest: expected an expiry after the time of issue")
+        raise ModelRefused(
+            "manifest",
+            f"manifest: expected an expiry after the time of issue {manifest.issued}, got {manifest.expires}",
+        )
     if manifest.kind == "adapter" and manifest.parent is None:
         raise ModelRefused("manifest", "manifest: expected the parent of an adapter, got none; name its base model")
     return manifest
@@ -90,5 +95,7 @@ def decode_manifest(raw: bytes, advice: str = "sign the model again with this ve
 def check_id(text: str) -> str:
     """A model id as given by a person. Raises ModelRefused."""
     if not _ID.fullmatch(text):
-        raise ModelRefused("unknown", "model id: expected 1 to 128 letters, digits, dots, dashes and underscores")
+        raise ModelRefused(
+            "unknown", f"model id: expected 1 to 128 letters, digits, dots, dashes and underscores, got {text[:64]!r}"
+        )
     return text

@@ -71,7 +71,9 @@ class PlainFolder:
                     )
                 names.append(entry.name)
                 if len(names) > 2 * MAX_FILES:
-                    raise ModelRefused("extra_file", f"{self.folder}: expected at most {MAX_FILES} files")
+                    raise ModelRefused(
+                        "extra_file", f"{self.folder}: expected at most {MAX_FILES} files, got more than twice as many"
+                    )
         return sorted(names)
 
     def copy(self, name: str, size: int, into: ImmutableBytes, sha256: bool) -> Digests:
@@ -90,7 +92,7 @@ class PlainFolder:
             while piece := os.read(descriptor, limit + 1 - len(raw)):
                 raw += piece
         if len(raw) > limit:
-            raise ModelRefused("content", f"{name}: expected at most {limit} bytes")
+            raise ModelRefused("content", f"{name}: expected at most {limit} bytes, got more")
         return raw
 
     @contextmanager

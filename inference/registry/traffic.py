@@ -24,7 +24,9 @@ def shares_of(pairs: Iterable[tuple[int, int]]) -> dict[int, int]:
 def check_shares(shares: Mapping[int, int]) -> None:
     """Raises ModelRefused unless shares are positive and sum to the whole."""
     if not shares or min(shares.values()) <= 0 or sum(shares.values()) != WHOLE:
-        raise ModelRefused("rollout", f"shares: expected positive basis points that sum to {WHOLE} (100 %)")
+        raise ModelRefused(
+            "rollout", f"shares: expected positive basis points that sum to {WHOLE} (100 %), got {dict(shares)}"
+        )
 
 
 def choose(shares: Mapping[int, int], model: str, request: str) -> int:

@@ -80,7 +80,9 @@ def read_secrets(path: Path) -> Secrets:
     except (msgspec.MsgspecError, UnicodeDecodeError):
         raise ValueError(f"{path}: expected a master secret, or a grant; run: sluice deploy grant") from None
     if {len(granted.mark), len(granted.index), len(granted.salt)} != {SECRET_BYTES}:
-        raise ValueError(f"{path}: expected secrets of {SECRET_BYTES} bytes; run again: sluice deploy grant")
+        raise ValueError(
+            f"{path}: expected secrets of {SECRET_BYTES} bytes, got others; run again: sluice deploy grant"
+        )
 
     def mark(tenant: str) -> bytes:
         if tenant != granted.tenant:
@@ -97,7 +99,9 @@ def read_master(path: Path) -> bytes:
     """
     master = _read(path, SECRET_BYTES + 1)
     if len(master) != SECRET_BYTES:
-        raise ValueError(f"{path}: expected {SECRET_BYTES} bytes; restore it, without it no marked text can be traced")
+        raise ValueError(
+            f"{path}: expected {SECRET_BYTES} bytes, got {len(master)}; restore it, or no marked text can be traced"
+        )
     return master
 
 

@@ -6,7 +6,9 @@ from inference.bench.throughput import together_and_alone
 from inference.engines.torch import shipped_model
 from tests.bench.rows import Measurement
 
-CONCURRENT, TOKENS, THREADS = 32, 48, 2
+CONCURRENT = 32
+TOKENS = 48
+THREADS = 2
 
 
 def measure() -> list[Measurement]:

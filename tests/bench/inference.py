@@ -17,7 +17,10 @@ from inference.bench.throughput import Speed
 from inference.engines.torch import shipped_model
 from tests.bench.rows import Measurement
 
-CONCURRENT, PROMPT, TOKENS, THREADS = 32, 64, 48, 1
+CONCURRENT = 32
+PROMPT = 64
+TOKENS = 48
+THREADS = 1
 PAIRS, WORDS = 5, 200
 
 

@@ -21,7 +21,9 @@ from pipeline.events.control import AnyDocument, parse
 from tests.bench.rows import Measurement, percentile
 from tests.bench.stack import opened
 
-ROUNDS, QUESTIONS, PACE_S, CLIENTS = 3, 20, 1.0, 24
+ROUNDS, QUESTIONS = 3, 20
+PACE_S = 1.0
+CLIENTS = 24
 QUIET_TOKENS, FLOOD_TOKENS = 24, 64
 _READY_S = 120.0
 _WORDS = ("dog", "river", "house", "music", "winter", "bridge", "garden", "letter")

@@ -89,6 +89,13 @@ async def history(bootstrap: str) -> list[LogRecord]:
     return [decode_log(e.value) for item in await read(bootstrap, "decisions") for e in chain.push(item.entry())]
 
 
+async def chain_of(bootstrap: str) -> ChainReader:
+    chain = ChainReader()
+    for item in await read(bootstrap, "decisions"):
+        chain.push(item.entry())
+    return chain
+
+
 async def until_answered(bootstrap: str, count: int) -> list[LogRecord]:
     for _ in looks():
         records = await history(bootstrap)

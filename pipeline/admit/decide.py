@@ -18,13 +18,13 @@ from detectors.accounts.status import Judgement, step_at
 from pipeline.admit import policy
 from pipeline.admit.ledger import Ledger, client_name
 from pipeline.admit.quota import Ceiling, Denial, ceiling, settle, weigh
-from pipeline.admit.snapshot import Reservation
+from pipeline.admit.snapshot import LedgerPosition, Reservation
 from pipeline.events import plans
 from pipeline.events.control import Control, Key, Limit, Plan, Principal, Tenant
 from pipeline.events.identity import Identity, identify
 from pipeline.events.ids import request_id
 from pipeline.events.messages import Completion
-from pipeline.events.records import Charge, Decision, Facts, Outcome
+from pipeline.events.records import DECIDER, Charge, Decision, Facts, Outcome
 from pipeline.topics import partition_of
 
 FULL = 100
@@ -83,6 +83,7 @@ def decide(ledger: Ledger, control: Control, partition: int, facts: Facts) -> De
         facts=facts,
         verdict="deny" if denied else "admit",
         control=control.version,
+        decider=DECIDER,
         organisation=caller.tenant.organisation if caller else "",
         tenant=tenant,
         principal=caller.principal.id if caller else "",
@@ -100,9 +101,12 @@ def decide(ledger: Ledger, control: Control, partition: int, facts: Facts) -> De
     )
 
 
-def at_or_after(facts: Facts, time: int) -> Facts:
-    """Give the facts a time that never runs backwards within the partition."""
-    return facts if facts.time >= time else msgspec.structs.replace(facts, time=time)
+def following(facts: Facts, position: LedgerPosition) -> Facts:
+    """Tie the facts to what was decided before: time never runs backwards, and no offset is passed over untold."""
+    skipped = facts.offset - position.next_request
+    if facts.time >= position.time and not skipped:
+        return facts
+    return msgspec.structs.replace(facts, time=max(facts.time, position.time), skipped=skipped)
 
 
 def caller_of(control: Control, key: str) -> Caller | None:

@@ -13,13 +13,15 @@ from collections.abc import Callable, Sequence
 import msgspec
 from aiokafka import TopicPartition
 
+from pipeline.admit import upgrade
+from pipeline.admit.decider6.ledger import Ledger6
 from pipeline.admit.ledger import Ledger
-from pipeline.admit.step import AdmitStage
+from pipeline.admit.upgrade import AnyLedger
 from pipeline.endpoints import KafkaEndpoint
 from pipeline.errors import Fatal, Malformed
-from pipeline.events.chain import Entry, Position
+from pipeline.events.chain import UNKNOWN, Entry, Position
 from pipeline.events.codec import decode, decode_log, encode
-from pipeline.events.records import LogRecord, SnapshotChunk, SnapshotMark
+from pipeline.events.records import Decision, LogRecord, SnapshotChunk, SnapshotMark
 from pipeline.kafka.chained_log import ChainedLog
 from pipeline.kafka.offsets import Offsets
 from pipeline.kafka.reader import PartitionReader
@@ -34,18 +36,22 @@ Fold = Callable[[LogRecord], None]
 class History:
     """One partition of ``decisions`` has one ledger."""
 
-    def __init__(
-        self, kafka: KafkaEndpoint, partition: int, offsets: Offsets, publisher: Publisher, stage: AdmitStage
-    ) -> None:
+    def __init__(self, kafka: KafkaEndpoint, partition: int, offsets: Offsets, publisher: Publisher) -> None:
         self._kafka = kafka
         self._partition = partition
         self._offsets = offsets
         self._publisher = publisher
-        self._stage = stage
         self._log = ChainedLog(kafka, "decisions", partition, offsets)
         self._slot = 0
-        self.ledger = stage.start()
+        self._state: AnyLedger = Ledger6()
         self.since_snapshot = 0
+
+    @property
+    def ledger(self) -> Ledger:
+        """The ledger of this build; ``lift`` comes first where the log is of the build before."""
+        if isinstance(self._state, Ledger6):
+            raise Fatal(f"decisions[{self._partition}] is of decider 6 and not lifted yet; start the worker again")
+        return self._state
 
     async def restore(self, seen: Fold) -> None:
         """Fold the newest trusted snapshot and everything after it, handed to ``seen``.
@@ -58,11 +64,12 @@ class History:
                 continue
             records: list[LogRecord] = []
             try:
-                self.ledger = Ledger.load(image.content)
+                self._state = upgrade.load(image.content)
             except Malformed as error:
                 _log.warning("decisions[%d]: snapshot at %d passed over: %s", self._partition, image.position, error)
                 continue
-            await self._log.start(Position(image.position, image.chain))
+            source = UNKNOWN if isinstance(self._state, Ledger6) else self._state.position.next_request
+            await self._log.start(Position(image.position, image.chain, source))
             await self.catch_up(records.append)
             if any(isinstance(r, SnapshotMark) and r.digest == image.digest for r in records):
                 self._slot = (image.slot + 1) % _SLOTS
@@ -75,13 +82,28 @@ class History:
                 f"decisions[{self._partition}] starts at {begin} and no snapshot reaches that far: its ledger cannot "
                 "be rebuilt. Restore the topic or a snapshot, or start a new generation."
             )
-        self.ledger = self._stage.start()
+        self._state = Ledger6()
         await self._log.start(Position())
         await self.catch_up(seen)
 
-    async def write(self, records: Sequence[bytes]) -> bool:
-        """Append what was applied since ``ledger.begin``; False undoes it, and ``catch_up`` must follow."""
-        if await self._log.append(records):
+    async def lift(self, seen: Fold) -> None:
+        """Lift the partition to the decider of this build, unless somebody has."""
+        while isinstance(self._state, Ledger6):
+            mark = upgrade.mark(self._state)
+            if await self._log.append([encode(mark)]):
+                self._state = upgrade.fold(self._state, mark)
+                _log.info("decisions[%d]: lifted from decider %d to %d", self._partition, mark.from_, mark.to)
+            else:
+                await self.catch_up(seen)
+
+    async def write(self, records: Sequence[LogRecord], values: Sequence[bytes]) -> bool:
+        """Append what was applied since ``ledger.begin``; False undoes it, and ``catch_up`` must follow.
+
+        ``values`` are the encoded ``records``.
+        """
+        source = self._log.position.source
+        span = span_of(records, self.ledger.position.next_request if source == UNKNOWN else source)
+        if await self._log.append(values, span=span):
             self.ledger.commit()
             self.since_snapshot += len(records)
             return True
@@ -94,11 +116,15 @@ class History:
     async def catch_up(self, seen: Fold) -> None:
         """Fold the records of others, up to the end."""
         while await self._log.behind():
-            records = [self._decode(entry) for entry in await self._log.catch_up()]
-            self.ledger = self._stage.fold(self.ledger, records)
-            self.since_snapshot += len(records)
-            for record in records:
+            skipped = self._log.skipped
+            for entry in await self._log.catch_up():
+                record = self._decode(entry)
+                self._state = upgrade.fold(self._state, record)
+                self.since_snapshot += 1
                 seen(record)
+            if self._log.skipped > skipped:
+                count = self._log.skipped - skipped
+                _log.warning("decisions[%d]: passed over %d records of no valid batch", self._partition, count)
 
     async def snapshot(self) -> bool:
         """Store the ledger and say so in the log; False where another writer came first."""
@@ -121,7 +147,7 @@ class History:
         snapshot = SnapshotMark(self.ledger.time, position.offset, digest, self._slot, len(pieces))
         self.ledger.begin()
         self.ledger.apply(snapshot)
-        if not await self.write([encode(snapshot)]):
+        if not await self.write([snapshot], [encode(snapshot)]):
             return False
         self._slot = (self._slot + 1) % _SLOTS
         self.since_snapshot = 0
@@ -159,3 +185,11 @@ class History:
             return decode_log(entry.value)
         except Malformed as error:
             raise Fatal(f"decisions[{self._partition}] {entry.offset} is valid but unreadable: {error}") from error
+
+
+def span_of(records: Sequence[LogRecord], at: int) -> tuple[int, int]:
+    """Give the offsets of ``requests`` that the records answer, told by the records themselves; ``at`` for none."""
+    answered = [record.facts for record in records if isinstance(record, Decision)]
+    if not answered:
+        return at, at
+    return answered[0].offset - answered[0].skipped, answered[-1].offset + 1

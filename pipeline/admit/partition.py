@@ -63,7 +63,7 @@ class AdmitPartition:
         self._context = context
         self._partition = partition
         self._stage = AdmitStage(context.control_table.control, partition)
-        self._history = History(context.kafka, partition, context.offsets, context.publisher, self._stage)
+        self._history = History(context.kafka, partition, context.offsets, context.publisher)
         self._arrived = asyncio.Event()
         self._stop = asyncio.Event()
         request_reader = RequestReader(context.control_table.control, context.vault, partition)
@@ -115,6 +115,7 @@ class AdmitPartition:
                 self._owed.append(record)
 
         await self._history.restore(owe)
+        await self._history.lift(owe)
         ledger = self._history.ledger
         while self._context.control_table.control.version < ledger.position.control_version:
             await self._context.control_table.refresh()
@@ -138,7 +139,7 @@ class AdmitPartition:
         step = self._step(drained=due is not None and await self._reports.reach_end())
         if BLOCKED in step.signals and not step.records:
             step = self._step(drained=await self._reports.reach_end())
-        if step.records and not await self._history.write(step.values):
+        if step.records and not await self._history.write(step.records, step.values):
             await self._fold_newcomers()
             return
         self._reports.drop(step.reports)

@@ -70,6 +70,8 @@ class RequestQueue:
     async def fill(self, first: int) -> None:
         """Take what was opened, and have the next requests opened while these are decided. ``first`` is the offset of
         the first request that has no decision. Raises Fatal where the broker's clock is far ahead."""
+        # decided meanwhile by another writer; what is still being screened is passed over when it comes
+        self._pass_over(first)
         while self._under_way is None or self._under_way.done() or not self.pending:
             if self._under_way is not None:
                 await self._take_opened()

@@ -141,7 +141,11 @@ class AdmitStage:
         for intake in intakes:
             if step.full:
                 return
-            facts = admit.at_or_after(intake.facts, ledger.time)
+            if intake.facts.offset < ledger.position.next_request:
+                # decided meanwhile, by a writer that won the race
+                step.consumed += 1
+                continue
+            facts = admit.following(intake.facts, ledger.position)
             decision = admit.decide(ledger, self._control, self._partition, facts)
             if not drained and not _DRAINS.isdisjoint(decision.reasons):
                 step.signal(BLOCKED)

@@ -6,7 +6,7 @@ fault and not a thousand.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -14,7 +14,7 @@ from pipeline.errors import Fatal, Malformed
 from pipeline.events.codec import encode
 from pipeline.events.control import Control, parse
 from pipeline.events.messages import Completion
-from pipeline.events.records import DECIDER, ControlMark, Decision, Facts, LogRecord, Outcome, SnapshotMark
+from pipeline.events.records import DECIDER, ControlMark, Decision, Facts, LogRecord, Outcome, SnapshotMark, Upgrade
 
 
 class Reserved(Protocol):
@@ -45,7 +45,10 @@ class Fold(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """History is made by these rules: ``Rules(Ledger, admit.decide, admit.outcome, admit.expired, ids.GRACE_MS)``."""
+    """History is made by these rules: ``Rules(Ledger, admit.decide, admit.outcome, admit.expired, ids.GRACE_MS)``.
+
+    ``convert`` makes their ledger of the one before, at an ``Upgrade`` record.
+    """
 
     ledger: Callable[[], Fold]
     decide: Callable[[Any, Control, int, Facts], Decision]
@@ -53,20 +56,23 @@ class Rules:
     expired: Callable[[Any, Any, int], Outcome]
     grace_ms: int
     decider: int = DECIDER
+    convert: Callable[[Any], Fold] | None = None
 
 
 class Replay:
     """The replay folds the records of ``decisions[partition]`` from the first one, deriving each again.
 
+    ``rules`` are those of each decider that this build knows, oldest first; a log begins under the oldest, and an
+    ``Upgrade`` record says from where on the next ones hold.
     ``control`` gives (offset, stored bytes) of the control documents in offset order, from the sealed log of
     ``control``.
     """
 
-    def __init__(self, rules: Rules, partition: int, control: Iterable[tuple[int, bytes]]) -> None:
+    def __init__(self, rules: Sequence[Rules], partition: int, control: Iterable[tuple[int, bytes]]) -> None:
         self.derived = self.foreign = self.settled = self.admitted = self.denied = self.ended = self.overshoot = 0
-        self._rules = rules
+        self._rules, self._later = rules[0], list(rules[1:])
         self._partition = partition
-        self._ledger = rules.ledger()
+        self._ledger = self._rules.ledger()
         self._control = Control()
         self._documents = iter(control)
         self._foreign_decider = False
@@ -92,6 +98,8 @@ class Replay:
                 faults += self._load(record.control)
             if isinstance(record, SnapshotMark) and self._differs(record):
                 faults.append("the snapshot that is marked here is not of this history")
+            if isinstance(record, Upgrade):
+                faults += self._upgrade(record)
             self._ledger.apply(record)
         except Fatal:
             # the ledger applies nothing that cannot follow; most of it was named above
@@ -100,13 +108,24 @@ class Replay:
             faults.append(f"cannot be derived: {type(error).__name__}")
         return faults
 
+    def _upgrade(self, record: Upgrade) -> list[str]:
+        """Go on under the rules that the record names; those of a later build are not known here."""
+        if record.from_ != self._rules.decider:
+            return [f"an upgrade from decider {record.from_}, where {self._rules.decider} is in force"]
+        if not self._later or self._later[0].decider != record.to:
+            return []
+        self._rules = self._later.pop(0)
+        if self._rules.convert is not None:
+            self._ledger = self._rules.convert(self._ledger)
+        return []
+
     def _decision(self, record: Decision, body: bytes) -> list[str]:
         faults = self._load(record.control)
         next_request, facts = self._ledger.position.next_request, record.facts
-        if facts.offset > next_request:
-            faults.append(f"requests {next_request} to {facts.offset - 1} have no decision")
-        elif facts.offset < next_request:
+        if facts.offset < next_request:
             faults.append(f"a second decision for request {facts.offset}")
+        elif facts.offset - facts.skipped != next_request:
+            faults.append(f"requests {next_request} to {facts.offset - facts.skipped - 1} have no decision")
         if facts.time < self._ledger.time:
             faults.append(f"time goes back by {self._ledger.time - facts.time} ms")
         if record.verdict == "admit" and facts.kind == "inference":
@@ -181,4 +200,5 @@ def _reported(record: Outcome) -> Completion:
         version=record.version,
         watermark=record.watermark,
         fingerprints=record.fingerprints,
+        adapter=record.adapter,
     )

@@ -18,14 +18,19 @@ from detectors.base import Finding, risk
 from pipeline.errors import Malformed
 from pipeline.events.codec import decode, decode_log, encode
 from pipeline.events.messages import Access, Alert, Delivery, Manifest
-from pipeline.events.records import ControlMark, Decision, LogRecord, Outcome, SnapshotMark, Tick
+from pipeline.events.records import ControlMark, Decision, LogRecord, Outcome, SnapshotMark, Tick, Upgrade
 
 SEALED = ("decisions", "alerts", "access", "control", "deliveries")
 _FRAME = struct.Struct(">Qq")
 _TOP = 2**63 - 1
 _row = tuple.__new__
 """Skips the constructor in Python, a tenth of the cost of sealing."""
-_MARKS: dict[type[Any], str] = {ControlMark: "policy", Tick: "tick", SnapshotMark: "snapshot"}
+_MARKS: dict[type[Any], str] = {
+    ControlMark: "policy",
+    Tick: "tick",
+    Upgrade: "upgrade",
+    SnapshotMark: "snapshot",
+}
 
 
 class Typed(NamedTuple):

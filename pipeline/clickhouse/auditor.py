@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from pipeline.audit.faults import Report
@@ -23,7 +23,7 @@ Progress = Callable[[str], None]
 class Auditor:
     """Verifies every origin of one store, as of its construction: batches sealed later are left for next time."""
 
-    def __init__(self, store: ClickHouseStore, verifier: Verifier, rules: Rules) -> None:
+    def __init__(self, store: ClickHouseStore, verifier: Verifier, rules: Sequence[Rules]) -> None:
         self._store = store
         self._verifier = verifier
         self._rules = rules

@@ -206,6 +206,8 @@ class Manifest(msgspec.Struct, frozen=True, omit_defaults=True):
     time: int
     checkpoint: str
     """C2SP signed note over origin, size and root."""
+    source: int = -1
+    """decisions: the next offset of ``requests`` after ``last``; -1 where no link has told it yet."""
 
 
 class DeadLetter(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -14,9 +14,9 @@ import msgspec
 from detectors.accounts.response import Step
 from detectors.base import Finding
 
-DECIDER = 6
+DECIDER = 7
 """Version of the rules in ``decide``; a verifier of another version cannot re-derive decisions."""
-LEDGER_FORMAT = 3
+LEDGER_FORMAT = 4
 """Version of a ledger's stored form; a snapshot of another is passed over. Belongs to DECIDER, which rises with it."""
 
 Kind = Literal["inference", "cancel", "unknown"]
@@ -101,6 +101,8 @@ class Facts(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """SHA-256 of the sealed text as it was received."""
     text: bytes = b""
     """The sealed text itself, only where the tenant's policy keeps it."""
+    skipped: int = 0
+    """Offsets just before this one that hold no request (markers of transactions); the one before them is decided."""
 
 
 class Decision(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, tag="decision", tag_field="kind"):
@@ -110,7 +112,8 @@ class Decision(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, tag="d
     facts: Facts
     verdict: Literal["admit", "deny"]
     control: int
-    decider: int = DECIDER
+    decider: int = 6
+    """The rules in force. Decider 6 wrote no number, so its records have none."""
     organisation: str = ""
     tenant: str = ""
     principal: str = ""
@@ -182,6 +185,14 @@ class Tick(msgspec.Struct, frozen=True, tag="tick", tag_field="kind"):
     time: int
 
 
+class Upgrade(msgspec.Struct, frozen=True, tag="upgrade", tag_field="kind", rename={"from_": "from"}):
+    """From here on the partition is decided by the rules of ``to``; its ledger is converted at this record."""
+
+    time: int
+    from_: int
+    to: int
+
+
 class SnapshotMark(msgspec.Struct, frozen=True, tag="snapshot", tag_field="kind"):
     """A snapshot with this digest is stored; it holds the fold up to ``position`` (exclusive)."""
 
@@ -206,4 +217,4 @@ class SnapshotChunk(msgspec.Struct, frozen=True):
     content: bytes
 
 
-LogRecord = Decision | Outcome | ControlMark | Tick | SnapshotMark
+LogRecord = Decision | Outcome | ControlMark | Tick | Upgrade | SnapshotMark

@@ -10,7 +10,7 @@ from aiokafka.errors import KafkaError
 
 from pipeline.endpoints import KafkaEndpoint
 from pipeline.errors import Fatal
-from pipeline.events.chain import HEADER, ChainReader, Entry, Position, links
+from pipeline.events.chain import HEADER, UNKNOWN, ChainReader, Entry, Position, links
 from pipeline.kafka.clients import REQUEST_TIMEOUT_MS
 from pipeline.kafka.offsets import Offsets
 from pipeline.kafka.reader import PartitionReader
@@ -37,7 +37,12 @@ class ChainedLog:
     @property
     def position(self) -> Position:
         """Position of the next batch."""
-        return self._chain.at
+        return self._chain.at._replace(offset=self._chain.next_offset)
+
+    @property
+    def skipped(self) -> int:
+        """Records that were passed over since ``start``: of losing writers, of no writer of ours, half a batch."""
+        return self._chain.skipped
 
     async def start(self, position: Position | None = None) -> None:
         """Open at a position, or move there."""
@@ -61,28 +66,37 @@ class ChainedLog:
         if end < self.position.offset:
             await self.behind()
         # On an error nothing was read: the caller's fold and this position stay together.
-        chain, valid = ChainReader(self.position), list[Entry]()
+        chain, valid = self._chain.copy(), list[Entry]()
         self._reader.seek(self.position.offset)
         self._reader.resume()
         try:
             while self._reader.position < end and self._reader.position - self.position.offset < limit:
                 for item in await self._reader.poll(5000):
                     valid += chain.push(item.entry())
+            chain.skip_to(min(self._reader.position, end))
         finally:
             # our own batches must not come back to us
             self._reader.pause()
         self._chain = chain
         return valid
 
-    async def append(self, values: Sequence[bytes], key: bytes = b"") -> bool:
-        """Write one batch at the position. False: not known to be there, catch up before anything else."""
+    async def append(self, values: Sequence[bytes], key: bytes = b"", span: tuple[int, int] | None = None) -> bool:
+        """Write one batch at the position. False: not known to be there, catch up before anything else.
+
+        ``span`` is the part of the source that the batch answers; without it the links are of version 1.
+        """
         position = self.position
+        if span is not None and position.source not in (UNKNOWN, span[0]):
+            raise Fatal(
+                f"{self.topic}[{self.partition}]: expected a batch that goes on at source offset {position.source}, "
+                f"got one from {span[0]}. The writer is wrong and nothing was written; start it again."
+            )
         try:
             if self._writer is None:
                 self._writer = batch_producer(self._kafka)
                 await self._writer.start()
             builder = self._writer.create_batch()
-            for value, link in zip(values, links(position, len(values)), strict=True):
+            for value, link in zip(values, links(position, len(values), span), strict=True):
                 if builder.append(timestamp=None, key=key, value=value, headers=[(HEADER, link)]) is None:
                     raise Fatal(f"{self.topic}: a step of {len(values)} records does not fit one batch")
             sent = await self._writer.send_batch(builder, self.topic, partition=self.partition)
@@ -92,7 +106,7 @@ class ChainedLog:
         if landed != position.offset:
             await self._drop_writer()
             return False
-        self._chain.advance(values)
+        self._chain.advance(values, span)
         return True
 
     async def close(self) -> None:

@@ -145,6 +145,9 @@ class PartitionReader:
         ]
         if records:
             self.position, self._time = records[-1].offset + 1, records[-1].time
+        else:
+            # the markers of a transaction take offsets and bring no record
+            self.position = max(self.position, await self._consumer.position(self.topic_partition))
         return records
 
     async def read_to_end(self) -> list[KafkaRecord]:

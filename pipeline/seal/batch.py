@@ -240,6 +240,7 @@ def _close(
         previous=state.previous,
         time=time,
         checkpoint="",
+        source=position.source,
     )
     note = sign_checkpoint(keys, draft.origin, draft.size, draft.root, time // 1000, (statement(draft),))
     manifest = msgspec.structs.replace(draft, checkpoint=note)
@@ -249,7 +250,7 @@ def _close(
 def _after(state: SealState, manifest: Manifest) -> SealState:
     return replace(
         state,
-        position=Position(manifest.last + 1, manifest.chain),
+        position=Position(manifest.last + 1, manifest.chain, manifest.source),
         index=manifest.index + 1,
         size=manifest.size,
         frontier=manifest.frontier,

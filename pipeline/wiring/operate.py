@@ -18,7 +18,7 @@ from pipeline.control.connect import followed_control
 from pipeline.control.registry import Registry
 from pipeline.control.table import ControlTable
 from pipeline.errors import ConfigError
-from pipeline.events import ids, plans
+from pipeline.events import plans
 from pipeline.generate import engines
 from pipeline.generate.model_acts import ModelActs
 from pipeline.kafka.writer import Publisher
@@ -154,15 +154,12 @@ async def log_keys(settings: Settings) -> list[str]:
 
 def verify(settings: Settings, keys: list[str], say: Callable[[str], None], *, with_source: bool = False) -> Report:
     """Verify the whole store, offline but for ``with_source``."""
-    from pipeline.admit import decide as stages
-    from pipeline.admit.ledger import Ledger
+    from pipeline.admit.rules import RULES
     from pipeline.audit.checkpoint import Verifiers
-    from pipeline.audit.replay import Rules
     from pipeline.audit.verify import Verifier
     from pipeline.clickhouse.auditor import Auditor, read_sources
 
-    rules = Rules(Ledger, stages.decide, stages.outcome, stages.expired, ids.GRACE_MS)
     with store(settings, patience_s=5) as clickhouse:
-        auditor = Auditor(clickhouse, Verifier(Verifiers(keys)), rules)
+        auditor = Auditor(clickhouse, Verifier(Verifiers(keys)), RULES)
         sources = asyncio.run(read_sources(settings.kafka.endpoint, auditor.origins())) if with_source else None
         return auditor.verify(say, sources)

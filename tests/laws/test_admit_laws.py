@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from detectors.accounts.features import RequestParameters, trace
 from detectors.base import Finding, Part
-from pipeline.admit.decide import decide, expired, outcome
+from pipeline.admit.decide import decide, expired, following, outcome
 from pipeline.admit.ledger import Ledger
 from pipeline.events.codec import decode_log, encode
 from pipeline.events.control import (
@@ -142,7 +142,7 @@ def run(history: list[Step]) -> tuple[list[LogRecord], Ledger]:
                 deadline=now + 30_000,
                 **rest,
             )
-            written: list[LogRecord] = [decide(ledger, CONTROL, 0, facts)]
+            written: list[LogRecord] = [decide(ledger, CONTROL, 0, following(facts, ledger.position))]
         elif isinstance(step, str):
             now += 40_000
             written = waited(ledger, now)

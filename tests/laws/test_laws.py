@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from pipeline.events.codec import encode
 from pipeline.topics import TOPICS
-from tests.laws.subject import Cuts, Subject, by_topic, play, read
+from tests.laws.subject import Cuts, Subject, Written, by_topic, play, read
 from tests.laws.subject_admit import AdmitSubject
 from tests.laws.subject_generate import GenerateSubject
 from tests.laws.subject_notify import NotifySubject
@@ -71,8 +72,13 @@ def tenant_non_interference(subject: Subject, inputs: list[Any], cuts: Cuts, oth
     """What others do changes nothing of mine."""
     mine = [item for item in inputs if subject.tenant(item) in ("acme", "")]
     together, alone = play(subject, inputs, frozenset()), play(subject, mine, frozenset())
-    assert by_topic(w for w in together.written if w.tenant == "acme") == by_topic(
-        w for w in alone.written if w.tenant == "acme"
+    assert own(together.written) == own(alone.written)
+
+
+def own(written: Sequence[Written]) -> dict[str, list[Written]]:
+    """Acme's records; an offset between two of them is another's in one run and empty in the other, and said to be."""
+    return by_topic(
+        w._replace(value=re.sub(rb',"skipped":[0-9]+', b"", w.value)) for w in written if w.tenant == "acme"
     )
 
 

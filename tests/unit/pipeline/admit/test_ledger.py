@@ -15,8 +15,17 @@ T = 1_790_000_000_000
 CHARGE = Charge("p:ann|open|open|tokens|9/60", "open", "tokens", 5, 9, 60_000)
 
 
-def admitted(offset: int, time: int = T) -> Decision:
-    facts = Facts(offset, time, "inference", key="k", client_request=f"c{offset}", session="s", counter=offset + 1)
+def admitted(offset: int, time: int = T, skipped: int = 0) -> Decision:
+    facts = Facts(
+        offset,
+        time,
+        "inference",
+        key="k",
+        client_request=f"c{offset}",
+        session="s",
+        counter=offset + 1,
+        skipped=skipped,
+    )
     made = Decision(f"g1-0-{offset}", facts, "admit", 3, organisation="o", tenant="t", principal="ann")
     return msgspec.structs.replace(made, sequence=offset + 1, charges=(CHARGE,))
 
@@ -55,9 +64,12 @@ def test_a_record_that_cannot_follow_changes_nothing(name: str) -> None:
     assert not ledger.open
 
 
-def test_an_offset_may_be_passed_over() -> None:
-    """Retention and transaction markers leave gaps in a source."""
-    assert folded(admitted(0), admitted(3)).position.next_request == 4
+def test_offsets_are_passed_over_only_by_saying_so() -> None:
+    """The markers of transactions leave gaps in a source; a writer that skips a request is wrong."""
+    assert folded(admitted(0), admitted(3, skipped=2)).position.next_request == 4
+    for skipped in (0, 1, 3):
+        with pytest.raises(Fatal):
+            folded(admitted(0), admitted(3, skipped=skipped))
 
 
 @pytest.mark.parametrize("step", [Ledger.rollback, Ledger.commit], ids=["rollback", "commit"])
@@ -84,10 +96,10 @@ def test_a_rollback_brings_back_what_was_due() -> None:
     assert [reservation.request for reservation in ledger.due(T + 1_000_000, 0)] == ["g1-0-0"]
 
 
-OLDER = folded().dump().replace(b'"format":3', b'"format":2')
+OLDER = folded().dump().replace(b'"format":4', b'"format":2')
 
 
-@pytest.mark.parametrize("stored", [b"{", b"[]", b'{"format":3}', OLDER])
+@pytest.mark.parametrize("stored", [b"{", b"[]", b'{"format":4}', OLDER])
 def test_bytes_of_another_form_are_refused(stored: bytes) -> None:
     with pytest.raises(Malformed, match="ledger"):
         Ledger.load(stored)

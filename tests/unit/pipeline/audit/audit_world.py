@@ -25,7 +25,7 @@ from pipeline.seal.batch import Sealed, begin, heartbeat, seal
 START = 1_790_000_000_000
 KEYS = LogKeys("sluice.test/log", b"e" * 32, b"m" * 32)
 OTHER_KEYS = LogKeys("sluice.test/log", b"x" * 32, b"y" * 32)
-RULES = Rules(Ledger, decide, outcome, expired, GRACE_MS)
+RULES = (Rules(Ledger, decide, outcome, expired, GRACE_MS),)
 ORIGIN = "g1/decisions/0"
 
 DOCUMENTS: list[bytes] = [

@@ -23,19 +23,22 @@ class Library:
     batch cannot be read either."""
 
     def __init__(self, bad: set[int], end: int, fault: Exception) -> None:
-        self._bad, self._end, self._fault, self.position = bad, end, fault, 0
+        self._bad, self._end, self._fault, self._next = bad, end, fault, 0
 
     def seek(self, _: TopicPartition, offset: int) -> None:
-        self.position = offset
+        self._next = offset
+
+    async def position(self, _: TopicPartition) -> int:
+        return self._next
 
     async def getmany(self, *_: TopicPartition, timeout_ms: int, max_records: int) -> dict[TopicPartition, list[Any]]:
         found = []
-        for offset in range(self.position, min(self._end, self.position + max_records)):
+        for offset in range(self._next, min(self._end, self._next + max_records)):
             if offset in self._bad:
-                self.position = offset
+                self._next = offset
                 raise self._fault
             found.append(SimpleNamespace(offset=offset, timestamp=1000 + offset, key=b"k", value=b"v", headers=()))
-        self.position += len(found)
+        self._next += len(found)
         return {AT: found} if found else {}
 
 

@@ -26,6 +26,8 @@ WITHHELD = frozenset({"unscreened", "injection", "extraction"})
 def refusal(plan: Plan, findings: Sequence[Finding], documents: Sequence[int] = ()) -> str:
     """Give the reason for which ``plan`` refuses a prompt with ``findings``, empty for none; ``documents`` are the
     turns that are documents."""
+    if not findings:
+        return ""
     if plan.unscreened == "refuse" and any(f.rule.startswith(UNREAD) for f in findings):
         return "unscreened"
     return "injection" if any(_refuses(plan, f, documents) for f in findings) else ""
@@ -69,9 +71,11 @@ def degrades(step: Step) -> bool:
 
 
 def masked_spans(
-    plan: Plan, findings: Iterable[Finding], documents: Sequence[int] = ()
+    plan: Plan, findings: Sequence[Finding], documents: Sequence[int] = ()
 ) -> tuple[tuple[int, int, int], ...]:
     """Give (turn, start, end) of each passage that the model is not to read, in order and apart from each other."""
+    if not findings:
+        return ()
     merged: list[tuple[int, int, int]] = []
     for turn, start, end in sorted(
         (f.turn, f.start, f.end) for f in findings if f.start < f.end and _masked(plan, f, documents)

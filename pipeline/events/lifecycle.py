@@ -26,9 +26,7 @@ def event_of(record: Decision | Outcome) -> Event:
     """Name what the record does to its request."""
     if isinstance(record, Outcome):
         return record.result
-    if record.verdict == "admit" and record.facts.kind != "inference":
-        return "accept"
-    return record.verdict
+    return "accept" if record.facts.kind != "inference" and record.verdict == "admit" else record.verdict
 
 
 def after(state: State, record: Decision | Outcome) -> State:

@@ -101,7 +101,7 @@ def test_it_detects(binaries: Path, tmp_path: Path) -> None:
         ("config", 0, "kafka.bootstrap"),
         ("audit verify --help", 0, "--keys"),
         ("model verify", 0, "verified"),
-        ("ask hello", 2, "no API key"),
+        ("ask hello", 2, "SLUICE_KEY"),
         ("run admit", 2, "pip install 'sluice[stages]'"),
         ("watermark detect answer.txt", 2, "pip install 'sluice[engine]'"),
         ("up", 2, "pip install 'sluice[local]'"),

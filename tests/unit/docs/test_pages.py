@@ -118,6 +118,19 @@ def test_python_compiles() -> None:
         compile(block, page, "exec")
 
 
+def test_the_demo_shows_what_the_front_page_says() -> None:
+    """The words of the excerpt are those of the summary; its numbers are of one run."""
+    [shown] = blocks("README.md", "text")
+    summary = (ROOT / "pipeline" / "demo" / "overview.py").read_text("utf-8")
+    for words in (
+        "The demo ended as it should.",
+        "equations between Kafka's log and ClickHouse hold",
+        "signed batches",
+    ):
+        assert words in shown
+        assert words in summary
+
+
 def test_every_stage_is_named_where_it_is_started() -> None:
     assert set(STAGES) <= set(
         re.findall(r"\w+", prose("pipeline/README.md") + "".join(blocks("pipeline/README.md", "sh")))

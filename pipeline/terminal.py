@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 _UNBOUNDED = 100_000
 _MIN_RECORD_COLUMNS = 4
-"""A row of so many columns, too wide for the screen, is drawn as a block of lines."""
+_FOLDED = 1.5
+"""Rows of so many columns are drawn as blocks of lines where the table is so many times as wide as the screen."""
 
 
 class UnixMs(int):
@@ -151,10 +152,11 @@ def _plain(value: object) -> object:
 def _draw(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     screen = console()
     drawn = _grid(title, columns, rows)
-    wide = screen.measure(drawn, options=screen.options.update(max_width=_UNBOUNDED)).maximum > screen.width
-    if wide and len(columns) >= _MIN_RECORD_COLUMNS:
+    width = screen.measure(drawn, options=screen.options.update(max_width=_UNBOUNDED)).maximum
+    if len(columns) >= _MIN_RECORD_COLUMNS and width > _FOLDED * screen.width:
         for number, row in enumerate(rows, 1):
-            fields(f"{title or 'row'} {number} of {len(rows)}", dict(zip(columns, row, strict=True)))
+            filled = {name: cell for name, cell in zip(columns, row, strict=True) if cell_text(cell)}
+            fields(f"{title or 'row'} {number} of {len(rows)}", filled)
         return
     screen.print(drawn)
 

@@ -47,10 +47,16 @@ class Summary:
             "surprises": self.traffic.surprises,
         }
 
+    def _titled(self) -> list[tuple[str, PanelResult]]:
+        return [(result.panel.title, result) for result in self.panels.values()]
+
     def print_tables(self) -> None:
         """Print every panel, every equation and every surprise."""
-        for result in self.panels.values():
-            _section(result.panel.title, result.columns, list(_cells(result)))
+        stats = {title: result for title, result in self._titled() if result.panel.kind == "stat"}
+        _section("dashboard", ("panel", "value"), [(title, next(_cells(result))[0]) for title, result in stats.items()])
+        for title, result in self._titled():
+            if title not in stats:
+                _section(title, result.columns, list(_cells(result)))
         _section("some answers", ("asked", "answered"), list(self.traffic.samples.items()))
         _section("calls by kind of client", ("client", "calls"), sorted(self.traffic.calls.items()))
         plans = ", ".join(f"{tenant} on {plan}" for tenant, plan in PLANS.items())

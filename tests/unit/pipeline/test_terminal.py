@@ -83,10 +83,10 @@ def test_times_are_read_by_people_and_stay_numbers_for_programs(capsys: pytest.C
 
 def test_rows_too_wide_for_the_screen_are_drawn_as_blocks() -> None:
     columns = ("key", "principal", "tenant", "expires")
-    rows: list[tuple[object, ...]] = [(LONG, "acme-app", "acme", "never"), ("k2", "", "acme", terminal.UnixMs(0))]
+    rows: list[tuple[object, ...]] = [(LONG, LONG, "acme", "never"), ("k2", "", "acme", terminal.UnixMs(0))]
     found = drawn("keys", columns, rows).splitlines()
     assert found[:2] == ["keys 1 of 2", f"  key        {LONG}"]
-    assert found[-1] == "  expires    1970-01-01 00:00:00Z"
+    assert found[-1] == "  expires  1970-01-01 00:00:00Z"
     assert len(found) == 9, "an empty cell has no line"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from importlib.util import find_spec
 
 from pipeline.errors import ConfigError
@@ -18,7 +19,8 @@ EXTRAS = {
 def require(extra: str) -> None:
     """Raises ConfigError where a module of the extra is absent; nothing is imported."""
     for module in EXTRAS[extra]:
-        if find_spec(module) is None:
+        # Faust leaves no spec behind once it is imported
+        if module not in sys.modules and find_spec(module) is None:
             raise _absent(extra, module)
 
 

@@ -19,8 +19,8 @@ EXTRAS = {
 def require(extra: str) -> None:
     """Raises ConfigError where a module of the extra is absent; nothing is imported."""
     for module in EXTRAS[extra]:
-        # Faust leaves no spec behind once it is imported
-        if module not in sys.modules and find_spec(module) is None:
+        # Faust leaves no spec behind once it is imported; None bars a module
+        if (sys.modules[module] if module in sys.modules else find_spec(module)) is None:
             raise _absent(extra, module)
 
 

@@ -8,10 +8,12 @@ import sys
 import tomllib
 from importlib.metadata import packages_distributions
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
-from pipeline.cli.extras import EXTRAS
+from pipeline.cli.extras import EXTRAS, require
+from pipeline.errors import ConfigError
 
 PROJECT = tomllib.loads((Path(__file__).parents[4] / "pyproject.toml").read_text())["project"]
 
@@ -34,6 +36,15 @@ def test_the_table_names_what_the_extra_alone_brings(extra: str) -> None:
         named |= found
     # these come with the base too, by way of its clients
     assert declared - named <= {"lz4", "yarl"}
+
+
+def test_a_module_that_replaced_itself_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Faust puts an object without a spec in its own place."""
+    monkeypatch.setitem(sys.modules, "faust", ModuleType("faust"))
+    require("stages")
+    monkeypatch.setitem(sys.modules, "faust", None)
+    with pytest.raises(ConfigError, match="got no module faust"):
+        require("stages")
 
 
 def sluice(absent: str, *words: str) -> subprocess.CompletedProcess[str]:

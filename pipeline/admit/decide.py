@@ -205,7 +205,7 @@ def _judge(ledger: Ledger, control: Control, caller: Caller | None, facts: Facts
     if refusal:
         return Denied(refusal)
     if facts.kind == "cancel":
-        target = ledger.clients.get(client_name(caller.principal.id, facts.target), "")
+        target = ledger.clients.get(client_name(caller.principal.id, facts.target), ("",))[-1]
         return Admitted(first=target) if target else Denied("no_such_request")
     refusal = _unfit(control, caller, facts)
     if refusal:

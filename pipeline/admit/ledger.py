@@ -38,8 +38,10 @@ class Ledger:
         self.sessions = stored.sessions
         self.idempotent = stored.idempotent
         self.accounts = AccountTable(stored.accounts, self._journal)
-        self.clients = {client_name(r.principal, r.client_request): r.request for r in self.open.values()}
-        """The open request of a principal, by the client's own id."""
+        self.clients: dict[str, tuple[str, ...]] = {}
+        """The open requests of a principal by the client's own id, oldest first; a client may use one id again."""
+        for reservation in sorted(self.open.values(), key=lambda reservation: reservation.offset):
+            self._name(reservation)
         self._position_before = copy.copy(self.position)
         """The position at ``begin``."""
         self._soonest = 0
@@ -131,9 +133,21 @@ class Ledger:
             record.principal, facts.client_request, facts.lane, record.charges,
         )  # fmt: skip
         self._journal.put(self.open, record.request, reservation)
-        self._journal.put(self.clients, client_name(record.principal, facts.client_request), record.request)
+        self._name(reservation)
         if facts.idempotency:
             self._journal.put(self.idempotent, f"{record.principal}/{facts.idempotency}", (record.request, facts.time))
+
+    def _name(self, reservation: Reservation) -> None:
+        name = client_name(reservation.principal, reservation.client_request)
+        self._journal.put(self.clients, name, (*self.clients.get(name, ()), reservation.request))
+
+    def _unname(self, reservation: Reservation) -> None:
+        name = client_name(reservation.principal, reservation.client_request)
+        others = tuple(request for request in self.clients[name] if request != reservation.request)
+        if others:
+            self._journal.put(self.clients, name, others)
+        else:
+            self._journal.drop(self.clients, name)
 
     def _apply_outcome(self, record: Outcome) -> None:
         reservation = self.open.get(record.request)
@@ -145,7 +159,7 @@ class Ledger:
             self.position.next_completion = record.completion + 1
         self._charge(record.charges, record.time)
         self._journal.drop(self.open, record.request)
-        self._journal.drop(self.clients, client_name(reservation.principal, reservation.client_request))
+        self._unname(reservation)
 
     def _charge(self, charges: tuple[Charge, ...], now: int) -> None:
         cells = self.cells

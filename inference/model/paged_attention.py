@@ -216,12 +216,13 @@ def attend(query: Tensor, keys: Tensor, values: Tensor | None, rows: Rows, width
         # Q of [rows, kv_heads, shared, size] as [kv_heads * count, each * shared, size], padded to the tile
         split = query[group.rows].view(group.count, group.each, heads, shared, size).permute(2, 0, 1, 3, 4)
         tile = functional.pad(split.reshape(heads * group.count, used, size), (0, 0, 0, group.tile - used))
-        # K, and softmax(Q K^T + mask) V
+        # softmax(Q K^T + mask) V
         key = _read(keys, group)
-        value = key[..., :width] if values is None else _read(values, group)
         scores = tile @ key.transpose(1, 2)
         scores[:, :used].view(heads, group.count, group.each, shared, -1).add_(group.mask)
-        output = scores.softmax(-1) @ value
+        weights = scores.softmax(-1)
+        value = key[..., :width] if values is None else _read(values, group)
+        output = weights @ value
         output = output[:, :used].reshape(heads, group.count, group.each, shared, width).permute(1, 2, 0, 3, 4)
         mixed[group.rows] = output.reshape(-1, heads, shared, width)
     return mixed

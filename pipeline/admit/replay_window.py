@@ -24,6 +24,8 @@ class ReplayWindow(msgspec.Struct, frozen=True, gc=False, array_like=True):
         """Give the window with the counter used at ``time``."""
         behind = self.highest - counter
         if behind >= 0:
-            return ReplayWindow(self.highest, self.seen | 1 << behind, time)
+            # an older counter counts as used anyway; a bit for it would let one header ask for any amount of memory
+            bit = 1 << behind if behind < REPLAY_WINDOW else 0
+            return ReplayWindow(self.highest, self.seen | bit, time)
         mask = (1 << REPLAY_WINDOW) - 1
         return ReplayWindow(counter, (self.seen << min(-behind, REPLAY_WINDOW) | 1) & mask, time)

@@ -7,6 +7,8 @@ worker of the build before reads it as valid, cannot make sense of it, and stops
 
 from __future__ import annotations
 
+import copy
+
 from pipeline.admit.decider6.ledger import Ledger6, Reservation6
 from pipeline.admit.ledger import Ledger
 from pipeline.admit.snapshot import LedgerSnapshot, Reservation
@@ -35,28 +37,34 @@ def fold(ledger: AnyLedger, record: LogRecord) -> AnyLedger:
             "partition to workers of the newer build, or update this one."
         )
     if isinstance(ledger, Ledger6):
-        ledger = converted(ledger)
+        ledger = converted(ledger, record)
     ledger.apply(record)
     return ledger
 
 
 def mark(ledger: Ledger6) -> Upgrade:
     """Give the record that lifts a partition to this build."""
-    return Upgrade(ledger.time, 6, DECIDER)
+    return Upgrade(ledger.time, 6, DECIDER, ledger.answered)
 
 
-def converted(ledger: Ledger6) -> Ledger:
-    """Convert a ledger of decider 6."""
+def converted(ledger: Ledger6, record: Upgrade) -> Ledger:
+    """Convert a ledger of decider 6.
+
+    That decider could answer a request twice, which set its position back. The record says where deciding goes on, as a
+    ledger that was restored from a snapshot may not know.
+    """
     stored = ledger.stored
+    position = copy.copy(stored.position)
+    position.next_request = max(position.next_request, record.requests)
     return Ledger(
         LedgerSnapshot(
             LEDGER_FORMAT,
-            stored.position,
+            position,
             stored.numbers,
             stored.times,
             stored.sequences,
             {name: _reservation(reservation) for name, reservation in stored.open.items()},
-            stored.sessions,
+            {name: window.converted() for name, window in stored.sessions.items()},
             stored.idempotent,
             stored.accounts,
         )

@@ -56,7 +56,7 @@ class Rules:
     expired: Callable[[Any, Any, int], Outcome]
     grace_ms: int
     decider: int = DECIDER
-    convert: Callable[[Any], Fold] | None = None
+    convert: Callable[[Any, Upgrade], Fold] | None = None
 
 
 class Replay:
@@ -116,7 +116,7 @@ class Replay:
             return []
         self._rules = self._later.pop(0)
         if self._rules.convert is not None:
-            self._ledger = self._rules.convert(self._ledger)
+            self._ledger = self._rules.convert(self._ledger, record)
         return []
 
     def _decision(self, record: Decision, body: bytes) -> list[str]:

@@ -191,6 +191,8 @@ class Upgrade(msgspec.Struct, frozen=True, tag="upgrade", tag_field="kind", rena
     time: int
     from_: int
     to: int
+    requests: int
+    """The next offset of ``requests``: behind everything that has a decision, also where one has two."""
 
 
 class SnapshotMark(msgspec.Struct, frozen=True, tag="snapshot", tag_field="kind"):

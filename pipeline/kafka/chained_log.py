@@ -86,10 +86,11 @@ class ChainedLog:
         ``span`` is the part of the source that the batch answers; without it the links are of version 1.
         """
         position = self.position
-        if span is not None and position.source not in (UNKNOWN, span[0]):
+        start = UNKNOWN if span is None else span[0]
+        if position.source not in (UNKNOWN, start):
             raise Fatal(
                 f"{self.topic}[{self.partition}]: expected a batch that goes on at source offset {position.source}, "
-                f"got one from {span[0]}. The writer is wrong and nothing was written; start it again."
+                f"got one from {start}. The writer is wrong and nothing was written; start it again."
             )
         try:
             if self._writer is None:

@@ -12,8 +12,8 @@ from pipeline.admit.accounts import AccountTable
 from pipeline.admit.decider6 import policy
 from pipeline.admit.decider6.charge import Charge6, as_written
 from pipeline.admit.decider6.quota import Cells6, charged, in_window
+from pipeline.admit.decider6.replay_window import ReplayWindow6
 from pipeline.admit.journal import UndoJournal
-from pipeline.admit.replay_window import ReplayWindow
 from pipeline.admit.snapshot import LedgerPosition
 from pipeline.errors import Malformed
 from pipeline.events.records import ControlMark, Decision, LogRecord, Outcome, SnapshotMark
@@ -47,7 +47,7 @@ class Snapshot6(msgspec.Struct):
     times: dict[str, list[int]]
     sequences: dict[str, int]
     open: dict[str, Reservation6]
-    sessions: dict[str, ReplayWindow]
+    sessions: dict[str, ReplayWindow6]
     idempotent: dict[str, tuple[str, int]]
     accounts: dict[str, bytes]
 
@@ -68,6 +68,8 @@ class Ledger6:
         self.sessions = stored.sessions
         self.idempotent = stored.idempotent
         self.accounts = AccountTable(stored.accounts, UndoJournal())
+        self.answered = max([self.position.next_request, *(r.offset + 1 for r in self.open.values())])
+        """No request from here on has a decision, as far as this ledger can tell; the position may lie below."""
         self.clients = {client_name(r.principal, r.client_request): r.request for r in self.open.values()}
 
     @classmethod
@@ -113,12 +115,13 @@ class Ledger6:
     def _apply_decision(self, record: Decision) -> None:
         facts = record.facts
         self.position.next_request = facts.offset + 1
+        self.answered = max(self.answered, facts.offset + 1)
         self._advance(facts.time)
         if facts.session:
             name = f"{facts.key}/{facts.session}"
             window = self.sessions.get(name)
             if window is None:
-                self.sessions[name] = ReplayWindow(facts.counter, 1, facts.time)
+                self.sessions[name] = ReplayWindow6(facts.counter, 1, facts.time)
             elif "replayed" not in record.reasons:
                 self.sessions[name] = window.with_counter(facts.counter, facts.time)
         if record.sequence:

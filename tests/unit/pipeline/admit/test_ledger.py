@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from pipeline.admit.ledger import Ledger
+from pipeline.admit.replay_window import ReplayWindow
 from pipeline.errors import Fatal, Malformed
 from pipeline.events.records import Charge, ControlMark, Decision, Facts, LogRecord, Outcome, SnapshotMark, Tick
 
@@ -112,3 +113,9 @@ def test_a_loaded_ledger_goes_on_like_the_one_that_was_stored() -> None:
         ledger.apply(record)
         loaded.apply(record)
     assert (loaded.dump(), loaded.clients) == (ledger.dump(), ledger.clients)
+
+
+def test_a_counter_of_long_ago_takes_no_memory() -> None:
+    """One header must not make a window of 10^14 bits, which no worker could hold and no snapshot could tell."""
+    window = ReplayWindow(10**14, 1, T).with_counter(1, T)
+    assert (window.seen, window.fresh(1), window.fresh(10**14 + 1)) == (1, False, True)

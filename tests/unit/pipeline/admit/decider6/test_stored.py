@@ -11,7 +11,7 @@ from pipeline.admit.decider6.decide import decide
 from pipeline.admit.decider6.ledger import Ledger6
 from pipeline.admit.intake import Intake, Raw
 from pipeline.admit.ledger import Ledger
-from pipeline.admit.upgrade import converted
+from pipeline.admit.upgrade import converted, fold, mark
 from pipeline.events.codec import decode_log, encode
 from pipeline.events.control import Control, parse
 from pipeline.events.emission import Emission
@@ -74,10 +74,23 @@ def test_what_follows_from_stored_records_has_the_stored_bytes() -> None:
 
 def test_a_converted_ledger_is_one_of_today() -> None:
     before = Ledger6.load(LEDGER)
-    after = converted(before)
+    after = converted(before, mark(before))
     assert Ledger.load(after.dump()).dump() == after.dump()
     assert (after.position, set(after.open), after.accounts.packed) == (
         before.position,
         set(before.open),
         before.accounts.packed,
     )
+
+
+def test_deciding_goes_on_behind_everything_that_has_a_decision() -> None:
+    """The old build could answer a request twice, and its position then lies below what it has answered."""
+    ledger = Ledger6()
+    for line in DECISIONS:
+        ledger.apply(decode_log(line))
+    end = ledger.position.next_request
+    twice = next(record for line in DECISIONS if isinstance(record := decode_log(line), Decision))
+    ledger.apply(twice)
+    assert ledger.position.next_request < end
+    lifted = fold(ledger, mark(ledger))
+    assert lifted.position.next_request == end

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError
 
 from pipeline.endpoints import KafkaEndpoint
 from pipeline.kafka.clients import make_admin
@@ -32,10 +34,12 @@ async def _all_joined(bootstrap: str) -> None:
 
 async def _joined(admin: AIOKafkaAdminClient, group: str) -> None:
     for _ in looks():
-        [answer] = await admin.describe_consumer_groups([group])
-        [(_, _, state, _, _, members, *_)] = answer.groups
-        if state == "Stable" and members:
-            return
+        # a broker that has just started may not have its coordinators yet
+        with contextlib.suppress(KafkaError):
+            [answer] = await admin.describe_consumer_groups([group])
+            [(_, _, state, _, _, members, *_)] = answer.groups
+            if state == "Stable" and members:
+                return
         await asyncio.sleep(0.2)
     raise AssertionError(f"no stage serves in group {group}")
 

@@ -11,10 +11,10 @@ help: ## this list
 
 setup: $(READY) ## virtual environment with the locked dependencies
 
-# uv installs the 5 GB of torch three times as fast; pip, with its own settings, is there where uv finds no index.
+# uv installs torch and its gigabytes three times as fast; pip, with its own settings, is there where uv finds no index.
 $(READY): requirements.lock pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@echo "setting up $(VENV): about 5 GB, a few minutes, once" >&2
+	@echo "setting up $(VENV): 6.5 GB when done, a few minutes, once" >&2
 	@awk '/^[^ ]/ {on = /^uv==/} on' requirements.lock > $(VENV)/uv.lock
 	$(BIN)/python -m pip install --quiet --require-hashes --requirement $(VENV)/uv.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes --requirement requirements.lock \

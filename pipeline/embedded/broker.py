@@ -21,34 +21,26 @@ from pipeline.embedded import class_archive
 from pipeline.embedded.broker_config import LOG4J, BrokerSettings, broker_config
 from pipeline.embedded.jars import fetch_jars
 from pipeline.embedded.kafka_probe import ask_brokers
-from pipeline.embedded.supervisor import LOOPBACK, Child, Supervisor, await_answer, free_port, require_port, spawn
-from pipeline.errors import ConfigError, Retryable
+from pipeline.embedded.process import EmbeddedProcess
+from pipeline.embedded.supervisor import LOOPBACK, Supervisor, free_port, require_port, spawn
+from pipeline.errors import ConfigError
 
 START_TIMEOUT_S = 180.0
 FORMAT_TIMEOUT_S = 180.0
-STOP_GRACE_S = 20.0
 
 
-class EmbeddedBroker:
-    """One broker process; `supervisor` stops it with the rest if the owner does not."""
+class EmbeddedBroker(EmbeddedProcess):
+    """One broker process."""
 
     def __init__(self, settings: BrokerSettings, supervisor: Supervisor) -> None:
+        super().__init__("broker", supervisor)
         self._settings = settings
-        self._supervisor = supervisor
-        self._child: Child | None = None
         self._log = settings.home / "broker.log"
 
     @property
     def bootstrap(self) -> str:
         """`host:port` for clients."""
         return f"{LOOPBACK}:{self._settings.port}"
-
-    @property
-    def pid(self) -> int:
-        """Process id of the running broker; ConfigError before `start`."""
-        if self._child is None:
-            raise ConfigError("the broker has not been started; call start() first")
-        return self._child.pid
 
     def ensure_fetched(self, progress: Callable[[str], None] | None = None) -> None:
         """Fetch Kafka's jars unless cached, and make the archive of its classes.
@@ -62,19 +54,13 @@ class EmbeddedBroker:
             progress("preparing Kafka's classes, so that it starts in half the time (some 20 s, once)")
         class_archive.ensure(archive, java, self._rehearse)
 
-    @property
-    def alive(self) -> bool:
-        """True while the process runs."""
-        return self._child is not None and self._child.alive()
-
     def launch(self, java_options: Sequence[str] = ()) -> None:
         """Format the storage on first use and start the process, without waiting for it.
 
         A cluster needs all its voters launched before any can answer; then `await_ready` each.
         `java_options` take the place of those for the archive of classes.
         """
-        if self._child is not None and self._child.alive():
-            raise ConfigError(f"the broker already runs (pid {self._child.pid}); stop it first")
+        self._require_stopped()
         s = self._settings
         require_port(LOOPBACK, s.port, "--kafka-port", "the Kafka broker")
         require_port(
@@ -90,9 +76,7 @@ class EmbeddedBroker:
         logging = f"-Dlog4j2.configurationFile={s.home / 'log4j2.yaml'}"
         self._format([*java, logging, *prepared])
         argv = [*java, logging, *(java_options or prepared), "kafka.Kafka", str(s.home / "server.properties")]
-        child = spawn(argv, name=f"kafka-{s.node_id}", log=self._log)
-        self._child = child
-        self._supervisor.add(child)
+        self._hold(spawn(argv, name=f"kafka-{s.node_id}", log=self._log))
 
     def start(self, timeout_s: float = START_TIMEOUT_S) -> None:
         """Start and wait until the broker answers metadata requests.
@@ -105,34 +89,13 @@ class EmbeddedBroker:
 
     def await_ready(self, timeout_s: float = START_TIMEOUT_S) -> None:
         """Wait until this broker is in its own metadata answer; errors as `start`."""
-        child, port = self._child, self._settings.port
-        if child is None:
-            raise ConfigError("the broker has not been started; call start() first")
 
         def probe() -> None:
-            brokers = ask_brokers(LOOPBACK, port)
+            brokers = ask_brokers(LOOPBACK, self._settings.port)
             if self._settings.node_id not in brokers:
                 raise ValueError(f"it named only the brokers {sorted(brokers)}")
 
-        try:
-            await_answer(f"the Kafka broker at {self.bootstrap}", [child], probe, timeout_s)
-        except (ConfigError, Retryable):
-            self.kill()
-            raise
-
-    def stop(self) -> None:
-        """End the broker cleanly (killed after 20 s); does nothing when it does not run."""
-        self._end(lambda child: child.terminate(STOP_GRACE_S))
-
-    def kill(self) -> None:
-        """SIGKILL the broker, as a crash would; does nothing when it does not run."""
-        self._end(Child.kill)
-
-    def _end(self, how: Callable[[Child], None]) -> None:
-        if self._child is not None:
-            self._supervisor.remove(self._child)
-            how(self._child)
-            self._child = None
+        self._await(f"the Kafka broker at {self.bootstrap}", probe, timeout_s)
 
     def _rehearse(self, java_options: Sequence[str]) -> None:
         with tempfile.TemporaryDirectory() as home:

@@ -23,6 +23,7 @@ from pipeline.events import plans
 from pipeline.events.control import Control, Key, Limit, Plan, Principal, Tenant
 from pipeline.events.identity import Identity, identify
 from pipeline.events.ids import request_id
+from pipeline.events.limits import limits_over
 from pipeline.events.messages import Completion
 from pipeline.events.records import DECIDER, Charge, Decision, Facts, Outcome
 from pipeline.topics import partition_of
@@ -117,7 +118,7 @@ def caller_of(control: Control, key: str) -> Caller | None:
         if identity is None:
             return None
         home = partition_of(identity.tenant.organisation.encode(), control.require_deployment().partitions)
-        ceilings = tuple(ceiling(*scoped) for scoped in _limits(control, identity))
+        ceilings = tuple(_ceilings(control, identity))
         slowed = {step: _slowed(identity, step) for step in STEPS if 0 < DUTIES[step].rate < FULL}
         caller = control.derived[key] = Caller(*identity, home, ceilings, slowed)
     return caller
@@ -177,19 +178,12 @@ def expired(ledger: Ledger, reservation: Reservation, time: int) -> Outcome:
     )
 
 
-def _limits(control: Control, identity: Identity) -> Iterator[tuple[str, Limit]]:
-    """Give every limit over a caller, with its scope."""
-    tenant, plan = identity.tenant, identity.plan
-    deployment = control.require_deployment()
-    yield "*", Limit(id="capacity", meter="open", unit="tokens", amount=deployment.capacity_tokens)
-    organisation = control.organisations.get(tenant.organisation)
-    shared = control.plans.get(organisation.plan) if organisation and organisation.plan else None
-    for limit in shared.organisation if shared else ():
-        yield f"o:{tenant.organisation}", limit
-    for limit in plan.tenant:
-        yield f"t:{tenant.id}", limit
-    for limit in plan.principal:
-        yield f"p:{identity.principal.id}", limit
+def _ceilings(control: Control, identity: Identity) -> Iterator[Ceiling]:
+    """Give the partition's capacity and every limit over a caller as ceilings."""
+    capacity = control.require_deployment().capacity_tokens
+    yield ceiling("*", Limit(id="capacity", meter="open", unit="tokens", amount=capacity))
+    for scoped in limits_over(control, identity):
+        yield ceiling(scoped.scope, scoped.limit)
 
 
 def _slowed(identity: Identity, step: Step) -> Ceiling:

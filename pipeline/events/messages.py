@@ -10,6 +10,7 @@ from typing import Literal
 import msgspec
 
 from detectors.base import Finding
+from pipeline.events.limits import QuotaState
 from pipeline.events.records import Fingerprints, Result, Sampling, Watermark
 
 
@@ -55,6 +56,8 @@ class Work(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """Of the tenant, by its id in the model registry."""
     quotes: tuple[tuple[int, int, int], ...] = ()
     """(turn, start, end) of what speaks like an order in a document: its passage is quoted and marked as data."""
+    quota: QuotaState | None = None
+    """What the decision left of the caller's limits, where a gateway waits; the first response repeats it."""
 
 
 class Completion(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
@@ -117,6 +120,8 @@ class Response(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """refusal as duplicate: the request that holds the idempotency key."""
     found: str = ""
     """refusal as injection: the family of rules, the index of the message and the severity; never a word of it."""
+    quota: QuotaState | None = None
+    """First chunk, or end or refusal without one: what the decision left of the caller's limits."""
 
 
 class FindingEvent(msgspec.Struct, frozen=True, omit_defaults=True):

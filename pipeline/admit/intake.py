@@ -181,6 +181,7 @@ def _intake(draft: _Draft, screened: Screened) -> Intake:
         envelope,
         fault=draft.fault,
         idempotency=body.idempotency,
+        end_user=body.end_user,
         model=body.model,
         max_tokens=body.max_tokens,
         input_bound=input_token_bound(draft.transcript) + quoting.BYTES * len(quotes),

@@ -11,7 +11,7 @@ import msgspec
 
 from detectors.base import Finding
 from pipeline.events.limits import QuotaState
-from pipeline.events.records import Fingerprints, Result, Sampling, Watermark
+from pipeline.events.records import Fingerprints, Result, Sampling, ToolCall, Watermark
 
 
 class Work(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
@@ -56,6 +56,8 @@ class Work(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """Of the tenant, by its id in the model registry."""
     quotes: tuple[tuple[int, int, int], ...] = ()
     """(turn, start, end) of what speaks like an order in a document: its passage is quoted and marked as data."""
+    ticket: bytes = b""
+    """The worker returns it with its completion, which counts for nothing without."""
     quota: QuotaState | None = None
     """What the decision left of the caller's limits, where a gateway waits; the first response repeats it."""
 
@@ -85,6 +87,12 @@ class Completion(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     fingerprints: Fingerprints = b""
     adapter: str = ""
     """Of the tenant, ADAPTER@VERSION, through which it was answered."""
+    ticket: bytes = b""
+    """As it stood in the work."""
+    tools: tuple[ToolCall, ...] = ()
+    """The tools that the model called, in order."""
+    pool: str = ""
+    """The workers that ran it; empty for the shared ones."""
 
 
 class Response(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):

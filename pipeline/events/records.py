@@ -62,8 +62,17 @@ class Watermark(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     code: int = 0
 
 
+EndUser = Annotated[str, msgspec.Meta(max_length=128)]
+"""The caller's own name for the user on whose behalf it asks."""
 Fingerprints = Annotated[bytes, msgspec.Meta(max_length=8192)]
 """Keyed hashes of passages of the delivered text (``inference.watermark.winnow``), eight bytes each; empty for none."""
+
+
+class ToolCall(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """A model asks for a tool by its name; the policy's answer is ``verdict``."""
+
+    name: str
+    verdict: Literal["release", "redact", "withhold", "review"] = "release"
 
 
 class Facts(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
@@ -103,6 +112,16 @@ class Facts(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """The sealed text itself, only where the tenant's policy keeps it."""
     skipped: int = 0
     """Offsets just before this one that hold no request (markers of transactions); the one before them is decided."""
+    end_user: str = ""
+    """The caller's own user on whose behalf it asks, as it names them."""
+    pool: str = ""
+    """The model's workers; empty for the shared ones."""
+    served: bool = True
+    """A worker that has the model is known."""
+    asked: int = 0
+    """Tokens asked for, where ``max_tokens``, which is what is granted, is fewer; else 0."""
+    tools: tuple[str, ...] = ()
+    """Names of the tools that the model may call."""
 
 
 class Decision(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, tag="decision", tag_field="kind"):
@@ -170,6 +189,14 @@ class Outcome(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, tag="ou
     fingerprints: Fingerprints = b""
     adapter: str = ""
     """Of the tenant, ADAPTER@VERSION, through which it was answered."""
+    tools: tuple[ToolCall, ...] = ()
+    """The tools that the model called, in order."""
+    pool: str = ""
+    """The workers that ran it; empty for the shared ones."""
+    cost: int = 0
+    """By the model's prices, in millionths of the currency."""
+    overshoot: int = 0
+    """Tokens used beyond what was reserved, which only another server's model can."""
 
 
 class ControlMark(msgspec.Struct, frozen=True, tag="policy", tag_field="kind"):

@@ -17,7 +17,7 @@ import msgspec
 
 from pipeline.errors import Malformed
 from pipeline.events.keyed import hmac_sha256
-from pipeline.events.records import Sampling
+from pipeline.events.records import EndUser, Sampling
 
 PREFIX = b"sluice-request-v1"
 SIGNATURE = "sluice-signature"
@@ -77,6 +77,7 @@ class InferenceBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omi
         ],
         msgspec.Meta(max_length=64),
     ] = ()
+    end_user: EndUser = ""
 
     @property
     def sampling(self) -> Sampling:

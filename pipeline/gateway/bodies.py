@@ -10,6 +10,8 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from pipeline.events.records import EndUser
+
 NOTHING = "Leave it out."
 _NO_TOOLS = "models here call no tools or functions."
 _TEXT_ONLY = "answers here are text alone."
@@ -92,7 +94,8 @@ class Sampled(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 
 
 class ChatBody(Sampled, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """``POST /v1/chat/completions``; ``user`` and its two successors are read and ignored.
+    """``POST /v1/chat/completions``; ``safety_identifier``, or else ``user``, is stored with the decision;
+    ``prompt_cache_key`` is read and ignored.
 
     From ``audio`` on, fields are OpenAI's that are not served: their types are what asks for nothing.
     ``top_k``, ``min_p``, ``repetition_penalty`` and ``timeout_ms`` are ours.
@@ -102,8 +105,8 @@ class ChatBody(Sampled, frozen=True, forbid_unknown_fields=True, kw_only=True):
     stream_options: StreamOptions | None = None
     max_completion_tokens: int | None = None
     n: int | None = None
-    user: str | None = None
-    safety_identifier: str | None = None
+    user: EndUser | None = None
+    safety_identifier: EndUser | None = None
     prompt_cache_key: str | None = None
     audio: None = None
     function_call: _NoChoice | None = None

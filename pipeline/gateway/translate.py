@@ -68,7 +68,7 @@ def read_chat(raw: bytes, control: Control, plan: Plan, idempotency: str = "") -
     max_tokens = chat.max_tokens if chat.max_completion_tokens is None else chat.max_completion_tokens
     if max_tokens is None:
         max_tokens = _default_max_tokens(chat.model, messages, control, plan)
-    body = _body(chat, chat.model, max_tokens, idempotency)
+    body = _body(chat, chat.model, max_tokens, idempotency, chat.safety_identifier or chat.user or "")
     usage = bool(options and options.include_usage)
     return TranslatedRequest(body, msgspec.json.encode(messages), bool(chat.stream), usage)
 
@@ -123,7 +123,7 @@ def _text(content: str | list[ContentPart], where: str) -> str:
     return "".join(part.text or "" for part in content)
 
 
-def _body(options: Sampled, model: str, max_tokens: int, idempotency: str) -> InferenceBody:
+def _body(options: Sampled, model: str, max_tokens: int, idempotency: str, end_user: str = "") -> InferenceBody:
     if options.top_logprobs and not options.logprobs:
         raise invalid("top_logprobs", "top_logprobs: expected only together with logprobs true.")
     stop = (options.stop,) if isinstance(options.stop, str) else tuple(options.stop or ())
@@ -136,6 +136,7 @@ def _body(options: Sampled, model: str, max_tokens: int, idempotency: str) -> In
         "top_logprobs": options.top_logprobs if options.logprobs else None,
         "logit_bias": _biases(options.logit_bias) or None,
         "idempotency": idempotency,
+        "end_user": end_user,
     }
     try:
         encoded = msgspec.json.encode({name: value for name, value in fields.items() if value is not None})

@@ -14,7 +14,10 @@ from pipeline.errors import Malformed
 from pipeline.events import messages, records, wire
 from pipeline.events.codec import decode, decode_log, encode
 
-LOG = (records.Decision, records.Outcome, records.ControlMark, records.Tick, records.SnapshotMark)
+LOG = (
+    *(records.Decision, records.Outcome, records.ControlMark, records.Tick),
+    *(records.Upgrade, records.SnapshotMark),
+)
 PLAIN = (
     *(messages.Work, messages.Completion, messages.Response, messages.FindingEvent, messages.Alert, messages.Delivery),
     *(messages.Access, messages.Manifest, messages.DeadLetter, records.SnapshotChunk, wire.InferenceBody),

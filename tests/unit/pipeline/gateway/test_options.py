@@ -98,5 +98,5 @@ def test_an_earlier_answer_without_tool_calls_comes_back_as_it_was_given() -> No
 
 
 def test_what_is_ignored_and_what_is_unknown() -> None:
-    assert read_chat(chat(user="a", safety_identifier="b", prompt_cache_key="c"), CONTROL, PLAN) == PLAIN
+    assert read_chat(chat(prompt_cache_key="c"), CONTROL, PLAN) == PLAIN
     assert refusal(chat(colour=1)).message == "colour: unknown field. Leave it out."

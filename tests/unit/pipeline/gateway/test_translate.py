@@ -62,6 +62,11 @@ def test_tokens_not_asked_for_are_what_surely_fits(text: str, expected: int) -> 
     assert read_chat(raw, CONTROL, PLAN).body.max_tokens == expected
 
 
+def test_the_end_user_is_whom_the_safety_identifier_names_or_else_the_user() -> None:
+    asked = [{}, {"user": "u"}, {"safety_identifier": "s"}, {"user": "u", "safety_identifier": "s"}]
+    assert [read_chat(chat(**fields), CONTROL, PLAN).body.end_user for fields in asked] == ["", "u", "s", "s"]
+
+
 def test_a_model_that_control_lacks_is_left_to_admit() -> None:
     assert read_chat(chat(model="other"), CONTROL, PLAN).body.max_tokens == PLAN.max_tokens
 
@@ -71,6 +76,8 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"messages": [{**TURN, "weight": 1}]}, "messages[...].weight", "unknown_parameter"),
     ({"messages": [{"role": "user"}]}, "messages[0].content", "missing_required_parameter"),
     ({"messages": []}, "messages", "invalid_value"),
+    ({"user": "u" * 129}, "user", "invalid_type"),
+    ({"safety_identifier": "u" * 129}, "safety_identifier", "invalid_type"),
     ({"messages": [{"role": "user", "content": ""}]}, "messages", "invalid_value"),
     ({"messages": [TURN] * 257}, "messages", "invalid_value"),
     ({"messages": "hello"}, "messages", "invalid_type"),

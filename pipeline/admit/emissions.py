@@ -18,6 +18,7 @@ from pipeline.events import plans
 from pipeline.events.codec import encode
 from pipeline.events.control import Control
 from pipeline.events.emission import Emission, lane_partition
+from pipeline.events.limits import QuotaState
 from pipeline.events.messages import DeadLetter, FindingEvent, Response, Work
 from pipeline.events.records import Decision, Outcome
 from pipeline.topics import partition_of
@@ -31,17 +32,19 @@ def needs_body(decision: Decision) -> bool:
     return decision.verdict == "admit" and decision.facts.kind == "inference"
 
 
-def after_decision(decision: Decision, partition: int, control: Control, intake: Intake | None) -> list[Emission]:
+def after_decision(
+    decision: Decision, partition: int, control: Control, intake: Intake | None, quota: QuotaState | None = None
+) -> list[Emission]:
     """Give what is sent because of a decision; ``intake`` is needed where ``needs_body`` says so."""
     partitions = control.require_deployment().partitions
     sent: list[Emission] = []
     if decision.verdict == "admit":
-        work = _work(decision, partition, control, intake)
+        work = _work(decision, partition, control, intake, quota)
         key = work.request.encode()
         topic = plans.work_topic(control, decision.tenant)
         sent.append(Emission(topic, partition_of(key, partitions), key, encode(work)))
     elif decision.facts.client_request and decision.tenant:
-        sent.append(_refusal(decision, partitions, control))
+        sent.append(_refusal(decision, partitions, control, quota))
     event = _finding(decision)
     if event is not None:
         sent.append(Emission("findings", partition, decision.organisation.encode(), encode(event)))
@@ -68,7 +71,9 @@ def dead_letter(raw: Raw, partition: int, reason: str) -> Emission:
     return Emission("dead_letters", partition, b"", encode(letter))
 
 
-def _work(decision: Decision, partition: int, control: Control, intake: Intake | None) -> Work:
+def _work(
+    decision: Decision, partition: int, control: Control, intake: Intake | None, quota: QuotaState | None
+) -> Work:
     facts = decision.facts
     cancel = facts.kind == "cancel"
     address = (
@@ -108,10 +113,11 @@ def _work(decision: Decision, partition: int, control: Control, intake: Intake |
         system_prompt=plan.system_prompt,
         adapter=(model and model.adapter) or "",
         quotes=policy.quoted_spans(plan, facts.findings, facts.documents),
+        quota=quota,
     )
 
 
-def _refusal(decision: Decision, partitions: int, control: Control) -> Emission:
+def _refusal(decision: Decision, partitions: int, control: Control, quota: QuotaState | None) -> Emission:
     facts, found = decision.facts, ""
     if decision.reasons[0] == "injection":
         found = policy.told(control.plans[control.tenants[decision.tenant].plan], facts.findings, facts.documents)
@@ -125,6 +131,7 @@ def _refusal(decision: Decision, partitions: int, control: Control) -> Emission:
         retry_after_ms=decision.retry_after_ms,
         first=decision.first,
         found=found,
+        quota=quota,
     )
     reply_partition = lane_partition(facts.lane, partitions)
     return Emission("responses", reply_partition, decision.request.encode(), encode(response))

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from pipeline.events.control import Limit
+from pipeline.events.limits import LimitState
 from pipeline.events.reasons import LIMIT_REASONS
 from pipeline.events.records import Charge
 
@@ -103,6 +104,26 @@ def settle(charges: Sequence[Charge], used_tokens: int, cells: Cells, taken: int
         if refund:
             refunds.append(Charge(charge.cell, charge.meter, charge.unit, -refund, charge.quantity, charge.period_ms))
     return tuple(refunds)
+
+
+def remaining(cells: Cells, ceilings: Iterable[Ceiling], now: int) -> tuple[LimitState, ...]:
+    """Give what is left under each ceiling at ``now`` (ms)."""
+    return tuple(LimitState(c.cell.rpartition("|")[0], c.amount, *_left(cells, c, now)) for c in ceilings)
+
+
+def _left(cells: Cells, ceiling: Ceiling, now: int) -> tuple[int, int]:
+    """Give the units left at ``now``, and the ms until all are; -1 where no time restores them."""
+    if ceiling.meter == "rate":
+        ahead = max(cells.numbers.get(ceiling.cell, 0) - now * ceiling.amount, 0)
+        left = (ceiling.burst * ceiling.period_ms - ahead) // ceiling.period_ms
+        return max(left, 0), -(-ahead // ceiling.amount)
+    if ceiling.meter == "window":
+        recent = [time for time in cells.times.get(ceiling.cell, ()) if time > now - ceiling.period_ms]
+        return max(ceiling.amount - len(recent), 0), recent[-1] + ceiling.period_ms - now if recent else 0
+    if ceiling.meter == "budget":
+        used = _used(cells.numbers.get(ceiling.cell, 0), now // ceiling.period_ms)
+        return max(ceiling.amount - used, 0), ceiling.period_ms - now % ceiling.period_ms if used else 0
+    return max(ceiling.amount - cells.numbers.get(ceiling.cell, 0), 0), -1
 
 
 def _most_at_once(ceiling: Ceiling) -> int:

@@ -9,11 +9,13 @@ from pipeline.admit import decide as admit
 from pipeline.admit import emissions
 from pipeline.admit.intake import Intake
 from pipeline.admit.ledger import Ledger
+from pipeline.admit.quota_state import quota_state
 from pipeline.errors import Malformed
 from pipeline.events import ids
 from pipeline.events.codec import decode, encode
 from pipeline.events.control import Control
 from pipeline.events.emission import Emission
+from pipeline.events.limits import QuotaState
 from pipeline.events.messages import Completion
 from pipeline.events.records import ControlMark, Decision, LogRecord, Outcome, Tick
 from pipeline.stage import InputBatch, InputRecord, Rejection, Step
@@ -34,6 +36,8 @@ class AdmitStep(Step[Ledger]):
     records: list[LogRecord] = field(default_factory=list)
     intakes: list[Intake | None] = field(default_factory=list)
     """The request behind each record, where there is one."""
+    quotas: list[QuotaState | None] = field(default_factory=list)
+    """What each decision left of the caller's limits, where a gateway waits."""
     actions: list[Emission] = field(default_factory=list)
     """Emissions that wait until the records are written."""
     reports: int = 0
@@ -93,8 +97,8 @@ class AdmitStage:
             intakes: Sequence[Intake] = batch.items[len(reports) :]  # type: ignore[assignment]
             self._decide(step, intakes, batch.drained)
         # in a loop of its own, which keeps the code of deciding in the processor's cache
-        for record, intake in zip(step.records, step.intakes, strict=True):
-            step.actions += self.follow(ledger, record, intake)
+        for record, intake, quota in zip(step.records, step.intakes, step.quotas, strict=True):
+            step.actions += self.follow(ledger, record, intake, quota)
         step.emissions += step.actions
         return step
 
@@ -102,12 +106,17 @@ class AdmitStage:
         """Tell whether what follows from the record takes the request's own bytes."""
         return isinstance(record, Decision) and emissions.needs_body(record) and record.request in ledger.open
 
-    def follow(self, ledger: Ledger, record: LogRecord, intake: Intake | None = None) -> list[Emission]:
-        """Give what is sent because of a record that is written; a request that has ended is not run again."""
+    def follow(
+        self, ledger: Ledger, record: LogRecord, intake: Intake | None = None, quota: QuotaState | None = None
+    ) -> list[Emission]:
+        """Give what is sent because of a record that is written; a request that has ended is not run again.
+
+        ``quota`` is what the decision left; a worker that did not decide it itself no longer knows.
+        """
         if isinstance(record, Decision):
             if emissions.needs_body(record) and record.request not in ledger.open:
                 return []
-            return emissions.after_decision(record, self._partition, self._control, intake)
+            return emissions.after_decision(record, self._partition, self._control, intake, quota)
         if isinstance(record, Outcome):
             return emissions.after_outcome(record, self._control.require_deployment().partitions)
         return []
@@ -151,6 +160,7 @@ class AdmitStage:
                 step.signal(BLOCKED)
                 return
             self._add(step, decision, intake)
+            step.quotas[-1] = quota_state(ledger, self._control, decision)
             step.consumed += 1
 
     def _add(self, step: AdmitStep, record: LogRecord, intake: Intake | None = None) -> None:
@@ -158,5 +168,6 @@ class AdmitStage:
         value = encode(record)
         step.records.append(record)
         step.intakes.append(intake)
+        step.quotas.append(None)
         step.size += len(value) + _RECORD_OVERHEAD
         step.emissions.append(Emission("decisions", self._partition, b"", value))

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable
 
 from pipeline.errors import Malformed
+from pipeline.events.limits import QuotaState
 from pipeline.events.messages import Response
 from pipeline.gateway.refusals import Refusal, of_response
 
@@ -56,11 +57,14 @@ class Reply:
         self.end: Response | None = None
         self.whole: bytes | None = None
         """Set by a finished end: the full text of its attempt, where it arrived whole."""
+        self.quota: QuotaState | None = None
+        """What the decision left of the caller's limits."""
 
     def add(self, response: Response) -> bytes:
         """Take a response and give the text to deliver next because of it; may be empty."""
         if self.end is not None:
             return b""
+        self.quota = response.quota or self.quota
         if response.event == "refusal":
             self.end = response
             return b""

@@ -6,10 +6,13 @@ from aiohttp import web
 
 from pipeline.clock import now_ms
 from pipeline.events import plans
+from pipeline.events.identity import identify
 from pipeline.events.ids import is_request_id
+from pipeline.events.limits import limits_over
 from pipeline.events.wire import MAX_VALUE_BYTES, SKEW_MS
 from pipeline.gateway.answers import ChatShape, SimpleShape, request_status
 from pipeline.gateway.auth import ApiCaller
+from pipeline.gateway.limits import quota_document
 from pipeline.gateway.reading import answer_expect, idempotency_key, read_body
 from pipeline.gateway.refusals import because, invalid
 from pipeline.gateway.state import STATE, GatewayState
@@ -75,6 +78,14 @@ async def request_by_id(request: web.Request) -> web.Response:
     return web.json_response(status, status=202 if status["result"] == "open" else 200)
 
 
+async def quota(request: web.Request) -> web.Response:
+    """List the limits over the calling key with the newest values that answers told."""
+    state, caller = await _authenticate(request)
+    identity = identify(state.control, caller.key)
+    limits = limits_over(state.control, identity) if identity else ()
+    return web.json_response(quota_document(limits, state.responses.limits))
+
+
 async def wire(request: web.Request) -> web.Response:
     """Tell a direct producer how to write its own records; see WIRE.md beside the producer."""
     state, caller = await _authenticate(request)
@@ -125,6 +136,7 @@ ROUTES = (
     web.get("/v1/models", models),
     web.get("/v1/models/{model:.+}", model),
     web.get("/v1/requests/{id}", request_by_id),
+    web.get("/v1/quota", quota),
     web.get("/v1/wire", wire),
     web.get("/healthz", healthz),
     web.get("/readyz", readyz),

@@ -9,6 +9,7 @@ from aiohttp import web
 
 from pipeline.events.messages import Response
 from pipeline.gateway.answers import KEEP_ALIVE, error_event
+from pipeline.gateway.limits import limit_headers
 from pipeline.gateway.refusals import no_answer
 from pipeline.gateway.replies import Reply
 from pipeline.gateway.state import GatewayState, PendingRequest, naming_headers
@@ -39,7 +40,8 @@ async def send_reply(
     except TimeoutError:
         raise no_answer() from None
     assert reply.end is not None
-    request[ANSWER_HEADERS] = naming_headers(pending.client_request, reply.end.request)
+    naming = naming_headers(pending.client_request, reply.end.request)
+    request[ANSWER_HEADERS] = {**naming, **limit_headers(reply.quota)}
     fault = reply.fault()
     if fault is not None:
         raise fault
@@ -68,6 +70,7 @@ async def _stream(
     fault = waiter.reply.fault(streamed=True)
     assert end is not None
     if response is None and fault is not None:
+        request[ANSWER_HEADERS] = _stream_headers(pending)
         raise fault
     response = response or await _begin(request, pending, shape)
     if fault is not None and end.result != "withheld":
@@ -82,10 +85,14 @@ async def _begin(request: web.Request, pending: PendingRequest, shape: ReplyShap
         "Cache-Control": "no-store",
         "X-Accel-Buffering": "no",
     }
-    response = web.StreamResponse(headers={**headers, **pending.headers})
+    response = web.StreamResponse(headers={**headers, **_stream_headers(pending)})
     await response.prepare(request)
     await response.write(shape.first())
     return response
+
+
+def _stream_headers(pending: PendingRequest) -> dict[str, str]:
+    return {**pending.headers, **limit_headers(pending.waiter.reply.quota)}
 
 
 async def _finish(response: web.StreamResponse, closing: bytes) -> web.StreamResponse:

@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator
 
 from pipeline.events.messages import Response
+from pipeline.gateway.limits import SeenLimits
 from pipeline.gateway.metrics import Metrics
 from pipeline.gateway.replies import Opener, Reply
 from pipeline.gateway.response_cache import ResponseCache, ResponseKey
@@ -85,6 +86,7 @@ class ResponseRouter:
 
     def __init__(self, metrics: Metrics, max_requests: int, max_bytes: int) -> None:
         self.cache = ResponseCache(metrics, max_requests, max_bytes)
+        self.limits = SeenLimits()
         self._metrics = metrics
         self._max_positions = max_requests
         self._waiters: dict[ResponseKey, Waiter] = {}
@@ -113,6 +115,8 @@ class ResponseRouter:
         """Hand one response to its waiter or to the cache."""
         key = (response.tenant, response.client_request)
         self._positions.pop(key, None)
+        if response.quota is not None:
+            self.limits.add(response.quota)
         if response.event == "place":
             self._positions[key] = response
             if len(self._positions) > self._max_positions:

@@ -35,6 +35,8 @@ class Run:
     rest: Response | None = None
     """Text that leaves with the end."""
     logprobs: bytes = b""
+    quota_told: bool = False
+    """A response has said what the decision left of the caller's limits."""
 
 
 Runs = dict[str, Run]
@@ -161,5 +163,8 @@ class GenerateStage:
 
     def _respond(self, step: Step[Runs], run: Run, response: Response | None) -> None:
         if response is not None:
+            if run.work.quota is not None and not run.quota_told and response.event != "place":
+                run.quota_told = True
+                response = msgspec.structs.replace(response, quota=run.work.quota)
             partition = lane_partition(run.work.lane, self._control.require_deployment().partitions)
             step.emissions.append(Emission("responses", partition, run.work.request.encode(), encode(response)))

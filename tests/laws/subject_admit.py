@@ -125,6 +125,7 @@ def intake(item: Item) -> Intake:
         client_request=f"r{item.offset}",
         model="glossary",
         max_tokens=10,
+        lane=1,
         deadline=item.time + 30_000,
         **item.fields,
     )

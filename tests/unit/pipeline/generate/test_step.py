@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from inference.types import Chunk, FinishReason, QueuePosition
@@ -9,6 +10,7 @@ from pipeline.events.codec import decode
 from pipeline.events.control import Control, Deployment
 from pipeline.events.emission import Emission
 from pipeline.events.ids import GRACE_MS
+from pipeline.events.limits import LimitState, QuotaState
 from pipeline.events.messages import Completion, Response, Work
 from pipeline.generate.answer import AnswerStream
 from pipeline.generate.guard import Guards
@@ -102,3 +104,23 @@ def test_a_place_in_the_queue_is_told_where_it_has_changed() -> None:
 
 def test_what_comes_after_the_end_changes_nothing() -> None:
     assert take({}, Leaving("q"), chunk("x"), Queued("q", QueuePosition(1, None))).emissions == []
+
+
+QUOTA = QuotaState(T, (LimitState("t:acme|rpm|rate|requests", 60, 59, 1_000),))
+
+
+def quotas(*events: RunEvent) -> list[tuple[str, bool]]:
+    work = msgspec.structs.replace(WORK, quota=QUOTA)
+    run = Run(work, "a1", AnswerStream(work, "a1", "w", lambda name, raw: raw, Guards(())))
+    responses = [decode(Response, e.value) for e in take({}, run, *events).emissions if e.topic == "responses"]
+    assert {response.quota for response in responses} <= {QUOTA, None}
+    return [(response.event, response.quota is not None) for response in responses]
+
+
+def test_the_first_response_tells_what_the_decision_left_and_no_other_does() -> None:
+    place = Queued("q", QueuePosition(1, None))
+    ended = (Ended("q", FinishReason.STOP), Acknowledged("q"))
+    streamed = quotas(place, chunk("one"), Leaving("q"), chunk("two"), Leaving("q"), *ended)
+    assert streamed == [("place", False), ("chunk", True), ("chunk", False), ("end", False)]
+    assert quotas(*ended) == [("end", True)]
+    assert quotas(Failed("q"), Acknowledged("q")) == [("end", True)]

@@ -1,0 +1,86 @@
+"""Limits as callers see them, through the whole pipeline: headers of every answer, and GET /v1/quota."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import openai
+import pytest
+
+from pipeline.clock import now_ms
+from pipeline.config import Gateway, Generate, Kafka, Keys, Models, Settings
+from pipeline.embedded.supervisor import free_port
+from tests.deployment_site import Deployment, furnished
+from tests.patience import STUCK_S
+from tests.stack.real_stages import serving, settled
+
+ASKED: Any = {"model": "echo", "messages": [{"role": "user", "content": "What is a dog?"}], "max_tokens": 16}
+TOLD = {f"x-ratelimit-{what}-{unit}" for what in ("limit", "remaining", "reset") for unit in ("requests", "tokens")}
+
+
+def settings_of(made: Deployment) -> Settings:
+    return Settings(
+        kafka=Kafka(bootstrap=made.bootstrap, partitions=1),
+        keys=Keys(home=made.home / "keys"),
+        models=Models(home=made.home / "models"),
+        gateway=Gateway(port=free_port()),
+        generate=Generate(model="echo", watermark=False, fingerprints=False),
+    )
+
+
+def test_callers_see_what_is_left_of_their_limits(tmp_path: Path) -> None:
+    with furnished(tmp_path, 1) as made:
+        asyncio.run(scene(made, settings_of(made)))
+
+
+async def scene(made: Deployment, settings: Settings) -> None:
+    """The free plan: ten a minute, fifty an hour, two hundred a day; 100,000 tokens a day; four at once."""
+    url = f"http://127.0.0.1:{settings.gateway.port}"
+    key, began = made.keys["initech"], now_ms()
+    async with serving(settings), openai.AsyncOpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0) as stock:
+        async with asyncio.timeout(STUCK_S):
+            before = await quota(url, key)
+            assert [row["id"] for row in before] == ["minute", "hour", "day", "tokens-day", "open"]
+            assert {(row["level"], row["remaining"], row["reset"], row["as_of"]) for row in before} == {
+                ("tenant", None, None, None)
+            }
+            whole = await stock.chat.completions.with_raw_response.create(**ASKED)
+            assert limits(whole.headers, "requests") == ("10", "9", "1m0s")
+            tokens = limits(whole.headers, "tokens")
+            assert tokens[0] == "100000"
+            assert 99_900 < int(tokens[1]) < 100_000
+            async with stock.chat.completions.with_streaming_response.create(**ASKED, stream=True) as stream:
+                assert limits(stream.headers, "requests")[1] == "8"
+            await settled(made.bootstrap, 1)
+            for _ in range(8):
+                await stock.chat.completions.create(**ASKED)
+            with pytest.raises(openai.RateLimitError) as refused:
+                await stock.chat.completions.create(**ASKED)
+            assert limits(refused.value.response.headers, "requests")[:2] == ("10", "0")
+            after = {row["id"]: row for row in await quota(url, key)}
+    assert [after[name]["remaining"] for name in ("minute", "hour", "day")] == [0, 40, 190]
+    assert all(began <= row["as_of"] <= now_ms() for row in after.values())
+    assert after["minute"]["as_of"] < after["minute"]["reset"] <= after["minute"]["as_of"] + 60_000
+    assert after["open"]["reset"] is None
+    assert {row["period_s"] for row in after.values()} == {60, 3600, 86400, None}
+
+
+def limits(headers: Any, unit: str) -> tuple[str, str, str]:
+    assert set(headers) >= TOLD
+    limit, remaining, reset = (headers[f"x-ratelimit-{what}-{unit}"] for what in ("limit", "remaining", "reset"))
+    return limit, remaining, reset
+
+
+async def quota(url: str, key: str) -> list[dict[str, Any]]:
+    async with aiohttp.ClientSession() as session:
+        async with session.get(f"{url}/v1/quota", headers={"Authorization": f"Bearer {key[:-2]}xx"}) as refused:
+            assert refused.status == 401
+        async with session.get(f"{url}/v1/quota", headers={"Authorization": f"Bearer {key}"}) as answer:
+            assert answer.status == 200
+            body: dict[str, Any] = await answer.json()
+    assert body["object"] == "list"
+    found: list[dict[str, Any]] = body["data"]
+    return found

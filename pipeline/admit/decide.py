@@ -104,10 +104,15 @@ def decide(ledger: Ledger, control: Control, partition: int, facts: Facts) -> De
 
 def following(facts: Facts, position: LedgerPosition) -> Facts:
     """Tie the facts to what was decided before: time never runs backwards, and no offset is passed over untold."""
-    skipped = facts.offset - position.next_request
-    if facts.time >= position.time and not skipped:
+    first = max(facts.start, position.next_request)
+    if facts.time >= position.time and first == facts.start == position.next_request:
         return facts
-    return msgspec.structs.replace(facts, time=max(facts.time, position.time), skipped=skipped)
+    return msgspec.structs.replace(
+        facts,
+        time=max(facts.time, position.time),
+        skipped=first - position.next_request,
+        first=first if first < facts.offset else -1,
+    )
 
 
 def caller_of(control: Control, key: str) -> Caller | None:

@@ -7,6 +7,7 @@ them. Repeats are harmless: workers drop them by request id, gateways by positio
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
 import msgspec
 
@@ -49,8 +50,8 @@ def after_decision(
     if event is not None:
         sent.append(Emission("findings", partition, decision.organisation.encode(), encode(event)))
     sent += [_shared(decision, signature, partitions) for signature in decision.signatures]
-    if intake is not None and intake.malformed is not None:
-        sent.append(dead_letter(intake.malformed, partition, "malformed"))
+    if intake is not None and intake.unread:
+        sent.append(dead_letter(intake.unread, partition, intake.facts.fault))
     return sent
 
 
@@ -63,11 +64,13 @@ def after_outcome(outcome: Outcome, partitions: int) -> list[Emission]:
     return [Emission("responses", reply_partition, outcome.request.encode(), encode(response))]
 
 
-def dead_letter(raw: Raw, partition: int, reason: str) -> Emission:
-    """Leave a trace of bytes that could not be understood; they stay in ``requests``."""
+def dead_letter(raws: Sequence[Raw], partition: int, reason: str) -> Emission:
+    """Leave a trace of consecutive records that could not be understood; they stay in ``requests``."""
+    content, (first, last) = b"".join([raw.value for raw in raws]), (raws[0].start, raws[-1])
     letter = DeadLetter(
-        "requests", partition, raw.offset, raw.time, reason, len(raw.value), hashlib.sha256(raw.value).digest()
-    )
+        "requests", partition, last.offset, last.time, reason, len(content), hashlib.sha256(content).digest(),
+        first=first if first < last.offset else -1,
+    )  # fmt: skip
     return Emission("dead_letters", partition, b"", encode(letter))
 
 

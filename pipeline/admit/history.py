@@ -192,4 +192,4 @@ def span_of(records: Sequence[LogRecord], at: int) -> tuple[int, int]:
     answered = [record.facts for record in records if isinstance(record, Decision)]
     if not answered:
         return at, at
-    return answered[0].offset - answered[0].skipped, answered[-1].offset + 1
+    return answered[0].start - answered[0].skipped, answered[-1].offset + 1

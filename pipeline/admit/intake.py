@@ -25,6 +25,8 @@ from pipeline.events.records import Facts
 from pipeline.keys.vault import Vault
 
 _UNREAD = Screened()
+UNREADABLE = frozenset({"malformed", "unreadable_batch"})
+"""Faults of records that could not be read; their bytes go to the dead letters."""
 
 
 class Raw(NamedTuple):
@@ -34,16 +36,23 @@ class Raw(NamedTuple):
     time: int
     value: bytes
     headers: Sequence[tuple[str, bytes]]
+    first: int = -1
+    """The first offset of a batch that was not unpacked, whose last is ``offset``; -1 for a record that was read."""
+
+    @property
+    def start(self) -> int:
+        """The first offset that it stands for."""
+        return self.offset if self.first < 0 else self.first
 
 
 class Intake(NamedTuple):
-    """One request as its decision takes it; ``body`` is None where there is nothing to run."""
+    """One request as its decision takes it, or a run of records of nobody's; ``body`` is None where nothing is run."""
 
     facts: Facts
     body: wire.InferenceBody | None = None
     wrap: bytes = b""
-    malformed: Raw | None = None
-    """The record itself, where it cannot be read and goes to the dead letters."""
+    unread: tuple[Raw, ...] = ()
+    """The records themselves, where they cannot be read and go to the dead letters."""
 
 
 class _Draft(msgspec.Struct, gc=False):
@@ -59,6 +68,11 @@ class _Draft(msgspec.Struct, gc=False):
     text: bytes = b""
     transcript: Transcript = ()
 
+    @property
+    def stranger(self) -> bool:
+        """Nothing that the record says of its sender is believed."""
+        return bool(self.fault) and not (self.genuine and self.caller)
+
 
 class DecryptedBatch:
     """The records of a batch are verified and opened; their texts are still to be screened."""
@@ -67,10 +81,28 @@ class DecryptedBatch:
         self._drafts = drafts
         self.texts: list[Transcript] = [draft.transcript for draft in drafts if draft.transcript]
 
+    @property
+    def records(self) -> int:
+        """Count the records that were opened."""
+        return len(self._drafts)
+
     def intakes(self, screened: Sequence[Screened]) -> list[Intake]:
-        """Give one intake per record, in order; ``screened`` has one answer for each of ``texts``."""
+        """Give one intake per record, in order; ``screened`` has one answer for each of ``texts``.
+
+        Consecutive records of strangers with one fault make one intake: a flood of them costs a decision per batch.
+        """
         answers = iter(screened)
-        return [_intake(draft, next(answers) if draft.transcript else _UNREAD) for draft in self._drafts]
+        intakes: list[Intake] = []
+        run: list[_Draft] = []
+        for draft in self._drafts:
+            if run and not _continues(run, draft):
+                intakes.append(_stranger(run))
+                run = []
+            if draft.stranger:
+                run.append(draft)
+            else:
+                intakes.append(_intake(draft, next(answers) if draft.transcript else _UNREAD))
+        return [*intakes, _stranger(run)] if run else intakes
 
 
 class RequestReader:
@@ -81,14 +113,24 @@ class RequestReader:
         self._vault = vault
         self._partition = partition
 
-    def open(self, batch: Sequence[Raw]) -> DecryptedBatch:
-        """Verify, decrypt and parse; the texts are to be screened together."""
-        drafts = [_Draft(raw) for raw in batch]
-        # step by step over the batch, as a loop of one step keeps its code in the processor's cache
-        for step in (self._read, self._verify, self._check, _parse, self._decrypt, _parse_messages):
-            for draft in drafts:
-                if not draft.fault:
-                    step(draft)
+    def open(self, batch: Sequence[Raw], take: int = 0) -> DecryptedBatch:
+        """Verify, decrypt and parse; the texts are to be screened together.
+
+        With ``take`` it opens so many at a time and stops once that many are no strangers'.
+        """
+        drafts: list[_Draft] = []
+        known, take = 0, take or len(batch) or 1
+        for begin in range(0, len(batch), take):
+            if known >= take:
+                break
+            opened = [_Draft(raw) for raw in batch[begin : begin + take]]
+            # step by step over the batch, as a loop of one step keeps its code in the processor's cache
+            for step in (self._read, self._verify, self._check, _parse, self._decrypt, _parse_messages):
+                for draft in opened:
+                    if not draft.fault:
+                        step(draft)
+            drafts += opened
+            known += sum(not draft.stranger for draft in opened)
         return DecryptedBatch(drafts)
 
     def reopen(self, raw: Raw) -> Intake:
@@ -97,6 +139,9 @@ class RequestReader:
         return Intake(Facts(raw.offset, raw.time), wire.decode_inference(raw.value), envelope.wrap)
 
     def _read(self, draft: _Draft) -> None:
+        if draft.raw.first >= 0:
+            draft.fault = "unreadable_batch"
+            return
         try:
             envelope = draft.envelope = wire.open_envelope(draft.raw.headers)
         except Malformed:
@@ -164,14 +209,26 @@ def _parse_messages(draft: _Draft) -> None:
         draft.transcript = tuple([Part(m.role, m.content) for m in messages])  # type: ignore[arg-type]
 
 
+def _continues(run: Sequence[_Draft], draft: _Draft) -> bool:
+    return draft.stranger and draft.fault == run[0].fault and draft.raw.start == run[-1].raw.offset + 1
+
+
+def _stranger(run: Sequence[_Draft]) -> Intake:
+    """Give the one intake of consecutive records whose senders are not known."""
+    fault, last = run[0].fault, run[-1].raw
+    first = run[0].raw.start
+    facts = Facts(last.offset, last.time, fault=fault, first=first if first < last.offset else -1)
+    return Intake(facts, unread=tuple([draft.raw for draft in run]) if fault in UNREADABLE else ())
+
+
 def _intake(draft: _Draft, screened: Screened) -> Intake:
     raw, body = draft.raw, draft.body
     envelope, caller = draft.envelope, draft.caller
-    malformed = raw if draft.fault == "malformed" else None
-    if envelope is None or caller is None or not draft.genuine:
-        return Intake(Facts(raw.offset, raw.time, fault=draft.fault), malformed=malformed)
+    assert envelope is not None
+    assert caller is not None
+    unread = (raw,) if draft.fault in UNREADABLE else ()
     if body is None:
-        return Intake(_facts(raw, envelope, fault=draft.fault, target=draft.target), malformed=malformed)
+        return Intake(_facts(raw, envelope, fault=draft.fault, target=draft.target), unread=unread)
     findings = screened.findings
     turns = sorted({finding.turn for finding in findings if finding.turn < len(draft.transcript)})
     documents = tuple(turn for turn in turns if draft.transcript[turn].role == "document")
@@ -194,7 +251,7 @@ def _intake(draft: _Draft, screened: Screened) -> Intake:
         text_digest=hashlib.sha256(body.sealed).digest(),
         text=body.sealed if draft.transcript and keeps(caller.plan, findings) else b"",
     )
-    return Intake(facts, body, envelope.wrap, malformed)
+    return Intake(facts, body, envelope.wrap, unread)
 
 
 def _trace(body: wire.InferenceBody, screened: Screened) -> tuple[int, ...]:

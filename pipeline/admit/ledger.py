@@ -106,7 +106,7 @@ class Ledger:
 
     def _apply_decision(self, record: Decision) -> None:
         facts, position = record.facts, self.position
-        is_new = facts.offset - facts.skipped == position.next_request and facts.skipped >= 0
+        is_new = facts.start - facts.skipped == position.next_request and facts.skipped >= 0 and facts.orderly
         state = lifecycle.after("new" if is_new else "closed", record)
         position.next_request = facts.offset + 1
         self._advance(facts.time)

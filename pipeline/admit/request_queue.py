@@ -11,7 +11,7 @@ from pipeline.admit.intake import Intake, Raw, RequestReader
 from pipeline.clock import now_ms
 from pipeline.endpoints import KafkaEndpoint
 from pipeline.errors import Fatal
-from pipeline.kafka.inbox import Inbox
+from pipeline.kafka.inbox import CAPACITY, Inbox
 from pipeline.kafka.offsets import Offsets
 from pipeline.kafka.reader import PartitionReader
 
@@ -116,7 +116,7 @@ class RequestQueue:
 
     def _open_next(self, first: int) -> bool:
         """Begin to open the next requests; False where none wait."""
-        items = self._inbox.peek(TAKE)
+        items = self._inbox.peek(CAPACITY)
         if not items:
             return False
         if items[-1].time > now_ms() + _AHEAD_MS:
@@ -124,11 +124,11 @@ class RequestQueue:
                 f"requests[{self._partition}]: broker time {items[-1].time} is more than {_AHEAD_MS} ms ahead of this "
                 "machine's clock. Set the clocks (NTP), then start again."
             )
-        raws = [Raw(i.offset, i.time, i.value, i.headers) for i in items if i.offset >= first]
-        self._under_way = asyncio.create_task(self._open(len(items), raws))
+        raws = [Raw(i.offset, i.time, i.value, i.headers, i.first) for i in items if i.offset >= first]
+        self._under_way = asyncio.create_task(self._open(len(items) - len(raws), raws))
         self._under_way.add_done_callback(lambda _: self._arrived.set())
         return True
 
-    async def _open(self, count: int, raws: Sequence[Raw]) -> tuple[int, list[Intake]]:
-        opened = self._request_reader.open(raws)
-        return count, opened.intakes(await self._screen(opened.texts) if opened.texts else ())
+    async def _open(self, passed: int, raws: Sequence[Raw]) -> tuple[int, list[Intake]]:
+        opened = self._request_reader.open(raws, TAKE)
+        return passed + opened.records, opened.intakes(await self._screen(opened.texts) if opened.texts else ())

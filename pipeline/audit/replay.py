@@ -122,10 +122,12 @@ class Replay:
     def _decision(self, record: Decision, body: bytes) -> list[str]:
         faults = self._load(record.control)
         next_request, facts = self._ledger.position.next_request, record.facts
-        if facts.offset < next_request:
-            faults.append(f"a second decision for request {facts.offset}")
-        elif facts.offset - facts.skipped != next_request:
-            faults.append(f"requests {next_request} to {facts.offset - facts.skipped - 1} have no decision")
+        if facts.start < next_request:
+            faults.append(f"a second decision for request {facts.start}")
+        elif facts.start - facts.skipped != next_request:
+            faults.append(f"requests {next_request} to {facts.start - facts.skipped - 1} have no decision")
+        if not facts.orderly:
+            faults.append(f"requests {facts.first} to {facts.offset} are answered together, though they name a caller")
         if facts.time < self._ledger.time:
             faults.append(f"time goes back by {self._ledger.time - facts.time} ms")
         if record.verdict == "admit" and facts.kind == "inference":

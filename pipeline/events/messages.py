@@ -224,7 +224,11 @@ class Manifest(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class DeadLetter(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Bytes could not be understood, for a reason. The bytes themselves stay in the source topic."""
+    """Bytes could not be understood, for a reason. The bytes themselves stay in the source topic.
+
+    A run of such records leaves one: ``offset`` and ``time`` are the last one's, ``size`` and ``digest`` those of all
+    values together, or of the packed bytes where a batch was not unpacked.
+    """
 
     topic: str
     partition: int
@@ -233,3 +237,5 @@ class DeadLetter(msgspec.Struct, frozen=True, omit_defaults=True):
     reason: str
     size: int
     digest: bytes
+    first: int = -1
+    """The first offset of a run that ends at ``offset``; -1 for a single record."""

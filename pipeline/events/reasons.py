@@ -20,6 +20,12 @@ REASONS: dict[str, Reason] = {
         "invalid_request_error",
         "The record could not be read. Send the JSON and headers of the wire document.",
     ),
+    "unreadable_batch": Reason(
+        400,
+        "invalid_request_error",
+        "The batch of records could not be unpacked, or to more than 8 MiB. Send smaller batches, compressed with "
+        "gzip, snappy, lz4 or zstd, or not at all.",
+    ),
     "misrouted": Reason(
         400,
         "invalid_request_error",

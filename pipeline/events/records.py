@@ -111,7 +111,7 @@ class Facts(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     text: bytes = b""
     """The sealed text itself, only where the tenant's policy keeps it."""
     skipped: int = 0
-    """Offsets just before this one that hold no request (markers of transactions); the one before them is decided."""
+    """Offsets just before ``start`` that hold no request (markers of transactions); the one before them is decided."""
     end_user: str = ""
     """The caller's own user on whose behalf it asks, as it names them."""
     pool: str = ""
@@ -122,10 +122,23 @@ class Facts(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """Tokens asked for, where ``max_tokens``, which is what is granted, is fewer; else 0."""
     tools: tuple[str, ...] = ()
     """Names of the tools that the model may call."""
+    first: int = -1
+    """The first of a run of offsets that end at ``offset`` and are answered together; -1 where it is answered alone.
+    Such a run names no caller: nothing in it was genuine."""
+
+    @property
+    def start(self) -> int:
+        """The first offset that is answered."""
+        return self.offset if self.first < 0 else self.first
+
+    @property
+    def orderly(self) -> bool:
+        """Offsets are answered together only where they name no caller."""
+        return self.first < 0 or (self.first < self.offset and bool(self.fault) and not self.key)
 
 
 class Decision(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, tag="decision", tag_field="kind"):
-    """One record of ``requests`` gets one answer."""
+    """One record of ``requests`` gets one answer; a run of records of nobody's gets one together."""
 
     request: str
     facts: Facts

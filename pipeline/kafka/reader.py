@@ -28,16 +28,21 @@ _UNREADABLE = (UnicodeDecodeError, UnsupportedCodecError)
 
 
 class KafkaRecord:
-    """One record of any topic as read: offset, broker time (ms), key, value, headers."""
+    """One record of any topic as read: offset, broker time (ms), key, value, headers.
 
-    __slots__ = ("headers", "key", "offset", "time", "value")
+    A batch that is not unpacked comes as one of them: ``value`` is its packed bytes, ``first`` its first offset and
+    ``offset`` its last. ``first`` of every other record is -1.
+    """
 
-    def __init__(self, offset: int, time: int, key: bytes, value: bytes, headers: Headers) -> None:
+    __slots__ = ("first", "headers", "key", "offset", "time", "value")
+
+    def __init__(self, offset: int, time: int, key: bytes, value: bytes, headers: Headers, first: int = -1) -> None:
         self.offset = offset
         self.time = time
         self.key = key
         self.value = value
         self.headers = headers
+        self.first = first
 
     def entry(self) -> Entry:
         link = next((value for name, value in self.headers if name == HEADER), None)

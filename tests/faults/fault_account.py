@@ -59,7 +59,7 @@ def _more_than_once(names: Iterable[object]) -> int:
 
 def once(log: Log) -> list[Equation]:
     """One valid decision for each request, one outcome for each that was admitted, one run for each idempotency key."""
-    answered = [(p, d.facts.offset) for p, d in log.decisions()]
+    answered = [(p, at) for p, d in log.decisions() for at in range(d.facts.start, d.facts.offset + 1)]
     admitted = {d.request for _, d in log.decisions() if d.verdict == "admit" and d.facts.kind == "inference"}
     ended = [o.request for _, o in log.outcomes()]
     keys = [

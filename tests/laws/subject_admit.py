@@ -129,8 +129,8 @@ def intake(item: Item) -> Intake:
         deadline=item.time + 30_000,
         **item.fields,
     )
-    malformed = Raw(item.offset, item.time, b"?", ()) if facts.fault == "malformed" else None
-    return Intake(facts, BODY, malformed=malformed)
+    unread = (Raw(item.offset, item.time, b"?", ()),) if facts.fault == "malformed" else ()
+    return Intake(facts, BODY, unread=unread)
 
 
 def report(item: Item) -> bytes:

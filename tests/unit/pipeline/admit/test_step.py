@@ -21,8 +21,8 @@ BODY = InferenceBody("glossary", 10, b"sealed")
 
 def asked(offset: int, tokens: int = 1, fault: str = "") -> Intake:
     facts = Facts(offset, START, "inference", fault, "acme-key", f"r{offset}", "s", offset + 1, model="glossary")
-    raw = Raw(offset, START, b"?", ()) if fault == "malformed" else None
-    return Intake(_with(facts, max_tokens=10, input_bound=tokens, deadline=START + 30_000), BODY, malformed=raw)
+    raw = (Raw(offset, START, b"?", ()),) if fault == "malformed" else ()
+    return Intake(_with(facts, max_tokens=10, input_bound=tokens, deadline=START + 30_000), BODY, unread=raw)
 
 
 def _with(facts: Facts, **fields: int) -> Facts:

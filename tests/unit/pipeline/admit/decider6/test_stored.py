@@ -41,7 +41,7 @@ def sent(record: LogRecord, control: Control) -> list[Emission]:
     body = decode_inference((STORED / "body.json").read_bytes())
     found = emissions.after_decision(record, 0, control, Intake(facts, body, b"wrap"))
     if facts.fault == "malformed":
-        found.append(emissions.dead_letter(Raw(facts.offset, facts.time, b"?", ()), 0, facts.fault))
+        found.append(emissions.dead_letter((Raw(facts.offset, facts.time, b"?", ()),), 0, facts.fault))
     return found
 
 

@@ -16,15 +16,15 @@ from aiokafka import TopicPartition
 from pipeline.admit import upgrade
 from pipeline.admit.decider6.ledger import Ledger6
 from pipeline.admit.ledger import Ledger
+from pipeline.admit.stored_snapshots import start_of, stored_snapshots
 from pipeline.admit.upgrade import AnyLedger
 from pipeline.endpoints import KafkaEndpoint
 from pipeline.errors import Fatal, Malformed
 from pipeline.events.chain import UNKNOWN, Entry, Position
-from pipeline.events.codec import decode, decode_log, encode
+from pipeline.events.codec import decode_log, encode
 from pipeline.events.records import Decision, LogRecord, SnapshotChunk, SnapshotMark
 from pipeline.kafka.chained_log import ChainedLog
 from pipeline.kafka.offsets import Offsets
-from pipeline.kafka.reader import PartitionReader
 from pipeline.kafka.writer import Publisher
 
 _log = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ class History:
         Raises Fatal where the log was cut and no snapshot reaches its beginning.
         """
         begin = await self._offsets.begin(TopicPartition("decisions", self._partition))
-        for image in await self._images():
+        for image in await stored_snapshots(self._kafka, self._partition, self._offsets):
             if image.position < begin:
                 continue
             records: list[LogRecord] = []
@@ -68,8 +68,7 @@ class History:
             except Malformed as error:
                 _log.warning("decisions[%d]: snapshot at %d passed over: %s", self._partition, image.position, error)
                 continue
-            source = UNKNOWN if isinstance(self._state, Ledger6) else self._state.position.next_request
-            await self._log.start(Position(image.position, image.chain, source))
+            await self._log.start(start_of(image, self._state))
             await self.catch_up(records.append)
             if any(isinstance(r, SnapshotMark) and r.digest == image.digest for r in records):
                 self._slot = (image.slot + 1) % _SLOTS
@@ -155,30 +154,6 @@ class History:
 
     async def close(self) -> None:
         await self._log.close()
-
-    async def _images(self) -> list[SnapshotChunk]:
-        """Read the complete snapshots, newest first, each as one chunk."""
-        reader = PartitionReader(self._kafka, "snapshots", self._partition, self._offsets)
-        try:
-            await reader.start(await reader.begin())
-            items = await reader.read_to_end()
-        finally:
-            await reader.close()
-        snapshots: dict[bytes, dict[int, SnapshotChunk]] = {}
-        for item in items:
-            try:
-                chunk = decode(SnapshotChunk, item.value)
-            except Malformed as error:
-                _log.warning("snapshots[%d]: passed over %d: %s", self._partition, item.offset, error)
-                continue
-            snapshots.setdefault(chunk.digest, {})[chunk.chunk] = chunk
-        images = []
-        for digest, chunks in snapshots.items():
-            content = b"".join(chunks[index].content for index in sorted(chunks))
-            if hashlib.sha256(content).digest() == digest:
-                first = chunks[0]
-                images.append(SnapshotChunk(first.slot, 0, 1, first.position, first.chain, digest, content))
-        return sorted(images, key=lambda image: -image.position)
 
     def _decode(self, entry: Entry) -> LogRecord:
         try:

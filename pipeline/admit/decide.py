@@ -7,8 +7,9 @@ that it carries itself, so it can be derived again offline, byte for byte.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import msgspec
@@ -16,6 +17,7 @@ import msgspec
 from detectors.accounts.response import DUTIES, QUIET_MS, STEPS, Step
 from detectors.accounts.status import Judgement, step_at
 from pipeline.admit import policy
+from pipeline.admit.idempotency import digest_of
 from pipeline.admit.ledger import Ledger, client_name
 from pipeline.admit.quota import Ceiling, Denial, ceiling, settle, weigh
 from pipeline.admit.snapshot import LedgerPosition, Reservation
@@ -95,7 +97,7 @@ def decide(ledger: Ledger, control: Control, partition: int, facts: Facts) -> De
         charges=answer.charges,
         findings=judgement.findings if judgement else (),
         shadowed="" if denied else answer.shadowed,  # type: ignore[union-attr]
-        first=_first(ledger, caller, facts, answer),
+        first=_first(ledger, caller, facts, answer, partial(request_id, control.generation, partition)),
         step=answer.step,
         score=judgement.score if judgement and signatures else 0,
         signatures=signatures,
@@ -224,12 +226,18 @@ def _refused_key(caller: Caller, facts: Facts) -> str:
 
 def _repeated(ledger: Ledger, caller: Caller, facts: Facts) -> str:
     """Give the reason for which a repeat is refused; empty for none."""
-    session = ledger.sessions.get(f"{facts.key}/{facts.session}")
-    if session is not None and not session.fresh(facts.counter):
+    window = ledger.sessions.get(facts.key, {}).get(facts.session)
+    if window is not None and not window.fresh(facts.counter):
         return "replayed"
-    if facts.idempotency and f"{caller.principal.id}/{facts.idempotency}" in ledger.idempotent:
+    if not ledger.takes_session(facts.key, facts.session, facts.time):
+        return "too_many_sessions"
+    if facts.idempotency and _holder(ledger, caller, facts) is not None:
         return "duplicate"
     return ""
+
+
+def _holder(ledger: Ledger, caller: Caller, facts: Facts) -> int | None:
+    return ledger.idempotency.holder(digest_of(caller.principal.id, facts.idempotency), facts.time)
 
 
 def _unfit(control: Control, caller: Caller, facts: Facts) -> str:
@@ -282,10 +290,13 @@ def _quiet_in(judgement: Judgement | None, now: int) -> int:
     return judgement.after.response.last_signal_ms + QUIET_MS - now if judgement else 0
 
 
-def _first(ledger: Ledger, caller: Caller | None, facts: Facts, answer: Admitted | Denied) -> str:
+def _first(
+    ledger: Ledger, caller: Caller | None, facts: Facts, answer: Admitted | Denied, request_at: Callable[[int], str]
+) -> str:
     """Name the request that a duplicate repeats or a cancel stops."""
     if isinstance(answer, Admitted):
         return answer.first
     if answer.reason == "duplicate" and caller is not None:
-        return ledger.idempotent[f"{caller.principal.id}/{facts.idempotency}"][0]
+        holder = _holder(ledger, caller, facts)
+        return "" if holder is None else request_at(holder)
     return ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 _ABSENT: Any = object()
@@ -13,8 +14,8 @@ class UndoJournal:
     __slots__ = ("_changes",)
 
     def __init__(self) -> None:
-        self._changes: list[tuple[dict[Any, Any], Any, Any]] | None = None
-        """Table, key and the value before; None while nothing is to be undone."""
+        self._changes: list[tuple[dict[Any, Any], Any, Any] | Callable[[], None]] | None = None
+        """Table, key and the value before, or a call that undoes a change; None while nothing is to be undone."""
 
     @property
     def begun(self) -> bool:
@@ -30,7 +31,11 @@ class UndoJournal:
     def rollback(self) -> None:
         """Put every table back to where it was at ``begin``."""
         changes, self._changes = self._changes or [], None
-        for table, key, value in reversed(changes):
+        for change in reversed(changes):
+            if callable(change):
+                change()
+                continue
+            table, key, value = change
             if value is _ABSENT:
                 table.pop(key, None)
             else:
@@ -45,3 +50,8 @@ class UndoJournal:
         if self._changes is not None and key in table:
             self._changes.append((table, key, table[key]))
         table.pop(key, None)
+
+    def undo_by(self, undo: Callable[[], None]) -> None:
+        """Journal a change outside a table, which ``undo`` takes back."""
+        if self._changes is not None:
+            self._changes.append(undo)

@@ -1,28 +1,33 @@
 """The ledger is the state of one partition: a fold of its ``decisions`` and of nothing else.
 
 ``apply`` is the only mutation. Between ``begin`` and ``commit`` every change is journaled, so a batch that lost the
-race for the log is undone by ``rollback``. Pruning happens at snapshot marks alone, which makes it a function of the
-log as well.
+race for the log is undone by ``rollback``. Tables are pruned at snapshot marks alone, which makes it a function of the
+log as well; an idempotency key goes by its own time.
 """
 
 from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 from pipeline.admit import policy, snapshot
 from pipeline.admit.accounts import AccountTable
+from pipeline.admit.idempotency import digest_of
 from pipeline.admit.journal import UndoJournal
 from pipeline.admit.quota import Cells, charged, in_window
 from pipeline.admit.replay_window import ReplayWindow
 from pipeline.admit.snapshot import LedgerSnapshot, Reservation
 from pipeline.events import lifecycle
-from pipeline.events.records import Charge, ControlMark, Decision, LogRecord, Outcome, SnapshotMark
+from pipeline.events.records import Charge, ControlMark, Decision, Facts, LogRecord, Outcome, SnapshotMark
 from pipeline.events.wire import SKEW_MS
 
-IDEMPOTENCY_MS = 24 * 3600 * 1000
+SESSION_MS = 4 * SKEW_MS
+"""A session that was silent for so long is forgotten: nothing that it sent is young enough to be sent again."""
+MAX_SESSIONS = 1_000
+"""Sessions of one key at a time."""
+_ANSWERED = frozenset({"finished", "withheld"})
+"""A run that ends so keeps its idempotency key, as its answer stands; any other end frees it for a retry."""
 
 
 class Ledger:
@@ -36,7 +41,7 @@ class Ledger:
         self.sequences = stored.sequences
         self.open = stored.open
         self.sessions = stored.sessions
-        self.idempotent = stored.idempotent
+        self.idempotency = stored.idempotency
         self.accounts = AccountTable(stored.accounts, self._journal)
         self.clients: dict[str, tuple[str, ...]] = {}
         """The open requests of a principal by the client's own id, oldest first; a client may use one id again."""
@@ -54,16 +59,30 @@ class Ledger:
 
     def dump(self) -> bytes:
         """Give the canonical bytes of the whole state."""
-        return self._stored.pack()
+        return b"".join(self.pieces())
+
+    def pieces(self) -> Iterator[bytes]:
+        """Give ``dump`` in pieces, between which others may run as long as nothing is applied."""
+        return self._stored.pieces()
 
     def digest(self) -> bytes:
         """Give the SHA-256 of ``dump``."""
-        return hashlib.sha256(self.dump()).digest()
+        digest = hashlib.sha256()
+        for piece in self.pieces():
+            digest.update(piece)
+        return digest.digest()
 
     @property
     def time(self) -> int:
         """The latest time of a record, Unix ms."""
         return self.position.time
+
+    def takes_session(self, key: str, session: str, now: int) -> bool:
+        """Tell whether a key may use the session at ``now``, beside those that it has used of late."""
+        windows = self.sessions.get(key, {})
+        if len(windows) < MAX_SESSIONS or session in windows:
+            return True
+        return sum(window.time > now - SESSION_MS for window in windows.values()) < MAX_SESSIONS
 
     def begin(self) -> None:
         """Journal every change from here on."""
@@ -80,6 +99,11 @@ class Ledger:
             self._journal.rollback()
             self.position = self._stored.position = self._position_before
             self._soonest = 0
+
+    @property
+    def _settled(self) -> int:
+        """The latest time that no ``rollback`` takes back."""
+        return self._position_before.time if self._journal.begun else self.time
 
     def apply(self, record: LogRecord) -> None:
         """Fold one record in. Raises Fatal, and changes nothing, where its request cannot come to this."""
@@ -110,13 +134,8 @@ class Ledger:
         state = lifecycle.after("new" if is_new else "closed", record)
         position.next_request = facts.offset + 1
         self._advance(facts.time)
-        if facts.session:
-            name = f"{facts.key}/{facts.session}"
-            window = self.sessions.get(name)
-            if window is None:
-                self._journal.put(self.sessions, name, ReplayWindow(facts.counter, 1, facts.time))
-            elif "replayed" not in record.reasons:
-                self._journal.put(self.sessions, name, window.with_counter(facts.counter, facts.time))
+        if facts.session and "replayed" not in record.reasons:
+            self._count_session(facts)
         if record.sequence:
             self._journal.put(self.sequences, record.tenant, record.sequence)
         self._charge(record.charges, facts.time)
@@ -125,17 +144,33 @@ class Ledger:
         if state == "open":
             self._reserve(record)
 
+    def _count_session(self, facts: Facts) -> None:
+        windows = self.sessions.get(facts.key)
+        if windows is None:
+            windows = {}
+            self._journal.put(self.sessions, facts.key, windows)
+        window = windows.get(facts.session)
+        if window is not None:
+            self._journal.put(windows, facts.session, window.with_counter(facts.counter, facts.time))
+            return
+        if len(windows) >= MAX_SESSIONS:
+            self._forget_sessions(facts.key)
+        if len(windows) < MAX_SESSIONS:
+            self._journal.put(windows, facts.session, ReplayWindow(facts.counter, 1, facts.time))
+
     def _reserve(self, record: Decision) -> None:
         facts = record.facts
         self._soonest = min(self._soonest, facts.deadline)
         reservation = Reservation(
             record.request, facts.offset, facts.time, facts.deadline, record.organisation, record.tenant,
-            record.principal, facts.client_request, facts.lane, record.charges,
+            record.principal, facts.client_request, facts.lane, record.charges, facts.idempotency,
         )  # fmt: skip
         self._journal.put(self.open, record.request, reservation)
         self._name(reservation)
         if facts.idempotency:
-            self._journal.put(self.idempotent, f"{record.principal}/{facts.idempotency}", (record.request, facts.time))
+            name = digest_of(record.principal, facts.idempotency)
+            self.idempotency.hold(name, facts.offset, self.time, self._journal)
+            self.idempotency.release(self._settled)
 
     def _name(self, reservation: Reservation) -> None:
         name = client_name(reservation.principal, reservation.client_request)
@@ -160,6 +195,9 @@ class Ledger:
         self._charge(record.charges, record.time)
         self._journal.drop(self.open, record.request)
         self._unname(reservation)
+        if reservation.idempotency and record.result not in _ANSWERED:
+            name = digest_of(reservation.principal, reservation.idempotency)
+            self.idempotency.free(name, reservation.offset, self.time, self._journal)
 
     def _charge(self, charges: tuple[Charge, ...], now: int) -> None:
         cells = self.cells
@@ -174,14 +212,17 @@ class Ledger:
             self.position.time = time
 
     def _prune(self) -> None:
-        now = self.time
-        self._keep(self.sessions, lambda window: window.time > now - 4 * SKEW_MS)
-        self._keep(self.idempotent, lambda first: first[1] > now - IDEMPOTENCY_MS)
+        for key in list(self.sessions):
+            self._forget_sessions(key)
+            if not self.sessions[key]:
+                self._journal.drop(self.sessions, key)
+        self.idempotency.release(self._settled)
         self.accounts.prune()
 
-    def _keep(self, table: dict[str, Any], wanted: Callable[[Any], bool]) -> None:
-        for key in [key for key, value in table.items() if not wanted(value)]:
-            self._journal.drop(table, key)
+    def _forget_sessions(self, key: str) -> None:
+        windows = self.sessions[key]
+        for session in [session for session, window in windows.items() if window.time <= self.time - SESSION_MS]:
+            self._journal.drop(windows, session)
 
 
 def client_name(principal: str, client_request: str) -> str:

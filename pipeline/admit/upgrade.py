@@ -10,10 +10,14 @@ from __future__ import annotations
 import copy
 
 from pipeline.admit.decider6.ledger import Ledger6, Reservation6
+from pipeline.admit.decider6.replay_window import ReplayWindow6
+from pipeline.admit.idempotency import IdempotencyKeys, digest_of
+from pipeline.admit.journal import UndoJournal
 from pipeline.admit.ledger import Ledger
+from pipeline.admit.replay_window import ReplayWindow
 from pipeline.admit.snapshot import LedgerSnapshot, Reservation
 from pipeline.errors import Fatal, Malformed
-from pipeline.events.records import DECIDER, LEDGER_FORMAT, Charge, LogRecord, Upgrade
+from pipeline.events.records import DECIDER, Charge, LogRecord, Upgrade
 
 AnyLedger = Ledger | Ledger6
 
@@ -56,22 +60,42 @@ def converted(ledger: Ledger6, record: Upgrade) -> Ledger:
     stored = ledger.stored
     position = copy.copy(stored.position)
     position.next_request = max(position.next_request, record.requests)
+    holders = {request: name for name, (request, _) in stored.idempotent.items()}
     return Ledger(
         LedgerSnapshot(
-            LEDGER_FORMAT,
             position,
+            _idempotency(stored.idempotent),
             stored.numbers,
             stored.times,
             stored.sequences,
-            {name: _reservation(reservation) for name, reservation in stored.open.items()},
-            {name: window.converted() for name, window in stored.sessions.items()},
-            stored.idempotent,
+            {name: _reservation(before, holders.get(name, "")) for name, before in stored.open.items()},
+            _sessions(stored.sessions),
             stored.accounts,
         )
     )
 
 
-def _reservation(before: Reservation6) -> Reservation:
+def _reservation(before: Reservation6, holder: str) -> Reservation:
     charges = tuple(Charge(c.cell, c.meter, c.unit, c.amount, c.quantity, c.period_ms) for c in before.charges)
     fields = {name: getattr(before, name) for name in before.__struct_fields__}
-    return Reservation(**{**fields, "charges": charges})
+    return Reservation(**{**fields, "charges": charges, "idempotency": holder.removeprefix(f"{before.principal}/")})
+
+
+def _idempotency(before: dict[str, tuple[str, int]]) -> IdempotencyKeys:
+    """Convert the keys by principal/key; which of them a failed run holds is not known any more."""
+    keys, journal, time = IdempotencyKeys(), UndoJournal(), 0
+    offsets = {name: int(request.rpartition("-")[2]) for name, (request, _) in before.items()}
+    for name in sorted(before, key=lambda name: (offsets[name], name)):
+        # a second answer of that decider set the time back
+        time = max(time, before[name][1])
+        principal, _, key = name.partition("/")
+        keys.hold(digest_of(principal, key), offsets[name], time, journal)
+    return keys
+
+
+def _sessions(before: dict[str, ReplayWindow6]) -> dict[str, dict[str, ReplayWindow]]:
+    sessions: dict[str, dict[str, ReplayWindow]] = {}
+    for name, window in before.items():
+        key, _, session = name.partition("/")
+        sessions.setdefault(key, {})[session] = window.converted()
+    return sessions

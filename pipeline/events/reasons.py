@@ -51,6 +51,11 @@ REASONS: dict[str, Reason] = {
         "invalid_request_error",
         "This session counter was used before. Count up by one for each record of a session.",
     ),
+    "too_many_sessions": Reason(
+        429,
+        "rate_limit_error",
+        "The key was used in 1,000 sessions within four minutes. Keep one session for each process, and go on in one.",
+    ),
     "duplicate": Reason(
         409,
         "invalid_request_error",

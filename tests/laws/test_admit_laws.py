@@ -110,7 +110,9 @@ attacks = st.builds(
     st.sampled_from(TRACES[:3]),
 )
 """What is mostly admitted and soon an alarm."""
-reports = st.tuples(st.integers(0, 30), st.integers(0, 40), st.sampled_from(("finished", "failed", "withheld")))
+reports = st.tuples(
+    st.integers(0, 30), st.integers(0, 40), st.sampled_from(("finished", "failed", "withheld", "cancelled"))
+)
 steps = st.lists(st.one_of(requests, attacks, reports, st.just("wait")), min_size=1, max_size=40)
 Step = dict[str, Any] | tuple[int, int, Result] | Literal["wait"]
 
@@ -183,8 +185,9 @@ def test_folded_state_equals_live_state_at_every_cut(history: list[Step], data: 
 def everything(ledger: Ledger) -> dict[str, Any]:
     """Every attribute that an answer can depend on; those with an underscore only save time."""
     stored = {name: value for name, value in vars(ledger).items() if not name.startswith("_")}
-    cells, accounts = stored.pop("cells"), stored.pop("accounts")
-    return {**stored, "numbers": cells.numbers, "times": cells.times, "accounts": accounts.packed}
+    cells, accounts, keys = stored.pop("cells"), stored.pop("accounts"), stored.pop("idempotency")
+    keys = b"".join(keys.rows(ledger.time))
+    return {**stored, "numbers": cells.numbers, "times": cells.times, "accounts": accounts.packed, "keys": keys}
 
 
 @settings(max_examples=100, deadline=None)

@@ -9,6 +9,7 @@ from pathlib import Path
 from pipeline.admit import emissions
 from pipeline.admit.decider6.decide import decide
 from pipeline.admit.decider6.ledger import Ledger6
+from pipeline.admit.idempotency import digest_of
 from pipeline.admit.intake import Intake, Raw
 from pipeline.admit.ledger import Ledger
 from pipeline.admit.upgrade import converted, fold, mark
@@ -22,6 +23,7 @@ STORED = Path(__file__).parent / "stored"
 DECISIONS = (STORED / "decisions.jsonl").read_bytes().splitlines()
 LEDGER = (STORED / "ledger.json").read_bytes()
 PARTITIONS = 4
+OWNERS = [("acme-1", "once"), ("acme-1", "mine"), ("beta-1", "once")]
 
 
 def documents() -> Control:
@@ -81,6 +83,19 @@ def test_a_converted_ledger_is_one_of_today() -> None:
         set(before.open),
         before.accounts.packed,
     )
+
+
+def test_keys_and_sessions_of_before_still_hold() -> None:
+    before = Ledger6.load(LEDGER)
+    waiting = next(iter(before.open.values()))
+    before.idempotent[f"{waiting.principal}/mine"] = (waiting.request, waiting.time)
+    after = converted(before, mark(before))
+    held = [after.idempotency.holder(digest_of(principal, key), after.time) for principal, key in OWNERS]
+    assert held == [0, waiting.offset, None]
+    assert {r.client_request: r.idempotency for r in after.open.values() if r.idempotency} == {
+        waiting.client_request: "mine"
+    }
+    assert {f"{key}/{session}" for key in after.sessions for session in after.sessions[key]} == set(before.sessions)
 
 
 def test_deciding_goes_on_behind_everything_that_has_a_decision() -> None:

@@ -38,7 +38,7 @@ ITEMS = [
     ("SECRET", "AKIANHLNIDFXQI224WK5"),
     ("SECRET", "eyJhbGciOiJIUzI1NiJ9.cX_ANOVjIsF4R4krhRWDXcYplDyDYEaYDWKxo29F.IQQ7X25KtZSWrokAWpx1Sl9s"),
     ("IP", "183.227.20.19"),
-    ("IP", "2001:db8::8a2e:370:7334"),
+    ("IP", "2a02:8109:9ec0::8a2e:370:7334"),
     ("MAC", "00-1A-2B-3C-4D-5E"),
     ("IBAN", "gb82west12345698765432"),
     ("CN_ID", "110105-19491231-002X"),

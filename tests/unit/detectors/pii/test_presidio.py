@@ -24,7 +24,7 @@ KNOWN = [
     ("EMAIL", "write to ", "jennifer.smith+news@mail.example.org"),
     ("IBAN", "IBAN ", "GB82 WEST 1234 5698 7654 32"),
     ("IP", "from ", "183.227.20.19"),
-    ("IP", "from ", "2001:db8::8a2e:370:7334"),
+    ("IP", "from ", "2a02:8109:9ec0::8a2e:370:7334"),
     ("MAC", "device ", "00-1A-2B-3C-4D-5E"),
     ("US_SSN", "her SSN is ", "486-96-1492"),
     ("PHONE", "call ", "+44 20 7946 0958"),

@@ -212,9 +212,9 @@ async def _policy_apply(arguments: argparse.Namespace, registry: Registry) -> in
 async def _policy_show(arguments: argparse.Namespace, registry: Registry) -> int:
     rows = []
     for plan in registry.control.plans.values():
-        for scope in ("organisation", "tenant", "principal"):
-            for limit in getattr(plan, scope):
-                period = "" if limit.meter == "open" else f"{limit.period_s} s"
+        for scope, limits in plan.scopes().items():
+            for limit in limits:
+                period = "" if limit.meter == "open" else limit.period or f"{limit.period_s} s"
                 rows.append((plan.id, scope, limit.id, limit.meter, limit.unit, limit.amount, period))
     columns = ("plan", "scope", "limit", "meter", "unit", "amount", "period")
     terminal.table("limits", columns, rows, as_json=arguments.json)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from detectors.accounts.response import STEPS
 from pipeline.clock import now_ms
 from pipeline.control import topics as topic_admin
 from pipeline.control.table import ControlTable
@@ -21,7 +22,6 @@ from pipeline.events.control import (
     AnyDocument,
     Control,
     Key,
-    Limit,
     Model,
     Organisation,
     Plan,
@@ -98,12 +98,14 @@ def _unsound_plan(plan: Plan) -> Iterator[str]:
     for name in ("max_tokens", "max_input_bytes"):
         if getattr(plan, name) < 1:
             yield f"{name}: expected 1 or more, got {getattr(plan, name)}: it would refuse every request"
-    for scope in ("organisation", "tenant", "principal"):
-        limits: tuple[Limit, ...] = getattr(plan, scope)
+    for scope, limits in plan.scopes().items():
+        every = plan.scopes()["model.*"] if scope.startswith("model.") and scope != "model.*" else ()
         for limit in limits:
             where = f"{scope}.{limit.id}"
-            if sum(other.id == limit.id for other in limits) > 1:
+            if sum(other.id == limit.id for other in (*limits, *every)) > 1:
                 yield f"{where}: expected an id of its own, for each limit of a scope"
+            if scope == "principal" and limit.id in STEPS:
+                yield f"{where}: expected another id: limits over accounts that copy a model have this one"
             if limit.meter == "window" and limit.unit != "requests":
                 yield f"{where}: a window counts requests; for tokens take rate or budget"
             if limit.meter == "window" and limit.amount > MAX_WINDOW:
@@ -114,9 +116,14 @@ def _require_known(documents: list[AnyDocument], path: Path) -> None:
     models = [document for document in documents if isinstance(document, Model)]
     known, bases = {model.id for model in models}, {model.id for model in models if model.base is None}
     for plan in documents:
-        missing = [m for m in plan.models if m not in known] if isinstance(plan, Plan) else []
+        if not isinstance(plan, Plan):
+            continue
+        missing = [m for m in plan.models if m not in known]
         if missing:
             raise ConfigError(f"{path}: plan {plan.id} names models that are not in the file: {missing}")
+        free = [m.id for m in models if m.price is None and m.id in plan.models]
+        if free and any(limit.unit == "cost" for limits in plan.scopes().values() for limit in limits):
+            raise ConfigError(f"{path}: plan {plan.id} limits cost: expected a price for each model, got none: {free}")
     for model in models:
         if model.base is not None and model.base not in bases:
             raise ConfigError(f"{path}: model {model.id} is an adapter of {model.base!r}, which is no base in the file")

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 
 from detectors.accounts.response import Step
 from pipeline.errors import ConfigError, Malformed
+from pipeline.events.records import Meter, Unit
 
 Id = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
 ModelId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,126}$")]
@@ -23,19 +24,29 @@ class Document(BaseModel):
 
 
 class Limit(Document):
-    """A limit is one ceiling.
+    """A limit is one ceiling, known by its scope, id, meter and unit: a changed amount or period goes on counting.
 
-    ``rate`` is GCRA with burst; ``window`` an exact sliding log (requests only, at most 1,000); ``budget`` a calendar
-    period in UTC; ``open`` what is reserved at one moment.
+    ``rate`` is a leaky bucket with burst; ``window`` an exact sliding log (requests only, at most 1,000); ``budget`` a
+    calendar period; ``open`` what is reserved at one moment.
     """
 
     id: Id
-    meter: Literal["rate", "window", "budget", "open"]
-    unit: Literal["requests", "tokens"] = "requests"
+    meter: Meter
+    unit: Unit = "requests"
     amount: Annotated[int, Field(ge=1, le=2**36 - 1)]
+    """Units; of ``cost``: millionths of the currency that the prices of models are in."""
     period_s: Annotated[int, Field(ge=1, le=366 * 86400)] = 60
+    """Of a budget: 86400, 604800 and 2592000 mean a day, a week and a month; others are blocks since 1970."""
+    period: Literal["day", "week", "month"] | None = None
+    """budget only, in the place of ``period_s``: from midnight, from Monday, or from the first of the month."""
     burst: Annotated[int, Field(ge=0, le=2**36 - 1)] = 0
     """rate only: most units at one instant; 0 means ``amount``."""
+
+    @model_validator(mode="after")
+    def _one_period(self) -> Limit:
+        if self.period is not None and (self.meter != "budget" or "period_s" in self.model_fields_set):
+            raise ValueError("expected period in a budget alone and without period_s; leave one of them out")
+        return self
 
 
 class Plan(Document):
@@ -44,6 +55,11 @@ class Plan(Document):
     organisation: tuple[Limit, ...] = ()
     tenant: tuple[Limit, ...] = ()
     principal: tuple[Limit, ...] = ()
+    key: tuple[Limit, ...] = ()
+    model: dict[Annotated[str, Field(pattern=r"^(\*|[A-Za-z0-9][A-Za-z0-9._:/-]{0,126})$")], tuple[Limit, ...]] = {}
+    """Limits over what each tenant asks of one model, by the model's id; ``*`` holds for every model by itself."""
+    utc_offset: Annotated[int, Field(ge=-720, le=840)] = 0
+    """Minutes by which the days, weeks and months of budgets are ahead of UTC; the same all year."""
     models: tuple[str, ...] = ()
     max_tokens: int = 256
     max_input_bytes: int = 16_384
@@ -85,6 +101,12 @@ class Plan(Document):
     weight: Annotated[int, Field(ge=1, le=10_000)] = 100
     """Share of service among tenants that wait for one worker, against 100; the risk of a request lowers it."""
 
+    def scopes(self) -> dict[str, tuple[Limit, ...]]:
+        """Give the limits by the scope that an operator knows them by, from the widest to the narrowest."""
+        models = {f"model.{name}": limits for name, limits in {"*": (), **self.model}.items()}
+        wide: dict[str, tuple[Limit, ...]] = {"organisation": self.organisation, "tenant": self.tenant}
+        return {**wide, **models, "principal": self.principal, "key": self.key}
+
 
 class Organisation(Document):
     doc: Literal["organisation"] = "organisation"
@@ -123,6 +145,13 @@ class Key(Document):
     """Unix ms; 0 never."""
 
 
+class Price(Document):
+    """A million tokens cost so much, in millionths of a currency: 2.50 for a million is 2,500,000."""
+
+    input: Annotated[int, Field(ge=0, le=2**40)]
+    output: Annotated[int, Field(ge=0, le=2**40)]
+
+
 class Model(Document):
     doc: Literal["model"] = "model"
     id: ModelId
@@ -134,6 +163,11 @@ class Model(Document):
     """The model whose weights the adapter changes; what is asked of it goes to the workers of this one."""
     adapter: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")] | None = None
     """The adapter's id in the model registry."""
+    price: Price | None = None
+    """An adapter without one has its base's; a request to a model without one is refused by limits in ``cost``."""
+    margin: Annotated[int, Field(ge=0, le=1000)] | None = None
+    """Only for a model of another's server, whose tokens are estimated here: percent reserved on top of the estimated
+    prompt. Usage above what was reserved is charged in full."""
 
     @model_validator(mode="after")
     def _whole(self) -> Model:

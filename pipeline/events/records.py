@@ -21,18 +21,25 @@ LEDGER_FORMAT = 4
 
 Kind = Literal["inference", "cancel", "unknown"]
 Result = Literal["finished", "withheld", "failed", "expired", "cancelled"]
+Meter = Literal["rate", "window", "budget", "open"]
+Unit = Literal["requests", "tokens", "input_tokens", "output_tokens", "cost"]
+"""``tokens`` are input and output together; ``cost`` is in millionths of a currency, by the model's price."""
 
 
 class Charge(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """One quota cell changes; ``amount`` is negative when something is given back."""
 
     cell: str
-    meter: Literal["rate", "window", "budget", "open"]
-    unit: Literal["requests", "tokens"]
+    meter: Meter
+    unit: Unit
     amount: int
     quantity: int
     """rate: units per period; window, budget and open: the ceiling."""
     period_ms: int
+    start: int = 0
+    """budget: when the period that is charged began. rate: when what is given back was taken. Else 0."""
+    end: int = 0
+    """budget: when the period that is charged ends (exclusive). Else 0."""
 
 
 class Sampling(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -168,6 +175,10 @@ class Decision(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, tag="d
     """Of the account, in thousandths of log-odds, where ``signatures`` are to be compared."""
     signatures: tuple[int, ...] = ()
     """Hashes of wording that the account keeps using, to be compared across accounts; empty where not due."""
+    price: tuple[int, int] = (0, 0)
+    """Of a million input and output tokens, in millionths of a currency, where a limit in ``cost`` was charged."""
+    estimated: bool = False
+    """Admitted to a model whose tokens are estimated here: usage above what was reserved is charged in full."""
 
 
 class Outcome(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, tag="outcome", tag_field="kind"):

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal
 
 import msgspec
 
-from pipeline.events.records import Charge
+from pipeline.events.records import Charge, Meter, Unit
 
 
 class Charge6(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """A quota cell changes; ``amount`` is negative where something is given back."""
 
     cell: str
-    meter: Literal["rate", "window", "budget", "open"]
-    unit: Literal["requests", "tokens"]
+    meter: Meter
+    unit: Unit
     amount: int
     quantity: int
     """rate: units per period; window, budget and open: the ceiling."""

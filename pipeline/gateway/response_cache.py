@@ -1,43 +1,60 @@
-"""A bounded cache of responses that came while no caller waited, for a later ``GET /v1/requests/{id}``."""
+"""A bounded cache of responses that came while no caller waited, for a later ``GET /v1/requests/{id}``.
+
+Each tenant has its share of it, and refusals are held least: a tenant that is refused without end pushes out its own
+refusals, and no answer of anybody's.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 
 from pipeline.events.messages import Response
 from pipeline.gateway.metrics import Metrics
 from pipeline.gateway.replies import Opener, Reply
+from pipeline.gateway.tenant_shares import TenantKey, TenantShares
 
-ResponseKey = tuple[str, str]
+ResponseKey = TenantKey
 """(tenant, client request id); cached responses are found by (tenant, request id) as well."""
 _OVERHEAD_BYTES = 512
 """Memory of one cached response beside its texts, about."""
 
 
+class HeldResponses:
+    """The responses to one request."""
+
+    def __init__(self) -> None:
+        self.responses: list[Response] = []
+        self.size = 0
+        self.refused = True
+        """Nothing but refusals came."""
+
+    def add(self, response: Response) -> None:
+        self.responses.append(response)
+        self.size += len(response.sealed) + len(response.prefix) + len(response.client_request) + _OVERHEAD_BYTES
+        self.refused &= response.event == "refusal"
+
+
 class ResponseCache:
-    """Responses by request, the oldest request out first."""
+    """Responses by request; of the tenant that holds most, refusals go first, then the oldest request."""
 
     def __init__(self, metrics: Metrics, max_requests: int, max_bytes: int) -> None:
         self._metrics = metrics
-        self._max_requests = max_requests
-        self._max_bytes = max_bytes
-        self._responses: OrderedDict[ResponseKey, list[Response]] = OrderedDict()
+        self._responses: TenantShares[HeldResponses] = TenantShares(max_requests, max_bytes)
         self._key_of: dict[ResponseKey, ResponseKey] = {}
         """(tenant, request id) to key: the caller of a refused repeat knows the first request by that id alone."""
-        self._bytes = 0
         self._arrivals: dict[ResponseKey, set[asyncio.Event]] = {}
 
     def add(self, key: ResponseKey, response: Response) -> None:
         """Keep a response and wake the callers that ask for its request."""
         by_request = (response.tenant, response.request)
-        self._responses.setdefault(key, []).append(response)
         self._key_of[by_request] = key
-        self._bytes += _size(response)
-        while self._responses and (len(self._responses) > self._max_requests or self._bytes > self._max_bytes):
-            self._evict_oldest()
-        self._metrics.level("sluice_gateway_held_requests", len(self._responses))
-        self._metrics.level("sluice_gateway_held_bytes", self._bytes)
+        held = self._responses.get(key) or HeldResponses()
+        held.add(response)
+        for gone in self._responses.put(key, held, held.size, least=held.refused):
+            for each in gone.responses:
+                self._key_of.pop((each.tenant, each.request), None)
+        self._metrics.level("sluice_gateway_held_requests", self._responses.count)
+        self._metrics.level("sluice_gateway_held_bytes", self._responses.size)
         for alias in (key, by_request):
             for arrival in self._arrivals.get(alias, ()):
                 arrival.set()
@@ -81,20 +98,11 @@ class ResponseCache:
 
     def _of(self, key: ResponseKey, owner: str) -> list[Response]:
         """Cached responses of the request itself; those to replayed copies of its record are left out."""
-        cached = self._responses.get(self._key_of.get(key, key), [])
+        held = self._responses.get(self._key_of.get(key, key))
+        cached = held.responses if held else []
         prefix = f"{owner}:" if owner else ""
         if key in self._key_of:
             request = key[1]
         else:
             request = next((response.request for response in cached if response.reason != "replayed"), "")
         return [r for r in cached if r.request == request and r.client_request.startswith(prefix)]
-
-    def _evict_oldest(self) -> None:
-        _, responses = self._responses.popitem(last=False)
-        for response in responses:
-            self._bytes -= _size(response)
-            self._key_of.pop((response.tenant, response.request), None)
-
-
-def _size(response: Response) -> int:
-    return len(response.sealed) + len(response.prefix) + len(response.client_request) + _OVERHEAD_BYTES

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import AsyncIterator
 
 from pipeline.events.messages import Response
@@ -11,6 +10,7 @@ from pipeline.gateway.limits import SeenLimits
 from pipeline.gateway.metrics import Metrics
 from pipeline.gateway.replies import Opener, Reply
 from pipeline.gateway.response_cache import ResponseCache, ResponseKey
+from pipeline.gateway.tenant_shares import TenantShares
 
 
 class Waiter:
@@ -88,10 +88,9 @@ class ResponseRouter:
         self.cache = ResponseCache(metrics, max_requests, max_bytes)
         self.limits = SeenLimits()
         self._metrics = metrics
-        self._max_positions = max_requests
         self._waiters: dict[ResponseKey, Waiter] = {}
-        self._positions: OrderedDict[ResponseKey, Response] = OrderedDict()
-        """The newest queue position of each request that has not begun, oldest out first."""
+        self._positions: TenantShares[Response] = TenantShares(max_requests)
+        """The newest queue position of each request that has not begun."""
 
     @property
     def open_requests(self) -> int:
@@ -114,13 +113,11 @@ class ResponseRouter:
     def deliver(self, response: Response) -> None:
         """Hand one response to its waiter or to the cache."""
         key = (response.tenant, response.client_request)
-        self._positions.pop(key, None)
+        self._positions.pop(key)
         if response.quota is not None:
             self.limits.add(response.quota)
         if response.event == "place":
-            self._positions[key] = response
-            if len(self._positions) > self._max_positions:
-                self._positions.popitem(last=False)
+            self._positions.put(key, response)
             return
         waiter = self._waiters.get(key)
         if waiter is not None:

@@ -159,7 +159,7 @@ def test_held_answers_are_given_later_and_bounded() -> None:
         assert reply is not None
         assert reply.whole == b"xy"
         for n in range(3):
-            router.deliver(Response("q", f"acme-1:{n}", "acme", "refusal", reason="busy"))
+            router.deliver(Response("q", f"acme-1:{n}", "acme", "end", result="failed"))
         assert await router.cache.wait_reply(NAME, opened, 0) is None
         assert await router.cache.wait_reply(("acme", "acme-1:2"), opened, 0) is not None
         assert await router.cache.wait_reply(("beta", "acme-1:2"), opened, 0) is None
@@ -205,7 +205,7 @@ def test_what_is_held_is_found_by_the_requests_own_id_too_but_for_other_principa
         assert await router.cache.wait_reply(by_id, opened, 0, "acme-2") is None
         assert await router.cache.wait_reply(("beta", "q"), opened, 0, "acme-1") is None
         for n in range(2):
-            router.deliver(Response(f"r{n}", f"acme-1:{n}", "acme", "refusal", reason="busy"))
+            router.deliver(Response(f"r{n}", f"acme-1:{n}", "acme", "end", result="failed"))
         assert await router.cache.wait_reply(by_id, opened, 0, "acme-1") is None
         assert router.cache.client_request(by_id) == "q"
 

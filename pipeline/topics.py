@@ -25,8 +25,8 @@ class Topic(NamedTuple):
         settings = {
             "cleanup.policy": self.cleanup,
             "message.timestamp.type": "LogAppendTime",
-            # producers compress with what they like; readers need no codec
-            "compression.type": "uncompressed",
+            # a broker that stores a batch in another form unpacks it whole, whatever it unpacks to
+            "compression.type": "producer",
             "unclean.leader.election.enable": "false",
             "max.message.bytes": str(2 * 1024 * 1024),
             "min.insync.replicas": "2" if replication >= 3 else "1",

@@ -23,8 +23,8 @@ REASONS: dict[str, Reason] = {
     "unreadable_batch": Reason(
         400,
         "invalid_request_error",
-        "The batch of records could not be unpacked, or to more than 8 MiB. Send smaller batches, compressed with "
-        "gzip, snappy, lz4 or zstd, or not at all.",
+        "The batch of records does not unpack, or to more than 8 MiB or 32,768 records. Send smaller batches, "
+        "compressed with gzip, snappy, lz4 or zstd, or not at all.",
     ),
     "misrouted": Reason(
         400,

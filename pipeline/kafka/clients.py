@@ -8,7 +8,9 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 
 from pipeline.endpoints import KafkaEndpoint
+from pipeline.kafka.bounded_batches import bound_consumers
 
+bound_consumers()
 REQUEST_TIMEOUT_MS = 10_000
 _DURABLE = {"acks": "all", "enable_idempotence": True, "linger_ms": 0, "max_request_size": 2 * 1024 * 1024}
 

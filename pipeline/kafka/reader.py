@@ -7,11 +7,12 @@ import time
 from collections.abc import Sequence
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import KafkaError, UnsupportedCodecError
+from aiokafka.errors import KafkaError
 
 from pipeline.endpoints import KafkaEndpoint
 from pipeline.errors import Fatal, Retryable
 from pipeline.events.chain import HEADER, Entry
+from pipeline.kafka.bounded_batches import PackedBatch
 from pipeline.kafka.clients import REQUEST_TIMEOUT_MS, make_consumer
 from pipeline.kafka.offsets import Offsets
 from pipeline.kafka.shutdown import stop_consumer
@@ -23,8 +24,6 @@ STALL_S = 10.0
 """After this long without a record a reader asks whether there are any: aiokafka's fetching was seen to stand still
 for good after its broker was killed, with nothing raised."""
 Headers = Sequence[tuple[str, bytes]]
-_UNREADABLE = (UnicodeDecodeError, UnsupportedCodecError)
-"""What aiokafka raises on a header name that is no UTF-8, and on a compression whose codec is not installed."""
 
 
 class KafkaRecord:
@@ -67,7 +66,6 @@ class PartitionReader:
         self._started = False
         self._looked = 0.0
         """When records came last, or the log's end was asked for."""
-        self._time = 0
         self.position = 0
 
     async def start(self, offset: int | None = 0, known: int = 0) -> None:
@@ -111,10 +109,10 @@ class PartitionReader:
     async def poll(self, limit: int = 1000, wait_ms: int = 200) -> list[KafkaRecord]:
         """Give up to ``limit`` records in offset order; none after ``wait_ms`` without any.
 
-        A record that the client library cannot decode comes as an empty one without headers: a writer of bad records
-        cannot block the topic.
+        Records that cannot be unpacked come as one (``bounded_batches``): a writer of bad records cannot block the
+        topic.
         """
-        records = await self._poll(limit, wait_ms)
+        records = await self._fetch(limit, wait_ms)
         now = time.monotonic()
         if records:
             self._looked = now
@@ -124,32 +122,20 @@ class PartitionReader:
                 await self._reopen()
         return records
 
-    async def _poll(self, limit: int, wait_ms: int) -> list[KafkaRecord]:
-        try:
-            return await self._fetch(limit, wait_ms)
-        except _UNREADABLE:
-            self.seek(self.position)
-        try:
-            # one at a time: those before the unreadable one are delivered first
-            return await self._fetch(1, wait_ms)
-        except _UNREADABLE:
-            unreadable = KafkaRecord(self.position, self._time, b"", b"", ())
-            self.seek(self.position + 1)
-            return [unreadable]
-
     async def _fetch(self, limit: int, wait_ms: int) -> list[KafkaRecord]:
         try:
             fetched = await self._consumer.getmany(self.topic_partition, timeout_ms=wait_ms, max_records=limit)
-        except UnsupportedCodecError:
-            raise
         except KafkaError as error:
             raise await self._fault(error) from error
         records = [
             KafkaRecord(r.offset, r.timestamp, r.key or b"", r.value or b"", r.headers)
             for r in fetched.get(self.topic_partition, ())
         ]
+        for record in records:
+            if isinstance(record.value, PackedBatch):
+                record.first = max(record.value.first, self.position)
         if records:
-            self.position, self._time = records[-1].offset + 1, records[-1].time
+            self.position = records[-1].offset + 1
         else:
             # the markers of a transaction take offsets and bring no record
             self.position = max(self.position, await self._consumer.position(self.topic_partition))

@@ -164,6 +164,8 @@ def outcome(ledger: Ledger, offset: int, time: int, report: Completion) -> Outco
         watermark=report.watermark,
         fingerprints=report.fingerprints,
         adapter=report.adapter,
+        tools=report.tools,
+        pool=report.pool,
     )
 
 

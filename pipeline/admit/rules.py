@@ -6,13 +6,13 @@ from pipeline.admit import decide
 from pipeline.admit.decider6 import decide as decide6
 from pipeline.admit.decider6.ledger import Ledger6
 from pipeline.admit.ledger import Ledger
-from pipeline.admit.upgrade import converted
+from pipeline.admit.upgrade import converted, mark
 from pipeline.audit.replay import Rules
 from pipeline.events.ids import GRACE_MS
 from pipeline.events.records import DECIDER
 
 RULES: tuple[Rules, ...] = (
     Rules(Ledger6, decide6.decide, decide6.outcome, decide6.expired, GRACE_MS, decider=6),
-    Rules(Ledger, decide.decide, decide.outcome, decide.expired, GRACE_MS, DECIDER, converted),
+    Rules(Ledger, decide.decide, decide.outcome, decide.expired, GRACE_MS, DECIDER, converted, mark),
 )
 """Oldest first: a log begins under the first ones."""

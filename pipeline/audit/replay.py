@@ -14,7 +14,19 @@ from pipeline.errors import Fatal, Malformed
 from pipeline.events.codec import encode
 from pipeline.events.control import Control, parse
 from pipeline.events.messages import Completion
-from pipeline.events.records import DECIDER, ControlMark, Decision, Facts, LogRecord, Outcome, SnapshotMark, Upgrade
+from pipeline.events.records import (
+    DECIDER,
+    ControlMark,
+    Decision,
+    Facts,
+    LogRecord,
+    Outcome,
+    SnapshotMark,
+    Tick,
+    Upgrade,
+)
+
+_REPEATED = tuple(name for name in Completion.__struct_fields__ if name in Outcome.__struct_fields__)
 
 
 class Reserved(Protocol):
@@ -57,6 +69,8 @@ class Rules:
     grace_ms: int
     decider: int = DECIDER
     convert: Callable[[Any, Upgrade], Fold] | None = None
+    mark: Callable[[Any], Upgrade] | None = None
+    """Gives the ``Upgrade`` record that leads to these rules from the ledger before."""
 
 
 class Replay:
@@ -75,8 +89,8 @@ class Replay:
         self._ledger = self._rules.ledger()
         self._control = Control()
         self._documents = iter(control)
-        self._foreign_decider = False
-        """The last decision was another decider's."""
+        self._beyond = False
+        """The log was lifted to a decider that this build does not know."""
         self._next: tuple[int, bytes] | None = next(self._documents, None)
 
     @property
@@ -86,20 +100,12 @@ class Replay:
 
     def push(self, record: LogRecord, body: bytes) -> list[str]:
         """Say what is wrong with the next record; nothing where it is as the rules give it."""
+        if self._beyond:
+            self.foreign += isinstance(record, Decision)
+            return []
         faults: list[str] = []
         try:
-            if isinstance(record, Decision):
-                faults += self._decision(record, body)
-            elif isinstance(record, Outcome):
-                faults += self._outcome(record, body)
-            elif record.time < self._ledger.time:
-                faults.append(f"time goes back by {self._ledger.time - record.time} ms")
-            if isinstance(record, ControlMark):
-                faults += self._load(record.control)
-            if isinstance(record, SnapshotMark) and self._differs(record):
-                faults.append("the snapshot that is marked here is not of this history")
-            if isinstance(record, Upgrade):
-                faults += self._upgrade(record)
+            faults += self._check(record, body)
             self._ledger.apply(record)
         except Fatal:
             # the ledger applies nothing that cannot follow; most of it was named above
@@ -108,16 +114,41 @@ class Replay:
             faults.append(f"cannot be derived: {type(error).__name__}")
         return faults
 
+    def _check(self, record: LogRecord, body: bytes) -> list[str]:
+        if isinstance(record, Decision):
+            return self._decision(record, body)
+        if isinstance(record, Outcome):
+            return self._outcome(record, body)
+        faults, ahead = [], record.time - self._ledger.time
+        if ahead < 0:
+            faults.append(f"time goes back by {-ahead} ms")
+        elif ahead and not isinstance(record, Tick):
+            faults.append(f"time goes on by {ahead} ms at a mark, which tells none")
+        match record:
+            case ControlMark():
+                faults += self._load(record.control)
+            case SnapshotMark() if record.digest != self._ledger.digest():
+                faults.append("the snapshot that is marked here is not of this history")
+            case Upgrade():
+                faults += self._upgrade(record)
+        return faults
+
     def _upgrade(self, record: Upgrade) -> list[str]:
         """Go on under the rules that the record names; those of a later build are not known here."""
         if record.from_ != self._rules.decider:
             return [f"an upgrade from decider {record.from_}, where {self._rules.decider} is in force"]
-        if not self._later or self._later[0].decider != record.to:
+        if record.to > max([self._rules.decider, *(rules.decider for rules in self._later)]):
+            self._beyond = True
             return []
-        self._rules = self._later.pop(0)
+        if not self._later or self._later[0].decider != record.to:
+            return [f"an upgrade from decider {record.from_} to {record.to}, which does not follow it"]
+        before, self._rules = self._ledger, self._later.pop(0)
+        faults, least = [], before.position.next_request
+        if self._rules.mark is not None and not least <= record.requests <= self._rules.mark(before).requests:
+            faults.append(f"the upgrade goes on at request {record.requests}, expected {least} or what was answered")
         if self._rules.convert is not None:
-            self._ledger = self._rules.convert(self._ledger, record)
-        return []
+            self._ledger = self._rules.convert(before, record)
+        return faults
 
     def _decision(self, record: Decision, body: bytes) -> list[str]:
         faults = self._load(record.control)
@@ -134,9 +165,8 @@ class Replay:
             self.admitted += 1
         elif record.verdict == "deny":
             self.denied += 1
-        self._foreign_decider = record.decider != self._rules.decider
-        if self._foreign_decider:
-            self.foreign += 1
+        if record.decider != self._rules.decider:
+            faults.append(f"a decision of decider {record.decider}, where {self._rules.decider} is in force")
             return faults
         self.derived += 1
         if encode(self._rules.decide(self._ledger, self._control, self._partition, facts)) != body:
@@ -162,10 +192,6 @@ class Replay:
             faults.append("the outcome is not what the rules settle")
         return faults
 
-    def _differs(self, record: SnapshotMark) -> bool:
-        """Tell whether a snapshot is of another history; a ledger of another decider says nothing to this build."""
-        return not self._foreign_decider and record.digest != self._ledger.digest()
-
     def _load(self, version: int) -> list[str]:
         """Bring the control documents to ``version``."""
         if version < self._control.version:
@@ -183,24 +209,5 @@ class Replay:
 
 
 def _reported(record: Outcome) -> Completion:
-    """Give the completion as far as the outcome repeats it; attempt is not part of the history."""
-    return Completion(
-        request=record.request,
-        organisation=record.organisation,
-        tenant=record.tenant,
-        result=record.result,
-        worker=record.worker,
-        attempt="",
-        model=record.model,
-        finish=record.finish,
-        input_tokens=record.input_tokens,
-        output_tokens=record.output_tokens,
-        first_token_ms=record.first_token_ms,
-        findings=record.findings,
-        text_digest=record.text_digest,
-        text=record.text,
-        version=record.version,
-        watermark=record.watermark,
-        fingerprints=record.fingerprints,
-        adapter=record.adapter,
-    )
+    """Give the completion as far as the outcome repeats it; attempt and ticket are not part of the history."""
+    return Completion(attempt="", **{name: getattr(record, name) for name in _REPEATED})

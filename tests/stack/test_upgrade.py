@@ -21,7 +21,7 @@ async def as_version_0_1_0(kafka: KafkaEndpoint, writers: Writers) -> list[bytes
     """Write the beginning of a log as decider 6 did: links of version 1, and no number of a decider."""
     rules, ledger = RULES[0], Ledger6()
     control = writers.control_table.control
-    records: list[LogRecord] = [ControlMark(1_000, control.version)]
+    records: list[LogRecord] = [ControlMark(ledger.time, control.version)]
     ledger.apply(records[0])
     key = next(iter(control.keys))
     for offset in range(3):
@@ -31,7 +31,7 @@ async def as_version_0_1_0(kafka: KafkaEndpoint, writers: Writers) -> list[bytes
         )  # fmt: skip
         records.append(rules.decide(ledger, control, 0, facts))
         ledger.apply(records[-1])
-    records.append(SnapshotMark(3_000, 4, ledger.digest(), 0, 1))
+    records.append(SnapshotMark(ledger.time, 4, ledger.digest(), 0, 1))
     producer = make_producer(kafka)
     await producer.start()
     try:

@@ -74,7 +74,7 @@ def history(count: int = 24) -> list[LogRecord]:
         ledger.apply(record)
         records.append(record)
 
-    write(ControlMark(START, documents.version))
+    write(ControlMark(ledger.time, documents.version))
     now, done = START, 0
     for offset in range(count):
         now += 250
@@ -103,7 +103,7 @@ def history(count: int = 24) -> list[LogRecord]:
             write(made)
             done += 1
     now += 60_000
-    write(SnapshotMark(now, len(records), ledger.digest(), 0, 1))
+    write(SnapshotMark(ledger.time, len(records), ledger.digest(), 0, 1))
     write(Tick(now))
     write(expired(ledger, next(ledger.due(now, GRACE_MS)), now))
     return records

@@ -17,7 +17,17 @@ from pipeline.audit.rows import manifest_row, statement
 from pipeline.audit.verify import Verifier
 from pipeline.events.codec import decode_log, encode
 from pipeline.events.messages import Access, Alert, Completion, Delivery, Manifest
-from pipeline.events.records import DECIDER, ControlMark, Decision, Facts, LogRecord, Outcome, SnapshotMark, Tick
+from pipeline.events.records import (
+    DECIDER,
+    ControlMark,
+    Decision,
+    Facts,
+    LogRecord,
+    Outcome,
+    SnapshotMark,
+    Tick,
+    Upgrade,
+)
 from pipeline.events.wire import InferenceBody
 from pipeline.stage import InputBatch
 from pipeline.tables import RECORDS
@@ -301,12 +311,25 @@ def test_a_false_history_sealed_in_good_order_is_found_by_deriving_it(change: An
     assert expected in rewrite(change)
 
 
-def test_another_decider_version_is_counted_and_not_called_a_fault() -> None:
+def test_what_a_later_build_decides_is_counted_and_not_called_a_fault_behind_its_mark() -> None:
     records = history()
     at = index_of(records, Decision)
-    records[at] = msgspec.structs.replace(records[at], decider=DECIDER + 1)
+    behind = [record for record in records[at:] if isinstance(record, Decision)]
+    before = records[at - 1]
+    assert isinstance(before, Decision)
+    records.insert(at, Upgrade(before.facts.time, DECIDER, DECIDER + 1, before.facts.offset + 1))
+    records[at + 1] = msgspec.structs.replace(records[at + 1], decider=DECIDER + 1)
     report = decisions(records).verify(replay=True)
-    assert (report.not_derivable, report.ok) == (1, True)
+    assert (report.not_derivable, report.ok) == (len(behind), True)
+
+
+@pytest.mark.parametrize("decider", [DECIDER - 1, DECIDER + 1])
+def test_a_decision_of_another_decider_is_a_fault_where_no_mark_leads_to_it(decider: int) -> None:
+    def change(records: list[LogRecord]) -> None:
+        at = index_of(records, Decision)
+        records[at] = msgspec.structs.replace(records[at], decider=decider)
+
+    assert "a decision of decider" in rewrite(change)
 
 
 def test_an_altered_control_log_shows_in_the_decisions() -> None:

@@ -36,7 +36,7 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class Detection:
-    """The best of ``tried`` keys. ``false_alarm`` is corrected for their number.
+    """The best of ``tried`` keys over ``readings`` of the text. ``false_alarm`` is corrected for the number of both.
 
     ``others``, best first: further keys that the text would be attributed to by themselves, such as those of a second
     tenant or of another month.
@@ -46,6 +46,7 @@ class Detection:
     tried: int
     false_alarm: float
     others: tuple[Score, ...] = ()
+    readings: int = 1
 
     @property
     def attributed(self) -> bool:
@@ -81,29 +82,47 @@ def detect(tokens: Sequence[int], keys: Iterable[MarkKey]) -> Detection:
     Without the key a text's bits are fair coins, one set for each distinct pair, so the probability is exact and holds
     for any text; it assumes that its author did not have the key.
     """
-    contexts, drawn = scored_pairs(tokens)
-    totals = [_KeyTotal(total_of(key, contexts, drawn), key.tenant, key.epoch) for key in keys] if len(drawn) else []
+    return detect_any([tokens], keys)
+
+
+def detect_any(readings: Sequence[Sequence[int]], keys: Iterable[MarkKey]) -> Detection:
+    """Score each reading of one text (``layout.readings``) under every key, and name the best.
+
+    The union bound over keys and readings holds however much the readings share.
+    """
+    pairs = [pairs for pairs in map(scored_pairs, readings) if len(pairs[1])]
+    totals: list[_KeyTotal] = []
+    tried = 0
+    for key in keys if pairs else ():
+        tried += 1
+        totals += [_KeyTotal.of(key, contexts, drawn) for contexts, drawn in pairs]
     if not totals:
-        return Detection(None, 0, 1.0)
-    tried = len(totals)
-    # of equal totals the key that came first
-    first, *rest = nlargest(MOST, totals, key=lambda one: one.total)
-    best = _score(first, len(drawn))
-    alarming = takewhile(
-        lambda score: family(score.probability, tried) < ALARM, (_score(one, len(drawn)) for one in rest)
-    )
-    return Detection(best, tried, family(best.probability, tried), tuple(alarming))
+        return Detection(None, 0, 1.0, readings=len(readings))
+    tries = tried * len(pairs)
+    # of equal scores the key and the reading that came first
+    best_of_key: dict[tuple[str, int], _KeyTotal] = {}
+    for total in nlargest(MOST * len(pairs), totals, key=lambda one: one.z):
+        best_of_key.setdefault((total.tenant, total.epoch), total)
+    scores = sorted((_score(one) for one in best_of_key.values()), key=lambda score: score.probability)
+    others = takewhile(lambda score: family(score.probability, tries) < ALARM, scores[1:MOST])
+    return Detection(scores[0], tried, family(scores[0].probability, tries), tuple(others), len(pairs))
 
 
 class _KeyTotal(NamedTuple):
-    """The total of a text under one key."""
+    """The total of one reading of a text under one key."""
 
     total: int
+    scored: int
+    z: float
     tenant: str
     epoch: int
 
+    @classmethod
+    def of(cls, key: MarkKey, contexts: Tokens, tokens: Tokens) -> _KeyTotal:
+        total = total_of(key, contexts, tokens)
+        return cls(total, len(tokens), z_of(total, len(tokens)), key.tenant, key.epoch)
 
-def _score(key_total: _KeyTotal, scored: int) -> Score:
-    total = key_total.total
-    probability = tail_probability(total, scored, LAYER_WEIGHTS)
-    return Score(key_total.tenant, key_total.epoch, total, scored, z_of(total, scored), probability)
+
+def _score(one: _KeyTotal) -> Score:
+    probability = tail_probability(one.total, one.scored, LAYER_WEIGHTS)
+    return Score(one.tenant, one.epoch, one.total, one.scored, one.z, probability)

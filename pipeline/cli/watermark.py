@@ -14,8 +14,9 @@ from typing import Any
 from inference.chat.tokenizer import ChatTokenizer
 from inference.registry.release import SHIPPED
 from inference.types import InvalidRequest
-from inference.watermark.detect import ALARM, Detection, Score, detect
+from inference.watermark.detect import ALARM, Detection, Score, detect_any
 from inference.watermark.keys import EPOCH_MS, MarkKey, epoch_of
+from inference.watermark.layout import readings
 from inference.watermark.secrets import Secrets, index_key, of_master, read_master
 from inference.watermark.winnow import MAX_TEXT, FingerprintIndex
 from pipeline import terminal, wiring
@@ -97,30 +98,32 @@ def _detect(arguments: argparse.Namespace, settings: Settings) -> int:
     secrets = of_master(read_master(settings.keys.watermark_key))
     tenants = arguments.tenant or asyncio.run(_tenants(settings))
     try:
-        tokens = ChatTokenizer.load(arguments.model / "tokenizer.json").encode_text(text)
+        tokenizer = ChatTokenizer.load(arguments.model / "tokenizer.json")
+        tokens = [tokenizer.encode_text(reading) for reading in readings(text)]
     except InvalidRequest as error:
         raise ConfigError(f"{arguments.file}: {error}") from error
-    detection = detect(tokens, _keys(secrets, tenants, arguments.epochs))
-    _print(detection, len(tokens), arguments)
+    detection = detect_any(tokens, _keys(secrets, tenants, arguments.epochs))
+    _print(detection, len(tokens[0]), arguments)
     return 1 if detection.attributed else 0
 
 
 def _print(detection: Detection, tokens: int, arguments: argparse.Namespace) -> None:
-    document = asdict(detection) | {"attributed": detection.attributed, "tokens": tokens}
-    if arguments.json:
-        terminal.document(document)
-        return
     best = detection.best
+    if arguments.json:
+        document = asdict(detection) | {"attributed": detection.attributed, "tokens": tokens}
+        # the best of keys that do not fit says nothing about its tenant
+        terminal.document(document if detection.attributed else document | {"best": None})
+        return
     if best is None:
         print("nothing to score: expected more than four tokens and at least one key")
         return
-    verdict = "marked for" if detection.attributed else "not attributed; nearest is"
+    keys = f"{detection.tried} keys and {detection.readings} readings of the layout"
     figures = {
-        "false-alarm probability": f"{detection.false_alarm:.2g} under {detection.tried} keys; alarm below {ALARM:g}",
+        "false-alarm probability": f"{detection.false_alarm:.2g} under {keys}; alarm below {ALARM:g}",
         "z": f"{best.z:.2f} over {best.scored} distinct tokens of {tokens}",
     }
     figures |= {f"also marked for {_owner(other)}": f"z {other.z:.2f}" for other in detection.others}
-    terminal.fields(f"{verdict} {_owner(best)}", figures)
+    terminal.fields(f"marked for {_owner(best)}" if detection.attributed else "not attributed", figures)
 
 
 def _owner(score: Score) -> str:

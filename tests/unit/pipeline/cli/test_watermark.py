@@ -52,7 +52,16 @@ def test_text_of_the_generate_stage_is_traced_to_its_tenant(home: Path, capsys: 
     assert (found["best"]["tenant"], found["attributed"], found["tried"]) == ("beta", True, 6)
     assert found["false_alarm"] < 1e-6
     assert main(["watermark", "detect", str(home / "leak.txt"), "--tenant", "acme"]) == 0
-    assert "not attributed" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "not attributed" in out
+    assert "acme" not in out
+    assert main(["watermark", "detect", str(home / "leak.txt"), "--tenant", "acme", "--json"]) == 0
+    assert (found := json.loads(capsys.readouterr().out))["best"] is None
+    assert (found["others"], found["attributed"]) == ([], False)
+    saved = "\ufeff" + (home / "leak.txt").read_text().replace("\n", "\r\n")
+    (home / "saved.txt").write_bytes(saved.encode())
+    assert main(["watermark", "detect", str(home / "saved.txt"), *TENANTS, "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["best"]["tenant"] == "beta"
 
 
 def test_other_text_is_attributed_to_nobody(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

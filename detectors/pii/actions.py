@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from types import MappingProxyType
 from typing import Literal, NamedTuple
 
@@ -44,10 +44,13 @@ class Actions(NamedTuple):
 REDACT = Actions()
 
 
-def redact(text: str) -> tuple[str, tuple[PiiItem, ...]]:
-    """The text with every structured item replaced by `[TYPE]`, and the items with offsets of the original text."""
+def redact(text: str, off: Container[str] = ()) -> tuple[str, tuple[PiiItem, ...]]:
+    """The text with every structured item replaced by `[TYPE]`, and the items with offsets of the original text.
+
+    Items of the types in `off` stay as they are and are not told.
+    """
     view = shown(text)
-    found = tuple(view.item(item) for item in items(view.text))
+    found = tuple(view.item(item) for item in items(view.text) if item.type not in off)
     return rewritten(text, found), found
 
 

@@ -16,18 +16,12 @@ from typing import NamedTuple
 
 import msgspec
 
+from detectors.personal import CONTEXTUAL, STRUCTURED
 from detectors.pii.actions import redact
 from detectors.pii.contextual import find
 from detectors.pii.stream import StreamRedactor
 
 FILES = ("train.jsonl", "validation.jsonl")
-# fmt: off
-STRUCTURED = frozenset((
-    "EMAIL", "CN_MOBILE", "CN_LANDLINE", "CN_ID", "US_SSN", "IP", "MAC", "PHONE", "IBAN", "CN_BANK_CARD",
-    "CREDIT_CARD", "CN_PLATE", "CN_USCC", "SECRET", "UK_NINO", "HK_ID", "TW_ID", "CN_HKMO_PERMIT",
-))
-CONTEXTUAL = frozenset(("PERSON", "ADDRESS", "DATE_OF_BIRTH", "WECHAT", "QQ", "CN_PASSPORT", "US_PASSPORT"))
-# fmt: on
 _WARM_UP = 200
 
 

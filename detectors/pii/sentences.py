@@ -9,6 +9,7 @@ pieces, the same comes out. What leaves passes through `StreamRedactor`, for ite
 from __future__ import annotations
 
 import re
+from collections.abc import Container
 
 from detectors.pii.contextual import find
 from detectors.pii.stream import HOLD_BACK, StreamRedactor
@@ -25,10 +26,12 @@ _END = re.compile(r"[。！？；\n]|[.!?…](?=\s)")
 class SentenceRedactor:
     """Redacts all of personal data in a text that arrives in pieces."""
 
-    def __init__(self) -> None:
+    def __init__(self, off: Container[str] = ()) -> None:
+        """Items of the types in `off` pass as they are."""
+        self._off = off
         self.spans: dict[str, tuple[int, int]] = {}
         """Places of the first of each type; none are kept."""
-        self._structured = StreamRedactor()
+        self._structured = StreamRedactor(off)
         self._told: dict[str, int] = {}
         self._kept = ""
         self._pending = ""
@@ -74,6 +77,8 @@ class SentenceRedactor:
         left, cut = first, first + limit
         out: list[str] = []
         for item in find(text):
+            if item.type in self._off:
+                continue
             start = max(item.start, first)
             if item.end <= left:
                 continue

@@ -6,6 +6,7 @@ However a text is cut into pieces, what the stream gives back, joined, is what `
 from __future__ import annotations
 
 import re
+from collections.abc import Container
 
 from detectors.pii.item import shown
 from detectors.pii.scan import WORD, scan
@@ -23,7 +24,9 @@ _OPEN = re.compile(f"(?:(?<![A-Za-z0-9])[A-Z]{{2}}|[{PROVINCES}][A-Z])\\Z")
 class StreamRedactor:
     """Redacts a text that arrives in pieces. Holds back what may still grow into an item, HOLD_BACK at most."""
 
-    def __init__(self) -> None:
+    def __init__(self, off: Container[str] = ()) -> None:
+        """Items of the types in `off` pass as they are."""
+        self._off = off
         self.counts: dict[str, int] = {}
         """Items redacted so far, by type."""
         self.spans: dict[str, tuple[int, int]] = {}
@@ -31,6 +34,8 @@ class StreamRedactor:
         self._kept = ""
         self._pending = ""
         self._tail: re.Pattern[str] | None = None
+        self._passes = False
+        """True where the item that goes on is of a type that is off."""
 
     def push(self, text: str) -> str:
         """The text that is safe to show once `text` has arrived."""
@@ -42,19 +47,25 @@ class StreamRedactor:
         return self._drain(final=True)
 
     def _drain(self, *, final: bool) -> str:
-        if self._tail is not None and not self._skip(self._tail, final):
-            return ""
+        skipped = "" if self._tail is None else self._skip(self._tail, final)
+        out = [skipped] if self._passes else []
+        if self._tail is not None:
+            return "".join(out)
         text = self._kept + self._pending
         view, done = shown(text), len(self._kept)
         read, read_to = view.text, view.first_at(done)
         cut = len(read) if final else _safe(read, read_to)
-        out: list[str] = []
         for item, tail in scan(read, read_to):
             if item.start >= cut:
                 break
-            out += (text[done : view.place(item.start)], f"[{item.type}]")
-            read_to, done = item.end, view.behind(item.end)
-            self.counts[item.type] = self.counts.get(item.type, 0) + 1
+            self._passes = item.type in self._off
+            end = view.behind(item.end)
+            if self._passes:
+                out.append(text[done:end])
+            else:
+                out += (text[done : view.place(item.start)], f"[{item.type}]")
+                self.counts[item.type] = self.counts.get(item.type, 0) + 1
+            read_to, done = item.end, end
             self._tail = tail if not final and read[read_to:] in ("", ".") else None
         if read_to < cut or final:
             read_to = cut
@@ -63,17 +74,18 @@ class StreamRedactor:
         self._kept, self._pending = text[view.place(max(0, read_to - CONTEXT)) : done], text[done:]
         return "".join(out)
 
-    def _skip(self, tail: re.Pattern[str], final: bool) -> bool:
-        """Drop what still belongs to an item that was redacted; whether it is over."""
+    def _skip(self, tail: re.Pattern[str], final: bool) -> str:
+        """Take away what still belongs to an item that was found, and give it back; `_tail` is None once it is over."""
         view = shown(self._pending)
         match = tail.match(view.text)
         end = match.end() if match else 0
         done = view.behind(end) if end else 0
-        self._kept = (self._kept + self._pending[:done])[-CONTEXT:]
+        skipped = self._pending[:done]
+        self._kept = (self._kept + skipped)[-CONTEXT:]
         self._pending = self._pending[done:]
         if final or view.text[end:] not in ("", "."):
             self._tail = None
-        return self._tail is None
+        return skipped
 
 
 def _safe(text: str, low: int) -> int:

@@ -109,6 +109,7 @@ def _work(
         mask_personal=policy.masks_personal(plan),
         output=plan.output,
         personal=plan.personal,
+        personal_off=plan.personal_off,
         degrade=policy.degrades(decision.step),
         weight=plan.weight,
         risk=risk(facts.findings + decision.findings),

@@ -106,6 +106,8 @@ def _planted(finding: Finding, documents: Sequence[int]) -> bool:
 
 def _masked(plan: Plan, finding: Finding, documents: Sequence[int]) -> bool:
     """Tell whether the model is not to read the passage at all."""
+    if finding.rule.startswith(PERSONAL) and finding.rule.removeprefix(PERSONAL).upper() in plan.personal_off:
+        return False
     if plan.blank and finding.rule.startswith(plan.blank):
         return True
     if plan.documents == "refuse" or plan.shadow or not _planted(finding, documents):

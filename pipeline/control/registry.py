@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from detectors.accounts.response import STEPS
+from detectors.personal import TYPES
 from pipeline.clock import now_ms
 from pipeline.control import topics as topic_admin
 from pipeline.control.table import ControlTable
@@ -98,6 +99,8 @@ def _unsound_plan(plan: Plan) -> Iterator[str]:
     for name in ("max_tokens", "max_input_bytes"):
         if getattr(plan, name) < 1:
             yield f"{name}: expected 1 or more, got {getattr(plan, name)}: it would refuse every request"
+    if unknown := sorted(set(plan.personal_off) - TYPES):
+        yield f"personal_off: expected types of personal data, got {', '.join(unknown)}; use {', '.join(sorted(TYPES))}"
     for scope, limits in plan.scopes().items():
         every = plan.scopes()["model.*"] if scope.startswith("model.") and scope != "model.*" else ()
         for limit in limits:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from detectors.accounts.response import Step
+from detectors.personal import TECHNICAL
 from pipeline.errors import ConfigError, Malformed
 from pipeline.events.records import Meter, Unit
 
@@ -82,6 +83,8 @@ class Plan(Document):
     personal: Literal["structured", "all"] = "structured"
     """What counts as personal in ``output`` and ``blank``: what has a form of its own, or names, addresses and the like
     too, for which a streamed answer waits by the sentence."""
+    personal_off: Annotated[tuple[str, ...], Field(max_length=32)] = TECHNICAL
+    """Types that do not count and stay as they are, such as ``MAC``; by default those of technical values."""
     verbatim: Literal["release", "redact", "withhold", "review"] = "redact"
     """Runs of the operator's protected texts (``generate.protected``) in answers, likewise."""
     system_prompt: Literal["release", "redact", "withhold", "review"] = "review"

@@ -10,6 +10,7 @@ from typing import Literal
 import msgspec
 
 from detectors.base import Finding
+from detectors.personal import TECHNICAL
 from pipeline.events.limits import QuotaState
 from pipeline.events.records import Fingerprints, Result, Sampling, ToolCall, Watermark
 
@@ -42,6 +43,8 @@ class Work(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """The act on personal data and secrets in the answer."""
     personal: Literal["structured", "all"] = "structured"
     """The kinds that count as such: see ``control.Plan``."""
+    personal_off: tuple[str, ...] = TECHNICAL
+    """Types that stay as they are."""
     degrade: bool = msgspec.field(default=False, name="conceal")
     """The account copies the model: no log-probabilities, no logit bias, and an answer that bears the watermark."""
     weight: int = 100

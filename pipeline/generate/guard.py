@@ -54,7 +54,8 @@ def _cleaned(work: Work, turn: int, text: str) -> str:
     for start, end, instead in sorted(changes, reverse=True):
         text = text[:start] + instead + text[end:]
     if work.mask_personal:
-        for item in reversed(find(text, contextual=work.personal == "all")):
+        found = find(text, contextual=work.personal == "all")
+        for item in [item for item in reversed(found) if item.type not in work.personal_off]:
             text = text[: item.start] + _fitted(f"[{item.type}]", text[item.start : item.end]) + text[item.end :]
     return text
 
@@ -159,7 +160,8 @@ def guard_of(
     if work.verbatim != "release" and protected:
         guards.append(Redaction(work.verbatim, VerbatimRedactor(protected), VERBATIM))
     if work.output != "release":
-        personal = SentenceRedactor() if work.personal == "all" else StreamRedactor()
+        off = work.personal_off
+        personal = SentenceRedactor(off) if work.personal == "all" else StreamRedactor(off)
         guards.append(Redaction(work.output, personal, PERSONAL))
     return Guards(guards)
 

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import msgspec
 
+from detectors.personal import CONTEXTUAL, STRUCTURED
 from detectors.pii import find, redact
-from detectors.pii.evaluate import CONTEXTUAL, STRUCTURED, ItemTally, cost, tallies
+from detectors.pii.evaluate import ItemTally, cost, tallies
 from detectors.pii.evaluate import MarkedText as Text
 from tests.bench.rows import Measurement
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from detectors.personal import CONTEXTUAL, STRUCTURED
 from detectors.pii import evaluate
-from detectors.pii.evaluate import CONTEXTUAL, STRUCTURED, ItemTally, MarkedText, clean, cost, leaks, main, tallies
+from detectors.pii.evaluate import ItemTally, MarkedText, clean, cost, leaks, main, tallies
 
 PACK = Path(os.environ.get("DATA", "")) / "detection" / "pii" / "validation.jsonl"
 CARD = "4111 1111 1111 1111"

@@ -9,9 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from detectors.base import LOW, MEDIUM, Detector, Part
+from detectors.personal import TYPES
 from detectors.pii import HOLD_BACK, PiiDetector, StreamRedactor, redact
 from detectors.pii import checks as check
 from detectors.pii.detector import MAX_ITEMS
+from detectors.pii.shapes import ENTROPIC, NUMBERS, PLATES, WORDS
 
 CARD = "4111 1111 1111 1111"
 KEY = "sk-3SZnJKSDDtGVu3f04DTL93TEanXPQxdRdJantZfRNSBzZaiN"
@@ -178,6 +180,20 @@ def test_every_split_of_every_item_leaks_nothing(value: str) -> None:
     assert value.split(" ")[-1] not in whole
     for cut in range(len(text)):
         assert stream(text, [cut]) == whole
+
+
+@settings(max_examples=150, deadline=None)
+@given(TEXTS, st.lists(st.integers(0, 4000), max_size=8), st.sets(st.sampled_from([kind for kind, _ in ITEMS])))
+def test_types_that_are_off_pass_a_stream_as_they_pass_the_whole(text: str, cuts: list[int], off: set[str]) -> None:
+    redactor = StreamRedactor(off)
+    places = sorted({0, len(text), *(cut % (len(text) + 1) for cut in cuts)})
+    shown = [redactor.push(text[low:high]) for low, high in pairwise(places)]
+    assert "".join(shown) + redactor.flush() == redact(text, off)[0]
+    assert off.isdisjoint(redactor.counts)
+
+
+def test_every_type_that_is_found_has_a_name() -> None:
+    assert {form.type for form in (*NUMBERS, *WORDS, *PLATES, *ENTROPIC)} <= TYPES
 
 
 def test_ordinary_text_waits_for_its_last_word_only() -> None:

@@ -27,6 +27,10 @@ HEAD = '[[model]]\nid = "m"\ncontext = 64\n[[plan]]\nid = "p"\nmodels = ["m"]\n'
         ("", r"nothing in it: expected tables of \[\[plan\]\]"),
         (HEAD + "max_tokens = 0", "plan.* p: max_tokens: expected 1 or more, got 0"),
         (HEAD + "max_input_bytes = -5", "max_input_bytes: expected 1 or more, got -5"),
+        (
+            HEAD + 'personal_off = ["IP", "email"]',
+            "personal_off: expected types of .*, got email; use ADDRESS,",
+        ),
         (HEAD + '[[plan]]\nid = "p"', r"\[\[plan\]\] p: expected once, got 2 times"),
         (HEAD + '[[model]]\nid = "m"\ncontext = 99', r"\[\[model\]\] m: expected once, got 2 times"),
         (

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from detectors.base import Finding, risk
+from detectors.base import LOW, Finding, risk
 from detectors.pii import StreamRedactor
 from detectors.verbatim import MARKER as PROTECTED
 from detectors.verbatim import ProtectedIndex
@@ -175,14 +175,14 @@ def test_the_model_reads_a_marker_in_place_of_what_was_found() -> None:
 
 
 def test_a_cleaned_prompt_is_within_the_bound_of_the_first() -> None:
-    said = (Message("user", "a 13800138000 b 1.2.3.4 c"),)
-    left = cleaned(work(masked_spans=((0, 0, 1), (0, 2, 4)), mask_personal=True), said)
+    said = (Message("user", "a 13800138000 b 9.81.74.170 c"),)
+    left = cleaned(work(masked_spans=((0, 0, 1), (0, 2, 4)), mask_personal=True, personal_off=()), said)
 
     def bound(messages: tuple[Message, ...]) -> int:
         return input_token_bound([Turn("user", m.content) for m in messages])
 
     assert bound(left) <= bound(said)
-    assert "1.2.3.4" not in left[0].content
+    assert "9.81.74.170" not in left[0].content
 
 
 @pytest.mark.parametrize(
@@ -230,6 +230,32 @@ def test_a_plan_may_count_names_as_personal_in_answers_and_prompts(cut: int) -> 
         assert guard.push(said[:cut]) + guard.push(said[cut:]) + guard.flush() == f"{shown} knows. [EMAIL] does too."
     asked = work(mask_personal=True, personal="all")
     assert cleaned(asked, (Message("user", said),))[0].content == "Ask Dr. [PERSON]. She knows. [EMAIL] does too."
+
+
+@pytest.mark.parametrize("personal", ["all", "structured"])
+@pytest.mark.parametrize(
+    ("fields", "shown"),
+    [
+        ({}, "Ping 91.198.174.192 for [EMAIL]."),
+        ({"personal_off": ()}, "Ping [IP] for [EMAIL]."),
+        ({"personal_off": ("EMAIL", "IP")}, "Ping 91.198.174.192 for bo@example.org."),
+    ],
+)
+def test_a_type_that_is_off_stays_in_answers_and_prompts(personal: Any, fields: dict[str, Any], shown: str) -> None:
+    said = "Ping 91.198.174.192 for bo@example.org."
+    guard = guard_of(work(personal=personal, **fields))
+    assert guard.push(said[:9]) + guard.push(said[9:]) + guard.flush() == shown
+    assert {finding.rule for finding in guard.findings} == {
+        f"pii.{kind}" for kind in ("EMAIL", "IP") if f"[{kind}]" in shown
+    }
+    asked = work(mask_personal=True, personal=personal, **fields)
+    assert cleaned(asked, (Message("user", said),))[0].content == shown
+
+
+def test_what_a_plan_switches_off_is_not_masked() -> None:
+    found = [Finding("pii.ip", LOW, 99, 0, 3, "raw", 0), Finding("pii.email", LOW, 99, 5, 9, "raw", 0)]
+    assert policy.masked_spans(Plan(id="p", blank=("pii.",)), found) == ((0, 5, 9),)
+    assert policy.masked_spans(Plan(id="p", blank=("pii.",), personal_off=("EMAIL",)), found) == ((0, 0, 3),)
 
 
 SECRET = "The reserve price of the northern depot is four hundred and twelve thousand pounds sterling."

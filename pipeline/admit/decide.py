@@ -191,7 +191,7 @@ def _ceilings(control: Control, identity: Identity) -> Iterator[Ceiling]:
     """Give the partition's capacity and every limit over a caller as ceilings."""
     capacity = control.require_deployment().capacity_tokens
     yield ceiling("*", Limit(id="capacity", meter="open", unit="tokens", amount=capacity))
-    for scoped in limits_over(control, identity):
+    for scoped in limits_over(control, identity.tenant, identity.principal.id):
         yield ceiling(scoped.scope, scoped.limit)
 
 

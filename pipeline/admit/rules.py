@@ -6,7 +6,7 @@ from pipeline.admit import decide
 from pipeline.admit.decider6 import decide as decide6
 from pipeline.admit.decider6.ledger import Ledger6
 from pipeline.admit.ledger import Ledger
-from pipeline.admit.upgrade import converted, mark
+from pipeline.admit.upgrade import AnyLedger, converted, mark
 from pipeline.audit.replay import Rules
 from pipeline.events.ids import GRACE_MS
 from pipeline.events.records import DECIDER
@@ -16,3 +16,8 @@ RULES: tuple[Rules, ...] = (
     Rules(Ledger, decide.decide, decide.outcome, decide.expired, GRACE_MS, DECIDER, converted, mark),
 )
 """Oldest first: a log begins under the first ones."""
+
+
+def rules_of(ledger: AnyLedger) -> tuple[Rules, ...]:
+    """Give the rules of ``ledger`` and those that may follow them in its log."""
+    return RULES if isinstance(ledger, Ledger6) else RULES[1:]

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from pipeline.errors import Fatal, Malformed
+from pipeline.errors import ConfigError, Fatal, Malformed
 from pipeline.events.codec import encode
 from pipeline.events.control import Control, parse
 from pipeline.events.messages import Completion
@@ -79,15 +79,21 @@ class Replay:
     ``rules`` are those of each decider that this build knows, oldest first; a log begins under the oldest, and an
     ``Upgrade`` record says from where on the next ones hold.
     ``control`` gives (offset, stored bytes) of the control documents in offset order, from the sealed log of
-    ``control``.
+    ``control``. ``ledger`` is a stored one, of the first of ``rules``, for a replay that begins behind it.
     """
 
-    def __init__(self, rules: Sequence[Rules], partition: int, control: Iterable[tuple[int, bytes]]) -> None:
+    def __init__(
+        self,
+        rules: Sequence[Rules],
+        partition: int,
+        control: Iterable[tuple[int, bytes]],
+        ledger: Fold | None = None,
+    ) -> None:
         self.derived = self.foreign = self.settled = self.admitted = self.denied = self.ended = self.overshoot = 0
         self._rules, self._later = rules[0], list(rules[1:])
         self._partition = partition
-        self._ledger = self._rules.ledger()
-        self._control = Control()
+        self.ledger = self._rules.ledger() if ledger is None else ledger
+        self.control = Control()
         self._documents = iter(control)
         self._beyond = False
         """The log was lifted to a decider that this build does not know."""
@@ -96,7 +102,7 @@ class Replay:
     @property
     def open(self) -> int:
         """Count the admitted requests without an outcome so far."""
-        return len(self._ledger.open)
+        return len(self.ledger.open)
 
     def push(self, record: LogRecord, body: bytes) -> list[str]:
         """Say what is wrong with the next record; nothing where it is as the rules give it."""
@@ -106,7 +112,7 @@ class Replay:
         faults: list[str] = []
         try:
             faults += self._check(record, body)
-            self._ledger.apply(record)
+            self.ledger.apply(record)
         except Fatal:
             # the ledger applies nothing that cannot follow; most of it was named above
             faults = faults or ["a record that cannot follow on the state of its request"]
@@ -119,7 +125,7 @@ class Replay:
             return self._decision(record, body)
         if isinstance(record, Outcome):
             return self._outcome(record, body)
-        faults, ahead = [], record.time - self._ledger.time
+        faults, ahead = [], record.time - self.ledger.time
         if ahead < 0:
             faults.append(f"time goes back by {-ahead} ms")
         elif ahead and not isinstance(record, Tick):
@@ -127,11 +133,26 @@ class Replay:
         match record:
             case ControlMark():
                 faults += self._load(record.control)
-            case SnapshotMark() if record.digest != self._ledger.digest():
+            case SnapshotMark() if record.digest != self.ledger.digest():
                 faults.append("the snapshot that is marked here is not of this history")
             case Upgrade():
                 faults += self._upgrade(record)
         return faults
+
+    def fold(self, record: LogRecord) -> None:
+        """Fold the next record in without deriving it again. Raises Fatal where it cannot follow, and ConfigError at
+        the mark of a later build."""
+        if isinstance(record, Upgrade):
+            self._upgrade(record)
+        if self._beyond:
+            raise ConfigError("the log goes on under a decider that this build does not know; ask a newer build")
+        self.ledger.apply(record)
+
+    def derive(self, record: Decision) -> Decision | None:
+        """Give the next decision as the rules do for its facts; None where rules or documents are not known here."""
+        if self._beyond or self._load(record.control) or record.decider != self._rules.decider:
+            return None
+        return self._rules.decide(self.ledger, self.control, self._partition, record.facts)
 
     def _upgrade(self, record: Upgrade) -> list[str]:
         """Go on under the rules that the record names; those of a later build are not known here."""
@@ -142,25 +163,25 @@ class Replay:
             return []
         if not self._later or self._later[0].decider != record.to:
             return [f"an upgrade from decider {record.from_} to {record.to}, which does not follow it"]
-        before, self._rules = self._ledger, self._later.pop(0)
+        before, self._rules = self.ledger, self._later.pop(0)
         faults, least = [], before.position.next_request
         if self._rules.mark is not None and not least <= record.requests <= self._rules.mark(before).requests:
             faults.append(f"the upgrade goes on at request {record.requests}, expected {least} or what was answered")
         if self._rules.convert is not None:
-            self._ledger = self._rules.convert(before, record)
+            self.ledger = self._rules.convert(before, record)
         return faults
 
     def _decision(self, record: Decision, body: bytes) -> list[str]:
         faults = self._load(record.control)
-        next_request, facts = self._ledger.position.next_request, record.facts
+        next_request, facts = self.ledger.position.next_request, record.facts
         if facts.start < next_request:
             faults.append(f"a second decision for request {facts.start}")
         elif facts.start - facts.skipped != next_request:
             faults.append(f"requests {next_request} to {facts.start - facts.skipped - 1} have no decision")
         if not facts.orderly:
             faults.append(f"requests {facts.first} to {facts.offset} are answered together, though they name a caller")
-        if facts.time < self._ledger.time:
-            faults.append(f"time goes back by {self._ledger.time - facts.time} ms")
+        if facts.time < self.ledger.time:
+            faults.append(f"time goes back by {self.ledger.time - facts.time} ms")
         if record.verdict == "admit" and facts.kind == "inference":
             self.admitted += 1
         elif record.verdict == "deny":
@@ -169,12 +190,12 @@ class Replay:
             faults.append(f"a decision of decider {record.decider}, where {self._rules.decider} is in force")
             return faults
         self.derived += 1
-        if encode(self._rules.decide(self._ledger, self._control, self._partition, facts)) != body:
+        if encode(self._rules.decide(self.ledger, self.control, self._partition, facts)) != body:
             faults.append("the decision is not what the rules give for its facts")
         return faults
 
     def _outcome(self, record: Outcome, body: bytes) -> list[str]:
-        reservation = self._ledger.open.get(record.request)
+        reservation = self.ledger.open.get(record.request)
         if reservation is None:
             return ["an outcome without an open admitted request"]
         self.ended += 1
@@ -182,9 +203,9 @@ class Replay:
         if record.completion < 0:
             if record.time < reservation.deadline + self._rules.grace_ms:
                 faults.append("expired before deadline and grace were over")
-            made: Outcome | None = self._rules.expired(self._ledger, reservation, record.time)
+            made: Outcome | None = self._rules.expired(self.ledger, reservation, record.time)
         else:
-            made = self._rules.outcome(self._ledger, record.completion, record.time, _reported(record))
+            made = self._rules.outcome(self.ledger, record.completion, record.time, _reported(record))
             used = record.input_tokens + record.output_tokens
             self.overshoot += any(c.unit == "tokens" and c.amount < used for c in reservation.charges)
         self.settled += 1
@@ -194,17 +215,17 @@ class Replay:
 
     def _load(self, version: int) -> list[str]:
         """Bring the control documents to ``version``."""
-        if version < self._control.version:
-            return [f"control version goes back from {self._control.version} to {version}"]
+        if version < self.control.version:
+            return [f"control version goes back from {self.control.version} to {version}"]
         while self._next is not None and self._next[0] <= version:
             offset, raw = self._next
             try:
-                self._control.apply(offset, parse(raw))
+                self.control.apply(offset, parse(raw))
             except Malformed:
-                self._control.skip(offset)
+                self.control.skip(offset)
             self._next = next(self._documents, None)
-        if self._control.version != version:
-            return [f"control version {version} is not in the log, which ends at {self._control.version}"]
+        if self.control.version != version:
+            return [f"control version {version} is not in the log, which ends at {self.control.version}"]
         return []
 
 

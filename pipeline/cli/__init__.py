@@ -23,6 +23,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "deploy": ("deploy",),
     "ask": ("ask",),
     "audit": ("audit",),
+    "quota": ("quota",),
     "label": ("label",),
     "account": ("account",),
     "detect": ("detect",),

@@ -7,8 +7,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from pipeline.events.control import Control, Limit
-from pipeline.events.identity import Identity
+from pipeline.events.control import Control, Limit, Tenant
 
 LEVELS = {"o": "organisation", "t": "tenant", "p": "principal"}
 """Level of a limit by the first letter of its scope."""
@@ -51,14 +50,16 @@ class QuotaState(msgspec.Struct, frozen=True, gc=False, array_like=True):
     limits: tuple[LimitState, ...]
 
 
-def limits_over(control: Control, identity: Identity) -> Iterator[ScopedLimit]:
-    """Give every limit over a caller, the widest scope first."""
-    tenant, plan = identity.tenant, identity.plan
+def limits_over(control: Control, tenant: Tenant, principal: str = "") -> Iterator[ScopedLimit]:
+    """Give every limit over a tenant, and over one of its principals, the widest scope first."""
     organisation = control.organisations.get(tenant.organisation)
     shared = control.plans.get(organisation.plan) if organisation and organisation.plan else None
     for limit in shared.organisation if shared else ():
         yield ScopedLimit(f"o:{tenant.organisation}", limit)
+    plan = control.plans.get(tenant.plan)
+    if plan is None:
+        return
     for limit in plan.tenant:
         yield ScopedLimit(f"t:{tenant.id}", limit)
-    for limit in plan.principal:
-        yield ScopedLimit(f"p:{identity.principal.id}", limit)
+    for limit in plan.principal if principal else ():
+        yield ScopedLimit(f"p:{principal}", limit)

@@ -6,7 +6,6 @@ from aiohttp import web
 
 from pipeline.clock import now_ms
 from pipeline.events import plans
-from pipeline.events.identity import identify
 from pipeline.events.ids import is_request_id
 from pipeline.events.limits import limits_over
 from pipeline.events.wire import MAX_VALUE_BYTES, SKEW_MS
@@ -81,8 +80,7 @@ async def request_by_id(request: web.Request) -> web.Response:
 async def quota(request: web.Request) -> web.Response:
     """List the limits over the calling key with the newest values that answers told."""
     state, caller = await _authenticate(request)
-    identity = identify(state.control, caller.key)
-    limits = limits_over(state.control, identity) if identity else ()
+    limits = limits_over(state.control, caller.tenant, caller.principal.id)
     return web.json_response(quota_document(limits, state.responses.limits))
 
 

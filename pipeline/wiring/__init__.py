@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         vault,
         verify,
     )
+    from pipeline.wiring.quota import explain_decision, left_of_limits, replay_ledgers
     from pipeline.wiring.stages import STAGES
 
 __all__ = [
@@ -47,16 +48,19 @@ __all__ = [
     "check_broker",
     "check_tables",
     "check_topics",
+    "explain_decision",
     "follow_pools",
     "forward_model_acts",
     "gateway",
     "generate",
     "grant",
+    "left_of_limits",
     "log_keys",
     "model_trust",
     "models",
     "notify",
     "registry",
+    "replay_ledgers",
     "seal",
     "store",
     "vault",
@@ -66,6 +70,7 @@ __all__ = [
 _HOMES = {
     "STAGES": "pipeline.wiring.stages",
     "Assign": "pipeline.kafka.membership",
+    **dict.fromkeys(("explain_decision", "left_of_limits", "replay_ledgers"), "pipeline.wiring.quota"),
     **{stage: f"pipeline.{stage}.service" for stage in ("admit", "gateway", "generate", "notify", "seal", "watch")},
 }
 

@@ -140,13 +140,13 @@ def test_no_other_run_is_applied_and_the_verifier_names_it(name: str) -> None:
     with pytest.raises(Fatal):
         Ledger().apply(record)
     replay = Replay(RULES[1:], 0, ())
-    replay._control = CONTROL
+    replay.control = CONTROL
     assert replay.push(record, encode(record))
 
 
 def test_the_verifier_derives_runs_and_finds_those_that_answer_twice() -> None:
     ledger, replay = Ledger(), Replay(RULES[1:], 0, ())
-    replay._control = CONTROL
+    replay.control = CONTROL
     (decision,) = decided(ledger, *[garbage(at) for at in range(5)])
     assert replay.push(decision, encode(decision)) == []
     (late,) = decided(Ledger(), *[garbage(at) for at in range(7)])

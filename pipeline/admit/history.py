@@ -6,29 +6,27 @@ last leaves chunks that no reader trusts; the other slot still holds the snapsho
 
 from __future__ import annotations
 
-import hashlib
+import asyncio
 import logging
 from collections.abc import Callable, Sequence
 
-import msgspec
 from aiokafka import TopicPartition
 
 from pipeline.admit import upgrade
 from pipeline.admit.decider6.ledger import Ledger6
 from pipeline.admit.ledger import Ledger
-from pipeline.admit.stored_snapshots import start_of, stored_snapshots
+from pipeline.admit.stored_snapshots import start_of, store_snapshot, stored_snapshots
 from pipeline.admit.upgrade import AnyLedger
 from pipeline.endpoints import KafkaEndpoint
 from pipeline.errors import Fatal, Malformed
 from pipeline.events.chain import UNKNOWN, Entry, Position
 from pipeline.events.codec import decode_log, encode
-from pipeline.events.records import Decision, LogRecord, SnapshotChunk, SnapshotMark
+from pipeline.events.records import Decision, LogRecord, SnapshotMark
 from pipeline.kafka.chained_log import ChainedLog
 from pipeline.kafka.offsets import Offsets
 from pipeline.kafka.writer import Publisher
 
 _log = logging.getLogger(__name__)
-_CHUNK_BYTES = 512 * 1024
 _SLOTS = 2
 Fold = Callable[[LogRecord], None]
 
@@ -64,7 +62,8 @@ class History:
                 continue
             records: list[LogRecord] = []
             try:
-                self._state = upgrade.load(image.content)
+                # in a thread: a large one takes seconds
+                self._state = await asyncio.to_thread(upgrade.load, image.content)
             except Malformed as error:
                 _log.warning("decisions[%d]: snapshot at %d passed over: %s", self._partition, image.position, error)
                 continue
@@ -120,6 +119,9 @@ class History:
                 record = self._decode(entry)
                 self._state = upgrade.fold(self._state, record)
                 self.since_snapshot += 1
+                if isinstance(record, SnapshotMark):
+                    # the newest snapshot is another writer's: it is not to be written over
+                    self._slot, self.since_snapshot = (record.slot + 1) % _SLOTS, 0
                 seen(record)
             if self._log.skipped > skipped:
                 count = self._log.skipped - skipped
@@ -127,23 +129,7 @@ class History:
 
     async def snapshot(self) -> bool:
         """Store the ledger and say so in the log; False where another writer came first."""
-        content = self.ledger.dump()
-        position, digest = self._log.position, hashlib.sha256(content).digest()
-        whole = SnapshotChunk(self._slot, 0, 1, position.offset, position.digest, digest, content)
-        pieces = [content[i : i + _CHUNK_BYTES] for i in range(0, len(content), _CHUNK_BYTES)]
-        await self._publisher.send_all(
-            [
-                (
-                    "snapshots",
-                    self._partition,
-                    f"{self._partition}/{self._slot}/{index}".encode(),
-                    encode(msgspec.structs.replace(whole, chunk=index, chunks=len(pieces), content=piece)),
-                    (),
-                )
-                for index, piece in enumerate(pieces)
-            ]
-        )
-        snapshot = SnapshotMark(self.ledger.time, position.offset, digest, self._slot, len(pieces))
+        snapshot = await store_snapshot(self._publisher, self._partition, self._slot, self._log.position, self.ledger)
         self.ledger.begin()
         self.ledger.apply(snapshot)
         if not await self.write([snapshot], [encode(snapshot)]):

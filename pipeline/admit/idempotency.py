@@ -55,8 +55,15 @@ class IdempotencyKeys:
         if len(rows) % _ROW.size:
             raise Malformed(f"expected rows of {_ROW.size} bytes in a ledger, got {len(rows)} bytes")
         keys = cls()
-        for row in range(0, len(rows), _ROW.size):
-            keys._append(*_ROW.unpack_from(rows, row))
+        whole = _SEGMENT_ROWS * _ROW.size
+        for number, start in enumerate(range(0, len(rows), whole)):
+            piece = rows[start : start + whole]
+            keys._segments[number] = bytearray(piece) + bytearray(whole - len(piece))
+        keys._next = len(rows) // _ROW.size
+        for row in range(keys._next):
+            keys._slots[hash(bytes(rows[row * _ROW.size : row * _ROW.size + 16])) % _PARTS].append(row + 1)
+        for part in range(_PARTS):
+            keys._rebuild(part)
         return keys
 
     def holder(self, name: bytes, now: int) -> int | None:
@@ -149,11 +156,10 @@ class IdempotencyKeys:
 
     def _rebuild(self, part: int) -> None:
         needed: list[tuple[int, int]] = []
-        for stored in self._slots[part]:
-            if stored:
-                segment, start = self._place(stored - 1)
-                if segment and _offset(segment, start) != _FREED:
-                    needed.append((hash(bytes(segment[start : start + 16])) // _PARTS, stored - 1))
+        for row in [stored - 1 for stored in self._slots[part] if stored]:
+            segment, start = self._place(row)
+            if segment and _offset(segment, start) != _FREED:
+                needed.append((hash(bytes(segment[start : start + 16])) // _PARTS, row))
         slots = array("Q", bytes(8 * max(4, int(_ROOM * len(needed)))))
         for value, row in needed:
             _take_slot(slots, value, row)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 from pathlib import Path
 from typing import Any
@@ -118,6 +119,27 @@ def test_take_over_from_a_snapshot_gives_the_ledger_of_the_whole_log(deployment:
             assert worker._history.ledger.digest() == whole.digest()
             assert len(taken) < len(records)
             await worker._history.close()
+
+    asyncio.run(scene())
+
+
+def test_a_writer_never_writes_over_the_newest_snapshot_of_another(deployment: Any) -> None:
+    async def scene() -> None:
+        before = await history(deployment.bootstrap)
+        decided = sum(isinstance(r, Decision) for r in before)
+        for turn in range(4):
+            # a writer of its own each time, while the first one folds what they write
+            async with Writers(deployment, snapshot_every=20) as writers:
+                for _ in range(2):
+                    writers.start()
+                for at in range(0, 60, 20):
+                    names = [f"slot-{turn}-{n}" for n in range(at, at + 20)]
+                    await writers.produce("acme", names, at + 1, session=f"slot-{turn}")
+                    decided += 20
+                    await until_answered(deployment.bootstrap, decided)
+        slots = [r.slot for r in await history(deployment.bootstrap) if isinstance(r, SnapshotMark)]
+        assert len(slots) >= 6
+        assert all(one != following for one, following in itertools.pairwise(slots))
 
     asyncio.run(scene())
 

@@ -6,12 +6,16 @@ from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pipeline.admit.intake import Intake
+from pipeline.admit.ledger import Ledger
+from pipeline.admit.quota_state import quota_state
 from pipeline.admit.step import AdmitStage, AdmitStep
 from pipeline.events.limits import LimitState, QuotaState
 from pipeline.events.messages import Response, Work
-from pipeline.events.records import Facts
+from pipeline.events.records import Decision, Facts
 from pipeline.stage import InputBatch
 from tests.laws.subject_admit import BODY
 from tests.laws.test_admit_laws import CONTROL, START
@@ -98,3 +102,26 @@ def test_the_capacity_of_a_partition_is_nobodys_to_know() -> None:
 @pytest.mark.parametrize("fields", [{"lane": -1}, {"fault": "unsigned"}, {"key": "nobody"}])
 def test_nothing_is_told_where_no_gateway_waits_or_the_caller_is_not_proven(fields: dict[str, Any]) -> None:
     assert set(told(decided(asked(0, **fields)))) <= {None}
+
+
+@given(st.lists(st.tuples(st.integers(0, 30_000), st.integers(0, 20)), min_size=1, max_size=12))
+def test_a_limit_is_whole_at_its_reset_and_not_before(drawn: list[tuple[int, int]]) -> None:
+    stage, ledger, time = AdmitStage(CONTROL, 0), Ledger(), START
+    for offset, (pause, bound) in enumerate(drawn):
+        time += pause
+        step = stage.step(ledger, InputBatch([asked(offset, time, input_bound=bound)], time, drained=True))
+        ledger.commit()
+    [decision] = step.records
+    assert isinstance(decision, Decision)
+
+    def left_at(state: Ledger, moment: int) -> dict[str, LimitState]:
+        facts = msgspec.structs.replace(decision.facts, time=moment)
+        return limits(quota_state(state, CONTROL, msgspec.structs.replace(decision, facts=facts)))
+
+    unused = left_at(Ledger(), time)
+    for name, state in left_at(ledger, time).items():
+        if state.reset_ms <= 0:
+            assert state.reset_ms < 0 or state.remaining == unused[name].remaining
+            continue
+        assert left_at(ledger, time + state.reset_ms)[name].remaining == unused[name].remaining
+        assert left_at(ledger, time + state.reset_ms - 1)[name].remaining < unused[name].remaining

@@ -103,6 +103,12 @@ class Gateway(Section):
     advertised_bootstrap: str = Field(
         "", description="host:port of the brokers told to direct producers, by comma; empty: kafka.bootstrap"
     )
+    connections: int = Field(
+        12_000, ge=16, description="open connections at most; beyond them those that wait longest are closed"
+    )
+    address_connections: int = Field(
+        4_000, ge=1, description="of them from one address (IPv6: one /64); behind a proxy as many as connections"
+    )
 
 
 class Admit(Section):

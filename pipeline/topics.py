@@ -74,7 +74,7 @@ TOPICS: tuple[Topic, ...] = (
         "findings",
         "organisation",
         "correlation by tenant and principal",
-        writers=("admit", "generate"),
+        writers=("gateway", "admit", "generate"),
         readers=("watch",),
     ),
     Topic(

@@ -143,7 +143,7 @@ class FindingEvent(msgspec.Struct, frozen=True, omit_defaults=True):
     organisation: str
     tenant: str
     principal: str
-    stage: Literal["admit", "generate"]
+    stage: Literal["gateway", "admit", "generate"]
     verdict: str
     reasons: tuple[str, ...] = ()
     findings: tuple[Finding, ...] = ()

@@ -12,6 +12,7 @@ from pipeline.events.codec import encode
 from pipeline.events.messages import Access
 from pipeline.gateway.metrics import Metrics
 from pipeline.gateway.writer import RequestWriter
+from pipeline.gateway.wrong_keys import MAX_REPORTED, WrongKeyReport, WrongKeys, access_of, finding_of
 
 log = logging.getLogger(__name__)
 MINUTE_S = 60
@@ -22,9 +23,11 @@ OTHERS = "others"
 class AccessLog:
     """Counts by (key id or ``unknown``, tenant, reason). What cannot be written stays counted for the next minute."""
 
-    def __init__(self, writer: RequestWriter, metrics: Metrics) -> None:
+    def __init__(self, writer: RequestWriter, metrics: Metrics, wrong_keys: WrongKeys) -> None:
         self._writer = writer
         self._metrics = metrics
+        self._wrong_keys = wrong_keys
+        self._reports: list[WrongKeyReport] = []
         self._counts: Counter[tuple[str, str, str]] = Counter()
 
     def refused(self, actor: str, tenant: str, reason: str) -> None:
@@ -57,3 +60,19 @@ class AccessLog:
             except Retryable as error:
                 self._counts[(actor, tenant, reason)] += count
                 log.warning("access: %d refusals are kept for the next minute: %s", count, error)
+        await self._report()
+
+    async def _report(self) -> None:
+        """Write who sent many wrong keys: an act for the log, and a finding for the alerts."""
+        waiting = [*self._reports, *self._wrong_keys.reports()][-2 * MAX_REPORTED :]
+        self._reports = []
+        for index, report in enumerate(waiting):
+            now, named = now_ms(), report.named
+            log.warning("%d wrong keys came from %s", report.times, report.address)
+            try:
+                await self._writer.send_plain("findings", named.organisation, encode(finding_of(report, now)))
+                await self._writer.send_plain("access", named.tenant or "unknown", encode(access_of(report, now)))
+            except Retryable as error:
+                self._reports = waiting[index:]
+                log.warning("access: reports of wrong keys are kept for the next minute: %s", error)
+                return

@@ -13,6 +13,7 @@ from pipeline.control.table import ControlTable
 from pipeline.errors import ConfigError
 from pipeline.gateway.connections import Connection, connection_limit
 from pipeline.gateway.middleware import count_answers, set_server_name
+from pipeline.gateway.open_connections import OpenConnections
 from pipeline.gateway.routes import ROUTES
 from pipeline.gateway.settings import GatewaySettings
 from pipeline.gateway.state import STATE, GatewayState
@@ -67,10 +68,11 @@ async def _listen(settings: GatewaySettings, runner: web.AppRunner, state: Gatew
     loop = asyncio.get_running_loop()
     server = runner.server
     limit = connection_limit(settings.bounds.connections)
+    connections = OpenConnections(limit, settings.bounds.address_connections, state.connections_changed)
     assert server is not None
 
     def accept() -> Connection:
-        return Connection(server, loop, limit, lambda code: state.access.refused("unknown", "", code))
+        return Connection(server, loop, connections, lambda code: state.access.refused("unknown", "", code))
 
     try:
         return await loop.create_server(accept, settings.host, settings.port, backlog=1024)

@@ -6,11 +6,15 @@ import base64
 import binascii
 import hmac
 import os
+import time
+from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
+from pipeline.clock import now_ms
 from pipeline.events.control import Control, Plan, Principal, Tenant
 from pipeline.events.identity import identify
-from pipeline.gateway.refusals import because
+from pipeline.gateway.refusals import Refusal, because
+from pipeline.gateway.wrong_keys import Named, WrongKeys, throttled
 from pipeline.keys.vault import Vault
 
 PREFIX = "sk-sluice-"
@@ -74,3 +78,48 @@ def authenticate(control: Control, vault: Vault, header: str | None, now: int) -
     if identity.tenant.status == "suspended":
         raise because("suspended")
     return ApiCaller(key, expected, identity.tenant, identity.principal, identity.plan)
+
+
+class Authenticator:
+    """Finds the caller behind a header; wrong keys are counted by address.
+
+    ``caught_up`` reads ``control`` to its end, False where it could not.
+    """
+
+    def __init__(
+        self, control: Control, vault: Vault, caught_up: Callable[[], Awaitable[bool]], wrong_keys: WrongKeys
+    ) -> None:
+        self._control = control
+        self._vault = vault
+        self._caught_up = caught_up
+        self._wrong_keys = wrong_keys
+
+    async def caller(self, header: str | None, address: str) -> ApiCaller:
+        """The caller that sends this Authorization header from this address. Raises Refusal.
+
+        No key is called unknown before control was read up to now, so it works from the moment that it is made; for
+        an address with too many wrong keys that is not done.
+        """
+        try:
+            return authenticate(self._control, self._vault, header, now_ms())
+        except Refusal as refusal:
+            if refusal.code != "unknown_key" or header is None:
+                raise
+            first = refusal
+        now, parsed = time.monotonic(), bearer_of(header)
+        wait_s = self._wrong_keys.wait_s(address, now)
+        try:
+            if parsed is None or wait_s:
+                raise first
+            if not await self._caught_up():
+                raise because("busy", retry_after_ms=1000)
+            return authenticate(self._control, self._vault, header, now_ms())
+        except Refusal as refusal:
+            if refusal.code != "unknown_key":
+                raise
+            self._wrong_keys.add(address, now, self._named(parsed))
+            raise throttled(wait_s) if wait_s else refusal from None
+
+    def _named(self, parsed: tuple[str, bytes] | None) -> Named:
+        identity = identify(self._control, parsed[0]) if parsed else None
+        return Named(identity.tenant.organisation, identity.tenant.id, identity.principal.id) if identity else Named()

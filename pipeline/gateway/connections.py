@@ -18,6 +18,7 @@ from typing import cast
 from aiohttp import web
 from aiohttp.http_exceptions import ContentEncodingError, HttpProcessingError, LineTooLong
 
+from pipeline.gateway.open_connections import OpenConnections, address_of
 from pipeline.gateway.refusals import Refusal, because
 
 log = logging.getLogger(__name__)
@@ -69,33 +70,52 @@ def log_unexpected(error: BaseException) -> None:
 class Connection(web.RequestHandler):
     """One connection; ``count_refusal`` gets the reason of what never became a request."""
 
-    __slots__ = ("_count_refusal", "_limit", "_server")
+    __slots__ = ("_connections", "_count_refusal", "_idle_s", "address")
 
     def __init__(
         self,
         server: web.Server,
         loop: asyncio.AbstractEventLoop,
-        limit: int,
+        connections: OpenConnections,
         count_refusal: CountRefusal,
         idle_s: float = IDLE_S,
     ) -> None:
         super().__init__(server, loop=loop, access_log=None, keepalive_timeout=idle_s)  # type: ignore[arg-type]
-        self._server = server
-        self._limit = limit
+        self._connections = connections
         self._count_refusal = count_refusal
+        self._idle_s = idle_s
+        self.address = "-"
+
+    @property
+    def idle_since(self) -> float | None:
+        """When it began to wait for a request, in the loop's time; None while it has one."""
+        if self._request_in_progress or self._messages:
+            return None
+        # the library sets this when a connection is made, and again behind each answer
+        return self._next_keepalive_close_time - self._idle_s
+
+    def reap(self) -> None:
+        """Close it, as others need its place."""
+        self.force_close()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         peer = transport.get_extra_info("socket")
         if peer is not None and hasattr(socket, "TCP_USER_TIMEOUT"):
             peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNREAD_MS)
-        if len(self._server.connections) > self._limit:
+        self.address = address_of((transport.get_extra_info("peername") or ("",))[0])
+        if not self._connections.add(self):
             self._count_refusal("busy")
             body = because("busy", retry_after_ms=1000).body()
             head = "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nRetry-After: 1\r\n"
             head += f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
             cast("asyncio.Transport", transport).write(head.encode() + body)
+            self._connections.remove(self)
             self.force_close()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._connections.remove(self)
+        super().connection_lost(exc)
 
     def handle_error(
         self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None

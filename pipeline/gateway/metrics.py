@@ -7,6 +7,12 @@ from pipeline.metrics import Meters, Metric
 METRICS: tuple[Metric, ...] = (
     Metric("sluice_gateway_requests_total", "counter", "HTTP requests answered.", ("route", "status")),
     Metric("sluice_gateway_refusals_total", "counter", "Requests refused at the gateway itself.", ("reason",)),
+    Metric(
+        "sluice_gateway_wrong_keys_total", "counter", "Requests with a key that is unknown or whose secret is wrong."
+    ),
+    Metric("sluice_gateway_wrong_key_addresses", "gauge", "Addresses of which wrong keys are remembered."),
+    Metric("sluice_gateway_connections", "gauge", "Connections that are open."),
+    Metric("sluice_gateway_reaped_connections_total", "counter", "Connections closed while they waited, to make room."),
     Metric("sluice_gateway_open_requests", "gauge", "Requests that wait for their answer."),
     Metric("sluice_gateway_request_seconds", "histogram", "From arrival to the end of the answer.", ("route",)),
     Metric("sluice_gateway_first_text_seconds", "histogram", "From arrival to the first text of an answer."),

@@ -7,6 +7,7 @@ import asyncio
 from aiohttp import HttpVersion11, web
 
 from pipeline.gateway.connections import invalid_encoding, malformed_http, refusal_response
+from pipeline.gateway.open_connections import address_of
 from pipeline.gateway.refusals import Refusal, invalid
 from pipeline.gateway.state import STATE
 from pipeline.gateway.translate import too_large
@@ -50,7 +51,7 @@ async def answer_expect(request: web.Request) -> web.StreamResponse | None:
         refusal = Refusal("expectation_failed", "Expect: expected 100-continue, or no such header.", status=417)
         return refusal_response(refusal)
     try:
-        await request.app[STATE].authenticate(request.headers.get("Authorization"))
+        await request.app[STATE].authenticate(request.headers.get("Authorization"), address_of(request.remote))
     except Refusal:
         return None
     await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")

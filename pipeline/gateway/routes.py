@@ -12,6 +12,7 @@ from pipeline.events.wire import MAX_VALUE_BYTES, SKEW_MS
 from pipeline.gateway.answers import ChatShape, SimpleShape, request_status
 from pipeline.gateway.auth import ApiCaller
 from pipeline.gateway.limits import quota_document
+from pipeline.gateway.open_connections import address_of
 from pipeline.gateway.reading import answer_expect, idempotency_key, read_body
 from pipeline.gateway.refusals import because, invalid
 from pipeline.gateway.state import STATE, GatewayState
@@ -144,7 +145,7 @@ ROUTES = (
 
 async def _authenticate(request: web.Request) -> tuple[GatewayState, ApiCaller]:
     state = request.app[STATE]
-    return state, await state.authenticate(request.headers.get("Authorization"))
+    return state, await state.authenticate(request.headers.get("Authorization"), address_of(request.remote))
 
 
 def _allowed_models(state: GatewayState, caller: ApiCaller) -> list[str]:

@@ -12,7 +12,7 @@ from pipeline.kafka.membership import Assign
 async def gateway(settings: Settings, stop: asyncio.Event, assign: Assign = ()) -> None:
     """Run the gateway until ``stop`` is set."""
     from pipeline.gateway.app import run
-    from pipeline.gateway.settings import GatewaySettings
+    from pipeline.gateway.settings import Bounds, GatewaySettings
 
     section = settings.gateway
     async with followed_control(settings, stop):
@@ -25,6 +25,7 @@ async def gateway(settings: Settings, stop: asyncio.Event, assign: Assign = ()) 
             port=section.port,
             reply_partition=section.lane,
             advertised_bootstrap=section.advertised_bootstrap,
+            bounds=Bounds(connections=section.connections, address_connections=section.address_connections),
         ),
         stop,
     )

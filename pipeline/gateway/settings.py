@@ -15,6 +15,8 @@ class Bounds:
 
     body_bytes: int = 1024 * 1024
     connections: int = 12_000
+    address_connections: int = 4_000
+    """Of one address. ``gateway.address_connections``; behind a proxy all callers have the proxy's."""
     open_requests: int = 10_000
     held_requests: int = 10_000
     held_bytes: int = 64 * 1024 * 1024

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import msgspec
 from aiohttp import web
 
-from pipeline.clock import now_ms
 from pipeline.control.table import ControlTable
 from pipeline.errors import Retryable
 from pipeline.events.codec import encode
@@ -20,7 +19,7 @@ from pipeline.events.ids import request_id
 from pipeline.events.messages import Response
 from pipeline.events.wire import MAX_VALUE_BYTES, CancelBody
 from pipeline.gateway.access_log import AccessLog
-from pipeline.gateway.auth import ApiCaller, authenticate, bearer_of
+from pipeline.gateway.auth import ApiCaller, Authenticator, bearer_of
 from pipeline.gateway.metrics import Metrics
 from pipeline.gateway.refusals import Refusal, because, unknown_result
 from pipeline.gateway.replies import Opener
@@ -29,6 +28,7 @@ from pipeline.gateway.settings import GatewaySettings
 from pipeline.gateway.translate import TranslatedRequest
 from pipeline.gateway.waiting import ResponseRouter, Waiter
 from pipeline.gateway.writer import RequestWriter
+from pipeline.gateway.wrong_keys import WrongKeys
 from pipeline.keys.vault import Vault
 
 log = logging.getLogger(__name__)
@@ -62,7 +62,6 @@ class GatewayState:
         self.settings = settings
         self.control = control_table.control
         self.vault = vault
-        self._control_table = control_table
         self.metrics = Metrics()
         self.writer = RequestWriter(settings.kafka, deployment.partitions, bounds.write_ms)
         self.responses = ResponseRouter(self.metrics, bounds.held_requests, bounds.held_bytes)
@@ -71,7 +70,9 @@ class GatewayState:
             ReplyPartitionReader(settings.kafka, partition, self.responses.deliver, self.metrics)
             for partition in sorted({settings.reply_partition, deployment.partitions - 1})
         ]
-        self.access = AccessLog(self.writer, self.metrics)
+        self.wrong_keys = WrongKeys(self.metrics)
+        self._authenticator = Authenticator(self.control, vault, control_table.caught_up, self.wrong_keys)
+        self.access = AccessLog(self.writer, self.metrics, self.wrong_keys)
         self.stopping = asyncio.Event()
         self.following: asyncio.Task[None] | None = None
         """Reads ``control``; when it has ended, revoked keys would still get in."""
@@ -92,6 +93,12 @@ class GatewayState:
             await reader.close()
         await self.writer.close()
 
+    def connections_changed(self, count: int, reaped: int) -> None:
+        """Take the number of open connections, and how many were closed to make room."""
+        self.metrics.level("sluice_gateway_connections", count)
+        if reaped:
+            self.metrics.count("sluice_gateway_reaped_connections_total", by=reaped)
+
     def faults(self) -> list[str]:
         """Reasons to send this gateway no traffic; empty when ready."""
         faults = [f"responses[{reader.partition}] is not read" for reader in self.readers if not reader.ready]
@@ -103,19 +110,9 @@ class GatewayState:
             faults.append("stopping")
         return faults
 
-    async def authenticate(self, header: str | None) -> ApiCaller:
-        """The caller that sends this Authorization header. Raises Refusal.
-
-        No key is called unknown before control was read up to now, so it works from the moment that it is made.
-        """
-        try:
-            return authenticate(self.control, self.vault, header, now_ms())
-        except Refusal as refusal:
-            if refusal.code != "unknown_key" or bearer_of(header) is None:
-                raise
-        if not await self._control_table.caught_up():
-            raise because("busy", retry_after_ms=1000)
-        return authenticate(self.control, self.vault, header, now_ms())
+    async def authenticate(self, header: str | None, address: str = "") -> ApiCaller:
+        """The caller that sends this Authorization header from this address. Raises Refusal."""
+        return await self._authenticator.caller(header, address)
 
     def claimed_identity(self, header: str | None) -> tuple[str, str]:
         """Key id and tenant that a refused caller named, where control knows them; for the access log."""

@@ -100,6 +100,15 @@ RULES: tuple[AlertRule, ...] = (
         findings="extraction.",
         account=2,
     ),
+    AlertRule(
+        "wrong-keys",
+        "60 or more wrong keys from one address within a minute",
+        MEDIUM,
+        10 * MINUTE_MS,
+        hits=1,
+        per="principal",
+        findings="access.",
+    ),
 )
 
 LONGEST_MS = max(rule.window_ms for rule in RULES)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from pathlib import Path
 
 import pytest
 
 from pipeline.events.control import AnyDocument, Control, Deployment, Key, Organisation, Plan, Principal, Tenant
-from pipeline.gateway.auth import ApiCaller, authenticate, bearer, parse_bearer
+from pipeline.gateway.auth import ApiCaller, Authenticator, authenticate, bearer, parse_bearer
+from pipeline.gateway.metrics import Metrics
 from pipeline.gateway.refusals import Refusal
+from pipeline.gateway.wrong_keys import BURST, REPORTED_FROM, WrongKeys
 from pipeline.keys.vault import FileKeyring, Vault
 
 SECRET, OTHER = b"s" * 32, b"o" * 32
@@ -104,3 +108,63 @@ def test_wrong_secret_and_unknown_key_read_the_same(site: tuple[Control, Vault])
 )
 def test_texts_that_are_no_key(text: str) -> None:
     assert parse_bearer(text) is None
+
+
+class Door:
+    """An authenticator whose clock stands still, and how often it had control read."""
+
+    def __init__(self, site: tuple[Control, Vault]) -> None:
+        self.reads = 0
+        self.wrong_keys = WrongKeys(Metrics())
+        self._authenticator = Authenticator(*site, self._caught_up, self.wrong_keys)
+
+    async def _caught_up(self) -> bool:
+        self.reads += 1
+        return True
+
+    def status(self, header: str | None, address: str = "203.0.113.7") -> tuple[int, str]:
+        """Status and seconds to wait."""
+        try:
+            asyncio.run(self._authenticator.caller(header, address))
+        except Refusal as refusal:
+            return refusal.status, refusal.headers.get("Retry-After", "")
+        return 200, ""
+
+
+@pytest.fixture
+def door(site: tuple[Control, Vault], monkeypatch: pytest.MonkeyPatch) -> Door:
+    monkeypatch.setattr(time, "monotonic", lambda: 100.0)
+    return Door(site)
+
+
+WRONG = f"Bearer {bearer('k.1-a', OTHER)}"
+
+
+def test_wrong_keys_in_a_row_are_throttled_by_address_and_a_genuine_one_never(door: Door) -> None:
+    told = [door.status(WRONG) for _ in range(60)]
+    assert told[:BURST] == [(401, "")] * BURST
+    assert {status for status, _ in told[BURST:]} == {429}
+    assert all(1 <= int(wait) <= 60 for _, wait in told[BURST:])
+    assert door.reads == BURST
+    assert door.status(WRONG, "203.0.113.8") == (401, "")
+    assert door.status(f"Bearer {bearer('k.1-a', SECRET)}") == (200, "")
+
+
+@pytest.mark.parametrize("header", [f"Bearer {bearer('nobody', SECRET)}", "Bearer sk-other-abc", "Basic dTpw"])
+def test_whatever_is_no_key_of_ours_counts(door: Door, header: str) -> None:
+    assert [door.status(header)[0] for _ in range(BURST + 1)] == [401] * BURST + [429]
+
+
+def test_no_header_and_keys_that_no_longer_work_are_no_guesses(door: Door) -> None:
+    for header in (None, f"Bearer {bearer('revoked', SECRET)}", f"Bearer {bearer('suspended', SECRET)}"):
+        assert {door.status(header)[0] for _ in range(2 * BURST)} <= {401, 403}
+
+
+def test_what_goes_on_is_a_finding_of_the_key_that_was_named(door: Door) -> None:
+    for _ in range(REPORTED_FROM):
+        door.status(WRONG)
+    for _ in range(REPORTED_FROM - 1):
+        door.status(WRONG, "203.0.113.8")
+    (report,) = door.wrong_keys.reports()
+    assert report == ("203.0.113.7", REPORTED_FROM, ("o", "t", "p"))
+    assert door.wrong_keys.reports() == []

@@ -23,10 +23,12 @@ from pipeline.gateway.auth import ApiCaller
 from pipeline.gateway.connections import Connection
 from pipeline.gateway.metrics import Metrics
 from pipeline.gateway.middleware import count_answers, set_server_name
+from pipeline.gateway.open_connections import OpenConnections
 from pipeline.gateway.refusals import because
 from pipeline.gateway.routes import ROUTES
 from pipeline.gateway.settings import GatewaySettings
 from pipeline.gateway.state import STATE
+from tests.patience import looks
 
 CANARY = "canary-7f3a"
 KEY = f"sk-sluice-k.{CANARY}"
@@ -46,6 +48,8 @@ class StateWithoutBroker:
     metrics: Metrics = field(default_factory=Metrics)
     control: Control = field(default_factory=Control)
     refusals: list[str] = field(default_factory=list)
+    connections: int = 0
+    reaped: int = 0
 
     @property
     def access(self) -> StateWithoutBroker:
@@ -54,10 +58,13 @@ class StateWithoutBroker:
     def refused(self, actor: str, tenant: str, code: str) -> None:
         self.refusals.append(code)
 
+    def connections_changed(self, count: int, reaped: int) -> None:
+        self.connections, self.reaped = count, self.reaped + reaped
+
     def claimed_identity(self, header: str | None) -> tuple[str, str]:
         return "unknown", ""
 
-    async def authenticate(self, header: str | None) -> ApiCaller:
+    async def authenticate(self, header: str | None, address: str = "") -> ApiCaller:
         if header != f"Bearer {KEY}":
             raise because("unknown_key")
         return CALLER
@@ -67,7 +74,9 @@ class StateWithoutBroker:
 
 
 @contextlib.asynccontextmanager
-async def listening(most: int = 9, idle_s: float = 60) -> AsyncIterator[tuple[int, StateWithoutBroker]]:
+async def listening(
+    most: int = 9, idle_s: float = 60, per_address: int = 1 << 20
+) -> AsyncIterator[tuple[int, StateWithoutBroker]]:
     state = StateWithoutBroker(GatewaySettings("", None))  # type: ignore[arg-type]
     app = web.Application(client_max_size=state.settings.bounds.body_bytes, middlewares=[count_answers])
     app[STATE] = state  # type: ignore[misc]
@@ -77,8 +86,12 @@ async def listening(most: int = 9, idle_s: float = 60) -> AsyncIterator[tuple[in
     await runner.setup()
     server, loop = runner.server, asyncio.get_running_loop()
     assert server is not None
+    opened = OpenConnections(most, per_address, state.connections_changed)
     port = await loop.create_server(
-        lambda: Connection(server, loop, most, lambda code: state.refused("unknown", "", code), idle_s), "127.0.0.1", 0
+        lambda: Connection(server, loop, opened, lambda code: state.refused("unknown", "", code), idle_s),
+        "127.0.0.1",
+        0,
+        backlog=1024,
     )
     try:
         yield port.sockets[0].getsockname()[1], state
@@ -219,25 +232,128 @@ def test_expectations(head: bytes, statuses: list[int]) -> None:
     assert [int(part[:3]) for part in found.decode().split("HTTP/1.1 ")[1:]] == statuses
 
 
-@pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+HALF = HEAD + FIT + b"\r\n" + BODY[:5]
+"""A request whose body does not come: its connection is in use."""
+MODELS = b"GET /v1/models HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+async def opened(port: int, count: int, sent: bytes = b"", address: str = "127.0.0.1") -> list[socket.socket]:
+    """So many connections from an address of loopback, each of which has sent so much."""
+    found = []
+    for _ in range(count):
+        own = socket.socket()
+        own.bind((address, 0))
+        own.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(own, ("127.0.0.1", port))
+        if sent:
+            await asyncio.get_running_loop().sock_sendall(own, sent)
+        found.append(own)
+    return found
+
+
+def closed(own: socket.socket) -> bool:
+    try:
+        return own.recv(1 << 16) == b""
+    except BlockingIOError:
+        return False
+    except ConnectionError:
+        return True
+
+
+async def until(state: StateWithoutBroker, count: int) -> None:
+    for _ in looks():
+        if state.connections == count:
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError(f"{state.connections} connections, expected {count}")
+
+
+BOTH = pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+
+
+@BOTH
 def test_connections_beyond_the_bound_are_told_to_come_back(run: Any) -> None:
     async def job() -> None:
         async with asyncio.timeout(20), listening(most=3) as (port, state):
-            held = [await asyncio.open_connection("127.0.0.1", port) for _ in range(3)]
+            held = await opened(port, 3, HALF)
             await asyncio.sleep(0.05)
             refused = await told(port, b"")
             assert refused.startswith(b"HTTP/1.1 503 ")
             assert b"Retry-After: 1\r\n" in refused
             assert json.loads(refused.partition(b"\r\n\r\n")[2])["error"]["code"] == "busy"
             assert state.refusals == ["busy"]
-            reader, writer = held.pop()
-            writer.write(b"GET /v1/models HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-            assert b" 401 " in await reader.read()
-            writer.close()
-            while b" 401 " not in await told(port, b"GET /v1/models HTTP/1.1\r\nHost: x\r\n\r\n"):
+            held.pop().close()
+            while b" 401 " not in await told(port, MODELS):
                 pass
-            for _, writer in held:
-                writer.close()
+            assert not any(map(closed, held))
+            for own in held:
+                own.close()
+
+    run(job())
+
+
+@BOTH
+def test_a_flood_of_idle_connections_keeps_nobody_out(run: Any) -> None:
+    """Thousands from a few addresses, silent or in the middle of a header, against a few honest ones."""
+
+    async def job() -> None:
+        async with asyncio.timeout(60), listening(most=1000, per_address=400) as (port, state):
+            honest = await opened(port, 5, MODELS)
+            busy = await opened(port, 3, HALF)
+            await until(state, 8)
+            flood = []
+            for turn in range(4):
+                for host in range(2, 6):
+                    flood += await opened(port, 200, b"GET / HT" if turn % 2 else b"", f"127.0.0.{host}")
+                    assert b" 401 " in await told(port, MODELS)
+                    assert state.connections <= 1000
+            assert "busy" not in state.refusals
+            assert state.reaped > len(flood) - 1000
+            # the answers to the honest ones lie there, and they are asked again
+            for own in honest:
+                assert b" 401 " in own.recv(1 << 16)
+                await asyncio.get_running_loop().sock_sendall(own, MODELS)
+                assert b" 401 " in await asyncio.get_running_loop().sock_recv(own, 1 << 16)
+            assert not any(map(closed, busy))
+            for own in (*honest, *busy, *flood):
+                own.close()
+            await until(state, 0)
+
+    run(job())
+
+
+@BOTH
+def test_an_address_that_uses_all_it_may_have_leaves_room_for_others(run: Any) -> None:
+    async def job() -> None:
+        async with asyncio.timeout(20), listening(most=20, per_address=5) as (port, state):
+            held = await opened(port, 5, HALF, "127.0.0.2")
+            await until(state, 5)
+            (sixth,) = await opened(port, 1, address="127.0.0.2")
+            refused = await asyncio.get_running_loop().sock_recv(sixth, 4096)
+            assert refused.startswith(b"HTTP/1.1 503 ")
+            assert b" 401 " in await told(port, MODELS)
+            for own in (*held, sixth):
+                own.close()
+
+    run(job())
+
+
+@BOTH
+def test_the_connection_that_waits_longest_goes_first(run: Any) -> None:
+    async def job() -> None:
+        async with asyncio.timeout(20), listening(most=3) as (port, state):
+            first, second, third = [(await opened(port, 1))[0] for _ in range(3)]
+            await until(state, 3)
+            loop = asyncio.get_running_loop()
+            await asyncio.sleep(0.02)
+            # an answer makes the first the youngest
+            await loop.sock_sendall(first, MODELS)
+            assert b" 401 " in await loop.sock_recv(first, 1 << 16)
+            (fourth,) = await opened(port, 1)
+            assert await loop.sock_recv(second, 1) == b""
+            assert [closed(own) for own in (first, third, fourth)] == [False, False, False]
+            for own in (first, second, third, fourth):
+                own.close()
 
     run(job())
 

@@ -7,7 +7,7 @@ account.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -49,8 +49,23 @@ JUDGE = shipped()
 EMPTY_STATE = AccountState()
 EMPTY_STATUS = AccountStatus()
 """The status of an account without requests."""
+
+
+class _TrafficTimes(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    count: int = 0
+    time: int = 0
+
+
+class _StatusTimes(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """The beginning of an `AccountStatus`, read without the rest."""
+
+    traffic: _TrafficTimes
+    response: AccountResponse
+
+
 pack = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(AccountStatus).decode
+_decode_times = msgspec.msgpack.Decoder(_StatusTimes).decode
 
 
 def unpack(packed: bytes) -> AccountStatus:
@@ -77,8 +92,25 @@ def judged(before: AccountStatus, request: Trace, time: int) -> Judgement:
     return Judgement(AccountStatus(EMPTY_STATE if escalated else traffic, after), findings, traffic.score, shared)
 
 
-def forgotten(accounts: Mapping[str, bytes], most: int) -> Sequence[str]:
-    """Names of the accounts beyond the `most` with the latest requests; of equally old ones the first by name goes."""
-    if len(accounts) <= most:
+def last_request(packed: bytes) -> int:
+    """The time of an account's latest request; 0 just after a step up, which uses its traffic up."""
+    return _decode_times(packed).traffic.time
+
+
+def last_heard(packed: bytes) -> int:
+    """The time at which an account last sent a request or changed its step."""
+    times = _decode_times(packed)
+    return max(times.traffic.time, times.response.escalated_ms, times.response.last_signal_ms)
+
+
+def forgotten(accounts: Mapping[str, bytes], most: int, heard: Callable[[bytes], int] = last_heard) -> Sequence[str]:
+    """Names of the accounts beyond the `most` that were `heard` of last; of equally old ones the first by name goes."""
+    excess = len(accounts) - most
+    if excess <= 0:
         return ()
-    return sorted(accounts, key=lambda name: (unpack(accounts[name]).traffic.time, name))[: len(accounts) - most]
+    times = {name: heard(packed) for name, packed in accounts.items()}
+    # only the times are sorted as a whole: a partition has many accounts, and everybody waits
+    newest_gone = sorted(times.values())[excess - 1]
+    before = [name for name, time in times.items() if time < newest_gone]
+    as_old = sorted(name for name, time in times.items() if time == newest_gone)
+    return [*before, *as_old[: excess - len(before)]]

@@ -2,8 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from detectors.accounts.features import traced
-from detectors.accounts.status import EMPTY_STATUS, AccountStatus, Judgement, forgotten, judged, pack, unpack
+from detectors.accounts.status import (
+    EMPTY_STATUS,
+    AccountStatus,
+    Judgement,
+    forgotten,
+    judged,
+    last_heard,
+    pack,
+    unpack,
+)
 from pipeline.admit.journal import UndoJournal
 from pipeline.events.records import Facts
 
@@ -57,9 +68,9 @@ class AccountTable:
             self._journal.put(self.packed, principal, packed)
             self._remember(principal, packed, judgement.after)
 
-    def prune(self) -> None:
-        """Drop the accounts beyond MAX_ACCOUNTS."""
-        for principal in forgotten(self.packed, MAX_ACCOUNTS):
+    def prune(self, heard: Callable[[bytes], int] = last_heard) -> None:
+        """Drop the accounts beyond MAX_ACCOUNTS, those first that were ``heard`` of longest ago."""
+        for principal in forgotten(self.packed, MAX_ACCOUNTS, heard):
             self._journal.drop(self.packed, principal)
 
     def _remember(self, principal: str, packed: bytes, status: AccountStatus) -> None:

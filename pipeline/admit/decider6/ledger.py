@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from detectors.accounts.status import last_request
 from pipeline.admit.accounts import AccountTable
 from pipeline.admit.decider6 import policy
 from pipeline.admit.decider6.charge import Charge6, as_written
@@ -168,7 +169,7 @@ class Ledger6:
         now = self.time
         _keep(self.sessions, lambda window: window.time > now - 4 * SKEW_MS)
         _keep(self.idempotent, lambda first: first[1] > now - IDEMPOTENCY_MS)
-        self.accounts.prune()
+        self.accounts.prune(last_request)
 
 
 def client_name(principal: str, client_request: str) -> str:

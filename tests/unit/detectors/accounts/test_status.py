@@ -15,6 +15,7 @@ from detectors.accounts.status import (
     AccountStatus,
     forgotten,
     judged,
+    last_request,
     pack,
     step_at,
     unpack,
@@ -94,3 +95,12 @@ def test_the_accounts_with_the_latest_requests_are_kept() -> None:
     }
     assert forgotten(held, 4) == ()
     assert list(forgotten(held, 2)) == ["d", "a"]
+    assert set(forgotten(held, 0)) == set(held)
+
+
+def test_an_account_that_was_just_stepped_up_is_not_the_first_to_be_forgotten() -> None:
+    alarmed = AccountStatus(AccountState(), AccountResponse("block", 8, 8))
+    quiet = AccountStatus(AccountState(1, 5), AccountResponse())
+    held = {"copier": pack(alarmed), "quiet": pack(quiet)}
+    assert list(forgotten(held, 1)) == ["quiet"]
+    assert list(forgotten(held, 1, last_request)) == ["copier"], "as version 0.1.0 did"

@@ -28,7 +28,6 @@ _BYTES = 4096
 """A count of bytes is often a multiple of it, a number of a person hardly ever."""
 _ROUND = re.compile("0{6}$")
 _FREE = frozenset(("400", "800", "822", "833", "844", "855", "866", "877", "888"))
-_FREE_ABROAD = ("800", "44800", "44808", "86400", "86800")
 _NOT_ASSIGNED = re.compile("[2-9]00")
 _YEARS = re.compile(r"(?:19|20)\d\d(?:[ .-](?:19|20)?\d\d)+$")
 _DATE = re.compile(r"(?:(?:19|20)\d\d[ .-](?:0?[1-9]|1[0-2])[ .-]\d{1,2}|\d{1,2}[.-]\d{1,2}[.-](?:19|20)\d\d)(?![0-9])")
@@ -38,6 +37,14 @@ _REGULATION = re.compile(r"(?:\bd?fars?|\bcfr|§)\s?$")
 _COUNTRY = re.compile(
     r"1|7|2[07]|3[0-469]|4[013-9]|5[1-8]|6[0-6]|8[1246]|9[0-58]"
     r"|2[1-689]\d|3[578]\d|42[013]|50\d|59\d|6[789]\d|85[02356]|88[06]|96\d|97[0-7]|99[2-8]"
+)
+_PERSONAL_800 = "46|66|91|2(?:2[07]|32|43|5[12]|91)|50[1245]|67[3469]|855|961|97[26]|99[28]"
+"""Countries where mobile numbers or those of towns begin with 800."""
+_FREE_ABROAD = re.compile(
+    rf"(?!{_PERSONAL_800})(?:{_COUNTRY.pattern})800"
+    "|(?:57|6[1356]|84|91|353|376|50[25]|593|855|97[02])1800"
+    "|(?:27|33|36|45|82|21[26]|262|299|371|375|38[67]|597|670|973)801"
+    "|(?:26[78]|853)0800|44808|81120|86400"
 )
 _PLAIN_GROUPS = re.compile(r"\+\d{1,3}[ .-]?(?:\(\d{1,4}\)[ .-]?)?(?:\d([ .-]))?\d{2,}(?:[ .-]?\d{2,})*$")
 
@@ -90,7 +97,9 @@ def _dotted(candidate: str, before: str) -> int:
 
 def _abroad(candidate: str, before: str) -> int:
     digits = digits_of(candidate)
-    if not 7 <= len(digits) <= 15 or not _COUNTRY.match(digits) or digits.startswith(_FREE_ABROAD):
+    if not 7 <= len(digits) <= 15 or not _COUNTRY.match(digits):
+        return 0
+    if _FREE_ABROAD.match(digits) and not _OWN.search(before):
         return 0
     return len(candidate) if _PLAIN_GROUPS.match(candidate) or _CALL.search(before[-24:]) else 0
 
@@ -105,7 +114,7 @@ def _called(candidate: str, before: str) -> int:
     return 0 if free else len(candidate)
 
 
-_MOBILE = r"1(?:3\d|4[5-9]|5[0-35-9]|6[2567]|7[0-8]|8\d|9[0-35-9])"
+_MOBILE = r"1(?:3\d|4[5-9]|5[0-35-9]|6[125-7]|7[0-8]|8\d|9[0-35-9])"
 """Beginnings that the plan of mainland China has given to mobile networks."""
 _AREA = r"(?:10|2\d|[3-9]\d\d)"
 _NO_GROUP = r"(?![.-]\d)"

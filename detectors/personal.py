@@ -7,7 +7,7 @@ STRUCTURED = frozenset((
     "CREDIT_CARD", "CN_PLATE", "CN_USCC", "SECRET", "UK_NINO", "HK_ID", "TW_ID", "CN_HKMO_PERMIT",
 ))  # fmt: skip
 """Types with a check digit or a format of their own."""
-CONTEXTUAL = frozenset(("PERSON", "ADDRESS", "DATE_OF_BIRTH", "WECHAT", "QQ", "CN_PASSPORT", "US_PASSPORT"))
+CONTEXTUAL = frozenset(("PERSON", "ADDRESS", "DATE_OF_BIRTH", "WECHAT", "QQ", "CN_PASSPORT", "US_PASSPORT", "PASSPORT"))
 """Types that the words around them tell."""
 TYPES = STRUCTURED | CONTEXTUAL
 TECHNICAL = ("IP", "MAC")

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from detectors.pii.addresses import addresses
 from detectors.pii.cued import cued
+from detectors.pii.handles import handles
 from detectors.pii.item import PiiItem, shown
 from detectors.pii.persons import persons
 from detectors.pii.persons_zh import persons_zh
@@ -29,6 +30,7 @@ def find(text: str, *, contextual: bool = True) -> tuple[PiiItem, ...]:
         cues = places(low)
         found = _merged(found, addresses(read, cues))
         found = _merged(found, cued(read, low, cues))
+        found = _merged(found, handles(read, low, cues))
         found = _merged(found, persons(read, cues))
         if not read.isascii() and _CHINESE.search(read):
             found = _merged(found, persons_zh(read))

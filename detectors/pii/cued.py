@@ -1,4 +1,4 @@
-"""Items that only a word nearby tells from other text: dates of birth, WeChat names, passwords."""
+"""Items that only a word nearby tells from other text: dates of birth and passwords."""
 
 from __future__ import annotations
 
@@ -20,16 +20,10 @@ _DATE = re.compile(
 )
 _BORN = re.compile(r"(?:\bborn\b|birth|\bdob\b|d\.o\.b|出生|生日|生于|诞辰|出生年月)[^。.;；\n]{0,24}$")
 _BORN_AFTER = re.compile(r"[ ,，]?(?:出?生(?:人|于|的|[，,。；]|$)|出生)")
-_WECHAT = re.compile(
-    r"(?:微信|薇信|威信|\bvx|wechat|weixin|\bwx)(?:号码?|账号|帐号|id| id| account| number| handle)?"
-    r"(?P<told> ?(?:[:=：]|是|为|is\b|叫)| ?[(（]| )?[ \"'“]{0,2}(?P<name>[a-z][a-z0-9_-]{5,19})(?![a-z0-9_-])"
-)
 _PASSWORD = re.compile(
     r"(?:password|passwd|passphrase|\bpwd|密码|口令)(?: ?(?:is|was|是|为|:|=|：)+)[ \"'“]{0,2}"
     r"([^\s\"'“”，。；,;<>()（）一-鿿]{6,64})"
 )
-_ADD = re.compile("[加的搜]")
-_TOLD = re.compile("[0-9_]")
 _STRONG = re.compile("[0-9!@#$%^&*?]")
 _DIGIT = re.compile("[0-9]")
 _REACH = 40
@@ -41,10 +35,6 @@ def cued(text: str, low: str, places: Places) -> Iterator[PiiItem]:
     """Such items in `text`, in order of their start within each type; `low` is it in small letters."""
     if places.birth or low.endswith("生"):
         yield from _births(text, low, places.birth)
-    for match in _matches_at(_WECHAT, low, places.wechat):
-        named = (match["told"] or "").strip() or _TOLD.search(match["name"])
-        if named or _ADD.search(text, max(0, match.start() - 4), match.start()):
-            yield PiiItem("WECHAT", match.start("name"), match.end("name"), LIKELY)
     for match in _matches_at(_PASSWORD, low, places.password):
         if _STRONG.search(match[1]):
             yield PiiItem(SECRET, match.start(1), match.end(1), LIKELY)

@@ -32,7 +32,15 @@ _WAY = (
     "katu", "tie", "braut", "gt.", "utca", "u.", "út", "tér",
 )  # fmt: skip
 _BIRTH = ("born", "birth", "dob", "d.o.b", "出生", "诞辰", "生日", "生于", "生人", "生的", "生,", "生。")
-_WECHAT = ("微信", "薇信", "威信", "vx", "wechat", "weixin", "wx")
+_WECHAT = (
+    "微信", "薇信", "威信", "徽信", "围信", "v信", "vx", "wx", "wechat", "we chat", "weixin", "绿泡泡", "卫星", "薇",
+    "加v", "我v", "+v", "加微", "我微", "微:", "v:",
+)  # fmt: skip
+_QQ = ("qq", "扣扣", "抠抠", "企鹅", "球球号", "q号", "q群", "加q", "我q", "私q", "q我", "q:")
+_PASSPORT = (
+    "passport", "passeport", "pasaporte", "passaport", "reisepass", "passnummer", "paspoort", "护照", "護照",
+    "パスポート", "旅券", "여권", "паспорт", "جواز",
+)  # fmt: skip
 _PASSWORD = ("password", "passwd", "passphrase", "pwd", "密码", "口令")
 
 
@@ -47,9 +55,11 @@ class Places(NamedTuple):
     birth: list[tuple[int, int]]
     wechat: list[tuple[int, int]]
     password: list[tuple[int, int]]
+    qq: list[tuple[int, int]]
+    passport: list[tuple[int, int]]
 
 
-_KINDS = (_SMALL_NAME, _ADDRESS, _WAY, _BIRTH, _WECHAT, _PASSWORD)
+_KINDS = (_SMALL_NAME, _ADDRESS, _WAY, _BIRTH, _WECHAT, _PASSWORD, _QQ, _PASSPORT)
 
 
 def small_letters(text: str) -> str:
@@ -60,7 +70,7 @@ def small_letters(text: str) -> str:
 
 def places(low: str) -> Places:
     """Places of all words in a text in `small_letters`."""
-    found = Places([], [], [], [], [], [])
+    found = Places(*([] for _ in _KINDS))
     for last, (kinds, length) in _automaton().iter(low):
         for kind in kinds:
             found[kind].append((last + 1 - length, last + 1))

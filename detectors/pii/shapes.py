@@ -29,6 +29,13 @@ _NINO_UNUSED = frozenset(("BG", "GB", "KN", "NK", "NT", "TN", "ZZ"))
 _REMOTE = re.compile(r"\b(?:scp|rsync|sftp|ssh|ssh-copy-id|git clone|remote add)\b[^\n]*$")
 """A command whose argument is a user at a host, as an address of mail looks."""
 _IN_URL = re.compile(r"://[^\s/]*$")
+_FOREIGN = re.compile(
+    r"brit|\buk\b|united kingdom|english|irish|indian?\b|german|french|france|ital|spa(?:in|nish)|japan|korea|canad"
+    r"|austral|new zealand|brazil|mexic|russia|dutch|netherlands|singapore|malaysia|philippin|thai|vietnam|indonesia"
+    r"|turk|swiss|swed|norw|danish|finn|polish|portug|greek|ukrain|nigeria|kenya|egypt"
+    r"|英国|法国|德国|意大利|西班牙|日本|韩国|加拿大|澳大利亚|澳洲|新西兰|新加坡|马来西亚|印度|俄罗斯|巴西|泰国|越南|菲律宾|瑞士|荷兰"
+)
+"""Countries that give numbers of the same forms."""
 _HAN = re.compile("[一-鿿]")
 _FILE = re.compile(r"(?:png|jpe?g|gif|svg|webp|css|jsx?|tsx?|json|html?|ya?ml|xml|txt|dll|exe|jar)$", re.IGNORECASE)
 
@@ -83,6 +90,15 @@ def _passport(candidate: str, before: str) -> int:
     return len(candidate) if candidate[1].isalpha() or re.search("passport|护照", before) or _HAN.search(before) else 0
 
 
+def _american_passport(candidate: str, before: str) -> int:
+    words = "passport" if candidate[0].isalpha() else "passport|护照"
+    return len(candidate) if re.search(words, before) and not _FOREIGN.search(before) else 0
+
+
+def _chinese_passport(candidate: str, before: str) -> int:
+    return len(candidate) if "护照" in before and not _FOREIGN.search(before) else 0
+
+
 def _nino(candidate: str, before: str) -> int:
     """In groups, as it is printed on letters, or behind a word for it: in one run parts of machines look the same."""
     if re.search(r"\bni(?:no)?\b|insurance|hmrc|payroll|taxpayer", before):
@@ -105,7 +121,6 @@ _EMAIL = ItemPattern(
     re.compile(r"[A-Za-z0-9À-ɏ-]*(?:\.[A-Za-z0-9À-ɏ-]+)*"),
 )
 _USCC = shape("CN_USCC", rf"[0-9A-HJ-NPQRTUWXY]{{2}}\d{{6}}[0-9A-HJ-NPQRTUWXY]{{10}}{END}", _uscc)
-_PASSPORT = r"passport|护照"
 _QQ = r"(?:qq|扣扣)(?:号码?|群|账?号|群号)?(?: ?(?:[:：是为]|is)| )? ?$"
 _AREA = r"(?:10|2\d|[3-9]\d\d)"
 NUMBERS = (
@@ -122,7 +137,7 @@ NUMBERS = (
     shape("CN_ID", rf"[1-8]\d{{14}}{END}", _number(_resident_of_15_digits)),
     shape("US_SSN", rf"(?!000|666|9)\d{{3}}([- ])(?!00)\d\d\1(?!0000)\d{{4}}{END}(?!-\d)", _ssn),
     *PHONES,
-    shape("US_PASSPORT", rf"\d{{9}}{END}", near(_PASSPORT), LIKELY),
+    shape("US_PASSPORT", rf"\d{{9}}{END}", _american_passport, LIKELY),
     shape("US_SSN", rf"(?!000|666|9)\d{{9}}{END}", near(r"\bssn\b|social security"), LIKELY),
     shape("QQ", rf"[1-9]\d{{4,10}}{END}", near(_QQ), LIKELY),
     *CALLED,
@@ -137,12 +152,12 @@ WORDS = (
     *IBANS,
     _USCC,
     shape("UK_NINO", rf"[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z] ?\d\d ?\d\d ?\d\d ?[A-D]{END}", _nino),
-    shape("US_PASSPORT", rf"[A-Z]\d{{8,9}}{END}", near("passport"), LIKELY),
+    shape("US_PASSPORT", rf"[A-Z]\d{{8,9}}{END}", _american_passport, LIKELY),
     shape("HK_ID", r"[A-Z]{1,2}\d{6}\([0-9A]\)", checked(check.hk_identity)),
     shape("HK_ID", rf"[A-Z]{{1,2}}\d{{6}}[0-9A]{END}", _hong_kong),
     shape("TW_ID", rf"[A-Z][1289]\d{{8}}{END}", _number(checked(check.tw_identity))),
     shape("CN_PASSPORT", rf"(?:E[A-HJ-NP-Z]\d{{7}}|[EG]\d{{8}}){END}", _number(_passport, 10)),
-    shape("CN_PASSPORT", rf"[A-Z]\d{{8}}{END}", near("护照"), LIKELY),
+    shape("CN_PASSPORT", rf"[A-Z]\d{{8}}{END}", _chinese_passport, LIKELY),
     shape("CN_HKMO_PERMIT", rf"[HMC]\d{{8}}(?:\d\d)?{END}", near("通行证|回乡证|permit"), LIKELY),
 )
 PLATES = (shape("CN_PLATE", rf"[{PROVINCES}][A-Z][· ]?[A-Z0-9]{{5,6}}{END}", _plate),)

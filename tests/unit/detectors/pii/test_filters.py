@@ -114,7 +114,7 @@ def test_small_letters_keep_every_place(text: str) -> None:
 
 def test_places_are_those_of_each_word_in_any_case() -> None:
     found = places(small_letters("İ My Name Is ann, DOB 1990, 微信 PassWord: x. Live At 5 Elm"))
-    assert [len(kind) for kind in found] == [1, 1, 0, 1, 1, 1]
+    assert [len(kind) for kind in found] == [1, 1, 0, 1, 1, 1, 0, 0]
     assert found.small_name == [(2, 13)]
 
 

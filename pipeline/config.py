@@ -12,60 +12,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError
 
-from pipeline.endpoints import ClickHouseEndpoint, KafkaEndpoint
 from pipeline.errors import ConfigError
+from pipeline.sections import ClickHouse, Kafka, Section
 
 PREFIX = "SLUICE_"
 Port = Annotated[int, Field(ge=1, le=65535)]
-
-
-class Section(BaseModel):
-    """One section of the settings: frozen, unknown keys refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Kafka(Section):
-    """The brokers."""
-
-    bootstrap: str = Field(
-        "127.0.0.1:9092",
-        description="host:port of one or more brokers, by comma; trusted: who can write its topics can decide",
-    )
-    partitions: int = Field(
-        4, ge=1, le=4096, description="partitions of each main topic in a new deployment; pinned afterwards"
-    )
-    replication: int = Field(1, ge=1, le=9, description="copies of each partition; 3 in production")
-    instance: str = Field(
-        "",
-        pattern=r"^[A-Za-z0-9._-]{0,64}$",
-        description="this process's name among those of its stage; back under it, it has its partitions at "
-        "once; empty: none",
-    )
-
-    @property
-    def endpoint(self) -> KafkaEndpoint:
-        """Clients of Kafka are made from this."""
-        return KafkaEndpoint(self.bootstrap)
-
-
-class ClickHouse(Section):
-    """The store of the sealed log."""
-
-    url: str = Field(
-        "http://127.0.0.1:8123",
-        description="HTTP endpoint; not trusted: sluice audit verify recomputes what it holds",
-    )
-    user: str = Field("sluice", description="account that writes and reads the tables")
-    password: SecretStr = Field(SecretStr(""), description="secret; from the environment, not the file")
-    database: str = Field("sluice", description="database that holds them")
-
-    @property
-    def endpoint(self) -> ClickHouseEndpoint:
-        """Clients of the store are made from this."""
-        return ClickHouseEndpoint(self.url, self.user, self.password.get_secret_value(), self.database)
 
 
 class Keys(Section):
@@ -273,7 +226,9 @@ def table() -> list[tuple[str, str, str, str]]:
 
 def _fault(error: Any, path: Path | None, text: str, variables: Mapping[str, str]) -> str:
     key = ".".join(map(str, error["loc"]))
-    where = variables.get(key) or f"{path}:{_line(text, [str(part) for part in error['loc']])}: {key}"
+    where = variables.get(key) or key
+    if path is not None and key not in variables:
+        where = f"{path}:{_line(text, [str(part) for part in error['loc']])}: {key}"
     if error["type"] == "extra_forbidden":
         return f"{where}: no such setting; known ones: sluice config"
     wanted = error["msg"].replace("Input should be", "expected").replace("String should", "expected a string to")

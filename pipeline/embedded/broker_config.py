@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline.embedded.supervisor import LOOPBACK
 
 MAX_MESSAGE_BYTES = 2 << 20
+BROKER, OPERATOR = "broker", "operator"
+"""Users that the brokers know from their settings; neither needs an ACL."""
+_PLAIN = "org.apache.kafka.common.security.plain.PlainLoginModule"
+_SCRAM = "org.apache.kafka.common.security.scram.ScramLoginModule"
 
 LOG4J = """\
 Configuration:
@@ -28,6 +32,25 @@ Configuration:
 
 
 @dataclass(frozen=True, slots=True)
+class BrokerAccess:
+    """Every listener authenticates: the brokers themselves and the operator by PLAIN, everybody else by SCRAM.
+
+    The two passwords stand in ``server.properties``; those of SCRAM users lie salted in the brokers' own metadata,
+    where the operator puts them. ACLs alone say what a user may do; the operator and the brokers need none.
+    """
+
+    broker_password: str = field(repr=False)
+    operator_password: str = field(repr=False)
+    certificate: Path | None = None
+    """PEM of a PKCS#8 key and its certificate: clients then come over TLS."""
+
+    @property
+    def protocol(self) -> str:
+        """Kafka's name of what clients speak."""
+        return "SASL_SSL" if self.certificate else "SASL_PLAINTEXT"
+
+
+@dataclass(frozen=True, slots=True)
 class BrokerSettings:
     """One broker lives and listens here.
 
@@ -43,6 +66,8 @@ class BrokerSettings:
     heap_mb: int = 256
     node_id: int = 1
     voters: tuple[tuple[int, str, int], ...] = ()
+    access: BrokerAccess | None = None
+    """None: whoever reaches the port may do anything (tests of one process)."""
 
 
 def broker_config(settings: BrokerSettings) -> dict[str, str]:
@@ -51,15 +76,14 @@ def broker_config(settings: BrokerSettings) -> dict[str, str]:
     voters = s.voters or ((s.node_id, LOOPBACK, s.controller_port),)
     replicas = min(3, len(voters))
     in_sync = 1 if replicas == 1 else 2
-    config = {
+    config: dict[str, object] = {
         "process.roles": "broker,controller",
         "node.id": s.node_id,
         "controller.quorum.voters": ",".join(f"{n}@{h}:{p}" for n, h, p in voters),
-        "listeners": f"PLAINTEXT://{LOOPBACK}:{s.port},CONTROLLER://{LOOPBACK}:{s.controller_port}",
-        "advertised.listeners": f"PLAINTEXT://{LOOPBACK}:{s.port}",
-        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+        "listeners": f"CLIENT://{LOOPBACK}:{s.port},CONTROLLER://{LOOPBACK}:{s.controller_port}",
+        "advertised.listeners": f"CLIENT://{LOOPBACK}:{s.port}",
         "controller.listener.names": "CONTROLLER",
-        "inter.broker.listener.name": "PLAINTEXT",
+        "inter.broker.listener.name": "CLIENT",
         "log.dirs": s.home / "records",
         "auto.create.topics.enable": "false",
         "default.replication.factor": replicas,
@@ -81,12 +105,42 @@ def broker_config(settings: BrokerSettings) -> dict[str, str]:
         "num.io.threads": 4,
         "background.threads": 2,
     }
-    return {key: str(value) for key, value in (config | _own_topics(replicas, in_sync)).items()}
+    config |= _own_topics(replicas, in_sync) | (_open() if s.access is None else _authenticated(s.access))
+    return {key: str(value) for key, value in config.items()}
 
 
-def _own_topics(replicas: int, in_sync: int) -> dict[str, int]:
+def _open() -> dict[str, object]:
+    return {"listener.security.protocol.map": "CLIENT:PLAINTEXT,CONTROLLER:PLAINTEXT"}
+
+
+def _authenticated(access: BrokerAccess) -> dict[str, object]:
+    """Settings of listeners that authenticate and of the standard authorizer (KIP-11, KIP-801)."""
+    own = f'{_PLAIN} required username="{BROKER}" password="{access.broker_password}"'
+    own += f' user_{BROKER}="{access.broker_password}"'
+    config: dict[str, object] = {
+        "listener.security.protocol.map": f"CLIENT:{access.protocol},CONTROLLER:SASL_PLAINTEXT",
+        "sasl.mechanism.inter.broker.protocol": "PLAIN",
+        "sasl.mechanism.controller.protocol": "PLAIN",
+        "listener.name.client.sasl.enabled.mechanisms": "PLAIN,SCRAM-SHA-256,SCRAM-SHA-512",
+        "listener.name.client.plain.sasl.jaas.config": f'{own} user_{OPERATOR}="{access.operator_password}";',
+        "listener.name.client.scram-sha-256.sasl.jaas.config": f"{_SCRAM} required;",
+        "listener.name.client.scram-sha-512.sasl.jaas.config": f"{_SCRAM} required;",
+        "listener.name.controller.sasl.enabled.mechanisms": "PLAIN",
+        "listener.name.controller.plain.sasl.jaas.config": f"{own};",
+        "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+        "allow.everyone.if.no.acl.found": "false",
+        "super.users": f"User:{BROKER};User:{OPERATOR}",
+    }
+    if access.certificate is not None:
+        for store in ("keystore", "truststore"):
+            config[f"ssl.{store}.type"] = "PEM"
+            config[f"ssl.{store}.location"] = str(access.certificate)
+    return config
+
+
+def _own_topics(replicas: int, in_sync: int) -> dict[str, object]:
     """Settings of the topics that the broker makes for itself."""
-    config = {}
+    config: dict[str, object] = {}
     for topic in ("offsets.topic", "transaction.state.log", "share.coordinator.state.topic"):
         config[f"{topic}.num.partitions"] = 4
         config[f"{topic}.replication.factor"] = replicas

@@ -9,6 +9,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 
 from pipeline.endpoints import KafkaEndpoint
 from pipeline.kafka.bounded_batches import bound_consumers
+from pipeline.kafka.security import client_options
 
 bound_consumers()
 REQUEST_TIMEOUT_MS = 10_000
@@ -31,9 +32,27 @@ def make_admin(kafka: KafkaEndpoint, **options: Any) -> AIOKafkaAdminClient:
 
 
 def faust_options(kafka: KafkaEndpoint) -> dict[str, Any]:
-    """Give the options of a Faust app that tell it where the brokers are."""
-    return {"broker": [f"kafka://{server}" for server in kafka.bootstrap.split(",")]}
+    """Give the options of a Faust app that tell it where the brokers are, and who asks them."""
+    options: dict[str, Any] = {"broker": [f"kafka://{server}" for server in kafka.bootstrap.split(",")]}
+    # every Kafka client is made here, few of them by Faust
+    from faust.auth import OAuthCredentials, SASLCredentials, SSLCredentials
+
+    proofs = client_options(kafka.security)
+    context = proofs.get("ssl_context")
+    if "sasl_oauth_token_provider" in proofs:
+        tokens = proofs["sasl_oauth_token_provider"]
+        options["broker_credentials"] = OAuthCredentials(oauth_cb=tokens, ssl_context=context)
+    elif "sasl_mechanism" in proofs:
+        options["broker_credentials"] = SASLCredentials(
+            username=proofs["sasl_plain_username"],
+            password=proofs["sasl_plain_password"],
+            ssl_context=context,
+            mechanism=proofs["sasl_mechanism"],
+        )
+    elif context is not None:
+        options["broker_credentials"] = SSLCredentials(context)
+    return options
 
 
 def _shared(kafka: KafkaEndpoint) -> dict[str, Any]:
-    return {"bootstrap_servers": kafka.bootstrap}
+    return {"bootstrap_servers": kafka.bootstrap, **client_options(kafka.security)}

@@ -20,9 +20,11 @@ if TYPE_CHECKING:
     from pipeline.seal.service import seal
     from pipeline.watch.service import watch
     from pipeline.wiring.operate import (
+        apply_rights,
         apply_tables,
         apply_topics,
         check_broker,
+        check_rights,
         check_tables,
         check_topics,
         follow_pools,
@@ -43,9 +45,11 @@ __all__ = [
     "STAGES",
     "Assign",
     "admit",
+    "apply_rights",
     "apply_tables",
     "apply_topics",
     "check_broker",
+    "check_rights",
     "check_tables",
     "check_topics",
     "explain_decision",

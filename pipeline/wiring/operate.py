@@ -25,6 +25,7 @@ from pipeline.kafka.writer import Publisher
 from pipeline.keys.files import create_log_keys
 from pipeline.keys.grant import write_grant
 from pipeline.keys.vault import FileKeyring, Vault, open_kms
+from pipeline.topics import acl_rules
 
 if TYPE_CHECKING:
     # what one act needs is imported there: every stage imports this module, and pays for all that it names
@@ -116,6 +117,34 @@ async def apply_topics(settings: Settings) -> list[str]:
     create_master(keys.watermark_key)
     create_worker(keys.worker_key)
     return await topic_admin.apply(kafka.endpoint, kafka.partitions, kafka.replication, log_keys.verifier_keys)
+
+
+async def check_rights(settings: Settings) -> list[str]:
+    """Compare what the brokers allow with the table of rules."""
+    from pipeline.control import acl
+
+    wanted = acl_rules(await _pools(settings))
+    return await asyncio.to_thread(acl.check, settings.kafka.endpoint, wanted)
+
+
+async def apply_rights(settings: Settings) -> list[tuple[str, str]]:
+    """Make the brokers allow what the table grants; gives each change and the right."""
+    from pipeline.control import acl
+
+    wanted = acl_rules(await _pools(settings))
+    created, deleted = await asyncio.to_thread(acl.apply, settings.kafka.endpoint, wanted)
+    return [*(("created", line) for line in created), *(("deleted", line) for line in deleted)]
+
+
+async def _pools(settings: Settings) -> list[str]:
+    """Tenants with workers of their own."""
+    table = ControlTable(settings.kafka.endpoint)
+    try:
+        await check_broker(settings)
+        await table.start()
+        return list(plans.pools(table.control))
+    finally:
+        await table.close()
 
 
 def check_tables(settings: Settings) -> list[str]:

@@ -15,7 +15,7 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.admin import NewTopic
 
 from pipeline import config, wiring
-from pipeline.config import Kafka, Keys, Settings
+from pipeline.config import Keys, Settings
 from pipeline.control.registry import Registry
 from pipeline.embedded.broker import EmbeddedBroker
 from pipeline.embedded.broker_config import BrokerSettings
@@ -26,6 +26,7 @@ from pipeline.events.control import AnyDocument, parse
 from pipeline.kafka.clients import make_admin, make_producer
 from pipeline.kafka.offsets import Offsets
 from pipeline.keys.vault import Vault
+from pipeline.sections import Kafka
 from pipeline.topics import partition_of
 from tests.bench.load import Account, Headers
 

@@ -14,12 +14,13 @@ from detectors.accounts.response import QUIET_MS, STEPS
 from pipeline import wiring
 from pipeline.admit.decide import decide
 from pipeline.admit.ledger import Ledger
-from pipeline.config import Kafka, Keys, Settings
+from pipeline.config import Keys, Settings
 from pipeline.control.table import ControlTable
 from pipeline.events.codec import decode, encode
 from pipeline.events.messages import Response, Work
 from pipeline.events.reasons import REASONS
 from pipeline.events.records import Decision, SnapshotMark
+from pipeline.sections import Kafka
 from tests.admit_site import history, read
 from tests.deployment_site import Deployment
 from tests.stack.account_play import ROUND_MS, ROUNDS, Play, tell_time

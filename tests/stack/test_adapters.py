@@ -24,10 +24,11 @@ from inference.registry.source import PlainFolder
 from inference.registry.traffic import WHOLE
 from inference.registry.wrapping import TenantRecipient, create_worker
 from pipeline import wiring
-from pipeline.config import Gateway, Generate, Kafka, Keys, Models, Settings
+from pipeline.config import Gateway, Generate, Keys, Models, Settings
 from pipeline.embedded.supervisor import free_port
 from pipeline.events.control import Model
 from pipeline.events.records import Decision, Outcome
+from pipeline.sections import Kafka
 from tests.deployment_site import Deployment, furnished
 from tests.stack.real_stages import serving, settled
 

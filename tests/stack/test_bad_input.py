@@ -10,7 +10,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from pipeline.config import Gateway, Generate, Kafka, Keys, Settings
+from pipeline.config import Gateway, Generate, Keys, Settings
 from pipeline.control.registry import Registry
 from pipeline.control.table import ControlTable
 from pipeline.embedded.supervisor import free_port
@@ -22,6 +22,7 @@ from pipeline.events.records import Decision, LogRecord, Outcome
 from pipeline.kafka.clients import make_producer
 from pipeline.kafka.reader import PartitionReader
 from pipeline.kafka.writer import Publisher
+from pipeline.sections import Kafka
 from tests.deployment_site import Deployment
 from tests.patience import STUCK_S, looks
 from tests.stack.bad_records import DEEP, TURN, Case, Forge, bodies, envelopes, send

@@ -15,7 +15,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from pipeline.config import Gateway, Generate, Kafka, Keys, Settings
+from pipeline.config import Gateway, Generate, Keys, Settings
 from pipeline.embedded.jars import cached_jars
 from pipeline.embedded.supervisor import free_port
 from pipeline.endpoints import KafkaEndpoint
@@ -23,6 +23,7 @@ from pipeline.events.codec import decode_log
 from pipeline.events.records import Decision
 from pipeline.kafka.reader import PartitionReader
 from pipeline.kafka.writer import Publisher
+from pipeline.sections import Kafka
 from pipeline.topics import partition_of
 from tests.deployment_site import CACHE, Deployment, furnished
 from tests.patience import STUCK_S

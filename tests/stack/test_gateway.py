@@ -11,13 +11,14 @@ import aiohttp
 import openai
 import pytest
 
-from pipeline.config import Gateway, Generate, Kafka, Keys, Settings
+from pipeline.config import Gateway, Generate, Keys, Settings
 from pipeline.embedded.supervisor import free_port
 from pipeline.events.codec import decode
 from pipeline.events.messages import Access
 from pipeline.gateway.auth import bearer
 from pipeline.kafka.reader import PartitionReader
 from pipeline.producer import Producer, Refused
+from pipeline.sections import Kafka
 from pipeline.topics import partition_of
 from pipeline.wiring import STAGES
 from tests.deployment_site import Deployment

@@ -9,8 +9,9 @@ import openai
 import pytest
 
 from inference.watermark.secrets import create_master
-from pipeline.config import Gateway, Generate, Kafka, Keys, Models, Settings
+from pipeline.config import Gateway, Generate, Keys, Models, Settings
 from pipeline.embedded.supervisor import free_port
+from pipeline.sections import Kafka
 from tests.deployment_site import furnished
 from tests.patience import STUCK_S
 from tests.stack.real_stages import serving

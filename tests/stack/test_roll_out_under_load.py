@@ -20,13 +20,14 @@ from inference.registry.release import RELEASE_KEYS, SHIPPED, ReleaseTerms, sign
 from inference.registry.traffic import WHOLE
 from inference.registry.wrapping import TenantRecipient, create_worker
 from pipeline import wiring
-from pipeline.config import Gateway, Generate, Kafka, Keys, Models, Settings
+from pipeline.config import Gateway, Generate, Keys, Models, Settings
 from pipeline.embedded.supervisor import free_port
 from pipeline.events.codec import decode
 from pipeline.events.messages import Access
 from pipeline.events.records import Decision, Outcome
 from pipeline.kafka.reader import PartitionReader
 from pipeline.kafka.writer import Publisher
+from pipeline.sections import Kafka
 from tests.deployment_site import Deployment, furnished
 from tests.patience import STUCK_S
 from tests.stack.real_stages import serving, settled

@@ -13,7 +13,7 @@ import pytest
 
 from inference.watermark.secrets import create_master
 from pipeline import wiring
-from pipeline.config import Gateway, Generate, Kafka, Keys, Models, Settings
+from pipeline.config import Gateway, Generate, Keys, Models, Settings
 from pipeline.control import topics as topic_admin
 from pipeline.control.registry import Registry
 from pipeline.control.table import ControlTable
@@ -23,6 +23,7 @@ from pipeline.events.codec import decode
 from pipeline.events.control import Plan
 from pipeline.events.messages import Work
 from pipeline.kafka.reader import PartitionReader
+from pipeline.sections import Kafka
 from tests.deployment_site import Deployment, furnished
 from tests.stack.real_stages import serving, settled
 

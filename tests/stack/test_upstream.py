@@ -14,11 +14,12 @@ import pytest
 from pydantic import SecretStr
 
 from pipeline import wiring
-from pipeline.config import Gateway, Generate, Kafka, Keys, Models, Settings
+from pipeline.config import Gateway, Generate, Keys, Models, Settings
 from pipeline.control.registry import read_policies
 from pipeline.embedded.supervisor import free_port
 from pipeline.events.control import AnyDocument, Model, Plan
 from pipeline.events.records import Outcome
+from pipeline.sections import Kafka
 from tests.deployment_site import POLICIES, Deployment, furnished
 from tests.model_server import KEY, ModelServer
 from tests.model_server import serving as upstream

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config import Kafka, Settings
+from pipeline.config import Settings
 from pipeline.embedded.pools import LocalPools
 from pipeline.embedded.supervisor import free_port
+from pipeline.sections import Kafka
 from tests.patience import looks
 
 

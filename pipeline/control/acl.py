@@ -1,0 +1,113 @@
+"""Sets the brokers' access control lists (KIP-11) to the table of rules, and tells where they differ from it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator
+
+from kafka import KafkaAdminClient
+from kafka.admin import (
+    ACL,
+    ACLFilter,
+    ACLOperation,
+    ACLPermissionType,
+    ACLResourcePatternType,
+    ResourcePattern,
+    ResourcePatternFilter,
+    ResourceType,
+)
+from kafka.errors import AuthorizationError, KafkaError, SecurityDisabledError
+
+from pipeline.endpoints import KafkaEndpoint
+from pipeline.errors import ConfigError, Retryable
+from pipeline.kafka.operator_client import operator_client
+from pipeline.topics import OPERATOR, AclRule
+
+_KINDS = {"topic": ResourceType.TOPIC, "group": ResourceType.GROUP}
+_EVERYTHING = ACLFilter(
+    None,
+    None,
+    ACLOperation.ANY,
+    ACLPermissionType.ANY,
+    ResourcePatternFilter(ResourceType.ANY, None, ACLResourcePatternType.ANY),
+)
+
+
+def apply(kafka: KafkaEndpoint, rules: Iterable[AclRule]) -> tuple[list[str], list[str]]:
+    """Create what is missing and delete what the table does not grant; gives a line for each of either kind.
+
+    Rights of the operator's own principal stay, and denials. Raises ConfigError where the brokers keep no lists or do
+    not let this user near them, Retryable.
+    """
+    with _lists(kafka) as client:
+        missing, surplus = _compare(client, rules)
+        if missing:
+            failed = client.create_acls(missing)["failed"]
+            if failed:
+                raise Retryable(f"{len(failed)} rights were not created, first: {failed[0]}")
+        # only once everything that is granted is there: a running stage must not lose a right in between
+        if surplus:
+            client.delete_acls(surplus)
+    return sorted(map(_line, missing)), sorted(map(_line, surplus))
+
+
+def check(kafka: KafkaEndpoint, rules: Iterable[AclRule]) -> list[str]:
+    """Give a sentence with the fix for each difference, none where all is well. Errors as ``apply``."""
+    with _lists(kafka) as client:
+        missing, surplus = _compare(client, rules)
+    faults = [f"missing: {_line(acl)}; run: sluice topics acl apply" for acl in missing]
+    faults += [f"not granted by the table: {_line(acl)}; run: sluice topics acl apply" for acl in surplus]
+    return sorted(faults)
+
+
+@contextlib.contextmanager
+def _lists(kafka: KafkaEndpoint) -> Iterator[KafkaAdminClient]:
+    """Give a client that may read and change the lists."""
+    client = operator_client(kafka)
+    try:
+        yield client
+    except AuthorizationError:
+        raise ConfigError(
+            f"user {kafka.security.user!r} may not read or change the access control lists at {kafka.bootstrap}; run "
+            "this with the settings of an operator"
+        ) from None
+    except SecurityDisabledError:
+        raise ConfigError(
+            f"the brokers at {kafka.bootstrap} keep no access control lists: whoever reaches them may do anything. "
+            "Set authorizer.class.name on every broker"
+        ) from None
+    except KafkaError as error:
+        raise Retryable(f"the access control lists at {kafka.bootstrap}: {error!r}") from error
+    finally:
+        client.close()
+
+
+def _compare(client: KafkaAdminClient, rules: Iterable[AclRule]) -> tuple[list[ACL], list[ACL]]:
+    """Give what is missing and what is more than the table grants."""
+    described, _ = client.describe_acls(_EVERYTHING)
+    present, wanted = set(described), {_acl(rule) for rule in rules}
+    surplus = [acl for acl in present - wanted if acl.principal != f"User:{OPERATOR}" and _allows(acl)]
+    return list(wanted - present), surplus
+
+
+def _allows(acl: ACL) -> bool:
+    """Tell whether a right opens anything of ours; a denial never does."""
+    return bool(acl.permission_type == ACLPermissionType.ALLOW)
+
+
+def _acl(rule: AclRule) -> ACL:
+    pattern = ACLResourcePatternType.PREFIXED if rule.prefixed else ACLResourcePatternType.LITERAL
+    return ACL(
+        f"User:{rule.principal}",
+        "*",
+        ACLOperation[rule.operation.upper()],
+        ACLPermissionType.ALLOW,
+        ResourcePattern(_KINDS[rule.resource], rule.name, pattern),
+    )
+
+
+def _line(acl: ACL) -> str:
+    pattern = acl.resource_pattern
+    beginning = "..." if pattern.pattern_type == ACLResourcePatternType.PREFIXED else ""
+    kind = pattern.resource_type.name.lower()
+    return f"{acl.principal} {acl.operation.name.capitalize()} {kind} {pattern.resource_name}{beginning}"

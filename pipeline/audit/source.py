@@ -38,7 +38,7 @@ class SourceRecords:
                 state.update(struct.pack(">QQ", valid.offset, len(valid.value)) + valid.value)
         if reader is None:
             return state.digest() == content and last == batch.last
-        return state.digest() == content and reader.at[:2] == (batch.last + 1, batch.chain)
+        return state.digest() == content and reader.at == (batch.last + 1, batch.chain, batch.source)
 
     def _until(self, last: int) -> Iterator[Entry]:
         while self._next is not None and self._next.offset <= last:

@@ -135,7 +135,7 @@ class Walk:
         self.batches += 1
         self.skipped += batch.skipped
         self.index += 1
-        self._at = Position(min(batch.last, _MAX_OFFSET) + 1, batch.chain)
+        self._at = Position(min(batch.last, _MAX_OFFSET) + 1, batch.chain, batch.source)
         self._previous = hashlib.sha256(batch.checkpoint.encode()).digest()
 
     def stray(self, row: Row) -> None:
@@ -201,7 +201,7 @@ class Walk:
     def _compare_source(self, batch: Manifest) -> None:
         if self._source is None:
             return
-        position = Position(batch.first, self._at.digest if self._at else self._start(batch))
+        position = (self._at or Position(0, self._start(batch)))._replace(offset=batch.first)
         agrees = self._source.agrees(position, batch, self._content.digest())
         if agrees is None:
             return

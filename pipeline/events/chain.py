@@ -5,8 +5,9 @@ its writer knew; a batch is valid iff both came true. Every reader ignores what 
 
 A link of version 2 says besides which part of the source the batch answers, ``start`` to ``end`` (exclusive). It is
 valid only if ``start`` equals the ``end`` of the valid batch before: no writer, however late or wrong, can answer one
-input twice or pass over one. Version 2 binds a partition from its first valid link on: a link of version 1 behind that
-is invalid, and what lies before is read under the rule of its time.
+input twice or pass over one. The ``Upgrade`` record before the first batch of version 2 says what that goes on from; it
+is 0 where nothing lies before. From there on a link of version 1 is invalid; what lies before is read under the rule of
+its time.
 """
 
 from __future__ import annotations
@@ -18,13 +19,18 @@ from typing import NamedTuple
 
 import msgspec
 
+from pipeline.errors import Malformed
+from pipeline.events.codec import decode_log
+from pipeline.events.records import Upgrade
+
 HEADER = "sluice-batch"
 EMPTY = b"\x00" * 32
 _LAYOUT = struct.Struct(">QII32s")
 _LAYOUT_2 = struct.Struct(">BQIIQQ32s")
 _LENGTH = struct.Struct(">I")
 UNKNOWN = -1
-"""Source offset of a history that has no link of version 2 yet."""
+"""Source offset of a history that has neither a link of version 2 nor an ``Upgrade`` record yet."""
+_UPGRADE = b'{"kind":"upgrade",'
 
 
 class Link(msgspec.Struct, frozen=True, gc=False):
@@ -76,7 +82,7 @@ class Position(NamedTuple):
     offset: int = 0
     digest: bytes = EMPTY
     source: int = UNKNOWN
-    """The next source offset; UNKNOWN as long as no link of version 2 was read."""
+    """The next source offset; UNKNOWN as long as no record or link has told it."""
 
 
 def batch_digest(prev: bytes, base: int, values: Sequence[bytes]) -> bytes:
@@ -146,7 +152,8 @@ class ChainReader:
         batch, self._open = self._open, []
         self._trust_first = False
         digest = batch_digest(link.prev, link.base, [e.value for e in batch])
-        self.at = Position(entry.offset + 1, digest, link.end)
+        source = link.end if link.version > 1 else _told_by([e.value for e in batch])
+        self.at = Position(entry.offset + 1, digest, source)
         return batch
 
     def skip_to(self, offset: int) -> None:
@@ -161,12 +168,18 @@ class ChainReader:
         if self._open:
             self._pass_over(self.next_offset, len(self._open))
         digest = batch_digest(self.at.digest, self.at.offset, values)
-        self.at = Position(self.at.offset + len(values), digest, span[1] if span else UNKNOWN)
+        self.at = Position(self.at.offset + len(values), digest, span[1] if span else _told_by(values))
 
     def _begins(self, link: Link, entry: Entry) -> bool:
         placed = link.index == 0 and entry.offset == link.base and link.count > 0
         known = link.prev == self.at.digest or self._trust_first
-        return placed and known and (self.at.source in (UNKNOWN, link.start))
+        return placed and known and self._goes_on(link)
+
+    def _goes_on(self, link: Link) -> bool:
+        """Tell whether the batch answers the part of the source that comes next."""
+        if self.at.source != UNKNOWN or link.version == 1:
+            return link.start == self.at.source
+        return self._trust_first or (self.at.digest == EMPTY and link.start == 0)
 
     def _continues(self, link: Link | None, entry: Entry) -> bool:
         """Tell whether the entry is the next of the batch that waits: nothing but the index of its link differs."""
@@ -184,3 +197,14 @@ class ChainReader:
         self.skipped += count
         self._open, self._first = [], None
         self.at = self.at._replace(offset=offset)
+
+
+def _told_by(values: Sequence[bytes]) -> int:
+    """Give the source offset that an ``Upgrade`` record goes on from; UNKNOWN for a batch of anything else."""
+    if len(values) != 1 or not values[0].startswith(_UPGRADE):
+        return UNKNOWN
+    try:
+        record = decode_log(values[0])
+    except Malformed:
+        return UNKNOWN
+    return max(record.requests, UNKNOWN) if isinstance(record, Upgrade) else UNKNOWN

@@ -7,6 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.events.chain import EMPTY, UNKNOWN, ChainReader, Entry, Link, Position, batch_digest, links
+from pipeline.events.codec import encode
+from pipeline.events.records import Upgrade
 
 
 def batch(at: Position, offset: int, values: list[bytes], span: tuple[int, int] | None = None) -> list[Entry]:
@@ -81,15 +83,49 @@ def test_one_part_of_the_source_is_answered_once() -> None:
     assert reader.at.source == 4
 
 
-def test_the_version_of_links_never_falls() -> None:
+MARK = encode(Upgrade(0, 6, 7, 7))
+"""The build before has answered everything below offset 7 of the source."""
+
+
+def lifted() -> tuple[list[Entry], Position]:
+    """A log of the build before and the mark that ends it, with the position behind them."""
     first = batch(Position(), 0, [b"a"])
     known = Position(1, batch_digest(EMPTY, 0, [b"a"]))
-    second = batch(known, 1, [b"b"], (7, 9))
-    known = Position(2, batch_digest(known.digest, 1, [b"b"]), 9)
-    old = batch(known, 2, [b"of an old build"])
-    values, reader = read(first + second + old)
-    assert values == [b"a", b"b"]
+    return [*first, *batch(known, 1, [MARK])], Position(2, batch_digest(known.digest, 1, [MARK]), 7)
+
+
+def test_the_version_of_links_never_falls() -> None:
+    entries, known = lifted()
+    old = batch(known, 2, [b"of an old build, behind the mark"])
+    second = batch(known._replace(offset=3), 3, [b"b"], (7, 9))
+    known = Position(4, batch_digest(known.digest, 3, [b"b"]), 9)
+    older = batch(known, 4, [b"of an old build"])
+    values, reader = read([*entries, *old, *second, *older])
+    assert values == [b"a", MARK, b"b"]
+    assert reader.at == known._replace(offset=5)
+
+
+@pytest.mark.parametrize("start", [0, 6, 8])
+def test_the_first_link_with_a_span_goes_on_where_the_mark_says(start: int) -> None:
+    entries, known = lifted()
+    values, reader = read([*entries, *batch(known, 2, [b"b"], (start, start + 2))])
+    assert values == [b"a", MARK]
     assert reader.at == known._replace(offset=3)
+
+
+def test_a_writer_that_lifts_a_log_knows_what_comes_next() -> None:
+    entries, known = lifted()
+    writer = ChainReader()
+    writer.push(entries[0])
+    writer.advance([MARK])
+    assert writer.at == known
+
+
+def test_a_link_with_a_span_counts_for_nothing_in_a_log_that_was_not_lifted() -> None:
+    first = batch(Position(), 0, [b"a"])
+    known = Position(1, batch_digest(EMPTY, 0, [b"a"]))
+    assert read([*first, *batch(known, 1, [b"b"], (0, 1))])[0] == [b"a"]
+    assert read(batch(Position(), 0, [b"b"], (1, 2)))[0] == []
 
 
 def test_half_a_batch_is_passed_over_by_what_comes_instead_of_its_rest() -> None:

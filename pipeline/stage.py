@@ -39,6 +39,8 @@ class InputBatch(Generic[Gathered]):
     """Unix ms."""
     drained: bool = True
     """The sources were read to their end, so what is not in ``items`` does not exist yet."""
+    ticks: bool = True
+    """The time of the log may be told now, where something falls due by ``now``."""
 
 
 class Rejection(NamedTuple):
@@ -62,6 +64,8 @@ class Step(Generic[State]):
     """How often something happened that the stage declares."""
     consumed: int = 0
     """Items that are done with; the rest comes again, with newcomers behind it."""
+    more: bool = False
+    """The next step has something to do, also without newcomers."""
 
     def signal(self, name: str, count: int = 1) -> None:
         """Count a happening."""

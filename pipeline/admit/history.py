@@ -21,8 +21,9 @@ from pipeline.endpoints import KafkaEndpoint
 from pipeline.errors import Fatal, Malformed
 from pipeline.events.chain import UNKNOWN, Entry, Position
 from pipeline.events.codec import decode_log, encode
-from pipeline.events.records import Decision, LogRecord, SnapshotMark
+from pipeline.events.records import Decision, LogRecord, SnapshotMark, landed
 from pipeline.kafka.chained_log import ChainedLog
+from pipeline.kafka.clock_watch import ClockWatch, monotonic_ms
 from pipeline.kafka.offsets import Offsets
 from pipeline.kafka.writer import Publisher
 
@@ -34,11 +35,14 @@ Fold = Callable[[LogRecord], None]
 class History:
     """One partition of ``decisions`` has one ledger."""
 
-    def __init__(self, kafka: KafkaEndpoint, partition: int, offsets: Offsets, publisher: Publisher) -> None:
+    def __init__(
+        self, kafka: KafkaEndpoint, partition: int, offsets: Offsets, publisher: Publisher, clock_watch: ClockWatch
+    ) -> None:
         self._kafka = kafka
         self._partition = partition
         self._offsets = offsets
         self._publisher = publisher
+        self._clock_watch = clock_watch
         self._log = ChainedLog(kafka, "decisions", partition, offsets)
         self._slot = 0
         self._state: AnyLedger = Ledger6()
@@ -88,8 +92,9 @@ class History:
         """Lift the partition to the decider of this build, unless somebody has."""
         while isinstance(self._state, Ledger6):
             mark = upgrade.mark(self._state)
-            if await self._log.append([encode(mark)]):
-                self._state = upgrade.fold(self._state, mark)
+            appended = await self._log.append([encode(mark)])
+            if appended is not None:
+                self._state = upgrade.fold(self._state, mark, appended)
                 _log.info("decisions[%d]: lifted from decider %d to %d", self._partition, mark.from_, mark.to)
             else:
                 await self.catch_up(seen)
@@ -101,12 +106,20 @@ class History:
         """
         source = self._log.position.source
         span = span_of(records, self.ledger.position.next_request if source == UNKNOWN else source)
-        if await self._log.append(values, span=span):
-            self.ledger.commit()
-            self.since_snapshot += len(records)
-            return True
-        self.ledger.rollback()
-        return False
+        began = monotonic_ms()
+        appended = await self._log.append(values, span=span)
+        if appended is None:
+            self.ledger.rollback()
+            return False
+        self._clock_watch.acknowledged(self._partition, appended, monotonic_ms() - began)
+        if any(landed(record, appended) is not record for record in records):
+            # a tick of a fast clock: it was applied as it was written, and counts for less where it lies
+            self.ledger.rollback()
+            for record in records:
+                self.ledger.apply(landed(record, appended))
+        self.ledger.commit()
+        self.since_snapshot += len(records)
+        return True
 
     async def behind(self) -> bool:
         return await self._log.behind()
@@ -117,7 +130,7 @@ class History:
             skipped = self._log.skipped
             for entry in await self._log.catch_up():
                 record = self._decode(entry)
-                self._state = upgrade.fold(self._state, record)
+                self._state = upgrade.fold(self._state, record, entry.time)
                 self.since_snapshot += 1
                 if isinstance(record, SnapshotMark):
                     # the newest snapshot is another writer's: it is not to be written over

@@ -17,6 +17,7 @@ from detectors.accounts.features import RequestParameters, sampling_features
 from detectors.base import Finding, Part, Screened, Transcript
 from inference.types import input_token_bound
 from pipeline.admit import policy
+from pipeline.admit.clocks import Clocks
 from pipeline.admit.decide import Caller, caller_of
 from pipeline.errors import Malformed
 from pipeline.events import quoting, wire
@@ -59,6 +60,7 @@ class _Draft(msgspec.Struct, gc=False):
     """One record is known so far; a fault ends its way."""
 
     raw: Raw
+    clocks: Clocks
     fault: str = ""
     envelope: wire.Envelope | None = None
     genuine: bool = False
@@ -67,6 +69,10 @@ class _Draft(msgspec.Struct, gc=False):
     body: wire.InferenceBody | None = None
     text: bytes = b""
     transcript: Transcript = ()
+
+    @property
+    def time(self) -> int:
+        return self.clocks.agreed(self.raw.time)
 
     @property
     def stranger(self) -> bool:
@@ -113,7 +119,7 @@ class RequestReader:
         self._vault = vault
         self._partition = partition
 
-    def open(self, batch: Sequence[Raw], take: int = 0) -> DecryptedBatch:
+    def open(self, batch: Sequence[Raw], clocks: Clocks, take: int = 0) -> DecryptedBatch:
         """Verify, decrypt and parse; the texts are to be screened together.
 
         With ``take`` it opens so many at a time and stops once that many are no strangers'.
@@ -123,7 +129,7 @@ class RequestReader:
         for begin in range(0, len(batch), take):
             if known >= take:
                 break
-            opened = [_Draft(raw) for raw in batch[begin : begin + take]]
+            opened = [_Draft(raw, clocks) for raw in batch[begin : begin + take]]
             # step by step over the batch, as a loop of one step keeps its code in the processor's cache
             for step in (self._read, self._verify, self._check, _parse, self._decrypt, _parse_messages):
                 for draft in opened:
@@ -162,7 +168,7 @@ class RequestReader:
         envelope, caller = draft.envelope, draft.caller
         assert envelope is not None
         assert caller is not None
-        if abs(envelope.time - draft.raw.time) > wire.SKEW_MS:
+        if not draft.clocks.fresh(envelope.time, draft.raw.time):
             draft.fault = "clock_skew"
         elif caller.home != self._partition:
             draft.fault = "misrouted"
@@ -217,7 +223,7 @@ def _stranger(run: Sequence[_Draft]) -> Intake:
     """Give the one intake of consecutive records whose senders are not known."""
     fault, last = run[0].fault, run[-1].raw
     first = run[0].raw.start
-    facts = Facts(last.offset, last.time, fault=fault, first=first if first < last.offset else -1)
+    facts = Facts(last.offset, run[-1].time, fault=fault, first=first if first < last.offset else -1)
     return Intake(facts, unread=tuple([draft.raw for draft in run]) if fault in UNREADABLE else ())
 
 
@@ -228,13 +234,13 @@ def _intake(draft: _Draft, screened: Screened) -> Intake:
     assert caller is not None
     unread = (raw,) if draft.fault in UNREADABLE else ()
     if body is None:
-        return Intake(_facts(raw, envelope, fault=draft.fault, target=draft.target), unread=unread)
+        return Intake(_facts(draft, envelope, fault=draft.fault, target=draft.target), unread=unread)
     findings = screened.findings
     turns = sorted({finding.turn for finding in findings if finding.turn < len(draft.transcript)})
     documents = tuple(turn for turn in turns if draft.transcript[turn].role == "document")
     quotes = policy.quoted_spans(caller.plan, findings, documents)
     facts = _facts(
-        raw,
+        draft,
         envelope,
         fault=draft.fault,
         idempotency=body.idempotency,
@@ -242,7 +248,7 @@ def _intake(draft: _Draft, screened: Screened) -> Intake:
         model=body.model,
         max_tokens=body.max_tokens,
         input_bound=input_token_bound(draft.transcript) + quoting.BYTES * len(quotes),
-        deadline=raw.time + body.timeout_ms,
+        deadline=draft.clocks.deadline(raw.time, body.timeout_ms),
         top_logprobs=body.top_logprobs if body.logprobs else -1,
         biases=len(body.logit_bias),
         findings=findings,
@@ -267,10 +273,10 @@ def keeps(plan: Plan, findings: Sequence[Finding]) -> bool:
     return plan.keep_texts == "all" or (plan.keep_texts == "findings" and bool(findings))
 
 
-def _facts(raw: Raw, envelope: wire.Envelope, **fields: Any) -> Facts:
+def _facts(draft: _Draft, envelope: wire.Envelope, **fields: Any) -> Facts:
     return Facts(
-        offset=raw.offset,
-        time=raw.time,
+        offset=draft.raw.offset,
+        time=draft.time,
         kind=envelope.kind if envelope.kind in ("inference", "cancel") else "unknown",  # type: ignore[arg-type]
         key=envelope.key,
         client_request=envelope.request,

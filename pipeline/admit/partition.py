@@ -15,7 +15,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pipeline.admit.history import History
 from pipeline.admit.intake import Intake, RequestReader
@@ -26,7 +26,8 @@ from pipeline.control.table import ControlTable
 from pipeline.endpoints import KafkaEndpoint
 from pipeline.events.emission import Emission
 from pipeline.events.ids import GRACE_MS
-from pipeline.events.records import Decision, LogRecord
+from pipeline.events.records import Decision, LogRecord, Tick
+from pipeline.kafka.clock_watch import ClockWatch
 from pipeline.kafka.committed import CommittedOffsets
 from pipeline.kafka.inbox import CAPACITY, DelayedWakeup, Inbox
 from pipeline.kafka.offsets import Offsets
@@ -38,6 +39,8 @@ from pipeline.stage import InputBatch, InputRecord
 
 _log = logging.getLogger(__name__)
 _LOOK_S = 0.5
+_TICK_S = 1.0
+"""A worker whose clock is fast has the time told once in this, however often it believes that something is due."""
 _GATHER_S = 0.02
 """Delay before completions alone wake the loop. A refusal that a waiting completion could overturn does not wait."""
 
@@ -54,6 +57,7 @@ class AdmitContext:
     offsets: Offsets
     committed: CommittedOffsets
     snapshot_every: int = 20_000
+    clock_watch: ClockWatch = field(default_factory=ClockWatch)
 
 
 class AdmitPartition:
@@ -63,12 +67,13 @@ class AdmitPartition:
         self._context = context
         self._partition = partition
         self._stage = AdmitStage(context.control_table.control, partition)
-        self._history = History(context.kafka, partition, context.offsets, context.publisher)
+        self._clock_watch = context.clock_watch
+        self._history = History(context.kafka, partition, context.offsets, context.publisher, self._clock_watch)
         self._arrived = asyncio.Event()
         self._stop = asyncio.Event()
         request_reader = RequestReader(context.control_table.control, context.vault, partition)
         self._requests = RequestQueue(
-            context.kafka, partition, context.offsets, request_reader, context.screen, self._arrived
+            context.kafka, partition, context.offsets, request_reader, context.screen, self._arrived, self._clock_watch
         )
         late = DelayedWakeup(self._arrived, _GATHER_S)
         self._reports = Inbox(PartitionReader(context.kafka, "completions", partition, context.offsets), late)
@@ -80,7 +85,7 @@ class AdmitPartition:
         """What follows from the step before, while the next one is decided and written."""
         self._committed = self._sent_to = 0
         """Offset in ``requests`` up to which the actions are committed as sent, and up to which they are sent."""
-        self._looked = 0.0
+        self._looked = self._ticked = 0.0
         self._wrote = False
         """A batch landed where it was predicted since the last look, so nobody else had written."""
 
@@ -134,8 +139,10 @@ class AdmitPartition:
         await self._look()
         if self._owed or self._actions:
             await self._act(self._requests.by_offset())
-        await self._requests.fill(self._history.ledger.position.next_request)
-        due = next(self._history.ledger.due(now_ms(), GRACE_MS), None)
+        ledger = self._history.ledger
+        self._clock_watch.agreed(self._partition, ledger.time)
+        await self._requests.fill(ledger.position)
+        due = next(ledger.due(ledger.time, GRACE_MS), None)
         step = self._step(drained=due is not None and await self._reports.reach_end())
         if BLOCKED in step.signals and not step.records:
             step = self._step(drained=await self._reports.reach_end())
@@ -153,7 +160,7 @@ class AdmitPartition:
         await self._act({})
         if self._history.since_snapshot >= self._context.snapshot_every:
             await self._snapshot()
-        if self._requests.waiting or step.full:
+        if self._requests.waiting or step.full or step.more:
             self._arrived.set()
 
     async def _look(self) -> None:
@@ -178,7 +185,11 @@ class AdmitPartition:
 
     def _step(self, drained: bool) -> AdmitStep:
         items: list[InputRecord | Intake] = [*self._reports.peek(CAPACITY), *self._requests.pending]
-        return self._stage.step(self._history.ledger, InputBatch(items, now_ms(), drained))
+        ticks = time.monotonic() - self._ticked >= _TICK_S
+        step = self._stage.step(self._history.ledger, InputBatch(items, now_ms(), drained, ticks))
+        if step.records and isinstance(step.records[0], Tick):
+            self._ticked = time.monotonic()
+        return step
 
     async def _act(self, intakes: dict[int, Intake]) -> None:
         """Start to send everything that follows from written records and is not under way. Raises Retryable."""

@@ -165,7 +165,7 @@ def _take(found: Recomputation, replay: Replay, entry: Entry, marked: dict[bytes
     except Malformed:
         found.fault(f"offset {entry.offset}: a record that cannot be read")
         return
-    faults = replay.push(record, entry.value)
+    faults = replay.push(record, entry.value, entry.time)
     for what in faults:
         found.fault(f"offset {entry.offset}: {what}")
     if isinstance(record, Decision | Outcome):
@@ -179,7 +179,7 @@ async def current_ledger(log: DecisionLog) -> AnyLedger:
     """Fold the newest snapshot and everything behind it."""
     start, replay = await _begin(log, (), await log.snapshots(), nearest=True)
     async for entry in log.entries(start):
-        replay.fold(decode_log(entry.value))
+        replay.fold(decode_log(entry.value), entry.time)
     return replay.ledger  # type: ignore[return-value]
 
 
@@ -191,7 +191,7 @@ async def find_decision(log: DecisionLog, documents: Documents, request: int) ->
         record = decode_log(entry.value)
         if isinstance(record, Decision) and record.facts.start <= request <= record.facts.offset:
             return FoundDecision(record, entry.value, replay)
-        replay.fold(record)
+        replay.fold(record, entry.time)
     return None
 
 

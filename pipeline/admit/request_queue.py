@@ -7,17 +7,18 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 
 from detectors.base import Screened, Transcript
+from pipeline.admit.clocks import Clocks
 from pipeline.admit.intake import Intake, Raw, RequestReader
+from pipeline.admit.snapshot import LedgerPosition
 from pipeline.clock import now_ms
 from pipeline.endpoints import KafkaEndpoint
-from pipeline.errors import Fatal
+from pipeline.kafka.clock_watch import ClockWatch
 from pipeline.kafka.inbox import CAPACITY, Inbox
 from pipeline.kafka.offsets import Offsets
 from pipeline.kafka.reader import PartitionReader
 
 TAKE = 512
 """Requests that are opened together; while they are decided the next ones are being screened."""
-_AHEAD_MS = 5_000
 Screen = Callable[[Sequence[Transcript]], Awaitable[Sequence[Screened]]]
 
 
@@ -32,6 +33,7 @@ class RequestQueue:
         request_reader: RequestReader,
         screen: Screen,
         arrived: asyncio.Event,
+        clock_watch: ClockWatch,
     ) -> None:
         self._kafka = kafka
         self._partition = partition
@@ -39,6 +41,7 @@ class RequestQueue:
         self._request_reader = request_reader
         self._screen = screen
         self._arrived = arrived
+        self._clock_watch = clock_watch
         self._inbox = Inbox(self._reader(), arrived)
         self._under_way: asyncio.Task[tuple[int, list[Intake]]] | None = None
         """The next requests, how many of those that wait they are, and what is read of them elsewhere right now."""
@@ -67,16 +70,16 @@ class RequestQueue:
         for _ in range(count):
             self.pending.popleft()
 
-    async def fill(self, first: int) -> None:
-        """Take what was opened, and have the next requests opened while these are decided. ``first`` is the offset of
-        the first request that has no decision. Raises Fatal where the broker's clock is far ahead."""
+    async def fill(self, position: LedgerPosition) -> None:
+        """Take what was opened, and have the next requests opened while these are decided, from ``position`` on."""
+        first = position.next_request
         # decided meanwhile by another writer; what is still being screened is passed over when it comes
         self._pass_over(first)
         while self._under_way is None or self._under_way.done() or not self.pending:
             if self._under_way is not None:
                 await self._take_opened()
             self._pass_over(first)
-            if len(self.pending) >= TAKE or not self._open_next(first):
+            if len(self.pending) >= TAKE or not self._open_next(position):
                 return
 
     async def read_again(self, offsets: Sequence[int]) -> dict[int, Intake]:
@@ -114,21 +117,19 @@ class RequestQueue:
         while self.pending and self.pending[0].facts.offset < first:
             self.pending.popleft()
 
-    def _open_next(self, first: int) -> bool:
+    def _open_next(self, position: LedgerPosition) -> bool:
         """Begin to open the next requests; False where none wait."""
         items = self._inbox.peek(CAPACITY)
         if not items:
             return False
-        if items[-1].time > now_ms() + _AHEAD_MS:
-            raise Fatal(
-                f"requests[{self._partition}]: broker time {items[-1].time} is more than {_AHEAD_MS} ms ahead of this "
-                "machine's clock. Set the clocks (NTP), then start again."
-            )
+        first, now, newest = position.next_request, now_ms(), items[-1].time
+        self._clock_watch.arrived(self._partition, newest)
+        clocks = Clocks(now, position.time, self._clock_watch.broker(self._partition, max(now, newest)))
         raws = [Raw(i.offset, i.time, i.value, i.headers, i.first) for i in items if i.offset >= first]
-        self._under_way = asyncio.create_task(self._open(len(items) - len(raws), raws))
+        self._under_way = asyncio.create_task(self._open(len(items) - len(raws), raws, clocks))
         self._under_way.add_done_callback(lambda _: self._arrived.set())
         return True
 
-    async def _open(self, passed: int, raws: Sequence[Raw]) -> tuple[int, list[Intake]]:
-        opened = self._request_reader.open(raws, TAKE)
+    async def _open(self, passed: int, raws: Sequence[Raw], clocks: Clocks) -> tuple[int, list[Intake]]:
+        opened = self._request_reader.open(raws, clocks, TAKE)
         return passed + opened.records, opened.intakes(await self._screen(opened.texts) if opened.texts else ())

@@ -9,11 +9,10 @@ from pipeline.admit.ledger import Ledger
 from pipeline.admit.upgrade import AnyLedger, converted, mark
 from pipeline.audit.replay import Rules
 from pipeline.events.ids import GRACE_MS
-from pipeline.events.records import DECIDER
 
 RULES: tuple[Rules, ...] = (
-    Rules(Ledger6, decide6.decide, decide6.outcome, decide6.expired, GRACE_MS, decider=6),
-    Rules(Ledger, decide.decide, decide.outcome, decide.expired, GRACE_MS, DECIDER, converted, mark),
+    Rules(Ledger6, decide6.decide, decide6.outcome, decide6.expired, GRACE_MS, decider=6, landed=None),
+    Rules(Ledger, decide.decide, decide.outcome, decide.expired, GRACE_MS, convert=converted, mark=mark),
 )
 """Oldest first: a log begins under the first ones."""
 

@@ -17,7 +17,7 @@ from pipeline.events.control import Control
 from pipeline.events.emission import Emission
 from pipeline.events.limits import QuotaState
 from pipeline.events.messages import Completion
-from pipeline.events.records import ControlMark, Decision, LogRecord, Outcome, Tick
+from pipeline.events.records import AHEAD_MS, ControlMark, Decision, LogRecord, Outcome, Tick
 from pipeline.stage import InputBatch, InputRecord, Rejection, Step
 
 STEP_BYTES = 640 * 1024
@@ -81,7 +81,8 @@ class AdmitStage:
         """Answer a batch of completions and, behind them, requests; outcomes go first, as they free what is held.
 
         The ledger is changed under a journal that the caller commits once the records of ``decisions`` are written, or
-        rolls back. ``batch.now`` only tells which reservations have expired; none expires unless the batch is
+        rolls back. Where ``batch.now``, the worker's clock, says that something falls due, the next step is a tick
+        alone, and what has expired is told by the time that it lands at. Nothing expires unless the batch is
         ``drained``, as its completion may lie there unread.
         """
         step = AdmitStep(ledger)
@@ -89,13 +90,16 @@ class AdmitStage:
         if self._control.version > ledger.position.control_version and self._control.deployment is not None:
             self._add(step, ControlMark(ledger.time, self._control.version))
         reports = [item for item in batch.items if not isinstance(item, Intake)]
-        self._end(step, reports)
+        self._end(step, reports, batch.now + AHEAD_MS)
         step.reports = step.consumed
         if step.reports == len(reports):
-            if batch.drained:
-                self._expire(step, batch.now)
             intakes: Sequence[Intake] = batch.items[len(reports) :]  # type: ignore[assignment]
-            self._decide(step, intakes, batch.drained)
+            step.more = batch.ticks and self._falls_due(ledger, batch.now)
+            if not step.more:
+                self._expire(step, batch.drained)
+                self._decide(step, intakes, batch.drained)
+            elif not step.records:
+                self._add(step, Tick(batch.now))
         # in a loop of its own, which keeps the code of deciding in the processor's cache
         for record, intake, quota in zip(step.records, step.intakes, step.quotas, strict=True):
             step.actions += self.follow(ledger, record, intake, quota)
@@ -121,7 +125,14 @@ class AdmitStage:
             return emissions.after_outcome(record, self._control.require_deployment().partitions)
         return []
 
-    def _end(self, step: AdmitStep, reports: Sequence[InputRecord]) -> None:
+    @staticmethod
+    def _falls_due(ledger: Ledger, now: int) -> bool:
+        if now <= ledger.time or next(ledger.due(ledger.time, ids.GRACE_MS), None) is not None:
+            return False
+        return next(ledger.due(now, ids.GRACE_MS), None) is not None
+
+    def _end(self, step: AdmitStep, reports: Sequence[InputRecord], latest: int) -> None:
+        """Write the outcomes of what is reported, at their append times, but none later than ``latest``."""
         for item in reports:
             if step.full:
                 return
@@ -130,20 +141,17 @@ class AdmitStage:
             except Malformed:
                 step.rejections.append(Rejection("completions", item.offset, "malformed"))
             else:
-                outcome = admit.outcome(step.state, item.offset, item.time, report)
+                outcome = admit.outcome(step.state, item.offset, min(item.time, latest), report)
                 if outcome is not None:
                     self._add(step, outcome)
             step.consumed += 1
 
-    def _expire(self, step: AdmitStep, now: int) -> None:
+    def _expire(self, step: AdmitStep, drained: bool) -> None:
         ledger = step.state
-        due = list(ledger.due(now, ids.GRACE_MS))
-        if due:
-            self._add(step, Tick(max(now, ledger.time)))
-        for reservation in due:
+        for reservation in list(ledger.due(ledger.time, ids.GRACE_MS)) if drained else ():
             if step.full:
                 return
-            self._add(step, admit.expired(ledger, reservation, now))
+            self._add(step, admit.expired(ledger, reservation, ledger.time))
 
     def _decide(self, step: AdmitStep, intakes: Sequence[Intake], drained: bool) -> None:
         ledger = step.state

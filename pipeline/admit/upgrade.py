@@ -17,7 +17,7 @@ from pipeline.admit.ledger import Ledger
 from pipeline.admit.replay_window import ReplayWindow
 from pipeline.admit.snapshot import LedgerSnapshot, Reservation
 from pipeline.errors import Fatal, Malformed
-from pipeline.events.records import DECIDER, Charge, LogRecord, Upgrade
+from pipeline.events.records import DECIDER, Charge, LogRecord, Upgrade, landed
 
 AnyLedger = Ledger | Ledger6
 
@@ -30,10 +30,13 @@ def load(raw: bytes) -> AnyLedger:
         return Ledger6.load(raw)
 
 
-def fold(ledger: AnyLedger, record: LogRecord) -> AnyLedger:
-    """Fold one record in and give the ledger behind it. Raises Fatal at the mark of a later build."""
+def fold(ledger: AnyLedger, record: LogRecord, appended: int) -> AnyLedger:
+    """Fold one record in and give the ledger behind it. Raises Fatal at the mark of a later build.
+
+    ``appended`` is the append time of its batch, Unix ms; decider 6 took a tick at its word.
+    """
     if not isinstance(record, Upgrade):
-        ledger.apply(record)
+        ledger.apply(record if isinstance(ledger, Ledger6) else landed(record, appended))
         return ledger
     if record.to != DECIDER:
         raise Fatal(

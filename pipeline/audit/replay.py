@@ -15,6 +15,7 @@ from pipeline.events.codec import encode
 from pipeline.events.control import Control, parse
 from pipeline.events.messages import Completion
 from pipeline.events.records import (
+    AHEAD_MS,
     DECIDER,
     ControlMark,
     Decision,
@@ -24,6 +25,8 @@ from pipeline.events.records import (
     SnapshotMark,
     Tick,
     Upgrade,
+    landed,
+    time_of,
 )
 
 _REPEATED = tuple(name for name in Completion.__struct_fields__ if name in Outcome.__struct_fields__)
@@ -68,6 +71,8 @@ class Rules:
     expired: Callable[[Any, Any, int], Outcome]
     grace_ms: int
     decider: int = DECIDER
+    landed: Callable[[LogRecord, int], LogRecord] | None = landed
+    """Gives a record as it counts, of its append time; None where records were taken at their word."""
     convert: Callable[[Any, Upgrade], Fold] | None = None
     mark: Callable[[Any], Upgrade] | None = None
     """Gives the ``Upgrade`` record that leads to these rules from the ledger before."""
@@ -104,21 +109,36 @@ class Replay:
         """Count the admitted requests without an outcome so far."""
         return len(self.ledger.open)
 
-    def push(self, record: LogRecord, body: bytes) -> list[str]:
-        """Say what is wrong with the next record; nothing where it is as the rules give it."""
+    def push(self, record: LogRecord, body: bytes, appended: int | None = None) -> list[str]:
+        """Say what is wrong with the next record; nothing where it is as the rules give it.
+
+        ``appended`` is the append time that its leaf holds, Unix ms; None in a log of the build before.
+        """
         if self._beyond:
             self.foreign += isinstance(record, Decision)
             return []
-        faults: list[str] = []
+        counts, faults = self._timed(record, appended)
         try:
             faults += self._check(record, body)
-            self.ledger.apply(record)
+            self.ledger.apply(counts)
         except Fatal:
             # the ledger applies nothing that cannot follow; most of it was named above
             faults = faults or ["a record that cannot follow on the state of its request"]
         except Exception as error:  # whatever a forged record makes the rules trip over is a fault of the record
             faults.append(f"cannot be derived: {type(error).__name__}")
         return faults
+
+    def _timed(self, record: LogRecord, appended: int | None) -> tuple[LogRecord, list[str]]:
+        """Give the record as it counts. Time that goes further than the log did lies at most AHEAD_MS behind."""
+        if self._rules.landed is None:
+            return record, []
+        if appended is None:
+            return record, ["a leaf without the append time of its record"]
+        record = self._rules.landed(record, appended)
+        time = time_of(record)
+        if max(self.ledger.time, appended + AHEAD_MS) < time:
+            return record, [f"time is {time - appended} ms ahead of the append time: expected at most {AHEAD_MS}"]
+        return record, []
 
     def _check(self, record: LogRecord, body: bytes) -> list[str]:
         if isinstance(record, Decision):
@@ -139,9 +159,10 @@ class Replay:
                 faults += self._upgrade(record)
         return faults
 
-    def fold(self, record: LogRecord) -> None:
+    def fold(self, record: LogRecord, appended: int) -> None:
         """Fold the next record in without deriving it again. Raises Fatal where it cannot follow, and ConfigError at
         the mark of a later build."""
+        record, _ = self._timed(record, appended)
         if isinstance(record, Upgrade):
             self._upgrade(record)
         if self._beyond:
@@ -201,7 +222,8 @@ class Replay:
         self.ended += 1
         faults = []
         if record.completion < 0:
-            if record.time < reservation.deadline + self._rules.grace_ms:
+            agreed = record.time if self._rules.landed is None else self.ledger.time
+            if min(record.time, agreed) < reservation.deadline + self._rules.grace_ms:
                 faults.append("expired before deadline and grace were over")
             made: Outcome | None = self._rules.expired(self.ledger, reservation, record.time)
         else:

@@ -1,7 +1,8 @@
 """A stored record gives its leaf and its typed columns, to the sealer and to the verifier by one function.
 
 The leaf is ``offset (u64 BE) || time (i64 BE, Unix ms) || value``: the exact stored bytes, where they lie, and the
-``time`` column, so that a time which only the broker knows (``control``) is committed to like any other.
+``time`` column, so that a time which only the broker knows is committed to like any other: the append time of
+``control`` and, in leaves of form 2, of ``decisions``, whose bodies say their own time.
 In the columns, ``request`` is the id of what the record is about: request, alert, target of an act, document.
 """
 
@@ -21,6 +22,8 @@ from pipeline.events.messages import Access, Alert, Delivery, Manifest
 from pipeline.events.records import ControlMark, Decision, LogRecord, Outcome, SnapshotMark, Tick, Upgrade
 
 SEALED = ("decisions", "alerts", "access", "control", "deliveries")
+LEAVES = 2
+"""The form of the leaves that this build seals (``Manifest.leaves``)."""
 _FRAME = struct.Struct(">Qq")
 _TOP = 2**63 - 1
 _row = tuple.__new__
@@ -115,7 +118,7 @@ def typed(topic: str, time: int, value: bytes) -> Typed:
 
 
 def typed_many(topic: str, times: Sequence[int], values: Sequence[bytes]) -> list[Typed]:
-    """Give the columns of many records of one topic."""
+    """Give the columns of many records of one topic; ``times`` are their append times."""
     read, rows = _READERS[topic], []
     for time, value in zip(times, values, strict=True):
         try:
@@ -123,6 +126,11 @@ def typed_many(topic: str, times: Sequence[int], values: Sequence[bytes]) -> lis
         except Malformed:
             rows.append(Typed(time, "malformed"))
     return rows
+
+
+def keeps_append_time(topic: str, leaves: int) -> bool:
+    """Tell whether the ``time`` of a row is its append time rather than what its body says."""
+    return topic == "decisions" and leaves > 1
 
 
 def manifest_row(manifest: Manifest) -> tuple[object, ...]:

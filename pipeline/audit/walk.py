@@ -11,7 +11,17 @@ from pipeline.audit.checkpoint import Verifiers, open_checkpoint
 from pipeline.audit.faults import Faults
 from pipeline.audit.merkle import Frontier, leaf_hash
 from pipeline.audit.replay import Replay
-from pipeline.audit.rows import Typed, leaf_value, manifest_row, origin_name, statement, typed, typed_log
+from pipeline.audit.rows import (
+    LEAVES,
+    Typed,
+    keeps_append_time,
+    leaf_value,
+    manifest_row,
+    origin_name,
+    statement,
+    typed,
+    typed_log,
+)
 from pipeline.audit.source import SourceRecords
 from pipeline.errors import Malformed
 from pipeline.events.chain import EMPTY, Position
@@ -48,6 +58,8 @@ class Walk:
         self._at: Position | None = None
         self._previous = b""
         self._batch: Manifest | None = None
+        self._form = 1
+        """Of the leaves so far."""
         self._offset = -1
         self._content = hashlib.sha256()
 
@@ -163,6 +175,9 @@ class Walk:
             self._fault(None, f"the size is {batch.size}, expected {self._leaf + batch.rows}")
         if batch.previous != self._previous:
             self._fault(None, "the manifest does not follow the checkpoint before it")
+        if not self._form <= batch.leaves <= LEAVES:
+            self._fault(None, f"expected leaves of form {self._form} to {LEAVES}, got {batch.leaves}")
+        self._form = max(self._form, batch.leaves)
 
     def _signed(self, batch: Manifest) -> None:
         try:
@@ -179,6 +194,9 @@ class Walk:
         batch = self._batch
         assert batch is not None
         shown, record = self._read(batch.topic, time, body)
+        appended = time if keeps_append_time(batch.topic, batch.leaves) else None
+        if appended is not None:
+            shown = shown._replace(time=appended)
         self.kinds[shown.kind] = self.kinds.get(shown.kind, 0) + 1
         expected = (self._name, batch.index, leaf, offset, *shown, body)
         stored = (*row[:_RULES], tuple(row[_RULES]), *row[_RULES + 1 :])
@@ -186,7 +204,7 @@ class Walk:
             wrong = [c for c, e, s in zip(RECORDS.columns, expected, stored, strict=False) if e != s]
             self._fault(leaf, f"columns are not those of the body: {', '.join(wrong) or 'their number'}")
         if self._replay is not None and record is not None:
-            for what in self._replay.push(record, body):
+            for what in self._replay.push(record, body, appended):
                 self._fault(leaf, what)
 
     def _read(self, topic: str, time: int, body: bytes) -> tuple[Typed, LogRecord | None]:

@@ -222,6 +222,8 @@ class Manifest(msgspec.Struct, frozen=True, omit_defaults=True):
     time: int
     checkpoint: str
     """C2SP signed note over origin, size and root."""
+    leaves: int = 1
+    """2: leaves of ``decisions`` hold the append time; 1: the record's own time, as version 0.1.0 sealed them."""
     source: int = -1
     """decisions: the next offset of ``requests`` after ``last``; -1 where no link has told it yet."""
 

@@ -19,6 +19,9 @@ DECIDER = 7
 LEDGER_FORMAT = 4
 """Version of a ledger's stored form; a snapshot of another is passed over. Belongs to DECIDER, which rises with it."""
 
+AHEAD_MS = 5_000
+"""A record's time may be ahead of a clock that it is held against by this much."""
+
 Kind = Literal["inference", "cancel", "unknown"]
 Result = Literal["finished", "withheld", "failed", "expired", "cancelled"]
 Meter = Literal["rate", "window", "budget", "open"]
@@ -234,6 +237,7 @@ class Tick(msgspec.Struct, frozen=True, tag="tick", tag_field="kind"):
     """Time passes, while no request comes and something falls due."""
 
     time: int
+    """By the clock of the worker that wrote it; it counts for no more than its append time (``landed``)."""
 
 
 class Upgrade(msgspec.Struct, frozen=True, tag="upgrade", tag_field="kind", rename={"from_": "from"}):
@@ -271,3 +275,13 @@ class SnapshotChunk(msgspec.Struct, frozen=True):
 
 
 LogRecord = Decision | Outcome | ControlMark | Tick | Upgrade | SnapshotMark
+
+
+def time_of(record: LogRecord) -> int:
+    """Give the record's own time, Unix ms."""
+    return record.facts.time if isinstance(record, Decision) else record.time
+
+
+def landed(record: LogRecord, appended: int) -> LogRecord:
+    """Give the record as it counts where it lies: a tick for no more than the append time of its batch, Unix ms."""
+    return Tick(appended) if isinstance(record, Tick) and record.time > appended else record

@@ -21,7 +21,7 @@ from pipeline.kafka.writer import batch_producer
 class ChainedLog:
     """One partition of a single-writer topic: append on the history that was read, or learn that it moved on.
 
-    ``append`` gives True only when the broker put the batch where it was predicted. Everything else is *unknown*:
+    ``append`` gives a time only when the broker put the batch where it was predicted. Everything else is *unknown*:
     the producer is dropped (aiokafka may have used up a sequence number) and the caller must ``catch_up``, where
     its own batch may turn up as well.
     """
@@ -80,8 +80,11 @@ class ChainedLog:
         self._chain = chain
         return valid
 
-    async def append(self, values: Sequence[bytes], key: bytes = b"", span: tuple[int, int] | None = None) -> bool:
-        """Write one batch at the position. False: not known to be there, catch up before anything else.
+    async def append(
+        self, values: Sequence[bytes], key: bytes = b"", span: tuple[int, int] | None = None
+    ) -> int | None:
+        """Write one batch at the position and give its append time in Unix ms. None: not known to be there, catch up
+        before anything else.
 
         ``span`` is the part of the source that the batch answers; without it the links are of version 1.
         """
@@ -101,14 +104,19 @@ class ChainedLog:
                 if builder.append(timestamp=None, key=key, value=value, headers=[(HEADER, link)]) is None:
                     raise Fatal(f"{self.topic}: a step of {len(values)} records does not fit one batch")
             sent = await self._writer.send_batch(builder, self.topic, partition=self.partition)
-            landed = (await asyncio.wait_for(sent, 2 * REQUEST_TIMEOUT_MS / 1000)).offset
+            landed = await asyncio.wait_for(sent, 2 * REQUEST_TIMEOUT_MS / 1000)
         except (KafkaError, TimeoutError):
-            landed = -1
-        if landed != position.offset:
+            landed = None
+        if landed is None or landed.offset != position.offset:
             await self._drop_writer()
-            return False
+            return None
+        if landed.timestamp < 0:
+            raise Fatal(
+                f"{self.topic}[{self.partition}]: expected a broker that tells the append time, got none. Set "
+                "message.timestamp.type=LogAppendTime (sluice topics apply), then start again."
+            )
         self._chain.advance(values, span)
-        return True
+        return int(landed.timestamp)
 
     async def close(self) -> None:
         await self._drop_writer()

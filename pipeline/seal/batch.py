@@ -20,7 +20,16 @@ import msgspec
 
 from pipeline.audit.checkpoint import LogKeys, sign_checkpoint
 from pipeline.audit.merkle import Frontier
-from pipeline.audit.rows import SEALED, leaf_digests, manifest_row, origin_name, statement, typed_many
+from pipeline.audit.rows import (
+    LEAVES,
+    SEALED,
+    keeps_append_time,
+    leaf_digests,
+    manifest_row,
+    origin_name,
+    statement,
+    typed_many,
+)
 from pipeline.errors import ConfigError, Fatal
 from pipeline.events.chain import ChainReader, Entry, Position
 from pipeline.events.codec import encode
@@ -151,7 +160,12 @@ def resume(state: SealState, manifests: Iterable[Manifest]) -> SealState:
 
 
 def seal(
-    state: SealState, entries: Sequence[Entry], time: int, keys: LogKeys, limit: int = BATCH_RECORDS
+    state: SealState,
+    entries: Sequence[Entry],
+    time: int,
+    keys: LogKeys,
+    limit: int = BATCH_RECORDS,
+    leaves: int = LEAVES,
 ) -> Sealed | None:
     """Close the next batch of ``entries``, which start at the state's position; None while none can be closed.
 
@@ -173,7 +187,7 @@ def seal(
     consumed = bisect_left(offsets, position.offset)
     if not valid and (not consumed or len(entries) < limit):
         return None
-    return _close(state, valid, position, consumed, time, keys)
+    return _close(state, valid, position, consumed, time, keys, leaves)
 
 
 def heartbeat(state: SealState, time: int, keys: LogKeys) -> Sealed:
@@ -186,14 +200,19 @@ def token_of(manifest: Manifest) -> str:
     return f"{manifest.origin}:{manifest.index}:{manifest.root.hex()[:16]}"
 
 
-def columns_of(state: SealState, entries: Sequence[Entry]) -> tuple[tuple[Sequence[Any], ...], list[bytes]]:
+def columns_of(
+    state: SealState, entries: Sequence[Entry], leaves: int = LEAVES
+) -> tuple[tuple[Sequence[Any], ...], list[bytes]]:
     """Give the columns of tables.RECORDS and the leaf hashes of records that continue ``state``."""
     count = len(entries)
     offsets = [entry.offset for entry in entries]
     values = [entry.value for entry in entries]
-    described = list(zip(*typed_many(state.topic, [entry.time for entry in entries], values), strict=True))
+    appended = [entry.time for entry in entries]
+    described: list[Sequence[Any]] = list(zip(*typed_many(state.topic, appended, values), strict=True))
     if not described:
         return ((),) * len(RECORDS.columns), []
+    if keeps_append_time(state.topic, leaves):
+        described[0] = appended
     head = ([state.origin] * count, [state.index] * count, range(state.size, state.size + count), offsets)
     return (*head, *described, values), leaf_digests(offsets, described[0], values)
 
@@ -217,11 +236,17 @@ def _valid(state: SealState, entries: Sequence[Entry], limit: int) -> tuple[Sequ
 
 
 def _close(
-    state: SealState, valid: Sequence[Entry], position: Position, consumed: int, time: int, keys: LogKeys
+    state: SealState,
+    valid: Sequence[Entry],
+    position: Position,
+    consumed: int,
+    time: int,
+    keys: LogKeys,
+    leaves: int = LEAVES,
 ) -> Sealed:
-    columns, leaves = columns_of(state, valid)
+    columns, digests = columns_of(state, valid, leaves)
     frontier = Frontier(state.size, state.frontier)
-    frontier.extend(leaves)
+    frontier.extend(digests)
     first, last = state.position.offset, position.offset - 1
     draft = Manifest(
         generation=state.generation,
@@ -240,6 +265,7 @@ def _close(
         previous=state.previous,
         time=time,
         checkpoint="",
+        leaves=leaves,
         source=position.source,
     )
     note = sign_checkpoint(keys, draft.origin, draft.size, draft.root, time // 1000, (statement(draft),))

@@ -142,7 +142,7 @@ class SealPartition:
             if any(source.inbox.waiting for source in self._sources):
                 self._arrived.set()
             return True
-        if not await self._log.append([emission.value for _, step in closed for emission in step.emissions]):
+        if await self._log.append([emission.value for _, step in closed for emission in step.emissions]) is None:
             _log.warning("seal[%d]: another writer came first", self._partition)
             return False
         for source, step in closed:
@@ -172,7 +172,8 @@ class SealPartition:
         columns: Sequence[Sequence[Any]] = ()
         if last.rows:
             entries = await self._entries(last)
-            again = seal(before, entries, last.time, self._context.keys, max(self._context.batch, len(entries)))
+            limit = max(self._context.batch, len(entries))
+            again = seal(before, entries, last.time, self._context.keys, limit, last.leaves)
             if again is None or again.manifest.root != last.root:
                 raise Fatal(f"seal: {last.origin} batch {last.index} does not come out of its source again")
             columns = again.columns

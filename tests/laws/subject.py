@@ -120,7 +120,7 @@ def play(subject: Subject, inputs: Sequence[Any], cuts: Cuts) -> Run:
             run.steps.append(step)
             run.state = step.state
             run.written += [Written(e.topic, tenant_of(e.topic, e.value), e.value) for e in step.emissions]
-            if not step.consumed or not waiting:
+            if not step.more and (not step.consumed or not waiting):
                 break
         if subject.resumes and arrived in cuts and arrived < len(inputs):
             run.state = stage.fold(stage.start(), subject.folded(inputs[:arrived], run))

@@ -125,10 +125,12 @@ class Partition:
             features=seen,
         )
         self.offset += 1
-        intake = Intake(asked, BODY)
-        step = AdmitStage(self.documents, 0).step(self.ledger, InputBatch([*self._reports(), intake], time))
-        self.ledger.commit()
-        self.log += step.records
+        waiting: list[Raw | Intake] = [*self._reports(), Intake(asked, BODY)]
+        while waiting:
+            step = AdmitStage(self.documents, 0).step(self.ledger, InputBatch(waiting, time))
+            self.ledger.commit()
+            self.log += step.records
+            waiting = waiting[step.consumed :]
         decision = step.records[-1]
         assert isinstance(decision, Decision)
         self.decided.setdefault(who, []).append(decision)

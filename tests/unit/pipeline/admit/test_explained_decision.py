@@ -45,13 +45,13 @@ class History:
         return decide(self.ledger, CONTROL, 0, following(facts, self.ledger.position))
 
     def take(self, decision: Decision, *, ends: bool) -> None:
-        self.replay.fold(decision)
+        self.replay.fold(decision, self.time)
         self.offset += 1
         if ends and decision.verdict == "admit":
             report = Completion(decision.request, "acme", "acme", "finished", "w", "a", input_tokens=1)
             end = outcome(self.ledger, self.offset, self.time, report)
             assert end is not None
-            self.replay.fold(end)
+            self.replay.fold(end, self.time)
 
     def verdict_at(self, facts: Facts, time: int) -> str:
         later = msgspec.structs.replace(facts, time=time, deadline=time + 30_000)

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from pipeline.admit.clocks import Clocks
 from pipeline.admit.decide import decide, following
 from pipeline.admit.history import span_of
 from pipeline.admit.intake import Intake, Raw, RequestReader
@@ -25,6 +26,8 @@ from tests.laws.test_admit_laws import CONTROL, START
 
 READER = RequestReader(CONTROL, None, 0)  # type: ignore[arg-type]
 """Opens nothing that is genuine, so it needs no keys."""
+CLOCKS = Clocks(START, START, START)
+LATE = START + 10**6
 
 
 def garbage(offset: int, value: bytes = b"x") -> Raw:
@@ -37,7 +40,7 @@ def stranger(offset: int) -> Raw:
 
 
 def opened(*raws: Raw) -> list[Intake]:
-    return READER.open(raws).intakes(())
+    return READER.open(raws, CLOCKS).intakes(())
 
 
 def spans(intakes: list[Intake]) -> list[tuple[int, int, str]]:
@@ -81,7 +84,7 @@ def test_records_of_callers_are_answered_each_by_itself() -> None:
             return b"right"
 
     reader = RequestReader(CONTROL, Wrong(), 0)  # type: ignore[arg-type]
-    unsigned = reader.open([Raw(at, START, b"{}", wrong) for at in range(3)]).intakes(())
+    unsigned = reader.open([Raw(at, START, b"{}", wrong) for at in range(3)], CLOCKS).intakes(())
     assert spans(unsigned) == [(0, 2, "unsigned")]
 
     class Right:
@@ -90,7 +93,7 @@ def test_records_of_callers_are_answered_each_by_itself() -> None:
 
     # the signature is right and the time is wrong
     reader = RequestReader(CONTROL, Right(), 0)  # type: ignore[arg-type]
-    late = reader.open([Raw(at, START + 10**6, b"{}", wrong) for at in range(3)]).intakes(())
+    late = reader.open([Raw(at, LATE, b"{}", wrong) for at in range(3)], Clocks(LATE, LATE, LATE)).intakes(())
     assert spans(late) == [(at, at, "clock_skew") for at in range(3)]
 
 
@@ -104,7 +107,7 @@ def test_a_batch_that_was_not_unpacked_is_answered_by_one_decision() -> None:
 
 def test_so_many_are_opened_until_enough_are_known() -> None:
     flood = [garbage(at) for at in range(4096)]
-    assert READER.open(flood, 512).records == 4096
+    assert READER.open(flood, CLOCKS, 512).records == 4096
 
 
 def test_a_part_that_another_writer_answered_is_left_out() -> None:
@@ -141,13 +144,13 @@ def test_no_other_run_is_applied_and_the_verifier_names_it(name: str) -> None:
         Ledger().apply(record)
     replay = Replay(RULES[1:], 0, ())
     replay.control = CONTROL
-    assert replay.push(record, encode(record))
+    assert replay.push(record, encode(record), START)
 
 
 def test_the_verifier_derives_runs_and_finds_those_that_answer_twice() -> None:
     ledger, replay = Ledger(), Replay(RULES[1:], 0, ())
     replay.control = CONTROL
     (decision,) = decided(ledger, *[garbage(at) for at in range(5)])
-    assert replay.push(decision, encode(decision)) == []
+    assert replay.push(decision, encode(decision), START) == []
     (late,) = decided(Ledger(), *[garbage(at) for at in range(7)])
-    assert any("second decision" in fault for fault in replay.push(late, encode(late)))
+    assert any("second decision" in fault for fault in replay.push(late, encode(late), START))

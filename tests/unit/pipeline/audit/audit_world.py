@@ -19,7 +19,7 @@ from pipeline.events.codec import encode
 from pipeline.events.control import Control, parse
 from pipeline.events.ids import GRACE_MS
 from pipeline.events.messages import Completion, Manifest
-from pipeline.events.records import ControlMark, Facts, LogRecord, SnapshotMark, Tick
+from pipeline.events.records import ControlMark, Facts, LogRecord, SnapshotMark, Tick, time_of
 from pipeline.seal.batch import Sealed, begin, heartbeat, seal
 
 START = 1_790_000_000_000
@@ -109,13 +109,15 @@ def history(count: int = 24) -> list[LogRecord]:
     return records
 
 
-def chained(values: Sequence[bytes], step: int = 5) -> list[Entry]:
-    """Batches of ``step`` records, with a loser's records after every second one."""
+def chained(values: Sequence[bytes], step: int = 5, times: Sequence[int] = ()) -> list[Entry]:
+    """Batches of ``step`` records, with a loser's records after every second one. A batch is appended at the latest of
+    its ``times``."""
     at, entries = Position(), []
     for number, low in enumerate(range(0, len(values), step)):
         part = list(values[low : low + step])
+        appended = max(times[low : low + step], default=START)
         entries += [
-            Entry(at.offset + i, START, link, value)
+            Entry(at.offset + i, appended, link, value)
             for i, (link, value) in enumerate(zip(links(at, len(part)), part, strict=True))
         ]
         at = Position(at.offset + len(part), batch_digest(at.digest, at.offset, part))
@@ -177,4 +179,9 @@ def stored(topic: str, entries: Sequence[Entry], keys: LogKeys = KEYS, limit: in
 
 
 def decisions(records: Sequence[LogRecord] | None = None, keys: LogKeys = KEYS, limit: int = 10) -> Store:
-    return stored("decisions", chained([encode(r) for r in (records or history())]), keys, limit)
+    return stored("decisions", appended(records or history()), keys, limit)
+
+
+def appended(records: Sequence[LogRecord]) -> list[Entry]:
+    """The records as they lie in Kafka, each batch appended when its last record was made."""
+    return chained([encode(record) for record in records], times=[time_of(record) for record in records])

@@ -16,7 +16,7 @@ from pipeline.audit.replay import Replay
 from pipeline.events.codec import encode
 from pipeline.events.control import Control, parse
 from pipeline.events.messages import Completion
-from pipeline.events.records import ControlMark, Decision, Facts, LogRecord, Outcome, SnapshotMark, Tick
+from pipeline.events.records import ControlMark, Decision, Facts, LogRecord, Outcome, SnapshotMark, Tick, time_of
 from tests.unit.pipeline.audit.filled import filled
 
 START = 1_790_000_000_000
@@ -60,7 +60,7 @@ def control() -> Control:
 def replayed(records: list[LogRecord]) -> Replay:
     """A verifier that has read the records and found no fault."""
     replay = Replay(RULES, 0, enumerate(DOCUMENTS))
-    assert [fault for record in records for fault in replay.push(record, encode(record))] == []
+    assert [fault for record in records for fault in replay.push(record, encode(record), time_of(record))] == []
     return replay
 
 
@@ -76,7 +76,7 @@ class Play:
 
     def write(self, record: LogRecord) -> None:
         self.records.append(record)
-        self.ledger = upgrade.fold(self.ledger, record)
+        self.ledger = upgrade.fold(self.ledger, record, time_of(record))
 
     def facts(self, tenant: str = "acme", text: str = "", **fields: Any) -> Facts:
         """Facts of the next request."""

@@ -11,7 +11,7 @@ from pipeline.admit.decide import decide
 from pipeline.admit.ledger import Ledger
 from pipeline.events.codec import decode_log, encode
 from pipeline.events.messages import Completion
-from pipeline.events.records import ControlMark, Decision, Facts, LogRecord, Outcome, SnapshotMark, Tick
+from pipeline.events.records import ControlMark, Decision, Facts, LogRecord, Outcome, SnapshotMark, Tick, time_of
 from pipeline.tables import RECORDS
 from tests.unit.pipeline.audit.audit_world import chained, stored
 from tests.unit.pipeline.audit.every_field import Play, replayed
@@ -72,7 +72,7 @@ def test_a_field_that_is_not_what_the_rules_give_is_a_fault(played: Play, kind: 
     for at, record in enumerate(played.records):
         if type(record) is kind:
             forged = msgspec.structs.replace(record, **{name: other(record, name)})
-            assert replayed(played.records[:at]).push(forged, encode(forged)), (at, name)
+            assert replayed(played.records[:at]).push(forged, encode(forged), time_of(forged)), (at, name)
 
 
 @pytest.mark.parametrize("name", Facts.__struct_fields__)
@@ -85,7 +85,7 @@ def test_a_decision_is_derived_again_from_any_value_of_a_fact(played: Play, name
     changed = msgspec.structs.replace(facts, **{name: _fact(facts, name)})
     made = decide(play.ledger, play.documents, 0, changed)
     assert getattr(made.facts, name) == _fact(facts, name)
-    assert bool(replay.push(made, encode(made))) == (name in FROM_THE_SOURCE)
+    assert bool(replay.push(made, encode(made), time_of(made))) == (name in FROM_THE_SOURCE)
 
 
 @pytest.mark.parametrize("name", REPORTED)
@@ -95,7 +95,7 @@ def test_an_outcome_is_derived_again_from_any_value_of_a_report(name: str) -> No
     request = play.ask("beta").request
     made = play.outcome(request)
     assert getattr(made, name) == getattr(play.completion(request), name)
-    assert replayed(play.records).push(made, encode(made)) == []
+    assert replayed(play.records).push(made, encode(made), time_of(made)) == []
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=named)
@@ -106,7 +106,8 @@ def test_every_field_survives_in_the_sealed_row(kind: type[Any]) -> None:
     assert [decode_log(row["body"]) for row in columns] == records
     for row, record in zip(columns, records, strict=True):
         shown = {**(_fields(record.facts) if kind is Decision else {}), **_fields(record)}
-        same = [name for name in shown.keys() & row.keys() if name not in ("kind", "offset")]
+        # the row's time is the append time; the record's own is in the body
+        same = [name for name in shown.keys() & row.keys() if name not in ("kind", "offset", "time")]
         assert {name: row[name] for name in same} == {name: shown[name] for name in same}
 
 

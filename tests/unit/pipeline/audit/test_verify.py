@@ -38,6 +38,7 @@ from tests.unit.pipeline.audit.audit_world import (
     RULES,
     START,
     Store,
+    appended,
     chained,
     control,
     decisions,
@@ -169,9 +170,12 @@ def test_what_admit_writes_in_batches_is_derived_again() -> None:
             for at, h in enumerate(held)
         ]
         items: list[Raw | Intake] = [*reports, Raw(90, 0, b"?", ()), *asked]
-        step = AdmitStage(documents, 0).step(ledger, InputBatch(items, START + 4_000 * turn))
-        ledger.commit()
-        records += step.records
+        more = True
+        while more:
+            step = AdmitStage(documents, 0).step(ledger, InputBatch(items, START + 4_000 * turn))
+            ledger.commit()
+            records += step.records
+            items, more = items[step.consumed :], step.more
     assert {type(record) for record in records} == {ControlMark, Decision, Outcome, Tick}
     report = decisions(records).verify(source=True, replay=True)
     assert report.faults == ()
@@ -186,7 +190,13 @@ def test_every_tampering_is_found(name: str) -> None:
     assert expected in whats(store)
 
 
-@pytest.mark.parametrize("column", [c for c in RECORDS.columns if c not in ("leaf", "offset", "body")])
+def test_a_forged_append_time_is_found() -> None:
+    store = decisions()
+    store.rows[9][COLUMN["time"]] += 1
+    assert "the rows do not give the signed root" in whats(store)
+
+
+@pytest.mark.parametrize("column", [c for c in RECORDS.columns if c not in ("leaf", "offset", "time", "body")])
 def test_every_forged_column_is_found(column: str) -> None:
     store = decisions()
     row = store.rows[9]
@@ -309,6 +319,40 @@ def edit(kind: type, nth: int = 2, **changes: Any) -> Callable[[list[LogRecord]]
 )
 def test_a_false_history_sealed_in_good_order_is_found_by_deriving_it(change: Any, expected: str) -> None:
     assert expected in rewrite(change)
+
+
+@pytest.mark.parametrize(("ahead", "right"), [(5_000, True), (5_001, False)])
+def test_a_time_is_at_most_five_seconds_ahead_of_the_append_time(ahead: int, right: bool) -> None:
+    records = history()
+    at = index_of(records, Decision, -1)
+    entries = appended(records[: at + 1])
+    time = records[at].facts.time  # type: ignore[union-attr]
+    behind = [entry._replace(time=time - ahead) if entry.value == encode(records[at]) else entry for entry in entries]
+    report = stored("decisions", behind).verify(replay=True)
+    assert report.ok == right
+    assert right or [f.what for f in report.faults] == [
+        f"time is {ahead} ms ahead of the append time: expected at most 5000"
+    ]
+
+
+def test_a_tick_counts_for_no_more_than_its_append_time() -> None:
+    """A fast clock's tick, and the expiry that its writer took it for."""
+    entries = appended([record for record in history() if not isinstance(record, SnapshotMark)])
+    early = [entry._replace(time=START + 10_000) if entry.time > START + 10_000 else entry for entry in entries]
+    faults = stored("decisions", early).verify(replay=True).faults
+    assert any("expired before deadline" in fault.what for fault in faults)
+
+
+def test_leaves_of_a_lifted_log_hold_append_times() -> None:
+    store = decisions()
+    assert {manifest.leaves for manifest in store.sealed} == {2}
+    before = [list(row) for row in store.rows]
+    signed_again(store, 0, store.sealed[0].time, leaves=1)
+    assert "a leaf without the append time of its record" in whats(store, replay=True)
+    store = decisions()
+    signed_again(store, 1, store.sealed[1].time, leaves=1)
+    assert store.rows == before
+    assert "expected leaves of form 2 to 2, got 1" in whats(store)
 
 
 def test_what_a_later_build_decides_is_counted_and_not_called_a_fault_behind_its_mark() -> None:

@@ -107,5 +107,5 @@ def test_deciding_goes_on_behind_everything_that_has_a_decision() -> None:
     twice = next(record for line in DECISIONS if isinstance(record := decode_log(line), Decision))
     ledger.apply(twice)
     assert ledger.position.next_request < end
-    lifted = fold(ledger, mark(ledger))
+    lifted = fold(ledger, mark(ledger), ledger.time)
     assert lifted.position.next_request == end

@@ -10,7 +10,7 @@ from detectors.base import Screened, Transcript
 from pipeline.admit.partition import AdmitContext, AdmitPartition
 from pipeline.control.table import ControlTable
 from pipeline.endpoints import KafkaEndpoint
-from pipeline.events.chain import ChainReader
+from pipeline.events.chain import ChainReader, Entry
 from pipeline.events.codec import decode_log, encode
 from pipeline.events.messages import Completion
 from pipeline.events.records import Decision, LogRecord, Outcome
@@ -84,9 +84,14 @@ async def read(bootstrap: str, topic: str) -> list[Any]:
     return items
 
 
-async def history(bootstrap: str) -> list[LogRecord]:
+async def valid(bootstrap: str) -> list[Entry]:
+    """The valid records of the log as they lie in it."""
     chain = ChainReader()
-    return [decode_log(e.value) for item in await read(bootstrap, "decisions") for e in chain.push(item.entry())]
+    return [entry for item in await read(bootstrap, "decisions") for entry in chain.push(item.entry())]
+
+
+async def history(bootstrap: str) -> list[LogRecord]:
+    return [decode_log(entry.value) for entry in await valid(bootstrap)]
 
 
 async def chain_of(bootstrap: str) -> ChainReader:

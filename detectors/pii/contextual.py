@@ -9,7 +9,9 @@ from detectors.pii.addresses import addresses
 from detectors.pii.cued import cued
 from detectors.pii.handles import handles
 from detectors.pii.item import PiiItem, shown
+from detectors.pii.lexicon import simplified
 from detectors.pii.persons import persons
+from detectors.pii.persons_scripts import persons_scripts
 from detectors.pii.persons_zh import persons_zh
 from detectors.pii.places import places, small_letters
 from detectors.pii.scan import items
@@ -32,8 +34,10 @@ def find(text: str, *, contextual: bool = True) -> tuple[PiiItem, ...]:
         found = _merged(found, cued(read, low, cues))
         found = _merged(found, handles(read, low, cues))
         found = _merged(found, persons(read, cues))
-        if not read.isascii() and _CHINESE.search(read):
-            found = _merged(found, persons_zh(read))
+        if not read.isascii():
+            found = _merged(found, persons_scripts(read))
+            if _CHINESE.search(read):
+                found = _merged(found, persons_zh(simplified(read)))
     return tuple(map(view.item, found))
 
 

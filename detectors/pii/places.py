@@ -29,7 +29,7 @@ _WAY = (
     "box", "psc", "cmr", "unit", "apo", "fpo", "dpo", "ul.", "rue", "rua", "via", "calle", "av", "boulevard", "piazza",
     "corso", "strada", "camino", "carrera", "chemin", "jalan", "plaza", "place", "paseo", "travessa", "straße",
     "strasse", "str.", "gasse", "weg", "platz", "allee", "gata", "vägen", "vej", "gade", "veien", "straat", "laan",
-    "katu", "tie", "braut", "gt.", "utca", "u.", "út", "tér",
+    "gracht", "kade", "plein", "katu", "tie", "braut", "gt.", "utca", "u.", "út", "tér",
 )  # fmt: skip
 _BIRTH = ("born", "birth", "dob", "d.o.b", "出生", "诞辰", "生日", "生于", "生人", "生的", "生,", "生。")
 _WECHAT = (

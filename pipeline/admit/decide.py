@@ -7,47 +7,27 @@ that it carries itself, so it can be derived again offline, byte for byte.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
 
 import msgspec
 
-from detectors.accounts.response import DUTIES, QUIET_MS, STEPS, Step
+from detectors.accounts.response import DUTIES, QUIET_MS, Step
 from detectors.accounts.status import Judgement, step_at
 from pipeline.admit import policy
+from pipeline.admit.callers import Caller, asked, caller_of, ceilings_over, price_of
 from pipeline.admit.idempotency import digest_of
 from pipeline.admit.ledger import Ledger, client_name
-from pipeline.admit.quota import Ceiling, Denial, ceiling, settle, weigh
+from pipeline.admit.quota import Denial, amounts_of, settle, weigh
 from pipeline.admit.snapshot import LedgerPosition, Reservation
 from pipeline.events import plans
-from pipeline.events.control import Control, Key, Limit, Plan, Principal, Tenant
-from pipeline.events.identity import Identity, identify
+from pipeline.events.control import Control
 from pipeline.events.ids import request_id
-from pipeline.events.limits import limits_over
 from pipeline.events.messages import Completion
 from pipeline.events.records import DECIDER, Charge, Decision, Facts, Outcome
-from pipeline.topics import partition_of
 
-FULL = 100
-"""An account's whole share of its limit, in the unit of ``DUTIES``."""
 UNCHARGED = frozenset({"failed", "expired"})
-
-
-class Caller(NamedTuple):
-    """A key belongs to a principal, and these documents and limits apply to every request under it."""
-
-    tenant: Tenant
-    principal: Principal
-    plan: Plan
-    key: Key
-    home: int
-    """Partition of the organisation."""
-    ceilings: tuple[Ceiling, ...]
-    """Every limit over the caller, from the partition's capacity down to the principal."""
-    slowed: dict[Step, Ceiling]
-    """The further limit over an account that is answered at a step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +51,8 @@ class Admitted:
     step: Step = "observe"
     first: str = ""
     shadowed: str = ""
+    price: tuple[int, int] | None = None
+    estimated: bool = False
 
 
 def decide(ledger: Ledger, control: Control, partition: int, facts: Facts) -> Decision:
@@ -101,6 +83,8 @@ def decide(ledger: Ledger, control: Control, partition: int, facts: Facts) -> De
         step=answer.step,
         score=judgement.score if judgement and signatures else 0,
         signatures=signatures,
+        price=None if denied else answer.price,  # type: ignore[union-attr]
+        estimated=not denied and answer.estimated,  # type: ignore[union-attr]
     )
 
 
@@ -117,27 +101,15 @@ def following(facts: Facts, position: LedgerPosition) -> Facts:
     )
 
 
-def caller_of(control: Control, key: str) -> Caller | None:
-    """Find the holder of ``key``; None where control knows no such chain. Says nothing of a signature."""
-    caller: Caller | None = control.derived.get(key)
-    if caller is None:
-        identity = identify(control, key)
-        if identity is None:
-            return None
-        home = partition_of(identity.tenant.organisation.encode(), control.require_deployment().partitions)
-        ceilings = tuple(_ceilings(control, identity))
-        slowed = {step: _slowed(identity, step) for step in STEPS if 0 < DUTIES[step].rate < FULL}
-        caller = control.derived[key] = Caller(*identity, home, ceilings, slowed)
-    return caller
-
-
 def outcome(ledger: Ledger, offset: int, time: int, report: Completion) -> Outcome | None:
     """Settle the request that ``report`` at ``offset`` of ``completions`` ends; None where nothing waits for it."""
     reservation = ledger.open.get(report.request)
     if reservation is None:
         return None
     now = max(time, ledger.time)
-    used = report.input_tokens + report.output_tokens
+    charged = report.result not in UNCHARGED
+    used = amounts_of(report.input_tokens, report.output_tokens, reservation.price)
+    reserved = max((c.amount for c in reservation.charges if c.unit == "tokens"), default=used.tokens)
     return Outcome(
         request=reservation.request,
         time=now,
@@ -154,7 +126,7 @@ def outcome(ledger: Ledger, offset: int, time: int, report: Completion) -> Outco
         output_tokens=report.output_tokens,
         latency_ms=now - reservation.time,
         first_token_ms=report.first_token_ms,
-        charges=settle(reservation.charges, used, ledger.cells, reservation.time, report.result not in UNCHARGED),
+        charges=settle(reservation.charges, used, reservation.time, charged, reservation.estimated),
         findings=report.findings,
         text_digest=report.text_digest,
         text=report.text,
@@ -166,6 +138,8 @@ def outcome(ledger: Ledger, offset: int, time: int, report: Completion) -> Outco
         adapter=report.adapter,
         tools=report.tools,
         pool=report.pool,
+        cost=(used.cost or 0) if charged else 0,
+        overshoot=max(0, used.tokens - reserved) if charged and reservation.estimated else 0,
     )
 
 
@@ -181,23 +155,10 @@ def expired(ledger: Ledger, reservation: Reservation, time: int) -> Outcome:
         principal=reservation.principal,
         sequence=ledger.sequences.get(reservation.tenant, 0) + 1,
         latency_ms=now - reservation.time,
-        charges=settle(reservation.charges, 0, ledger.cells, reservation.time, charged=False),
+        charges=settle(reservation.charges, amounts_of(0, 0, None), reservation.time, charged=False, estimated=False),
         client_request=reservation.client_request,
         lane=reservation.lane,
     )
-
-
-def _ceilings(control: Control, identity: Identity) -> Iterator[Ceiling]:
-    """Give the partition's capacity and every limit over a caller as ceilings."""
-    capacity = control.require_deployment().capacity_tokens
-    yield ceiling("*", Limit(id="capacity", meter="open", unit="tokens", amount=capacity))
-    for scoped in limits_over(control, identity.tenant, identity.principal.id):
-        yield ceiling(scoped.scope, scoped.limit)
-
-
-def _slowed(identity: Identity, step: Step) -> Ceiling:
-    amount = max(1, identity.plan.account_rate * DUTIES[step].rate // FULL)
-    return ceiling(f"p:{identity.principal.id}", Limit(id=step, meter="rate", amount=amount, burst=-(-amount // 4)))
 
 
 def _judge(ledger: Ledger, control: Control, caller: Caller | None, facts: Facts) -> Admitted | Denied:
@@ -213,7 +174,7 @@ def _judge(ledger: Ledger, control: Control, caller: Caller | None, facts: Facts
     refusal = _unfit(control, caller, facts)
     if refusal:
         return Denied(refusal)
-    return _meter(ledger, caller, facts)
+    return _meter(ledger, control, caller, facts)
 
 
 def _refused_key(caller: Caller, facts: Facts) -> str:
@@ -260,13 +221,13 @@ def _unfit(control: Control, caller: Caller, facts: Facts) -> str:
     return "deadline_passed" if facts.deadline <= facts.time else ""
 
 
-def _meter(ledger: Ledger, caller: Caller, facts: Facts) -> Admitted | Denied:
+def _meter(ledger: Ledger, control: Control, caller: Caller, facts: Facts) -> Admitted | Denied:
     """Weigh the request, then its findings: a refused attack counts as a request, so it cannot be repeated for free."""
     plan, principal = caller.plan, caller.principal
     step_before = policy.answered(plan, principal, step_at(ledger.accounts.status(principal.id), facts.time))
     slowed = caller.slowed.get(step_before)
-    ceilings = (*caller.ceilings, slowed) if slowed else caller.ceilings
-    weighed = weigh(ledger.cells, ceilings, facts.input_bound + facts.max_tokens, facts.time)
+    ceilings = ceilings_over(control, caller, facts.model)
+    weighed = weigh(ledger.cells, (*ceilings, slowed) if slowed else ceilings, asked(control, facts), facts.time)
     if isinstance(weighed, Denial):
         reason = "busy" if weighed.limit.startswith("*|") else weighed.reason
         if slowed and weighed.limit == slowed.label:
@@ -284,7 +245,9 @@ def _meter(ledger: Ledger, caller: Caller, facts: Facts) -> Admitted | Denied:
         return Denied("extraction", "", wait_ms, counted, judgement, step)
     if not refusal and principal.extraction == "judged" and step != judged_step and not DUTIES[judged_step].admit:
         refusal = "extraction"
-    return Admitted(weighed, judgement, step, shadowed=refusal)
+    estimated = control.models[facts.model].margin is not None
+    price = price_of(control, facts.model)
+    return Admitted(weighed, judgement, step, shadowed=refusal, price=price, estimated=estimated)
 
 
 def _quiet_in(judgement: Judgement | None, now: int) -> int:

@@ -6,9 +6,9 @@ from typing import Any, Literal
 
 import msgspec
 
-from pipeline.admit.decide import caller_of
+from pipeline.admit.callers import asked, caller_of, ceilings_over
 from pipeline.admit.ledger import Ledger
-from pipeline.admit.quota import Ceiling, Denial, remaining, weigh
+from pipeline.admit.quota import Amounts, Ceiling, Denial, remaining, weigh
 from pipeline.audit.replay import Replay
 from pipeline.events.codec import encode
 from pipeline.events.reasons import LIMIT_REASONS, REASONS
@@ -66,7 +66,8 @@ def explain(record: Decision, body: bytes, replay: Replay) -> ExplainedDecision:
     """Explain ``record``; ``replay`` stands right before it."""
     derived = replay.derive(record)
     ceilings = _ceilings(record, replay) if derived is not None else ()
-    wait, admitted_at = _wait(record.facts, replay.ledger, ceilings)
+    amounts = asked(replay.control, record.facts)
+    wait, admitted_at = _wait(record.facts, replay.ledger, ceilings, amounts)
     same = derived is not None and encode(derived) == body
     reason = record.reasons[0] if record.reasons else ""
     return ExplainedDecision(
@@ -83,7 +84,7 @@ def explain(record: Decision, body: bytes, replay: Replay) -> ExplainedDecision:
         decider=record.decider,
         derived="unknown" if derived is None else "same" if same else "differs",
         derived_as="" if derived is None or same else ", ".join((derived.verdict, *derived.reasons)),
-        limits=_weighed(record.facts, replay.ledger, ceilings),
+        limits=_weighed(record.facts, replay.ledger, ceilings, amounts),
         wait=wait,
         admitted_at=admitted_at,
     )
@@ -96,27 +97,28 @@ def _ceilings(record: Decision, replay: Replay) -> tuple[Ceiling, ...]:
     if caller is None or facts.fault or facts.kind != "inference" or not isinstance(replay.ledger, Ledger):
         return ()
     slowed = caller.slowed.get(record.step) if record.reasons == ("throttled",) else None
-    return (*caller.ceilings, slowed) if slowed else caller.ceilings
+    ceilings = ceilings_over(replay.control, caller, facts.model)
+    return (*ceilings, slowed) if slowed else ceilings
 
 
-def _weighed(facts: Facts, ledger: Any, ceilings: tuple[Ceiling, ...]) -> tuple[WeighedLimit, ...]:
+def _weighed(facts: Facts, ledger: Any, ceilings: tuple[Ceiling, ...], amounts: Amounts) -> tuple[WeighedLimit, ...]:
     if not ceilings:
         return ()
     states = remaining(ledger.cells, ceilings, facts.time)
     found = []
     for ceiling, state in zip(ceilings, states, strict=True):
-        asked = _tokens(facts) if ceiling.tokens else 1
+        amount = amounts[ceiling.nth]
         held = ceiling.burst - state.remaining
-        unit = ceiling.one.unit
-        refuses = asked > state.remaining
-        found.append(WeighedLimit(ceiling.label, ceiling.meter, unit, ceiling.amount, held, asked, refuses))
+        refuses = amount is None or amount > state.remaining
+        limit = (ceiling.label, ceiling.meter, ceiling.unit, ceiling.amount)
+        found.append(WeighedLimit(*limit, held, amount or 0, refuses))
     return tuple(found)
 
 
-def _wait(facts: Facts, ledger: Any, ceilings: tuple[Ceiling, ...]) -> tuple[Wait, int]:
+def _wait(facts: Facts, ledger: Any, ceilings: tuple[Ceiling, ...], amounts: Amounts) -> tuple[Wait, int]:
     time = facts.time
     for _ in range(_TRIES if ceilings else 0):
-        weighed = weigh(ledger.cells, ceilings, _tokens(facts), time)
+        weighed = weigh(ledger.cells, ceilings, amounts, time)
         if not isinstance(weighed, Denial):
             break
         if not weighed.retry_after_ms:
@@ -125,7 +127,3 @@ def _wait(facts: Facts, ledger: Any, ceilings: tuple[Ceiling, ...]) -> tuple[Wai
             return "until_one_ends", 0
         time += weighed.retry_after_ms
     return ("until", time) if time > facts.time else ("none", 0)
-
-
-def _tokens(facts: Facts) -> int:
-    return facts.input_bound + facts.max_tokens

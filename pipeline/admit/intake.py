@@ -17,8 +17,8 @@ from detectors.accounts.features import RequestParameters, sampling_features
 from detectors.base import Finding, Part, Screened, Transcript
 from inference.types import input_token_bound
 from pipeline.admit import policy
+from pipeline.admit.callers import Caller, caller_of
 from pipeline.admit.clocks import Clocks
-from pipeline.admit.decide import Caller, caller_of
 from pipeline.errors import Malformed
 from pipeline.events import quoting, wire
 from pipeline.events.control import Control, Plan

@@ -13,9 +13,9 @@ from collections.abc import Iterator
 
 from pipeline.admit import policy, snapshot
 from pipeline.admit.accounts import AccountTable
+from pipeline.admit.cells import Cells
 from pipeline.admit.idempotency import digest_of
 from pipeline.admit.journal import UndoJournal
-from pipeline.admit.quota import Cells, charged, in_window
 from pipeline.admit.replay_window import ReplayWindow
 from pipeline.admit.snapshot import LedgerSnapshot, Reservation
 from pipeline.events import lifecycle
@@ -37,7 +37,7 @@ class Ledger:
         self._stored = stored = stored or LedgerSnapshot.empty()
         self._journal = UndoJournal()
         self.position = stored.position
-        self.cells = Cells(stored.numbers, stored.times)
+        self.cells = Cells(stored.rates, stored.windows, stored.budgets, stored.reserved)
         self.sequences = stored.sequences
         self.open = stored.open
         self.sessions = stored.sessions
@@ -115,6 +115,7 @@ class Ledger:
             case ControlMark():
                 self.position.control_version = record.control
                 self._advance(record.time)
+                self.position.control_time = self.time
             case SnapshotMark():
                 self._advance(record.time)
                 self._prune()
@@ -164,6 +165,7 @@ class Ledger:
         reservation = Reservation(
             record.request, facts.offset, facts.time, facts.deadline, record.organisation, record.tenant,
             record.principal, facts.client_request, facts.lane, record.charges, facts.idempotency,
+            record.price, record.estimated,
         )  # fmt: skip
         self._journal.put(self.open, record.request, reservation)
         self._name(reservation)
@@ -200,12 +202,8 @@ class Ledger:
             self.idempotency.free(name, reservation.offset, self.time, self._journal)
 
     def _charge(self, charges: tuple[Charge, ...], now: int) -> None:
-        cells = self.cells
         for charge in charges:
-            if charge.meter == "window":
-                self._journal.put(cells.times, charge.cell, in_window(cells.times.get(charge.cell, []), charge, now))
-            else:
-                self._journal.put(cells.numbers, charge.cell, charged(cells, charge, now))
+            self.cells.charge(charge, now, self._journal)
 
     def _advance(self, time: int) -> None:
         if time > self.position.time:
@@ -218,6 +216,7 @@ class Ledger:
                 self._journal.drop(self.sessions, key)
         self.idempotency.release(self._settled)
         self.accounts.prune()
+        self.cells.prune(self.time, self.position.control_time, self._journal)
 
     def _forget_sessions(self, key: str) -> None:
         windows = self.sessions[key]

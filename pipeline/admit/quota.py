@@ -1,22 +1,26 @@
-"""Limits are kept over integer cells. A cell changes only by ``Charge`` values, and a charge says all it changes.
+"""Requests are weighed against limits. All of them over the caller must hold, or nothing is charged.
 
-Meters: ``rate`` is GCRA (ITU-T I.371, virtual scheduling) with the theoretical arrival time kept in units of
-1/quantity ms, so no rounding ever happens; ``window`` an exact sliding log; ``budget`` a calendar period in UTC;
-``open`` what is reserved now. All ceilings along organisation → tenant → principal must hold, or nothing is charged.
+What a request may use at most is reserved by its decision, in each unit that a limit counts in; its outcome settles
+that to what was used. The counts themselves lie in ``pipeline.admit.cells``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
+from pipeline.admit import periods
+from pipeline.admit.cells import Cells
+from pipeline.admit.periods import Period
 from pipeline.events.control import Limit
-from pipeline.events.limits import LimitState
+from pipeline.events.limits import LimitState, ScopedLimit
 from pipeline.events.reasons import LIMIT_REASONS
-from pipeline.events.records import Charge
+from pipeline.events.records import Charge, Meter, Unit
 
-_SHIFT = 36
-_USED = (1 << _SHIFT) - 1
+_MILLION = 1_000_000
+_WAIT_MS = 1000
+"""A caller with too much open is told to ask again after this; when a run ends is not known."""
+_CALENDAR = {"day": periods.day_at, "week": periods.week_at, "month": periods.month_at}
 
 
 class Denial(NamedTuple):
@@ -28,143 +32,172 @@ class Denial(NamedTuple):
     """0 where no wait helps: the request asks for more than the limit ever gives at once."""
 
 
-class Cells:
-    """The ledger counts in cells: an integer by cell name, and sorted times by cell name for sliding logs."""
+class Amounts(NamedTuple):
+    """A request reserves or uses so much, in each of ``Unit`` in its order."""
 
-    __slots__ = ("numbers", "times")
-
-    def __init__(self, numbers: dict[str, int] | None = None, times: dict[str, list[int]] | None = None) -> None:
-        self.numbers: dict[str, int] = {} if numbers is None else numbers
-        self.times: dict[str, list[int]] = {} if times is None else times
+    requests: int
+    tokens: int
+    input_tokens: int
+    output_tokens: int
+    cost: int | None
+    """None where the model has no price."""
 
 
 class Ceiling(NamedTuple):
     """One limit holds over one scope; every request is weighed against it."""
 
     cell: str
-    """A changed limit is a new limit: its parameters are part of the name."""
     label: str
-    meter: str
-    tokens: bool
+    meter: Meter
+    unit: Unit
+    nth: int
+    """Of the unit among ``Amounts``."""
     amount: int
     period_ms: int
     burst: int
+    calendar: str
+    """The kind of a budget's period; empty for blocks of ``period_ms`` since 1970."""
+    offset_ms: int
     one: Charge
-    """What one request costs where requests are counted."""
+    """One request costs this where requests are counted, but not in a budget."""
+
+    def period_at(self, now: int) -> Period:
+        """Give the period of a budget that ``now`` is in."""
+        if self.calendar:
+            return _CALENDAR[self.calendar](now, self.offset_ms)
+        return periods.block_at(now, self.period_ms)
 
 
-def ceiling(scope: str, limit: Limit) -> Ceiling:
-    """Make the ceiling of ``limit`` over ``scope``."""
-    cell = f"{scope}|{limit.id}|{limit.meter}|{limit.unit}|{limit.amount}/{limit.period_s}"
+def amounts_of(input_tokens: int, output_tokens: int, price: tuple[int, int] | None) -> Amounts:
+    """Give what a request comes to; ``price`` is of a million tokens each, and its cost is rounded up."""
+    cost = None
+    if price is not None:
+        cost = -(-(input_tokens * price[0] + output_tokens * price[1]) // _MILLION)
+    return Amounts(1, input_tokens + output_tokens, input_tokens, output_tokens, cost)
+
+
+def ceiling(scope: str, limit: Limit, utc_offset: int = 0) -> Ceiling:
+    """Make the ceiling of ``limit`` over ``scope``; ``utc_offset`` is in minutes."""
+    cell = ScopedLimit(scope, limit).name
     period_ms = limit.period_s * 1000
     return Ceiling(
         cell=cell,
         label=f"{scope}|{limit.id}",
         meter=limit.meter,
-        tokens=limit.unit == "tokens",
+        unit=limit.unit,
+        nth=get_args(Unit).index(limit.unit),
         amount=limit.amount,
         period_ms=period_ms,
         burst=limit.burst or limit.amount,
+        calendar=limit.period or periods.KINDS.get(limit.period_s) or "",
+        offset_ms=utc_offset * 60_000,
         one=Charge(cell, limit.meter, limit.unit, 1, limit.amount, period_ms),
     )
 
 
-def weigh(cells: Cells, ceilings: Iterable[Ceiling], tokens: int, now: int) -> tuple[Charge, ...] | Denial:
-    """Charge one request of ``tokens`` reserved tokens at ``now`` (ms), or name the first ceiling that refuses it."""
+def weigh(cells: Cells, ceilings: Iterable[Ceiling], amounts: Amounts, now: int) -> tuple[Charge, ...] | Denial:
+    """Charge one request at ``now`` (ms), or name the first ceiling that refuses it."""
     charges = []
     for ceiling in ceilings:
-        amount = tokens if ceiling.tokens else 1
+        amount = amounts[ceiling.nth]
+        if amount is None:
+            return Denial(LIMIT_REASONS[ceiling.meter], ceiling.label, 0)
+        if not amount:
+            continue
         wait_ms = _wait(cells, ceiling, amount, now)
-        if wait_ms is not None:
+        if wait_ms:
             helps = amount <= _most_at_once(ceiling)
             return Denial(LIMIT_REASONS[ceiling.meter], ceiling.label, wait_ms if helps else 0)
-        one = ceiling.one
-        charges.append(
-            Charge(one.cell, one.meter, one.unit, amount, one.quantity, one.period_ms) if ceiling.tokens else one
-        )
+        charges.append(_charge(ceiling, amount, now))
     return tuple(charges)
 
 
-def settle(charges: Sequence[Charge], used_tokens: int, cells: Cells, taken: int, charged: bool) -> tuple[Charge, ...]:
-    """An outcome gives back what was not used. ``taken`` is when the reservation was made (ms); ``charged`` False
-    refunds it all.
+def settle(charges: Sequence[Charge], used: Amounts, taken: int, charged: bool, estimated: bool) -> tuple[Charge, ...]:
+    """Give back what of a reservation was not used; requests stay counted.
 
-    Requests stay counted; a budget whose period is over keeps what it had.
+    ``taken`` is when it was made (ms); ``charged`` False refunds it all. Only a reservation that was ``estimated`` is
+    charged with what was used above it.
     """
-    refunds = []
+    settled = []
     for charge in charges:
         if charge.meter == "open":
-            refund = charge.amount
-        elif charge.unit == "tokens":
-            refund = charge.amount - (min(used_tokens, charge.amount) if charged else 0)
+            spare = charge.amount
+        elif charge.unit == "requests":
+            spare = 0
         else:
-            refund = 0
-        if charge.meter == "budget" and cells.numbers.get(charge.cell, 0) >> _SHIFT != taken // charge.period_ms:
-            refund = 0
-        if refund:
-            refunds.append(Charge(charge.cell, charge.meter, charge.unit, -refund, charge.quantity, charge.period_ms))
-    return tuple(refunds)
+            use = (used[_NTH[charge.unit]] or 0) if charged else 0
+            spare = charge.amount - (use if estimated else min(use, charge.amount))
+        if spare:
+            start = taken if charge.meter == "rate" else charge.start
+            settled.append(
+                Charge(
+                    charge.cell, charge.meter, charge.unit, -spare, charge.quantity, charge.period_ms, start, charge.end
+                )
+            )
+    return tuple(settled)
 
 
 def remaining(cells: Cells, ceilings: Iterable[Ceiling], now: int) -> tuple[LimitState, ...]:
     """Give what is left under each ceiling at ``now`` (ms)."""
-    return tuple(LimitState(c.cell.rpartition("|")[0], c.amount, *_left(cells, c, now)) for c in ceilings)
+    return tuple(LimitState(c.cell, c.amount, *_left(cells, c, now)) for c in ceilings)
+
+
+def _charge(ceiling: Ceiling, amount: int, now: int) -> Charge:
+    one = ceiling.one
+    if ceiling.meter == "budget":
+        start, end = ceiling.period_at(now)
+        return Charge(one.cell, one.meter, one.unit, amount, one.quantity, end - start, start, end)
+    if ceiling.unit == "requests":
+        return one
+    return Charge(one.cell, one.meter, one.unit, amount, one.quantity, one.period_ms)
 
 
 def _left(cells: Cells, ceiling: Ceiling, now: int) -> tuple[int, int]:
     """Give the units left at ``now``, and the ms until all are; -1 where no time restores them."""
     if ceiling.meter == "rate":
-        ahead = max(cells.numbers.get(ceiling.cell, 0) - now * ceiling.amount, 0)
-        left = (ceiling.burst * ceiling.period_ms - ahead) // ceiling.period_ms
-        return max(left, 0), -(-ahead // ceiling.amount)
+        level = cells.rates.get(ceiling.cell)
+        if level is None:
+            return ceiling.burst, 0
+        spare = ceiling.burst * ceiling.period_ms - level.drained(ceiling.amount, ceiling.period_ms, now)
+        return max(spare // ceiling.period_ms, 0), level.wait_ms(0, ceiling.amount, ceiling.period_ms, now)
     if ceiling.meter == "window":
-        recent = [time for time in cells.times.get(ceiling.cell, ()) if time > now - ceiling.period_ms]
-        return max(ceiling.amount - len(recent), 0), recent[-1] + ceiling.period_ms - now if recent else 0
+        log = cells.windows.get(ceiling.cell)
+        recent = 0 if log is None else log.recent(ceiling.period_ms, now)
+        reset_ms = log.time + ceiling.period_ms - now if log is not None and recent else 0
+        return max(ceiling.amount - recent, 0), reset_ms
     if ceiling.meter == "budget":
-        used = _used(cells.numbers.get(ceiling.cell, 0), now // ceiling.period_ms)
-        return max(ceiling.amount - used, 0), ceiling.period_ms - now % ceiling.period_ms if used else 0
-    return max(ceiling.amount - cells.numbers.get(ceiling.cell, 0), 0), -1
+        period = ceiling.period_at(now)
+        used = _used(cells, ceiling, period)
+        return max(ceiling.amount - used, 0), period.end - now if used else 0
+    return max(ceiling.amount - cells.reserved.get(ceiling.cell, 0), 0), -1
 
 
 def _most_at_once(ceiling: Ceiling) -> int:
     return ceiling.burst if ceiling.meter == "rate" else ceiling.amount
 
 
-def _wait(cells: Cells, ceiling: Ceiling, amount: int, now: int) -> int | None:
-    """None where the ceiling holds, else ms until it could."""
+def _wait(cells: Cells, ceiling: Ceiling, amount: int, now: int) -> int:
+    """Give the ms until the ceiling could hold; 0 where it holds."""
     if ceiling.meter == "rate":
-        virtual_now = now * ceiling.amount
-        arrival = max(cells.numbers.get(ceiling.cell, 0), virtual_now) + amount * ceiling.period_ms
-        ahead = arrival - virtual_now - ceiling.burst * ceiling.period_ms
-        return None if ahead <= 0 else -(-ahead // ceiling.amount)
+        level = cells.rates.get(ceiling.cell)
+        most = (ceiling.burst - amount) * ceiling.period_ms
+        if most < 0:
+            return _WAIT_MS
+        return level.wait_ms(most, ceiling.amount, ceiling.period_ms, now) if level else 0
     if ceiling.meter == "window":
-        recent = [time for time in cells.times.get(ceiling.cell, ()) if time > now - ceiling.period_ms]
-        return None if len(recent) + 1 <= ceiling.amount else recent[-ceiling.amount] + ceiling.period_ms - now
+        log = cells.windows.get(ceiling.cell)
+        if log is None or len(log.times) < ceiling.amount:
+            return 0
+        return max(0, log.times[-ceiling.amount] + ceiling.period_ms - now)
     if ceiling.meter == "budget":
-        used = _used(cells.numbers.get(ceiling.cell, 0), now // ceiling.period_ms)
-        return None if used + amount <= ceiling.amount else ceiling.period_ms - now % ceiling.period_ms
-    return None if cells.numbers.get(ceiling.cell, 0) + amount <= ceiling.amount else 1000
+        period = ceiling.period_at(now)
+        return 0 if _used(cells, ceiling, period) + amount <= ceiling.amount else period.end - now
+    return 0 if cells.reserved.get(ceiling.cell, 0) + amount <= ceiling.amount else _WAIT_MS
 
 
-def _used(packed: int, period: int) -> int:
-    """Units used of a budget in ``period``; a cell of another period has none."""
-    return packed & _USED if packed >> _SHIFT == period else 0
+def _used(cells: Cells, ceiling: Ceiling, period: Period) -> int:
+    use = cells.budgets.get(ceiling.cell)
+    return 0 if use is None else use.used(period.start, period.end)
 
 
-def charged(cells: Cells, charge: Charge, now: int) -> int:
-    """Give the number of a cell after ``charge`` at ``now`` (not for ``window``)."""
-    number = cells.numbers.get(charge.cell, 0)
-    if charge.meter == "rate":
-        step = charge.amount * charge.period_ms
-        return number + step if charge.amount < 0 else max(number, now * charge.quantity) + step
-    if charge.meter == "budget":
-        if charge.amount < 0:
-            return number + charge.amount
-        period = now // charge.period_ms
-        return (period << _SHIFT) + _used(number, period) + charge.amount
-    return number + charge.amount
-
-
-def in_window(times: list[int], charge: Charge, now: int) -> list[int]:
-    """Give the sliding log after ``charge`` at ``now``: old entries gone, this one added."""
-    return [time for time in times if time > now - charge.period_ms] + [now]
+_NTH = {unit: nth for nth, unit in enumerate(get_args(Unit))}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.admit.decide import caller_of
+from pipeline.admit.callers import caller_of, ceilings_over
 from pipeline.admit.ledger import Ledger
 from pipeline.admit.quota import remaining
 from pipeline.events.control import Control
@@ -21,4 +21,5 @@ def quota_state(ledger: Ledger, control: Control, decision: Decision) -> QuotaSt
     caller = caller_of(control, facts.key)
     if caller is None:
         return None
-    return QuotaState(facts.time, remaining(ledger.cells, caller.ceilings[1:], facts.time))
+    ceilings = ceilings_over(control, caller, facts.model)
+    return QuotaState(facts.time, remaining(ledger.cells, ceilings[1:], facts.time))

@@ -14,6 +14,7 @@ from typing import Any, get_origin
 
 import msgspec
 
+from pipeline.admit.cells import BudgetUse, RateLevel, SlidingLog
 from pipeline.admit.idempotency import IdempotencyKeys
 from pipeline.admit.replay_window import ReplayWindow
 from pipeline.errors import Malformed
@@ -45,6 +46,10 @@ class Reservation(msgspec.Struct, frozen=True, gc=False):
     charges: tuple[Charge, ...]
     idempotency: str = ""
     """The key that is free again should the request end without an answer; empty for none."""
+    price: tuple[int, int] | None = None
+    """As the decision names it; its cost is settled by this price, whatever the model's is by then."""
+    estimated: bool = False
+    """Usage above what was reserved is charged in full."""
 
 
 class LedgerPosition(msgspec.Struct):
@@ -55,6 +60,8 @@ class LedgerPosition(msgspec.Struct):
     time: int
     """The latest time of a record, Unix ms."""
     control_version: int = msgspec.field(name="control")
+    control_time: int = 0
+    """When that version came into force, Unix ms."""
 
 
 class _Head(msgspec.Struct):
@@ -67,8 +74,10 @@ class LedgerSnapshot(msgspec.Struct):
 
     position: LedgerPosition
     idempotency: IdempotencyKeys
-    numbers: dict[str, int] = {}
-    times: dict[str, list[int]] = {}
+    rates: dict[str, RateLevel] = {}
+    windows: dict[str, SlidingLog] = {}
+    budgets: dict[str, BudgetUse] = {}
+    reserved: dict[str, int] = {}
     sequences: dict[str, int] = {}
     open: dict[str, Reservation] = {}
     sessions: dict[str, dict[str, ReplayWindow]] = {}

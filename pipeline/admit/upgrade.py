@@ -7,17 +7,16 @@ worker of the build before reads it as valid, cannot make sense of it, and stops
 
 from __future__ import annotations
 
-import copy
-
 from pipeline.admit.decider6.ledger import Ledger6, Reservation6
 from pipeline.admit.decider6.replay_window import ReplayWindow6
 from pipeline.admit.idempotency import IdempotencyKeys, digest_of
 from pipeline.admit.journal import UndoJournal
 from pipeline.admit.ledger import Ledger
 from pipeline.admit.replay_window import ReplayWindow
-from pipeline.admit.snapshot import LedgerSnapshot, Reservation
+from pipeline.admit.snapshot import LedgerPosition, LedgerSnapshot, Reservation
+from pipeline.admit.upgrade_cells import converted_cells, converted_charge
 from pipeline.errors import Fatal, Malformed
-from pipeline.events.records import DECIDER, Charge, LogRecord, Upgrade, landed
+from pipeline.events.records import DECIDER, LogRecord, Upgrade, landed
 
 AnyLedger = Ledger | Ledger6
 
@@ -61,17 +60,24 @@ def converted(ledger: Ledger6, record: Upgrade) -> Ledger:
     ledger that was restored from a snapshot may not know.
     """
     stored = ledger.stored
-    position = copy.copy(stored.position)
-    position.next_request = max(position.next_request, record.requests)
+    before = stored.position
+    next_request = max(before.next_request, record.requests)
+    # from when on the documents hold is not known
+    position = LedgerPosition(
+        next_request, before.next_completion, before.time, before.control_version, control_time=before.time
+    )
+    cells = converted_cells(ledger.cells, before.time)
     holders = {request: name for name, (request, _) in stored.idempotent.items()}
     return Ledger(
         LedgerSnapshot(
             position,
             _idempotency(stored.idempotent),
-            stored.numbers,
-            stored.times,
+            cells.rates,
+            cells.windows,
+            cells.budgets,
+            cells.reserved,
             stored.sequences,
-            {name: _reservation(before, holders.get(name, "")) for name, before in stored.open.items()},
+            {name: _reservation(held, holders.get(name, "")) for name, held in stored.open.items()},
             _sessions(stored.sessions),
             stored.accounts,
         )
@@ -79,7 +85,7 @@ def converted(ledger: Ledger6, record: Upgrade) -> Ledger:
 
 
 def _reservation(before: Reservation6, holder: str) -> Reservation:
-    charges = tuple(Charge(c.cell, c.meter, c.unit, c.amount, c.quantity, c.period_ms) for c in before.charges)
+    charges = tuple(converted_charge(charge, before.time) for charge in before.charges)
     fields = {name: getattr(before, name) for name in before.__struct_fields__}
     return Reservation(**{**fields, "charges": charges, "idempotency": holder.removeprefix(f"{before.principal}/")})
 

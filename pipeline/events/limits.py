@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import msgspec
 
+from pipeline.events import plans
 from pipeline.events.control import Control, Limit, Tenant
 
-LEVELS = {"o": "organisation", "t": "tenant", "p": "principal"}
+LEVELS = {"o": "organisation", "t": "tenant", "p": "principal", "k": "key"}
 """Level of a limit by the first letter of its scope."""
+_MODEL = "/m:"
+"""Stands between a tenant's scope and the model, where a limit is over what the tenant asks of it."""
 
 
 class ScopedLimit(NamedTuple):
-    """A limit holds over a scope: ``o:``, ``t:`` or ``p:`` and the id of who shares it."""
+    """A limit holds over a scope: ``o:``, ``t:``, ``p:`` or ``k:`` and the id of who shares it."""
 
     scope: str
     limit: Limit
+    utc_offset: int = 0
+    """Minutes by which calendar periods are ahead of UTC."""
 
     @property
     def name(self) -> str:
@@ -27,7 +32,12 @@ class ScopedLimit(NamedTuple):
     @property
     def level(self) -> str:
         """Name the level that the limit is set at."""
-        return LEVELS[self.scope[0]]
+        return "model" if self.model else LEVELS[self.scope[0]]
+
+    @property
+    def model(self) -> str:
+        """Name the model whose use is limited; empty where it is that of all."""
+        return self.scope.partition(_MODEL)[2]
 
 
 class LimitState(msgspec.Struct, frozen=True, gc=False, array_like=True):
@@ -50,16 +60,29 @@ class QuotaState(msgspec.Struct, frozen=True, gc=False, array_like=True):
     limits: tuple[LimitState, ...]
 
 
-def limits_over(control: Control, tenant: Tenant, principal: str = "") -> Iterator[ScopedLimit]:
-    """Give every limit over a tenant, and over one of its principals, the widest scope first."""
+def limits_over(
+    control: Control, tenant: Tenant, principal: str = "", key: str = "", model: str | None = None
+) -> Iterator[ScopedLimit]:
+    """Give every limit over a tenant and what it asks of a model, over one of its principals and one of their keys.
+
+    The widest scope comes first. Without ``model`` those of every model that the tenant may ask for.
+    """
     organisation = control.organisations.get(tenant.organisation)
     shared = control.plans.get(organisation.plan) if organisation and organisation.plan else None
-    for limit in shared.organisation if shared else ():
-        yield ScopedLimit(f"o:{tenant.organisation}", limit)
+    if shared is not None:
+        yield from _scoped(f"o:{tenant.organisation}", shared.organisation, shared.utc_offset)
     plan = control.plans.get(tenant.plan)
     if plan is None:
         return
-    for limit in plan.tenant:
-        yield ScopedLimit(f"t:{tenant.id}", limit)
-    for limit in plan.principal if principal else ():
-        yield ScopedLimit(f"p:{principal}", limit)
+    yield from _scoped(f"t:{tenant.id}", plan.tenant, plan.utc_offset)
+    if plan.model:
+        allowed = (m.id for m in control.models.values() if plans.allows(plan, tenant.id, m))
+        for name in allowed if model is None else (model,):
+            limits = (*plan.model.get("*", ()), *plan.model.get(name, ()))
+            yield from _scoped(f"t:{tenant.id}{_MODEL}{name}", limits, plan.utc_offset)
+    yield from _scoped(f"p:{principal}", plan.principal if principal else (), plan.utc_offset)
+    yield from _scoped(f"k:{key}", plan.key if key else (), plan.utc_offset)
+
+
+def _scoped(scope: str, limits: Iterable[Limit], utc_offset: int) -> Iterator[ScopedLimit]:
+    return (ScopedLimit(scope, limit, utc_offset) for limit in limits)

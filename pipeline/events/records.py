@@ -178,8 +178,8 @@ class Decision(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, tag="d
     """Of the account, in thousandths of log-odds, where ``signatures`` are to be compared."""
     signatures: tuple[int, ...] = ()
     """Hashes of wording that the account keeps using, to be compared across accounts; empty where not due."""
-    price: tuple[int, int] = (0, 0)
-    """Of a million input and output tokens, in millionths of a currency, where a limit in ``cost`` was charged."""
+    price: tuple[int, int] | None = None
+    """Of a million input and output tokens of the model, in millionths of a currency."""
     estimated: bool = False
     """Admitted to a model whose tokens are estimated here: usage above what was reserved is charged in full."""
 

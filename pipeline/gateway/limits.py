@@ -84,8 +84,12 @@ def _row(scoped: ScopedLimit, seen: SeenLimits) -> dict[str, Any]:
         "unit": limit.unit,
         "meter": limit.meter,
         "limit": limit.amount,
-        "period_s": None if limit.meter == "open" else limit.period_s,
+        "period_s": None if limit.meter == "open" or limit.period else limit.period_s,
     }
+    if limit.period:
+        row["period"] = limit.period
+    if scoped.model:
+        row["model"] = scoped.model
     newest = seen.newest(scoped)
     if newest is None:
         return {**row, "remaining": None, "reset": None, "as_of": None}

@@ -81,7 +81,7 @@ async def request_by_id(request: web.Request) -> web.Response:
 async def quota(request: web.Request) -> web.Response:
     """List the limits over the calling key with the newest values that answers told."""
     state, caller = await _authenticate(request)
-    limits = limits_over(state.control, caller.tenant, caller.principal.id)
+    limits = limits_over(state.control, caller.tenant, caller.principal.id, caller.key)
     return web.json_response(quota_document(limits, state.responses.limits))
 
 

@@ -56,7 +56,7 @@ async def left_of_limits(settings: Settings, name: str, subject: Subject | None,
     subject = _subject(control, name, subject)
     principal = control.keys[name].principal if subject == "key" else name if subject == "principal" else ""
     tenant = control.tenants[control.principals[principal].tenant if principal else name]
-    limits = tuple(limits_over(control, tenant, principal))
+    limits = tuple(limits_over(control, tenant, principal, name if subject == "key" else ""))
     partition = partition_of(tenant.organisation.encode(), control.require_deployment().partitions)
     async with _log(settings, partition, tell) as log:
         ledger = await current_ledger(log)

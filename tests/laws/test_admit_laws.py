@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from detectors.accounts.features import RequestParameters, trace
 from detectors.base import Finding, Part
+from pipeline.admit.cells import Cells
 from pipeline.admit.decide import decide, expired, following, outcome
 from pipeline.admit.ledger import Ledger
 from pipeline.events.codec import decode_log, encode
@@ -187,7 +188,8 @@ def everything(ledger: Ledger) -> dict[str, Any]:
     stored = {name: value for name, value in vars(ledger).items() if not name.startswith("_")}
     cells, accounts, keys = stored.pop("cells"), stored.pop("accounts"), stored.pop("idempotency")
     keys = b"".join(keys.rows(ledger.time))
-    return {**stored, "numbers": cells.numbers, "times": cells.times, "accounts": accounts.packed, "keys": keys}
+    counts = {name: getattr(cells, name) for name in Cells.__slots__}
+    return {**stored, **counts, "accounts": accounts.packed, "keys": keys}
 
 
 @settings(max_examples=100, deadline=None)
@@ -226,10 +228,10 @@ def test_what_is_open_never_exceeds_its_ceiling_and_ends_at_zero(history: list[S
     ledger = Ledger()
     for record in records:
         ledger.apply(record)
-        held = {name: n for name, n in ledger.cells.numbers.items() if "|open|" in name and name.startswith("p:")}
+        held = {name: n for name, n in ledger.cells.reserved.items() if name.startswith("p:")}
         assert all(0 <= n <= CEILING for n in held.values())
     assert not ledger.open
-    assert all(n == 0 for name, n in ledger.cells.numbers.items() if "|open|" in name)
+    assert ledger.cells.reserved == {}
 
 
 def test_a_cancel_names_the_open_request_and_only_its_own() -> None:

@@ -15,7 +15,6 @@ from pipeline.admit.decider6.charge import Charge6, as_written
 from pipeline.admit.decider6.quota import Cells6, charged, in_window
 from pipeline.admit.decider6.replay_window import ReplayWindow6
 from pipeline.admit.journal import UndoJournal
-from pipeline.admit.snapshot import LedgerPosition
 from pipeline.errors import Malformed
 from pipeline.events.records import ControlMark, Decision, LogRecord, Outcome, SnapshotMark
 from pipeline.events.wire import SKEW_MS
@@ -39,11 +38,20 @@ class Reservation6(msgspec.Struct, frozen=True, gc=False):
     charges: tuple[Charge6, ...]
 
 
+class Position6(msgspec.Struct):
+    """A ledger is folded up to here in each of its sources."""
+
+    next_request: int = msgspec.field(name="requests")
+    next_completion: int = msgspec.field(name="completions")
+    time: int
+    control_version: int = msgspec.field(name="control")
+
+
 class Snapshot6(msgspec.Struct):
     """The whole state of one partition in format 3."""
 
     format: int
-    position: LedgerPosition = msgspec.field(name="marks")
+    position: Position6 = msgspec.field(name="marks")
     numbers: dict[str, int]
     times: dict[str, list[int]]
     sequences: dict[str, int]
@@ -61,7 +69,7 @@ class Ledger6:
     """
 
     def __init__(self, stored: Snapshot6 | None = None) -> None:
-        self.stored = stored = stored or Snapshot6(FORMAT, LedgerPosition(0, 0, 0, -1), {}, {}, {}, {}, {}, {}, {})
+        self.stored = stored = stored or Snapshot6(FORMAT, Position6(0, 0, 0, -1), {}, {}, {}, {}, {}, {}, {})
         self.position = stored.position
         self.cells = Cells6(stored.numbers, stored.times)
         self.sequences = stored.sequences

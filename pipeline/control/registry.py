@@ -121,7 +121,7 @@ def _require_known(documents: list[AnyDocument], path: Path) -> None:
     for plan in documents:
         if not isinstance(plan, Plan):
             continue
-        missing = [m for m in plan.models if m not in known]
+        missing = [m for m in (*plan.models, *plan.model) if m not in known and m != "*"]
         if missing:
             raise ConfigError(f"{path}: plan {plan.id} names models that are not in the file: {missing}")
         free = [m.id for m in models if m.price is None and m.id in plan.models]

@@ -56,10 +56,10 @@ def entries(count: int) -> Iterator[Entry]:
 def history(count: int) -> Iterator[Decision | Outcome]:
     """Decisions and outcomes by turns."""
     charges = (
-        Charge("*|capacity|open|tokens|1073741824/60", "open", "tokens", 380, 2**30, 60_000),
-        Charge("t:acme|requests|rate|requests|6000/60", "rate", "requests", 1, 6000, 60_000),
-        Charge("t:acme|tokens-month|budget|tokens|500000000/2592000", "budget", "tokens", 380, 500_000_000, 2**31),
-        Charge("t:acme|open|open|requests|512/60", "open", "requests", 1, 512, 60_000),
+        Charge("*|capacity|open|tokens", "open", "tokens", 380, 2**30, 60_000),
+        Charge("t:acme|requests|rate|requests", "rate", "requests", 1, 6000, 60_000),
+        Charge("t:acme|tokens-month|budget|tokens", "budget", "tokens", 380, 500_000_000, 2**31, 2**40, 2**40 + 2**31),
+        Charge("t:acme|open|open|requests", "open", "requests", 1, 512, 60_000),
     )
     for index in range(count // 2):
         request, time_ms = f"g1a2b3c4-0-{index}", START + index

@@ -40,7 +40,7 @@ _POLICIES = (
         "models": ["echo"],
         "tenant": [
             {"id": "requests", "meter": "rate", "amount": 10**9, "period_s": 60},
-            {"id": "tokens-month", "meter": "budget", "unit": "tokens", "amount": 2**36 - 1, "period_s": 2_592_000},
+            {"id": "tokens-month", "meter": "budget", "unit": "tokens", "amount": 2**36 - 1, "period": "month"},
             {"id": "open", "meter": "open", "amount": 10**9},
         ],
         "principal": [{"id": "requests", "meter": "rate", "amount": 10**9, "period_s": 60}],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections import Counter, defaultdict, deque
 from fractions import Fraction
 
@@ -9,6 +10,18 @@ from pipeline.events.control import Control, Limit
 from pipeline.events.records import Decision, Outcome
 
 Cell = tuple[str, str]
+
+
+def _period(limit: Limit, time: int) -> int:
+    """Number the period of a budget that ``time`` is in."""
+    day = datetime.datetime.fromtimestamp(time // 1000, datetime.UTC).date()
+    kind = limit.period or {86_400: "day", 604_800: "week", 2_592_000: "month"}.get(limit.period_s)
+    if kind == "week":
+        year, week, _ = day.isocalendar()
+        return year * 100 + week
+    if kind is None:
+        return time // (limit.period_s * 1000)
+    return day.year * 100 + day.month if kind == "month" else day.toordinal()
 
 
 class Ceilings:
@@ -48,7 +61,7 @@ class Ceilings:
             elif limit.meter == "rate" and limit.unit == "tokens":
                 self._fill(cell, limit, -spare, record.time)
             elif limit.meter == "budget" and limit.unit == "tokens":
-                self._sums[*cell, taken.facts.time // (limit.period_s * 1000)] -= spare
+                self._sums[*cell, _period(limit, taken.facts.time)] -= spare
 
     def _limits(self, tenant: str, principal: str) -> list[tuple[str, Limit]]:
         plan = self._control.plans[self._control.tenants[tenant].plan]
@@ -65,7 +78,7 @@ class Ceilings:
             return len(seen)
         if limit.meter == "rate":
             return -(-self._fill(cell, limit, amount, time) // 1)
-        place = (*cell, time // period if limit.meter == "budget" else 0)
+        place = (*cell, _period(limit, time) if limit.meter == "budget" else 0)
         self._sums[place] += amount
         return self._sums[place]
 

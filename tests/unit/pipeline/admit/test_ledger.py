@@ -13,7 +13,7 @@ from pipeline.errors import Fatal, Malformed
 from pipeline.events.records import Charge, ControlMark, Decision, Facts, LogRecord, Outcome, SnapshotMark, Tick
 
 T = 1_790_000_000_000
-CHARGE = Charge("p:ann|open|open|tokens|9/60", "open", "tokens", 5, 9, 60_000)
+CHARGE = Charge("p:ann|open|open|tokens", "open", "tokens", 5, 9, 60_000)
 
 
 def admitted(offset: int, time: int = T, skipped: int = 0) -> Decision:

@@ -35,8 +35,9 @@ def documents() -> list[bytes]:
     keys = {"data_key": "-", "hpke_public": "-", "hpke_private": "-"}
     made: list[dict[str, Any]] = [
         {"doc": "deployment", "id": "deployment", "generation": "g1", "partitions": 4},
-        *({"doc": "plan", "models": ["glossary"], **plan} for plan in plans),
+        *({"doc": "plan", "models": ["glossary", "elsewhere"], **plan} for plan in plans),
         {"doc": "model", "id": "glossary", "context": 256},
+        {"doc": "model", "id": "elsewhere", "context": 256, "margin": 50, "price": {"input": 10**6, "output": 10**7}},
     ]
     for tenant, plan in (("acme", "strict"), ("beta", "watch")):
         made.append({"doc": "organisation", "id": tenant})
@@ -122,6 +123,8 @@ class Play:
             asked = self.ask(text=_harvest(number))
             if asked.verdict == "admit":
                 self.write(self.outcome(asked.request))
+        beyond = self.ask("beta", model="elsewhere")
+        self.write(self.outcome(beyond.request, result="finished", input_tokens=40, output_tokens=9))
         self._refused()
         self.write(Tick(self.ledger.time + 200_000))
         for held in list(self.ledger.open.values()):

@@ -42,6 +42,29 @@ HEAD = '[[model]]\nid = "m"\ncontext = 64\n[[plan]]\nid = "p"\nmodels = ["m"]\n'
             HEAD + 'organisation = [{id = "a", meter = "window", unit = "tokens", amount = 9}]',
             "organisation.a: a window counts requests",
         ),
+        (HEAD + 'key = [{id = "a", meter = "window", amount = 1001}]', "key.a: .* at most 1000"),
+        (
+            HEAD + '[plan.model]\n"*" = [{id = "a", meter = "open", amount = 1}]\n'
+            'm = [{id = "a", meter = "open", amount = 2}]',
+            "model.m.a: expected an id of its own",
+        ),
+        (HEAD + '[plan.model]\nn = [{id = "a", meter = "open", amount = 1}]', r"plan p names models .*: \['n'\]"),
+        (
+            HEAD + 'tenant = [{id = "a", meter = "rate", amount = 1, period = "day"}]',
+            "tenant.0: .* expected period in a budget alone",
+        ),
+        (
+            HEAD + 'tenant = [{id = "a", meter = "budget", amount = 1, period = "day", period_s = 60}]',
+            "tenant.0: .* without period_s",
+        ),
+        (
+            HEAD + 'principal = [{id = "throttle", meter = "rate", amount = 1}]',
+            "principal.throttle: expected another id",
+        ),
+        (
+            HEAD + 'tenant = [{id = "a", meter = "budget", unit = "cost", amount = 1, period = "day"}]',
+            r"plan p limits cost: expected a price for each model, got none: \['m'\]",
+        ),
     ],
 )
 def test_what_no_operator_means(text: str, said: str, tmp_path: Path) -> None:

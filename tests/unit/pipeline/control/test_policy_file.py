@@ -14,7 +14,7 @@ from pipeline.control.registry import Registry, read_policies
 from pipeline.embedded.stack import DEFAULT_POLICIES
 from pipeline.endpoints import KafkaEndpoint
 from pipeline.errors import ConfigError
-from pipeline.events.control import Control, Plan, Tenant
+from pipeline.events.control import Control, Plan, Tenant, parse
 from pipeline.keys.vault import FileKeyring, Vault, tenant_keys
 from pipeline.notify.webhook import headers
 
@@ -54,7 +54,7 @@ HEAD = '[[model]]\nid = "m"\ncontext = 64\n[[plan]]\nid = "p"\nmodels = ["m"]\n'
             "tenant.0: .* expected period in a budget alone",
         ),
         (
-            HEAD + 'tenant = [{id = "a", meter = "budget", amount = 1, period = "day", period_s = 60}]',
+            HEAD + 'tenant = [{id = "a", meter = "budget", amount = 1, period = "day", period_s = 3600}]',
             "tenant.0: .* without period_s",
         ),
         (
@@ -80,7 +80,9 @@ def test_one_id_may_stand_in_each_scope_and_the_default_file_is_fine(tmp_path: P
     limit = '[{id = "a", meter = "window", amount = 1000}]'
     file.write_text(f"{HEAD}tenant = {limit}\nprincipal = {limit}\n")
     assert len(read_policies(file)) == 2
-    assert len(read_policies(DEFAULT_POLICIES)) == 5
+    found = read_policies(DEFAULT_POLICIES)
+    assert len(found) == 5
+    assert [parse(document.model_dump_json().encode()) for document in found] == found
 
 
 class ControlStub:

@@ -22,8 +22,9 @@ _FIELDS = np.dtype([("name", "V16"), ("offset", "<i8"), ("time", "<i8")])
 _OFFSET = struct.Struct("<q")
 _FREED = -1
 """Stands for the offset of a row that holds nothing any more."""
+_FREED_OFFSET = _OFFSET.pack(_FREED)
 _SEGMENT_ROWS = 4096
-_PARTS = 256
+_PARTS = 1024
 _FILL, _ROOM = 0.65, 2.5
 """An index part is rebuilt when it is filled so far, with so many slots for each row that it still needs."""
 
@@ -155,13 +156,16 @@ class IdempotencyKeys:
         self._used[part] += 1
 
     def _rebuild(self, part: int) -> None:
-        needed: list[tuple[int, int]] = []
-        for row in [stored - 1 for stored in self._slots[part] if stored]:
-            segment, start = self._place(row)
-            if segment and _offset(segment, start) != _FREED:
-                needed.append((hash(bytes(segment[start : start + 16])) // _PARTS, row))
+        # written out, as all that others wait for here is this
+        needed, rows = [], []
+        for stored in filter(None, self._slots[part]):
+            segment = self._segments.get((stored - 1) // _SEGMENT_ROWS, _NOTHING)
+            start = (stored - 1) % _SEGMENT_ROWS * _ROW.size
+            if segment and not segment.startswith(_FREED_OFFSET, start + 16):
+                needed.append(hash(bytes(segment[start : start + 16])) // _PARTS)
+                rows.append(stored - 1)
         slots = array("Q", bytes(8 * max(4, int(_ROOM * len(needed)))))
-        for value, row in needed:
+        for value, row in zip(needed, rows, strict=True):
             _take_slot(slots, value, row)
         self._slots[part] = slots
         self._used[part] = len(needed)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from pipeline.admit import policy, snapshot
 from pipeline.admit.accounts import AccountTable
@@ -146,17 +146,16 @@ class Ledger:
             self._reserve(record)
 
     def _count_session(self, facts: Facts) -> None:
-        windows = self.sessions.get(facts.key)
-        if windows is None:
-            windows = {}
-            self._journal.put(self.sessions, facts.key, windows)
+        windows = self.sessions.get(facts.key, {})
+        if len(windows) >= MAX_SESSIONS and facts.session not in windows:
+            self._forget_sessions([facts.key])
+        if facts.key not in self.sessions:
+            self._journal.put(self.sessions, facts.key, {})
+        windows = self.sessions[facts.key]
         window = windows.get(facts.session)
         if window is not None:
             self._journal.put(windows, facts.session, window.with_counter(facts.counter, facts.time))
-            return
-        if len(windows) >= MAX_SESSIONS:
-            self._forget_sessions(facts.key)
-        if len(windows) < MAX_SESSIONS:
+        elif len(windows) < MAX_SESSIONS:
             self._journal.put(windows, facts.session, ReplayWindow(facts.counter, 1, facts.time))
 
     def _reserve(self, record: Decision) -> None:
@@ -210,18 +209,19 @@ class Ledger:
             self.position.time = time
 
     def _prune(self) -> None:
-        for key in list(self.sessions):
-            self._forget_sessions(key)
-            if not self.sessions[key]:
-                self._journal.drop(self.sessions, key)
+        self._forget_sessions(self.sessions)
         self.idempotency.release(self._settled)
         self.accounts.prune()
         self.cells.prune(self.time, self.position.control_time, self._journal)
 
-    def _forget_sessions(self, key: str) -> None:
-        windows = self.sessions[key]
-        for session in [session for session, window in windows.items() if window.time <= self.time - SESSION_MS]:
-            self._journal.drop(windows, session)
+    def _forget_sessions(self, keys: Iterable[str]) -> None:
+        last = self.time - SESSION_MS
+        tables = [(key, self.sessions[key]) for key in keys]
+        silent = [(k, name) for k, windows in tables for name, window in windows.items() if window.time <= last]
+        for key, session in silent:
+            self._journal.drop(self.sessions[key], session)
+            if not self.sessions[key]:
+                self._journal.drop(self.sessions, key)
 
 
 def client_name(principal: str, client_request: str) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 from pipeline import terminal
 from tests.bench.rows import HEAD, Measurement
 
-FIGURES = ("admit", "seal", "sink", "stack", "engine", "inference", "isolation", "prompts", "pii", "accounts")
+FIGURES = ("admit", "seal", "sink", "stack", "engine", "inference", "isolation", "prompts", "pii", "accounts", "ledger")
 
 
 def main() -> int:

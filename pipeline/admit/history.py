@@ -29,6 +29,8 @@ from pipeline.kafka.writer import Publisher
 
 _log = logging.getLogger(__name__)
 _SLOTS = 2
+_FOLDED_AT_ONCE = 64
+"""Records of others after which the event loop's other partitions have a turn."""
 Fold = Callable[[LogRecord], None]
 
 
@@ -128,7 +130,7 @@ class History:
         """Fold the records of others, up to the end."""
         while await self._log.behind():
             skipped = self._log.skipped
-            for entry in await self._log.catch_up():
+            for nth, entry in enumerate(await self._log.catch_up(), 1):
                 record = self._decode(entry)
                 self._state = upgrade.fold(self._state, record, entry.time)
                 self.since_snapshot += 1
@@ -136,6 +138,8 @@ class History:
                     # the newest snapshot is another writer's: it is not to be written over
                     self._slot, self.since_snapshot = (record.slot + 1) % _SLOTS, 0
                 seen(record)
+                if not nth % _FOLDED_AT_ONCE:
+                    await asyncio.sleep(0)
             if self._log.skipped > skipped:
                 count = self._log.skipped - skipped
                 _log.warning("decisions[%d]: passed over %d records of no valid batch", self._partition, count)

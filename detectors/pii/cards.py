@@ -6,7 +6,7 @@ import re
 from itertools import pairwise
 
 from detectors.pii import checks as check
-from detectors.pii.shape import END, JOINED, OTHER_NUMBER, Confirm, digits_of, shape
+from detectors.pii.shape import END, JOINED, KEYED, OTHER_NUMBER, Confirm, digits_of, shape
 
 _CARD = re.compile(
     r"(?<![a-z])(?<!id[ _-])cards?(?![a-z])|\bcc ?(?:no\.?|num(?:ber)?)? ?[:#=]? ?$|\bvisa\b|mastercard|\bamex\b|卡"
@@ -14,7 +14,7 @@ _CARD = re.compile(
 _GROUPED = r"\d{4}([ .-])\d{4}\1\d{4}\1\d{4}(?:\1\d{1,3})?|\d{4}([ .-])\d{6}\2\d{4,5}|\d{4}([ .-])\d{4}\3\d{5}"
 _COLUMN_BEFORE = re.compile(r"[0-9a-f]{4,}[ .-]$")
 _COLUMN_BEHIND = r"(?![ .-][0-9A-Fa-f]{4}(?![0-9A-Za-z/]))"
-_LONG = {"4": (16,), "5": (16,), "6": (16, 18, 19)}
+_LONG = {"4": (16,), "5": (16,), "6": (16,)}
 """Digits of cards whose number is written in one run where nothing nearby calls it a card, by the first one."""
 _ROUND = re.compile("0{8}")
 _FOUR = re.compile(r"\d{4}")
@@ -37,7 +37,7 @@ def _card(chinese: bool) -> Confirm:
         if JOINED.search(before) or ("." in candidate and before[-1:] in (".", "[", "*", ",")):
             return 0
         named = _CARD.search(before) is not None
-        if not named and (OTHER_NUMBER.search(before[-24:]) or _COLUMN_BEFORE.search(before)):
+        if not named and (KEYED.search(before) or OTHER_NUMBER.search(before[-24:]) or _COLUMN_BEFORE.search(before)):
             return 0
         # the last group of three and fewer may be what stands behind the card
         for length in (len(candidate), 19):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 from detectors.pii.item import LIKELY
-from detectors.pii.shape import CONTEXT, END, JOINED, OTHER_NUMBER, digits_of, near, shape
+from detectors.pii.shape import CONTEXT, END, JOINED, KEYED, OTHER_NUMBER, digits_of, near, shape
 
 _CALL = re.compile(
     r"phone|\bcall(?! ?(?:ed|s|ing|er|back \w+\(|ee|_|\())|\btel\b|mobile|\bcell\b|contact|whatsapp|\bfax"
@@ -31,6 +31,8 @@ _FREE = frozenset(("400", "800", "822", "833", "844", "855", "866", "877", "888"
 _NOT_ASSIGNED = re.compile("[2-9]00")
 _YEARS = re.compile(r"(?:19|20)\d\d(?:[ .-](?:19|20)?\d\d)+$")
 _DATE = re.compile(r"(?:(?:19|20)\d\d[ .-](?:0?[1-9]|1[0-2])[ .-]\d{1,2}|\d{1,2}[.-]\d{1,2}[.-](?:19|20)\d\d)(?![0-9])")
+_FIRST_GROUP = re.compile(r"\+(\d+)[ .-]")
+_OPERATOR = re.compile(r"[=*/%<>^+-] ?$")
 _MADE_UP = "01234567890 09876543210 11234567890"
 _PREFIXED = re.compile(r"\+\d{0,3}[ .-]?$|[\[*.]$")
 _REGULATION = re.compile(r"(?:\bd?fars?|\bcfr|§)\s?$")
@@ -55,9 +57,10 @@ def _mobile(candidate: str, before: str) -> int:
         return 0
     if _CALL.search(before):
         return len(candidate)
-    spaced = " " in candidate and _COLUMN_BEFORE.search(before)
-    counted = candidate.isdigit() and len(digits) == 11 and (int(digits) % _BYTES == 0 or _ROUND.search(digits))
-    return 0 if spaced or counted else len(candidate)
+    if (" " in candidate and _COLUMN_BEFORE.search(before)) or KEYED.search(before):
+        return 0
+    counted = int(digits) % _BYTES in (0, _BYTES - 1) or _ROUND.search(digits)
+    return 0 if counted and candidate == digits else len(candidate)
 
 
 def _landline(candidate: str, before: str) -> int:
@@ -99,14 +102,24 @@ def _abroad(candidate: str, before: str) -> int:
     digits = digits_of(candidate)
     if not 7 <= len(digits) <= 15 or not _COUNTRY.match(digits):
         return 0
+    first = _FIRST_GROUP.match(candidate)
+    sure = _CALL.search(before[-24:])
+    if not sure and (_OPERATOR.search(before) or (first and not _COUNTRY.fullmatch(first[1]))):
+        return 0
     if _FREE_ABROAD.match(digits) and not _OWN.search(before):
         return 0
-    return len(candidate) if _PLAIN_GROUPS.match(candidate) or _CALL.search(before[-24:]) else 0
+    return len(candidate) if sure or _PLAIN_GROUPS.match(candidate) else 0
 
 
 def _called(candidate: str, before: str) -> int:
     digits = digits_of(candidate)
-    if not 7 <= len(digits) <= 15 or digits in _MADE_UP or _YEARS.match(candidate) or _DATE.match(candidate):
+    if (
+        not 7 <= len(digits) <= 15
+        or len(set(digits)) < 3
+        or digits in _MADE_UP
+        or _YEARS.match(candidate)
+        or _DATE.match(candidate)
+    ):
         return 0
     if JOINED.search(before) or _PREFIXED.search(before) or not _CALL.search(before[-24:]):
         return 0
@@ -118,8 +131,13 @@ _MOBILE = r"1(?:3\d|4[5-9]|5[0-35-9]|6[125-7]|7[0-8]|8\d|9[0-35-9])"
 """Beginnings that the plan of mainland China has given to mobile networks."""
 _AREA = r"(?:10|2\d|[3-9]\d\d)"
 _NO_GROUP = r"(?![.-]\d)"
+_UNIT = r"(?! ?(?:[kKmMgGt]?i?[bB](?:ytes?)?|[munµ]?s|字节)\b)"
 MOBILES = (
-    shape("CN_MOBILE", rf"(?:\((?:\+|00)?86\)[ -]?|(?:\+|00)?86[ -]?)?{_MOBILE}[ -]?\d{{4}}[ -]?\d{{4}}{END}", _mobile),
+    shape(
+        "CN_MOBILE",
+        rf"(?:\((?:\+|00)?86\)[ -]?|(?:\+|00)?86[ -]?)?{_MOBILE}([ -]?)\d{{4}}\1\d{{4}}{END}{_UNIT}",
+        _mobile,
+    ),
 )
 PHONES = (
     shape("CN_LANDLINE", rf"(?:\(0{_AREA}\)|0{_AREA})[ -]?[2-8]\d{{2,3}}[ -]?\d{{4}}{END}{_NO_GROUP}", _landline),

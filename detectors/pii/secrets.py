@@ -38,6 +38,8 @@ _NAMED = re.compile(
     r"|client[_ -]?secret|密钥|秘钥|口令|密码|令牌|凭证)(?:\((?=[\"']))?[^\n()\[;{}]{0,12}$"
 )
 _NO_SECRET = re.compile(r"(?:token|request|trace|session)?[_ -]?(?:id|count|hash|commit|sha)\W{0,4}$")
+_IN_RUN = re.compile(r"[a-z0-9+/]{20}$")
+"""Before a word that is a part of encoded bytes."""
 _LETTERS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 """Words that are written together: `inputTokens_XYZ` has three."""
 _WORD = 4
@@ -64,7 +66,10 @@ def _named(candidate: str, before: str) -> int:
     # the texts before are searched last: most long words are nothing but letters
     if _DIGIT.search(candidate) is None or _LETTER.search(candidate) is None or _of_words(candidate):
         return 0
-    if check.entropy(candidate) < _LEAST_ENTROPY or not _NAMED.search(before) or _NO_SECRET.search(before):
+    if check.entropy(candidate) < _LEAST_ENTROPY or _NO_SECRET.search(before):
+        return 0
+    named = _NAMED.search(before)
+    if named is None or _IN_RUN.search(before, 0, named.start()):
         return 0
     return len(candidate)
 

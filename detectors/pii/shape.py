@@ -15,6 +15,8 @@ END = r"(?![A-Za-z0-9]|_[A-Za-z0-9]|\.[0-9])"
 """Behind a number: no more of it, of an identifier or of a decimal fraction."""
 JOINED = re.compile(r"(?:[0-9a-z]_|[0-9]\.|[0-9]-|[0-9a-f]{4}-)$")
 """Before a number that is a part of an identifier, a decimal fraction or a longer number."""
+KEYED = re.compile(r"(?:[a-z0-9_]=|[\"'] ?: ?)$")
+"""Before a bare number that is the value of a key, as logs and JSON have it."""
 OTHER_NUMBER = re.compile(
     r"invoice|reference|\bref\b|order|ticket|tracking|serial|isbn|epoch|imei|\bpart\b|model|sku|batch|transaction"
     r"|sample|bytes|\bsize|offset|\bseed|\bu?guid|uuid|hash|订单|流水|编号|单号|发票号|序列号|编码|型号|批号|批次|合同号|时间戳|样本"

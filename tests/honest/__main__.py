@@ -64,8 +64,7 @@ def main() -> int:
     if asked.data:
         texts += _public(asked.data)
     answers = judge.judged(texts)
-    whole = [each for each in texts if each.kind == "document, whole"]
-    answers += judge.technical(whole)
+    answers += judge.technical(pastes.answers(found))
     lines = judge.tallies(answers)
     types = sum(1 for each in found.values() if each)
     title = f"ordinary use: {asked.half} half, {types} types of file, packages {machine.digest(found)}"

@@ -17,6 +17,8 @@ from tests.honest.machine import MachineFile, text_of
 
 PER_TYPE = 120
 """Files of one type that are read."""
+ANSWERS_PER_TYPE = 400
+"""Of these only personal data is looked for, which costs little."""
 WHOLE = 60_000
 """Characters of a whole file that are pasted at most."""
 CUT = 2_000
@@ -56,6 +58,15 @@ def pastes(found: dict[str, list[MachineFile]], per_type: int = PER_TYPE) -> Ite
                 asked = f"{question}\n\n{piece}" if before else f"{piece}\n\n{question}"
                 yield OrdinaryText(f"pasted, {cut}", kind, "user", asked)
                 yield OrdinaryText(f"document, {cut}", kind, "document", piece)
+
+
+def answers(found: dict[str, list[MachineFile]], per_type: int = ANSWERS_PER_TYPE) -> Iterator[OrdinaryText]:
+    """The first files of each type, as answers that a model may give."""
+    for kind, files in found.items():
+        texts = (text for file in files if (text := text_of(file)) is not None)
+        yield from (
+            OrdinaryText("answer", kind, "document", text[:WHOLE]) for text in itertools.islice(texts, per_type)
+        )
 
 
 def derived(found: dict[str, list[MachineFile]], most: int = PER_TYPE) -> Iterator[OrdinaryText]:

@@ -84,6 +84,10 @@ class Subject(ABC):
     def check_life(self, inputs: Sequence[Any], run: Run) -> None:
         """Assert that everything went through its states in a legal order."""
 
+    def timed_out(self, run: Run) -> bool:
+        """Tell whether something in the run came by the passing of time alone."""
+        return False
+
     def tenant(self, item: Any) -> str:
         """Name the owner of an input; empty for what concerns all (time)."""
         return str(item.tenant)

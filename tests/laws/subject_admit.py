@@ -103,6 +103,9 @@ class AdmitSubject(Subject):
     def answers(self, run: Run) -> Counter[Any]:
         return Counter(record.request for record in run.records("decisions") if isinstance(record, Decision))
 
+    def timed_out(self, run: Run) -> bool:
+        return any(isinstance(record, Outcome) and record.result == "expired" for record in run.records("decisions"))
+
     def check_life(self, inputs: Sequence[Item], run: Run) -> None:
         states: dict[str, lifecycle.State] = {}
         denied: set[str] = set()

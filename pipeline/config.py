@@ -68,6 +68,10 @@ class Admit(Section):
     """The stage that decides."""
 
     snapshot_every: int = Field(20_000, ge=100, description="records of decisions between two snapshots of the ledger")
+    metrics_host: str = Field(
+        "127.0.0.1", description="address that the worker's /metrics listens on; no key is asked for"
+    )
+    metrics_port: int = Field(0, ge=0, le=65535, description="TCP port of the worker's /metrics; 0: none")
 
 
 class Generate(Section):

@@ -6,7 +6,11 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
+
 from detectors.base import Screened, Transcript
+from pipeline.admit.completions import Tickets
+from pipeline.admit.metrics import AdmitMetrics
 from pipeline.admit.partition import AdmitContext, AdmitPartition
 from pipeline.control.table import ControlTable
 from pipeline.endpoints import KafkaEndpoint
@@ -20,6 +24,7 @@ from pipeline.kafka.reader import PartitionReader
 from pipeline.kafka.writer import Publisher
 from pipeline.keys.vault import Vault
 from tests.patience import looks
+from tests.tickets import ticketed
 
 
 async def no_findings(texts: Sequence[Transcript]) -> list[Screened]:
@@ -38,6 +43,7 @@ class Writers:
         self.control_table = ControlTable(deployment.kafka)
         self.marks = CommittedOffsets(deployment.kafka, "sluice-admit", "requests")
         self.workers: list[AdmitPartition] = []
+        self.metrics = AdmitMetrics()
 
     async def __aenter__(self) -> Writers:
         await self.control_table.start()
@@ -62,6 +68,7 @@ class Writers:
             self.offsets,
             self.marks,
             self.snapshot_every,
+            count=self.metrics.count,
         )
         worker = AdmitPartition(context, 0)
         self.workers.append(worker)
@@ -110,12 +117,18 @@ async def until_answered(bootstrap: str, count: int) -> list[LogRecord]:
     raise AssertionError(f"{sum(isinstance(r, Decision) for r in records)} of {count} requests were decided")
 
 
-async def report(bootstrap: str, publisher: Publisher, records: Sequence[LogRecord]) -> int:
+async def report(deployment: Any, publisher: Publisher, records: Sequence[LogRecord]) -> int:
     """Completions for every admitted request without an outcome; gives their number."""
     done = {r.request for r in records if isinstance(r, Outcome)}
     waiting = [r for r in records if isinstance(r, Decision) and r.verdict == "admit" and r.request not in done]
-    reports = [
-        Completion(d.request, d.organisation, d.tenant, "finished", "w", "a1", "echo", "stop", 5, 7) for d in waiting
-    ]
+    reports = [completion(deployment, decision) for decision in waiting]
     await publisher.send_all([("completions", 0, b"o", encode(c), ()) for c in reports])
     return len(reports)
+
+
+def completion(deployment: Any, decision: Decision, **fields: Any) -> Completion:
+    """What a worker that was given the request reports."""
+    made = Completion(
+        decision.request, decision.organisation, decision.tenant, "finished", "w", "a1", "echo", "stop", 5, 7
+    )
+    return msgspec.structs.replace(ticketed(made, Tickets(deployment.vault.ticket_keys())), **fields)

@@ -17,6 +17,7 @@ from detectors.accounts.response import DUTIES, QUIET_MS, Step
 from detectors.accounts.status import Judgement, step_at
 from pipeline.admit import policy
 from pipeline.admit.callers import Caller, asked, caller_of, ceilings_over, price_of
+from pipeline.admit.completions import misreported
 from pipeline.admit.idempotency import digest_of
 from pipeline.admit.ledger import Ledger, client_name
 from pipeline.admit.quota import Denial, amounts_of, settle, weigh
@@ -102,9 +103,9 @@ def following(facts: Facts, position: LedgerPosition) -> Facts:
 
 
 def outcome(ledger: Ledger, offset: int, time: int, report: Completion) -> Outcome | None:
-    """Settle the request that ``report`` at ``offset`` of ``completions`` ends; None where nothing waits for it."""
+    """Settle the request that ``report`` at ``offset`` of ``completions`` ends; None where it ends nothing."""
     reservation = ledger.open.get(report.request)
-    if reservation is None:
+    if reservation is None or misreported(reservation, report):
         return None
     now = max(time, ledger.time)
     charged = report.result not in UNCHARGED

@@ -14,6 +14,7 @@ import msgspec
 from detectors.accounts.response import DUTIES
 from detectors.base import MEDIUM, Finding, risk
 from pipeline.admit import policy
+from pipeline.admit.completions import Drop
 from pipeline.admit.intake import Intake, Raw, keeps
 from pipeline.events import plans
 from pipeline.events.codec import encode
@@ -22,6 +23,7 @@ from pipeline.events.emission import Emission, lane_partition
 from pipeline.events.limits import QuotaState
 from pipeline.events.messages import DeadLetter, FindingEvent, Response, Work
 from pipeline.events.records import Decision, Outcome
+from pipeline.stage import InputRecord
 from pipeline.topics import partition_of
 
 REVIEWED = Finding("extraction.review", MEDIUM, 90, 0, 0, "account", 0)
@@ -34,13 +36,21 @@ def needs_body(decision: Decision) -> bool:
 
 
 def after_decision(
-    decision: Decision, partition: int, control: Control, intake: Intake | None, quota: QuotaState | None = None
+    decision: Decision,
+    partition: int,
+    control: Control,
+    intake: Intake | None,
+    quota: QuotaState | None = None,
+    ticket: bytes = b"",
 ) -> list[Emission]:
-    """Give what is sent because of a decision; ``intake`` is needed where ``needs_body`` says so."""
+    """Give what is sent because of a decision; ``intake`` is needed where ``needs_body`` says so.
+
+    ``ticket`` is what a worker has to return with its completion.
+    """
     partitions = control.require_deployment().partitions
     sent: list[Emission] = []
     if decision.verdict == "admit":
-        work = _work(decision, partition, control, intake, quota)
+        work = _work(decision, partition, control, intake, quota, ticket)
         key = work.request.encode()
         topic = plans.work_topic(control, decision.tenant)
         sent.append(Emission(topic, partition_of(key, partitions), key, encode(work)))
@@ -64,6 +74,13 @@ def after_outcome(outcome: Outcome, partitions: int) -> list[Emission]:
     return [Emission("responses", reply_partition, outcome.request.encode(), encode(response))]
 
 
+def dropped_completion(item: InputRecord, partition: int, reason: Drop) -> Emission:
+    """Leave a trace of a completion that ends nothing; it stays in ``completions``."""
+    digest = hashlib.sha256(item.value).digest()
+    letter = DeadLetter("completions", partition, item.offset, item.time, reason, len(item.value), digest)
+    return Emission("dead_letters", partition, b"", encode(letter))
+
+
 def dead_letter(raws: Sequence[Raw], partition: int, reason: str) -> Emission:
     """Leave a trace of consecutive records that could not be understood; they stay in ``requests``."""
     content, (first, last) = b"".join([raw.value for raw in raws]), (raws[0].start, raws[-1])
@@ -75,7 +92,12 @@ def dead_letter(raws: Sequence[Raw], partition: int, reason: str) -> Emission:
 
 
 def _work(
-    decision: Decision, partition: int, control: Control, intake: Intake | None, quota: QuotaState | None
+    decision: Decision,
+    partition: int,
+    control: Control,
+    intake: Intake | None,
+    quota: QuotaState | None,
+    ticket: bytes,
 ) -> Work:
     facts = decision.facts
     cancel = facts.kind == "cancel"
@@ -118,6 +140,7 @@ def _work(
         adapter=(model and model.adapter) or "",
         quotes=policy.quoted_spans(plan, facts.findings, facts.documents),
         quota=quota,
+        ticket=ticket,
     )
 
 

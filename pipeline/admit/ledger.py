@@ -164,7 +164,7 @@ class Ledger:
         reservation = Reservation(
             record.request, facts.offset, facts.time, facts.deadline, record.organisation, record.tenant,
             record.principal, facts.client_request, facts.lane, record.charges, facts.idempotency,
-            record.price, record.estimated,
+            record.price, record.estimated, facts.input_bound, facts.max_tokens, record.decider,
         )  # fmt: skip
         self._journal.put(self.open, record.request, reservation)
         self._name(reservation)

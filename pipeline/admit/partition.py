@@ -15,12 +15,15 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from pipeline.admit.completions import Tickets
 from pipeline.admit.history import History
 from pipeline.admit.intake import Intake, RequestReader
 from pipeline.admit.request_queue import RequestQueue, Screen
-from pipeline.admit.step import BLOCKED, AdmitStage, AdmitStep
+from pipeline.admit.step import BLOCKED, ENDED, AdmitStage, AdmitStep
 from pipeline.clock import now_ms
 from pipeline.control.table import ControlTable
 from pipeline.endpoints import KafkaEndpoint
@@ -38,6 +41,7 @@ from pipeline.retry import retry_forever
 from pipeline.stage import InputBatch, InputRecord
 
 _log = logging.getLogger(__name__)
+DROPPED = "sluice_admit_completions_dropped_total"
 _LOOK_S = 0.5
 _TICK_S = 1.0
 """A worker whose clock is fast has the time told once in this, however often it believes that something is due."""
@@ -58,6 +62,8 @@ class AdmitContext:
     committed: CommittedOffsets
     snapshot_every: int = 20_000
     clock_watch: ClockWatch = field(default_factory=ClockWatch)
+    count: Callable[..., None] = lambda name, *labels, by: None
+    """Counts what is in the table of metrics: ``Meters.count``."""
 
 
 class AdmitPartition:
@@ -66,7 +72,7 @@ class AdmitPartition:
     def __init__(self, context: AdmitContext, partition: int) -> None:
         self._context = context
         self._partition = partition
-        self._stage = AdmitStage(context.control_table.control, partition)
+        self._stage = AdmitStage(context.control_table.control, partition, Tickets(context.vault.ticket_keys()))
         self._clock_watch = context.clock_watch
         self._history = History(context.kafka, partition, context.offsets, context.publisher, self._clock_watch)
         self._arrived = asyncio.Event()
@@ -150,11 +156,10 @@ class AdmitPartition:
             await self._fold_newcomers()
             return
         self._reports.drop(step.reports)
-        if step.rejections:
-            _log.warning("admit[%d]: passed over %d completions", self._partition, len(step.rejections))
-        if not step.records:
+        self._count(step)
+        if not step.records and not step.actions:
             return
-        self._wrote = True
+        self._wrote = self._wrote or bool(step.records)
         self._requests.drop(step.consumed - step.reports)
         self._actions += step.actions
         await self._act({})
@@ -162,6 +167,14 @@ class AdmitPartition:
             await self._snapshot()
         if self._requests.waiting or step.full or step.more:
             self._arrived.set()
+
+    def _count(self, step: AdmitStep) -> None:
+        """Count the completions that end nothing."""
+        dropped = Counter(rejection.reason for rejection in step.rejections)
+        for reason, count in dropped.items():
+            self._context.count(DROPPED, reason, by=count)
+            _log.warning("admit[%d]: dropped %d completions: %s", self._partition, count, reason)
+        self._context.count(DROPPED, ENDED, by=step.signals.get(ENDED, 0))
 
     async def _look(self) -> None:
         """Commit and look for records of another writer, at most every _LOOK_S."""

@@ -18,7 +18,7 @@ from pipeline.admit.cells import BudgetUse, RateLevel, SlidingLog
 from pipeline.admit.idempotency import IdempotencyKeys
 from pipeline.admit.replay_window import ReplayWindow
 from pipeline.errors import Malformed
-from pipeline.events.records import LEDGER_FORMAT, Charge
+from pipeline.events.records import DECIDER, LEDGER_FORMAT, Charge
 
 _MAGIC = b"sluice ledger\n"
 _FRAME = struct.Struct("<BI")
@@ -50,6 +50,11 @@ class Reservation(msgspec.Struct, frozen=True, gc=False):
     """As the decision names it; its cost is settled by this price, whatever the model's is by then."""
     estimated: bool = False
     """Usage above what was reserved is charged in full."""
+    input_bound: int = 0
+    max_tokens: int = 0
+    """What is reserved of input and output tokens; 0 where decider 6 reserved, which kept their sum alone."""
+    decider: int = DECIDER
+    """Which admitted it."""
 
 
 class LedgerPosition(msgspec.Struct):

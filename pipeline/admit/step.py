@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from pipeline.admit import decide as admit
 from pipeline.admit import emissions
+from pipeline.admit.completions import Drop, Tickets, refused
 from pipeline.admit.intake import Intake
 from pipeline.admit.ledger import Ledger
 from pipeline.admit.quota_state import quota_state
@@ -24,6 +25,8 @@ STEP_BYTES = 640 * 1024
 """A step ends here; with the largest record on top it still fits one Kafka batch."""
 BLOCKED = "blocked"
 """The next request can be refused only after every completion so far was read."""
+ENDED = "ended"
+"""A completion is of no open request: its run was made twice, or its request was given up."""
 _RECORD_OVERHEAD = 128
 _DRAINS = frozenset({"too_many_open", "budget_exhausted", "rate_limited", "busy"})
 """Refusals that a completion which just arrived could turn into an admission."""
@@ -61,11 +64,12 @@ class AdmitStage:
     name = "admit"
     reads = ("requests", "completions", "control", "decisions", "snapshots")
     writes = ("decisions", "snapshots", "work", "responses", "findings", "dead_letters")
-    signals = (BLOCKED,)
+    signals = (BLOCKED, ENDED)
 
-    def __init__(self, control: Control, partition: int) -> None:
+    def __init__(self, control: Control, partition: int, tickets: Tickets) -> None:
         self._control = control
         self._partition = partition
+        self._tickets = tickets
 
     def start(self) -> Ledger:
         """Give the ledger before the first record."""
@@ -120,7 +124,8 @@ class AdmitStage:
         if isinstance(record, Decision):
             if emissions.needs_body(record) and record.request not in ledger.open:
                 return []
-            return emissions.after_decision(record, self._partition, self._control, intake, quota)
+            ticket = self._tickets.of(record)
+            return emissions.after_decision(record, self._partition, self._control, intake, quota, ticket)
         if isinstance(record, Outcome):
             return emissions.after_outcome(record, self._control.require_deployment().partitions)
         return []
@@ -136,15 +141,31 @@ class AdmitStage:
         for item in reports:
             if step.full:
                 return
-            try:
-                report = decode(Completion, item.value)
-            except Malformed:
-                step.rejections.append(Rejection("completions", item.offset, "malformed"))
-            else:
-                outcome = admit.outcome(step.state, item.offset, min(item.time, latest), report)
-                if outcome is not None:
-                    self._add(step, outcome)
+            outcome = self._outcome(step, item, latest)
+            if outcome is not None:
+                self._add(step, outcome)
             step.consumed += 1
+
+    def _outcome(self, step: AdmitStep, item: InputRecord, latest: int) -> Outcome | None:
+        """Give what the completion makes of its request; None where it ends nothing, which is counted."""
+        try:
+            report = decode(Completion, item.value)
+        except Malformed:
+            self._drop(step, item, "malformed")
+            return None
+        reservation = step.state.open.get(report.request)
+        if reservation is None:
+            step.signal(ENDED)
+            return None
+        reason = refused(self._tickets, reservation, report)
+        if reason is not None:
+            self._drop(step, item, reason)
+            return None
+        return admit.outcome(step.state, item.offset, min(item.time, latest), report)
+
+    def _drop(self, step: AdmitStep, item: InputRecord, reason: Drop) -> None:
+        step.rejections.append(Rejection("completions", item.offset, reason))
+        step.actions.append(emissions.dropped_completion(item, self._partition, reason))
 
     def _expire(self, step: AdmitStep, drained: bool) -> None:
         ledger = step.state

@@ -87,7 +87,8 @@ def converted(ledger: Ledger6, record: Upgrade) -> Ledger:
 def _reservation(before: Reservation6, holder: str) -> Reservation:
     charges = tuple(converted_charge(charge, before.time) for charge in before.charges)
     fields = {name: getattr(before, name) for name in before.__struct_fields__}
-    return Reservation(**{**fields, "charges": charges, "idempotency": holder.removeprefix(f"{before.principal}/")})
+    key = holder.removeprefix(f"{before.principal}/")
+    return Reservation(**{**fields, "charges": charges, "idempotency": key, "decider": 6})
 
 
 def _idempotency(before: dict[str, tuple[str, int]]) -> IdempotencyKeys:

@@ -205,6 +205,7 @@ class AnswerStream:
             version=self._version,
             watermark=Watermark(**dataclasses.asdict(self._watermark)) if self._watermark else None,
             fingerprints=self._trace(delivered) if self._trace else b"",
+            ticket=self._work.ticket,
         )
 
 
@@ -251,4 +252,4 @@ def finding(work: Work, completion: Completion, time: int) -> bytes | None:
 def failed(work: Work, attempt: str, worker: str) -> Completion:
     """Report on a request that no engine could be asked about."""
     base = Completion(work.request, work.organisation, work.tenant, "failed", worker, attempt, work.model, "error")
-    return msgspec.structs.replace(base, text_digest=hashlib.sha256(b"").digest())
+    return msgspec.structs.replace(base, text_digest=hashlib.sha256(b"").digest(), ticket=work.ticket)

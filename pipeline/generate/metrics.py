@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-from collections.abc import AsyncIterator, Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import Any
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
@@ -17,9 +17,6 @@ from inference.types import EngineStats, InferenceEngine
 from pipeline.events.messages import Completion
 from pipeline.generate.answer import RunUsage
 from pipeline.metrics import Meters, Metric
-
-if TYPE_CHECKING:
-    from aiohttp import web
 
 METRICS: tuple[Metric, ...] = (
     Metric("sluice_generate_runs_total", "counter", "Runs that ended.", ("result",)),
@@ -77,29 +74,6 @@ class WorkerMetrics:
         if usage.output_tokens > 1:
             rest = usage.last_token_ms - usage.first_token_ms
             took("sluice_generate_token_seconds", rest / 1000 / (usage.output_tokens - 1))
-
-    @contextlib.asynccontextmanager
-    async def served(self, host: str, port: int) -> AsyncIterator[None]:
-        """``GET /metrics`` on a port while the context lasts; 0 serves nothing."""
-        if not port:
-            yield
-            return
-        from aiohttp import web
-
-        app = web.Application()
-        app.router.add_get("/metrics", self._render)
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
-        await runner.setup()
-        try:
-            await web.TCPSite(runner, host, port).start()
-            yield
-        finally:
-            await runner.cleanup()
-
-    async def _render(self, _: web.Request) -> web.Response:
-        from aiohttp import web
-
-        return web.Response(body=self.meters.render(), headers={"Content-Type": "text/plain; version=0.0.4"})
 
 
 def find_nvml() -> Any:

@@ -60,7 +60,7 @@ async def generate(settings: Settings, stop: asyncio.Event, assign: Assign = ())
         group = ConsumerGroup(kafka, f"sluice-generate-workers{suffix}", topic, settings.kafka.instance)
         acts = ModelActs(settings.models.home, publisher, table.control.require_deployment().partitions)
         beside = [asyncio.create_task(acts.follow(leaving)), asyncio.create_task(engines.follow(engine, leaving))]
-        async with metrics.served(settings.generate.metrics_host, settings.generate.metrics_port):
+        async with metrics.meters.served(settings.generate.metrics_host, settings.generate.metrics_port):
             await share(group, lambda p, s: GeneratePartition(context, p).run(s), stop, assign)
         leaving.set()
         await asyncio.gather(*beside)

@@ -18,6 +18,8 @@ from typing import Protocol, TypedDict
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from pipeline.errors import ConfigError, Malformed
 from pipeline.events.control import Control
@@ -32,6 +34,9 @@ class Kms(Protocol):
 
     def wrap(self, secret: bytes, context: str) -> str: ...
     def unwrap(self, wrapped: str, context: str) -> bytes: ...
+    def derive(self, context: str) -> tuple[bytes, ...]:
+        """Give a secret for a purpose of its own from each key, the current one's first."""
+        ...
 
 
 class FileKeyring:
@@ -83,6 +88,11 @@ class FileKeyring:
         except InvalidTag:
             raise ConfigError(f"keyring key {name!r} does not open {context}: other keyring or altered bytes") from None
 
+    def derive(self, context: str) -> tuple[bytes, ...]:
+        """Give 32 bytes from each key by HKDF-SHA256 (RFC 5869), the current one's first."""
+        names = sorted(self._keys, key=lambda name: (name != self._current, name))
+        return tuple(HKDF(SHA256(), 32, None, context.encode()).derive(self._keys[name]) for name in names)
+
 
 class GrantedKeys:
     """The few secrets that one tenant's own worker needs, in a file that holds no others and no key to any other.
@@ -114,6 +124,9 @@ class GrantedKeys:
         if secret is None:
             raise ConfigError(f"this worker was not granted {context}, or it changed since: sluice deploy grant")
         return secret
+
+    def derive(self, context: str) -> tuple[bytes, ...]:
+        raise ConfigError(f"a worker of one tenant derives no secrets, got {context}")
 
 
 def open_kms(path: Path) -> FileKeyring | GrantedKeys:
@@ -153,6 +166,10 @@ class Vault:
 
     def webhook_secret(self, tenant: str) -> bytes:
         return self._open(self._control.tenants[tenant].webhook_secret, f"webhook/{tenant}")
+
+    def ticket_keys(self) -> tuple[bytes, ...]:
+        """Give the keys of tickets of this generation, the current one first; admit alone asks for them."""
+        return self._kms.derive(f"sluice/ticket/v1/{self._control.generation}")
 
     def canary(self, tenant: str) -> str:
         """26 letters and digits for the tenant's system prompts and documents, which nothing but a leak can bring out.

@@ -40,7 +40,7 @@ async def settled(site: Any, writers: Writers, before: int, count: int) -> list[
         await asyncio.sleep(0.1)
     else:
         raise AssertionError("admitted requests were never dispatched")
-    await report(site.bootstrap, writers.publisher, records)
+    await report(site, writers.publisher, records)
     for _ in looks():
         records = await history(site.bootstrap)
         ended = [r.request for r in records if isinstance(r, Outcome)]

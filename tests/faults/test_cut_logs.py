@@ -64,7 +64,7 @@ def test_a_completion_that_lies_there_counts_however_late_admit_reads_it(deploym
             await writers.produce("acme", [f"late-{n}" for n in range(50)], 1, session="late", timeout_ms=2_000)
             records = await until_answered(deployment.bootstrap, 50)
         async with Writers(deployment) as writers:
-            await report(deployment.bootstrap, writers.publisher, records)
+            await report(deployment, writers.publisher, records)
             await asyncio.sleep((2_000 + GRACE_MS) / 1000 + 0.5)
             writers.start()
             for _ in looks():

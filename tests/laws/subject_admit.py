@@ -22,6 +22,7 @@ from pipeline.events.wire import InferenceBody
 from pipeline.stage import InputBatch
 from tests.laws.subject import Cuts, Run, Subject
 from tests.laws.test_admit_laws import CONTROL, START, TENANTS, attacks, requests
+from tests.tickets import TICKETS, ticketed
 
 BODY = InferenceBody("glossary", 10, b"sealed")
 RANK = {"report": 0, "wait": 1, "ask": 2}
@@ -70,7 +71,7 @@ def placed(drawn: list[dict[str, Any]]) -> list[Item]:
 
 class AdmitSubject(Subject):
     def stage(self, inputs: Sequence[Item]) -> AdmitStage:
-        return AdmitStage(CONTROL, 0)
+        return AdmitStage(CONTROL, 0, TICKETS)
 
     def inputs(self) -> st.SearchStrategy[list[Item]]:
         return steps.map(placed)
@@ -138,6 +139,5 @@ def intake(item: Item) -> Intake:
 
 def report(item: Item) -> bytes:
     request, fields = request_id("g1", 0, item.fields["about"]), item.fields
-    return encode(
-        Completion(request, item.tenant, item.tenant, fields["result"], "w", "a", input_tokens=fields["used"])
-    )
+    made = Completion(request, item.tenant, item.tenant, fields["result"], "w", "a", input_tokens=fields["used"])
+    return encode(ticketed(made))

@@ -41,6 +41,7 @@ from pipeline.events.wire import InferenceBody
 from pipeline.stage import InputBatch
 from pipeline.topics import partition_of
 from pipeline.watch import correlate as watch
+from tests.tickets import TICKETS, ticketed
 
 START = 1_790_000_000_000
 MINUTE = 60_000
@@ -127,7 +128,7 @@ class Partition:
         self.offset += 1
         waiting: list[Raw | Intake] = [*self._reports(), Intake(asked, BODY)]
         while waiting:
-            step = AdmitStage(self.documents, 0).step(self.ledger, InputBatch(waiting, time))
+            step = AdmitStage(self.documents, 0, TICKETS).step(self.ledger, InputBatch(waiting, time))
             self.ledger.commit()
             self.log += step.records
             waiting = waiting[step.consumed :]
@@ -146,7 +147,7 @@ class Partition:
         waiting = list(self.ledger.open.values())
         self.reported += len(waiting)
         return [
-            Raw(self.reported + n, 0, encode(Completion(h.request, "acme", "acme", "finished", "w", "a")), ())
+            Raw(self.reported + n, 0, encode(ticketed(Completion(h.request, "acme", "acme", "finished", "w", "a"))), ())
             for n, h in enumerate(waiting)
         ]
 
@@ -244,7 +245,7 @@ def test_a_lost_race_leaves_accounts_as_they_were() -> None:
     before = partition.ledger.dump()
     lost = Partition(partition.documents, partition.ledger, offset=partition.offset)
     asked = [msgspec.structs.replace(d.facts, offset=40 + n) for n, d in enumerate(partition.decided["eve"])]
-    step = AdmitStage(lost.documents, 0).step(lost.ledger, InputBatch([Intake(f, BODY) for f in asked], START))
+    step = AdmitStage(lost.documents, 0, TICKETS).step(lost.ledger, InputBatch([Intake(f, BODY) for f in asked], START))
     assert step.consumed == len(asked)
     lost.ledger.rollback()
     assert lost.ledger.dump() == before

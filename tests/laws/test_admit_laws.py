@@ -155,7 +155,9 @@ def run(history: list[Step]) -> tuple[list[LogRecord], Ledger]:
             if ledger.open:
                 nth, used, result = step
                 held = list(ledger.open.values())[nth % len(ledger.open)]
-                report = Completion(held.request, held.organisation, held.tenant, result, "w", "a", input_tokens=used)
+                read = min(used, held.input_bound)
+                counts = {"input_tokens": read, "output_tokens": min(used - read, held.max_tokens)}
+                report = Completion(held.request, held.organisation, held.tenant, result, "w", "a", **counts)  # type: ignore[arg-type]
                 made_outcome = outcome(ledger, completions, now, report)
                 assert made_outcome is not None
                 completions += 1

@@ -23,6 +23,7 @@ from pipeline.events.records import AHEAD_MS, Decision, Facts, LogRecord, Outcom
 from pipeline.events.wire import InferenceBody
 from pipeline.stage import InputBatch
 from tests.laws.test_admit_laws import CONTROL, START
+from tests.tickets import TICKETS, ticketed
 
 BODY = InferenceBody("glossary", 10, b"sealed")
 TIMEOUT_MS = 30_000
@@ -84,13 +85,13 @@ class Partition:
         reservation = next(iter(self.ledger.open.values()), None)
         if reservation is not None:
             report = Completion(reservation.request, "acme", "acme", "finished", "w", "a")
-            raw = Raw(self.reported, self.clock("broker"), encode(report), ())
+            raw = Raw(self.reported, self.clock("broker"), encode(ticketed(report)), ())
             self.reported += 1
             self.serve([raw])
 
     def serve(self, items: list[Any]) -> None:
         """Step until nothing is left to do, as the partition does; each batch lands at the broker's time."""
-        stage, waiting, more = AdmitStage(CONTROL, 0), items, True
+        stage, waiting, more = AdmitStage(CONTROL, 0, TICKETS), items, True
         for _ in range(20):
             step = stage.step(self.ledger, InputBatch(waiting, self.clock("worker"), ticks=more))
             waiting = waiting[step.consumed :]

@@ -13,11 +13,11 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from pipeline.embedded.supervisor import Child, spawn
 from pipeline.endpoints import KafkaEndpoint
 from pipeline.events.codec import decode, encode
-from pipeline.events.messages import Completion, Response
+from pipeline.events.messages import Response
 from pipeline.events.records import Decision, LogRecord, Outcome
 from pipeline.kafka.clients import make_admin, make_producer
 from pipeline.topics import TOPICS
-from tests.admit_site import history, read
+from tests.admit_site import completion, history, read
 from tests.deployment_site import Deployment
 from tests.patience import looks
 
@@ -130,10 +130,7 @@ class Play:
     async def _report(self, records: Sequence[LogRecord]) -> None:
         ended = {r.request for r in records if isinstance(r, Outcome)}
         waiting = [r for r in records if isinstance(r, Decision) and r.verdict == "admit" and r.request not in ended]
-        reports = [
-            Completion(d.request, d.organisation, d.tenant, "finished", "w", "a1", "echo", "stop", 5, 7)
-            for d in waiting
-        ]
+        reports = [completion(self.deployment, decision) for decision in waiting]
         await self._put("completions", [(self.now, encode(report), []) for report in reports])
 
     async def _put(self, topic: str, records: Sequence[tuple[int, bytes, Any]]) -> None:

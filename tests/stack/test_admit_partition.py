@@ -39,7 +39,7 @@ def test_three_writers_answer_every_request_exactly_once(deployment: Any) -> Non
             assert {d.verdict for d in decided} == {"admit"}
             work = {decode(Work, item.value).request for item in await read(deployment.bootstrap, "work")}
             assert work == {d.request for d in decided}
-            await report(deployment.bootstrap, writers.publisher, records)
+            await report(deployment, writers.publisher, records)
             for _ in looks():
                 records = await history(deployment.bootstrap)
                 if sum(isinstance(r, Outcome) for r in records) == 300:
@@ -68,7 +68,7 @@ def test_a_free_tenant_gets_ten_and_the_rest_hears_when_to_come_back(deployment:
             for n in range(14):
                 await writers.produce("initech", [f"free-{n}"], n + 1, session="free")
                 records = await until_answered(deployment.bootstrap, before + n + 1)
-                await report(deployment.bootstrap, writers.publisher, records)
+                await report(deployment, writers.publisher, records)
         mine = [r for r in records if isinstance(r, Decision)][before:]
         assert [d.verdict for d in mine] == ["admit"] * 10 + ["deny"] * 4
         assert {d.reasons for d in mine[10:]} == {("rate_limited",)}

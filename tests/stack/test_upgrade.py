@@ -17,7 +17,7 @@ from pipeline.kafka.reader import PartitionReader
 from tests.admit_site import Writers, chain_of, until_answered, valid
 
 
-async def as_version_0_1_0(kafka: KafkaEndpoint, writers: Writers) -> list[bytes]:
+async def as_version_0_1_0(kafka: KafkaEndpoint, writers: Writers, now: int = 2_000) -> list[bytes]:
     """Write the beginning of a log as decider 6 did: links of version 1, and no number of a decider."""
     rules, ledger = RULES[0], Ledger6()
     control = writers.control_table.control
@@ -26,8 +26,8 @@ async def as_version_0_1_0(kafka: KafkaEndpoint, writers: Writers) -> list[bytes
     key = next(iter(control.keys))
     for offset in range(3):
         facts = Facts(
-            offset, 2_000 + offset, "inference", key=key, client_request=f"old-{offset}", session="old",
-            counter=offset + 1, model="glossary", max_tokens=4, input_bound=9, deadline=40_000,
+            offset, now + offset, "inference", key=key, client_request=f"old-{offset}", session="old",
+            counter=offset + 1, model="glossary", max_tokens=4, input_bound=9, deadline=now + 38_000,
         )  # fmt: skip
         records.append(rules.decide(ledger, control, 0, facts))
         ledger.apply(records[-1])

@@ -19,6 +19,7 @@ from pipeline.events.records import Decision, Facts
 from pipeline.stage import InputBatch
 from tests.laws.subject_admit import BODY
 from tests.laws.test_admit_laws import CONTROL, START
+from tests.tickets import TICKETS
 
 LEVELS = ("t:acme|rpm|rate|requests", "t:acme|day|budget|tokens", "p:acme-1|minute|window|requests")
 OPEN = "p:acme-1|open|open|tokens"
@@ -45,7 +46,7 @@ def asked(offset: int, time: int = START, **fields: Any) -> Intake:
 
 
 def decided(*intakes: Intake) -> AdmitStep:
-    stage = AdmitStage(CONTROL, 0)
+    stage = AdmitStage(CONTROL, 0, TICKETS)
     return stage.step(stage.start(), InputBatch(intakes, START, drained=True))
 
 
@@ -106,7 +107,7 @@ def test_nothing_is_told_where_no_gateway_waits_or_the_caller_is_not_proven(fiel
 
 @given(st.lists(st.tuples(st.integers(0, 30_000), st.integers(0, 20)), min_size=1, max_size=12))
 def test_a_limit_is_whole_at_its_reset_and_not_before(drawn: list[tuple[int, int]]) -> None:
-    stage, ledger, time = AdmitStage(CONTROL, 0), Ledger(), START
+    stage, ledger, time = AdmitStage(CONTROL, 0, TICKETS), Ledger(), START
     for offset, (pause, bound) in enumerate(drawn):
         time += pause
         step = stage.step(ledger, InputBatch([asked(offset, time, input_bound=bound)], time, drained=True))

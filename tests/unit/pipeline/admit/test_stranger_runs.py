@@ -23,6 +23,7 @@ from pipeline.events.reasons import REASONS
 from pipeline.events.records import Decision, Facts
 from pipeline.stage import InputBatch
 from tests.laws.test_admit_laws import CONTROL, START
+from tests.tickets import TICKETS
 
 READER = RequestReader(CONTROL, None, 0)  # type: ignore[arg-type]
 """Opens nothing that is genuine, so it needs no keys."""
@@ -48,13 +49,13 @@ def spans(intakes: list[Intake]) -> list[tuple[int, int, str]]:
 
 
 def decided(ledger: Ledger, *raws: Raw) -> list[Decision]:
-    step = AdmitStage(CONTROL, 0).step(ledger, InputBatch(opened(*raws), START))
+    step = AdmitStage(CONTROL, 0, TICKETS).step(ledger, InputBatch(opened(*raws), START))
     ledger.commit()
     return [record for record in step.records if isinstance(record, Decision)]
 
 
 def test_a_flood_of_garbage_is_one_decision_and_one_dead_letter() -> None:
-    stage, raws = AdmitStage(CONTROL, 0), [garbage(at, b"g%d" % at) for at in range(60_000)]
+    stage, raws = AdmitStage(CONTROL, 0, TICKETS), [garbage(at, b"g%d" % at) for at in range(60_000)]
     step = stage.step(stage.start(), InputBatch(opened(*raws), START))
     (decision,) = [record for record in step.records if isinstance(record, Decision)]
     assert (decision.facts.first, decision.facts.offset, decision.reasons) == (0, 59_999, ("malformed",))

@@ -31,6 +31,7 @@ from pipeline.events.records import (
 from pipeline.events.wire import InferenceBody
 from pipeline.stage import InputBatch
 from pipeline.tables import RECORDS
+from tests.tickets import TICKETS, ticketed
 from tests.unit.pipeline.audit.audit_world import (
     DOCUMENTS,
     KEYS,
@@ -165,14 +166,12 @@ def test_what_admit_writes_in_batches_is_derived_again() -> None:
             for offset in range(4 * turn, 4 * turn + 4)
         ]
         held = list(ledger.open.values())[:2]
-        reports = [
-            Raw(10 * turn + at, START, encode(Completion(h.request, "acme", "acme", "finished", "w", "a")), ())
-            for at, h in enumerate(held)
-        ]
+        told = [ticketed(Completion(h.request, "acme", "acme", "finished", "w", "a")) for h in held]
+        reports = [Raw(10 * turn + at, START, encode(one), ()) for at, one in enumerate(told)]
         items: list[Raw | Intake] = [*reports, Raw(90, 0, b"?", ()), *asked]
         more = True
         while more:
-            step = AdmitStage(documents, 0).step(ledger, InputBatch(items, START + 4_000 * turn))
+            step = AdmitStage(documents, 0, TICKETS).step(ledger, InputBatch(items, START + 4_000 * turn))
             ledger.commit()
             records += step.records
             items, more = items[step.consumed :], step.more

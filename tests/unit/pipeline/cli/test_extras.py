@@ -99,7 +99,12 @@ for found in pkgutil.walk_packages(pipeline.__path__, "pipeline."):
             tuple(EXTRAS),
             (
                 *("pipeline.embedded", "pipeline.demo", "pipeline.cli.watermark", "pipeline.metrics"),
-                *("pipeline.gateway", "pipeline.generate.metrics", "pipeline.watch.faust_app"),
+                *(
+                    "pipeline.gateway",
+                    "pipeline.admit.metrics",
+                    "pipeline.generate.metrics",
+                    "pipeline.watch.faust_app",
+                ),
             ),
         ),
     ],

@@ -45,7 +45,7 @@ def test_every_metric_of_the_tables_is_served() -> None:
             pass
         metrics.observe(Completion("r", "o", "secret-tenant", "finished", "w", "a"), RunUsage(3, 3, 50, 250))
         url = f"http://127.0.0.1:{port}/metrics"
-        async with metrics.served("127.0.0.1", port), aiohttp.ClientSession() as http, http.get(url) as answer:
+        async with metrics.meters.served("127.0.0.1", port), aiohttp.ClientSession() as http, http.get(url) as answer:
             return await answer.text()
 
     text = asyncio.run(run())

@@ -95,6 +95,14 @@ def test_a_request_that_could_not_be_opened_fails() -> None:
     assert [told(emission) for emission in step.emissions] == ["failed", "end"]
 
 
+@pytest.mark.parametrize("ends", [(Ended("q", FinishReason.STOP),), (Ended("q", None),), (Failed("q"),)])
+def test_a_completion_returns_the_ticket_of_its_work(ends: tuple[RunEvent, ...]) -> None:
+    work = msgspec.structs.replace(WORK, ticket=b"given")
+    run = Run(work, "a1", AnswerStream(work, "a1", "w", lambda name, raw: raw, Guards(())))
+    (emission,) = take({}, run, *ends).emissions
+    assert decode(Completion, emission.value).ticket == b"given"
+
+
 def test_a_place_in_the_queue_is_told_where_it_has_changed() -> None:
     runs = take({}, begun()).state
     places = [QueuePosition(2, None), QueuePosition(2, None), None, QueuePosition(1, 0.5), QueuePosition(0, None)]

@@ -101,3 +101,9 @@ async def send_batch(producer: AIOKafkaProducer, stored: bytes, topic: str, part
     builder._builder = _Stored(stored)
     builder._relative_offset = 1
     return int((await (await producer.send_batch(builder, topic, partition=partition))).offset)
+
+
+def equal_bomb(codec: str, count: int) -> bytes:
+    """A batch of ``count`` equal records, which pack far better than numbered ones; a broker counts them all."""
+    chunk = record(0, b"") * 100_000
+    return batch(packed(codec, (chunk for _ in range(count // 100_000))), count // 100_000 * 100_000, CODECS[codec])

@@ -21,22 +21,30 @@ from pipeline.kafka.clients import make_admin
 from pipeline.kafka.security import require_login
 from pipeline.kafka.writer import Publisher
 from pipeline.retry import retry_until
-from pipeline.topics import TOPICS, Topic, pool_topic
+from pipeline.topics import POOL_WORK, TOPICS, Topic, pool_topic
 
 _TRIES_S = 30.0
 _LEADER_S = 10.0
 _HIDDEN = 29
 """Kafka's error TOPIC_AUTHORIZATION_FAILED."""
+_COMPRESSION = "compression.type"
+_SET_FOR_TOPIC = 1
+"""Kafka's number for the source of a setting that was made for the topic itself."""
 
 
 async def apply(kafka: KafkaEndpoint, partitions: int, replication: int, log_keys: tuple[str, ...] = ()) -> list[str]:
-    """Create what is missing and mint the deployment's generation, once. Gives the names of the created topics."""
+    """Create what is missing and mint the deployment's generation, once. Gives the names of the created topics.
+
+    Topics that are there keep their settings, but for the compression.
+    """
     admin = await _connect(kafka)
     try:
         present = set(await admin.list_topics())
         missing = [topic for topic in TOPICS if topic.name not in present]
         for topic in missing:
             await _create(admin, topic, partitions, replication)
+        pools = [name for name in present if name.startswith(POOL_WORK)]
+        await _store_as_sent(admin, [*(topic.name for topic in TOPICS if topic.name in present), *pools])
     finally:
         await admin.close()
     table = ControlTable(kafka)
@@ -134,6 +142,24 @@ def _differences(topic: Topic, partitions: int, described: Any, config: dict[str
         if name in config and config[name] != value:
             faults.append(f"{topic.name}: expected {name}={value}, the broker has {config[name]}; alter the topic.")
     return faults
+
+
+async def _store_as_sent(admin: AIOKafkaAdminClient, topics: list[str]) -> None:
+    """Change the compression of topics that another build made, and nothing else of them.
+
+    A broker that stores a batch in another form unpacks it whole first, whatever it unpacks to.
+    """
+    responses = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, name) for name in topics])
+    changes = []
+    for resource in (resource for response in responses for resource in response.resources):
+        own = {entry[0]: entry[1] for entry in resource[4] if entry[3] == _SET_FOR_TOPIC}
+        if own.get(_COMPRESSION, "producer") != "producer":
+            # the request replaces all that is set for the topic
+            changes.append(ConfigResource(ConfigResourceType.TOPIC, resource[3], {**own, _COMPRESSION: "producer"}))
+    for response in await admin.alter_configs(changes) if changes else ():
+        for code, message, _, name in response.resources:
+            if code:
+                raise Retryable(f"could not alter {name}: error {code} {message or ''}")
 
 
 async def _configs(admin: AIOKafkaAdminClient, topics: list[Topic]) -> dict[str, dict[str, str]]:

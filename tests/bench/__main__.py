@@ -13,7 +13,20 @@ from pathlib import Path
 from pipeline import terminal
 from tests.bench.rows import HEAD, Measurement
 
-FIGURES = ("admit", "seal", "sink", "stack", "engine", "inference", "isolation", "prompts", "pii", "accounts", "ledger")
+FIGURES = (
+    "admit",
+    "floods",
+    "seal",
+    "sink",
+    "stack",
+    "engine",
+    "inference",
+    "isolation",
+    "prompts",
+    "pii",
+    "accounts",
+    "ledger",
+)
 
 
 def main() -> int:

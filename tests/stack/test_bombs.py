@@ -1,0 +1,119 @@
+"""Small batches that unpack to very much, on a real broker with its default heap: it lives, and the request behind them
+is served."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import KafkaError
+
+from pipeline.control import topics as topic_admin
+from pipeline.events.codec import decode
+from pipeline.events.messages import DeadLetter
+from pipeline.events.records import Decision
+from pipeline.kafka.bounded_batches import MAX_BATCH_RECORDS
+from pipeline.kafka.clients import make_admin, make_producer
+from tests.admit_site import Writers, history, read, until_answered
+from tests.kafka_batches import big_bomb, equal_bomb, many_bomb, plain, send_batch
+from tests.patience import STUCK_S
+
+MIB = 1024 * 1024
+BOMBS: dict[str, tuple[Callable[[], bytes], int]] = {
+    "300 MB of gzip": (lambda: big_bomb("gzip", 300 * MIB), 1),
+    "300 MB of lz4": (lambda: big_bomb("lz4", 300 * MIB), 1),
+    "300 MB of zstd": (lambda: big_bomb("zstd", 300 * MIB), 1),
+    "36 MB of snappy": (lambda: big_bomb("snappy", 36 * MIB), 1),
+    "a million records of zstd": (lambda: many_bomb("zstd", 1_000_000), 1_000_000),
+    "many records of gzip": (lambda: many_bomb("gzip", MAX_BATCH_RECORDS + 1), MAX_BATCH_RECORDS + 1),
+    "many records of lz4": (lambda: many_bomb("lz4", 100_000), 100_000),
+    "many records of snappy": (lambda: many_bomb("snappy", 100_000), 100_000),
+}
+COUNTED = {
+    "ten million equal records of gzip": lambda: equal_bomb("gzip", 10_000_000),
+    "two hundred million equal records of zstd": lambda: equal_bomb("zstd", 200_000_000),
+}
+"""The broker counts the records of a batch in memory before it takes it, and these are more than that holds."""
+
+
+def raw_producer(deployment: Any) -> Any:
+    sizes = {"max_batch_size": 2_000_000, "max_request_size": 2_000_000}
+    return make_producer(deployment.kafka, enable_idempotence=False, request_timeout_ms=120_000, **sizes)
+
+
+def test_a_bomb_is_answered_by_one_decision_and_the_request_behind_it_is_served(deployment: Any) -> None:
+    async def scene() -> None:
+        pid = deployment.broker.pid
+        spans = {}
+        async with asyncio.timeout(STUCK_S), Writers(deployment) as writers, raw_producer(deployment) as producer:
+            writers.start()
+            for number, (name, (made, count)) in enumerate(BOMBS.items()):
+                first = await send_batch(producer, made(), "requests")
+                spans[name] = first, first + count - 1
+                await writers.produce("acme", [f"behind-{number}"], number + 1, session="bombs")
+            records = await until_answered(deployment.bootstrap, 2 * len(BOMBS))
+        decisions = [r for r in records if isinstance(r, Decision)]
+        refused = [d for d in decisions if d.verdict == "deny"]
+        assert [(d.facts.start, d.facts.offset) for d in refused] == list(spans.values())
+        assert {d.reasons for d in refused} == {("unreadable_batch",)}
+        assert sum(d.verdict == "admit" for d in decisions) == len(BOMBS)
+        letters = [decode(DeadLetter, item.value) for item in await read(deployment.bootstrap, "dead_letters")]
+        starts = [(letter.first if letter.first >= 0 else letter.offset, letter.offset) for letter in letters]
+        assert starts == list(spans.values())
+        assert deployment.broker.pid == pid
+        assert deployment.broker.alive()
+
+    asyncio.run(scene())
+
+
+@pytest.mark.parametrize("codec", ["", "gzip", "snappy", "lz4", "zstd"])
+def test_an_honest_batch_of_any_codec_is_read(deployment: Any, codec: str) -> None:
+    async def scene() -> None:
+        values = [b"%d" % n + bytes(1000) for n in range(50)]
+        async with asyncio.timeout(STUCK_S), raw_producer(deployment) as producer:
+            first = await send_batch(producer, plain(values, codec), "dead_letters")
+        found = [item for item in await read(deployment.bootstrap, "dead_letters") if item.offset >= first]
+        assert [item.value for item in found] == values
+
+    asyncio.run(scene())
+
+
+@pytest.mark.parametrize("name", COUNTED)
+def test_a_batch_that_the_broker_cannot_count_is_refused_and_kills_nothing(deployment: Any, name: str) -> None:
+    async def scene() -> None:
+        pid, bomb = deployment.broker.pid, COUNTED[name]()
+        before = sum(isinstance(r, Decision) for r in await history(deployment.bootstrap))
+        async with asyncio.timeout(STUCK_S), Writers(deployment) as writers:
+            async with raw_producer(deployment) as producer:
+                with pytest.raises(KafkaError):
+                    await send_batch(producer, bomb, "requests")
+            assert deployment.broker.pid == pid
+            assert deployment.broker.alive()
+            writers.start()
+            await writers.produce("acme", ["after"], 1, session=f"after-{time.time_ns()}")
+            await until_answered(deployment.bootstrap, before + 1)
+
+    asyncio.run(scene())
+
+
+def test_topics_of_an_older_build_store_batches_as_they_are_sent_and_keep_the_rest(deployment: Any) -> None:
+    async def scene() -> None:
+        admin = make_admin(deployment.kafka)
+        await admin.start()
+        own = {"compression.type": "uncompressed", "retention.ms": "123456789"}
+        await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, "findings", own)])
+        assert any(
+            "findings" in fault and "compression" in fault for fault in await topic_admin.check(deployment.kafka)
+        )
+        assert await topic_admin.apply(deployment.kafka, 1, 1) == []
+        asked = ConfigResource(ConfigResourceType.TOPIC, "findings", dict.fromkeys(own, ""))
+        [response] = await admin.describe_configs([asked])
+        found = {entry[0]: entry[1] for entry in response.resources[0][4]}
+        await admin.close()
+        assert found == {"compression.type": "producer", "retention.ms": "123456789"}
+
+    asyncio.run(scene())

@@ -138,7 +138,8 @@ class EmbeddedBroker(EmbeddedProcess):
             "-XX:+UseSerialGC",
             "-XX:TieredStopAtLevel=1",
             "-XX:MaxDirectMemorySize=64m",
-            # no exit where memory ends: the batch that a broker cannot count fails, and everybody else goes on
+            # a broker that goes on without memory has lost threads, and answers some requests only
+            "-XX:+ExitOnOutOfMemoryError",
             "-XX:-UsePerfData",
             "--sun-misc-unsafe-memory-access=allow",
             "--enable-native-access=ALL-UNNAMED",

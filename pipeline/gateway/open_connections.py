@@ -40,13 +40,14 @@ class OpenConnections:
         self._per_address = min(most, per_address)
         self._changed = changed
         """Hears the number of connections, and how many were closed for want of room."""
-        self._by_address: dict[str, set[Peer]] = {}
+        self._by_address: dict[str, dict[Peer, None]] = {}
+        """Of each address, the oldest connection first."""
         self.count = 0
 
     def add(self, peer: Peer) -> bool:
         """Count one that arrives and make room for it; False where there is none."""
-        same = self._by_address.setdefault(peer.address, set())
-        same.add(peer)
+        same = self._by_address.setdefault(peer.address, {})
+        same[peer] = None
         self.count += 1
         reaped = self._reap([peer.address], len(same) - self._per_address, self._per_address, peer)
         reaped += self._reap(self._by_address, self.count - self._most, self._most, peer)
@@ -58,7 +59,7 @@ class OpenConnections:
         same = self._by_address.get(peer.address)
         if same is None or peer not in same:
             return
-        same.remove(peer)
+        del same[peer]
         self.count -= 1
         if not same:
             del self._by_address[peer.address]
@@ -75,7 +76,7 @@ class OpenConnections:
         while largest and reaped < wanted:
             held, address = largest[0]
             if address not in waiting:
-                waiting[address] = _longest_first(self._by_address[address] - {arriving})
+                waiting[address] = _longest_first(peer for peer in self._by_address[address] if peer is not arriving)
             if not waiting[address]:
                 heapq.heappop(largest)
                 continue

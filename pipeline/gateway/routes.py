@@ -69,7 +69,8 @@ async def request_by_id(request: web.Request) -> web.Response:
         raise because("no_such_request", message="No request of this principal has that id.")
     key = (caller.tenant.id, wanted)
     responses = state.responses
-    reply = await responses.cache.wait_reply(key, state.opener(caller.tenant.id), int(wait) / 1000, owner)
+    with state.calls.waiting(caller.tenant.id):
+        reply = await responses.cache.wait_reply(key, state.opener(caller.tenant.id), int(wait) / 1000, owner)
     fault = reply.fault() if reply else None
     if fault is not None:
         raise fault

@@ -18,6 +18,7 @@ class Bounds:
     address_connections: int = 4_000
     """Of one address. ``gateway.address_connections``; behind a proxy all callers have the proxy's."""
     open_requests: int = 10_000
+    """Calls that wait for an answer; a tenant may have as many as are still free."""
     held_requests: int = 10_000
     held_bytes: int = 64 * 1024 * 1024
     write_ms: int = 20_000

@@ -25,6 +25,7 @@ from pipeline.gateway.refusals import Refusal, because, unknown_result
 from pipeline.gateway.replies import Opener
 from pipeline.gateway.reply_partitions import ReplyPartitionReader
 from pipeline.gateway.settings import GatewaySettings
+from pipeline.gateway.tenant_calls import TenantCalls
 from pipeline.gateway.translate import TranslatedRequest
 from pipeline.gateway.waiting import ResponseRouter, Waiter
 from pipeline.gateway.writer import RequestWriter
@@ -65,6 +66,7 @@ class GatewayState:
         self.metrics = Metrics()
         self.writer = RequestWriter(settings.kafka, deployment.partitions, bounds.write_ms)
         self.responses = ResponseRouter(self.metrics, bounds.held_requests, bounds.held_bytes)
+        self.calls = TenantCalls(bounds.open_requests)
         # direct producers, which name no reply partition, are answered in the last one
         self.readers = [
             ReplyPartitionReader(settings.kafka, partition, self.responses.deliver, self.metrics)
@@ -132,8 +134,14 @@ class GatewayState:
     @contextlib.asynccontextmanager
     async def open(self, caller: ApiCaller, translated: TranslatedRequest) -> AsyncIterator[PendingRequest]:
         """Write the request. Leaving with the client gone writes a cancel record. Raises Refusal."""
-        if self.responses.open_requests >= self.settings.bounds.open_requests or self.faults():
+        if self.faults():
             raise because("busy", retry_after_ms=1000)
+        with self.calls.waiting(caller.tenant.id):
+            async with self._opened(caller, translated) as pending:
+                yield pending
+
+    @contextlib.asynccontextmanager
+    async def _opened(self, caller: ApiCaller, translated: TranslatedRequest) -> AsyncIterator[PendingRequest]:
         client_request = mint_client_request(caller)
         value = self._value(caller, client_request, translated)
         key = (caller.tenant.id, client_request)

@@ -16,6 +16,8 @@ _COLUMN_BEFORE = re.compile(r"[0-9a-f]{4,}[ .-]$")
 _COLUMN_BEHIND = r"(?![ .-][0-9A-Fa-f]{4}(?![0-9A-Za-z/]))"
 _LONG = {"4": (16,), "5": (16,), "6": (16,)}
 """Digits of cards whose number is written in one run where nothing nearby calls it a card, by the first one."""
+_NUMBERED = re.compile("[a-z]{2}-$")
+"""Before the number of a record, such as `INV-5364-6253-7364-1342`."""
 _ROUND = re.compile("0{8}")
 _FOUR = re.compile(r"\d{4}")
 
@@ -37,7 +39,12 @@ def _card(chinese: bool) -> Confirm:
         if JOINED.search(before) or ("." in candidate and before[-1:] in (".", "[", "*", ",")):
             return 0
         named = _CARD.search(before) is not None
-        if not named and (KEYED.search(before) or OTHER_NUMBER.search(before[-24:]) or _COLUMN_BEFORE.search(before)):
+        if not named and (
+            _NUMBERED.search(before)
+            or KEYED.search(before)
+            or OTHER_NUMBER.search(before[-24:])
+            or _COLUMN_BEFORE.search(before)
+        ):
             return 0
         # the last group of three and fewer may be what stands behind the card
         for length in (len(candidate), 19):

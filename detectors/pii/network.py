@@ -42,7 +42,7 @@ _OWNED = re.compile(
 )
 """Words that say whose address it is."""
 _ADDRESS = re.compile(
-    r"\bip|addr|host|server|login|logged|from |user|client|peer|remote|visit|\bping|\bssh|://"
+    r"\bip|addr|host|server|login|logged|from |user|client|peer|remote|forwarded|visit|\bping|\bssh|://(?:[^\s/@]*@)?$"
     r"|登[录陆]|地址|访问|来自|用户|访客"
 )
 _VERSION = re.compile(
@@ -51,7 +51,9 @@ _VERSION = re.compile(
     r"|\bv[ .]?$|[a-z0-9_)][-/]$|_$|:(?:[0-9a-f]{1,4})?:$|[~<>!=]=\s?$|[\^~]$|[#§] ?$"
 )
 """What stands just before a version, a section or a part of a name."""
-_RELEASED = re.compile(r"upgrad|version|release|driver|firmware|\bbuild|patch|\bsdk|kernel|升级|版本|固件|驱动")
+_RELEASED = re.compile(
+    r"upgrad|updat|\bbump|\bdeps|version|release|driver|firmware|\bbuild|patch|\bsdk|kernel|chrom|\bv8\b|升级|更新|版本|固件|驱动"
+)
 _SMALL, _MOST_SMALL = 64, 3
 """Below _SMALL an octet is as likely one of a version; so many of the four make it need a word."""
 _OCTETS = 4
@@ -60,10 +62,11 @@ _DEVICE = re.compile(
 )
 _IN_FINGERPRINT = re.compile(r"(?<![a-z0-9])[0-9a-f]{2}[:-]$")
 _IN_GROUPS = re.compile(r"(?<![a-z0-9])[0-9a-f]{1,4}:$")
+_LINE_START = re.compile(r"(?:^|\n)$")
 _LETTER = re.compile("[a-f]")
 _EXAMPLE_DEVICES = frozenset(
-    ("001122334455", "aabbccddeeff", "0123456789ab", "123456789abc", "deadbeefcafe",
-     "a1b2c3d4e5f6", "112233445566")
+    ("000102030405", "010203040506", "0a1b2c3d4e5f", "a0b1c2d3e4f5", "001122334455", "112233445566", "0123456789ab",
+     "123456789abc", "aabbccddeeff", "deadbeefcafe", "a1b2c3d4e5f6")
 )  # fmt: skip
 _LEAST = 3
 """Different characters of a device's address."""
@@ -80,7 +83,8 @@ def _ip(candidate: str, before: str) -> int:
     small = sum(int(part) < _SMALL for part in octets)
     if small >= _MOST_SMALL and _RELEASED.search(before):
         return 0
-    if small == len(octets) and not _ADDRESS.search(before):
+    plausible = _ADDRESS.search(before) or (small == _MOST_SMALL and _LINE_START.search(before))
+    if small >= _MOST_SMALL and not plausible:
         return 0
     return len(candidate) if _personal(ip_address(candidate), before) else 0
 
@@ -104,6 +108,8 @@ def _ipv6(candidate: str, before: str) -> int:
 def _example(numbers: list[str]) -> bool:
     """True for an address that was made up (192.2.2.2, 1111:2222::3333) and for that of a network or of all in it."""
     digits = "".join(numbers)
+    if numbers[1:] in (["1", "2", "3"], ["2", "1", "3"], ["2", "3", "4"]):
+        return True
     same = max(map(numbers.count, numbers)) > 2 or numbers.count("0") > 1
     if len(numbers) == _OCTETS and numbers[-1] in ("0", "255"):
         return True

@@ -9,6 +9,7 @@ import re
 
 from detectors.pii import checks as check
 from detectors.pii.item import LIKELY, SECRET, SURE
+from detectors.pii.lexicon import words
 from detectors.pii.shape import ItemPattern
 
 TAIL = re.compile(r"[A-Za-z0-9_-]*(?:\.[A-Za-z0-9_-]+)*")
@@ -37,13 +38,18 @@ _NAMED = re.compile(
     r"(?:api[_ -]?key|access[_ -]?key|secret|token|passw(?:or)?d|passwd|pwd|credential|bearer|authorization|accountkey"
     r"|client[_ -]?secret|密钥|秘钥|口令|密码|令牌|凭证)(?:\((?=[\"']))?[^\n()\[;{}]{0,12}$"
 )
-_NO_SECRET = re.compile(r"(?:token|request|trace|session)?[_ -]?(?:id|count|hash|commit|sha)\W{0,4}$")
+_NO_SECRET = re.compile(
+    r"(?:token|request|trace|session)?[_ -]?(?:id|count|hash|commit|sha)\W{0,4}$"
+    r"|(?:next|page|pagination|continuation|request|change|purchase|action|cursor)[_ -]?token\W{0,6}$|[a-z]-[a-z]+-$"
+)
+"""Before an identifier, a place in a list, or the rest of a name with hyphens."""
 _IN_RUN = re.compile(r"[a-z0-9+/]{20}$")
 """Before a word that is a part of encoded bytes."""
 _LETTERS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 """Words that are written together: `inputTokens_XYZ` has three."""
-_WORD = 4
-"""Letters in a row, on average, from which a run is made of words; random ones have two to three."""
+_WORD, _SHORT_WORD, _KNOWN = 4, 3, 0.6
+"""Letters in a row, on average, from which a run is made of words, as random ones have two to three; or so large a part
+of the letters in known words of three and more."""
 _PEM = re.compile(r"private key-----[\\rn\s]{1,6}$")
 _DIGIT, _LETTER = re.compile(r"\d"), re.compile(r"[^\W\d_]")
 _LEAST_ENTROPY = 3.0
@@ -53,7 +59,9 @@ _LEAST_ENTROPY = 3.0
 def _of_words(candidate: str) -> bool:
     """True for an identifier or a file name, which is made of words, and false for a random run."""
     pieces = _LETTERS.findall(candidate)
-    return sum(map(len, pieces)) >= _WORD * len(pieces)
+    letters = sum(map(len, pieces))
+    known = sum(len(piece) for piece in pieces if len(piece) >= _SHORT_WORD and piece.lower() in words("words"))
+    return letters >= _WORD * len(pieces) or known >= _KNOWN * letters
 
 
 def _keyed(candidate: str, before: str) -> int:
@@ -75,8 +83,9 @@ def _named(candidate: str, before: str) -> int:
 
 
 def _in_url(candidate: str, before: str) -> int:
-    """The password between a user and a host (RFC 3986, section 3.2.1); one without a digit is a placeholder."""
-    return len(candidate) if _USER.search(before) and _DIGIT.search(_ESCAPE.sub("", candidate)) else 0
+    """The password between a user and a host (RFC 3986, section 3.2.1); words and what has no digit are placeholders."""
+    placeholder = _DIGIT.search(_ESCAPE.sub("", candidate)) is None or _of_words(candidate)
+    return 0 if placeholder or not _USER.search(before) else len(candidate)
 
 
 def _armoured(candidate: str, before: str) -> int:

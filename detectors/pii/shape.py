@@ -13,7 +13,7 @@ CONTEXT = 40
 """Code points before a candidate that its test may look at."""
 END = r"(?![A-Za-z0-9]|_[A-Za-z0-9]|\.[0-9])"
 """Behind a number: no more of it, of an identifier or of a decimal fraction."""
-JOINED = re.compile(r"(?:[0-9a-z]_|[0-9]\.|[0-9]-|[0-9a-f]{4}-)$")
+JOINED = re.compile(r"(?:[0-9a-z]_|\+|[0-9]\.|[0-9]-|[0-9a-f]{4}-)$")
 """Before a number that is a part of an identifier, a decimal fraction or a longer number."""
 KEYED = re.compile(r"(?:[a-z0-9_]=|[\"'] ?: ?)$")
 """Before a bare number that is the value of a key, as logs and JSON have it."""

@@ -74,11 +74,15 @@ def judged(texts: Iterable[OrdinaryText]) -> list[Judged]:
 
 
 def technical(texts: Iterable[OrdinaryText]) -> list[Judged]:
-    """Whole files as answers: refused stands for redacted. Mail addresses in them are those of people."""
+    """Whole files as answers: refused stands for redacted under the plan that ships, flagged for found at all.
+
+    Mail addresses in files are those of people.
+    """
     out = []
     for each in texts:
         kinds = {item.type for item in find(each.text, contextual=False)} - {"EMAIL"}
-        out.append(Judged(each._replace(kind=TECHNICAL), bool(kinds), bool(kinds), tuple(sorted(kinds))))
+        redacted = kinds.difference(PLAN.personal_off)
+        out.append(Judged(each._replace(kind=TECHNICAL), bool(redacted), bool(kinds), tuple(sorted(kinds))))
     return out
 
 

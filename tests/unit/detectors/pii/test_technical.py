@@ -59,6 +59,15 @@ TECHNICAL = [
     "x = 123+75338997 - +319191816; y=+2488474678",
     "+980 71021 65 61 28",
     "IMEI 490154203237518, EAN 4006381333931",
+    '"ClientRequestToken": "1d2129a1-3d38-460a-9756-e5b91fddb951"',
+    '"NextToken": "57r3RxAmPLyEujbzWfHF7Ciw"',
+    "s3_aws_secret_access_key=s3_aws_secret_access_key",
+    "arn:aws:secretsmanager:us-west-2:123456789012:secret:MyTestDatabaseSecret-a1b2c3",
+    "import-token-for-a-cmk-1480626483211",
+    "invoice INV-5364-6253-7364-1342",
+    '"SimpleAddress": "+15005550199"',
+    "deps: update V8 to 10.2.154.4 (#42657)",
+    "0 0 0-.747 2.148.32.32 0 0 0 .108.331l1.638",
     "postgres://user:password@db.example.org:5432/app",
 ]
 PERSONAL = [

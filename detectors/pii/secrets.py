@@ -83,7 +83,7 @@ def _named(candidate: str, before: str) -> int:
 
 
 def _in_url(candidate: str, before: str) -> int:
-    """The password between a user and a host (RFC 3986, section 3.2.1); words and what has no digit are placeholders."""
+    """The password between a user and a host (RFC 3986, section 3.2.1); words, and what has no digit, hold a place."""
     placeholder = _DIGIT.search(_ESCAPE.sub("", candidate)) is None or _of_words(candidate)
     return 0 if placeholder or not _USER.search(before) else len(candidate)
 

@@ -64,17 +64,22 @@ class Gateway(Section):
     )
 
 
-class Admit(Section):
+class StatusPort(Section):
+    """A stage without an API of its own; its port answers /healthz, /readyz and /metrics."""
+
+    metrics_host: str = Field(
+        "127.0.0.1", description="address of the worker's /readyz and /metrics; no key is asked for"
+    )
+    metrics_port: int = Field(0, ge=0, le=65535, description="TCP port of the worker's /readyz and /metrics; 0: none")
+
+
+class Admit(StatusPort):
     """The stage that decides."""
 
     snapshot_every: int = Field(20_000, ge=100, description="records of decisions between two snapshots of the ledger")
-    metrics_host: str = Field(
-        "127.0.0.1", description="address that the worker's /metrics listens on; no key is asked for"
-    )
-    metrics_port: int = Field(0, ge=0, le=65535, description="TCP port of the worker's /metrics; 0: none")
 
 
-class Generate(Section):
+class Generate(StatusPort):
     """The worker that runs the model."""
 
     model: str = Field(
@@ -109,10 +114,6 @@ class Generate(Section):
     protected: str = Field(
         "", description="files and folders (.txt, .md), by comma, whose text must not be recited in answers"
     )
-    metrics_host: str = Field(
-        "127.0.0.1", description="address that the worker's /metrics listens on; no key is asked for"
-    )
-    metrics_port: int = Field(0, ge=0, le=65535, description="TCP port of the worker's /metrics; 0: none")
     echo_delay_ms: int = Field(0, ge=0, le=10_000, description="milliseconds per token of the echo engine")
 
 
@@ -135,7 +136,7 @@ class Models(Section):
     )
 
 
-class Seal(Section):
+class Seal(StatusPort):
     """The stage that signs the log."""
 
     batch: int = Field(16_384, ge=1, le=16_384, description="records of one sealed batch at most")
@@ -144,7 +145,7 @@ class Seal(Section):
     )
 
 
-class Notify(Section):
+class Notify(StatusPort):
     """The stage that sends alerts."""
 
     allow_private: bool = Field(

@@ -19,6 +19,10 @@ class Fatal(PipelineError):
     """An invariant broke: stop without committing, a person must look."""
 
 
+class Unrecoverable(Fatal):
+    """Fatal, and beginning anew could do harm: nothing goes on here before a person has acted."""
+
+
 class ConfigError(PipelineError):
     """The operator's fault: exit code 2, with the file, the key and the fix."""
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -44,27 +43,6 @@ class Meters:
     def took(self, name: str, seconds: float, *labels: str) -> None:
         metric = self._histograms[name]
         (metric.labels(*labels) if labels else metric).observe(seconds)
-
-    @contextlib.asynccontextmanager
-    async def served(self, host: str, port: int) -> AsyncIterator[None]:
-        """Serve ``GET /metrics`` on a port while the context lasts; 0 serves nothing."""
-        if not port:
-            yield
-            return
-        from aiohttp import web
-
-        async def render(_: web.Request) -> web.Response:
-            return web.Response(body=self.render(), headers={"Content-Type": "text/plain; version=0.0.4"})
-
-        app = web.Application()
-        app.router.add_get("/metrics", render)
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
-        await runner.setup()
-        try:
-            await web.TCPSite(runner, host, port).start()
-            yield
-        finally:
-            await runner.cleanup()
 
     def render(self) -> bytes:
         """Prometheus text format 0.0.4."""

@@ -30,12 +30,17 @@ _random = random.SystemRandom()
 
 
 class Backoff:
-    """Pauses between the attempts at one thing; each is twice the last up to MAX_PAUSE_S, less up to half at random."""
+    """Pauses between the attempts at one thing; each is twice the last up to a bound, less up to half at random.
 
-    def __init__(self, what: str, timeout_s: float = math.inf) -> None:
+    They begin at FIRST_PAUSE_S and grow to MAX_PAUSE_S where nothing else is said.
+    """
+
+    def __init__(self, what: str, timeout_s: float = math.inf, first_s: float = 0, most_s: float = 0) -> None:
         self._what = what
         self._timeout_s = timeout_s
-        self._pause_s = FIRST_PAUSE_S
+        self._first_s = first_s or FIRST_PAUSE_S
+        self._most_s = most_s or MAX_PAUSE_S
+        self._pause_s = self._first_s
         self._began = self._failed = time.monotonic()
         self._logged: float | None = None
 
@@ -46,12 +51,12 @@ class Backoff:
         if waited >= self._timeout_s:
             raise Retryable(f"gave up after {waited:.0f} s: {error}") from error
         if now - self._failed > STEADY_S:
-            self._pause_s = FIRST_PAUSE_S
+            self._pause_s = self._first_s
         self._failed = now
         if self._logged is None or waited - self._logged >= REMIND_S:
             self._logged = waited
             _log.warning("waiting for %s: %s", self._what, error)
-        longest, self._pause_s = self._pause_s, min(2 * self._pause_s, MAX_PAUSE_S)
+        longest, self._pause_s = self._pause_s, min(2 * self._pause_s, self._most_s)
         return _random.uniform(longest / 2, longest)
 
     def succeed(self) -> None:

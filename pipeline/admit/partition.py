@@ -116,6 +116,9 @@ class AdmitPartition:
             await self._requests.close()
             await self._reports.close()
             await self._history.close()
+            if not self._clock_watch.behind:
+                # else it is the evidence by which the worker stays away
+                self._clock_watch.forget(self._partition)
 
     async def _take_over(self) -> None:
         self._committed = self._sent_to = await self._context.committed.get(self._partition)

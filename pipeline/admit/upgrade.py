@@ -15,7 +15,7 @@ from pipeline.admit.ledger import Ledger
 from pipeline.admit.replay_window import ReplayWindow
 from pipeline.admit.snapshot import LedgerPosition, LedgerSnapshot, Reservation
 from pipeline.admit.upgrade_cells import converted_cells, converted_charge
-from pipeline.errors import Fatal, Malformed
+from pipeline.errors import Malformed, Unrecoverable
 from pipeline.events.records import DECIDER, LogRecord, Upgrade, landed
 
 AnyLedger = Ledger | Ledger6
@@ -30,7 +30,7 @@ def load(raw: bytes) -> AnyLedger:
 
 
 def fold(ledger: AnyLedger, record: LogRecord, appended: int) -> AnyLedger:
-    """Fold one record in and give the ledger behind it. Raises Fatal at the mark of a later build.
+    """Fold one record in and give the ledger behind it. Raises Unrecoverable at the mark of a later build.
 
     ``appended`` is the append time of its batch, Unix ms; decider 6 took a tick at its word.
     """
@@ -38,7 +38,7 @@ def fold(ledger: AnyLedger, record: LogRecord, appended: int) -> AnyLedger:
         ledger.apply(record if isinstance(ledger, Ledger6) else landed(record, appended))
         return ledger
     if record.to != DECIDER:
-        raise Fatal(
+        raise Unrecoverable(
             f"the log was lifted to decider {record.to}: expected at most {DECIDER}, which this build knows. Leave the "
             "partition to workers of the newer build, or update this one."
         )

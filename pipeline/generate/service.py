@@ -17,9 +17,11 @@ from pipeline.events.control import Control
 from pipeline.events.messages import Work
 from pipeline.events.wire import Message
 from pipeline.kafka.membership import Assign, ConsumerGroup, share
+from pipeline.kafka.worker_status import WorkerStatus
 from pipeline.kafka.writer import Publisher
 from pipeline.keys.vault import Vault, open_kms
 from pipeline.retry import unless_stopped
+from pipeline.status_server import served_status
 from pipeline.topics import pool_topic
 
 if TYPE_CHECKING:
@@ -60,8 +62,13 @@ async def generate(settings: Settings, stop: asyncio.Event, assign: Assign = ())
         group = ConsumerGroup(kafka, f"sluice-generate-workers{suffix}", topic, settings.kafka.instance)
         acts = ModelActs(settings.models.home, publisher, table.control.require_deployment().partitions)
         beside = [asyncio.create_task(acts.follow(leaving)), asyncio.create_task(engines.follow(engine, leaving))]
-        async with metrics.meters.served(settings.generate.metrics_host, settings.generate.metrics_port):
-            await share(group, lambda p, s: GeneratePartition(context, p).run(s), stop, assign)
+        status, section = WorkerStatus("generate"), settings.generate
+
+        def render() -> bytes:
+            return metrics.meters.render() + status.render()
+
+        async with served_status(section.metrics_host, section.metrics_port, status.faults, render):
+            await share(group, lambda p, s: GeneratePartition(context, p).run(s), stop, assign, status)
         leaving.set()
         await asyncio.gather(*beside)
         await reports.close()

@@ -9,7 +9,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
 from pipeline.endpoints import KafkaEndpoint
-from pipeline.errors import Fatal
+from pipeline.errors import Fatal, Unrecoverable
 from pipeline.events.chain import HEADER, UNKNOWN, ChainReader, Entry, Position, links
 from pipeline.kafka.clients import REQUEST_TIMEOUT_MS
 from pipeline.kafka.offsets import Offsets
@@ -51,10 +51,10 @@ class ChainedLog:
         self._reader.pause()
 
     async def behind(self) -> bool:
-        """Tell whether another writer has written since. A log that ends below what was folded is Fatal."""
+        """Tell whether another writer has written since. A log that ends below what was folded is past mending."""
         end = await self._reader.end()
         if end < self.position.offset:
-            raise Fatal(
+            raise Unrecoverable(
                 f"{self.topic}[{self.partition}] ends at {end}, but was folded up to {self.position.offset}: "
                 "the log was truncated. Do not go on; compare replicas, then restore or start a new generation."
             )

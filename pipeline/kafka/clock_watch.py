@@ -32,7 +32,7 @@ class ClockWatch:
     def acknowledged(self, partition: int, appended: int, waited_ms: int) -> None:
         """Take the append time of a batch of this worker, which was on its way for ``waited_ms``."""
         latest = appended - monotonic_ms() + waited_ms
-        known = self._brokers.get(partition, latest)
+        known = self._brokers.get(partition, latest - waited_ms // 2)
         self._brokers[partition] = min(max(known, latest - waited_ms), latest)
         self._tell(partition)
 

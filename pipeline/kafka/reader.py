@@ -10,7 +10,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from pipeline.endpoints import KafkaEndpoint
-from pipeline.errors import Fatal, Retryable
+from pipeline.errors import Fatal, Retryable, Unrecoverable
 from pipeline.events.chain import HEADER, Entry
 from pipeline.kafka.bounded_batches import PackedBatch
 from pipeline.kafka.clients import REQUEST_TIMEOUT_MS, make_consumer
@@ -186,8 +186,8 @@ class PartitionReader:
         self.seek(self.position)
         await stop_consumer(stuck)
 
-    def _truncated(self, end: int, known: int) -> Fatal:
-        return Fatal(
+    def _truncated(self, end: int, known: int) -> Unrecoverable:
+        return Unrecoverable(
             f"{self.name} ends at {end}, below {known}, up to which it was read before: "
             "the log was truncated. Do not go on; compare replicas, then restore or start a new generation."
         )

@@ -12,6 +12,7 @@ from pipeline.control.table import ControlTable
 from pipeline.endpoints import KafkaEndpoint
 from pipeline.kafka.committed import CommittedOffsets
 from pipeline.kafka.membership import Assign, ConsumerGroup, share
+from pipeline.kafka.worker_status import WorkerStatus
 from pipeline.kafka.writer import Publisher
 from pipeline.keys.vault import Vault
 from pipeline.notify.partition import NotifySettings, OutboxContext, PartitionOutbox
@@ -29,6 +30,7 @@ async def run(
     settings: NotifySettings,
     stop: asyncio.Event,
     assign: Assign = (),
+    status: WorkerStatus | None = None,
 ) -> None:
     """Deliver until ``stop`` is set. The caller starts and follows ``control_table``.
 
@@ -41,7 +43,7 @@ async def run(
         await committed.start()
         async with WebhookSender(settings.allow_private, settings.timeout_s) as sender:
             context = OutboxContext(kafka, control_table, vault, settings, sender, publisher, committed)
-            await share(group, lambda p, s: PartitionOutbox(context, p).run(s), stop, assign)
+            await share(group, lambda p, s: PartitionOutbox(context, p).run(s), stop, assign, status)
     finally:
         await publisher.close()
         await committed.close()

@@ -9,8 +9,10 @@ from pipeline.control.connect import START_S, followed_control
 from pipeline.errors import ConfigError
 from pipeline.kafka.membership import Assign, ConsumerGroup, share
 from pipeline.kafka.offsets import Offsets
+from pipeline.kafka.worker_status import WorkerStatus
 from pipeline.keys.files import load_log_keys
 from pipeline.retry import retry_until
+from pipeline.status_server import served_status
 
 
 async def seal(settings: Settings, stop: asyncio.Event, assign: Assign = ()) -> None:
@@ -33,7 +35,9 @@ async def seal(settings: Settings, stop: asyncio.Event, assign: Assign = ()) -> 
             batch, interval_ms = settings.seal.batch, settings.seal.interval_ms
             context = SealContext(kafka, table.control.generation, keys, store, offsets, batch, interval_ms)
             group = ConsumerGroup(kafka, "sluice-seal-workers", "decisions", settings.kafka.instance)
-            await share(group, lambda p, s: SealPartition(context, p).run(s), stop, assign)
+            status, section = WorkerStatus("seal"), settings.seal
+            async with served_status(section.metrics_host, section.metrics_port, status.faults, status.render):
+                await share(group, lambda p, s: SealPartition(context, p).run(s), stop, assign, status)
     finally:
         await offsets.close()
         store.close()

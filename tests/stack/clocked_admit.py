@@ -5,6 +5,7 @@ So the hours of an account pass in seconds, with the holds and windows that ship
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from pathlib import Path
 from unittest import mock
@@ -12,6 +13,7 @@ from unittest import mock
 from pipeline import cli
 from pipeline.admit import partition as admit
 from pipeline.admit import request_queue as opening
+from pipeline.kafka import clock_watch
 
 
 def main(told: Path, config: str) -> int:
@@ -20,7 +22,9 @@ def main(told: Path, config: str) -> int:
     def clock() -> int:
         return int(told.read_text())
 
-    with mock.patch.object(admit, "now_ms", clock), mock.patch.object(opening, "now_ms", clock):
+    with contextlib.ExitStack() as patches:
+        for module in (admit, opening, clock_watch):
+            patches.enter_context(mock.patch.object(module, "now_ms", clock))
         return cli.main(["--config", config, "run", "admit", "--assign", "0"])
 
 

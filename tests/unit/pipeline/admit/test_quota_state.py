@@ -110,7 +110,7 @@ def test_a_limit_is_whole_at_its_reset_and_not_before(drawn: list[tuple[int, int
     stage, ledger, time = AdmitStage(CONTROL, 0, TICKETS), Ledger(), START
     for offset, (pause, bound) in enumerate(drawn):
         time += pause
-        step = stage.step(ledger, InputBatch([asked(offset, time, input_bound=bound)], time, drained=True))
+        step = stage.step(ledger, InputBatch([asked(offset, time, input_bound=bound)], time, drained=True, ticks=False))
         ledger.commit()
     decision = step.records[-1]
     assert isinstance(decision, Decision)

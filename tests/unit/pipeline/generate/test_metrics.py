@@ -13,6 +13,7 @@ from pipeline.embedded.supervisor import free_port
 from pipeline.events.messages import Completion
 from pipeline.generate.answer import RunUsage
 from pipeline.generate.metrics import ENGINE_METRICS, GPU_METRICS, METRICS, WorkerMetrics
+from pipeline.status_server import served_status
 
 
 class Unmeasured(Exception):
@@ -45,7 +46,8 @@ def test_every_metric_of_the_tables_is_served() -> None:
             pass
         metrics.observe(Completion("r", "o", "secret-tenant", "finished", "w", "a"), RunUsage(3, 3, 50, 250))
         url = f"http://127.0.0.1:{port}/metrics"
-        async with metrics.meters.served("127.0.0.1", port), aiohttp.ClientSession() as http, http.get(url) as answer:
+        serving = served_status("127.0.0.1", port, tuple, metrics.meters.render)
+        async with serving, aiohttp.ClientSession() as http, http.get(url) as answer:
             return await answer.text()
 
     text = asyncio.run(run())

@@ -168,7 +168,13 @@ class Play:
         self._run()
 
     def _run(self) -> None:
-        argv = [sys.executable, str(Path(__file__).with_name("clocked_admit.py")), str(self._clock), str(self._config)]
+        argv = [
+            sys.executable,
+            str(Path(__file__).with_name("clocked_admit.py")),
+            str(self._clock),
+            str(self._config),
+            "0",
+        ]
         env = {"PYTHONPATH": str(_ROOT)}
         self.child = spawn(argv, name=f"admit-{self.tenant}", log=self._home / "admit.log", env=env)
 

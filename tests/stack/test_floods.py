@@ -1,5 +1,5 @@
-"""Small batches that unpack to very much, on a real broker with its default heap: it lives, and the request behind them
-is served."""
+"""Floods of garbage and batches that unpack to very much, on a real broker with its default heap: it lives, and the
+request behind them is served."""
 
 from __future__ import annotations
 
@@ -60,6 +60,29 @@ def test_a_bomb_is_answered_by_one_decision_and_the_request_behind_it_is_served(
         assert starts == list(spans.values())
         assert deployment.broker.pid == pid
         assert deployment.broker.alive
+
+    asyncio.run(scene())
+
+
+def test_a_flood_of_garbage_is_few_decisions_over_every_offset(deployment: Any) -> None:
+    async def scene() -> None:
+        before = len(await history(deployment.bootstrap))
+        async with asyncio.timeout(STUCK_S), Writers(deployment) as writers, raw_producer(deployment) as producer:
+            starts = [await send_batch(producer, plain([b"garbage"] * 20_000), "requests") for _ in range(3)]
+            await writers.produce("acme", ["behind the flood"], 1, session="flood")
+            writers.start()
+            for _ in looks():
+                decisions = [r for r in (await history(deployment.bootstrap))[before:] if isinstance(r, Decision)]
+                if decisions and decisions[-1].verdict == "admit":
+                    break
+                await asyncio.sleep(0.1)
+        refused = decisions[:-1]
+        assert {d.reasons for d in refused} == {("malformed",)}
+        covered = [offset for d in refused for offset in range(d.facts.start, d.facts.offset + 1)]
+        assert covered == list(range(starts[0], starts[0] + 60_000))
+        assert len(refused) < 200
+        letters = [decode(DeadLetter, item.value) for item in await read(deployment.bootstrap, "dead_letters")]
+        assert sum(letter.reason == "malformed" for letter in letters) == len(refused)
 
     asyncio.run(scene())
 

@@ -8,6 +8,7 @@ header alone and handed on as one ``PackedBatch``.
 from __future__ import annotations
 
 import struct
+import threading
 import zlib
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -28,8 +29,16 @@ _MAGIC_AT = struct.calcsize(">qii")
 _XERIAL = b"\x82SNAPPY\x00"
 _XERIAL_HEAD = 16
 _BLOCK = struct.Struct(">i")
-_room = bytearray(MAX_UNPACKED_BYTES + 1)
-"""Batches are unpacked here one after the other, so a batch that lies about its size makes nothing grow."""
+
+
+class _Scratch(threading.local):
+    """Batches are unpacked here one after the other, so a batch that lies about its size makes nothing grow."""
+
+    def __init__(self) -> None:
+        self.room = bytearray(MAX_UNPACKED_BYTES + 1)
+
+
+_scratch = _Scratch()
 
 
 class Unpackable(Exception):
@@ -161,7 +170,7 @@ class BoundedBatch:
             raise Unpackable(f"expected at most {MAX_UNPACKED_BYTES} bytes, got more")
         fields = list(_HEAD.unpack_from(self._stored))
         fields[5] &= ~DefaultRecordBase.CODEC_MASK
-        return b"".join((_HEAD.pack(*fields), memoryview(_room)[:size]))
+        return b"".join((_HEAD.pack(*fields), memoryview(_scratch.room)[:size]))
 
 
 class _LenientBytes(bytearray):
@@ -181,12 +190,12 @@ def _gzip(packed: bytes) -> int:
     if len(plain) <= MAX_UNPACKED_BYTES and (not unpacker.eof or unpacker.unused_data):
         # members one after the other are no client's habit, and many empty ones would cost a copy each
         raise Unpackable("expected one whole gzip member")
-    _room[: len(plain)] = plain
+    _scratch.room[: len(plain)] = plain
     return len(plain)
 
 
 def _snappy(packed: bytes) -> int:
-    room = memoryview(_room)
+    room = memoryview(_scratch.room)
     if not packed.startswith(_XERIAL):
         return int(cramjam.snappy.decompress_raw_into(packed, room))
     size, at = 0, _XERIAL_HEAD
@@ -201,11 +210,11 @@ def _snappy(packed: bytes) -> int:
 
 
 def _lz4(packed: bytes) -> int:
-    return int(cramjam.lz4.decompress_into(packed, _room))
+    return int(cramjam.lz4.decompress_into(packed, _scratch.room))
 
 
 def _zstd(packed: bytes) -> int:
-    return int(cramjam.zstd.decompress_into(packed, _room))
+    return int(cramjam.zstd.decompress_into(packed, _scratch.room))
 
 
 _CODECS: dict[int, Callable[[bytes], int]] = {

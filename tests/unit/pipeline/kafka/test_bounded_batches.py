@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import time
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -11,7 +13,7 @@ from aiokafka import TopicPartition
 from aiokafka.consumer import fetcher
 from aiokafka.errors import CorruptRecordException
 
-from pipeline.kafka import clients
+from pipeline.kafka import bounded_batches, clients
 from pipeline.kafka.bounded_batches import MAX_BATCH_RECORDS, MAX_UNPACKED_BYTES, BoundedRecords, PackedBatch
 from tests.kafka_batches import CODECS, TIME, batch, big_bomb, many_bomb, packed, plain, record
 
@@ -132,3 +134,22 @@ def test_the_rest_of_a_response_waits_for_the_next_one() -> None:
     assert records.next_batch() is None
     assert not BoundedRecords(whole[:11]).has_next()
     assert not BoundedRecords(b"\0" * 8 + b"\xff" * 40).has_next()
+
+
+def test_consumers_in_several_threads_do_not_disturb_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Faust reads in a thread of its own."""
+    unpack = bounded_batches._CODECS[CODECS["lz4"]]
+
+    def slowly(stored: bytes) -> int:
+        size = unpack(stored)
+        time.sleep(0.01)
+        return size
+
+    monkeypatch.setitem(bounded_batches._CODECS, CODECS["lz4"], slowly)
+
+    def job(letter: int) -> bool:
+        value = bytes([letter]) * 100_000
+        return all(r.value == value for r in fetched(b"".join([plain([value], "lz4", n) for n in range(9)])))
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(job, range(4)))

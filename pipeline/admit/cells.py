@@ -8,6 +8,7 @@ each period that still runs; ``open`` what is reserved now.
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Iterator
 
 import msgspec
 
@@ -230,17 +231,15 @@ class Cells:
                 first = BudgetPeriod(charge.start, charge.end, charge.amount)
                 journal.put(self.budgets, charge.cell, BudgetUse(now, (first,)))
 
-    def prune(self, now: int, control_time: int, journal: UndoJournal) -> None:
-        """Drop the cells that nothing is left of.
+    def prune(self, now: int, control_time: int, journal: UndoJournal) -> Iterator[None]:
+        """Drop the cells that nothing is left of, in turns.
 
         One that was charged before the last change of ``control`` stays for a while: its limit may be another by now,
         under which something is left.
         """
+
+        def is_over(state: RateLevel | SlidingLog | BudgetUse) -> bool:
+            return state.is_over(now) and (state.time > control_time or state.time <= now - KEPT_MS)
+
         for table in (self.rates, self.windows, self.budgets):
-            over = [
-                name
-                for name, state in table.items()
-                if state.is_over(now) and (state.time > control_time or state.time <= now - KEPT_MS)
-            ]
-            for name in over:
-                journal.drop(table, name)
+            yield from journal.prune(table, is_over)

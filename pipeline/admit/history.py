@@ -132,11 +132,13 @@ class History:
             skipped = self._log.skipped
             for nth, entry in enumerate(await self._log.catch_up(), 1):
                 record = self._decode(entry)
-                self._state = upgrade.fold(self._state, record, entry.time)
                 self.since_snapshot += 1
                 if isinstance(record, SnapshotMark):
+                    await self._fold_mark(record)
                     # the newest snapshot is another writer's: it is not to be written over
                     self._slot, self.since_snapshot = (record.slot + 1) % _SLOTS, 0
+                else:
+                    self._state = upgrade.fold(self._state, record, entry.time)
                 seen(record)
                 if not nth % _FOLDED_AT_ONCE:
                     await asyncio.sleep(0)
@@ -148,7 +150,7 @@ class History:
         """Store the ledger and say so in the log; False where another writer came first."""
         snapshot = await store_snapshot(self._publisher, self._partition, self._slot, self._log.position, self.ledger)
         self.ledger.begin()
-        self.ledger.apply(snapshot)
+        await self._fold_mark(snapshot)
         if not await self.write([snapshot], [encode(snapshot)]):
             return False
         self._slot = (self._slot + 1) % _SLOTS
@@ -157,6 +159,13 @@ class History:
 
     async def close(self) -> None:
         await self._log.close()
+
+    async def _fold_mark(self, record: SnapshotMark) -> None:
+        if isinstance(self._state, Ledger6):
+            self._state.apply(record)
+            return
+        for _ in self._state.apply_mark(record):
+            await asyncio.sleep(0)
 
     def _decode(self, entry: Entry) -> LogRecord:
         try:

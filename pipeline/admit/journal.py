@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 _ABSENT: Any = object()
+_TURN = 4096
+"""Entries of a table that are looked at in one turn."""
 
 
 class UndoJournal:
@@ -50,6 +52,19 @@ class UndoJournal:
         if self._changes is not None and key in table:
             self._changes.append((table, key, table[key]))
         table.pop(key, None)
+
+    def prune(self, table: dict[Any, Any], is_over: Callable[[Any], bool]) -> Iterator[None]:
+        """Drop the values that are over, in turns; between two of them nothing may change the table."""
+        over = []
+        for nth, (key, value) in enumerate(table.items(), 1):
+            if is_over(value):
+                over.append(key)
+            if not nth % _TURN:
+                yield
+        for nth, key in enumerate(over, 1):
+            self.drop(table, key)
+            if not nth % _TURN:
+                yield
 
     def undo_by(self, undo: Callable[[], None]) -> None:
         """Journal a change outside a table, which ``undo`` takes back."""

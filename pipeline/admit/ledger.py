@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from pipeline.admit import policy, snapshot
 from pipeline.admit.accounts import AccountTable
@@ -26,6 +26,7 @@ SESSION_MS = 4 * SKEW_MS
 """A session that was silent for so long is forgotten: nothing that it sent is young enough to be sent again."""
 MAX_SESSIONS = 1_000
 """Sessions of one key at a time."""
+_KEYS_IN_TURN = 1024
 _ANSWERED = frozenset({"finished", "withheld"})
 """A run that ends so keeps its idempotency key, as its answer stands; any other end frees it for a retry."""
 
@@ -117,10 +118,22 @@ class Ledger:
                 self._advance(record.time)
                 self.position.control_time = self.time
             case SnapshotMark():
-                self._advance(record.time)
-                self._prune()
+                for _ in self.apply_mark(record):
+                    pass
             case _:
                 self._advance(record.time)
+
+    def apply_mark(self, record: SnapshotMark) -> Iterator[None]:
+        """Fold a mark in and prune the tables, in turns; between two of them nothing else may be applied."""
+        self._advance(record.time)
+        for nth, key in enumerate(list(self.sessions), 1):
+            self._forget_sessions(key)
+            if not nth % _KEYS_IN_TURN:
+                yield
+        self.idempotency.release(self._settled)
+        yield
+        self.accounts.prune()
+        yield from self.cells.prune(self.time, self.position.control_time, self._journal)
 
     def due(self, now: int, grace_ms: int) -> Iterator[Reservation]:
         """Give the reservations whose deadline and grace are over at ``now``."""
@@ -148,7 +161,7 @@ class Ledger:
     def _count_session(self, facts: Facts) -> None:
         windows = self.sessions.get(facts.key, {})
         if len(windows) >= MAX_SESSIONS and facts.session not in windows:
-            self._forget_sessions([facts.key])
+            self._forget_sessions(facts.key)
         if facts.key not in self.sessions:
             self._journal.put(self.sessions, facts.key, {})
         windows = self.sessions[facts.key]
@@ -208,20 +221,12 @@ class Ledger:
         if time > self.position.time:
             self.position.time = time
 
-    def _prune(self) -> None:
-        self._forget_sessions(self.sessions)
-        self.idempotency.release(self._settled)
-        self.accounts.prune()
-        self.cells.prune(self.time, self.position.control_time, self._journal)
-
-    def _forget_sessions(self, keys: Iterable[str]) -> None:
-        last = self.time - SESSION_MS
-        tables = [(key, self.sessions[key]) for key in keys]
-        silent = [(k, name) for k, windows in tables for name, window in windows.items() if window.time <= last]
-        for key, session in silent:
-            self._journal.drop(self.sessions[key], session)
-            if not self.sessions[key]:
-                self._journal.drop(self.sessions, key)
+    def _forget_sessions(self, key: str) -> None:
+        last, windows = self.time - SESSION_MS, self.sessions[key]
+        for session in [session for session, window in windows.items() if window.time <= last]:
+            self._journal.drop(windows, session)
+        if not windows:
+            self._journal.drop(self.sessions, key)
 
 
 def client_name(principal: str, client_request: str) -> str:

@@ -11,7 +11,7 @@ import gc
 import os
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -70,8 +70,10 @@ async def _scene(pauses: dict[str, float]) -> float:
     if restored.digest() != mark.digest:
         raise RuntimeError("the snapshot is of another ledger")
     async with _longest_pause("longest pause at a snapshot's mark and while the keys of the day before go", pauses):
-        with _batch(ledger):
-            ledger.apply(SnapshotMark(_START + KEYS, 0, mark.digest, 0, mark.chunks))
+        ledger.begin()
+        for _ in ledger.apply_mark(SnapshotMark(_START + KEYS, 0, mark.digest, 0, mark.chunks)):
+            await asyncio.sleep(0)
+        ledger.commit()
         await _hold(ledger, journal, range(KEYS, KEYS + KEYS // 5), _START + IDEMPOTENCY_MS)
     return megabytes
 
@@ -104,13 +106,6 @@ async def _hold(ledger: Ledger, journal: UndoJournal, numbers: range, start: int
         ledger.position.time = start + first - numbers.start
         keys.release(ledger.time)
         await asyncio.sleep(0)
-
-
-@contextmanager
-def _batch(ledger: Ledger) -> Iterator[None]:
-    ledger.begin()
-    yield
-    ledger.commit()
 
 
 @asynccontextmanager

@@ -120,3 +120,21 @@ def test_a_counter_of_long_ago_takes_no_memory() -> None:
     """One header must not make a window of 10^14 bits, which no worker could hold and no snapshot could tell."""
     window = ReplayWindow(10**14, 1, T).with_counter(1, T)
     assert (window.seen, window.fresh(1), window.fresh(10**14 + 1)) == (1, False, True)
+
+
+def test_a_mark_is_folded_in_turns_as_in_one() -> None:
+    charges = [Charge(f"p:p{n}|day|rate|tokens", "rate", "tokens", 1, 9, 60_000) for n in range(10_000)]
+    one, other = folded(), folded()
+    for ledger in (one, other):
+        for offset in range(3_000):
+            facts = Facts(offset, T, "inference", key=f"k{offset}", session="s", counter=1)
+            mine = tuple(charges[offset::3_000])
+            ledger.apply(Decision(f"g1-0-{offset}", facts, "deny", 3, reasons=("busy",), charges=mine))
+    later = SnapshotMark(T + 10_000_000, 9, b"", 0, 1)
+    one.apply(later)
+    other.begin()
+    before = other.dump()
+    assert sum(1 for _ in other.apply_mark(later)) > 5
+    assert (other.dump(), other.sessions, other.cells.rates) == (one.dump(), {}, {})
+    other.rollback()
+    assert other.dump() == before

@@ -17,7 +17,8 @@ _REACH = 48
 """Code points before and after a word that are looked at."""
 _LINK = (
     r"(?:[^a-z0-9\n。！？!?;；]|\b(?:is|was|i'm|im|id|no|num|number|account|handle|name|username|user|at|on|as|via|by|under|it|its"
-    r"|it's|the|my|his|her|me|him|works|just|add|tim|to|s|called)\b){0,28}?"
+    r"|it's|the|my|his|her|me|him|works|just|add|tim|to|s|called)\b"
+    r"|\([a-z ]{2,12}\)|/[a-z]{2,8}(?= ?:)|[?？](?=[ —–-])){0,28}?"
 )
 _PRODUCT = re.compile(
     r"音乐|浏览器|飞车|邮箱|空间|游戏|炫舞|堂|斗地主|支付|小程序|公众|读书|平台|接口|聊天记录|记录|导出|版|客户端|开发"
@@ -25,17 +26,22 @@ _PRODUCT = re.compile(
 )
 _COUNTED = re.compile(r" ?(?:[首个次人名%年元部版万亿条张位]|用户|members?|samples?|users?|people|users|dollars|times)")
 _OTHER = r"(?![a-z0-9_]|[.:-][0-9])"
-_QQ = re.compile(rf"(?:号码?|[账帐]?号|群号?|群)?(?P<gap>{_LINK})(?P<value>[1-9][0-9]{{4,10}}){_OTHER}")
+_NOUN = re.compile(r"[_-]?(?:id|no|num|number|account|name)(?![a-z])")
+_QQ = re.compile(
+    r"(?:号码?|[账帐]?号|群号?|群|[_-](?:id|no|num(?:ber)?|account))?(?:[12](?=[:：]))?"
+    rf"(?P<gap>{_LINK})(?P<value>[1-9][0-9]{{4,10}}){_OTHER}"
+)
 _WHOSE = (
     r"[\"'”’）)\]】]?(?:[ ,，、]{0,2}(?:这|那)?(?:就)?(?:是|为) ?(?:我|他|她|你|咱|本人|老师)?们?的?|[ ,，、]{0,2}我的?"
+    r"|[ ,，]?加(?:我|我的)?"
     r"| ?[(（\[【]|,? (?:is|that's) (?:my|his|her|our)| on) ?$"
 )
 _QQ_BEFORE = re.compile(rf"(?<![a-z0-9_.-])(?P<value>[1-9][0-9]{{4,10}}){_WHOSE}")
-_SINGLE = frozenset(("q:", "q号", "q群", "加q", "我q", "私q", "q我"))
+_SINGLE = frozenset(("q:", "q号", "q群", "加q", "我q", "私q", "戳q", "q我"))
 _ENDS = re.compile(r"[ ]?(?:[^ a-z0-9+*/.%-]|$)")
 _WECHAT = re.compile(
-    rf"(?P<noun>号码?|[账帐]号|号| ?id| account| number| handle| (?:user)?name)?(?P<gap>{_LINK})"
-    r"(?P<value>[a-z][a-z0-9_-]{5,19})(?![a-z0-9_@(-]|[.][a-z])"
+    r"(?P<noun>号码?|[账帐]号|号|[ _-]?id|[ _-](?:account|number|name)| handle| username)?"
+    rf"(?P<gap>{_LINK})(?P<value>[a-z][a-z0-9_-]{{5,19}})(?![a-z0-9_@(-]|[.][a-z])"
 )
 _WECHAT_BEFORE = re.compile(rf"(?<![a-z0-9_.@-])(?P<value>[a-z][a-z0-9_-]{{5,19}})(?P<whose>{_WHOSE})")
 _TOLD = re.compile(r"[:=是叫为(（]|\bis\b|\bas\b|'s")
@@ -43,7 +49,9 @@ _GIVEN = re.compile(r"[:=是叫为(（]")
 _ADD = re.compile("[加的搜]")
 _BEGINS = re.compile(r"(?:^|\n)[+ ]{0,2}$")
 _MARKED = re.compile("[0-9_]")
-_SHORT = frozenset(("vx", "wx", "加v", "我v", "+v", "加微", "我微", "加薇", "我薇", "微:", "薇", "卫星", "v:"))
+_SHORT = frozenset(
+    ("vx", "wx", "加v", "我v", "+v", "个v", "v我", "加微", "我微", "加薇", "我薇", "微:", "薇", "卫星", "v:")
+)
 """Words that mean other things as well, so that an ideograph must stand nearby and a digit in the name."""
 _APP = re.compile(r"wx[0-9a-f]{16}$|.*(?:appid|openid|unionid|sdk|api)")
 _HAN = re.compile("[一-鿿]")
@@ -90,7 +98,8 @@ def _stands_alone(low: str, start: int, end: int) -> bool:
     """True where the word is no part of a longer one in Latin letters."""
     if _LATIN.match(low[start]) and _LATIN.match(low[start - 1 : start]):
         return False
-    return not (low[end - 1].isascii() and low[end - 1].isalpha() and _WORD.match(low[end : end + 1]))
+    latin = low[end - 1].isascii() and low[end - 1].isalpha()
+    return not latin or _NOUN.match(low, end) is not None or _WORD.match(low, end) is None
 
 
 def _qq(low: str, start: int, end: int) -> tuple[int, int] | None:

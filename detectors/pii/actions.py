@@ -9,6 +9,7 @@ from collections.abc import Container, Mapping, Sequence
 from types import MappingProxyType
 from typing import Literal, NamedTuple
 
+from detectors.personal import TYPES
 from detectors.pii.item import SECRET, PiiItem, shown
 from detectors.pii.scan import items
 from detectors.pii.tokens import MIN_KEY, digest, token
@@ -32,10 +33,13 @@ class Actions(NamedTuple):
         return self.by_type.get(kind, self.default)
 
     def check(self) -> Actions:
-        """Itself. Raises ValueError where an action is unknown or a keyed one has no key."""
+        """Itself. Raises ValueError where an action or a type is unknown or a keyed action has no key."""
         chosen = {self.default, *self.by_type.values()}
         if unknown := chosen.difference(ACTIONS):
             raise ValueError(f"expected actions of {', '.join(ACTIONS)}, got {', '.join(sorted(unknown))}")
+        if strange := set(self.by_type) - TYPES:
+            known = ", ".join(sorted(TYPES))
+            raise ValueError(f"expected types of personal data, got {', '.join(sorted(strange))}; use {known}")
         if chosen & {"hash", "token"} and len(self.key) < MIN_KEY:
             raise ValueError(f"expected a key of at least {MIN_KEY} bytes, got {len(self.key)}")
         return self

@@ -80,7 +80,9 @@ def cn_resident(number: str) -> bool:
 
 
 def uscc(code: str) -> bool:
-    """GB 32100-2015, the unified social credit code: MOD 31 over 17 places."""
+    """GB 32100-2015, the unified social credit code: a department, a province, and MOD 31 over 17 places."""
+    if code[0] not in "123456789ANY" or code[2:4] not in _CN_PROVINCES:
+        return False
     total = sum(_USCC.index(char) * pow(3, place, 31) for place, char in enumerate(code[:17]))
     return _USCC[-total % 31] == code[17]
 

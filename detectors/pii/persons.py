@@ -15,8 +15,10 @@ from detectors.pii.item import GUESS, LIKELY, PiiItem
 from detectors.pii.lexicon import words
 from detectors.pii.places import Places
 
-_CAPITAL = "A-ZÀ-ÖØ-ÞĀĂĄĆĈĊČĎĐĒĖĘĚĜĞĠĢĤĦĨĪĬĮİĴĶĹĻĽŁŃŅŇŌŎŐŒŔŖŘŚŜŞŠŢŤŨŪŬŮŰŲŴŶŸŹŻŽ"
-_LETTER = "A-Za-zÀ-ÖØ-öø-ɏ"
+_CAPITAL = (
+    "A-ZÀ-ÖØ-ÞĀĂĄĆĈĊČĎĐĒĖĘĚĜĞĠĢĤĦĨĪĬĮİĴĶĹĻĽŁŃŅŇŌŎŐŒŔŖŘŚŜŞŠŢŤŨŪŬŮŰŲŴŶŸŹŻŽƠƯẠẢẤẦẨẪẬẮẰẲẴẶẸẺẼẾỀỂỄỆỈỊỌỎỐỒỔỖỘỚỜỞỠỢỤỦỨỪỬỮỰỲỴỶỸ"
+)
+_LETTER = "A-Za-zÀ-ÖØ-öø-ɏḀ-ỿ"
 _JOIN = r"(?:de|da|di|del|della|der|den|dos|du|van|von|bin|ibn|al|el|la|le|ten|ter|y|zu)"
 _PART = rf"[{_CAPITAL}][{_LETTER}'’-]{{0,24}}"
 # the look behind comes second: a pattern that begins with a class is searched for many times faster

@@ -99,3 +99,8 @@ def test_keyed_actions_need_a_key(action: Action) -> None:
 def test_an_unknown_action_is_refused() -> None:
     with pytest.raises(ValueError, match="got burn"):
         Actions("burn").check()  # type: ignore[arg-type]
+
+
+def test_an_unknown_type_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(ValueError, match=r"got MAIL, mail; use ADDRESS, .*, WECHAT"):
+        Actions("redact", {"MAIL": "keep", "mail": "keep", "EMAIL": "mask"}).check()

@@ -11,6 +11,7 @@ from detectors.pii import find
 
 HITS = [
     "Dear Dr. <Watson|PERSON>, please send it to <221B Baker Street, London NW1 6XE|ADDRESS>.",
+    "Mr. <Trần Hữu Đức|PERSON> is in",
     "<Priya Sharma|PERSON> and <Kwame Mensah|PERSON> met on Tuesday.",
     "my name is <ana maria silva|PERSON> and i need help",
     '{"customer": "<Ingrid Larsson|PERSON>", "city": "Oslo"}',

@@ -158,8 +158,11 @@ def _left(cells: Cells, ceiling: Ceiling, now: int) -> tuple[int, int]:
         level = cells.rates.get(ceiling.cell)
         if level is None:
             return ceiling.burst, 0
-        spare = ceiling.burst * ceiling.period_ms - level.drained(ceiling.amount, ceiling.period_ms, now)
-        return max(spare // ceiling.period_ms, 0), level.wait_ms(0, ceiling.amount, ceiling.period_ms, now)
+        amount, period_ms = ceiling.amount, ceiling.period_ms
+        held = level.drained(amount, period_ms, now)
+        changed = level.quantity != amount or level.period_ms != period_ms
+        reset_ms = level.wait_ms(0, amount, period_ms, now) if changed else -(-held // amount)
+        return max(ceiling.burst + -held // period_ms, 0), reset_ms
     if ceiling.meter == "window":
         log = cells.windows.get(ceiling.cell)
         recent = 0 if log is None else log.recent(ceiling.period_ms, now)

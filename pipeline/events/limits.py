@@ -46,7 +46,7 @@ class LimitState(msgspec.Struct, frozen=True, gc=False, array_like=True):
     name: str
     """Scope, id, meter and unit with | between them."""
     amount: int
-    """The most that it gives at once."""
+    """Of the limit in its plan."""
     remaining: int
     reset_ms: int
     """Until it is as if never used, if nothing more is; -1 where no time restores it (``open``)."""

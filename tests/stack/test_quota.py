@@ -12,6 +12,8 @@ import pytest
 
 from pipeline.clock import now_ms
 from pipeline.config import Gateway, Generate, Keys, Models, Settings
+from pipeline.control.registry import Registry, read_policies
+from pipeline.control.table import ControlTable
 from pipeline.embedded.supervisor import free_port
 from pipeline.sections import Kafka
 from tests.deployment_site import Deployment, furnished
@@ -67,6 +69,56 @@ async def scene(made: Deployment, settings: Settings) -> None:
     assert after["minute"]["as_of"] < after["minute"]["reset"] <= after["minute"]["as_of"] + 60_000
     assert after["open"]["reset"] is None
     assert {row["period_s"] for row in after.values()} == {60, 3600, 86400, None}
+
+
+METERED = """
+[[model]]
+id = "echo"
+context = 4096
+price = { input = 2000000, output = 8000000 }
+
+[[plan]]
+id = "metered"
+models = ["echo"]
+max_tokens = 64
+tenant = [{ id = "spend", meter = "budget", unit = "cost", amount = 1000000, period = "month" }]
+key = [{ id = "rpm", meter = "rate", amount = 60, burst = 6 }]
+
+[plan.model]
+"*" = [{ id = "tokens", meter = "rate", unit = "tokens", amount = 6000 }]
+echo = [{ id = "prompts", meter = "rate", unit = "input_tokens", amount = 600 }]
+"""
+
+
+def test_limits_by_key_by_model_and_in_cost_are_seen_as_well(tmp_path: Path) -> None:
+    with furnished(tmp_path, 1) as made:
+        (tmp_path / "metered.toml").write_text(METERED)
+        asyncio.run(metered_scene(made, settings_of(made)))
+
+
+async def metered_scene(made: Deployment, settings: Settings) -> None:
+    table = ControlTable(made.kafka)
+    await table.start()
+    registry = Registry(made.kafka, table, made.keyring)
+    await registry.apply_policies(read_policies(made.home / "metered.toml"))
+    await registry.add_tenant("hooli", "metered")
+    key = await registry.add_key("hooli", "hooli-app")
+    await registry.close()
+    await table.close()
+    url = f"http://127.0.0.1:{settings.gateway.port}"
+    async with serving(settings), openai.AsyncOpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0) as stock:
+        async with asyncio.timeout(STUCK_S):
+            answer = await stock.chat.completions.with_raw_response.create(**ASKED)
+            assert limits(answer.headers, "requests")[:2] == ("60", "5")
+            rows = {(row["level"], row["id"]): row for row in await quota(url, key)}
+    assert list(rows) == [("tenant", "spend"), ("model", "tokens"), ("model", "prompts"), ("key", "rpm")]
+    assert [row["unit"] for row in rows.values()] == ["cost", "tokens", "input_tokens", "requests"]
+    assert {rows["model", name]["model"] for name in ("tokens", "prompts")} == {"echo"}
+    assert (rows["tenant", "spend"]["period"], rows["tenant", "spend"]["period_s"]) == ("month", None)
+    # 2 for each token of the prompt's bound and 8 for each of the 16 that may come
+    prompt = 600 - rows["model", "prompts"]["remaining"]
+    assert rows["model", "tokens"]["remaining"] == 6000 - prompt - 16
+    assert rows["tenant", "spend"]["remaining"] == 1_000_000 - 2 * prompt - 8 * 16
 
 
 def limits(headers: Any, unit: str) -> tuple[str, str, str]:

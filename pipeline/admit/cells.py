@@ -48,7 +48,8 @@ class RateLevel(msgspec.Struct, frozen=True, gc=False, array_like=True):
         change gives usage back.
         """
         elapsed = now - self.time
-        own = max(0, self.level - self.quantity * elapsed)
+        # spelled out: this is asked several times a decision, and the property costs as much as the rest
+        own = max(0, self.whole * self.period_ms + self.part - self.quantity * elapsed)
         if quantity == self.quantity and period_ms == self.period_ms:
             return own
         converted = -(-self.level * period_ms // self.period_ms)

@@ -139,7 +139,7 @@ def settle(charges: Sequence[Charge], used: Amounts, taken: int, charged: bool, 
 
 def remaining(cells: Cells, ceilings: Iterable[Ceiling], now: int) -> tuple[LimitState, ...]:
     """Give what is left under each ceiling at ``now`` (ms)."""
-    return tuple(LimitState(c.cell, c.amount, *_left(cells, c, now)) for c in ceilings)
+    return tuple([LimitState(c.cell, c.amount, *_left(cells, c, now)) for c in ceilings])
 
 
 def _charge(ceiling: Ceiling, amount: int, now: int) -> Charge:

@@ -41,6 +41,8 @@ class InputBatch(Generic[Gathered]):
     """The sources were read to their end, so what is not in ``items`` does not exist yet."""
     ticks: bool = True
     """The time of the log may be told now, where something falls due by ``now``."""
+    told: int = 0
+    """The log's time as the last tick told it; what is due by it has expired."""
 
 
 class Rejection(NamedTuple):

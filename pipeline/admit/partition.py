@@ -29,7 +29,7 @@ from pipeline.control.table import ControlTable
 from pipeline.endpoints import KafkaEndpoint
 from pipeline.events.emission import Emission
 from pipeline.events.ids import GRACE_MS
-from pipeline.events.records import Decision, LogRecord, Tick
+from pipeline.events.records import Decision, LogRecord
 from pipeline.kafka.clock_watch import ClockWatch
 from pipeline.kafka.committed import CommittedOffsets
 from pipeline.kafka.inbox import CAPACITY, DelayedWakeup, Inbox
@@ -92,6 +92,8 @@ class AdmitPartition:
         self._committed = self._sent_to = 0
         """Offset in ``requests`` up to which the actions are committed as sent, and up to which they are sent."""
         self._looked = self._ticked = 0.0
+        self._told = 0
+        """The log's time at this worker's last tick; nothing is expired by any other word."""
         self._wrote = False
         """A batch landed where it was predicted since the last look, so nobody else had written."""
 
@@ -151,13 +153,15 @@ class AdmitPartition:
         ledger = self._history.ledger
         self._clock_watch.agreed(self._partition, ledger.time)
         await self._requests.fill(ledger.position)
-        due = next(ledger.due(ledger.time, GRACE_MS), None)
+        due = next(ledger.due(self._told, GRACE_MS), None)
         step = self._step(drained=due is not None and await self._reports.reach_end())
         if BLOCKED in step.signals and not step.records:
             step = self._step(drained=await self._reports.reach_end())
         if step.records and not await self._history.write(step.records, step.values):
             await self._fold_newcomers()
             return
+        if step.ticked:
+            self._told = ledger.time
         self._reports.drop(step.reports)
         self._count(step)
         if not step.records and not step.actions:
@@ -202,8 +206,8 @@ class AdmitPartition:
     def _step(self, drained: bool) -> AdmitStep:
         items: list[InputRecord | Intake] = [*self._reports.peek(CAPACITY), *self._requests.pending]
         ticks = time.monotonic() - self._ticked >= _TICK_S
-        step = self._stage.step(self._history.ledger, InputBatch(items, now_ms(), drained, ticks))
-        if step.records and isinstance(step.records[0], Tick):
+        step = self._stage.step(self._history.ledger, InputBatch(items, now_ms(), drained, ticks, self._told))
+        if step.ticked:
             self._ticked = time.monotonic()
         return step
 

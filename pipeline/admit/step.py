@@ -53,6 +53,11 @@ class AdmitStep(Step[Ledger]):
         return [emission.value for emission in self.emissions[: len(self.records)]]
 
     @property
+    def ticked(self) -> bool:
+        """The step tells the time, and nothing else."""
+        return bool(self.records) and isinstance(self.records[0], Tick)
+
+    @property
     def full(self) -> bool:
         """One batch of Kafka holds no more."""
         return self.size >= STEP_BYTES
@@ -86,8 +91,8 @@ class AdmitStage:
 
         The ledger is changed under a journal that the caller commits once the records of ``decisions`` are written, or
         rolls back. Where ``batch.now``, the worker's clock, says that something falls due, the next step is a tick
-        alone, and what has expired is told by the time that it lands at. Nothing expires unless the batch is
-        ``drained``, as its completion may lie there unread.
+        alone; what is due by the time that it lands at expires then, unless the batch is not ``drained`` and its
+        completion may lie there unread.
         """
         step = AdmitStep(ledger)
         ledger.begin()
@@ -98,9 +103,9 @@ class AdmitStage:
         step.reports = step.consumed
         if step.reports == len(reports):
             intakes: Sequence[Intake] = batch.items[len(reports) :]  # type: ignore[assignment]
-            step.more = batch.ticks and self._falls_due(ledger, batch.now)
+            step.more = batch.ticks and self._falls_due(ledger, batch)
             if not step.more:
-                self._expire(step, batch.drained)
+                self._expire(step, batch)
                 self._decide(step, intakes, batch.drained)
             elif not step.records:
                 self._add(step, Tick(batch.now))
@@ -131,10 +136,11 @@ class AdmitStage:
         return []
 
     @staticmethod
-    def _falls_due(ledger: Ledger, now: int) -> bool:
-        if now <= ledger.time or next(ledger.due(ledger.time, ids.GRACE_MS), None) is not None:
+    def _falls_due(ledger: Ledger, batch: InputBatch[InputRecord | Intake]) -> bool:
+        """Tell whether something is due by the worker's clock that is not by what was told."""
+        if batch.now <= ledger.time or next(ledger.due(batch.told, ids.GRACE_MS), None) is not None:
             return False
-        return next(ledger.due(now, ids.GRACE_MS), None) is not None
+        return next(ledger.due(batch.now, ids.GRACE_MS), None) is not None
 
     def _end(self, step: AdmitStep, reports: Sequence[InputRecord], latest: int) -> None:
         """Write the outcomes of what is reported, at their append times, but none later than ``latest``."""
@@ -167,9 +173,9 @@ class AdmitStage:
         step.rejections.append(Rejection("completions", item.offset, reason))
         step.actions.append(emissions.dropped_completion(item, self._partition, reason))
 
-    def _expire(self, step: AdmitStep, drained: bool) -> None:
+    def _expire(self, step: AdmitStep, batch: InputBatch[InputRecord | Intake]) -> None:
         ledger = step.state
-        for reservation in list(ledger.due(ledger.time, ids.GRACE_MS)) if drained else ():
+        for reservation in list(ledger.due(batch.told, ids.GRACE_MS)) if batch.drained else ():
             if step.full:
                 return
             self._add(step, admit.expired(ledger, reservation, ledger.time))

@@ -115,14 +115,15 @@ def play(subject: Subject, inputs: Sequence[Any], cuts: Cuts) -> Run:
     stage = subject.stage(inputs)
     run, waiting, arrived = Run(stage.start()), list[Any](), 0
     for group in subject.groups(inputs, cuts):
-        batch = subject.batch(run.state, group)
+        batch, told = subject.batch(run.state, group), 0
         waiting += batch.items
         arrived += len(group)
         while True:
-            step = stage.step(run.state, InputBatch(waiting, batch.now))
+            step = stage.step(run.state, InputBatch(waiting, batch.now, told=told))
             waiting = waiting[step.consumed :]
             run.steps.append(step)
             run.state = step.state
+            told = run.state.time if getattr(step, "ticked", False) else told
             run.written += [Written(e.topic, tenant_of(e.topic, e.value), e.value) for e in step.emissions]
             if not step.more and (not step.consumed or not waiting):
                 break

@@ -127,9 +127,11 @@ class Partition:
         )
         self.offset += 1
         waiting: list[Raw | Intake] = [*self._reports(), Intake(asked, BODY)]
+        told = 0
         while waiting:
-            step = AdmitStage(self.documents, 0, TICKETS).step(self.ledger, InputBatch(waiting, time))
+            step = AdmitStage(self.documents, 0, TICKETS).step(self.ledger, InputBatch(waiting, time, told=told))
             self.ledger.commit()
+            told = self.ledger.time if step.ticked else told
             self.log += step.records
             waiting = waiting[step.consumed :]
         decision = step.records[-1]

@@ -56,6 +56,7 @@ class Partition:
     log: list[Written] = field(default_factory=list)
     asked: int = 0
     reported: int = 0
+    told: int = 0
 
     def clock(self, whose: str) -> int:
         return self.true + (self.wrong.ms if whose == self.wrong.whose and self.act >= self.wrong.since else 0)
@@ -93,11 +94,12 @@ class Partition:
         """Step until nothing is left to do, as the partition does; each batch lands at the broker's time."""
         stage, waiting, more = AdmitStage(CONTROL, 0, TICKETS), items, True
         for _ in range(20):
-            step = stage.step(self.ledger, InputBatch(waiting, self.clock("worker"), ticks=more))
+            step = stage.step(self.ledger, InputBatch(waiting, self.clock("worker"), ticks=more, told=self.told))
             waiting = waiting[step.consumed :]
             # one tick a second
-            more = not any(isinstance(record, Tick) for record in step.records)
+            more = not step.ticked
             self._write(step.records)
+            self.told = self.ledger.time if step.ticked else self.told
             if not waiting and not step.more:
                 return
 

@@ -169,12 +169,12 @@ def test_what_admit_writes_in_batches_is_derived_again() -> None:
         told = [ticketed(Completion(h.request, "acme", "acme", "finished", "w", "a")) for h in held]
         reports = [Raw(10 * turn + at, START, encode(one), ()) for at, one in enumerate(told)]
         items: list[Raw | Intake] = [*reports, Raw(90, 0, b"?", ()), *asked]
-        more = True
+        more, passed = True, 0
         while more:
-            step = AdmitStage(documents, 0, TICKETS).step(ledger, InputBatch(items, START + 4_000 * turn))
+            step = AdmitStage(documents, 0, TICKETS).step(ledger, InputBatch(items, START + 4_000 * turn, told=passed))
             ledger.commit()
             records += step.records
-            items, more = items[step.consumed :], step.more
+            items, more, passed = items[step.consumed :], step.more, ledger.time if step.ticked else 0
     assert {type(record) for record in records} == {ControlMark, Decision, Outcome, Tick}
     report = decisions(records).verify(source=True, replay=True)
     assert report.faults == ()

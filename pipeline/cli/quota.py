@@ -79,16 +79,18 @@ def _show(arguments: argparse.Namespace, settings: Settings) -> int:
     progress = _progress(arguments)
     left = asyncio.run(wiring.left_of_limits(settings, arguments.name, arguments.subject, progress.show))
     progress.clear()
-    rows = []
+    columns: tuple[str, ...] = ("level", "over", "id", "meter", "unit", "limit", "remaining", "reset")
+    rows: list[tuple[object, ...]] = []
     for scoped, state in left.limits:
         limit = scoped.limit
         reset = UnixMs(left.time + state.reset_ms) if state.reset_ms > 0 else None
-        shown: object = reset if arguments.json else reset or ("when one ends" if state.reset_ms < 0 else "")
-        rows.append(
-            (scoped.level, limit.id, limit.meter, limit.unit, limit.amount, _left(state.remaining, limit.amount), shown)
-        )
+        shown = reset if arguments.json else reset or ("when one ends" if state.reset_ms < 0 else "")
+        named = (scoped.level, scoped.over, limit.id, limit.meter, limit.unit)
+        rows.append((*named, limit.amount, _left(state.remaining, limit.amount), shown))
+    if arguments.json:
+        # the time stands in the title for people
+        columns, rows = (*columns, "as_of"), [(*row, left.time) for row in rows]
     title = f"limits over {left.subject} {arguments.name} at {terminal.cell_text(UnixMs(left.time))}"
-    columns = ("level", "id", "meter", "unit", "limit", "remaining", "reset")
     terminal.table(title, columns, rows, as_json=arguments.json)
     return 0
 

@@ -39,6 +39,11 @@ class ScopedLimit(NamedTuple):
         """Name the model whose use is limited; empty where it is that of all."""
         return self.scope.partition(_MODEL)[2]
 
+    @property
+    def over(self) -> str:
+        """Name who or what shares the limit, by its id."""
+        return self.model or self.scope[2:]
+
 
 class LimitState(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """A limit leaves so much of its amount."""

@@ -69,11 +69,12 @@ def test_what_is_left_is_told_of_tenants_principals_and_keys(
         # a minute may be over by now, an hour is not
         assert [left[name]["remaining"] for name in ("hour", "day", "open")] == [40, 190, 4]
         assert (left["hour"]["level"], left["hour"]["meter"], left["hour"]["unit"]) == ("tenant", "window", "requests")
-        assert left["hour"]["limit"] == 50
+        assert (left["hour"]["limit"], left["hour"]["over"]) == (50, "initech")
+        assert left["hour"]["as_of"] > decided[-1].facts.time
         assert decided[9].facts.time < left["hour"]["reset"] <= decided[9].facts.time + 3_600_000
     code, text = sluice("quota", "show", "initech")
     assert code == 0
-    assert text.splitlines()[0].split("\t") == ["level", "id", "meter", "unit", "limit", "remaining", "reset"]
+    assert text.splitlines()[0].split("\t") == ["level", "over", "id", "meter", "unit", "limit", "remaining", "reset"]
 
 
 def test_a_refusal_is_derived_again_with_what_the_limit_held(decided: list[Decision], sluice: Any) -> None:

@@ -33,7 +33,7 @@ def decided(deployment: Any) -> list[Decision]:
             for n in range(ASKED):
                 await writers.produce("initech", [f"initech-app:{n}"], n + 1, session="free", key="initech")
                 records = await until_answered(deployment.bootstrap, n + 1)
-                await report(deployment.bootstrap, writers.publisher, records)
+                await report(deployment, writers.publisher, records)
             for _ in looks():
                 records = await history(deployment.bootstrap)
                 if sum(isinstance(record, Outcome) for record in records) == LET_IN:

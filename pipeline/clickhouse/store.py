@@ -161,6 +161,11 @@ class ClickHouseStore:
             _require_stored(block, rows, checksum)
         return any(wrote)
 
+    def count_batch(self, origin: str, batch: int) -> int:
+        """Count the rows that the store holds of one sealed batch."""
+        sql = "SELECT count() FROM records WHERE origin = {origin:String} AND batch = {batch:UInt64}"
+        return int(self.query(sql, {"origin": origin, "batch": batch})[0][0])
+
     def query(self, sql: str, parameters: Mapping[str, object] | None = None) -> list[tuple[Any, ...]]:
         """All rows of a SELECT; values go in as ``{name:Type}`` parameters, never into the text."""
         return self.query_named(sql, parameters)[1]

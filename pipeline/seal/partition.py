@@ -170,7 +170,10 @@ class SealPartition:
     async def _insert_again(self, before: SealState, last: Manifest) -> None:
         """The last sealed batch once more, from the source; it may have been signed and never inserted."""
         columns: Sequence[Sequence[Any]] = ()
-        if last.rows:
+        begin = await self._context.offsets.begin(TopicPartition(last.topic, last.partition))
+        if last.rows and begin > last.first:
+            await self._require_stored(last, begin)
+        elif last.rows:
             entries = await self._entries(last)
             limit = max(self._context.batch, len(entries))
             again = seal(before, entries, last.time, self._context.keys, limit, last.leaves)
@@ -178,6 +181,20 @@ class SealPartition:
                 raise Fatal(f"seal: {last.origin} batch {last.index} does not come out of its source again")
             columns = again.columns
         await self._insert(last, columns)
+
+    async def _require_stored(self, last: Manifest, begin: int) -> None:
+        """The rows of a batch must be in the store where its source, after a long rest, is no more."""
+
+        async def count() -> int:
+            return await asyncio.to_thread(self._context.store.count_batch, last.origin, last.index)
+
+        rows = await retry_forever(count, self._stop, f"the store to count batch {last.index} of {last.origin}")
+        if rows != last.rows:
+            raise Fatal(
+                f"{last.origin} batch {last.index}: expected {last.rows} rows in the store, got {rows}, and "
+                f"{last.topic}[{last.partition}] now begins at {begin}, behind {last.first}. Restore the store or the "
+                "topic from a copy, then start again."
+            )
 
     async def _entries(self, manifest: Manifest) -> list[Entry]:
         reader = PartitionReader(self._context.kafka, manifest.topic, manifest.partition, self._context.offsets)

@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup lock demo test tests soak bench bench-engine honest detectors eval check lint types contracts hooks clean
+.PHONY: help setup lock demo test tests soak roll bench bench-engine honest detectors eval check lint types contracts hooks clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -56,9 +56,13 @@ tests: setup
 
 KILLS ?= 500
 BROKERS ?= 1
-soak: setup ## kill every process at random under load, then count: make soak KILLS=500 SEED=1 BROKERS=3 KEEP=FOLDER
+STARVE ?= 1
+soak: setup ## kill, stop and starve everything under load, then count: make soak KILLS=500 SEED=1 BROKERS=3 STARVE=0
 	$(BIN)/python -m tests.faults.soak --kills $(KILLS) --brokers $(BROKERS) $(if $(SEED),--seed $(SEED)) \
-		$(if $(KEEP),--keep $(KEEP))
+		$(if $(KEEP),--keep $(KEEP)) $(if $(filter 0,$(STARVE)),--no-starve)
+
+roll: setup ## roll a home of an older build to this one under load, then count: make roll FROM=COMMIT HOME_OF=FOLDER
+	$(BIN)/python -m tests.faults.roll $(FROM) $(if $(HOME_OF),--home $(HOME_OF)) $(if $(KEEP),--keep $(KEEP))
 
 bench: setup ## measure this machine against the goals of the design; one figure: make bench FIGURE=admit
 	$(BIN)/python -m tests.bench $(FIGURE) --json $(or $(JSON),bench.json)

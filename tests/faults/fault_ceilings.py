@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import datetime
+from bisect import bisect
 from collections import Counter, defaultdict, deque
 from fractions import Fraction
 
-from pipeline.events.control import Control, Limit
+from pipeline.errors import Malformed
+from pipeline.events.control import Control, Limit, Plan, parse
 from pipeline.events.records import Decision, Outcome
 
 Cell = tuple[str, str]
@@ -24,15 +26,41 @@ def _period(limit: Limit, time: int) -> int:
     return day.year * 100 + day.month if kind == "month" else day.toordinal()
 
 
-class Ceilings:
-    """Fed the records of one partition after the other; ``most`` is the highest level seen by scope and limit."""
+class LimitHistory:
+    """The plans as of each version of ``control``."""
 
-    def __init__(self, control: Control) -> None:
+    def __init__(self) -> None:
+        self._plans: dict[str, list[tuple[int, Plan]]] = defaultdict(list)
+
+    def add(self, version: int, raw: bytes) -> None:
+        try:
+            document = parse(raw)
+        except Malformed:
+            return
+        if isinstance(document, Plan):
+            self._plans[document.id].append((version, document))
+
+    def plan(self, name: str, version: int) -> Plan:
+        """The plan that was in force at ``version``."""
+        plans = self._plans[name]
+        return plans[bisect(plans, version, key=lambda entry: entry[0]) - 1][1]
+
+
+class Ceilings:
+    """Fed the records of one partition after the other; ``most`` is the highest level seen by scope and limit.
+
+    Where a rule leaves room, the lower level is counted, so that what exceeds a limit here exceeds it by every reading:
+    after a change of a rate the bucket leaks by the greater of both amounts, and a refund counts in full.
+    """
+
+    def __init__(self, control: Control, limits: LimitHistory) -> None:
         self._control = control
+        self._limits_of = limits
+        self._version = 0
         self._open: dict[str, tuple[Decision, int]] = {}
         self._windows: dict[Cell, deque[int]] = defaultdict(deque)
-        self._buckets: dict[Cell, tuple[int, Fraction]] = {}
-        """When a bucket was looked at last, and how full it was."""
+        self._buckets: dict[Cell, tuple[int, Fraction, int]] = {}
+        """When a bucket was looked at last, how full it was, and the amount of its limit then."""
         self._sums: Counter[tuple[str, str, int]] = Counter()
         self.exceeded = 0
         self.most: dict[str, int] = defaultdict(int)
@@ -42,6 +70,7 @@ class Ceilings:
         if record.facts.kind != "inference" or not (record.charges or record.verdict == "admit"):
             return
         admitted = record.verdict == "admit"
+        self._version = record.control
         reserved = record.facts.input_bound + record.facts.max_tokens
         for scope, limit in self._limits(record.tenant, record.principal):
             if admitted or (limit.unit == "requests" and limit.meter != "open"):
@@ -64,7 +93,7 @@ class Ceilings:
                 self._sums[*cell, _period(limit, taken.facts.time)] -= spare
 
     def _limits(self, tenant: str, principal: str) -> list[tuple[str, Limit]]:
-        plan = self._control.plans[self._control.tenants[tenant].plan]
+        plan = self._limits_of.plan(self._control.tenants[tenant].plan, self._version)
         return [*((tenant, limit) for limit in plan.tenant), *((principal, limit) for limit in plan.principal)]
 
     def _take(self, cell: Cell, limit: Limit, amount: int, time: int) -> int:
@@ -84,17 +113,17 @@ class Ceilings:
 
     def _fill(self, cell: Cell, limit: Limit, amount: int, time: int) -> Fraction:
         """A bucket that leaks ``limit.amount`` in each period."""
-        last, level = self._buckets.get(cell, (time, Fraction(0)))
+        last, level, before = self._buckets.get(cell, (time, Fraction(0), limit.amount))
         now = max(last, time)
-        leaked = Fraction((now - last) * limit.amount, limit.period_s * 1000)
+        leaked = Fraction((now - last) * max(limit.amount, before), limit.period_s * 1000)
         level = max(Fraction(0), max(Fraction(0), level - leaked) + amount)
-        self._buckets[cell] = now, level
+        self._buckets[cell] = now, level, limit.amount
         return level
 
     def _see(self, scope: str, limit: Limit, level: int) -> None:
         ceiling = (limit.burst or limit.amount) if limit.meter == "rate" else limit.amount
         name = f"{scope} {limit.id} (of {ceiling})"
-        self.most[name] = max(self.most[name], level)
+        self.most[f"{scope} {limit.id}"] = max(self.most[f"{scope} {limit.id}"], level)
         if level > ceiling:
             self.exceeded += 1
             print(f"EXCEEDED {name}: {level}")

@@ -19,7 +19,8 @@ from pipeline.errors import Retryable
 from pipeline.producer.client import Producer
 from pipeline.producer.outcomes import Refused
 
-Door = Literal["chat", "stream", "record"]
+Door = Literal["chat", "stream", "record", "cancel", "twice"]
+"""``cancel`` asks for an early end at once; ``twice`` is two calls at the same time with one idempotency key."""
 BROKEN, ANSWERED = "connection broken", "answered"
 AGAIN = {
     BROKEN,
@@ -34,6 +35,7 @@ AGAIN = {
 }
 REFUSED = {"duplicate", "rate_limited", "too_many_open", "budget_exhausted"}
 """What a genuine, well-behaved caller may be told in the end, beside the answer."""
+CANCELLED = "cancelled"
 _TRIES, _PAUSE_S, _ASK_S = 150, 0.5, 4.0
 PROMPTS = (
     "the river runs past the old mill and on to the sea",
@@ -53,6 +55,8 @@ class Try:
     began: float
     ended: float
     result: str
+    request: str = ""
+    """Id of the request in the log, where the caller was told one."""
 
 
 @dataclass(slots=True)
@@ -72,6 +76,11 @@ class Call:
     def result(self) -> str:
         return self.tries[-1].result if self.tries else "never sent"
 
+    @property
+    def ends(self) -> set[str]:
+        """Results that a genuine caller of this kind may be told in the end."""
+        return REFUSED | {ANSWERED} | ({CANCELLED} if self.door == "cancel" else set())
+
 
 class Crowd:
     """Runs callers until ``stop``; every call goes on until its end is known, or its tries are used up."""
@@ -84,13 +93,14 @@ class Crowd:
         self.stop = asyncio.Event()
 
     async def run(self) -> None:
-        """A dozen callers by HTTP and four by Kafka. The free tenant's ask far more often than ten times a minute."""
+        """Callers by HTTP and by Kafka. The free tenant's ask far more often than ten times a minute."""
         doors: list[tuple[str, Door, float]] = [
             *(("acme-http", "chat", 0.1), ("acme-http", "stream", 0.1)) * 4,
             *(("globex-http", "chat", 0.3), ("globex-http", "stream", 0.3)),
             *(("initech-http", "chat", 1.0), ("initech-http", "stream", 1.0)),
             *(("acme-records", "record", 0.2),) * 2,
             *(("globex-records", "record", 0.5), ("initech-records", "record", 1.0)),
+            *(("acme-records", "cancel", 0.5), ("globex-records", "cancel", 1.0), ("acme-http", "twice", 0.5)),
         ]
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=90)) as session:
             await asyncio.gather(*(self._caller(session, *door) for door in doors))
@@ -103,21 +113,25 @@ class Crowd:
         sender = _Sender(self._url, self._keys[who])
         try:
             while not self.stop.is_set() and len(self.calls) < self._most:
-                call = Call(who, door, uuid.uuid4().hex, self._random.choice(PROMPTS))
-                self.calls.append(call)
-                for _ in range(_TRIES):
-                    began = time.monotonic()
-                    once = self._record(sender, call) if door == "record" else self._ask(session, call)
-                    result = await once
-                    call.tries.append(Try(began, time.monotonic(), result))
-                    self.answered += result == ANSWERED
-                    if result not in AGAIN:
-                        break
-                    await asyncio.sleep(_PAUSE_S)
+                key, prompt = uuid.uuid4().hex, self._random.choice(PROMPTS)
+                calls = [Call(who, door, key, prompt) for _ in range(2 if door == "twice" else 1)]
+                self.calls += calls
+                await asyncio.gather(*(self._until_ended(session, sender, call) for call in calls))
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self.stop.wait(), pause_s * self._random.uniform(0.5, 1.5))
         finally:
             await sender.close()
+
+    async def _until_ended(self, session: aiohttp.ClientSession, sender: _Sender, call: Call) -> None:
+        for _ in range(_TRIES):
+            began, call.request = time.monotonic(), ""
+            direct = call.door in ("record", "cancel")
+            result = await (self._record(sender, call) if direct else self._ask(session, call))
+            call.tries.append(Try(began, time.monotonic(), result, call.request))
+            self.answered += result == ANSWERED
+            if result not in AGAIN:
+                break
+            await asyncio.sleep(_PAUSE_S)
 
     async def _ask(self, session: aiohttp.ClientSession, call: Call) -> str:
         body = {
@@ -149,6 +163,10 @@ class Crowd:
             ticket = await producer.submit(
                 call.prompt, model="echo", max_tokens=64, timeout_ms=self._timeout_ms, idempotency=call.key
             )
+            call.request = ticket.request
+            if call.door == "cancel":
+                await asyncio.sleep(self._random.uniform(0, 0.1))
+                await ticket.cancel()
         except Refused as refused:
             return refused.code
         except Retryable:

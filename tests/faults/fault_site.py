@@ -15,11 +15,17 @@ from collections import Counter
 from pathlib import Path
 
 from pipeline import config, wiring
-from pipeline.embedded.stack import LocalStack, Ports
+from pipeline.embedded.stack import LocalStack, Ports, RestartBackoff
 from pipeline.embedded.supervisor import LOOPBACK, Child, spawn
+from pipeline.interpreter import module_command, module_environment
 
 TENANTS = {"acme": "enterprise", "globex": "team", "initech": "free"}
+ROLES = ("http", "records", "hostile")
 STAGES = ("gateway", "admit", "generate", "seal", "watch", "notify")
+SECOND = "admit-2"
+"""The group of admit has two members at all times, so that there is somebody to race with."""
+THIRD, RIVAL = "admit-3", "rival"
+"""A member that comes and goes, and a worker outside of the group."""
 _LOOK_S = 0.2
 _OWN_ERRORS = (1, 4)
 """Exit codes of an error nobody foresaw, and of a broken invariant."""
@@ -36,11 +42,14 @@ def quiet_port(taken: set[int]) -> int:
     raise AssertionError("no free port below the ephemeral range")
 
 
-def make_stack(home: Path, brokers: int, overrides: dict[str, str]) -> LocalStack:
+def quiet_ports(brokers: int) -> Ports:
     taken: set[int] = set()
     pairs = [(quiet_port(taken), quiet_port(taken)) for _ in range(brokers)]
-    ports = Ports(quiet_port(taken), *pairs[0], quiet_port(taken), tuple(pairs[1:]))
-    return LocalStack(home, config.cache(), ports, overrides)
+    return Ports(quiet_port(taken), *pairs[0], quiet_port(taken), tuple(pairs[1:]))
+
+
+def make_stack(home: Path, brokers: int, overrides: dict[str, str]) -> LocalStack:
+    return LocalStack(home, config.cache(), quiet_ports(brokers), overrides)
 
 
 class FaultSite:
@@ -56,14 +65,18 @@ class FaultSite:
         self.held = asyncio.Lock()
         self._asked: set[int] = set()
         self._counted: set[int] = set()
+        self._workers: dict[str, Child] = {}
+        """Workers beside the stack's own."""
+        self._pace = RestartBackoff()
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         await asyncio.to_thread(self.stack.start, lambda text: print(text, file=sys.stderr))
         async with wiring.registry(self.stack.settings) as registry:
             for tenant, plan in TENANTS.items():
-                await registry.add_tenant(tenant, plan)
-                for role in ("http", "records"):
+                if tenant not in registry.control.tenants:
+                    await registry.add_tenant(tenant, plan)
+                for role in ROLES:
                     self.keys[f"{tenant}-{role}"] = await registry.add_key(tenant, f"{tenant}-{role}")
         self._tasks = [asyncio.create_task(self._tend()), asyncio.create_task(self._look())]
 
@@ -71,11 +84,13 @@ class FaultSite:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        for name in list(self._workers):
+            await self.end_worker(name)
         await asyncio.to_thread(self.stack.stop)
 
     @property
     def targets(self) -> list[str]:
-        return [*STAGES, "store", *self.brokers]
+        return [*STAGES, SECOND, "store", *self.brokers]
 
     @property
     def brokers(self) -> list[str]:
@@ -84,9 +99,11 @@ class FaultSite:
     def pid(self, name: str) -> int | None:
         """The process id, or None while it does not run."""
         stack = self.stack
-        if name in STAGES:
-            child = stack.stages[name]
+        child = stack.stages.get(name) or self._workers.get(name)
+        if child is not None:
             return child.pid if child.alive() else None
+        if name in (*STAGES, SECOND, THIRD, RIVAL):
+            return None
         service = stack.store if name == "store" else stack.brokers[int(name.rsplit("-")[-1]) - 1]
         return service.pid if service is not None and service.alive else None
 
@@ -110,12 +127,34 @@ class FaultSite:
             if self.pid(name) == pid:
                 os.kill(pid, signal.SIGCONT)
 
-    def rival(self, partition: int, number: int) -> Child:
-        """A second admit worker on one partition, outside of the group."""
-        home = self.stack.home
-        argv = [sys.executable, "-m", "pipeline", "--config", str(home / "sluice.toml")]
-        argv += ["run", "admit", "--assign", str(partition)]
-        return spawn(argv, name=f"rival-{number}", log=home / "logs" / "rival.log", env=self.overrides)
+    @property
+    def stage_pids(self) -> list[int]:
+        """Process ids of the stages and workers that run now."""
+        return [pid for name in (*STAGES, SECOND) if (pid := self.pid(name)) is not None]
+
+    def start_worker(self, name: str, *words: str, instance: str = "") -> None:
+        """Start a further worker of a stage, ``words`` after ``sluice run``; ``instance`` as in the settings."""
+        self._workers[name] = spawn(
+            module_command("pipeline", "--config", str(self.stack.home / "sluice.toml"), "run", *words),
+            name=name,
+            log=self.log_of(name),
+            env={**module_environment(), **self.overrides, "SLUICE_KAFKA__INSTANCE": instance},
+        )
+
+    def start_second(self) -> None:
+        """Give admit's group its second member, which is supervised from then on."""
+        self.start_worker(SECOND, "admit", instance="1")
+
+    async def end_worker(self, name: str, number: signal.Signals = signal.SIGTERM) -> None:
+        """End a further worker, cleanly or at once."""
+        child = self._workers.pop(name)
+        self._note(child)
+        if number == signal.SIGKILL:
+            child.kill()
+        await asyncio.to_thread(child.terminate)
+
+    def log_of(self, name: str) -> Path:
+        return self.stack.home / "logs" / f"{name}.log"
 
     def was_down(self, began: float, ended: float) -> bool:
         """Whether the gateway was away at some moment of the span."""
@@ -128,19 +167,34 @@ class FaultSite:
     async def _tend(self) -> None:
         while True:
             async with self.held:
-                for name, child in self.stack.stages.items():
-                    if not child.alive() and child.pid not in self._counted | self._asked:
-                        self._counted.add(child.pid)
-                        self.unasked[name, child.returncode or 0] += 1
-                        if name == "gateway":
-                            self.downs.append([time.monotonic() - 2 * _LOOK_S, float("inf")])
+                for child in (*self.stack.stages.values(), *self._workers.values()):
+                    self._note(child)
                 await asyncio.to_thread(self.stack.supervise_once)
+                self._supervise_second()
             await asyncio.sleep(_LOOK_S)
+
+    def _note(self, child: Child) -> None:
+        """Count a process that ended without having been told to."""
+        if child.alive() or child.pid in self._counted | self._asked:
+            return
+        self._counted.add(child.pid)
+        self.unasked[child.name, child.returncode or 0] += 1
+        if child.name == "gateway":
+            self.downs.append([time.monotonic() - 2 * _LOOK_S, float("inf")])
+
+    def _supervise_second(self) -> None:
+        child = self._workers.get(SECOND)
+        if child is not None and not child.alive() and self._pace.due():
+            self._pace.again()
+            self.start_second()
 
     async def _look(self) -> None:
         """Close the spans in which the gateway was away once it answers again."""
         while True:
-            if self.downs and self.downs[-1][1] == float("inf") and await asyncio.to_thread(self._answers):
+            down = bool(self.downs) and self.downs[-1][1] == float("inf")
+            # one that was told to end answers until it has
+            ending = self.pid("gateway") in self._asked
+            if down and not ending and await asyncio.to_thread(self._answers):
                 self.downs[-1][1] = time.monotonic()
             await asyncio.sleep(0.1)
 

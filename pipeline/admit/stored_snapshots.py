@@ -96,7 +96,7 @@ def _read(value: bytes) -> SnapshotChunk:
         return decode(SnapshotChunk, value)
     try:
         return _decoder.decode(value)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise Malformed(f"not a chunk of a snapshot: {error}") from error
 
 

@@ -16,13 +16,15 @@ _log_decoder: msgspec.json.Decoder[LogRecord] = msgspec.json.Decoder(LogRecord)
 _decoders: dict[object, msgspec.json.Decoder[object]] = {}
 
 encode = _encoder.encode
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What the decoder raises; the last one on values within values without end, also where no field takes them."""
 
 
 def decode_log(value: bytes) -> LogRecord:
     """Read a record of ``decisions``. Raises Malformed."""
     try:
         return _log_decoder.decode(value)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except _UNREADABLE as error:
         raise Malformed(f"not a decisions record: {error}") from error
 
 
@@ -33,5 +35,5 @@ def decode(kind: type[T], value: bytes) -> T:
         decoder = _decoders[kind] = msgspec.json.Decoder(kind)
     try:
         return decoder.decode(value)  # type: ignore[return-value]
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except _UNREADABLE as error:
         raise Malformed(f"not a {kind.__name__} record: {error}") from error

@@ -81,3 +81,12 @@ def test_other_bytes_are_malformed(kind: type[msgspec.Struct], value: bytes) -> 
         decode(kind, value)
     with pytest.raises(Malformed):
         decode_log(value)
+
+
+@pytest.mark.parametrize("kind", [*PLAIN, None], ids=str)
+def test_values_within_values_without_end_are_malformed(kind: Any) -> None:
+    """A field that no record has is passed over, however deep it is; it must not end the reader."""
+    deep = b"[" * 100_000 + b"]" * 100_000
+    for value in (deep, b'{"unknown":' + deep + b"}", b'{"kind":"tick","time":1,"unknown":' + deep + b"}"):
+        with pytest.raises(Malformed):
+            decode_log(value) if kind is None else decode(kind, value)

@@ -7,7 +7,8 @@ A link of version 2 says besides which part of the source the batch answers, ``s
 valid only if ``start`` equals the ``end`` of the valid batch before: no writer, however late or wrong, can answer one
 input twice or pass over one. The ``Upgrade`` record before the first batch of version 2 says what that goes on from; it
 is 0 where nothing lies before. From there on a link of version 1 is invalid; what lies before is read under the rule of
-its time.
+its time. What the link says must be what the records say: each can be read, and the decisions among them answer that
+part of the source, one after the other and nothing else. A batch of which this does not hold is passed over whole.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import msgspec
 
 from pipeline.errors import Malformed
 from pipeline.events.codec import decode_log
-from pipeline.events.records import Upgrade
+from pipeline.events.records import Decision, Upgrade
 
 HEADER = "sluice-batch"
 EMPTY = b"\x00" * 32
@@ -31,6 +32,8 @@ _LENGTH = struct.Struct(">I")
 UNKNOWN = -1
 """Source offset of a history that has neither a link of version 2 nor an ``Upgrade`` record yet."""
 _UPGRADE = b'{"kind":"upgrade",'
+MAX_BATCH_BYTES = 8 * 1024 * 1024
+"""Of the values of a batch that waits for its rest; no broker takes as much in one batch."""
 
 
 class Link(msgspec.Struct, frozen=True, gc=False):
@@ -119,6 +122,8 @@ class ChainReader:
         self.at = at or Position()
         self.skipped = 0
         self._open: list[Entry] = []
+        self._bytes = 0
+        """Of the values in ``_open``."""
         self._first: Link | None = None
         """The link of the first record of the batch that waits."""
         self._trust_first = trust_first
@@ -132,7 +137,7 @@ class ChainReader:
         """Give a reader in the same state."""
         other = ChainReader(self.at, trust_first=self._trust_first)
         other.skipped, other._first = self.skipped, self._first
-        other._open = list(self._open)
+        other._open, other._bytes = list(self._open), self._bytes
         return other
 
     def push(self, entry: Entry) -> list[Entry]:
@@ -147,13 +152,24 @@ class ChainReader:
             self._first = link
             self.at = self.at._replace(offset=entry.offset)
         self._open.append(entry)
-        if link.index + 1 < link.count:
+        self._bytes += len(entry.value)
+        if self._bytes > MAX_BATCH_BYTES:
+            self._pass_over(entry.offset + 1, len(self._open))
+        elif link.index + 1 == link.count:
+            return self._complete(link)
+        return []
+
+    def _complete(self, link: Link) -> list[Entry]:
+        """Give the batch, all of which is there; nothing where its records are not what its link says."""
+        batch, values = self._open, [entry.value for entry in self._open]
+        if link.version > 1 and not _answers(values, link.start, link.end):
+            self._pass_over(batch[-1].offset + 1, len(batch))
             return []
-        batch, self._open = self._open, []
+        self._open, self._bytes = [], 0
         self._trust_first = False
-        digest = batch_digest(link.prev, link.base, [e.value for e in batch])
-        source = link.end if link.version > 1 else _told_by([e.value for e in batch])
-        self.at = Position(entry.offset + 1, digest, source)
+        digest = batch_digest(link.prev, link.base, values)
+        source = link.end if link.version > 1 else _told_by(values)
+        self.at = Position(batch[-1].offset + 1, digest, source)
         return batch
 
     def skip_to(self, offset: int) -> None:
@@ -195,8 +211,23 @@ class ChainReader:
 
     def _pass_over(self, offset: int, count: int) -> None:
         self.skipped += count
-        self._open, self._first = [], None
+        self._open, self._bytes = [], 0
+        self._first = None
         self.at = self.at._replace(offset=offset)
+
+
+def _answers(values: Sequence[bytes], start: int, end: int) -> bool:
+    """Tell whether the records can be read, and their decisions answer the source from ``start`` up to ``end``."""
+    try:
+        records = [decode_log(value) for value in values]
+    except Malformed:
+        return False
+    at = start
+    for facts in [record.facts for record in records if isinstance(record, Decision)]:
+        if facts.skipped < 0 or facts.start - facts.skipped != at or not facts.orderly:
+            return False
+        at = facts.offset + 1
+    return at == end
 
 
 def _told_by(values: Sequence[bytes]) -> int:

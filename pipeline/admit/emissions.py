@@ -74,18 +74,26 @@ def after_outcome(outcome: Outcome, partitions: int) -> list[Emission]:
     return [Emission("responses", reply_partition, outcome.request.encode(), encode(response))]
 
 
-def dropped_completion(item: InputRecord, partition: int, reason: Drop) -> Emission:
-    """Leave a trace of a completion that ends nothing; it stays in ``completions``."""
-    digest = hashlib.sha256(item.value).digest()
-    letter = DeadLetter("completions", partition, item.offset, item.time, reason, len(item.value), digest)
-    return Emission("dead_letters", partition, b"", encode(letter))
+def dropped_completions(dropped: Sequence[tuple[InputRecord, Drop]], partition: int) -> list[Emission]:
+    """Leave a trace of completions that end nothing, one for each run of a reason; they stay in ``completions``."""
+    runs: list[tuple[list[InputRecord], Drop]] = []
+    for item, reason in dropped:
+        if runs and runs[-1][1] == reason and runs[-1][0][-1].offset + 1 == item.offset:
+            runs[-1][0].append(item)
+        else:
+            runs.append(([item], reason))
+    return [_dead_letter("completions", items[0].offset, items, partition, reason) for items, reason in runs]
 
 
 def dead_letter(raws: Sequence[Raw], partition: int, reason: str) -> Emission:
     """Leave a trace of consecutive records that could not be understood; they stay in ``requests``."""
-    content, (first, last) = b"".join([raw.value for raw in raws]), (raws[0].start, raws[-1])
+    return _dead_letter("requests", raws[0].start, raws, partition, reason)
+
+
+def _dead_letter(topic: str, first: int, items: Sequence[InputRecord], partition: int, reason: str) -> Emission:
+    content, last = b"".join([item.value for item in items]), items[-1]
     letter = DeadLetter(
-        "requests", partition, last.offset, last.time, reason, len(content), hashlib.sha256(content).digest(),
+        topic, partition, last.offset, last.time, reason, len(content), hashlib.sha256(content).digest(),
         first=first if first < last.offset else -1,
     )  # fmt: skip
     return Emission("dead_letters", partition, b"", encode(letter))

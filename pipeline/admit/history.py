@@ -21,7 +21,7 @@ from pipeline.endpoints import KafkaEndpoint
 from pipeline.errors import Fatal, Malformed
 from pipeline.events.chain import UNKNOWN, Entry, Position
 from pipeline.events.codec import decode_log, encode
-from pipeline.events.records import Decision, LogRecord, SnapshotMark, landed
+from pipeline.events.records import Decision, LogRecord, Outcome, SnapshotChunk, SnapshotMark, landed
 from pipeline.kafka.chained_log import ChainedLog
 from pipeline.kafka.clock_watch import ClockWatch, monotonic_ms
 from pipeline.kafka.offsets import Offsets
@@ -66,21 +66,15 @@ class History:
         for image in await stored_snapshots(self._kafka, self._partition, self._offsets):
             if image.position < begin:
                 continue
-            records: list[LogRecord] = []
             try:
-                # in a thread: a large one takes seconds
-                self._state = await asyncio.to_thread(upgrade.load, image.content)
+                records = await self._restore_from(image)
             except Malformed as error:
                 _log.warning("decisions[%d]: snapshot at %d passed over: %s", self._partition, image.position, error)
                 continue
-            await self._log.start(start_of(image, self._state))
-            await self.catch_up(records.append)
-            if any(isinstance(r, SnapshotMark) and r.digest == image.digest for r in records):
-                self._slot = (image.slot + 1) % _SLOTS
-                for record in records:
-                    seen(record)
-                return
-            _log.warning("decisions[%d]: no mark for the snapshot at %d", self._partition, image.position)
+            self._slot = (image.slot + 1) % _SLOTS
+            for record in records:
+                seen(record)
+            return
         if begin:
             raise Fatal(
                 f"decisions[{self._partition}] starts at {begin} and no snapshot reaches that far: its ledger cannot "
@@ -89,6 +83,19 @@ class History:
         self._state = Ledger6()
         await self._log.start(Position())
         await self.catch_up(seen)
+
+    async def _restore_from(self, image: SnapshotChunk) -> list[LogRecord]:
+        """Fold a stored snapshot and everything after it. Raises Malformed where it does not belong here."""
+        records: list[LogRecord] = []
+        self.since_snapshot = 0
+        # in a thread: a large one takes seconds
+        self._state = await asyncio.to_thread(upgrade.load, image.content)
+        await self._log.start(start_of(image, self._state))
+        await self.catch_up(records.append)
+        marks = [record for record in records if isinstance(record, SnapshotMark)]
+        if (image.digest, image.position) not in [(mark.digest, mark.position) for mark in marks]:
+            raise Malformed("expected a mark in the log, got none")
+        return records
 
     async def lift(self, seen: Fold) -> None:
         """Lift the partition to the decider of this build, unless somebody has."""
@@ -132,19 +139,31 @@ class History:
             skipped = self._log.skipped
             for nth, entry in enumerate(await self._log.catch_up(), 1):
                 record = self._decode(entry)
-                self.since_snapshot += 1
-                if isinstance(record, SnapshotMark):
-                    await self._fold_mark(record)
-                    # the newest snapshot is another writer's: it is not to be written over
-                    self._slot, self.since_snapshot = (record.slot + 1) % _SLOTS, 0
-                else:
-                    self._state = upgrade.fold(self._state, record, entry.time)
-                seen(record)
+                if await self._fold(record, entry):
+                    seen(record)
                 if not nth % _FOLDED_AT_ONCE:
                     await asyncio.sleep(0)
             if self._log.skipped > skipped:
                 count = self._log.skipped - skipped
                 _log.warning("decisions[%d]: passed over %d records of no valid batch", self._partition, count)
+
+    async def _fold(self, record: LogRecord, entry: Entry) -> bool:
+        """Fold a record in; False for an outcome of nothing that is open, which changes nothing."""
+        self.since_snapshot += 1
+        if isinstance(record, SnapshotMark):
+            await self._fold_mark(record)
+            # the newest snapshot is another writer's: it is not to be written over
+            self._slot, self.since_snapshot = (record.slot + 1) % _SLOTS, 0
+            return True
+        try:
+            self._state = upgrade.fold(self._state, record, entry.time)
+        except Fatal as error:
+            if not isinstance(record, Outcome):
+                raise
+            # whoever folds the log passes it over, and the verifier calls it a fault
+            _log.error("decisions[%d] %d changes nothing: %s", self._partition, entry.offset, error)
+            return False
+        return True
 
     async def snapshot(self) -> bool:
         """Store the ledger and say so in the log; False where another writer came first."""

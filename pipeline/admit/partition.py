@@ -27,6 +27,7 @@ from pipeline.admit.step import BLOCKED, ENDED, AdmitStage, AdmitStep
 from pipeline.clock import now_ms
 from pipeline.control.table import ControlTable
 from pipeline.endpoints import KafkaEndpoint
+from pipeline.errors import Retryable
 from pipeline.events.emission import Emission
 from pipeline.events.ids import GRACE_MS
 from pipeline.events.records import Decision, LogRecord
@@ -133,9 +134,7 @@ class AdmitPartition:
         await self._history.restore(owe)
         await self._history.lift(owe)
         ledger = self._history.ledger
-        while self._context.control_table.control.version < ledger.position.control_version:
-            await self._context.control_table.refresh()
-            await asyncio.sleep(0.05)
+        await self._read_documents()
         await self._act({})
         await self._requests.start(ledger.position.next_request)
         reports = self._reports.reader
@@ -146,8 +145,20 @@ class AdmitPartition:
         position = ledger.position.next_request
         _log.info("admit[%d]: took over at request %d, %d open", self._partition, position, len(ledger.open))
 
+    async def _read_documents(self) -> None:
+        """Read ``control`` at least as far as what the log was decided by. Raises Retryable where it ends before."""
+        table, wanted = self._context.control_table, self._history.ledger.position.control_version
+        if table.control.version < wanted:
+            await table.refresh()
+        if table.control.version < wanted:
+            raise Retryable(
+                f"decisions[{self._partition}] was decided by document {wanted} of control: expected it there, got an "
+                f"end at {table.control.version}. Restore control, or run sluice audit verify"
+            )
+
     async def _poll_once(self) -> None:
         await self._look()
+        await self._read_documents()
         if self._owed or self._actions:
             await self._act(self._requests.by_offset())
         ledger = self._history.ledger

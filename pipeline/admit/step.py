@@ -43,6 +43,8 @@ class AdmitStep(Step[Ledger]):
     """What each decision left of the caller's limits, where a gateway waits."""
     actions: list[Emission] = field(default_factory=list)
     """Emissions that wait until the records are written."""
+    dropped: list[tuple[InputRecord, Drop]] = field(default_factory=list)
+    """Completions that end nothing, and why."""
     reports: int = 0
     """Completions among the items that are done with."""
     size: int = 0
@@ -112,6 +114,7 @@ class AdmitStage:
         # in a loop of its own, which keeps the code of deciding in the processor's cache
         for record, intake, quota in zip(step.records, step.intakes, step.quotas, strict=True):
             step.actions += self.follow(ledger, record, intake, quota)
+        step.actions += emissions.dropped_completions(step.dropped, self._partition)
         step.emissions += step.actions
         return step
 
@@ -171,7 +174,7 @@ class AdmitStage:
 
     def _drop(self, step: AdmitStep, item: InputRecord, reason: Drop) -> None:
         step.rejections.append(Rejection("completions", item.offset, reason))
-        step.actions.append(emissions.dropped_completion(item, self._partition, reason))
+        step.dropped.append((item, reason))
 
     def _expire(self, step: AdmitStep, batch: InputBatch[InputRecord | Intake]) -> None:
         ledger = step.state

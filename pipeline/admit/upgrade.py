@@ -26,7 +26,11 @@ def load(raw: bytes) -> AnyLedger:
     try:
         return Ledger.load(raw)
     except Malformed:
+        pass
+    try:
         return Ledger6.load(raw)
+    except RecursionError:
+        raise Malformed("not a ledger: values within values without end") from None
 
 
 def fold(ledger: AnyLedger, record: LogRecord, appended: int) -> AnyLedger:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections.abc import Callable, Sequence
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import msgspec
@@ -64,6 +65,10 @@ class Typed(NamedTuple):
     """Of the findings of a decision or an outcome: ``detectors.base.risk``."""
 
 
+_NUMBERS = (*("time", "sequence", "reserved_tokens", "input_tokens", "output_tokens", "latency_ms", "first_token_ms"),)
+_numbers = itemgetter(*(Typed._fields.index(name) for name in _NUMBERS))
+
+
 class _Document(msgspec.Struct, frozen=True):
     """A row of ``control`` shows this much; the body holds the rest."""
 
@@ -100,10 +105,17 @@ def typed_log(record: LogRecord) -> Typed:
     """Give the columns of a decoded record of ``decisions``."""
     kind = type(record)
     if kind is Decision:
-        return _decision(record)  # type: ignore[arg-type]
-    if kind is Outcome:
-        return _outcome(record)  # type: ignore[arg-type]
-    return Typed(record.time, _MARKS[kind])  # type: ignore[union-attr]
+        row = _decision(record)  # type: ignore[arg-type]
+    elif kind is Outcome:
+        row = _outcome(record)  # type: ignore[arg-type]
+    else:
+        row = Typed(record.time, _MARKS[kind])  # type: ignore[union-attr]
+    numbers = _numbers(row)
+    if min(numbers) < 0 or max(numbers) > _TOP:
+        # nobody's records but a forger's; sealing goes on all the same
+        fitted: dict[str, Any] = {name: _whole(number) for name, number in zip(_NUMBERS, numbers, strict=True)}
+        row = row._replace(**fitted)
+    return row
 
 
 def typed(topic: str, time: int, value: bytes) -> Typed:
@@ -271,7 +283,7 @@ def _read_control(time: int, value: bytes) -> Typed:
 
 
 def _whole(number: int) -> int:
-    """Bring a number within the range of the store's time column."""
+    """Bring a number within the range of the store's columns."""
     return min(max(number, 0), _TOP)
 
 

@@ -238,4 +238,4 @@ def _told_by(values: Sequence[bytes]) -> int:
         record = decode_log(values[0])
     except Malformed:
         return UNKNOWN
-    return max(record.requests, UNKNOWN) if isinstance(record, Upgrade) else UNKNOWN
+    return record.requests if isinstance(record, Upgrade) and 0 <= record.requests < 2**63 else UNKNOWN

@@ -60,8 +60,11 @@ def test_a_forged_completion_ends_nothing_and_the_true_one_still_counts(deployme
         reasons = Counter([reason for reason, _ in forged] + ["ticket"])
         assert {reason: dropped(writers, reason) for reason in reasons} == reasons
         letters = [decode(DeadLetter, item.value) for item in await read(deployment.bootstrap, "dead_letters")]
-        assert Counter(one.reason for one in letters if one.topic == "completions") == reasons
-        assert len({one.offset for one in letters}) == len(letters)
+        traced = Counter[str]()
+        for one in letters:
+            # a run of one reason leaves one
+            traced[one.reason] += 1 if one.first < 0 else one.offset + 1 - one.first
+        assert traced == reasons
         await derived(deployment)
 
     asyncio.run(scene())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import msgspec
 import pytest
 
@@ -95,6 +97,23 @@ def test_a_completion_that_ends_nothing_is_counted_and_leaves_a_dead_letter() ->
     ledger.commit()
     assert len(stage.step(ledger, InputBatch([ended(0)], START)).records) == 1
     assert stage.step(ledger, InputBatch([ended(0)], START)).signals == {ENDED: 1}
+
+
+def test_a_flood_of_completions_that_end_nothing_leaves_a_dead_letter_for_each_run_of_a_reason() -> None:
+    stage = AdmitStage(CONTROL, 0, TICKETS)
+    ledger = stage.step(stage.start(), InputBatch([asked(0)], START)).state
+    ledger.commit()
+    bare = encode(Completion("g1-0-0", "acme", "acme", "finished", "w", "a"))
+    flood = [*(Raw(n, START, b"{%d" % n, ()) for n in range(5_000)), *(Raw(n, START, bare, ()) for n in (5_000, 5_002))]
+    step = stage.step(ledger, InputBatch(flood, START))
+    letters = [decode(DeadLetter, emission.value) for emission in step.actions]
+    assert [(one.first, one.offset, one.reason) for one in letters] == [
+        (0, 4_999, "malformed"),
+        (-1, 5_000, "ticket"),
+        (-1, 5_002, "ticket"),
+    ]
+    assert letters[0].digest == hashlib.sha256(b"".join(raw.value for raw in flood[:5_000])).digest()
+    assert (len(step.rejections), step.reports, step.records) == (5_002, 5_002, [])
 
 
 def test_a_request_that_cannot_be_read_is_refused_and_leaves_a_dead_letter() -> None:

@@ -9,11 +9,13 @@ import pytest
 
 from pipeline.admit.decide import decide
 from pipeline.admit.ledger import Ledger
+from pipeline.audit.rows import Typed, typed
+from pipeline.clickhouse.native import declared, native_block
 from pipeline.events.codec import decode_log, encode
 from pipeline.events.messages import Completion
 from pipeline.events.records import ControlMark, Decision, Facts, LogRecord, Outcome, SnapshotMark, Tick, time_of
 from pipeline.tables import RECORDS
-from tests.unit.pipeline.audit.audit_world import chained, stored
+from tests.unit.pipeline.audit.audit_world import START, chained, seal_all, stored
 from tests.unit.pipeline.audit.every_field import Play, replayed
 from tests.unit.pipeline.audit.filled import filled, other, value
 
@@ -108,6 +110,26 @@ def test_every_field_survives_in_the_sealed_row(kind: type[Any]) -> None:
         # the row's time is the append time; the record's own is in the body
         same = [name for name in shown.keys() & row.keys() if name not in ("kind", "offset", "time")]
         assert {name: row[name] for name in same} == {name: shown[name] for name in same}
+
+
+@pytest.mark.parametrize("number", [-1, 2**63, 2**70])
+@pytest.mark.parametrize("kind", KINDS, ids=named)
+def test_a_number_that_no_column_holds_is_sealed_all_the_same(kind: type[Any], number: int) -> None:
+    record = _numbered(filled(kind), number)
+    value = encode(record)
+    assert decode_log(value) == record
+    columns = [[cell] for cell in typed("decisions", START, value)]
+    kinds = declared()["records"]
+    native_block(Typed._fields, [kinds[name] for name in Typed._fields], columns)
+    assert seal_all("decisions", chained([value]))[0].manifest.rows == 1
+
+
+def _numbered(record: Any, number: int) -> Any:
+    """The record with the number in every field that can hold it, those of its facts as well."""
+    whole = {name: number for name in record.__struct_fields__ if type(getattr(record, name)) is int}
+    if isinstance(record, Decision):
+        whole["facts"] = _numbered(record.facts, number)
+    return msgspec.structs.replace(record, **whole)
 
 
 def _fields(record: Any) -> dict[str, Any]:

@@ -31,6 +31,9 @@ _FREE = frozenset(("400", "800", "822", "833", "844", "855", "866", "877", "888"
 _NOT_ASSIGNED = re.compile("[2-9]00")
 _YEARS = re.compile(r"(?:19|20)\d\d(?:[ .-](?:19|20)?\d\d)+$")
 _DATE = re.compile(r"(?:(?:19|20)\d\d[ .-](?:0?[1-9]|1[0-2])[ .-]\d{1,2}|\d{1,2}[.-]\d{1,2}[.-](?:19|20)\d\d)(?![0-9])")
+_SIGN = re.compile("[ .-]")
+_MOST_GROUPS, _LONGEST_GROUP = 4, 4
+"""Numbers in many groups have short ones; a line that a patch adds may be any row of numbers."""
 _FIRST_GROUP = re.compile(r"\+(\d+)[ .-]")
 _OPERATOR = re.compile(r"[=*/%<>^+-] ?$")
 _MADE_UP = "01234567890 09876543210 11234567890"
@@ -104,7 +107,9 @@ def _abroad(candidate: str, before: str) -> int:
         return 0
     first = _FIRST_GROUP.match(candidate)
     sure = _CALL.search(before[-24:])
-    if not sure and (_OPERATOR.search(before) or (first and not _COUNTRY.fullmatch(first[1]))):
+    groups = _SIGN.split(candidate)
+    uneven = len(groups) > _MOST_GROUPS and max(map(len, groups)) > _LONGEST_GROUP
+    if not sure and (uneven or _OPERATOR.search(before) or (first and not _COUNTRY.fullmatch(first[1]))):
         return 0
     if _FREE_ABROAD.match(digits) and not _OWN.search(before):
         return 0

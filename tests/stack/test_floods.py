@@ -69,7 +69,7 @@ def test_a_flood_of_garbage_is_few_decisions_over_every_offset(deployment: Any) 
         before = len(await history(deployment.bootstrap))
         async with asyncio.timeout(STUCK_S), Writers(deployment) as writers, raw_producer(deployment) as producer:
             starts = [await send_batch(producer, plain([b"garbage"] * 20_000), "requests") for _ in range(3)]
-            await writers.produce("acme", ["behind the flood"], 1, session="flood")
+            await writers.produce("acme", ["behind-the-flood"], 1, session="flood")
             writers.start()
             for _ in looks():
                 decisions = [r for r in (await history(deployment.bootstrap))[before:] if isinstance(r, Decision)]

@@ -8,7 +8,9 @@ between ``RequestReader.open`` and ``DecryptedBatch.intakes``.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterable, Sequence
+from itertools import islice
 from typing import Any, NamedTuple
 
 import msgspec
@@ -119,17 +121,14 @@ class RequestReader:
         self._vault = vault
         self._partition = partition
 
-    def open(self, batch: Sequence[Raw], clocks: Clocks, take: int = 0) -> DecryptedBatch:
+    def open(self, batch: Iterable[Raw], clocks: Clocks, take: int = sys.maxsize) -> DecryptedBatch:
         """Verify, decrypt and parse; the texts are to be screened together.
 
-        With ``take`` it opens so many at a time and stops once that many are no strangers'.
+        It opens ``take`` of them at a time, and stops once that many are no strangers'.
         """
         drafts: list[_Draft] = []
-        known, take = 0, take or len(batch) or 1
-        for begin in range(0, len(batch), take):
-            if known >= take:
-                break
-            opened = [_Draft(raw, clocks) for raw in batch[begin : begin + take]]
+        known, rest = 0, iter(batch)
+        while known < take and (opened := [_Draft(raw, clocks) for raw in islice(rest, take)]):
             # step by step over the batch, as a loop of one step keeps its code in the processor's cache
             for step in (self._read, self._verify, self._check, _parse, self._decrypt, _parse_messages):
                 for draft in opened:

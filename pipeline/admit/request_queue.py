@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from bisect import bisect_left
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from itertools import islice
 
 from detectors.base import Screened, Transcript
 from pipeline.admit.clocks import Clocks
@@ -125,11 +127,12 @@ class RequestQueue:
         first, now, newest = position.next_request, now_ms(), items[-1].time
         self._clock_watch.arrived(self._partition, newest)
         clocks = Clocks(now, position.time, self._clock_watch.broker(self._partition, max(now, newest)))
-        raws = [Raw(i.offset, i.time, i.value, i.headers, i.first) for i in items if i.offset >= first]
-        self._under_way = asyncio.create_task(self._open(len(items) - len(raws), raws, clocks))
+        passed = bisect_left(items, first, key=lambda item: item.offset)
+        raws = (Raw(i.offset, i.time, i.value, i.headers, i.first) for i in islice(items, passed, None))
+        self._under_way = asyncio.create_task(self._open(passed, raws, clocks))
         self._under_way.add_done_callback(lambda _: self._arrived.set())
         return True
 
-    async def _open(self, passed: int, raws: Sequence[Raw], clocks: Clocks) -> tuple[int, list[Intake]]:
+    async def _open(self, passed: int, raws: Iterable[Raw], clocks: Clocks) -> tuple[int, list[Intake]]:
         opened = self._request_reader.open(raws, clocks, TAKE)
         return passed + opened.records, opened.intakes(await self._screen(opened.texts) if opened.texts else ())

@@ -31,6 +31,16 @@ CLOCKS = Clocks(START, START, START)
 LATE = START + 10**6
 
 
+SIGNED = wire.sign(bytes(32), "acme-key", "p:1", "inference", b"{}", time=START, session="s", counter=1)
+
+
+class Right:
+    """Gives the secret that SIGNED was made with."""
+
+    def key_secret(self, _: str) -> bytes:
+        return bytes(32)
+
+
 def garbage(offset: int, value: bytes = b"x") -> Raw:
     return Raw(offset, START + offset, value, ())
 
@@ -78,23 +88,18 @@ def test_a_run_ends_at_another_fault_and_at_a_gap() -> None:
 
 def test_records_of_callers_are_answered_each_by_itself() -> None:
     """Facts of a caller bear its key: two of them never become one."""
-    wrong = wire.sign(bytes(32), "acme-key", "p:1", "inference", b"{}", time=START, session="s", counter=1)
 
     class Wrong:
         def key_secret(self, _: str) -> bytes:
             return b"right"
 
     reader = RequestReader(CONTROL, Wrong(), 0)  # type: ignore[arg-type]
-    unsigned = reader.open([Raw(at, START, b"{}", wrong) for at in range(3)], CLOCKS).intakes(())
+    unsigned = reader.open([Raw(at, START, b"{}", SIGNED) for at in range(3)], CLOCKS).intakes(())
     assert spans(unsigned) == [(0, 2, "unsigned")]
-
-    class Right:
-        def key_secret(self, _: str) -> bytes:
-            return bytes(32)
 
     # the signature is right and the time is wrong
     reader = RequestReader(CONTROL, Right(), 0)  # type: ignore[arg-type]
-    late = reader.open([Raw(at, LATE, b"{}", wrong) for at in range(3)], Clocks(LATE, LATE, LATE)).intakes(())
+    late = reader.open([Raw(at, LATE, b"{}", SIGNED) for at in range(3)], Clocks(LATE, LATE, LATE)).intakes(())
     assert spans(late) == [(at, at, "clock_skew") for at in range(3)]
 
 
@@ -109,6 +114,9 @@ def test_a_batch_that_was_not_unpacked_is_answered_by_one_decision() -> None:
 def test_so_many_are_opened_until_enough_are_known() -> None:
     flood = [garbage(at) for at in range(4096)]
     assert READER.open(flood, CLOCKS, 512).records == 4096
+    reader = RequestReader(CONTROL, Right(), 0)  # type: ignore[arg-type]
+    known = [Raw(at, LATE, b"{}", SIGNED) for at in range(4, 20)]
+    assert reader.open([*flood[:4], *known], Clocks(LATE, LATE, LATE), 2).records == 6
 
 
 def test_a_part_that_another_writer_answered_is_left_out() -> None:

@@ -19,7 +19,7 @@ from aiohttp import web
 
 from pipeline.events.control import Control, Plan, Principal, Tenant
 from pipeline.gateway import connections
-from pipeline.gateway.auth import ApiCaller
+from pipeline.gateway.auth import ApiCaller, Authenticator, bearer
 from pipeline.gateway.connections import Connection
 from pipeline.gateway.metrics import Metrics
 from pipeline.gateway.middleware import count_answers, set_server_name
@@ -28,6 +28,7 @@ from pipeline.gateway.refusals import because
 from pipeline.gateway.routes import ROUTES
 from pipeline.gateway.settings import GatewaySettings
 from pipeline.gateway.state import STATE
+from pipeline.gateway.wrong_keys import BURST, WrongKeys
 from tests.patience import looks
 
 CANARY = "canary-7f3a"
@@ -356,6 +357,34 @@ def test_the_connection_that_waits_longest_goes_first(run: Any) -> None:
                 own.close()
 
     run(job())
+
+
+def test_wrong_keys_in_a_row_are_told_to_wait_by_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def caught_up() -> bool:
+        return True
+
+    async def job() -> None:
+        async with asyncio.timeout(60), listening() as (port, state):
+            keys = WrongKeys(state.metrics)
+            check = Authenticator(Control(), None, caught_up, keys)  # type: ignore[arg-type]
+            monkeypatch.setattr(state, "authenticate", check.caller)
+            wrong = f"GET /v1/models HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {bearer('k', bytes(32))}\r\n\r\n"
+            answers = [await told(port, wrong.encode()) for _ in range(60)]
+            statuses = [int(answer.split()[1]) for answer in answers]
+            assert set(statuses[:BURST]) == {401}
+            # a slow machine is forgiven one now and then
+            assert statuses[-1] == 429
+            error = json.loads(answers[-1].partition(b"\r\n\r\n")[2])["error"]
+            assert (error["code"], error["type"]) == ("too_many_wrong_keys", "rate_limit_error")
+            assert b"\r\nRetry-After: " in answers[-1]
+            codes = {401: "unknown_key", 429: "too_many_wrong_keys"}
+            assert state.refusals == [codes[status] for status in statuses]
+            assert [(report.address, report.times) for report in keys.reports()] == [("127.0.0.1", 60)]
+            (other,) = await opened(port, 1, wrong.encode(), "127.0.0.9")
+            assert b" 401 " in await asyncio.get_running_loop().sock_recv(other, 1 << 16)
+            other.close()
+
+    asyncio.run(job())
 
 
 @pytest.mark.parametrize("begun", [b"", b"GET /v1/models HTTP/1.1\r\nHo"], ids=["silent", "in the middle of a header"])

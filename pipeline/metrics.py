@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+if TYPE_CHECKING:
+    # a command imports the tables of metrics with a stage's modules, and keeps none
+    from prometheus_client import Counter, Gauge, Histogram
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
@@ -21,6 +23,8 @@ class Meters:
     """The metrics of a table. A name or label outside it raises KeyError or ValueError."""
 
     def __init__(self, table: Iterable[Metric]) -> None:
+        from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
         self.registry = CollectorRegistry()
         self._counters: dict[str, Counter] = {}
         self._gauges: dict[str, Gauge] = {}
@@ -46,4 +50,6 @@ class Meters:
 
     def render(self) -> bytes:
         """Prometheus text format 0.0.4."""
+        from prometheus_client import generate_latest
+
         return generate_latest(self.registry)

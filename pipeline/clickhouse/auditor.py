@@ -3,34 +3,56 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from pipeline.audit.faults import Report
 from pipeline.audit.replay import Replay, Rules
 from pipeline.audit.verify import Row, Verifier
 from pipeline.clickhouse.store import ClickHouseStore
 from pipeline.endpoints import KafkaEndpoint
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, Retryable
 from pipeline.events.chain import Entry
 from pipeline.kafka.reader import PartitionReader
+from pipeline.retry import retry_blocking
 from pipeline.tables import MANIFESTS, RECORDS, Table
 
 _PAGE = 20_000
+CONTROL_S = 10.0
+_NEWEST_CONTROL = (
+    "SELECT JSONExtractInt(body, 'control') FROM records WHERE origin = {origin:String} AND leaf < {size:UInt64} "
+    "AND kind IN ('decision', 'policy') ORDER BY leaf DESC LIMIT 1"
+)
 Progress = Callable[[str], None]
 
 
+class _End(NamedTuple):
+    """One log is sealed up to here."""
+
+    batch: int
+    size: int
+    last: int
+    """Offset in the source topic."""
+
+
 class Auditor:
-    """Verifies every origin of one store, as of its construction: batches sealed later are left for next time."""
+    """Verifies every origin of one store, as of its construction: batches sealed later are left for next time.
+
+    ``control`` is sealed by itself, so its end is taken last, and awaited for up to CONTROL_S where decisions name a
+    version that it does not hold yet.
+    """
 
     def __init__(self, store: ClickHouseStore, verifier: Verifier, rules: Sequence[Rules]) -> None:
         self._store = store
         self._verifier = verifier
         self._rules = rules
-        ends = store.query("SELECT origin, max(batch), max(size) FROM manifests GROUP BY origin ORDER BY origin")
-        self._ends = {str(origin): (int(batch), int(size)) for origin, batch, size in ends}
+        self._ends = self._read_ends()
         if not self._ends:
             raise ConfigError("the store holds no manifest yet; wait for the first sealed batch (1 s after a request)")
+        # one that does not come is named by the verification itself
+        with contextlib.suppress(Retryable):
+            retry_blocking(self._catch_up_control, CONTROL_S, "the documents that decisions name, in the sealed log")
 
     def verify(self, say: Progress, sources: dict[str, list[Entry]] | None = None) -> Report:
         """Walk all logs, the decisions with their derivation. ``sources``: origin → records of the topic."""
@@ -40,8 +62,8 @@ class Auditor:
             replay = Replay(self._rules, int(partition), self._control(origin)) if topic == "decisions" else None
             self._verifier.origin(
                 origin,
-                self._rows(MANIFESTS, origin, "batch", self._ends[origin][0] + 1),
-                self._rows(RECORDS, origin, "leaf", self._ends[origin][1]),
+                self._rows(MANIFESTS, origin, "batch", self._ends[origin].batch + 1),
+                self._rows(RECORDS, origin, "leaf", self._ends[origin].size),
                 source=(sources or {}).get(origin),
                 replay=replay,
             )
@@ -50,9 +72,24 @@ class Auditor:
     def origins(self) -> list[str]:
         return list(self._ends)
 
+    def _read_ends(self) -> dict[str, _End]:
+        sql = "SELECT origin, max(batch), max(size), max(last) FROM manifests GROUP BY origin ORDER BY origin"
+        return {str(origin): _End(*map(int, numbers)) for origin, *numbers in self._store.query(sql)}
+
+    def _catch_up_control(self) -> None:
+        """Take the end of each control log anew. Raises Retryable while a decision names a document behind it."""
+        now = self._read_ends()
+        for origin in [name for name in self._ends if name.rsplit("/", 2)[1] == "decisions"]:
+            control = _control_of(origin)
+            self._ends |= {control: now[control]} if control in now else {}
+            sealed = now[control].last if control in now else -1
+            named = self._store.query(_NEWEST_CONTROL, {"origin": origin, "size": self._ends[origin].size})
+            if named and int(named[0][0]) > sealed:
+                raise Retryable(f"{control} is sealed up to {sealed}, decisions name {named[0][0]}")
+
     def _control(self, origin: str) -> Iterator[tuple[int, bytes]]:
-        control = f"{origin.rsplit('/', 2)[0]}/control/0"
-        size = self._ends.get(control, (0, 0))[1]
+        control = _control_of(origin)
+        size = self._ends[control].size if control in self._ends else 0
         offset, body = RECORDS.columns.index("offset"), RECORDS.columns.index("body")
         return ((row[offset], row[body]) for row in self._rows(RECORDS, control, "leaf", size))
 
@@ -72,6 +109,11 @@ class Auditor:
             low += _PAGE
             for row in page:
                 yield [*row[:body], base64.b64decode(row[body]), *row[body + 1 :]] if place != body else row
+
+
+def _control_of(origin: str) -> str:
+    """Name the log of control documents of the same generation."""
+    return f"{origin.rsplit('/', 2)[0]}/control/0"
 
 
 async def read_sources(kafka: KafkaEndpoint, origins: list[str]) -> dict[str, list[Entry]]:

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
 from aiokafka import TopicPartition
 from aiokafka.errors import GroupAuthorizationFailedError, TopicAuthorizationFailedError
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
 from pipeline.config import cache
 from pipeline.control import acl
@@ -29,11 +37,30 @@ NAMES = (*(topic.name for topic in TOPICS), *(pool_topic(tenant).name for tenant
 PASSWORD = "correct horse"
 
 
+def certificate(folder: Path) -> Path:
+    """A certificate of 127.0.0.1 that is its own authority, with its key."""
+    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "a broker of one test")])
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .sign(key, SHA256())
+    )
+    plain = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    path = folder / "broker.pem"
+    path.write_bytes(plain + made.public_bytes(Encoding.PEM))
+    return path
+
+
 class Site:
     """A broker with every topic, and a user for every principal of the table."""
 
-    def __init__(self, home: Path, supervisor: Supervisor) -> None:
-        access = BrokerAccess("of the brokers", "of the operator")
+    def __init__(self, home: Path, supervisor: Supervisor, pem: Path | None = None) -> None:
+        access = BrokerAccess("of the brokers", "of the operator", pem)
+        self.protocol, self.ca_file = access.protocol, str(pem or "")
         settings = BrokerSettings(home / "kafka", cache(), free_port(), free_port(), access=access)
         self.broker = EmbeddedBroker(settings, supervisor)
         self.broker.ensure_fetched(print)
@@ -42,7 +69,7 @@ class Site:
         put_users(self.operator, dict.fromkeys(PRINCIPALS, PASSWORD))
 
     def as_user(self, user: str, password: str = PASSWORD) -> KafkaEndpoint:
-        security = KafkaSecurity("SASL_PLAINTEXT", MECHANISM, user, password)
+        security = KafkaSecurity(self.protocol, MECHANISM, user, password, ca_file=self.ca_file)
         return KafkaEndpoint(self.broker.bootstrap, security)
 
 
@@ -165,3 +192,20 @@ def test_a_user_that_was_removed_is_refused(site: Site) -> None:
     drop_users(site.operator, ["producer-k2"])
     with pytest.raises(ConfigError, match="refused user 'producer-k2'"):
         asyncio.run(topic_admin.reach(site.as_user("producer-k2"), STUCK_S))
+
+
+def test_over_tls_a_user_is_let_in_and_a_broker_that_cannot_be_believed_is_told(tmp_path: Path) -> None:
+    supervisor = Supervisor()
+    try:
+        site = Site(tmp_path, supervisor, certificate(tmp_path))
+        asyncio.run(furnish(site))
+        gateway = site.as_user("gateway")
+        assert asyncio.run(may_write(gateway, "requests"))
+        assert not asyncio.run(may_write(gateway, "decisions"))
+        with pytest.raises(ConfigError, match="refused user 'gateway'"):
+            asyncio.run(topic_admin.reach(site.as_user("gateway", "wrong"), STUCK_S))
+        unknown = KafkaEndpoint(gateway.bootstrap, dataclasses.replace(gateway.security, ca_file=""))
+        with pytest.raises(ConfigError, match=r"the certificate of the Kafka broker .* is not believed"):
+            asyncio.run(topic_admin.reach(unknown, STUCK_S))
+    finally:
+        supervisor.stop_all()

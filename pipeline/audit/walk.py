@@ -58,8 +58,6 @@ class Walk:
         self._at: Position | None = None
         self._previous = b""
         self._batch: Manifest | None = None
-        self._form = 1
-        """Of the leaves so far."""
         self._offset = -1
         self._content = hashlib.sha256()
 
@@ -175,9 +173,8 @@ class Walk:
             self._fault(None, f"the size is {batch.size}, expected {self._leaf + batch.rows}")
         if batch.previous != self._previous:
             self._fault(None, "the manifest does not follow the checkpoint before it")
-        if not self._form <= batch.leaves <= LEAVES:
-            self._fault(None, f"expected leaves of form {self._form} to {LEAVES}, got {batch.leaves}")
-        self._form = max(self._form, batch.leaves)
+        if not 1 <= batch.leaves <= LEAVES:
+            self._fault(None, f"expected leaves of form 1 to {LEAVES}, got {batch.leaves}")
 
     def _signed(self, batch: Manifest) -> None:
         try:

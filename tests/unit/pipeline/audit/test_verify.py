@@ -27,8 +27,10 @@ from pipeline.events.records import (
     SnapshotMark,
     Tick,
     Upgrade,
+    time_of,
 )
 from pipeline.events.wire import InferenceBody
+from pipeline.seal.batch import begin, seal
 from pipeline.stage import InputBatch
 from pipeline.tables import RECORDS
 from tests.tickets import TICKETS, ticketed
@@ -345,13 +347,30 @@ def test_a_tick_counts_for_no_more_than_its_append_time() -> None:
 def test_leaves_of_a_lifted_log_hold_append_times() -> None:
     store = decisions()
     assert {manifest.leaves for manifest in store.sealed} == {2}
-    before = [list(row) for row in store.rows]
     signed_again(store, 0, store.sealed[0].time, leaves=1)
     assert "a leaf without the append time of its record" in whats(store, replay=True)
-    store = decisions()
-    signed_again(store, 1, store.sealed[1].time, leaves=1)
-    assert store.rows == before
-    assert "expected leaves of form 2 to 2, got 1" in whats(store)
+    signed_again(store, 0, store.sealed[0].time, leaves=3)
+    assert "expected leaves of form 1 to 2, got 3" in whats(store)
+
+
+def test_a_batch_that_the_build_before_sealed_comes_out_of_its_source_again() -> None:
+    """A sealer that takes over inserts the last batch once more, in the form in which it was signed."""
+    entries, state = appended(history()), begin("g1", "decisions", 0)
+    before = seal(state, entries, START, KEYS, 10, 1)
+    assert before is not None
+    again = seal(state, entries, START, KEYS, 10, before.manifest.leaves)
+    assert again is not None
+    assert (again.manifest.root, again.columns) == (before.manifest.root, before.columns)
+    behind = seal(before.state, entries[before.consumed :], START, KEYS, 10)
+    assert behind is not None
+    store = Store(entries=entries)
+    for made in (before, behind):
+        store.rows += [list(row) for row in zip(*made.columns, strict=True)]
+        store.manifests.append(made.row)
+    assert store.verify(source=True).ok
+    times = [row[COLUMN["time"]] for row in store.rows]
+    assert times[: len(before.columns[0])] == [time_of(record) for record in history()][: len(before.columns[0])]
+    assert times[-1] == {entry.offset: entry.time for entry in entries}[store.rows[-1][COLUMN["offset"]]]
 
 
 def test_what_a_later_build_decides_is_counted_and_not_called_a_fault_behind_its_mark() -> None:

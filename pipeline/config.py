@@ -76,7 +76,9 @@ class StatusPort(Section):
 class Admit(StatusPort):
     """The stage that decides."""
 
-    snapshot_every: int = Field(20_000, ge=100, description="records of decisions between two snapshots of the ledger")
+    snapshot_every: int = Field(
+        20_000, ge=100, description="records of decisions between two snapshots of the ledger, more where it is large"
+    )
 
 
 class Generate(StatusPort):

@@ -29,6 +29,7 @@ from pipeline.kafka.writer import Publisher
 
 _log = logging.getLogger(__name__)
 _SLOTS = 2
+_RECORDS_PER_CHUNK = 512
 _FOLDED_AT_ONCE = 64
 """Records of others after which the event loop's other partitions have a turn."""
 Fold = Callable[[LogRecord], None]
@@ -48,7 +49,8 @@ class History:
         self._log = ChainedLog(kafka, "decisions", partition, offsets)
         self._slot = 0
         self._state: AnyLedger = Ledger6()
-        self.since_snapshot = 0
+        self._since_snapshot = self._chunks = 0
+        """Records behind the newest snapshot, and its size."""
 
     @property
     def ledger(self) -> Ledger:
@@ -87,7 +89,7 @@ class History:
     async def _restore_from(self, image: SnapshotChunk) -> list[LogRecord]:
         """Fold a stored snapshot and everything after it. Raises Malformed where it does not belong here."""
         records: list[LogRecord] = []
-        self.since_snapshot = 0
+        self._since_snapshot = self._chunks = 0
         # in a thread: a large one takes seconds
         self._state = await asyncio.to_thread(upgrade.load, image.content)
         await self._log.start(start_of(image, self._state))
@@ -127,7 +129,7 @@ class History:
             for record in records:
                 self.ledger.apply(landed(record, appended))
         self.ledger.commit()
-        self.since_snapshot += len(records)
+        self._since_snapshot += len(records)
         return True
 
     async def behind(self) -> bool:
@@ -149,11 +151,10 @@ class History:
 
     async def _fold(self, record: LogRecord, entry: Entry) -> bool:
         """Fold a record in; False for an outcome of nothing that is open, which changes nothing."""
-        self.since_snapshot += 1
+        self._since_snapshot += 1
         if isinstance(record, SnapshotMark):
             await self._fold_mark(record)
-            # the newest snapshot is another writer's: it is not to be written over
-            self._slot, self.since_snapshot = (record.slot + 1) % _SLOTS, 0
+            self._pass_mark(record)
             return True
         try:
             self._state = upgrade.fold(self._state, record, entry.time)
@@ -172,9 +173,12 @@ class History:
         await self._fold_mark(snapshot)
         if not await self.write([snapshot], [encode(snapshot)]):
             return False
-        self._slot = (self._slot + 1) % _SLOTS
-        self.since_snapshot = 0
+        self._pass_mark(snapshot)
         return True
+
+    def wants_snapshot(self, every: int) -> bool:
+        """Tell whether a snapshot is due, ``every`` so many records; of a large ledger fewer are written."""
+        return self._since_snapshot >= records_between(every, self._chunks)
 
     async def close(self) -> None:
         await self._log.close()
@@ -182,15 +186,25 @@ class History:
     async def _fold_mark(self, record: SnapshotMark) -> None:
         if isinstance(self._state, Ledger6):
             self._state.apply(record)
-            return
-        for _ in self._state.apply_mark(record):
-            await asyncio.sleep(0)
+        else:
+            for _ in self._state.apply_mark(record):
+                await asyncio.sleep(0)
+
+    def _pass_mark(self, record: SnapshotMark) -> None:
+        """Count anew from a mark that is in the log; its snapshot, whoever wrote it, is not to be written over."""
+        self._slot = (record.slot + 1) % _SLOTS
+        self._since_snapshot, self._chunks = 0, record.chunks
 
     def _decode(self, entry: Entry) -> LogRecord:
         try:
             return decode_log(entry.value)
         except Malformed as error:
             raise Fatal(f"decisions[{self._partition}] {entry.offset} is valid but unreadable: {error}") from error
+
+
+def records_between(every: int, chunks: int) -> int:
+    """Give the records between two snapshots of so many chunks: at least as many bytes as those take."""
+    return max(every, (chunks - 1) * _RECORDS_PER_CHUNK)
 
 
 def span_of(records: Sequence[LogRecord], at: int) -> tuple[int, int]:

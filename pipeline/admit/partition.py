@@ -108,7 +108,7 @@ class AdmitPartition:
                     await asyncio.wait_for(self._arrived.wait(), 0.1)
                 self._arrived.clear()
                 await retry_forever(self._poll_once, stop, serving)
-            if self._history.since_snapshot > self._context.snapshot_every // 20:
+            if self._history.wants_snapshot(self._context.snapshot_every // 20):
                 await self._snapshot()
             await self._acted_on()
             await self._commit()
@@ -181,7 +181,7 @@ class AdmitPartition:
         self._requests.drop(step.consumed - step.reports)
         self._actions += step.actions
         await self._act({})
-        if self._history.since_snapshot >= self._context.snapshot_every:
+        if self._history.wants_snapshot(self._context.snapshot_every):
             await self._snapshot()
         if self._requests.waiting or step.full or step.more:
             self._arrived.set()

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from pipeline.admit.history import records_between
 from pipeline.admit.idempotency import digest_of
 from pipeline.admit.journal import UndoJournal
 from pipeline.admit.ledger import Ledger
@@ -100,6 +101,10 @@ def test_one_ledger_may_lie_in_both_places() -> None:
     for slot in (0, 1):
         store(topic, slot, 10, ledger)
     assert [image.content for image in topic.images()] == [ledger.dump()] * 2
+
+
+def test_snapshots_are_no_more_of_what_is_written_than_the_history() -> None:
+    assert [records_between(20_000, chunks) for chunks in (0, 1, 40, 41, 110)] == [20_000] * 3 + [20_480, 55_808]
 
 
 def test_chunks_of_version_0_1_0_are_read() -> None:

@@ -1,0 +1,94 @@
+"""A writer stores snapshots beside the newest that has a mark, never over it, and not before they are due."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from pipeline.admit.history import History
+from pipeline.admit.ledger import Ledger
+from pipeline.admit.stored_snapshots import _read
+from pipeline.endpoints import KafkaEndpoint
+from pipeline.events.chain import Entry, Position
+from pipeline.events.codec import encode
+from pipeline.events.records import LogRecord, SnapshotMark, Tick
+
+T = 1_790_000_000_000
+
+
+class Log:
+    """A log in which another writer may come first."""
+
+    def __init__(self) -> None:
+        self.position, self.skipped = Position(), 0
+        self.lost = False
+        self.of_others: list[Entry] = []
+
+    async def append(self, values: Sequence[bytes], **_: Any) -> int | None:
+        return None if self.lost else T
+
+    async def behind(self) -> bool:
+        return bool(self.of_others)
+
+    async def catch_up(self) -> list[Entry]:
+        found, self.of_others = self.of_others, []
+        return found
+
+    async def close(self) -> None:
+        pass
+
+
+class Publisher:
+    def __init__(self) -> None:
+        self.slots: list[int] = []
+
+    async def send_all(self, records: list[Any]) -> None:
+        self.slots += [_read(value).slot for _, _, _, value, _ in records]
+
+
+class Clock:
+    def acknowledged(self, *_: object) -> None:
+        pass
+
+
+async def scene(acts: str) -> tuple[History, list[int]]:
+    """Each act: s snapshot, l a lost race for one, 0 or 1 another's snapshot there, t a record of another."""
+    log, publisher = Log(), Publisher()
+    history = History(KafkaEndpoint("127.0.0.1:1"), 0, None, publisher, Clock())  # type: ignore[arg-type]
+    unused, history._log = history._log, log  # type: ignore[assignment]
+    await unused.close()
+    history._state = Ledger()
+    for act in acts:
+        if act in "sl":
+            log.lost = act == "l"
+            assert await history.snapshot() is not log.lost
+        else:
+            record: LogRecord = Tick(T) if act == "t" else SnapshotMark(T, 9, b"", int(act), 1)
+            log.of_others = [Entry(0, T, None, encode(record))]
+            await history.catch_up(lambda _: None)
+    return history, publisher.slots
+
+
+@pytest.mark.parametrize(
+    ("acts", "slots"),
+    [
+        ("sss", [0, 1, 0]),
+        ("slls", [0, 1, 1, 1]),
+        ("l0s", [0, 1]),
+        ("0s", [1]),
+        ("s1s", [0, 0]),
+        ("s0s", [0, 1]),
+    ],
+)
+def test_a_snapshot_lies_beside_the_newest_that_is_marked(acts: str, slots: list[int]) -> None:
+    assert asyncio.run(scene(acts))[1] == slots
+
+
+@pytest.mark.parametrize(("acts", "due"), [("", 0), ("tt", 2), ("tts", 0), ("tt1t", 1), ("sttl", 2)])
+def test_records_are_counted_from_the_newest_mark_on(acts: str, due: int) -> None:
+    history, _ = asyncio.run(scene(acts))
+    assert history.wants_snapshot(due)
+    assert not history.wants_snapshot(due + 1)

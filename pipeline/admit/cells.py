@@ -172,9 +172,9 @@ class BudgetUse(msgspec.Struct, frozen=True, gc=False, array_like=True):
             around = [_with(p, amount) if p.start <= start and end <= p.end else p for p in self.periods]
             return BudgetUse(self.time, tuple(around))
         used = self.used(start, end) + amount
-        others = [p for p in self.periods if p.end > now and (p.start, p.end) != (start, end)]
-        if not others:
+        if len(self.periods) == 1 and self.periods[0].start == start and self.periods[0].end == end:
             return BudgetUse(now, (BudgetPeriod(start, end, used),))
+        others = [p for p in self.periods if p.end > now and (p.start, p.end) != (start, end)]
         periods = [*(_with(p, amount) for p in others), BudgetPeriod(start, end, used)]
         return BudgetUse(now, tuple(sorted(periods, key=lambda p: (p.start, p.end))))
 

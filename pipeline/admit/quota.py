@@ -104,11 +104,12 @@ def weigh(cells: Cells, ceilings: Iterable[Ceiling], amounts: Amounts, now: int)
             return Denial(LIMIT_REASONS[ceiling.meter], ceiling.label, 0)
         if not amount:
             continue
-        wait_ms = _wait(cells, ceiling, amount, now)
+        period = ceiling.period_at(now) if ceiling.meter == "budget" else None
+        wait_ms = _wait(cells, ceiling, amount, now, period)
         if wait_ms:
             helps = amount <= _most_at_once(ceiling)
             return Denial(LIMIT_REASONS[ceiling.meter], ceiling.label, wait_ms if helps else 0)
-        charges.append(_charge(ceiling, amount, now))
+        charges.append(_charge(ceiling, amount, period))
     return tuple(charges)
 
 
@@ -142,12 +143,12 @@ def remaining(cells: Cells, ceilings: Iterable[Ceiling], now: int) -> tuple[Limi
     return tuple([LimitState(c.cell, c.amount, *_left(cells, c, now)) for c in ceilings])
 
 
-def _charge(ceiling: Ceiling, amount: int, now: int) -> Charge:
+def _charge(ceiling: Ceiling, amount: int, period: Period | None) -> Charge:
     one = ceiling.one
-    if ceiling.meter == "budget":
-        start, end = ceiling.period_at(now)
+    if period is not None:
+        start, end = period
         return Charge(one.cell, one.meter, one.unit, amount, one.quantity, end - start, start, end)
-    if ceiling.unit == "requests":
+    if ceiling.nth == _REQUESTS:
         return one
     return Charge(one.cell, one.meter, one.unit, amount, one.quantity, one.period_ms)
 
@@ -179,8 +180,10 @@ def _most_at_once(ceiling: Ceiling) -> int:
     return ceiling.burst if ceiling.meter == "rate" else ceiling.amount
 
 
-def _wait(cells: Cells, ceiling: Ceiling, amount: int, now: int) -> int:
-    """Give the ms until the ceiling could hold; 0 where it holds."""
+def _wait(cells: Cells, ceiling: Ceiling, amount: int, now: int, period: Period | None) -> int:
+    """Give the ms until the ceiling could hold; 0 where it holds. ``period`` is that of a budget."""
+    if period is not None:
+        return 0 if _used(cells, ceiling, period) + amount <= ceiling.amount else period.end - now
     if ceiling.meter == "rate":
         level = cells.rates.get(ceiling.cell)
         most = (ceiling.burst - amount) * ceiling.period_ms
@@ -192,9 +195,6 @@ def _wait(cells: Cells, ceiling: Ceiling, amount: int, now: int) -> int:
         if log is None or len(log.times) < ceiling.amount:
             return 0
         return max(0, log.times[-ceiling.amount] + ceiling.period_ms - now)
-    if ceiling.meter == "budget":
-        period = ceiling.period_at(now)
-        return 0 if _used(cells, ceiling, period) + amount <= ceiling.amount else period.end - now
     return 0 if cells.reserved.get(ceiling.cell, 0) + amount <= ceiling.amount else _WAIT_MS
 
 
@@ -203,4 +203,6 @@ def _used(cells: Cells, ceiling: Ceiling, period: Period) -> int:
     return 0 if use is None else use.used(period.start, period.end)
 
 
+_REQUESTS = 0
+"""Of ``requests`` among ``Amounts``."""
 _NTH = {unit: nth for nth, unit in enumerate(get_args(Unit))}

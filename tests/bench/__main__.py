@@ -15,6 +15,7 @@ from tests.bench.rows import HEAD, Measurement
 
 FIGURES = (
     "admit",
+    "limits",
     "floods",
     "seal",
     "sink",

@@ -69,10 +69,14 @@ class RateLevel(msgspec.Struct, frozen=True, gc=False, array_like=True):
 
         What is given back was taken at ``charge.start``. Some of it has leaked since, so only the rest lowers the
         level: it stays no lower than if the used part alone had ever been charged. Under a changed limit it is not
-        known how much has leaked, and nothing is given back.
+        known how much has leaked, and nothing is given back. Usage above what was reserved counts as of the last
+        charge, since the limit in force may be another by now.
         """
         quantity, period_ms = charge.quantity, charge.period_ms
         same = quantity == self.quantity and period_ms == self.period_ms
+        if charge.start and charge.amount > 0:
+            whole, part = divmod(self.level + charge.amount * self.period_ms, self.period_ms)
+            return RateLevel(whole, part, self.time, self.since, self.quantity, self.period_ms)
         if charge.amount > 0:
             since = self.since if same else now
             return _bucket(self.drained(quantity, period_ms, now) + charge.amount * period_ms, now, since, charge)
@@ -135,11 +139,13 @@ class SlidingLog(msgspec.Struct, gc=False, array_like=True):
 
 
 class BudgetPeriod(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    """So much was used from ``start`` until ``end`` (exclusive)."""
+    """So much was used from ``start`` until ``end`` (exclusive), as far as it was counted."""
 
     start: int
     end: int
     used: int
+    since: int
+    """When its counting began; a period of other length that was over by then is not in it."""
 
 
 class BudgetUse(msgspec.Struct, frozen=True, gc=False, array_like=True):
@@ -169,13 +175,16 @@ class BudgetUse(msgspec.Struct, frozen=True, gc=False, array_like=True):
         """
         start, end, amount = charge.start, charge.end, charge.amount
         if amount < 0 or end <= now:
-            around = [_with(p, amount) if p.start <= start and end <= p.end else p for p in self.periods]
+            counted = [p.start <= start and end <= p.end and end > p.since for p in self.periods]
+            around = [_with(p, amount) if has else p for p, has in zip(self.periods, counted, strict=True)]
             return BudgetUse(self.time, tuple(around))
         used = self.used(start, end) + amount
-        if len(self.periods) == 1 and self.periods[0].start == start and self.periods[0].end == end:
-            return BudgetUse(now, (BudgetPeriod(start, end, used),))
-        others = [p for p in self.periods if p.end > now and (p.start, p.end) != (start, end)]
-        periods = [*(_with(p, amount) for p in others), BudgetPeriod(start, end, used)]
+        own = next((p for p in self.periods if p.start == start and p.end == end), None)
+        since = own.since if own else now
+        if own is not None and len(self.periods) == 1:
+            return BudgetUse(now, (BudgetPeriod(start, end, used, since),))
+        others = [p for p in self.periods if p.end > now and p is not own]
+        periods = [*(_with(p, amount) for p in others), BudgetPeriod(start, end, used, since)]
         return BudgetUse(now, tuple(sorted(periods, key=lambda p: (p.start, p.end))))
 
     def is_over(self, now: int) -> bool:
@@ -184,7 +193,7 @@ class BudgetUse(msgspec.Struct, frozen=True, gc=False, array_like=True):
 
 
 def _with(period: BudgetPeriod, amount: int) -> BudgetPeriod:
-    return BudgetPeriod(period.start, period.end, max(0, period.used + amount))
+    return BudgetPeriod(period.start, period.end, max(0, period.used + amount), period.since)
 
 
 class Cells:
@@ -229,7 +238,7 @@ class Cells:
             if use is not None:
                 journal.put(self.budgets, charge.cell, use.charged(charge, now))
             elif charge.amount > 0 and charge.end > now:
-                first = BudgetPeriod(charge.start, charge.end, charge.amount)
+                first = BudgetPeriod(charge.start, charge.end, charge.amount, now)
                 journal.put(self.budgets, charge.cell, BudgetUse(now, (first,)))
 
     def prune(self, now: int, control_time: int, journal: UndoJournal) -> Iterator[None]:

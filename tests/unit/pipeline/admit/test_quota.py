@@ -193,6 +193,29 @@ def test_a_changed_amount_leaks_with_the_lesser_since_the_last_charge() -> None:
         assert remaining(cells, [changed], START + 60_000)[0].remaining == leaked
 
 
+def test_what_was_taken_before_a_change_is_not_given_back_to_a_rate() -> None:
+    """How much of it leaked under the limits between is not known."""
+    limit = Limit(id="x", meter="rate", unit="tokens", amount=60, burst=200)
+    cells = Cells()
+    charges = take(cells, [("t", limit)], tokens(60), START)
+    assert not isinstance(charges, Denial)
+    for pause, amount in ((1, 6000), (500, 6000), (501, 60)):
+        take(cells, [("t", limit.model_copy(update={"amount": amount}))], tokens(60), START + pause)
+    before = dict(cells.rates)
+    put(cells, settle(charges, tokens(0), START, charged=False, estimated=False), START + 502)
+    assert cells.rates == before
+
+
+def test_usage_above_an_estimate_does_not_leak_under_a_limit_that_is_no_longer_in_force() -> None:
+    limit = Limit(id="x", meter="rate", unit="tokens", amount=60)
+    cells = Cells()
+    charges = take(cells, [("t", limit)], tokens(60), START)
+    assert not isinstance(charges, Denial)
+    put(cells, settle(charges, tokens(70), START, charged=True, estimated=True), START + 60_000)
+    slower = ceiling("t", limit.model_copy(update={"amount": 1, "burst": 100}))
+    assert remaining(cells, [slower], START + 60_000)[0].remaining == 100 - 70 + 1
+
+
 def test_a_changed_period_converts_the_level_rounded_up() -> None:
     limit = Limit(id="x", meter="rate", unit="tokens", amount=7, burst=100)
     cells = Cells()

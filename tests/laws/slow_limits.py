@@ -156,13 +156,11 @@ class SlowCell:
                     level = max(Fraction(0), level - max(Fraction(0), spare))
                 continue
             if ends and before is not None:
-                marks = [mark for mark, _ in self.marks if last < mark <= time]
-                if any(level <= rate_of(before) * (mark - last) for mark in marks):
-                    # the cell was dropped as empty and begins anew, under the limit that was charged
-                    level, before = Fraction(more), use.limit
-                    last = since = time
-                else:
-                    level += more
+                if any(last <= mark <= time for mark, _ in self.marks):
+                    # a cell that was dropped as empty begins anew, under the limit that was charged
+                    level = max(level, rate_of(before) * (time - last))
+                    before = min(before, use.limit, key=rate_of)
+                level += more
                 continue
             if before is None or not _same(before, use.limit):
                 since = time

@@ -196,6 +196,8 @@ class History:
         self._since_snapshot, self._chunks = 0, record.chunks
 
     def _decode(self, entry: Entry) -> LogRecord:
+        if entry.record is not None:
+            return entry.record
         try:
             return decode_log(entry.value)
         except Malformed as error:

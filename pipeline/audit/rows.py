@@ -18,6 +18,7 @@ import msgspec
 
 from detectors.base import Finding, risk
 from pipeline.errors import Malformed
+from pipeline.events.chain import Entry
 from pipeline.events.codec import decode, decode_log, encode
 from pipeline.events.messages import Access, Alert, Delivery, Manifest
 from pipeline.events.records import ControlMark, Decision, LogRecord, Outcome, SnapshotMark, Tick, Upgrade
@@ -129,14 +130,17 @@ def typed(topic: str, time: int, value: bytes) -> Typed:
         return Typed(time, "malformed")
 
 
-def typed_many(topic: str, times: Sequence[int], values: Sequence[bytes]) -> list[Typed]:
-    """Give the columns of many records of one topic; ``times`` are their append times."""
+def typed_many(topic: str, entries: Sequence[Entry]) -> list[Typed]:
+    """Give the columns of many records of one topic."""
     read, rows = _READERS[topic], []
-    for time, value in zip(times, values, strict=True):
+    for entry in entries:
+        if entry.record is not None:
+            rows.append(typed_log(entry.record))
+            continue
         try:
-            rows.append(read(time, value))
+            rows.append(read(entry.time, entry.value))
         except Malformed:
-            rows.append(Typed(time, "malformed"))
+            rows.append(Typed(entry.time, "malformed"))
     return rows
 
 

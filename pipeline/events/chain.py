@@ -22,7 +22,7 @@ import msgspec
 
 from pipeline.errors import Malformed
 from pipeline.events.codec import decode_log
-from pipeline.events.records import Decision, Upgrade
+from pipeline.events.records import Decision, LogRecord, Upgrade
 
 HEADER = "sluice-batch"
 EMPTY = b"\x00" * 32
@@ -77,6 +77,8 @@ class Entry(NamedTuple):
     time: int
     link: bytes | None
     value: bytes
+    record: LogRecord | None = None
+    """What the value says, where the chain had to know it."""
 
 
 class Position(NamedTuple):
@@ -162,9 +164,12 @@ class ChainReader:
     def _complete(self, link: Link) -> list[Entry]:
         """Give the batch, all of which is there; nothing where its records are not what its link says."""
         batch, values = self._open, [entry.value for entry in self._open]
-        if link.version > 1 and not _answers(values, link.start, link.end):
-            self._pass_over(batch[-1].offset + 1, len(batch))
-            return []
+        if link.version > 1:
+            records = _records(values, link.start, link.end)
+            if not records:
+                self._pass_over(batch[-1].offset + 1, len(batch))
+                return []
+            batch = [Entry(*entry[:4], record) for entry, record in zip(batch, records, strict=True)]
         self._open, self._bytes = [], 0
         self._trust_first = False
         digest = batch_digest(link.prev, link.base, values)
@@ -216,18 +221,20 @@ class ChainReader:
         self.at = self.at._replace(offset=offset)
 
 
-def _answers(values: Sequence[bytes], start: int, end: int) -> bool:
-    """Tell whether the records can be read, and their decisions answer the source from ``start`` up to ``end``."""
+def _records(values: Sequence[bytes], start: int, end: int) -> list[LogRecord]:
+    """Read the records; none where one cannot be read, or they do not answer the source from ``start`` to ``end``."""
     try:
         records = [decode_log(value) for value in values]
     except Malformed:
-        return False
+        return []
     at = start
-    for facts in [record.facts for record in records if isinstance(record, Decision)]:
-        if facts.skipped < 0 or facts.start - facts.skipped != at or not facts.orderly:
-            return False
-        at = facts.offset + 1
-    return at == end
+    for record in records:
+        if isinstance(record, Decision):
+            facts = record.facts
+            if facts.skipped < 0 or facts.start - facts.skipped != at or not facts.orderly:
+                return []
+            at = facts.offset + 1
+    return records if at == end else []
 
 
 def _told_by(values: Sequence[bytes]) -> int:

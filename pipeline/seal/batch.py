@@ -208,7 +208,7 @@ def columns_of(
     offsets = [entry.offset for entry in entries]
     values = [entry.value for entry in entries]
     appended = [entry.time for entry in entries]
-    described: list[Sequence[Any]] = list(zip(*typed_many(state.topic, appended, values), strict=True))
+    described: list[Sequence[Any]] = list(zip(*typed_many(state.topic, entries), strict=True))
     if not described:
         return ((),) * len(RECORDS.columns), []
     if keeps_append_time(state.topic, leaves):

@@ -73,7 +73,6 @@ class History:
             except Malformed as error:
                 _log.warning("decisions[%d]: snapshot at %d passed over: %s", self._partition, image.position, error)
                 continue
-            self._slot = (image.slot + 1) % _SLOTS
             for record in records:
                 seen(record)
             return

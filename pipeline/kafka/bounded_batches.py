@@ -11,6 +11,8 @@ import struct
 import threading
 import zlib
 from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import islice
 from typing import Any, NamedTuple
 
 import cramjam
@@ -18,6 +20,7 @@ from aiokafka.consumer import fetcher
 from aiokafka.errors import CorruptRecordException
 from aiokafka.record.default_records import DefaultRecordBase, DefaultRecordBatch, _DefaultRecordBatchPy
 from aiokafka.record.memory_records import MemoryRecords
+from aiokafka.record.util import decode_varint_py
 
 MAX_UNPACKED_BYTES = 8 * 1024 * 1024
 MAX_BATCH_RECORDS = 32_768
@@ -124,8 +127,23 @@ class BoundedBatch:
                 raise Unpackable(f"expected at most {MAX_BATCH_RECORDS} records, got {count}")
             plain = self._plain()
         except Unpackable:
-            yield self._packed(0)
+            yield self._packed(self.base_offset)
             return
+        first = self.base_offset
+        compacted = count < self.next_offset - first
+        try:
+            for record in self._records_of(plain):
+                # a broker takes what a record that is not compressed says of its offset unchecked
+                if record.offset != first and not (compacted and first < record.offset < self.next_offset):
+                    raise CorruptRecordException(f"expected offset {first}, got {record.offset}")
+                first = record.offset + 1
+                yield record
+        except CorruptRecordException:
+            if first < self.next_offset:
+                yield self._packed(first)
+
+    @staticmethod
+    def _records_of(plain: bytes) -> Iterator[Any]:
         read = 0
         try:
             for record in DefaultRecordBatch(plain):
@@ -133,25 +151,16 @@ class BoundedBatch:
                 yield record
         except UnicodeDecodeError:
             # the name of a header is no UTF-8; the library stops in the middle of the record
-            yield from self._read_leniently(plain, read)
-        except CorruptRecordException:
-            yield self._packed(read)
+            batch = _DefaultRecordBatchPy(plain)
+            batch._buffer = _LenientBytes(batch._buffer)
+            # the library's faster way to read a number does so behind the end of the batch as well
+            batch._read_msg = partial(batch._read_msg, decode_varint_py)
+            yield from islice(batch, read, None)
 
-    def _read_leniently(self, plain: bytes, read: int) -> Iterator[Any]:
-        batch = _DefaultRecordBatchPy(plain)
-        batch._buffer = _LenientBytes(batch._buffer)
-        try:
-            for index, record in enumerate(batch):
-                if index >= read:
-                    read = index + 1
-                    yield record
-        except CorruptRecordException:
-            yield self._packed(read)
-
-    def _packed(self, read: int) -> _PackedRecord:
-        """Stand for the records behind the first ``read``."""
+    def _packed(self, first: int) -> _PackedRecord:
+        """Stand for the records from the offset ``first`` on."""
         value = PackedBatch(self._stored)
-        value.first = self.base_offset + read
+        value.first = first
         return _PackedRecord(self.next_offset - 1, self._batch.max_timestamp, value)
 
     def _plain(self) -> bytes:

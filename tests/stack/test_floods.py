@@ -18,7 +18,7 @@ from pipeline.events.records import Decision
 from pipeline.kafka.bounded_batches import MAX_BATCH_RECORDS
 from pipeline.kafka.clients import make_admin, make_producer
 from tests.admit_site import Writers, history, read, until_answered
-from tests.kafka_batches import big_bomb, equal_bomb, many_bomb, plain, send_batch
+from tests.kafka_batches import batch, big_bomb, equal_bomb, many_bomb, plain, record, send_batch
 from tests.patience import STUCK_S, looks
 
 MIB = 1024 * 1024
@@ -83,6 +83,28 @@ def test_a_flood_of_garbage_is_few_decisions_over_every_offset(deployment: Any) 
         assert len(refused) < 200
         letters = [decode(DeadLetter, item.value) for item in await read(deployment.bootstrap, "dead_letters")]
         assert sum(letter.reason == "malformed" for letter in letters) == len(refused)
+
+    asyncio.run(scene())
+
+
+def test_a_record_that_lies_about_its_offset_loses_nobody_elses_request(deployment: Any) -> None:
+    """The broker takes a batch that is not compressed without a look at the offsets of its records."""
+
+    async def scene() -> None:
+        before = len(await history(deployment.bootstrap))
+        lies = batch(record(0, b"garbage") + record(1_000_000, b"garbage"), 2)
+        async with asyncio.timeout(STUCK_S), Writers(deployment) as writers, raw_producer(deployment) as producer:
+            writers.start()
+            first = await send_batch(producer, lies, "requests")
+            await writers.produce("acme", ["behind-the-lies"], 1, session="lies")
+            for _ in looks():
+                decisions = [r for r in (await history(deployment.bootstrap))[before:] if isinstance(r, Decision)]
+                if decisions and decisions[-1].verdict == "admit":
+                    break
+                await asyncio.sleep(0.1)
+        spans = [(d.facts.start, d.facts.offset, *d.reasons) for d in decisions]
+        last = (first + 2, first + 2)
+        assert spans == [(first, first, "malformed"), (first + 1, first + 1, "unreadable_batch"), last]
 
     asyncio.run(scene())
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import struct
+import subprocess
+import sys
 import time
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
@@ -12,10 +15,11 @@ import pytest
 from aiokafka import TopicPartition
 from aiokafka.consumer import fetcher
 from aiokafka.errors import CorruptRecordException
+from aiokafka.record.util import calc_crc32c
 
 from pipeline.kafka import bounded_batches, clients
 from pipeline.kafka.bounded_batches import MAX_BATCH_RECORDS, MAX_UNPACKED_BYTES, BoundedRecords, PackedBatch
-from tests.kafka_batches import CODECS, TIME, batch, big_bomb, many_bomb, packed, plain, record
+from tests.kafka_batches import CODECS, TIME, batch, big_bomb, many_bomb, packed, plain, record, varint
 
 AT = TopicPartition("requests", 0)
 PACKERS = [codec for codec in CODECS if codec]
@@ -116,6 +120,40 @@ def test_a_header_that_is_no_text_costs_its_own_record_only(bad: set[int], codec
     found = list(fetched(content))
     assert [(r.offset, r.value) for r in found] == [(n, b"v%d" % n) for n in range(9)]
     assert {r.offset for r in found if r.headers[0][0] != "name"} == bad
+
+
+@pytest.mark.parametrize(
+    ("deltas", "found"),
+    [
+        ([0, 1_000_000, 2], [(0, 0), (1, 2), (3, 3)]),
+        ([0, 0, 2], [(0, 0), (1, 2), (3, 3)]),
+        ([0, 2, 1], [(0, 0), (1, 2), (3, 3)]),
+        ([-1, 1, 2], [(0, 2), (3, 3)]),
+        ([1, 2, 3], [(0, 2), (3, 3)]),
+    ],
+)
+def test_a_record_that_lies_about_its_offset_moves_no_reader(deltas: list[int], found: list[tuple[int, int]]) -> None:
+    content = batch(b"".join([record(delta, b"x") for delta in deltas]), 3) + plain([b"honest"], base=3)
+    assert spans(content) == found
+
+
+def test_a_compacted_batch_has_holes() -> None:
+    payload = record(1, b"b") + record(4, b"e")
+    tail = struct.pack(">hiqqqhii", 0, 5, TIME, TIME, -1, -1, -1, 2) + payload
+    content = struct.pack(">qiibI", 0, len(tail) + 9, -1, 2, calc_crc32c(tail)) + tail
+    assert spans(content) == [(1, 1), (4, 4)]
+
+
+def test_a_length_that_leads_far_behind_a_batch_is_not_followed() -> None:
+    """In a process of its own: what it is about ends one."""
+    far = b"\0" + varint(0) + varint(1) + varint(2**31)
+    payload = record(0, b"a", b"\xff") + varint(len(far)) + far
+    code = f"""
+from pipeline.kafka.bounded_batches import BoundedBatch
+found = list(BoundedBatch({batch(payload, 2)!r}))
+assert [(r.offset, getattr(r.value, "first", None)) for r in found] == [(0, None), (1, 1)]
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
 def test_damage_is_never_passed_over() -> None:

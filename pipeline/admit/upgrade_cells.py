@@ -92,7 +92,7 @@ def _budget(old: list[OldCell], now: int) -> BudgetUse | None:
         return None
     used = sum(cell.number & _USED for cell in running)
     blocks = sorted({periods.block_at(now, cell.period_ms) for cell in running})
-    return BudgetUse(now, tuple(BudgetPeriod(*block, used, block.start) for block in blocks))
+    return BudgetUse(now, tuple(BudgetPeriod(*block, used, now) for block in blocks))
 
 
 def _reserved(old: list[OldCell], _: int) -> int:

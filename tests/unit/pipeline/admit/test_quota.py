@@ -305,6 +305,18 @@ def test_a_budget_of_another_period_begins_with_what_is_known_to_be_used() -> No
     assert (left(day, tomorrow), left(month, tomorrow)) == (950, 850)
 
 
+def test_what_is_given_back_to_a_day_that_no_month_has_counted_frees_nothing_of_the_month() -> None:
+    day = Limit(id="x", meter="budget", unit="tokens", amount=1000, period="day")
+    month = day.model_copy(update={"period": "month"})
+    cells, evening = Cells(), START - START % 86_400_000 + 86_399_000
+    charges = take(cells, [("t", day)], tokens(1000), evening)
+    assert not isinstance(charges, Denial)
+    take(cells, [("t", day)], tokens(900), evening + 2_000)
+    take(cells, [("t", month)], tokens(50), evening + 3_000)
+    put(cells, settle(charges, tokens(0), evening, charged=False, estimated=False), evening + 4_000)
+    assert remaining(cells, [ceiling("t", month)], evening + 4_000)[0].remaining == 50
+
+
 def test_a_day_that_is_over_still_counts_in_its_month() -> None:
     day = Limit(id="x", meter="budget", unit="tokens", amount=1000, period="day")
     cells, noon = Cells(), START - START % 86_400_000 + 43_200_000

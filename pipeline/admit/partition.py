@@ -94,7 +94,7 @@ class AdmitPartition:
         """Offset in ``requests`` up to which the actions are committed as sent, and up to which they are sent."""
         self._looked = self._ticked = 0.0
         self._told = 0
-        """The log's time at this worker's last tick; nothing is expired by any other word."""
+        """What this worker's last tick told; nothing is expired by any other word."""
         self._wrote = False
         """A batch landed where it was predicted since the last look, so nobody else had written."""
 
@@ -172,7 +172,7 @@ class AdmitPartition:
             await self._fold_newcomers()
             return
         if step.ticked:
-            self._told = ledger.time
+            self._told = step.told
         self._reports.drop(step.reports)
         self._count(step)
         if not step.records and not step.actions:

@@ -47,6 +47,8 @@ class AdmitStep(Step[Ledger]):
     """Completions that end nothing, and why."""
     reports: int = 0
     """Completions among the items that are done with."""
+    now: int = 0
+    """The worker's clock, Unix ms."""
     size: int = 0
 
     @property
@@ -58,6 +60,11 @@ class AdmitStep(Step[Ledger]):
     def ticked(self) -> bool:
         """The step tells the time, and nothing else."""
         return bool(self.records) and isinstance(self.records[0], Tick)
+
+    @property
+    def told(self) -> int:
+        """Give the time that a tick tells: no clock that is ahead of the worker's makes anything expire."""
+        return min(self.now, self.state.time)
 
     @property
     def full(self) -> bool:
@@ -96,7 +103,7 @@ class AdmitStage:
         alone; what is due by the time that it lands at expires then, unless the batch is not ``drained`` and its
         completion may lie there unread.
         """
-        step = AdmitStep(ledger)
+        step = AdmitStep(ledger, now=batch.now)
         ledger.begin()
         if self._control.version > ledger.position.control_version and self._control.deployment is not None:
             self._add(step, ControlMark(ledger.time, self._control.version))
@@ -110,7 +117,7 @@ class AdmitStage:
                 self._expire(step, batch)
                 self._decide(step, intakes, batch.drained)
             elif not step.records:
-                self._add(step, Tick(batch.now))
+                self._add(step, Tick(max(batch.now, ledger.time)))
         # in a loop of its own, which keeps the code of deciding in the processor's cache
         for record, intake, quota in zip(step.records, step.intakes, step.quotas, strict=True):
             step.actions += self.follow(ledger, record, intake, quota)
@@ -141,7 +148,7 @@ class AdmitStage:
     @staticmethod
     def _falls_due(ledger: Ledger, batch: InputBatch[InputRecord | Intake]) -> bool:
         """Tell whether something is due by the worker's clock that is not by what was told."""
-        if batch.now <= ledger.time or next(ledger.due(batch.told, ids.GRACE_MS), None) is not None:
+        if next(ledger.due(batch.told, ids.GRACE_MS), None) is not None:
             return False
         return next(ledger.due(batch.now, ids.GRACE_MS), None) is not None
 

@@ -123,7 +123,7 @@ def play(subject: Subject, inputs: Sequence[Any], cuts: Cuts) -> Run:
             waiting = waiting[step.consumed :]
             run.steps.append(step)
             run.state = step.state
-            told = run.state.time if getattr(step, "ticked", False) else told
+            told = getattr(step, "told", 0) if getattr(step, "ticked", False) else told
             run.written += [Written(e.topic, tenant_of(e.topic, e.value), e.value) for e in step.emissions]
             if not step.more and (not step.consumed or not waiting):
                 break

@@ -131,7 +131,7 @@ class Partition:
         while waiting:
             step = AdmitStage(self.documents, 0, TICKETS).step(self.ledger, InputBatch(waiting, time, told=told))
             self.ledger.commit()
-            told = self.ledger.time if step.ticked else told
+            told = step.told if step.ticked else told
             self.log += step.records
             waiting = waiting[step.consumed :]
         decision = step.records[-1]

@@ -99,7 +99,7 @@ class Partition:
             # one tick a second
             more = not step.ticked
             self._write(step.records)
-            self.told = self.ledger.time if step.ticked else self.told
+            self.told = step.told if step.ticked else self.told
             if not waiting and not step.more:
                 return
 
@@ -188,6 +188,20 @@ def test_a_fast_worker_expires_what_is_due_and_nothing_before(ms: int) -> None:
     partition.true = START + TIMEOUT_MS + GRACE_MS
     partition.serve([])
     assert [outcome.time for outcome, _ in partition.expiries] == [partition.true]
+
+
+@pytest.mark.parametrize("ms", [600, 60_000])
+def test_what_is_due_expires_while_requests_never_cease_to_come(ms: int) -> None:
+    """A broker that is ahead by more than the time between two requests keeps the ledger ahead of its worker."""
+    partition = Partition(Wrong("broker", ms, 0))
+    partition.ask()
+    lost = next(iter(partition.ledger.open))
+    for _ in range(2 * (TIMEOUT_MS + GRACE_MS + ms) // 500):
+        partition.true += 500
+        partition.ask()
+    assert [outcome.request for outcome, _ in partition.expiries][:1] == [lost]
+    _, true = partition.expiries[0]
+    assert ms <= true - START - TIMEOUT_MS - GRACE_MS <= ms + 1_000
 
 
 def test_a_slow_worker_expires_late() -> None:

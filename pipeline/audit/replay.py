@@ -160,14 +160,21 @@ class Replay:
         return faults
 
     def fold(self, record: LogRecord, appended: int) -> None:
-        """Fold the next record in without deriving it again. Raises Fatal where it cannot follow, and ConfigError at
-        the mark of a later build."""
+        """Fold the next record in without deriving it again. An outcome of nothing open changes nothing.
+
+        Raises Fatal where a decision cannot follow, and ConfigError at the mark of a later build.
+        """
         record, _ = self._timed(record, appended)
         if isinstance(record, Upgrade):
             self._upgrade(record)
         if self._beyond:
             raise ConfigError("the log goes on under a decider that this build does not know; ask a newer build")
-        self.ledger.apply(record)
+        try:
+            self.ledger.apply(record)
+        except Fatal:
+            # a partition's worker passes it over as well
+            if not isinstance(record, Outcome):
+                raise
 
     def derive(self, record: Decision) -> Decision | None:
         """Give the next decision as the rules do for its facts; None where rules or documents are not known here."""

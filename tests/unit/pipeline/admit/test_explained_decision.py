@@ -16,7 +16,7 @@ from pipeline.audit.replay import Replay
 from pipeline.events.codec import encode
 from pipeline.events.messages import Completion
 from pipeline.events.reasons import LIMIT_REASONS
-from pipeline.events.records import Decision, Facts
+from pipeline.events.records import Decision, Facts, Outcome
 from tests.laws.test_admit_laws import CEILING, CONTROL, START
 
 asks = st.tuples(st.integers(0, 40_000), st.integers(1, CEILING), st.booleans())
@@ -118,3 +118,10 @@ def test_rules_that_are_not_known_here_derive_nothing() -> None:
     stranger = msgspec.structs.replace(history.asked(0, 5), decider=99)
     told = history.explained(stranger)
     assert (told.derived, told.derived_as, told.limits) == ("unknown", "", ())
+
+
+def test_what_is_asked_of_a_ledger_stands_still_at_no_outcome_of_nothing_open() -> None:
+    """A worker folds such a log as well, and the verifier names the fault."""
+    replay = Replay(RULES[1:], 0, ())
+    replay.fold(Outcome("g1-0-7", START, "finished", "acme", "acme", "acme", 1), START)
+    assert replay.ledger.digest() == Ledger().digest()

@@ -18,7 +18,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener
 from aiokafka.errors import KafkaError
 
 from pipeline.endpoints import KafkaEndpoint
-from pipeline.errors import Fatal, Retryable, Stopped, Unrecoverable
+from pipeline.errors import ConfigError, Retryable, Stopped, Unrecoverable
 from pipeline.kafka.clients import make_admin, make_consumer
 from pipeline.kafka.shutdown import stop_consumer
 from pipeline.kafka.worker_status import WorkerStatus
@@ -30,7 +30,7 @@ Serve = Callable[[int, asyncio.Event], Awaitable[None]]
 _log = logging.getLogger(__name__)
 _REBALANCE_S = 10
 AGAIN_S, MAX_AGAIN_S = 1.0, 60.0
-"""First and longest pause before a partition that ended by a Fatal error is taken again."""
+"""First and longest pause before a partition that ended by an error is taken again."""
 LASTING_S = 5.0
 _LOOK_S = 2.0
 """Seconds between two questions for other members, while this worker is behind its peers."""
@@ -76,24 +76,26 @@ class PartitionTasks:
             raise self._errors[0]
 
     async def _run(self, partition: int, stop: asyncio.Event) -> None:
-        """Serve until ``stop``; after a Fatal error take the partition again, later each time."""
+        """Serve until ``stop``; after an error take the partition again, later each time.
+
+        Beginning anew is safe: whoever takes a partition folds its log first. It ends for good where that could do
+        harm, or where the operator has to act.
+        """
         backoff = Backoff(f"partition {partition} to be served again", first_s=AGAIN_S, most_s=MAX_AGAIN_S)
         while not stop.is_set():
             try:
                 await self._served(partition, stop)
             except Stopped as error:
                 _log.warning("partition %d: %s", partition, error)
-            except Fatal as error:
-                # the others go on; a partition whose log broke must not take them along
+            except Exception as error:
+                # the others go on; a log that broke, or a library that failed, must not take them along
                 self._status.ended(partition, error)
                 if isinstance(error, Unrecoverable):
                     self._unrecoverable.add(partition)
-                elif await self._again(backoff.fail(Retryable(str(error))), stop):
+                elif not isinstance(error, ConfigError) and await self._again(
+                    backoff.fail(Retryable(str(error))), stop
+                ):
                     continue
-                self._end(error)
-                return
-            except Exception as error:
-                self._status.ended(partition, error)
                 self._end(error)
                 return
 

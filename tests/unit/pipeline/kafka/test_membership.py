@@ -9,6 +9,8 @@ from typing import Any, cast
 import pytest
 
 from pipeline import retry
+from pipeline.errors import ConfigError
+from pipeline.kafka import membership
 from pipeline.kafka import shutdown as kafka_stop
 from pipeline.kafka.membership import PartitionTasks
 from pipeline.kafka.shutdown import stop_consumer, stop_producer
@@ -37,15 +39,40 @@ def test_a_cancellation_from_within_has_the_partition_served_anew(monkeypatch: p
     assert served == [7, 7, 7]
 
 
+def test_a_partition_that_a_library_ended_is_served_anew_while_others_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(membership, "AGAIN_S", 0.01)
+    served: list[int] = []
+    settled = asyncio.Event()
+
+    async def serve(partition: int, stop: asyncio.Event) -> None:
+        served.append(partition)
+        if partition == 0:
+            if served.count(0) == 1:
+                # of uvloop, at a connection that a killed broker closed
+                raise RuntimeError("unable to perform operation on <TCPTransport closed=True>; the handler is closed")
+            settled.set()
+        await stop.wait()
+
+    async def scene() -> None:
+        partitions = PartitionTasks(serve)
+        partitions.keep([0, 1])
+        await settled.wait()
+        assert not partitions.failed.is_set()
+        await partitions.close()
+
+    asyncio.run(asyncio.wait_for(scene(), 10))
+    assert sorted(served) == [0, 0, 1]
+
+
 def test_a_partition_that_breaks_is_told_when_the_worker_closes() -> None:
     async def serve(partition: int, stop: asyncio.Event) -> None:
-        raise ValueError("its log broke")
+        raise ConfigError("its log broke")
 
     async def scene() -> None:
         partitions = PartitionTasks(serve)
         partitions.keep([0])
         await partitions.failed.wait()
-        with pytest.raises(ValueError, match="its log broke"):
+        with pytest.raises(ConfigError, match="its log broke"):
             await partitions.close()
 
     asyncio.run(asyncio.wait_for(scene(), 10))

@@ -9,9 +9,11 @@ from aiokafka.admin import AIOKafkaAdminClient
 
 from pipeline.endpoints import KafkaEndpoint
 from pipeline.kafka.bounded_batches import bound_consumers
+from pipeline.kafka.connections import guard_connections
 from pipeline.kafka.security import client_options
 
 bound_consumers()
+guard_connections()
 REQUEST_TIMEOUT_MS = 10_000
 _DURABLE = {"acks": "all", "enable_idempotence": True, "linger_ms": 0, "max_request_size": 2 * 1024 * 1024}
 

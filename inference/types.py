@@ -102,6 +102,7 @@ class GenerationRequest:
     ``weight`` is the plan's share of service against 100 for an ordinary one; ``risk``, 0 to 1, lowers
     it. ``deadline_s``: seconds from submission after which the answer is of no use; a request that
     cannot begin by then is refused at once. ``adapter`` names a LoRA adapter of the tenant, empty for none.
+    ``estimated``: tokens are counted by another's server, and reported as it counts them, also above ``max_tokens``.
     """
 
     request_id: str
@@ -113,6 +114,7 @@ class GenerationRequest:
     risk: float = 0.0
     deadline_s: float | None = None
     adapter: str = ""
+    estimated: bool = False
 
 
 @dataclass(frozen=True, slots=True)

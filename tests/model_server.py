@@ -150,6 +150,10 @@ _FAULTS: dict[str, Fault] = {
         b'data: {"choices":[{"delta":{"content":"a"}}],"usage":{"prompt_tokens":99999,"completion_tokens":1}}\n\n',
         event("", "stop"),
     ),
+    "thinks": sends(
+        event("a", "stop"),
+        b'data: {"choices":[],"usage":{"completion_tokens":40}}\n\n',
+    ),
     "silent": sends(silent=True),
     "falls silent": sends(event("a "), silent=True),
 }

@@ -10,9 +10,9 @@ from inference.types import Chunk, FinishReason, GenerationRequest, input_token_
 class RemoteAnswer:
     """Chunks of one answer, made from the server's events.
 
-    Output tokens are counted as the server does where it tells, else one for each event with text, and never beyond
-    ``max_tokens``. Input tokens are those that the server reports, but at most the bound reserved for them: words that
-    its template adds are charged to no tenant.
+    Output tokens are counted as the server does where it tells, else one for each event with text. Where the request's
+    tokens are estimated, counts are reported as they are, also above what was reserved. Else output tokens are at most
+    ``max_tokens`` and input tokens at most their bound: words that the server's template adds are charged to no tenant.
     """
 
     def __init__(self, request: GenerationRequest) -> None:
@@ -28,14 +28,14 @@ class RemoteAnswer:
         limit = self._request.max_tokens
         counted = self.output_tokens + bool(event.text)
         if event.usage is not None:
-            self._input = max(self._input, min(event.usage.prompt_tokens, self._bound))
+            self._input = max(self._input, self._reported(event.usage.prompt_tokens, self._bound))
             counted = max(self.output_tokens, event.usage.completion_tokens)
         if self._finish is not None:
-            self.output_tokens = min(counted, limit)
+            self.output_tokens = self._reported(counted, limit)
             return None
         if counted > limit:
             # the server goes on where it was told to stop: its text from here on is dropped
-            self.output_tokens = limit
+            self.output_tokens = self._reported(counted, limit)
             return self.end(FinishReason.LENGTH)
         self.output_tokens, self._finish = counted, event.finish
         text = self._text.push(event.text.encode("utf-8", "replace"))
@@ -53,8 +53,11 @@ class RemoteAnswer:
         if self._text.stopped:
             finish = FinishReason.STOP
         if finish is FinishReason.LENGTH:
-            self.output_tokens = self._request.max_tokens
+            self.output_tokens = max(self.output_tokens, self._request.max_tokens)
         return self._chunk(text, finish, error)
+
+    def _reported(self, count: int, reserved: int) -> int:
+        return count if self._request.estimated else min(count, reserved)
 
     def _chunk(self, text: str, finish: FinishReason | None, error: str | None = None) -> Chunk:
         position, self._sent = self._sent, self.output_tokens

@@ -31,7 +31,7 @@ _OPTIONAL = {
     "presence_penalty": 0.0,
     "frequency_penalty": 0.0,
 }
-_Count = Annotated[int, msgspec.Meta(ge=0, le=2**31)]
+_Count = Annotated[int, msgspec.Meta(ge=0, lt=2**31)]
 
 
 class UpstreamFault(Exception):

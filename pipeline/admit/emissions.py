@@ -149,6 +149,7 @@ def _work(
         quotes=policy.quoted_spans(plan, facts.findings, facts.documents),
         quota=quota,
         ticket=ticket,
+        estimated=decision.estimated,
     )
 
 

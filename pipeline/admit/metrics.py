@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from pipeline.admit.partition import DROPPED
+from pipeline.admit.partition import DROPPED, OVERSHOOT
 from pipeline.metrics import Meters, Metric
 
-METRICS: tuple[Metric, ...] = (Metric(DROPPED, "counter", "Completions that ended nothing.", ("reason",)),)
+METRICS: tuple[Metric, ...] = (
+    Metric(DROPPED, "counter", "Completions that ended nothing.", ("reason",)),
+    Metric(OVERSHOOT, "counter", "Tokens used above what was reserved, by models of another's server."),
+)
 
 
 class AdmitMetrics(Meters):

@@ -30,7 +30,7 @@ from pipeline.endpoints import KafkaEndpoint
 from pipeline.errors import Retryable
 from pipeline.events.emission import Emission
 from pipeline.events.ids import GRACE_MS
-from pipeline.events.records import Decision, LogRecord
+from pipeline.events.records import Decision, LogRecord, Outcome
 from pipeline.kafka.clock_watch import ClockWatch
 from pipeline.kafka.committed import CommittedOffsets
 from pipeline.kafka.inbox import CAPACITY, DelayedWakeup, Inbox
@@ -43,6 +43,7 @@ from pipeline.stage import InputBatch, InputRecord
 
 _log = logging.getLogger(__name__)
 DROPPED = "sluice_admit_completions_dropped_total"
+OVERSHOOT = "sluice_admit_overshoot_tokens_total"
 _LOOK_S = 0.5
 _TICK_S = 1.0
 """A worker whose clock is fast has the time told once in this, however often it believes that something is due."""
@@ -187,12 +188,19 @@ class AdmitPartition:
             self._arrived.set()
 
     def _count(self, step: AdmitStep) -> None:
-        """Count the completions that end nothing."""
+        """Count the completions that end nothing, and usage above what was reserved."""
         dropped = Counter(rejection.reason for rejection in step.rejections)
         for reason, count in dropped.items():
             self._context.count(DROPPED, reason, by=count)
             _log.warning("admit[%d]: dropped %d completions: %s", self._partition, count, reason)
         self._context.count(DROPPED, ENDED, by=step.signals.get(ENDED, 0))
+        for record in step.records:
+            if isinstance(record, Outcome) and record.overshoot:
+                self._context.count(OVERSHOOT, by=record.overshoot)
+                _log.warning(
+                    "admit[%d]: %s used %d tokens above what was reserved; raise the margin of model %s",
+                    self._partition, record.request, record.overshoot, record.model,
+                )  # fmt: skip
 
     async def _look(self) -> None:
         """Commit and look for records of another writer, at most every _LOOK_S."""

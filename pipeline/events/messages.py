@@ -63,6 +63,8 @@ class Work(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """The worker returns it with its completion, which counts for nothing without."""
     quota: QuotaState | None = None
     """What the decision left of the caller's limits, where a gateway waits; the first response repeats it."""
+    estimated: bool = False
+    """The model is another's server's: its usage is reported as it tells it, also above what was reserved."""
 
 
 class Completion(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):

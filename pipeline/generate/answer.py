@@ -76,6 +76,7 @@ def generation(work: Work, messages: Sequence[Message]) -> GenerationRequest:
         weight=work.weight,
         risk=work.risk / 100,
         adapter=work.adapter,
+        estimated=work.estimated,
     )
 
 

@@ -14,19 +14,24 @@ import pytest
 from pydantic import SecretStr
 
 from pipeline import wiring
-from pipeline.config import Gateway, Generate, Keys, Models, Settings
+from pipeline.admit.partition import OVERSHOOT
+from pipeline.config import Admit, Gateway, Generate, Keys, Models, Settings
 from pipeline.control.registry import read_policies
 from pipeline.embedded.supervisor import free_port
 from pipeline.events.control import AnyDocument, Model, Plan
-from pipeline.events.records import Outcome
+from pipeline.events.records import Decision, Outcome
 from pipeline.sections import Kafka
 from tests.deployment_site import POLICIES, Deployment, furnished
 from tests.model_server import KEY, ModelServer
 from tests.model_server import serving as upstream
+from tests.stack.completions_site import derived
 from tests.stack.real_stages import serving, settled
 
 MODEL = "somebody-elses"
 WORDS = "one two three four five six"
+ESTIMATED = "somebody-elses-estimated"
+"""The same server's, under a document with a margin."""
+MARGIN = 25
 ALWAYS_BUSY, BROKEN_OFF = "500 always", "broken off"
 
 
@@ -39,6 +44,10 @@ class Served:
     asked: list[tuple[str, dict[str, Any]]]
     """Bearer and body of what the server was asked before it misbehaved."""
     outcomes: list[Outcome]
+    greedy: dict[str, tuple[Decision, Outcome]]
+    """What became of a request whose usage the server told as far above its bound, by model."""
+    overshoot: float
+    """Of the metrics of admit."""
 
 
 def settings(made: Deployment, url: str) -> Settings:
@@ -47,6 +56,7 @@ def settings(made: Deployment, url: str) -> Settings:
         keys=Keys(home=made.home / "keys"),
         models=Models(home=made.home / "models"),
         gateway=Gateway(port=free_port()),
+        admit=Admit(metrics_port=free_port()),
         generate=Generate(model=MODEL, upstream=url, upstream_key=SecretStr(KEY)),
     )
 
@@ -54,8 +64,8 @@ def settings(made: Deployment, url: str) -> Settings:
 def offering() -> list[AnyDocument]:
     """Every plan of the default, with that model."""
     plans = [document for document in read_policies(POLICIES) if isinstance(document, Plan)]
-    extended = [plan.model_copy(update={"models": (*plan.models, MODEL)}) for plan in plans]
-    return [Model(id=MODEL, context=4096), *extended]
+    extended = [plan.model_copy(update={"models": (*plan.models, MODEL, ESTIMATED)}) for plan in plans]
+    return [Model(id=MODEL, context=4096), Model(id=ESTIMATED, context=4096, margin=MARGIN), *extended]
 
 
 @pytest.fixture(scope="module")
@@ -83,16 +93,29 @@ async def _serve(made: Deployment, server: ModelServer) -> Served:
             server.acting = fault
             answers[fault] = await _ask(http, made.keys["acme"])
         _, outcomes = await settled(made.bootstrap, 1)
-        return Served(streamed, answers, asked, outcomes)
+        server.acting = "greedy"
+        for model in (MODEL, ESTIMATED):
+            answers[model] = await _ask(http, made.keys["acme"], model=model)
+        decisions, ends = await settled(made.bootstrap, 1)
+        await derived(made)
+        ended, asked_of = {end.request: end for end in ends}, {one.facts.model: one for one in decisions}
+        greedy = {model: (asked_of[model], ended[asked_of[model].request]) for model in (MODEL, ESTIMATED)}
+        async with http.get(f"http://127.0.0.1:{ours.admit.metrics_port}/metrics") as answer:
+            overshoot = _value(await answer.text(), OVERSHOOT)
+        return Served(streamed, answers, asked, outcomes, greedy, overshoot)
+
+
+def _value(metrics: str, name: str) -> float:
+    return next(float(line.split()[1]) for line in metrics.splitlines() if line.startswith(f"{name} "))
 
 
 def _body(text: str = WORDS, **fields: object) -> dict[str, object]:
     return {"model": MODEL, "messages": [{"role": "user", "content": text}], "max_tokens": 16, **fields}
 
 
-async def _ask(http: aiohttp.ClientSession, key: str, text: str = WORDS) -> tuple[int, str]:
+async def _ask(http: aiohttp.ClientSession, key: str, text: str = WORDS, **fields: object) -> tuple[int, str]:
     headers = {"Authorization": f"Bearer {key}"}
-    async with http.post("/v1/chat/completions", json=_body(text), headers=headers) as answer:
+    async with http.post("/v1/chat/completions", json=_body(text, **fields), headers=headers) as answer:
         return answer.status, await answer.text()
 
 
@@ -148,3 +171,19 @@ def test_a_server_that_fails_is_an_error_that_says_so_and_quotes_nothing(served:
     failed = [outcome for outcome in served.outcomes if outcome.result == "failed"]
     assert len(failed) == 2
     assert {outcome.finish for outcome in failed} == {"error"}
+
+
+def test_usage_above_its_bound_is_charged_in_full_and_counted_where_it_is_estimated(served: Served) -> None:
+    asked, ended = served.greedy[ESTIMATED]
+    reserved = -(-asked.facts.input_bound * (100 + MARGIN) // 100) + 16
+    assert {charge.amount for charge in asked.charges if charge.unit == "tokens"} == {reserved}
+    assert (ended.result, ended.input_tokens, ended.output_tokens) == ("finished", 99_999, 1)
+    assert ended.overshoot == served.overshoot == 100_000 - reserved
+    charged = {charge.amount for charge in ended.charges if charge.unit == "tokens" and charge.meter != "open"}
+    assert charged == {ended.overshoot}
+
+
+def test_usage_above_its_bound_is_charged_to_nobody_where_it_is_not_estimated(served: Served) -> None:
+    asked, ended = served.greedy[MODEL]
+    assert (ended.result, ended.input_tokens, ended.overshoot) == ("finished", asked.facts.input_bound, 0)
+    assert served.answers[MODEL][0] == served.answers[ESTIMATED][0] == 200

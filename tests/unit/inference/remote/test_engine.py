@@ -114,6 +114,22 @@ def test_input_tokens_are_never_more_than_was_reserved(server: ModelServer) -> N
     assert ask(server, "greedy")[-1].input_tokens == input_token_bound(request("r1", "xyzzy hello").turns)
 
 
+def test_estimated_tokens_are_reported_as_the_server_counts_them(server: ModelServer) -> None:
+    last = ask(server, "greedy", estimated=True)[-1]
+    assert (last.finish, last.input_tokens, last.output_tokens) == (FinishReason.STOP, 99_999, 1)
+    chunks = ask(server, "endless text", limit=9, estimated=True)
+    assert "".join(chunk.text for chunk in chunks) == "word " * 9
+    assert (chunks[-1].finish, chunks[-1].output_tokens) == (FinishReason.LENGTH, 10)
+
+
+@pytest.mark.parametrize(("estimated", "counted"), [(True, 40), (False, 16)])
+def test_output_counted_behind_the_end_is_bounded_where_it_is_not_estimated(
+    server: ModelServer, estimated: bool, counted: int
+) -> None:
+    last = ask(server, "thinks", estimated=estimated)[-1]
+    assert (last.finish, last.output_tokens) == (FinishReason.STOP, counted)
+
+
 def test_a_server_that_cannot_be_reached_is_an_error(server: ModelServer) -> None:
     async def run() -> list[Chunk]:
         engine = RemoteEngine("http://127.0.0.1:1/v1", "m", salt_key=b"s" * 32)

@@ -13,12 +13,16 @@ from collections.abc import Iterator
 import msgspec
 
 from pipeline.admit.journal import UndoJournal
+from pipeline.events.limits import LONGEST_REFILL_S
 from pipeline.events.records import Charge
 
 MAX_WINDOW = 1_000
 """Times that a window keeps, unless its limit is above; so it can be raised again to as many."""
-KEPT_MS = 32 * 86_400_000
-"""A cell that nothing is left of is kept for so long where its limit may have been changed since its last charge."""
+KEPT_MS = LONGEST_REFILL_S * 1000
+"""A rate or window that nothing is left of is kept for so long after its last charge where its limit may have been
+changed since."""
+BUDGET_KEPT_MS = 366 * 86_400_000
+"""A budget likewise; no period is longer."""
 
 
 class RateLevel(msgspec.Struct, frozen=True, gc=False, array_like=True):
@@ -249,7 +253,8 @@ class Cells:
         """
 
         def is_over(state: RateLevel | SlidingLog | BudgetUse) -> bool:
-            return state.is_over(now) and (state.time > control_time or state.time <= now - KEPT_MS)
+            kept_ms = BUDGET_KEPT_MS if isinstance(state, BudgetUse) else KEPT_MS
+            return state.is_over(now) and (state.time > control_time or state.time <= now - kept_ms)
 
         for table in (self.rates, self.windows, self.budgets):
             yield from journal.prune(table, is_over)

@@ -23,6 +23,7 @@ from pipeline.events.control import (
     AnyDocument,
     Control,
     Key,
+    Limit,
     Model,
     Organisation,
     Plan,
@@ -30,6 +31,7 @@ from pipeline.events.control import (
     Tenant,
     parse,
 )
+from pipeline.events.limits import LONGEST_REFILL_S
 from pipeline.events.messages import Access
 from pipeline.kafka.writer import Publisher
 from pipeline.keys.vault import Kms, Vault, tenant_keys
@@ -109,10 +111,19 @@ def _unsound_plan(plan: Plan) -> Iterator[str]:
                 yield f"{where}: expected an id of its own, for each limit of a scope"
             if scope == "principal" and limit.id in STEPS:
                 yield f"{where}: expected another id: limits over accounts that copy a model have this one"
-            if limit.meter == "window" and limit.unit != "requests":
-                yield f"{where}: a window counts requests; for tokens take rate or budget"
-            if limit.meter == "window" and limit.amount > MAX_WINDOW:
-                yield f"{where}: a window keeps each time it counted: expected at most {MAX_WINDOW}, or rate or budget"
+            yield from (f"{where}: {fault}" for fault in _unsound_limit(limit))
+
+
+def _unsound_limit(limit: Limit) -> Iterator[str]:
+    if limit.meter == "window" and limit.unit != "requests":
+        yield "a window counts requests; for tokens take rate or budget"
+    if limit.meter == "window" and limit.amount > MAX_WINDOW:
+        yield f"a window keeps each time it counted: expected at most {MAX_WINDOW}, or rate or budget"
+    refill_s = limit.period_s
+    if limit.meter == "rate" and limit.burst:
+        refill_s = limit.burst * limit.period_s // limit.amount
+    if limit.meter in ("rate", "window") and refill_s > LONGEST_REFILL_S:
+        yield f"expected a {limit.meter} full again within {LONGEST_REFILL_S} s, got {refill_s} s; take a budget"
 
 
 def _require_known(documents: list[AnyDocument], path: Path) -> None:

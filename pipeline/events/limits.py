@@ -12,6 +12,8 @@ from pipeline.events.control import Control, Limit, Tenant
 
 LEVELS = {"o": "organisation", "t": "tenant", "p": "principal", "k": "key"}
 """Level of a limit by the first letter of its scope."""
+LONGEST_REFILL_S = 32 * 86_400
+"""A rate or window of a policy file is full again within this time: an idle one's count is kept for as long."""
 _MODEL = "/m:"
 """Stands between a tenant's scope and the model, where a limit is over what the tenant asks of it."""
 

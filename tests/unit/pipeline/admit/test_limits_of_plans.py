@@ -11,7 +11,7 @@ from pipeline.admit.decide import decide, expired, outcome
 from pipeline.admit.ledger import Ledger
 from pipeline.events.codec import encode
 from pipeline.events.control import Control, parse
-from pipeline.events.limits import limits_over
+from pipeline.events.limits import LONGEST_REFILL_S, limits_over
 from pipeline.events.messages import Completion
 from pipeline.events.records import ControlMark, Decision, Facts, LogRecord, Outcome, SnapshotMark
 
@@ -187,6 +187,31 @@ def test_a_cell_stays_where_its_limit_may_have_become_slower_since() -> None:
     log.write(ControlMark(START + 1_000, log.documents.version))
     log.write(SnapshotMark(START + 60_000, 0, b"", 0, 1))
     assert log.ask(START + 60_000).limit == "t:acme|rpm"
+
+
+DAY_MS = 86_400_000
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "idle_days"),
+    [
+        ({"id": "a", "meter": "rate", "amount": 1}, {"period_s": LONGEST_REFILL_S}, 31),
+        ({"id": "a", "meter": "window", "amount": 1}, {"period_s": LONGEST_REFILL_S}, 31),
+        ({"id": "a", "meter": "budget", "amount": 1}, {"period_s": 366 * 86_400}, 200),
+    ],
+    ids=lambda value: value.get("meter", "") if isinstance(value, dict) else "",
+)
+def test_a_longer_period_counts_what_an_idle_cell_was_charged_before(
+    before: dict[str, Any], after: dict[str, Any], idle_days: int
+) -> None:
+    log = Log(control({"tenant": [before]}))
+    # its block of 366 days since 1970 begins just before
+    start = START - START % (366 * DAY_MS)
+    assert log.ask(start).verdict == "admit"
+    log.documents = control({"tenant": [{**before, **after}]})
+    log.write(ControlMark(start + 1_000, log.documents.version))
+    log.write(SnapshotMark(start + idle_days * DAY_MS, 0, b"", 0, 1))
+    assert log.ask(start + idle_days * DAY_MS).limit == "t:acme|a"
 
 
 def tables(ledger: Ledger) -> list[dict[str, Any]]:

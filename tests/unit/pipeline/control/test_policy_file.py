@@ -44,6 +44,18 @@ HEAD = '[[model]]\nid = "m"\ncontext = 64\n[[plan]]\nid = "p"\nmodels = ["m"]\n'
         ),
         (HEAD + 'key = [{id = "a", meter = "window", amount = 1001}]', "key.a: .* at most 1000"),
         (
+            HEAD + 'tenant = [{id = "a", meter = "window", amount = 9, period_s = 2764801}]',
+            "tenant.a: expected a window full again within 2764800 s, got 2764801 s; take a budget",
+        ),
+        (
+            HEAD + 'tenant = [{id = "a", meter = "rate", amount = 1, period_s = 31622400}]',
+            "tenant.a: expected a rate full again within 2764800 s, got 31622400 s; take a budget",
+        ),
+        (
+            HEAD + 'tenant = [{id = "a", meter = "rate", amount = 2, period_s = 86400, burst = 65}]',
+            "tenant.a: expected a rate full again within 2764800 s, got 2808000 s; take a budget",
+        ),
+        (
             HEAD + '[plan.model]\n"*" = [{id = "a", meter = "open", amount = 1}]\n'
             'm = [{id = "a", meter = "open", amount = 2}]',
             "model.m.a: expected an id of its own",

@@ -21,7 +21,7 @@ from pipeline.endpoints import KafkaEndpoint
 from pipeline.errors import Fatal, Malformed
 from pipeline.events.chain import UNKNOWN, Entry, Position
 from pipeline.events.codec import decode_log, encode
-from pipeline.events.records import Decision, LogRecord, Outcome, SnapshotChunk, SnapshotMark, landed
+from pipeline.events.records import Decision, LogRecord, Outcome, SnapshotChunk, SnapshotMark, Upgrade, landed
 from pipeline.kafka.chained_log import ChainedLog
 from pipeline.kafka.clock_watch import ClockWatch, monotonic_ms
 from pipeline.kafka.offsets import Offsets
@@ -104,7 +104,7 @@ class History:
             mark = upgrade.mark(self._state)
             appended = await self._log.append([encode(mark)])
             if appended is not None:
-                self._state = upgrade.fold(self._state, mark, appended)
+                await self._fold_upgrade(mark, appended)
                 _log.info("decisions[%d]: lifted from decider %d to %d", self._partition, mark.from_, mark.to)
             else:
                 await self.catch_up(seen)
@@ -155,6 +155,9 @@ class History:
             await self._fold_mark(record)
             self._pass_mark(record)
             return True
+        if isinstance(record, Upgrade):
+            await self._fold_upgrade(record, entry.time)
+            return True
         try:
             self._state = upgrade.fold(self._state, record, entry.time)
         except Fatal as error:
@@ -188,6 +191,10 @@ class History:
         else:
             for _ in self._state.apply_mark(record):
                 await asyncio.sleep(0)
+
+    async def _fold_upgrade(self, record: Upgrade, appended: int) -> None:
+        # in a thread: a large ledger takes seconds to convert
+        self._state = await asyncio.to_thread(upgrade.fold, self._state, record, appended)
 
     def _pass_mark(self, record: SnapshotMark) -> None:
         """Count anew from a mark that is in the log; its snapshot, whoever wrote it, is not to be written over."""

@@ -34,6 +34,11 @@ def digest_of(principal: str, key: str) -> bytes:
     return hashlib.sha256(f"{principal}\0{key}".encode()).digest()[:16]
 
 
+def row_of(name: bytes, offset: int, time: int) -> bytes:
+    """Give the row of a key, as ``IdempotencyKeys.load`` reads it."""
+    return _ROW.pack(name, offset, time)
+
+
 class IdempotencyKeys:
     """The idempotency keys of one partition, each with the offset and the time of the request that holds it.
 

@@ -8,7 +8,10 @@ from typing import Any
 
 import pytest
 
+from pipeline.admit import upgrade
+from pipeline.admit.decider6.ledger import Ledger6
 from pipeline.admit.history import History
+from pipeline.admit.idempotency import digest_of
 from pipeline.admit.ledger import Ledger
 from pipeline.admit.stored_snapshots import _read
 from pipeline.endpoints import KafkaEndpoint
@@ -92,3 +95,32 @@ def test_records_are_counted_from_the_newest_mark_on(acts: str, due: int) -> Non
     history, _ = asyncio.run(scene(acts))
     assert history.wants_snapshot(due)
     assert not history.wants_snapshot(due + 1)
+
+
+@pytest.mark.parametrize("own", [True, False], ids=["written here", "written by another"])
+def test_other_partitions_go_on_while_a_ledger_is_converted(own: bool) -> None:
+    async def job() -> None:
+        history, _ = await scene("")
+        stored = Ledger6().stored
+        stored.idempotent.update({f"ann/{n}": (f"g1-0-{n}", T) for n in range(100_000)})
+        history._state = Ledger6(stored)
+        turns = 0
+
+        async def others() -> None:
+            nonlocal turns
+            while True:
+                await asyncio.sleep(0)
+                turns += 1
+
+        beside = asyncio.create_task(others())
+        mark = upgrade.mark(history._state)
+        if own:
+            await history.lift(lambda _: None)
+        else:
+            history._log.of_others = [Entry(0, T, None, encode(mark))]  # type: ignore[attr-defined]
+            await history.catch_up(lambda _: None)
+        beside.cancel()
+        assert history.ledger.idempotency.holder(digest_of("ann", "7"), T) == 7
+        assert turns > 10
+
+    asyncio.run(job())

@@ -11,8 +11,9 @@ import msgspec
 from pipeline.admit import emissions
 from pipeline.admit.decider6.decide import decide
 from pipeline.admit.decider6.ledger import Ledger6, Position6
-from pipeline.admit.idempotency import digest_of
+from pipeline.admit.idempotency import IdempotencyKeys, digest_of
 from pipeline.admit.intake import Intake, Raw
+from pipeline.admit.journal import UndoJournal
 from pipeline.admit.ledger import Ledger
 from pipeline.admit.upgrade import converted, fold, mark
 from pipeline.events.codec import decode_log, encode
@@ -109,3 +110,19 @@ def test_deciding_goes_on_behind_everything_that_has_a_decision() -> None:
     assert ledger.position.next_request < end
     lifted = fold(ledger, mark(ledger), ledger.time)
     assert lifted.position.next_request == end
+
+
+def test_converted_keys_lie_in_the_order_of_their_requests() -> None:
+    offsets = [9_000_000, 5, 4_095, 4_096, 12_287, 12_288, 0, 8_999_999]
+    ledger = Ledger6()
+    for nth, offset in enumerate(offsets):
+        ledger.stored.idempotent[f"ann/{nth}"] = (f"g1-0-{offset}", 1_000_000_000 - offset % 7)
+    ledger.stored.idempotent["ann/twice/told"] = ("g1-0-5", 1_000_000_000)
+    slow, journal, time = IdempotencyKeys(), UndoJournal(), 0
+    for name, (request, began) in sorted(
+        ledger.stored.idempotent.items(), key=lambda held: (int(held[1][0].rpartition("-")[2]), held[0])
+    ):
+        time = max(time, began)
+        slow.hold(digest_of(*name.split("/", 1)), int(request.rpartition("-")[2]), time, journal)
+    made = converted(ledger, mark(ledger)).idempotency
+    assert b"".join(made.rows(time)) == b"".join(slow.rows(time))

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 from pydantic import Field, SecretStr, ValidationError
 
 from pipeline.errors import ConfigError
-from pipeline.sections import ClickHouse, Kafka, Section
+from pipeline.sections import ClickHouse, Kafka, Section, Status
 
 PREFIX = "SLUICE_"
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -64,16 +64,7 @@ class Gateway(Section):
     )
 
 
-class StatusPort(Section):
-    """A stage without an API of its own; its port answers /healthz, /readyz and /metrics."""
-
-    metrics_host: str = Field(
-        "127.0.0.1", description="address of the worker's /readyz and /metrics; no key is asked for"
-    )
-    metrics_port: int = Field(0, ge=0, le=65535, description="TCP port of the worker's /readyz and /metrics; 0: none")
-
-
-class Admit(StatusPort):
+class Admit(Section):
     """The stage that decides."""
 
     snapshot_every: int = Field(
@@ -81,7 +72,7 @@ class Admit(StatusPort):
     )
 
 
-class Generate(StatusPort):
+class Generate(Section):
     """The worker that runs the model."""
 
     model: str = Field(
@@ -138,7 +129,7 @@ class Models(Section):
     )
 
 
-class Seal(StatusPort):
+class Seal(Section):
     """The stage that signs the log."""
 
     batch: int = Field(16_384, ge=1, le=16_384, description="records of one sealed batch at most")
@@ -147,7 +138,7 @@ class Seal(StatusPort):
     )
 
 
-class Notify(StatusPort):
+class Notify(Section):
     """The stage that sends alerts."""
 
     allow_private: bool = Field(
@@ -164,6 +155,7 @@ class Settings(Section):
     kafka: Kafka = Kafka()
     clickhouse: ClickHouse = ClickHouse()
     keys: Keys = Keys()
+    status: Status = Status()
     gateway: Gateway = Gateway()
     admit: Admit = Admit()
     generate: Generate = Generate()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Literal
 
@@ -50,7 +51,7 @@ class Kafka(Section):
     @property
     def endpoint(self) -> KafkaEndpoint:
         """Clients of Kafka are made from this. Raises ConfigError where the password cannot be read."""
-        password = _secret("kafka.password_file", self.password_file) if self.password_file else ""
+        password = read_secret("kafka.password_file", self.password_file) if self.password_file else ""
         return KafkaEndpoint(
             self.bootstrap,
             KafkaSecurity(
@@ -98,13 +99,37 @@ class ClickHouse(Section):
         return ClickHouseEndpoint(self.url, self.user, self.password.get_secret_value(), self.database)
 
 
-def _secret(setting: str, path: str) -> str:
-    """Read a secret from a file. Raises ConfigError; the text never shows in it."""
+class Status(Section):
+    """The port on which each process tells of itself."""
+
+    host: str = Field("127.0.0.1", description="address of /livez, /readyz and /metrics; off loopback with token_file")
+    port: int = Field(0, ge=0, le=65535, description="TCP port of /livez, /readyz and /metrics; 0: none")
+    token_file: str = Field(
+        "", description="file with the token that /metrics, and the faults in /readyz, ask for as a bearer; empty: none"
+    )
+
+    @model_validator(mode="after")
+    def _guarded(self) -> Status:
+        if self.port and not self.token_file and not is_loopback(self.host):
+            raise ValueError(f"host {self.host} is not on loopback and needs token_file")
+        return self
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether nothing beyond this machine reaches a host."""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def read_secret(setting: str, path: str, what: str = "password") -> str:
+    """Read a secret from a file, or a descriptor as /dev/fd/N. Raises ConfigError; the text never shows in it."""
     try:
         text = Path(path).read_text("utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         cause = error.strerror if isinstance(error, OSError) else "not UTF-8"
-        raise ConfigError(f"{setting}: expected a file with a password, got {path}: {cause}") from None
+        raise ConfigError(f"{setting}: expected a file with a {what}, got {path}: {cause}") from None
     if not text:
-        raise ConfigError(f"{setting}: expected a file with a password, got an empty one: {path}")
+        raise ConfigError(f"{setting}: expected a file with a {what}, got an empty one: {path}")
     return text

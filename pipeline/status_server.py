@@ -1,56 +1,140 @@
-"""A stage without an API answers on a port of its own: ``/healthz``, ``/readyz`` and ``/metrics``."""
+"""A process answers on a port of its own: ``/livez``, ``/readyz`` and ``/metrics``; ``/healthz`` is as ``/livez``.
+
+HTTP/1.1 with the standard library, one answer for each connection: a stage starts without a web framework.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Sequence
-from typing import TYPE_CHECKING
+import hmac
+import json
+import logging
+from collections.abc import AsyncIterator, Mapping
+from functools import partial
+from http import HTTPStatus
+from typing import NamedTuple, TypeVar
 
+from pipeline.config import Settings
+from pipeline.credentials import credential_faults, credential_readings
 from pipeline.errors import ConfigError
+from pipeline.process_status import ProcessStatus
+from pipeline.sections import Status, read_secret
 
-if TYPE_CHECKING:
-    from aiohttp import web
+Told = TypeVar("Told", bound=ProcessStatus)
+_HEAD_BYTES = 16_384
+_HEAD_S = 5.0
+
+
+class StatusAnswer(NamedTuple):
+    """The answer to one request."""
+
+    status: HTTPStatus
+    body: bytes
+    kind: str = "application/json"
 
 
 @contextlib.asynccontextmanager
-async def served_status(
-    host: str, port: int, faults: Callable[[], Sequence[str]], render: Callable[[], bytes]
-) -> AsyncIterator[None]:
-    """Answer on a port while the context lasts; 0 serves nothing. Raises ConfigError where the port is taken."""
-    if not port:
-        yield
-        return
-    # a stage whose port is 0 starts without it
-    from aiohttp import web
+async def served_status(settings: Settings, status: Told) -> AsyncIterator[Told]:
+    """Answer for ``status`` while the context lasts, and listen to the log; port 0 serves nothing.
 
-    runner = web.AppRunner(_application(faults, render), access_log=None, shutdown_timeout=1)
-    await runner.setup()
+    It is starting until it says otherwise. Raises ConfigError where the port is taken or the token cannot be read.
+    """
+    section, status.starting = settings.status, True
+    status.checks.append(partial(credential_faults, settings))
+    status.add(partial(credential_readings, settings))
+    logging.getLogger().addHandler(status.fault_log)
+    server = None
     try:
-        try:
-            await web.TCPSite(runner, host, port).start()
-        except OSError as error:
-            raise ConfigError(
-                f"metrics_host, metrics_port: expected an address to listen on, got {host}:{port} ({error.strerror}); "
-                "stop the program that has it, or set another"
-            ) from None
-        yield
+        if section.port:
+            server = await _listen(section, status)
+        yield status
     finally:
-        await runner.cleanup()
+        logging.getLogger().removeHandler(status.fault_log)
+        if server is not None:
+            server.close()
 
 
-def _application(faults: Callable[[], Sequence[str]], render: Callable[[], bytes]) -> web.Application:
-    from aiohttp import web
+async def _listen(section: Status, status: ProcessStatus) -> asyncio.Server:
+    _token(section)
+    try:
+        return await asyncio.start_server(
+            partial(_converse, section, status), section.host, section.port, limit=_HEAD_BYTES
+        )
+    except OSError as error:
+        raise ConfigError(
+            f"status.host, status.port: expected an address to listen on, got {section.host}:{section.port} "
+            f"({error.strerror}); stop the program that has it, or set another"
+        ) from None
 
-    async def healthz(_: web.Request) -> web.Response:
-        return web.json_response({"status": "alive"})
 
-    async def readyz(_: web.Request) -> web.Response:
-        found = list(faults())
-        return web.json_response({"ready": not found, "faults": found}, status=503 if found else 200)
+async def _converse(
+    section: Status, status: ProcessStatus, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+) -> None:
+    try:
+        async with asyncio.timeout(_HEAD_S):
+            head = await reader.readuntil(b"\r\n\r\n")
+            answer = answered(section, status, head)
+            writer.write(
+                f"HTTP/1.1 {answer.status.value} {answer.status.phrase}\r\nContent-Type: {answer.kind}\r\n"
+                f"Content-Length: {len(answer.body)}\r\nConnection: close\r\n\r\n".encode()
+                # a HEAD is told the length of what a GET would bring
+                + (b"" if head.startswith(b"HEAD ") else answer.body)
+            )
+            await writer.drain()
+    except (TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ConnectionError):
+        # a caller that says nothing, too much, or goes away
+        pass
+    finally:
+        writer.close()
 
-    async def metrics(_: web.Request) -> web.Response:
-        return web.Response(body=render(), headers={"Content-Type": "text/plain; version=0.0.4"})
 
-    app = web.Application()
-    app.add_routes([web.get("/healthz", healthz), web.get("/readyz", readyz), web.get("/metrics", metrics)])
-    return app
+def answered(section: Status, status: ProcessStatus, head: bytes) -> StatusAnswer:
+    """Give the answer to a request's head."""
+    first, *lines = head.decode("latin-1").split("\r\n")
+    method, _, target = first.partition(" ")
+    path = target.partition(" ")[0].partition("?")[0]
+    fields = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    if method not in ("GET", "HEAD"):
+        return _document(HTTPStatus.METHOD_NOT_ALLOWED, {"error": "expected GET"})
+    trusted = is_trusted(section, fields)
+    if path in ("/livez", "/healthz"):
+        return _document(HTTPStatus.OK, {"status": "alive"})
+    if path == "/readyz":
+        return _readiness(status, trusted=trusted)
+    if path != "/metrics":
+        return _document(HTTPStatus.NOT_FOUND, {"error": "expected /livez, /readyz or /metrics"})
+    if not trusted:
+        return _document(HTTPStatus.UNAUTHORIZED, {"error": "expected the token of status.token_file as a bearer"})
+    return StatusAnswer(HTTPStatus.OK, status.render(), "text/plain; version=0.0.4; charset=utf-8")
+
+
+def is_trusted(section: Status, fields: Mapping[str, str]) -> bool:
+    """Tell whether a caller may see everything: without a token each caller on loopback may."""
+    if not section.token_file:
+        return True
+    kind, _, given = fields.get("authorization", "").partition(" ")
+    try:
+        wanted = _token(section)
+    except ConfigError:
+        # it is being replaced
+        return False
+    return kind.lower() == "bearer" and hmac.compare_digest(given.strip().encode("latin-1"), wanted.encode())
+
+
+def _readiness(status: ProcessStatus, *, trusted: bool) -> StatusAnswer:
+    faults, last = status.faults(), status.fault_log.last
+    told: dict[str, object] = {"ready": not faults}
+    if trusted:
+        told["faults"] = faults
+        if last is not None:
+            told["last_fault"] = {"time": round(last.time, 3), "text": last.text}
+    return _document(HTTPStatus.SERVICE_UNAVAILABLE if faults else HTTPStatus.OK, told)
+
+
+def _document(status: HTTPStatus, told: Mapping[str, object]) -> StatusAnswer:
+    return StatusAnswer(status, json.dumps(told).encode())
+
+
+def _token(section: Status) -> str:
+    return read_secret("status.token_file", section.token_file, "token") if section.token_file else ""

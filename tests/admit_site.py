@@ -10,7 +10,6 @@ import msgspec
 
 from detectors.base import Screened, Transcript
 from pipeline.admit.completions import Tickets
-from pipeline.admit.metrics import AdmitMetrics
 from pipeline.admit.partition import AdmitContext, AdmitPartition
 from pipeline.control.table import ControlTable
 from pipeline.endpoints import KafkaEndpoint
@@ -23,6 +22,7 @@ from pipeline.kafka.offsets import Offsets
 from pipeline.kafka.reader import PartitionReader
 from pipeline.kafka.writer import Publisher
 from pipeline.keys.vault import Vault
+from pipeline.metrics import ADMIT, Meters
 from tests.patience import looks
 from tests.tickets import ticketed
 
@@ -43,7 +43,7 @@ class Writers:
         self.control_table = ControlTable(deployment.kafka)
         self.marks = CommittedOffsets(deployment.kafka, "sluice-admit", "requests")
         self.workers: list[AdmitPartition] = []
-        self.metrics = AdmitMetrics()
+        self.metrics = Meters(ADMIT)
 
     async def __aenter__(self) -> Writers:
         await self.control_table.start()

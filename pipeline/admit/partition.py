@@ -38,12 +38,11 @@ from pipeline.kafka.offsets import Offsets
 from pipeline.kafka.reader import PartitionReader
 from pipeline.kafka.writer import Publisher
 from pipeline.keys.vault import Vault
+from pipeline.metrics import DROPPED, OVERSHOOT, MetricSample
 from pipeline.retry import retry_forever
 from pipeline.stage import InputBatch, InputRecord
 
 _log = logging.getLogger(__name__)
-DROPPED = "sluice_admit_completions_dropped_total"
-OVERSHOOT = "sluice_admit_overshoot_tokens_total"
 _LOOK_S = 0.5
 _TICK_S = 1.0
 """A worker whose clock is fast has the time told once in this, however often it believes that something is due."""
@@ -123,6 +122,10 @@ class AdmitPartition:
             if not self._clock_watch.behind:
                 # else it is the evidence by which the worker stays away
                 self._clock_watch.forget(self._partition)
+
+    def readings(self) -> list[MetricSample]:
+        """Tell how far the partition's inputs are behind."""
+        return [*self._requests.lag(), *self._reports.lag()]
 
     async def _take_over(self) -> None:
         self._committed = self._sent_to = await self._context.committed.get(self._partition)

@@ -17,7 +17,8 @@ from pipeline.endpoints import KafkaEndpoint
 from pipeline.kafka.clock_watch import ClockWatch
 from pipeline.kafka.inbox import CAPACITY, Inbox
 from pipeline.kafka.offsets import Offsets
-from pipeline.kafka.reader import PartitionReader
+from pipeline.kafka.reader import PartitionReader, QueuedRecord
+from pipeline.metrics import MetricSample
 
 TAKE = 512
 """Requests that are opened together; while they are decided the next ones are being screened."""
@@ -62,6 +63,13 @@ class RequestQueue:
     def waiting(self) -> bool:
         """Tell whether any request waits."""
         return bool(self.pending or self._inbox.waiting)
+
+    def lag(self) -> list[MetricSample]:
+        """Tell how far decisions are behind the requests that arrive."""
+        if not self.pending:
+            return self._inbox.lag()
+        first = self.pending[0].facts
+        return self._inbox.reader.lag(QueuedRecord(first.offset, first.time))
 
     def by_offset(self) -> dict[int, Intake]:
         """Give the opened requests by offset."""

@@ -69,6 +69,16 @@ _SERVICES = """\
     networks: [inner]
     user: "{uid}:{group}"
     command: [run, generate, --pool, "{tenant}"]
+    healthcheck:
+      test:
+        - CMD
+        - python
+        - -c
+        - import urllib.request; urllib.request.urlopen("http://127.0.0.1:9464/readyz", timeout=3)
+      interval: 5s
+      timeout: 5s
+      retries: 12
+      start_period: 60s
     volumes: ["keys-{tenant}:/keys:ro", "models-{tenant}:/models"]
     depends_on:
       topics:
@@ -81,6 +91,7 @@ _SERVICES = """\
       SLUICE_KAFKA__BOOTSTRAP: kafka:9092
       SLUICE_KEYS__HOME: /keys
       SLUICE_MODELS__HOME: /models
+      SLUICE_STATUS__PORT: "9464"
       SLUICE_GENERATE__MODEL: glossary
 """
 _PROCESS = """\

@@ -177,6 +177,7 @@ def _say_next(stack: LocalStack) -> None:
         "Kafka": stack.bootstrap,
         "ClickHouse": stack.store.url if stack.store else "",
         "logs": stack.home / "logs",
+        "metrics": f"{stack.status_ports.path} (targets for a Prometheus: file_sd_configs)",
     }
     terminal.fields("\nrunning; Ctrl-C stops it", addresses, file=sys.stderr)
     sluice = _itself()

@@ -16,6 +16,7 @@ from pipeline.events import plans
 from pipeline.kafka.committed import CommittedOffsets
 from pipeline.kafka.offsets import Offsets
 from pipeline.kafka.writer import Publisher
+from pipeline.process_status import ProcessStatus
 from pipeline.retry import retry_until
 
 START_S = 90.0
@@ -23,8 +24,12 @@ START_S = 90.0
 
 
 @contextlib.asynccontextmanager
-async def followed_control(settings: Settings, stop: asyncio.Event) -> AsyncIterator[ControlTable]:
+async def followed_control(
+    settings: Settings, stop: asyncio.Event, status: ProcessStatus | None = None
+) -> AsyncIterator[ControlTable]:
     """Give ``control`` as a table that is kept up to date, once the broker has the partitions that it pins.
+
+    ``status`` is told how far it was read.
 
     Raises Retryable where that does not come within START_S, Stopped where ``stop`` is set first.
     """
@@ -46,6 +51,8 @@ async def followed_control(settings: Settings, stop: asyncio.Event) -> AsyncIter
         await retry_until(read, START_S, "the deployment document in control", stop)
         await retry_until(check_partitions, START_S, "the topics of the deployment", stop)
         following = asyncio.create_task(table.follow(leaving))
+        if status is not None:
+            status.add(table.readings)
         yield table
     finally:
         leaving.set()

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections import Counter
 
 from pipeline.endpoints import KafkaEndpoint
 from pipeline.errors import Malformed, Retryable, Stopped
 from pipeline.events import control
 from pipeline.kafka.reader import KafkaRecord, PartitionReader
+from pipeline.metrics import PASSED_OVER, MetricSample
 from pipeline.retry import retry_forever
 
 _log = logging.getLogger(__name__)
@@ -31,6 +33,8 @@ class ControlTable:
         """The last look that has ended."""
         self._end = 0
         self._news = asyncio.Event()
+        self.passed_over: Counter[str] = Counter()
+        """Documents that count for nothing, by reason."""
 
     async def start(self) -> None:
         """Read all that is there. Raises Retryable where the broker or the topic is absent."""
@@ -63,6 +67,11 @@ class ControlTable:
             return False
         return True
 
+    def readings(self) -> list[MetricSample]:
+        """Tell what was read, how far it is behind, and what was passed over."""
+        passed = [MetricSample(PASSED_OVER, count, (reason,)) for reason, count in self.passed_over.items()]
+        return [MetricSample("sluice_control_version", self.control.version), *passed, *self._reader.lag()]
+
     async def close(self) -> None:
         await self._reader.close()
 
@@ -85,6 +94,7 @@ class ControlTable:
                 self.control.apply(item.offset, control.parse(item.value))
             except Malformed as error:
                 _log.error("control: record %d was passed over: %s", item.offset, error)
+                self.passed_over["malformed"] += 1
                 self.control.skip(item.offset)
         if items:
             self._news.set()

@@ -21,10 +21,12 @@ from pipeline.control.registry import read_policies
 from pipeline.embedded.broker import EmbeddedBroker
 from pipeline.embedded.broker_config import BrokerSettings
 from pipeline.embedded.pools import LocalPools
+from pipeline.embedded.status_ports import StatusPorts
 from pipeline.embedded.store import EmbeddedStore, StoreSettings
 from pipeline.embedded.supervisor import LOOPBACK, Child, Supervisor, await_answer, require_port, spawn
 from pipeline.errors import ConfigError, Retryable
 from pipeline.interpreter import module_command, module_environment
+from pipeline.keys.rights import ALL_BUT_OWNER, take_rights
 
 _log = logging.getLogger(__name__)
 Say = Callable[[str], None]
@@ -83,6 +85,7 @@ class LocalStack:
         self.store: EmbeddedStore | None = None
         self._paces: dict[str, RestartBackoff] = {}
         self._pools = LocalPools(self.home / "pools")
+        self.status_ports = StatusPorts(self.home)
 
     @property
     def settings(self) -> Settings:
@@ -102,7 +105,7 @@ class LocalStack:
 
         ``meanwhile`` is called where there is nothing to do but wait.
         """
-        self._take_home()
+        self._take_home(say)
         self._write_config()
         require_port(LOOPBACK, self._ports.gateway, "--port", "the gateway")
         self.brokers[0].ensure_fetched(say)
@@ -124,6 +127,7 @@ class LocalStack:
         for stage in wiring.STAGES:
             if stage not in self.stages:
                 self._start_stage(stage)
+        self.status_ports.keep(set(self.stages))
         self._pools.start(self.settings)
         self._await_ready()
 
@@ -183,6 +187,7 @@ class LocalStack:
     def _start_stage(self, stage: str) -> None:
         """A stage, or ``generate.TENANT`` for a tenant's own worker."""
         words, own = self._pools.run(stage) if stage not in wiring.STAGES else ([stage], {})
+        own["SLUICE_STATUS__PORT"] = str(self.status_ports.take(stage))
         child = spawn(
             module_command("pipeline", "--config", str(self.home / "sluice.toml"), "run", *words),
             name=stage,
@@ -212,8 +217,12 @@ class LocalStack:
             for node, (port, controller) in enumerate(ports, 1)
         ]
 
-    def _take_home(self) -> None:
+    def _take_home(self, say: Say) -> None:
         self.home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for folder in (self.home, self.home / "keys"):
+            if folder.exists():
+                for told in take_rights(folder, ALL_BUT_OWNER, inside=folder != self.home):
+                    say(told)
         self._lock = (self.home / "lock").open("w")
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

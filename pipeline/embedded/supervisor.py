@@ -266,9 +266,19 @@ def free_port() -> int:
     """A TCP port on loopback that was free a moment ago, of those that no outgoing connection is given (RFC 6335)."""
     while True:
         port = secrets.choice(_LISTENING)
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind((LOOPBACK, port))
+        if is_free(LOOPBACK, port):
             return port
+
+
+def is_free(host: str, port: int) -> bool:
+    """Tell whether a program could listen on host:port a moment ago."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True
 
 
 def require_port(host: str, port: int, flag: str, who: str = "this program") -> None:

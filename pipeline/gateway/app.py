@@ -18,16 +18,20 @@ from pipeline.gateway.routes import ROUTES
 from pipeline.gateway.settings import GatewaySettings
 from pipeline.gateway.state import STATE, GatewayState
 from pipeline.keys.vault import FileKeyring, Kms, Vault
+from pipeline.process_status import ProcessStatus
 
 log = logging.getLogger(__name__)
 
 
-def build_app(settings: GatewaySettings, control_table: ControlTable, vault: Vault) -> web.Application:
+def build_app(
+    settings: GatewaySettings, control_table: ControlTable, vault: Vault, status: ProcessStatus | None = None
+) -> web.Application:
     """Make the application; ``control_table`` has been started.
 
     Raises ConfigError where control or the reply partition do not fit.
     """
     state = GatewayState(settings, control_table, vault)
+    state.tell(status or ProcessStatus("gateway"))
     app = web.Application(client_max_size=settings.bounds.body_bytes, middlewares=[count_answers])
     app[STATE] = state
     app.add_routes(ROUTES)
@@ -36,13 +40,15 @@ def build_app(settings: GatewaySettings, control_table: ControlTable, vault: Vau
     return app
 
 
-async def run(settings: GatewaySettings, stop: asyncio.Event, kms: Kms | None = None) -> None:
+async def run(
+    settings: GatewaySettings, stop: asyncio.Event, kms: Kms | None = None, status: ProcessStatus | None = None
+) -> None:
     """Serve until ``stop`` is set, then take no more connections and let open answers end (``bounds.drain_s``)."""
     control_table = ControlTable(settings.kafka)
     await control_table.start()
     try:
         vault = Vault(kms or FileKeyring(settings.keyring), control_table.control)
-        app = build_app(settings, control_table, vault)
+        app = build_app(settings, control_table, vault, status)
         runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=settings.bounds.drain_s)
         await runner.setup()
         try:
@@ -54,6 +60,8 @@ async def run(settings: GatewaySettings, stop: asyncio.Event, kms: Kms | None = 
                     settings.port,
                     settings.reply_partition,
                 )
+                if status is not None:
+                    status.starting = False
                 await stop.wait()
                 app[STATE].stopping.set()
             finally:

@@ -12,6 +12,7 @@ from pipeline.events.codec import decode
 from pipeline.events.messages import Response
 from pipeline.gateway.metrics import Metrics
 from pipeline.kafka.reader import KafkaRecord, PartitionReader
+from pipeline.metrics import MetricSample
 from pipeline.retry import retry_forever
 
 
@@ -35,6 +36,10 @@ class ReplyPartitionReader:
         """Stand at the end of the log when this returns. Raises Retryable."""
         await self._open()
         self._task = asyncio.create_task(self._run())
+
+    def lag(self) -> list[MetricSample]:
+        """Tell how far reading is behind; nothing while it is down."""
+        return [] if self._reader is None else self._reader.lag()
 
     async def close(self) -> None:
         """Stop reading."""

@@ -18,6 +18,7 @@ from pipeline.gateway.refusals import because, invalid
 from pipeline.gateway.state import STATE, GatewayState
 from pipeline.gateway.streaming import send_reply
 from pipeline.gateway.translate import read_chat, read_simple
+from pipeline.sections import is_loopback
 
 _MAX_WAIT_MS = 60_000
 
@@ -114,7 +115,7 @@ async def wire(request: web.Request) -> web.Response:
     return web.json_response(document)
 
 
-async def healthz(_: web.Request) -> web.Response:
+async def livez(_: web.Request) -> web.Response:
     """Say that the process runs."""
     return web.json_response({"status": "alive"})
 
@@ -126,8 +127,11 @@ async def readyz(request: web.Request) -> web.Response:
 
 
 async def metrics(request: web.Request) -> web.Response:
-    """Give Prometheus' text format."""
-    return web.Response(body=request.app[STATE].metrics.render(), headers={"Content-Type": "text/plain; version=0.0.4"})
+    """Give Prometheus' text format, where nothing beyond this machine can ask for it."""
+    state = request.app[STATE]
+    if not is_loopback(state.settings.host):
+        raise web.HTTPNotFound(text="expected the port of status.port, which asks for a token")
+    return web.Response(body=state.status.render(), headers={"Content-Type": "text/plain; version=0.0.4"})
 
 
 ROUTES = (
@@ -138,7 +142,8 @@ ROUTES = (
     web.get("/v1/requests/{id}", request_by_id),
     web.get("/v1/quota", quota),
     web.get("/v1/wire", wire),
-    web.get("/healthz", healthz),
+    web.get("/livez", livez),
+    web.get("/healthz", livez),
     web.get("/readyz", readyz),
     web.get("/metrics", metrics),
 )

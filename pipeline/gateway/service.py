@@ -7,16 +7,23 @@ import asyncio
 from pipeline.config import Settings
 from pipeline.control.connect import followed_control
 from pipeline.kafka.membership import Assign
+from pipeline.process_status import ProcessStatus
+from pipeline.status_server import served_status
 
 
 async def gateway(settings: Settings, stop: asyncio.Event, assign: Assign = ()) -> None:
     """Run the gateway until ``stop`` is set."""
+    async with served_status(settings, ProcessStatus("gateway")) as status:
+        async with followed_control(settings, stop):
+            pass
+        await _serve(settings, stop, status)
+
+
+async def _serve(settings: Settings, stop: asyncio.Event, status: ProcessStatus) -> None:
     from pipeline.gateway.app import run
     from pipeline.gateway.settings import Bounds, GatewaySettings
 
     section = settings.gateway
-    async with followed_control(settings, stop):
-        pass
     await run(
         GatewaySettings(
             kafka=settings.kafka.endpoint,
@@ -28,4 +35,5 @@ async def gateway(settings: Settings, stop: asyncio.Event, assign: Assign = ()) 
             bounds=Bounds(connections=section.connections, address_connections=section.address_connections),
         ),
         stop,
+        status=status,
     )

@@ -31,6 +31,7 @@ from pipeline.gateway.waiting import ResponseRouter, Waiter
 from pipeline.gateway.writer import RequestWriter
 from pipeline.gateway.wrong_keys import WrongKeys
 from pipeline.keys.vault import Vault
+from pipeline.process_status import ProcessStatus
 
 log = logging.getLogger(__name__)
 REQUEST_HEADER = "x-sluice-request"
@@ -79,6 +80,16 @@ class GatewayState:
         self.following: asyncio.Task[None] | None = None
         """Reads ``control``; when it has ended, revoked keys would still get in."""
         self._cancels: set[asyncio.Task[None]] = set()
+        self.status = ProcessStatus("gateway")
+        self._control_table = control_table
+
+    def tell(self, status: ProcessStatus) -> None:
+        """Let the status of this process be asked for what is known here."""
+        self.status = status
+        status.checks.append(self.faults)
+        status.renderers.append(self.metrics.render)
+        for source in (self._control_table.readings, *(reader.lag for reader in self.readers)):
+            status.add(source)
 
     async def start(self) -> None:
         """Connect to the broker and stand at the end of the reply partitions. Raises Retryable or ConfigError."""

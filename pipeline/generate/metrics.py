@@ -1,4 +1,4 @@
-"""Every metric of a generate worker: a closed table. Labels are results, directions and devices, never tenants or text.
+"""Counts the runs of a generate worker, and reads its engine and devices.
 
 The engine's counters are read when they are asked for; tokens by tenant are in the sealed outcomes, not here. Metrics
 of a GPU (NVML, the optional extra ``gpu``) are absent where there is none: no zero stands for an unmeasured figure.
@@ -16,49 +16,32 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from inference.types import EngineStats, InferenceEngine
 from pipeline.events.messages import Completion
 from pipeline.generate.answer import RunUsage
-from pipeline.metrics import Meters, Metric
+from pipeline.metrics import ENGINE, GENERATE, GPU, Meters
 
-METRICS: tuple[Metric, ...] = (
-    Metric("sluice_generate_runs_total", "counter", "Runs that ended.", ("result",)),
-    Metric("sluice_generate_tokens_total", "counter", "Tokens of runs that ended.", ("direction",)),
-    Metric("sluice_generate_first_token_seconds", "histogram", "From the start of a run to its first token."),
-    Metric("sluice_generate_token_seconds", "histogram", "Mean time of each further token of a run."),
-)
-ENGINE_METRICS: tuple[tuple[Metric, str], ...] = (
-    (Metric("sluice_engine_running", "gauge", "Requests that the engine computes."), "running"),
-    (Metric("sluice_engine_waiting", "gauge", "Requests in the engine's queue."), "waiting"),
-    (Metric("sluice_engine_steps_total", "counter", "Steps of the engine."), "steps"),
-    (
-        Metric("sluice_engine_batch_fill_ratio", "gauge", "Mean share of slots used per step since the start."),
-        "batch_fill",
-    ),
-    (Metric("sluice_engine_step_seconds", "gauge", "Time of a step, smoothed."), "step_s"),
-    (Metric("sluice_engine_computed_tokens_total", "counter", "Tokens that went through the model."), "computed"),
-    (
-        Metric("sluice_engine_reused_tokens_total", "counter", "Prompt tokens found in the tenant's own cache."),
-        "reused",
-    ),
-    (Metric("sluice_engine_preempted_total", "counter", "Requests put back into the queue for room."), "preempted"),
-    (Metric("sluice_engine_blocks_held", "gauge", "Blocks of the cache in use."), "blocks_held"),
-    (Metric("sluice_engine_blocks", "gauge", "Blocks of the cache."), "blocks_total"),
-    (Metric("sluice_engine_begun_total", "counter", "Requests taken from the queue."), "begun"),
-    (Metric("sluice_engine_queue_seconds_total", "counter", "Seconds that these waited, all together."), "waited_s"),
-    (Metric("sluice_engine_quarantined", "gauge", "Tenants refused because they broke the engine."), "quarantined"),
-    (Metric("sluice_engine_stalled", "gauge", "1 where a step hangs and the process must be replaced."), "stalled"),
-)
-GPU_METRICS: tuple[Metric, ...] = (
-    Metric("sluice_gpu_memory_used_bytes", "gauge", "Memory in use on the device.", ("device",)),
-    Metric("sluice_gpu_memory_bytes", "gauge", "Memory of the device.", ("device",)),
-    Metric("sluice_gpu_power_watts", "gauge", "Power drawn by the device.", ("device",)),
-    Metric("sluice_gpu_busy_ratio", "gauge", "Share of the last sample in which a kernel ran.", ("device",)),
-)
+ENGINE_FIELDS = {
+    "sluice_engine_running": "running",
+    "sluice_engine_waiting": "waiting",
+    "sluice_engine_steps_total": "steps",
+    "sluice_engine_batch_fill_ratio": "batch_fill",
+    "sluice_engine_step_seconds": "step_s",
+    "sluice_engine_computed_tokens_total": "computed",
+    "sluice_engine_reused_tokens_total": "reused",
+    "sluice_engine_preempted_total": "preempted",
+    "sluice_engine_blocks_held": "blocks_held",
+    "sluice_engine_blocks": "blocks_total",
+    "sluice_engine_begun_total": "begun",
+    "sluice_engine_queue_seconds_total": "waited_s",
+    "sluice_engine_quarantined": "quarantined",
+    "sluice_engine_stalled": "stalled",
+}
+"""Metric of an engine -> the field of EngineStats that it tells."""
 
 
 class WorkerMetrics:
     """Metrics of one worker and its engine. ``nvml`` is the module, or None where it is not installed."""
 
     def __init__(self, engine: InferenceEngine, nvml: Any = None) -> None:
-        self.meters = Meters(METRICS)
+        self.meters = Meters(GENERATE)
         self.meters.registry.register(_EngineMetrics(engine))
         if nvml is not None:
             self.meters.registry.register(_GpuMetrics(nvml))
@@ -95,9 +78,9 @@ class _EngineMetrics:
 
     def collect(self) -> Iterator[CounterMetricFamily | GaugeMetricFamily]:
         stats: EngineStats = self._engine.stats()
-        for metric, field in ENGINE_METRICS:
+        for metric in ENGINE:
             family = CounterMetricFamily if metric.kind == "counter" else GaugeMetricFamily
-            yield family(metric.name, metric.help, value=float(getattr(stats, field)))
+            yield family(metric.name, metric.help, value=float(getattr(stats, ENGINE_FIELDS[metric.name])))
 
 
 class _GpuMetrics:
@@ -105,7 +88,7 @@ class _GpuMetrics:
         self._nvml = nvml
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        families = {m.name: GaugeMetricFamily(m.name, m.help, labels=m.labels) for m in GPU_METRICS}
+        families = {m.name: GaugeMetricFamily(m.name, m.help, labels=m.labels) for m in GPU}
         for device in range(self._nvml.nvmlDeviceGetCount()):
             handle = self._nvml.nvmlDeviceGetHandleByIndex(device)
             for name, read in _READS.items():

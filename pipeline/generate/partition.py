@@ -107,6 +107,7 @@ class GeneratePartition:
         self._inbox = Inbox(
             PartitionReader(context.kafka, context.topic, partition, context.offsets), self._arrived, 256
         )
+        self.readings = self._inbox.lag
         self._progress = Progress()
         self._known: dict[str, int] = {}
         self._cancelled: dict[str, int] = {}

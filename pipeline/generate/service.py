@@ -30,6 +30,11 @@ if TYPE_CHECKING:
 
 
 async def generate(settings: Settings, stop: asyncio.Event, assign: Assign = ()) -> None:
+    async with served_status(settings, WorkerStatus("generate")) as status:
+        await _serve(settings, stop, assign, status)
+
+
+async def _serve(settings: Settings, stop: asyncio.Event, assign: Assign, status: WorkerStatus) -> None:
     from pipeline.generate import engines
     from pipeline.generate.metrics import WorkerMetrics, find_nvml
     from pipeline.generate.model_acts import ModelActs
@@ -47,7 +52,7 @@ async def generate(settings: Settings, stop: asyncio.Event, assign: Assign = ())
     # a tenant's own workers share a group and its committed offsets with no others
     topic, suffix = (pool_topic(pool).name, f".{pool}") if pool else ("work", "")
     opening = stage_clients(kafka, f"sluice-generate{suffix}", topic, stop)
-    async with followed_control(settings, stop) as table, opening as (publisher, offsets, committed):
+    async with followed_control(settings, stop, status) as table, opening as (publisher, offsets, committed):
         _require_tier(settings.generate, table.control)
         vault = Vault(open_kms(settings.keys.keyring), table.control)
         guard = _guard(table.control, vault, protected)
@@ -62,13 +67,8 @@ async def generate(settings: Settings, stop: asyncio.Event, assign: Assign = ())
         group = ConsumerGroup(kafka, f"sluice-generate-workers{suffix}", topic, settings.kafka.instance)
         acts = ModelActs(settings.models.home, publisher, table.control.require_deployment().partitions)
         beside = [asyncio.create_task(acts.follow(leaving)), asyncio.create_task(engines.follow(engine, leaving))]
-        status, section = WorkerStatus("generate"), settings.generate
-
-        def render() -> bytes:
-            return metrics.meters.render() + status.render()
-
-        async with served_status(section.metrics_host, section.metrics_port, status.faults, render):
-            await share(group, lambda p, s: GeneratePartition(context, p).run(s), stop, assign, status)
+        status.renderers.append(metrics.meters.render)
+        await share(group, lambda p, s: status.told(GeneratePartition(context, p), s), stop, assign, status)
         leaving.set()
         await asyncio.gather(*beside)
         await reports.close()

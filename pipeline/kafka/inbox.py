@@ -7,7 +7,8 @@ from collections import deque
 from itertools import islice
 from typing import Protocol
 
-from pipeline.kafka.reader import KafkaRecord, PartitionReader
+from pipeline.kafka.reader import KafkaRecord, PartitionReader, QueuedRecord
+from pipeline.metrics import MetricSample
 from pipeline.retry import retry_forever
 
 CAPACITY = 4096
@@ -76,6 +77,13 @@ class Inbox:
             self.peek(0)
             await asyncio.sleep(0.001)
         return self.reader.position >= end
+
+    def lag(self) -> list[MetricSample]:
+        """Tell how far the taking of records is behind their arrival in the partition."""
+        if not self.waiting:
+            return self.reader.lag()
+        oldest = self.waiting[0]
+        return self.reader.lag(QueuedRecord(oldest.offset if oldest.first < 0 else oldest.first, oldest.time))
 
     @property
     def _full(self) -> bool:

@@ -195,6 +195,7 @@ async def share(
     A worker that is behind its peers leaves the group, as long as another member is in it, until its clock is right.
     """
     status = status or WorkerStatus(group.name)
+    status.starting = False
     partitions = PartitionTasks(serve, status)
     if assign:
         partitions.keep(assign)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
+from pipeline.clock import now_ms
 from pipeline.endpoints import KafkaEndpoint
 from pipeline.errors import Fatal, Retryable, Unrecoverable
 from pipeline.events.chain import HEADER, Entry
@@ -16,6 +18,7 @@ from pipeline.kafka.bounded_batches import PackedBatch
 from pipeline.kafka.clients import REQUEST_TIMEOUT_MS, make_consumer
 from pipeline.kafka.offsets import Offsets
 from pipeline.kafka.shutdown import stop_consumer
+from pipeline.metrics import LAG_MESSAGES, LAG_SECONDS, SILENT_SECONDS, MetricSample
 
 _log = logging.getLogger(__name__)
 _IDLE_WAIT_MS = 2_000
@@ -24,6 +27,20 @@ STALL_S = 10.0
 """After this long without a record a reader asks whether there are any: aiokafka's fetching was seen to stand still
 for good after its broker was killed, with nothing raised."""
 Headers = Sequence[tuple[str, bytes]]
+
+
+class QueuedRecord(NamedTuple):
+    """A record was read and waits: its offset and its append time."""
+
+    offset: int
+    time: int
+
+
+class KnownEnd(NamedTuple):
+    """A log ends here, as was known at a time (Unix ms)."""
+
+    offset: int
+    asked: int
 
 
 class KafkaRecord:
@@ -66,6 +83,8 @@ class PartitionReader:
         self._started = False
         self._looked = 0.0
         """When records came last, or the log's end was asked for."""
+        self._current = now_ms()
+        """Append time up to which everything was read, or the time at which the reader stood at the log's end."""
         self.position = 0
 
     async def start(self, offset: int | None = 0, known: int = 0) -> None:
@@ -98,6 +117,7 @@ class PartitionReader:
     def seek(self, offset: int) -> None:
         self._consumer.seek(self.topic_partition, offset)
         self.position, self._looked = offset, time.monotonic()
+        self._current = now_ms()
 
     def pause(self) -> None:
         """Stop fetching until ``resume``; what is at hand is dropped by the next ``seek``."""
@@ -135,11 +155,38 @@ class PartitionReader:
             if isinstance(record.value, PackedBatch):
                 record.first = max(record.value.first, self.position)
         if records:
-            self.position = records[-1].offset + 1
+            self.position, self._current = records[-1].offset + 1, records[-1].time
         else:
             # the markers of a transaction take offsets and bring no record
             self.position = max(self.position, await self._consumer.position(self.topic_partition))
+        if self.position >= self._known_end().offset:
+            self._current = now_ms()
         return records
+
+    def lag(self, oldest: QueuedRecord | None = None) -> list[MetricSample]:
+        """Tell how far the work on this partition is behind, from what fetches brought; nothing where none has yet.
+
+        ``oldest`` is the first record that was read and is not done with.
+        """
+        end = self._known_end()
+        if end.asked < 0:
+            return []
+        now = now_ms()
+        first, since = oldest or QueuedRecord(self.position, self._current)
+        messages = max(0, end.offset - first)
+        labels = (self.topic_partition.topic, str(self.topic_partition.partition))
+        return [
+            MetricSample(LAG_MESSAGES, messages, labels),
+            MetricSample(LAG_SECONDS, max(0, now - since) / 1000 if messages else 0, labels),
+            MetricSample(SILENT_SECONDS, max(0, now - end.asked) / 1000, labels),
+        ]
+
+    def _known_end(self) -> KnownEnd:
+        """Give the log's end as the last fetch told it; (0, -1) before the first."""
+        source = self.topic_partition
+        if source not in self._consumer.assignment() or self._consumer.highwater(source) is None:
+            return KnownEnd(0, -1)
+        return KnownEnd(self._consumer.highwater(source), self._consumer.last_poll_timestamp(source))
 
     async def read_to_end(self) -> list[KafkaRecord]:
         """Read everything from the position to the log's end as of now. A log that ends before it is Fatal."""

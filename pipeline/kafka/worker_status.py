@@ -4,35 +4,46 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Iterable
+from typing import Protocol
 
 from pipeline.errors import Retryable
 from pipeline.kafka.clock_watch import ClockWatch
-from pipeline.metrics import Meters, Metric
+from pipeline.metrics import WORKER, Meters, MetricSample
+from pipeline.process_status import ProcessStatus
 from pipeline.retry import retry_forever
 
-METRICS: tuple[Metric, ...] = (
-    Metric("sluice_worker_partitions", "gauge", "Partitions that this worker serves."),
-    Metric("sluice_worker_partitions_ended", "gauge", "Partitions that ended by an error and are not served."),
-    Metric("sluice_worker_endings_total", "counter", "How often a partition ended by an error."),
-    Metric("sluice_worker_clock_apart_seconds", "gauge", "Largest difference to a broker's clock, either way."),
-    Metric(
-        "sluice_worker_clock_behind", "gauge", "1 where this worker is behind its peers and gave its partitions up."
-    ),
-)
 _log = logging.getLogger(__name__)
 
 
-class WorkerStatus:
+class ToldPartition(Protocol):
+    """One partition of a stage, which tells how far it is."""
+
+    def readings(self) -> Iterable[MetricSample]: ...
+    async def run(self, stop: asyncio.Event) -> None: ...
+
+
+class WorkerStatus(ProcessStatus):
     """The partitions of one process and its clock; ``faults`` is empty where all is well."""
 
     def __init__(self, stage: str) -> None:
-        self.stage = stage
+        super().__init__(stage)
+        self.checks.append(self._own_faults)
+        self.renderers.append(self._render_own)
         self.clock_watch = ClockWatch()
-        self.meters = Meters(METRICS)
+        self.meters = Meters(WORKER)
         self.given_up = ""
         """Reason for which this worker has given all its partitions up."""
         self._serving: set[int] = set()
         self._ended: dict[int, str] = {}
+
+    async def told(self, part: ToldPartition, stop: asyncio.Event) -> None:
+        """Run a part of the stage, and ask it for its readings meanwhile."""
+        self.add(part.readings)
+        try:
+            await part.run(stop)
+        finally:
+            self.remove(part.readings)
 
     def serves(self, partition: int) -> None:
         """The partition is being served."""
@@ -60,24 +71,6 @@ class WorkerStatus:
     def is_ended(self, partition: int) -> bool:
         return partition in self._ended
 
-    def faults(self) -> list[str]:
-        """Give the reasons for which this worker is not ready, partition by partition."""
-        found = [f"{self.stage}[{partition}] is not served: {reason}" for partition, reason in self._ended.items()]
-        found += [f"{self.stage}[{partition}]: {what}" for partition, what in self.clock_watch.faults().items()]
-        return [*found, self.given_up] if self.given_up else found
-
-    def render(self) -> bytes:
-        """Give the metrics as Prometheus text."""
-        levels = {
-            "sluice_worker_partitions": len(self._serving),
-            "sluice_worker_partitions_ended": len(self._ended),
-            "sluice_worker_clock_apart_seconds": self.clock_watch.furthest_ms / 1000,
-            "sluice_worker_clock_behind": bool(self.given_up),
-        }
-        for name, value in levels.items():
-            self.meters.level(name, value)
-        return self.meters.render()
-
     async def clock_is_right(self, stop: asyncio.Event) -> None:
         """Wait until this worker is no longer behind its peers. Raises Stopped where ``stop`` is set before."""
         self.given_up = f"{self.stage}: this worker's clock is behind its peers; it gave its partitions up"
@@ -91,3 +84,19 @@ class WorkerStatus:
             await retry_forever(look, stop, "this worker's clock to be right")
         finally:
             self.given_up = ""
+
+    def _own_faults(self) -> list[str]:
+        found = [f"{self.stage}[{partition}] is not served: {reason}" for partition, reason in self._ended.items()]
+        found += [f"{self.stage}[{partition}]: {what}" for partition, what in self.clock_watch.faults().items()]
+        return [*found, self.given_up] if self.given_up else found
+
+    def _render_own(self) -> bytes:
+        levels = {
+            "sluice_worker_partitions": len(self._serving),
+            "sluice_worker_partitions_ended": len(self._ended),
+            "sluice_worker_clock_apart_seconds": self.clock_watch.furthest_ms / 1000,
+            "sluice_worker_clock_behind": bool(self.given_up),
+        }
+        for name, value in levels.items():
+            self.meters.level(name, value)
+        return self.meters.render()

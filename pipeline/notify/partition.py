@@ -25,6 +25,7 @@ from pipeline.kafka.committed import CommittedOffsets
 from pipeline.kafka.reader import KafkaRecord, PartitionReader
 from pipeline.kafka.writer import Publisher
 from pipeline.keys.vault import Vault
+from pipeline.metrics import DELIVERIES_OLDEST, DELIVERIES_OPEN, MetricSample
 from pipeline.notify.outbox import HOUR_MS, PendingAlert, Schedule, WebhookReply, body
 from pipeline.notify.step import UNKNOWN_TENANT, Arrival, DeliveryAttempt, NotifyItem, NotifyStage, NotifyStep
 from pipeline.notify.webhook import WebhookSender
@@ -121,6 +122,18 @@ class PartitionOutbox:
         finally:
             await self._settle()
             await self._alerts.close()
+
+    def readings(self) -> list[MetricSample]:
+        """Tell how far alerts are behind, and which wait for their target; nothing before the outbox is complete."""
+        if self._committed is None:
+            return []
+        pending, label = self._outbox.open(), (str(self._partition),)
+        oldest = min((each.alert.time for each in pending), default=now_ms())
+        return [
+            *self._alerts.lag(),
+            MetricSample(DELIVERIES_OPEN, len(pending), label),
+            MetricSample(DELIVERIES_OLDEST, max(0, now_ms() - oldest) / 1000, label),
+        ]
 
     async def _poll_once(self) -> None:
         await self._accept(await self._alerts.poll(wait_ms=200))

@@ -15,13 +15,14 @@ from pipeline.status_server import served_status
 async def notify(settings: Settings, stop: asyncio.Event, assign: Assign = ()) -> None:
     from pipeline.notify.worker import NotifySettings, run
 
-    async with followed_control(settings, stop) as table:
+    async with (
+        served_status(settings, WorkerStatus("notify")) as status,
+        followed_control(settings, stop, status) as table,
+    ):
         vault = Vault(FileKeyring(settings.keys.keyring), table.control)
         chosen = NotifySettings(
             allow_private=settings.notify.allow_private,
             timeout_s=settings.notify.timeout_s,
             instance=settings.kafka.instance,
         )
-        status, section = WorkerStatus("notify"), settings.notify
-        async with served_status(section.metrics_host, section.metrics_port, status.faults, status.render):
-            await run(settings.kafka.endpoint, table, vault, chosen, stop, assign, status)
+        await run(settings.kafka.endpoint, table, vault, chosen, stop, assign, status)

@@ -36,6 +36,7 @@ async def run(
 
     Raises Retryable without a broker (start again), Fatal where ``alerts`` was cut below what was read.
     """
+    status = status or WorkerStatus("notify")
     publisher, committed = Publisher(kafka), CommittedOffsets(kafka, GROUP, "alerts")
     handover_s = settings.timeout_s + 1
     group = ConsumerGroup(kafka, f"{GROUP}-workers", "alerts", settings.instance, handover_s)
@@ -43,7 +44,7 @@ async def run(
         await committed.start()
         async with WebhookSender(settings.allow_private, settings.timeout_s) as sender:
             context = OutboxContext(kafka, control_table, vault, settings, sender, publisher, committed)
-            await share(group, lambda p, s: PartitionOutbox(context, p).run(s), stop, assign, status)
+            await share(group, lambda p, s: status.told(PartitionOutbox(context, p), s), stop, assign, status)
     finally:
         await publisher.close()
         await committed.close()

@@ -32,6 +32,7 @@ from pipeline.kafka.chained_log import ChainedLog
 from pipeline.kafka.inbox import Inbox
 from pipeline.kafka.offsets import Offsets
 from pipeline.kafka.reader import PartitionReader
+from pipeline.metrics import LAG_SECONDS, SEAL_AGE, MetricSample
 from pipeline.retry import retry_forever
 from pipeline.seal.batch import BATCH_RECORDS, SealStage, SealState, SealStep, seal, token_of
 from pipeline.stage import InputBatch
@@ -91,6 +92,12 @@ class SealPartition:
         finally:
             await self._drop_sources()
             await self._log.close()
+
+    def readings(self) -> list[MetricSample]:
+        """Tell how far sealing is behind; a record counts until its rows are stored."""
+        lags = [reading for source in self._sources for reading in source.inbox.lag()]
+        ages = [MetricSample(SEAL_AGE, value, labels) for name, value, labels in lags if name == LAG_SECONDS]
+        return [*lags, *ages]
 
     async def _step(self) -> None:
         serving, self._serving = self._serving, False

@@ -27,17 +27,16 @@ async def seal(settings: Settings, stop: asyncio.Event, assign: Assign = ()) -> 
         await asyncio.to_thread(store.try_connect)
 
     try:
-        await retry_until(connect, START_S, f"ClickHouse at {store.address}", stop)
-        differences = await asyncio.to_thread(store.check_tables)
-        if differences:
-            raise ConfigError(f"seal: {'; '.join(differences[:3])}")
-        async with followed_control(settings, stop) as table:
-            batch, interval_ms = settings.seal.batch, settings.seal.interval_ms
-            context = SealContext(kafka, table.control.generation, keys, store, offsets, batch, interval_ms)
-            group = ConsumerGroup(kafka, "sluice-seal-workers", "decisions", settings.kafka.instance)
-            status, section = WorkerStatus("seal"), settings.seal
-            async with served_status(section.metrics_host, section.metrics_port, status.faults, status.render):
-                await share(group, lambda p, s: SealPartition(context, p).run(s), stop, assign, status)
+        async with served_status(settings, WorkerStatus("seal")) as status:
+            await retry_until(connect, START_S, f"ClickHouse at {store.address}", stop)
+            differences = await asyncio.to_thread(store.check_tables)
+            if differences:
+                raise ConfigError(f"seal: {'; '.join(differences[:3])}")
+            async with followed_control(settings, stop, status) as table:
+                batch, interval_ms = settings.seal.batch, settings.seal.interval_ms
+                context = SealContext(kafka, table.control.generation, keys, store, offsets, batch, interval_ms)
+                group = ConsumerGroup(kafka, "sluice-seal-workers", "decisions", settings.kafka.instance)
+                await share(group, lambda p, s: status.told(SealPartition(context, p), s), stop, assign, status)
     finally:
         await offsets.close()
         store.close()

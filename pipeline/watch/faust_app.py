@@ -21,6 +21,7 @@ from aiokafka.errors import KafkaError
 from pipeline.endpoints import KafkaEndpoint
 from pipeline.errors import Retryable, Stopped
 from pipeline.kafka.clients import faust_options
+from pipeline.kafka.worker_status import WorkerStatus
 from pipeline.kafka.writer import Publisher
 from pipeline.retry import retry_forever
 from pipeline.watch.partition import PartitionWatch
@@ -36,8 +37,10 @@ _SESSION_S = 10.0
 class WatchedPartitions:
     """The partitions that this worker holds, each taken once."""
 
-    def __init__(self, kafka: KafkaEndpoint) -> None:
+    def __init__(self, kafka: KafkaEndpoint, status: WorkerStatus | None = None) -> None:
         self._kafka = kafka
+        self._status = status or WorkerStatus("watch")
+        self._status.checks.append(self._untaken)
         self._publisher = Publisher(kafka)
         self._watches: dict[int, asyncio.Task[PartitionWatch]] = {}
         self._closing = asyncio.Event()
@@ -52,18 +55,23 @@ class WatchedPartitions:
     async def keep(self, partitions: set[int]) -> None:
         """Take these and give back all others."""
         for partition in set(self._watches) - partitions:
+            self._status.leaves(partition)
             await self._release(self._watches.pop(partition))
         for partition in partitions:
             self.take(partition)
 
     async def sweep(self) -> None:
         """Sweep all that are taken. Faust may stop delivering without a word; this is what bounds the wait."""
-        for task in list(self._watches.values()):
+        for partition, task in list(self._watches.items()):
             if task.done() and not task.cancelled():
                 try:
                     await task.result().sweep()
                 except (Retryable, Stopped) as error:
                     _log.warning("watch: not swept, again in %.0f s: %s", SWEEP_S, error)
+                    self._status.ended(partition, error)
+                else:
+                    self._status.serves(partition)
+                    self._status.recovered(partition)
 
     async def close(self) -> None:
         """Commit and give back everything."""
@@ -81,14 +89,21 @@ class WatchedPartitions:
                 raise
             return watch
 
-        return await retry_forever(take, self._closing, f"findings[{partition}] to be readable")
+        watch = await retry_forever(take, self._closing, f"findings[{partition}] to be readable")
+        self._status.serves(partition)
+        self._status.add(watch.readings)
+        return watch
 
-    @staticmethod
-    async def _release(task: asyncio.Task[PartitionWatch]) -> None:
+    def _untaken(self) -> list[str]:
+        taking = [partition for partition, task in self._watches.items() if not task.done()]
+        return [f"watch[{partition}] reads again what it needs to remember" for partition in sorted(taking)]
+
+    async def _release(self, task: asyncio.Task[PartitionWatch]) -> None:
         if not task.done():
             task.cancel()
         watch = (await asyncio.gather(task, return_exceptions=True))[0]
         if isinstance(watch, PartitionWatch):
+            self._status.remove(watch.readings)
             await watch.close()
 
 
@@ -131,15 +146,19 @@ def build(kafka: KafkaEndpoint, partitions: WatchedPartitions, folder: Path, ins
     return app
 
 
-async def run(kafka: KafkaEndpoint, stop: asyncio.Event, instance: str = "") -> None:
+async def run(
+    kafka: KafkaEndpoint, stop: asyncio.Event, instance: str = "", status: WorkerStatus | None = None
+) -> None:
     """Watch until ``stop`` is set, in the running loop. Raises Retryable where the Faust app did not start or ended."""
-    partitions = WatchedPartitions(kafka)
+    status = status or WorkerStatus("watch")
+    partitions = WatchedPartitions(kafka, status)
     # by default Faust makes one in the current folder, which may be read-only
     folder = tempfile.TemporaryDirectory(prefix="sluice-watch-")
     app = build(kafka, partitions, Path(folder.name), instance)
     waiting = [asyncio.create_task(stop.wait()), asyncio.create_task(_crashed(app))]
     try:
         await app.start()
+        status.starting = False
         await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
     except KafkaError as error:
         raise Retryable(f"the Faust app did not start: {error!r}") from error

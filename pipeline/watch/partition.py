@@ -21,6 +21,7 @@ from pipeline.events.messages import Alert
 from pipeline.kafka.committed import CommittedOffsets
 from pipeline.kafka.reader import PartitionReader
 from pipeline.kafka.writer import Publisher
+from pipeline.metrics import MetricSample
 from pipeline.retry import retry_forever
 from pipeline.stage import InputBatch
 from pipeline.watch.correlate import REREAD_MS
@@ -50,6 +51,10 @@ class PartitionWatch:
         """Set once the partition is given back; whoever takes it next reads on from the committed offset."""
         self.malformed = 0
         self.position = 0
+
+    def readings(self) -> list[MetricSample]:
+        """Tell how far correlating is behind the findings that arrive."""
+        return self._reader.lag()
 
     async def take(self) -> None:
         """Open the partition: rebuild the state and write what is missing. Raises Retryable."""

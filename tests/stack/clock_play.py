@@ -35,7 +35,7 @@ class ClockedWorker:
         config = home / "sluice.toml"
         config.write_text(
             f'[kafka]\nbootstrap = "{deployment.bootstrap}"\ninstance = "{name}"\n'
-            f'[keys]\nhome = "{deployment.home}/keys"\n[admit]\nmetrics_port = {self.port}\n'
+            f'[keys]\nhome = "{deployment.home}/keys"\n[status]\nport = {self.port}\n'
         )
         self.set_clock(ahead_ms)
         argv = [sys.executable, str(Path(__file__).with_name("clocked_admit.py")), str(self._clock), str(config)]

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from pipeline.admit.partition import DROPPED
 from pipeline.admit.rules import RULES
 from pipeline.audit.replay import Replay
 from pipeline.events.chain import ChainReader
 from pipeline.events.codec import decode_log
 from pipeline.events.records import LogRecord, Outcome
+from pipeline.metrics import DROPPED
 from tests.admit_site import Writers, history, read
 from tests.patience import looks
 

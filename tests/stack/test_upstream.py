@@ -14,7 +14,6 @@ import pytest
 from pydantic import SecretStr
 
 from pipeline import wiring
-from pipeline.admit.partition import OVERSHOOT
 from pipeline.config import Admit, Gateway, Generate, Keys, Models, Settings
 from pipeline.control.registry import read_policies
 from pipeline.embedded.supervisor import free_port
@@ -100,7 +99,7 @@ async def _serve(made: Deployment, server: ModelServer) -> Served:
         await derived(made)
         ended, asked_of = {end.request: end for end in ends}, {one.facts.model: one for one in decisions}
         greedy = {model: (asked_of[model], ended[asked_of[model].request]) for model in (MODEL, ESTIMATED)}
-        async with http.get(f"http://127.0.0.1:{ours.admit.metrics_port}/metrics") as answer:
+        async with http.get(f"http://127.0.0.1:{ours.status.port}/metrics") as answer:
             overshoot = _value(await answer.text(), OVERSHOOT)
         return Served(streamed, answers, asked, outcomes, greedy, overshoot)
 

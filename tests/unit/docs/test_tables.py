@@ -14,6 +14,7 @@ from pipeline import cli, config
 from pipeline.events.control import Limit, Plan
 from pipeline.events.reasons import REASONS
 from pipeline.gateway.routes import ROUTES
+from pipeline.metrics import METRICS, Metric
 from pipeline.watch import campaign
 from pipeline.watch.correlate import RULES
 from tests.unit.docs.pages import code, table, text
@@ -46,6 +47,25 @@ def test_every_step_of_an_answer_to_a_copier_is_told() -> None:
 def test_every_route_is_told() -> None:
     told = [code(row[0]) for row in table("pipeline/gateway/README.md", "route")]
     assert told == [f"{route.method} {re.sub(r':[^}]*}', '}', route.path)}" for route in ROUTES]
+
+
+def test_every_metric_is_told_with_its_labels_and_stages() -> None:
+    every: dict[Metric, list[str]] = {metric: [] for rows in METRICS.values() for metric in rows}
+    for stage, rows in METRICS.items():
+        for metric in rows:
+            every[metric].append(stage)
+    short = {6: "all", 5: "all but gateway"}
+    wanted = [
+        [
+            f"`{m.name}`",
+            m.kind,
+            ", ".join(f"`{label}`" for label in m.labels),
+            short.get(len(of), ", ".join(of)),
+            m.help,
+        ]
+        for m, of in every.items()
+    ]
+    assert table("pipeline/METRICS.md", "metric") == wanted
 
 
 def test_every_refusal_is_told_with_status_and_message() -> None:

@@ -101,7 +101,6 @@ for found in pkgutil.walk_packages(pipeline.__path__, "pipeline."):
                 *("pipeline.embedded", "pipeline.demo", "pipeline.cli.watermark", "pipeline.metrics"),
                 *(
                     "pipeline.gateway",
-                    "pipeline.admit.metrics",
                     "pipeline.generate.metrics",
                     "pipeline.watch.faust_app",
                 ),

@@ -5,15 +5,12 @@ from __future__ import annotations
 import asyncio
 from types import SimpleNamespace
 
-import aiohttp
-
 from inference.engines.echo import EchoEngine
 from inference.types import EngineStats, GenerationRequest, Turn
-from pipeline.embedded.supervisor import free_port
 from pipeline.events.messages import Completion
 from pipeline.generate.answer import RunUsage
-from pipeline.generate.metrics import ENGINE_METRICS, GPU_METRICS, METRICS, WorkerMetrics
-from pipeline.status_server import served_status
+from pipeline.generate.metrics import ENGINE_FIELDS, WorkerMetrics
+from pipeline.metrics import ENGINE, GENERATE, GPU
 
 
 class Unmeasured(Exception):
@@ -40,18 +37,15 @@ def rendered(metrics: WorkerMetrics) -> str:
 
 def test_every_metric_of_the_tables_is_served() -> None:
     async def run() -> str:
-        engine, port = EchoEngine(), free_port()
+        engine = EchoEngine()
         metrics = WorkerMetrics(engine)
         async for _ in engine.submit(GenerationRequest("r", "secret-tenant", (Turn("user", "xyzzy b c"),), 9)):
             pass
         metrics.observe(Completion("r", "o", "secret-tenant", "finished", "w", "a"), RunUsage(3, 3, 50, 250))
-        url = f"http://127.0.0.1:{port}/metrics"
-        serving = served_status("127.0.0.1", port, tuple, metrics.meters.render)
-        async with serving, aiohttp.ClientSession() as http, http.get(url) as answer:
-            return await answer.text()
+        return rendered(metrics)
 
     text = asyncio.run(run())
-    for metric in (*METRICS, *(metric for metric, _ in ENGINE_METRICS)):
+    for metric in (*GENERATE, *ENGINE):
         assert f"\n# TYPE {metric.name} " in f"\n{text}" or f"\n# TYPE {metric.name.removesuffix('_total')}" in text
     assert 'sluice_generate_runs_total{result="finished"} 1.0' in text
     assert 'sluice_generate_tokens_total{direction="output"} 3.0' in text
@@ -63,7 +57,8 @@ def test_every_metric_of_the_tables_is_served() -> None:
 
 
 def test_every_engine_metric_is_a_field_of_the_stats() -> None:
-    assert {field for _, field in ENGINE_METRICS} <= set(EngineStats.__slots__)
+    assert set(ENGINE_FIELDS.values()) <= set(EngineStats.__slots__)
+    assert list(ENGINE_FIELDS) == [metric.name for metric in ENGINE]
 
 
 def test_a_device_tells_what_it_measures_and_no_zero_for_the_rest() -> None:
@@ -71,4 +66,4 @@ def test_a_device_tells_what_it_measures_and_no_zero_for_the_rest() -> None:
     assert 'sluice_gpu_memory_used_bytes{device="1"} 11.0' in text
     assert 'sluice_gpu_busy_ratio{device="0"} 0.5' in text
     assert "sluice_gpu_power_watts" not in text
-    assert {m.name for m in GPU_METRICS if m.name in text} == {m.name for m in GPU_METRICS} - {"sluice_gpu_power_watts"}
+    assert {m.name for m in GPU if m.name in text} == {m.name for m in GPU} - {"sluice_gpu_power_watts"}

@@ -11,13 +11,16 @@ from aiokafka import TopicPartition
 from aiokafka.consumer import fetcher
 from aiokafka.record.default_records import DefaultRecordBase
 
+from pipeline.clock import now_ms
 from pipeline.endpoints import KafkaEndpoint
 from pipeline.errors import Retryable
 from pipeline.kafka.offsets import Offsets
-from pipeline.kafka.reader import KafkaRecord, PartitionReader
+from pipeline.kafka.reader import KafkaRecord, PartitionReader, QueuedRecord
+from pipeline.metrics import MetricSample
 from tests.kafka_batches import batch, record
 
 AT = TopicPartition("requests", 0)
+ASKED = 1_000
 APPENDED = DefaultRecordBase.TIMESTAMP_TYPE_MASK
 """The batch's time is that of its append."""
 
@@ -36,6 +39,15 @@ class Library:
 
     def seek(self, _: TopicPartition, offset: int) -> None:
         self._next = offset
+
+    def assignment(self) -> set[TopicPartition]:
+        return {AT}
+
+    def highwater(self, _: TopicPartition) -> int:
+        return last(self._batches[-1]) + 1
+
+    def last_poll_timestamp(self, _: TopicPartition) -> int:
+        return ASKED
 
     async def position(self, _: TopicPartition) -> int:
         return self._next
@@ -109,5 +121,34 @@ def test_damage_is_never_passed_over() -> None:
 def test_closing_what_never_opened_is_no_fault() -> None:
     async def job() -> None:
         await Offsets(KafkaEndpoint("127.0.0.1:9")).close()
+
+    asyncio.run(job())
+
+
+def test_the_lag_is_that_of_what_is_not_done_with() -> None:
+    async def job() -> None:
+        reader = PartitionReader(KafkaEndpoint("127.0.0.1:9"), "requests", 0, Ends())  # type: ignore[arg-type]
+        genuine, reader._consumer = reader._consumer, Library(content(set(), "codec"))
+        await genuine.stop()
+        now, where = now_ms(), ("requests", "0")
+        reader.seek(0)
+        behind, _, silent = reader.lag()
+        assert behind == MetricSample("sluice_lag_messages", 9, where)
+        assert silent.value * 1000 >= now - ASKED
+        await reader.poll(limit=9)
+        assert [reading.value for reading in reader.lag()[:2]] == [0, 0]
+        messages, seconds, _ = reader.lag(QueuedRecord(5, now - 60_000))
+        assert messages == MetricSample("sluice_lag_messages", 4, where)
+        assert (seconds.name, seconds.labels) == ("sluice_lag_seconds", where)
+        assert seconds.value >= 60
+
+    asyncio.run(job())
+
+
+def test_a_log_of_which_no_fetch_told_has_no_lag() -> None:
+    async def job() -> None:
+        reader = PartitionReader(KafkaEndpoint("127.0.0.1:9"), "requests", 0, Ends())  # type: ignore[arg-type]
+        assert reader.lag() == []
+        await reader.close()
 
     asyncio.run(job())

@@ -8,11 +8,14 @@ from typing import Any
 import aiohttp
 import pytest
 
+from pipeline.config import Settings
 from pipeline.embedded.supervisor import free_port
 from pipeline.errors import Fatal, Stopped, Unrecoverable
 from pipeline.kafka import membership
 from pipeline.kafka.membership import PartitionTasks
-from pipeline.kafka.worker_status import METRICS, WorkerStatus
+from pipeline.kafka.worker_status import WorkerStatus
+from pipeline.metrics import WORKER
+from pipeline.sections import Status
 from pipeline.status_server import served_status
 from tests.patience import looks
 
@@ -91,8 +94,11 @@ def test_a_log_that_was_cut_is_not_begun_anew_also_after_a_rebalance() -> None:
 def test_the_port_says_which_partition_is_not_served_and_why() -> None:
     async def scene() -> None:
         status, port = WorkerStatus("admit"), free_port()
-        serving = served_status("127.0.0.1", port, status.faults, status.render)
+        serving = served_status(Settings(status=Status(port=port)), status)
         async with serving, aiohttp.ClientSession(f"http://127.0.0.1:{port}") as http:
+            async with http.get("/readyz") as answer:
+                assert (answer.status, await answer.json()) == (503, {"ready": False, "faults": ["admit: starting"]})
+            status.starting = False
             async with http.get("/readyz") as answer:
                 assert (answer.status, await answer.json()) == (200, {"ready": True, "faults": []})
             status.serves(2)
@@ -105,7 +111,7 @@ def test_the_port_says_which_partition_is_not_served_and_why() -> None:
                 text = await answer.text()
             async with http.get("/healthz") as answer:
                 assert answer.status == 200
-        for metric in METRICS:
+        for metric in WORKER:
             assert f"# TYPE {metric.name.removesuffix('_total')}" in text
         assert "sluice_worker_partitions_ended 1.0" in text
         assert "sluice_worker_endings_total 2.0" in text

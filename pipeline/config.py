@@ -12,10 +12,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, ValidationError
 
 from pipeline.errors import ConfigError
-from pipeline.sections import ClickHouse, Kafka, Section, Status
+from pipeline.sections import ClickHouse, Kafka, Section, Status, read_secret
 
 PREFIX = "SLUICE_"
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -91,7 +91,7 @@ class Generate(Section):
         description="a server of OpenAI's chat completions, such as vLLM, up to /v1; generate.model is its "
         "model there; it sees every prompt of this worker",
     )
-    upstream_key: SecretStr = Field(SecretStr(""), description="its API key; secret, from the environment")
+    upstream_key_file: str = Field("", description="file with its API key, and nothing else; empty: none is sent")
     upstream_context: int = Field(4096, ge=16, le=2**24, description="tokens that its model reads and writes at most")
     batch: int = Field(16, ge=1, le=1024, description="requests that run together at most")
     watermark: bool = Field(True, description="mark sampled answers with the tenant's key, so that a copy is traced")
@@ -203,8 +203,13 @@ def cache(environ: Mapping[str, str] | None = None) -> Path:
 
 
 def api_key(environ: Mapping[str, str] | None = None) -> str:
-    """The caller's own API key, ``SLUICE_KEY``; empty where it is not set. Not an argument: those are seen by all."""
+    """The caller's own API key: the content of the file ``SLUICE_KEY_FILE``, else ``SLUICE_KEY``, else empty.
+
+    Never an argument: those are seen by all accounts of a machine. Raises ConfigError where the file cannot be read.
+    """
     environ = os.environ if environ is None else environ
+    if file := environ.get("SLUICE_KEY_FILE"):
+        return read_secret("SLUICE_KEY_FILE", file, "key")
     return environ.get("SLUICE_KEY", "")
 
 

@@ -21,8 +21,8 @@ def add(commands: Any) -> None:
         "send one prompt as a signed Kafka record and wait for the outcome",
         _ask,
         "The prompt is sealed and signed here, written to the topic requests, and the gateway is asked what became of "
-        "it, as a program does with pipeline.producer. The API key comes from the environment variable SLUICE_KEY, or "
-        "is asked for. Exit 1 where the request was refused.",
+        "it, as a program does with pipeline.producer. The API key comes from the file that the environment variable "
+        "SLUICE_KEY_FILE names, from SLUICE_KEY, or is asked for. Exit 1 where the request was refused.",
     )
     ask.add_argument("prompt", help="text of the prompt")
     ask.add_argument("--url", default="", help="URL of the gateway (default: that of the settings)")
@@ -58,5 +58,7 @@ def _key() -> str:
     if not key and sys.stdin.isatty():
         key = getpass.getpass("API key: ")
     if not key:
-        raise ConfigError("SLUICE_KEY: expected an API key, got none; set it to what `sluice key add` printed")
+        raise ConfigError(
+            "SLUICE_KEY: expected an API key, got none; set it, or SLUICE_KEY_FILE, to what `sluice key add` printed"
+        )
     return key

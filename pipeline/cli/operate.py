@@ -167,6 +167,7 @@ async def _tenant_status(arguments: argparse.Namespace, registry: Registry) -> i
 async def _webhook(arguments: argparse.Namespace, registry: Registry) -> int:
     if arguments.url is not None:
         await registry.change_tenant(arguments.tenant, webhook=checked_webhook(arguments.url))
+    await registry.record_shown("webhook", arguments.tenant)
     rows = [(arguments.tenant, *registry.webhook(arguments.tenant))]
     columns = ("tenant", "webhook", "secret")
     terminal.table("deliveries are signed with the secret", columns, rows, as_json=arguments.json)
@@ -174,6 +175,7 @@ async def _webhook(arguments: argparse.Namespace, registry: Registry) -> int:
 
 
 async def _tenant_canary(arguments: argparse.Namespace, registry: Registry) -> int:
+    await registry.record_shown("canary", arguments.tenant)
     rows = [(arguments.tenant, registry.canary(arguments.tenant))]
     terminal.table("put it into system prompts", ("tenant", "canary"), rows, as_json=arguments.json)
     return 0

@@ -174,6 +174,11 @@ class Registry:
         document = self._tenant(tenant)
         return document.webhook, secret_text(Vault(self._kms, self.control).webhook_secret(tenant))
 
+    async def record_shown(self, what: str, tenant: str) -> None:
+        """Put on record that a secret of a tenant is about to be shown or handed out. Raises ConfigError."""
+        self._tenant(tenant)
+        await self._record(f"tenant.{what}.show", tenant, f"tenant/{tenant}")
+
     async def apply_policies(self, documents: list[AnyDocument]) -> list[str]:
         """Write those that differ from what is in force; gives their names."""
         await self._table.refresh()

@@ -28,6 +28,7 @@ from pipeline.clock import now_ms
 from pipeline.config import Generate, Keys, Models
 from pipeline.errors import ConfigError, Malformed
 from pipeline.keys.vault import FileKeyring, open_kms
+from pipeline.sections import read_secret
 
 _FROM_REGISTRY = "registry:"
 
@@ -95,7 +96,7 @@ def _remote_engine(generate: Generate, keys: Keys) -> InferenceEngine:
         generate.model,
         # of the deployment, not of this process: all workers of a tenant find the same prefixes
         salt_key=_secrets(generate, keys).salt,
-        key=generate.upstream_key.get_secret_value(),
+        key=read_secret("generate.upstream_key_file", file, "key") if (file := generate.upstream_key_file) else "",
         max_context=generate.upstream_context,
     )
 

@@ -91,6 +91,7 @@ async def grant(settings: Settings, tenant: str, out: Path) -> None:
         document = hand.control.tenants.get(tenant)
         if document is None or tenant not in plans.pools(hand.control):
             raise ConfigError(f"no plan asks for workers of tenant {tenant!r} alone; see: sluice deploy tenants --list")
+        await hand.record_shown("keys", tenant)
     write_grant(settings.keys, document, out)
 
 

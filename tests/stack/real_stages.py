@@ -11,6 +11,7 @@ from pipeline.endpoints import KafkaEndpoint
 from pipeline.events.codec import decode_log
 from pipeline.events.records import Decision, LogRecord, Outcome
 from pipeline.kafka.reader import PartitionReader
+from pipeline.sections import Status
 from pipeline.wiring import STAGES
 from tests.patience import STUCK_S
 from tests.stack.gateway_site import answering
@@ -18,9 +19,11 @@ from tests.stack.gateway_site import answering
 
 @contextlib.asynccontextmanager
 async def serving(settings: Settings) -> AsyncIterator[None]:
-    """Until the block ends; what ended a stage before is raised then."""
+    """Until the block ends; what ended a stage before is raised then. Of them, admit has the port of the settings."""
     stop = asyncio.Event()
-    stages = [asyncio.create_task(STAGES[name](settings, stop)) for name in ("gateway", "admit", "generate")]
+    mute = settings.model_copy(update={"status": Status()})
+    of = {"gateway": mute, "admit": settings, "generate": mute}
+    stages = [asyncio.create_task(STAGES[name](own, stop)) for name, own in of.items()]
     try:
         await answering(f"http://127.0.0.1:{settings.gateway.port}", stages[0])
         yield

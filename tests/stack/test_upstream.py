@@ -11,15 +11,14 @@ from typing import Any
 
 import aiohttp
 import pytest
-from pydantic import SecretStr
 
 from pipeline import wiring
-from pipeline.config import Admit, Gateway, Generate, Keys, Models, Settings
+from pipeline.config import Gateway, Generate, Keys, Models, Settings
 from pipeline.control.registry import read_policies
 from pipeline.embedded.supervisor import free_port
 from pipeline.events.control import AnyDocument, Model, Plan
 from pipeline.events.records import Decision, Outcome
-from pipeline.sections import Kafka
+from pipeline.sections import Kafka, Status
 from tests.deployment_site import POLICIES, Deployment, furnished
 from tests.model_server import KEY, ModelServer
 from tests.model_server import serving as upstream
@@ -50,13 +49,15 @@ class Served:
 
 
 def settings(made: Deployment, url: str) -> Settings:
+    secret = made.home / "upstream-key"
+    secret.write_text(f"{KEY}\n")
     return Settings(
         kafka=Kafka(bootstrap=made.bootstrap, partitions=1),
         keys=Keys(home=made.home / "keys"),
         models=Models(home=made.home / "models"),
         gateway=Gateway(port=free_port()),
-        admit=Admit(metrics_port=free_port()),
-        generate=Generate(model=MODEL, upstream=url, upstream_key=SecretStr(KEY)),
+        status=Status(port=free_port()),
+        generate=Generate(model=MODEL, upstream=url, upstream_key_file=str(secret)),
     )
 
 

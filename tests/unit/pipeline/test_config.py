@@ -48,7 +48,7 @@ def test_the_password_never_shows() -> None:
     ("text", "secret"),
     [
         ("[clickhouse]\npassword = 31337\n", "31337"),
-        ("[generate]\nupstream_key = [4711]\n", "4711"),
+        ("[generate]\nupstream_key_file = [4711]\n", "4711"),
         ("[generate]\nupstream = 'ftp://me:hunter2@host'\n", "hunter2"),
     ],
 )
@@ -59,3 +59,25 @@ def test_a_refused_secret_is_not_quoted(tmp_path: Path, text: str, secret: str) 
         config.load(file, {})
     assert secret not in str(caught.value)
     assert str(caught.value).endswith("; see: sluice config")
+
+
+def test_the_callers_key_comes_from_a_file_or_a_descriptor(tmp_path: Path) -> None:
+    file = tmp_path / "key"
+    file.write_text("sk-sluice-k1.secret\n")
+    assert config.api_key({"SLUICE_KEY_FILE": str(file), "SLUICE_KEY": "another"}) == "sk-sluice-k1.secret"
+    with file.open() as opened:
+        assert config.api_key({"SLUICE_KEY_FILE": f"/dev/fd/{opened.fileno()}"}) == "sk-sluice-k1.secret"
+    assert config.api_key({"SLUICE_KEY": "another"}) == "another"
+    with pytest.raises(ConfigError, match="SLUICE_KEY_FILE: expected a file with a key, got an empty one"):
+        file.write_text("")
+        config.api_key({"SLUICE_KEY_FILE": str(file)})
+
+
+def test_no_setting_is_a_secret_but_the_stores_password() -> None:
+    """A secret in the environment or the file is in every child's environment, and in each copy of the file."""
+    secret = {f"{section}.{field}" for section, field, _, _ in config.table() if "SecretStr" in kind(section, field)}
+    assert secret == {"clickhouse.password"}
+
+
+def kind(section: str, field: str) -> str:
+    return str(type(getattr(config.Settings(), section)).model_fields[field].annotation)

@@ -68,8 +68,8 @@ def test_the_callers_key_comes_from_a_file_or_a_descriptor(tmp_path: Path) -> No
     with file.open() as opened:
         assert config.api_key({"SLUICE_KEY_FILE": f"/dev/fd/{opened.fileno()}"}) == "sk-sluice-k1.secret"
     assert config.api_key({"SLUICE_KEY": "another"}) == "another"
+    file.write_text("")
     with pytest.raises(ConfigError, match="SLUICE_KEY_FILE: expected a file with a key, got an empty one"):
-        file.write_text("")
         config.api_key({"SLUICE_KEY_FILE": str(file)})
 
 

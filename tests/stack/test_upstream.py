@@ -18,6 +18,7 @@ from pipeline.control.registry import read_policies
 from pipeline.embedded.supervisor import free_port
 from pipeline.events.control import AnyDocument, Model, Plan
 from pipeline.events.records import Decision, Outcome
+from pipeline.metrics import OVERSHOOT
 from pipeline.sections import Kafka, Status
 from tests.deployment_site import POLICIES, Deployment, furnished
 from tests.model_server import KEY, ModelServer

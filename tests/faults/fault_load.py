@@ -36,7 +36,9 @@ AGAIN = {
 REFUSED = {"duplicate", "rate_limited", "too_many_open", "budget_exhausted"}
 """What a genuine, well-behaved caller may be told in the end, beside the answer."""
 CANCELLED = "cancelled"
-_TRIES, _PAUSE_S, _ASK_S = 150, 0.5, 4.0
+_PAUSE_S, _ASK_S = 0.5, 4.0
+_PATIENCE_S = 600.0
+"""Longer than a gateway may be away: one that meets no broker ends after 90 s and is started again, later each time."""
 PROMPTS = (
     "the river runs past the old mill and on to the sea",
     "a letter came in the morning and nobody had opened it by noon",
@@ -83,7 +85,7 @@ class Call:
 
 
 class Crowd:
-    """Runs callers until ``stop``; every call goes on until its end is known, or its tries are used up."""
+    """Runs callers until ``stop``; every call goes on until its end is known, or patience ends."""
 
     def __init__(self, url: str, keys: dict[str, str], seed: int, timeout_ms: int, most: int) -> None:
         self._url, self._keys, self._timeout_ms, self._most = url, keys, timeout_ms, most
@@ -123,7 +125,8 @@ class Crowd:
             await sender.close()
 
     async def _until_ended(self, session: aiohttp.ClientSession, sender: _Sender, call: Call) -> None:
-        for _ in range(_TRIES):
+        given_up = time.monotonic() + _PATIENCE_S
+        while not call.tries or time.monotonic() < given_up:
             began, call.request = time.monotonic(), ""
             direct = call.door in ("record", "cancel")
             result = await (self._record(sender, call) if direct else self._ask(session, call))

@@ -7,6 +7,11 @@ from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
 DAY_MS = 24 * 3600 * 1000
+_COMPACTION = {
+    # the segment that is written to is never compacted, and a worker that takes a partition over reads all of it
+    "segment.bytes": str(16 * 1024 * 1024),
+    "min.cleanable.dirty.ratio": "0.1",
+}
 
 
 class Topic(NamedTuple):
@@ -26,15 +31,20 @@ class Topic(NamedTuple):
         settings = {
             "cleanup.policy": self.cleanup,
             "message.timestamp.type": "LogAppendTime",
-            # a broker that stores a batch in another form unpacks it whole, whatever it unpacks to
-            "compression.type": "producer",
             "unclean.leader.election.enable": "false",
             "max.message.bytes": str(2 * 1024 * 1024),
             "min.insync.replicas": "2" if replication >= 3 else "1",
         }
         if self.cleanup == "delete":
             settings["retention.ms"] = str(self.retention_ms)
-        return settings
+        return settings | self.adjusted
+
+    @property
+    def adjusted(self) -> dict[str, str]:
+        """Those of the settings that a topic of an older build is given as well: they change how it is stored alone."""
+        # a broker that stores a batch in another form unpacks it whole, whatever it unpacks to
+        as_sent = {"compression.type": "producer"}
+        return as_sent | _COMPACTION if self.cleanup == "compact" else as_sent
 
 
 FOREVER = -1

@@ -27,7 +27,6 @@ _TRIES_S = 30.0
 _LEADER_S = 10.0
 _HIDDEN = 29
 """Kafka's error TOPIC_AUTHORIZATION_FAILED."""
-_COMPRESSION = "compression.type"
 _SET_FOR_TOPIC = 1
 """Kafka's number for the source of a setting that was made for the topic itself."""
 
@@ -35,7 +34,7 @@ _SET_FOR_TOPIC = 1
 async def apply(kafka: KafkaEndpoint, partitions: int, replication: int, log_keys: tuple[str, ...] = ()) -> list[str]:
     """Create what is missing and mint the deployment's generation, once. Gives the names of the created topics.
 
-    Topics that are there keep their settings, but for the compression.
+    Topics that are there keep their settings, but for those by which they are stored.
     """
     admin = await _connect(kafka)
     try:
@@ -43,8 +42,8 @@ async def apply(kafka: KafkaEndpoint, partitions: int, replication: int, log_key
         missing = [topic for topic in TOPICS if topic.name not in present]
         for topic in missing:
             await _create(admin, topic, partitions, replication)
-        pools = [name for name in present if name.startswith(POOL_WORK)]
-        await _store_as_sent(admin, [*(topic.name for topic in TOPICS if topic.name in present), *pools])
+        pools = [pool_topic(name.removeprefix(POOL_WORK)) for name in present if name.startswith(POOL_WORK)]
+        await _adjust(admin, [*(topic for topic in TOPICS if topic.name in present), *pools])
     finally:
         await admin.close()
     table = ControlTable(kafka)
@@ -144,18 +143,18 @@ def _differences(topic: Topic, partitions: int, described: Any, config: dict[str
     return faults
 
 
-async def _store_as_sent(admin: AIOKafkaAdminClient, topics: list[str]) -> None:
-    """Change the compression of topics that another build made, and nothing else of them.
-
-    A broker that stores a batch in another form unpacks it whole first, whatever it unpacks to.
-    """
-    responses = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, name) for name in topics])
+async def _adjust(admin: AIOKafkaAdminClient, topics: list[Topic]) -> None:
+    """Change how topics that another build made are stored, and nothing else of them."""
+    by_name = {topic.name: topic for topic in topics}
+    responses = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, name) for name in by_name])
     changes = []
     for resource in (resource for response in responses for resource in response.resources):
-        own = {entry[0]: entry[1] for entry in resource[4] if entry[3] == _SET_FOR_TOPIC}
-        if own.get(_COMPRESSION, "producer") != "producer":
+        wanted = by_name[resource[3]].adjusted
+        in_force = {entry[0]: entry[1] for entry in resource[4] if entry[0] in wanted}
+        if in_force != wanted:
+            own = {entry[0]: entry[1] for entry in resource[4] if entry[3] == _SET_FOR_TOPIC}
             # the request replaces all that is set for the topic
-            changes.append(ConfigResource(ConfigResourceType.TOPIC, resource[3], {**own, _COMPRESSION: "producer"}))
+            changes.append(ConfigResource(ConfigResourceType.TOPIC, resource[3], {**own, **wanted}))
     for response in await admin.alter_configs(changes) if changes else ():
         for code, message, _, name in response.resources:
             if code:

@@ -145,20 +145,30 @@ def test_a_batch_that_a_broker_cannot_count_is_not_in_the_log_when_it_is_back(de
     asyncio.run(scene())
 
 
-def test_topics_of_an_older_build_store_batches_as_they_are_sent_and_keep_the_rest(deployment: Any) -> None:
+@pytest.mark.parametrize(
+    ("topic", "own", "after"),
+    [
+        ("findings", {"compression.type": "uncompressed"}, {"compression.type": "producer"}),
+        ("snapshots", {"cleanup.policy": "compact"}, {"segment.bytes": "16777216", "min.cleanable.dirty.ratio": "0.1"}),
+    ],
+)
+def test_topics_of_an_older_build_are_stored_as_those_of_today_and_keep_the_rest(
+    deployment: Any, topic: str, own: dict[str, str], after: dict[str, str]
+) -> None:
     async def scene() -> None:
         admin = make_admin(deployment.kafka)
         await admin.start()
-        own = {"compression.type": "uncompressed", "retention.ms": "123456789"}
-        await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, "findings", own)])
-        assert any(
-            "findings" in fault and "compression" in fault for fault in await topic_admin.check(deployment.kafka)
-        )
+        kept = {"retention.ms": "123456789"}
+        await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, own | kept)])
+        faults = "".join(await topic_admin.check(deployment.kafka))
+        assert all(f"{topic}: expected {name}={value}, the broker has" in faults for name, value in after.items())
         assert await topic_admin.apply(deployment.kafka, 1, 1) == []
-        asked = ConfigResource(ConfigResourceType.TOPIC, "findings", dict.fromkeys(own, ""))
+        faults = "".join(await topic_admin.check(deployment.kafka))
+        assert not any(f"{topic}: expected {name}" in faults for name in after)
+        asked = ConfigResource(ConfigResourceType.TOPIC, topic, dict.fromkeys(own | kept | after, ""))
         [response] = await admin.describe_configs([asked])
         found = {entry[0]: entry[1] for entry in response.resources[0][4]}
         await admin.close()
-        assert found == {"compression.type": "producer", "retention.ms": "123456789"}
+        assert found == own | kept | after
 
     asyncio.run(scene())

@@ -26,9 +26,42 @@ class Keys(Section):
 
     home: Path = Field(
         Path(".sluice/keys"),
-        description="folder of keyring.json, log-key.json, watermark.key, worker.pem; mode 0700; its reader "
-        "can read every tenant's texts and sign the log",
+        description="folder of keyring.json, log-key.json, watermark.key, worker.pem, roots, operators; mode 0700; its "
+        "reader can read every tenant's texts and sign the log",
     )
+    deployment: str = Field(
+        "",
+        pattern=r"^([0-9a-f]{64})?$",
+        description="digest of the first deployment document, by which control is trusted; empty: the one in the file "
+        "deployment of the folder",
+    )
+    operator: str = Field(
+        "operator",
+        pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$",
+        description="operator whose key signs what commands write: operators/NAME.pem in the folder",
+    )
+
+    @property
+    def pin(self) -> str:
+        """Digest of the first deployment document; empty where neither the setting nor the file says it."""
+        try:
+            return self.deployment or self.pin_file.read_text("ascii").strip()
+        except (OSError, UnicodeDecodeError):
+            return ""
+
+    @property
+    def pin_file(self) -> Path:
+        return self.home / "deployment"
+
+    @property
+    def roots(self) -> Path:
+        """Folder of the roots' signing keys, as far as they are on this machine."""
+        return self.home / "roots"
+
+    @property
+    def operators(self) -> Path:
+        """Folder of operators' signing keys."""
+        return self.home / "operators"
 
     @property
     def keyring(self) -> Path:

@@ -110,6 +110,11 @@ def fields(title: str, values: Mapping[str, object], *, as_json: bool = False, f
         print(f"{indent}{name:{width}}  {_line(value)}".rstrip(), file=file)
 
 
+def note(text: str) -> None:
+    """Say what was done, beside the output that a program may read."""
+    print(f"sluice: {text}", file=sys.stderr)
+
+
 def document(value: Any) -> None:
     """Print one JSON document."""
     print(json.dumps(value, indent=2, ensure_ascii=False, default=_plain))

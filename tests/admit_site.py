@@ -40,7 +40,7 @@ class Writers:
         self.stop = asyncio.Event()
         self.publisher = Publisher(deployment.kafka)
         self.offsets = Offsets(deployment.kafka)
-        self.control_table = ControlTable(deployment.kafka)
+        self.control_table = ControlTable(deployment.kafka, deployment.pin)
         self.marks = CommittedOffsets(deployment.kafka, "sluice-admit", "requests")
         self.workers: list[AdmitPartition] = []
         self.metrics = Meters(ADMIT)

@@ -12,16 +12,20 @@ from pathlib import Path
 
 import msgspec
 
-from pipeline.config import cache
+from pipeline.config import Keys, Settings, cache
+from pipeline.control import deployment
 from pipeline.control import topics as topic_admin
-from pipeline.control.registry import Registry, read_policies
+from pipeline.control.policy_file import read_policies
+from pipeline.control.registry import Registry
 from pipeline.control.table import ControlTable
 from pipeline.embedded.broker import EmbeddedBroker
 from pipeline.embedded.broker_config import BrokerSettings
 from pipeline.embedded.supervisor import Supervisor, free_port
 from pipeline.endpoints import KafkaEndpoint
 from pipeline.events import wire
+from pipeline.keys.signing import SigningKeys
 from pipeline.keys.vault import FileKeyring, Vault
+from pipeline.sections import Kafka
 
 CACHE = cache()
 POLICIES = Path(__file__).parents[1] / "pipeline" / "control" / "policies" / "default.toml"
@@ -47,6 +51,14 @@ class Deployment:
     @property
     def kafka(self) -> KafkaEndpoint:
         return KafkaEndpoint(self.bootstrap)
+
+    @property
+    def signing(self) -> SigningKeys:
+        return signing_of(self.home / "keys")
+
+    @property
+    def pin(self) -> str:
+        return Keys(home=self.home / "keys").pin
 
     @property
     def vault(self) -> Vault:
@@ -84,13 +96,26 @@ class Deployment:
         return value, headers
 
 
+def signing_of(keys: Path) -> SigningKeys:
+    """The keys of the operator whom ``established`` makes."""
+    return SigningKeys(keys / "operators", keys / "roots", "operator")
+
+
+async def established(bootstrap: str, keys: Path, partitions: int) -> str:
+    """Write a deployment's first document to topics that are there; gives its pin."""
+    settings = Settings(kafka=Kafka(bootstrap=bootstrap, partitions=partitions), keys=Keys(home=keys))
+    await deployment.establish(settings, (), print)
+    return settings.keys.pin
+
+
 async def _furnish(broker: EmbeddedBroker, supervisor: Supervisor, home: Path, partitions: int) -> Deployment:
-    await topic_admin.apply(KafkaEndpoint(broker.bootstrap), partitions, 1)
+    await topic_admin.create(KafkaEndpoint(broker.bootstrap), partitions, 1)
     keyring = FileKeyring.create(home / "keys" / "keyring.json")
-    table = ControlTable(KafkaEndpoint(broker.bootstrap))
+    pin = await established(broker.bootstrap, home / "keys", partitions)
+    table = ControlTable(KafkaEndpoint(broker.bootstrap), pin)
     await table.start()
     made = Deployment(broker, supervisor, home, keyring, table)
-    registry = Registry(KafkaEndpoint(broker.bootstrap), table, keyring)
+    registry = Registry(KafkaEndpoint(broker.bootstrap), table, keyring, made.signing)
     await registry.apply_policies(read_policies(POLICIES))
     for tenant, plan in TENANTS:
         await registry.add_tenant(tenant, plan)

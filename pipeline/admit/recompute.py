@@ -28,8 +28,13 @@ from pipeline.kafka.offsets import Offsets
 
 MAX_FAULTS = 100
 Progress = Callable[[str], None]
-Documents = Sequence[tuple[int, bytes]]
-"""Offset and stored bytes of each control document."""
+
+
+class Documents(NamedTuple):
+    """Each control document by offset and stored bytes, and the digest of the deployment whose they are."""
+
+    stored: Sequence[tuple[int, bytes]] = ()
+    pin: str = ""
 
 
 @dataclass(slots=True)
@@ -177,7 +182,7 @@ def _take(found: Recomputation, replay: Replay, entry: Entry, marked: dict[bytes
 
 async def current_ledger(log: DecisionLog) -> AnyLedger:
     """Fold the newest snapshot and everything behind it."""
-    start, replay = await _begin(log, (), await log.snapshots(), nearest=True)
+    start, replay = await _begin(log, Documents(), await log.snapshots(), nearest=True)
     async for entry in log.entries(start):
         replay.fold(decode_log(entry.value), entry.time)
     return replay.ledger  # type: ignore[return-value]
@@ -205,10 +210,12 @@ async def _begin(
     begin = await log.begin()
     for stored in snapshots if begin or nearest else ():
         if stored.image.position >= begin and await log.trusts(stored):
-            return stored.start, Replay(rules_of(stored.ledger), log.partition, documents, stored.ledger)
+            return stored.start, Replay(
+                rules_of(stored.ledger), log.partition, documents.stored, stored.ledger, documents.pin
+            )
     if begin:
         raise ConfigError(
             f"decisions[{log.partition}] is kept from offset {begin} on, and no snapshot that is stored reaches what "
             "is asked for. Run: sluice audit verify, which derives the whole history from the store."
         )
-    return Position(), Replay(RULES, log.partition, documents)
+    return Position(), Replay(RULES, log.partition, documents.stored, pin=documents.pin)

@@ -1,6 +1,6 @@
 """A receipt proves that a record is in the log, by a signed checkpoint and without the operator.
 
-The proof is a c2sp.org/tlog-proof text. Its ``extra`` line carries the framed record (see rows.leaf_value), so the
+The proof is a c2sp.org/tlog-proof text. Its ``extra`` line carries the framed record (see leaves.leaf_value), so the
 receipt alone suffices; a checker believes nothing of it before the path leads to the signed root.
 """
 
@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipeline.audit.checkpoint import MAX_NOTE_BYTES, Checkpoint, Verifiers, open_checkpoint
+from pipeline.audit.leaves import leaf_value, read_leaf
 from pipeline.audit.merkle import Frontier, leaf_hash, node_hash, root, verify_inclusion
-from pipeline.audit.rows import leaf_value, read_leaf
 from pipeline.errors import Malformed
 from pipeline.events.messages import Manifest
 

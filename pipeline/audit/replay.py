@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from pipeline.errors import ConfigError, Fatal, Malformed
+from pipeline.errors import ConfigError, Fatal
 from pipeline.events.codec import encode
-from pipeline.events.control import Control, parse
+from pipeline.events.control import Control
 from pipeline.events.messages import Completion
 from pipeline.events.records import (
     AHEAD_MS,
@@ -28,6 +28,7 @@ from pipeline.events.records import (
     landed,
     time_of,
 )
+from pipeline.events.signed_control import ControlFold
 
 _REPEATED = tuple(name for name in Completion.__struct_fields__ if name in Outcome.__struct_fields__)
 
@@ -84,7 +85,8 @@ class Replay:
     ``rules`` are those of each decider that this build knows, oldest first; a log begins under the oldest, and an
     ``Upgrade`` record says from where on the next ones hold.
     ``control`` gives (offset, stored bytes) of the control documents in offset order, from the sealed log of
-    ``control``. ``ledger`` is a stored one, of the first of ``rules``, for a replay that begins behind it.
+    ``control``, and ``pin`` says whose it is (``ControlFold``). ``ledger`` is a stored one, of the first of ``rules``,
+    for a replay that begins behind it.
     """
 
     def __init__(
@@ -93,12 +95,14 @@ class Replay:
         partition: int,
         control: Iterable[tuple[int, bytes]],
         ledger: Fold | None = None,
+        pin: str = "",
     ) -> None:
         self.derived = self.foreign = self.settled = self.admitted = self.denied = self.ended = self.overshoot = 0
         self._rules, self._later = rules[0], list(rules[1:])
         self._partition = partition
         self.ledger = self._rules.ledger() if ledger is None else ledger
-        self.control = Control()
+        self._fold = ControlFold(pin)
+        self.control = self._fold.control
         self._documents = iter(control)
         self._beyond = False
         """The log was lifted to a decider that this build does not know."""
@@ -247,11 +251,7 @@ class Replay:
         if version < self.control.version:
             return [f"control version goes back from {self.control.version} to {version}"]
         while self._next is not None and self._next[0] <= version:
-            offset, raw = self._next
-            try:
-                self.control.apply(offset, parse(raw))
-            except Malformed:
-                self.control.skip(offset)
+            self._fold.read(*self._next)
             self._next = next(self._documents, None)
         if self.control.version != version:
             return [f"control version {version} is not in the log, which ends at {self.control.version}"]

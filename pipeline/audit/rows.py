@@ -8,8 +8,8 @@ In the columns, ``request`` is the id of what the record is about: request, aler
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import struct
 from collections.abc import Callable, Sequence
 from operator import itemgetter
 from typing import Any, NamedTuple
@@ -22,11 +22,12 @@ from pipeline.events.chain import Entry
 from pipeline.events.codec import decode, decode_log, encode
 from pipeline.events.messages import Access, Alert, Delivery, Manifest
 from pipeline.events.records import ControlMark, Decision, LogRecord, Outcome, SnapshotMark, Tick, Upgrade
+from pipeline.events.signed_document import SignedDocument
 
 SEALED = ("decisions", "alerts", "access", "control", "deliveries")
-LEAVES = 2
-"""The form of the leaves that this build seals (``Manifest.leaves``)."""
-_FRAME = struct.Struct(">Qq")
+LEAVES = 3
+"""The form that this build seals (``Manifest.leaves``): from 2 on with append times, from 3 on the columns of a signed
+document are those of the document in it; builds before found no document there."""
 _TOP = 2**63 - 1
 _row = tuple.__new__
 """Skips the constructor in Python, a tenth of the cost of sealing."""
@@ -80,28 +81,6 @@ class _Document(msgspec.Struct, frozen=True):
     principal: str = ""
 
 
-def leaf_value(offset: int, time: int, value: bytes) -> bytes:
-    """Give the bytes under the leaf hash of RFC 6962."""
-    return _FRAME.pack(offset, time) + value
-
-
-def read_leaf(framed: bytes) -> tuple[int, int, bytes]:
-    """Read offset, time and value of ``leaf_value``. Raises Malformed."""
-    if len(framed) < _FRAME.size:
-        raise Malformed(f"leaf: expected at least {_FRAME.size} bytes, got {len(framed)}")
-    offset, time = _FRAME.unpack_from(framed)
-    return offset, time, framed[_FRAME.size :]
-
-
-def leaf_digests(offsets: Sequence[int], times: Sequence[int], values: Sequence[bytes]) -> list[bytes]:
-    """Give ``merkle.leaf_hash`` of many framed records."""
-    sha256, pack = hashlib.sha256, _FRAME.pack
-    return [
-        sha256(b"\x00" + pack(offset, time) + value).digest()
-        for offset, time, value in zip(offsets, times, values, strict=True)
-    ]
-
-
 def typed_log(record: LogRecord) -> Typed:
     """Give the columns of a decoded record of ``decisions``."""
     kind = type(record)
@@ -119,20 +98,20 @@ def typed_log(record: LogRecord) -> Typed:
     return row
 
 
-def typed(topic: str, time: int, value: bytes) -> Typed:
+def typed(topic: str, time: int, value: bytes, leaves: int = LEAVES) -> Typed:
     """Give the columns of one record; ``time`` is the broker's, used where the body has none.
 
     Bytes that do not decode are sealed as well, with kind ``malformed``.
     """
     try:
-        return _READERS[topic](time, value)
+        return _reader(topic, leaves)(time, value)
     except Malformed:
         return Typed(time, "malformed")
 
 
-def typed_many(topic: str, entries: Sequence[Entry]) -> list[Typed]:
+def typed_many(topic: str, entries: Sequence[Entry], leaves: int = LEAVES) -> list[Typed]:
     """Give the columns of many records of one topic."""
-    read, rows = _READERS[topic], []
+    read, rows = _reader(topic, leaves), []
     for entry in entries:
         if entry.record is not None:
             rows.append(typed_log(entry.record))
@@ -279,6 +258,12 @@ def _read_delivery(_: int, value: bytes) -> Typed:
 
 
 def _read_control(time: int, value: bytes) -> Typed:
+    with contextlib.suppress(Malformed):
+        value = decode(SignedDocument, value).document.encode()
+    return _read_document(time, value)
+
+
+def _read_document(time: int, value: bytes) -> Typed:
     document = decode(_Document, value)
     organisation = document.id if document.doc == "organisation" else document.organisation
     tenant = document.id if document.doc == "tenant" else document.tenant
@@ -298,3 +283,7 @@ _READERS: dict[str, Callable[[int, bytes], Typed]] = {
     "deliveries": _read_delivery,
     "control": _read_control,
 }
+
+
+def _reader(topic: str, leaves: int) -> Callable[[int, bytes], Typed]:
+    return _read_document if topic == "control" and leaves < 3 else _READERS[topic]

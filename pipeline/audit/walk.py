@@ -9,13 +9,13 @@ from typing import Any
 
 from pipeline.audit.checkpoint import Verifiers, open_checkpoint
 from pipeline.audit.faults import Faults
+from pipeline.audit.leaves import leaf_value
 from pipeline.audit.merkle import Frontier, leaf_hash
 from pipeline.audit.replay import Replay
 from pipeline.audit.rows import (
     LEAVES,
     Typed,
     keeps_append_time,
-    leaf_value,
     manifest_row,
     origin_name,
     statement,
@@ -190,7 +190,7 @@ class Walk:
     def _columns(self, row: Row, leaf: int, offset: int, time: int, body: bytes) -> None:
         batch = self._batch
         assert batch is not None
-        shown, record = self._read(batch.topic, time, body)
+        shown, record = self._read(batch, time, body)
         appended = time if keeps_append_time(batch.topic, batch.leaves) else None
         if appended is not None:
             shown = shown._replace(time=appended)
@@ -204,14 +204,15 @@ class Walk:
             for what in self._replay.push(record, body, appended):
                 self._fault(leaf, what)
 
-    def _read(self, topic: str, time: int, body: bytes) -> tuple[Typed, LogRecord | None]:
-        if topic == "decisions":
+    def _read(self, batch: Manifest, time: int, body: bytes) -> tuple[Typed, LogRecord | None]:
+        if batch.topic == "decisions":
             try:
                 record = decode_log(body)
             except Malformed:
                 return Typed(time, "malformed"), None
             return typed_log(record), record
-        return (typed(topic, time, body) if topic in BY_NAME else Typed(time, "malformed")), None
+        known = batch.topic in BY_NAME
+        return (typed(batch.topic, time, body, batch.leaves) if known else Typed(time, "malformed")), None
 
     def _compare_source(self, batch: Manifest) -> None:
         if self._source is None:

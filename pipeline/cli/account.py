@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import getpass
 from typing import Any
 
 from pipeline import terminal, wiring
-from pipeline.cli.arguments import add_command, add_group, whole
+from pipeline.cli.arguments import BY, add_command, add_group, whole
 from pipeline.config import Settings
 from pipeline.terminal import StoredTime
 
@@ -44,7 +43,7 @@ def add(commands: Any) -> None:
     for verb, (_, summary) in _VERDICTS.items():
         judged = add_command(account, verb, summary, _judge)
         judged.add_argument("principal", help="as on the decision, in an alert, or in: sluice account list")
-        judged.add_argument("--by", default="", help="the analyst (default: the user of this machine)")
+        judged.add_argument("--by", metavar="NAME", default="", help=BY)
 
 
 def _list(arguments: argparse.Namespace, settings: Settings) -> int:
@@ -72,12 +71,11 @@ def _list(arguments: argparse.Namespace, settings: Settings) -> int:
 
 def _judge(arguments: argparse.Namespace, settings: Settings) -> int:
     standing = _VERDICTS[arguments.verb][0]
-    analyst = arguments.by or getpass.getuser()
 
     async def act() -> str:
-        async with wiring.registry(settings) as registry:
-            return await registry.judge_account(arguments.principal, standing, analyst)
+        async with wiring.registry(settings, arguments.by) as registry:
+            return await registry.judge_account(arguments.principal, standing)
 
-    row = (arguments.principal, asyncio.run(act()), standing, analyst)
+    row = (arguments.principal, asyncio.run(act()), standing, arguments.by or settings.keys.operator)
     terminal.table("in force now", ("principal", "tenant", "standing", "by"), [row], as_json=arguments.json)
     return 0

@@ -9,6 +9,7 @@ from typing import Any
 from pipeline.config import Settings
 
 Act = Callable[[argparse.Namespace, Settings], int]
+BY = "operator whose key signs and who is named for it (default: keys.operator)"
 
 
 def add_group(commands: Any, name: str, summary: str, description: str = "", epilog: str = "") -> Any:

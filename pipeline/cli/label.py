@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import getpass
 import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from dashboards.render import QueryScope, raw, render
 from pipeline import terminal, wiring
-from pipeline.cli.arguments import add_command, add_group, whole
+from pipeline.cli.arguments import BY, add_command, add_group, whole
 from pipeline.config import Settings
 from pipeline.errors import ConfigError
 from pipeline.terminal import StoredTime
@@ -41,7 +40,7 @@ def add(commands: Any) -> None:
     for verdict, meaning in (("attack", "the finding was right"), ("benign", "it was a false alarm")):
         labelled = add_command(label, verdict, f"label a request as {verdict}: {meaning}", _label)
         labelled.add_argument("request", help="its id, as in x-sluice-request, an alert, or the dashboard")
-        labelled.add_argument("--by", default="", help="the analyst (default: the user of this machine)")
+        labelled.add_argument("--by", metavar="NAME", default="", help=BY)
     listed = add_command(label, "list", "list the newest labels", _list)
     listed.add_argument("--limit", type=whole(1, 100_000), metavar="N", default=100, help="most rows (default 100)")
     add_command(label, "precision", "count confirmed and false alarms of each rule, over everything sealed", _precision)
@@ -49,11 +48,11 @@ def add(commands: Any) -> None:
 
 def _label(arguments: argparse.Namespace, settings: Settings) -> int:
     decided = _decided(arguments.request, settings)
-    analyst = arguments.by or getpass.getuser()
+    analyst = arguments.by or settings.keys.operator
 
     async def act() -> None:
-        async with wiring.registry(settings) as registry:
-            await registry.label(arguments.request, decided.tenant, arguments.verb, analyst)
+        async with wiring.registry(settings, arguments.by) as registry:
+            await registry.label(arguments.request, decided.tenant, arguments.verb)
 
     asyncio.run(act())
     columns = ("request", "tenant", "principal", "verdict", "reason", "rules", "label", "by")

@@ -11,7 +11,8 @@ from typing import Any
 from pipeline import terminal, wiring
 from pipeline.cli.arguments import Act, add_command, add_group, whole
 from pipeline.config import Settings
-from pipeline.control.registry import Registry, checked_webhook, read_policies
+from pipeline.control.policy_file import checked_webhook, read_policies
+from pipeline.control.registry import Registry
 from pipeline.terminal import UnixMs
 
 _TENANT_EXAMPLES = """\
@@ -116,7 +117,7 @@ def _topics_check(arguments: argparse.Namespace, settings: Settings) -> int:
 
 
 def _topics_apply(arguments: argparse.Namespace, settings: Settings) -> int:
-    created = asyncio.run(wiring.apply_topics(settings))
+    created = asyncio.run(wiring.apply_topics(settings, terminal.note))
     terminal.table("topics created", ("topic",), [(name,) for name in created], as_json=arguments.json)
     return 0
 

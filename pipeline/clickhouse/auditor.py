@@ -40,13 +40,13 @@ class Auditor:
     """Verifies every origin of one store, as of its construction: batches sealed later are left for next time.
 
     ``control`` is sealed by itself, so its end is taken last, and awaited for up to CONTROL_S where decisions name a
-    version that it does not hold yet.
+    version that it does not hold yet. ``pin`` is the digest of the first deployment document.
     """
 
-    def __init__(self, store: ClickHouseStore, verifier: Verifier, rules: Sequence[Rules]) -> None:
+    def __init__(self, store: ClickHouseStore, verifier: Verifier, rules: Sequence[Rules], pin: str) -> None:
         self._store = store
         self._verifier = verifier
-        self._rules = rules
+        self._rules, self._pin = rules, pin
         self._ends = self._read_ends()
         if not self._ends:
             raise ConfigError("the store holds no manifest yet; wait for the first sealed batch (1 s after a request)")
@@ -58,8 +58,8 @@ class Auditor:
         """Walk all logs, the decisions with their derivation. ``sources``: origin → records of the topic."""
         for origin in self._ends:
             say(f"verifying {origin}")
-            _, topic, partition = origin.rsplit("/", 2)
-            replay = Replay(self._rules, int(partition), self._control(origin)) if topic == "decisions" else None
+            topic = origin.rsplit("/", 2)[1]
+            replay = self._replay(origin) if topic == "decisions" else None
             self._verifier.origin(
                 origin,
                 self._rows(MANIFESTS, origin, "batch", self._ends[origin].batch + 1),
@@ -86,6 +86,9 @@ class Auditor:
             named = self._store.query(_NEWEST_CONTROL, {"origin": origin, "size": self._ends[origin].size})
             if named and int(named[0][0]) > sealed:
                 raise Retryable(f"{control} is sealed up to {sealed}, decisions name {named[0][0]}")
+
+    def _replay(self, origin: str) -> Replay:
+        return Replay(self._rules, int(origin.rsplit("/", 1)[1]), self._control(origin), pin=self._pin)
 
     def _control(self, origin: str) -> Iterator[tuple[int, bytes]]:
         control = _control_of(origin)

@@ -11,7 +11,7 @@ from pipeline.config import Settings
 from pipeline.control import topics as topic_admin
 from pipeline.control.table import ControlTable
 from pipeline.endpoints import KafkaEndpoint
-from pipeline.errors import Retryable
+from pipeline.errors import ConfigError, Retryable
 from pipeline.events import plans
 from pipeline.kafka.committed import CommittedOffsets
 from pipeline.kafka.offsets import Offsets
@@ -31,15 +31,15 @@ async def followed_control(
 
     ``status`` is told how far it was read.
 
-    Raises Retryable where that does not come within START_S, Stopped where ``stop`` is set first.
+    Raises Retryable where that does not come within START_S, Stopped where ``stop`` is set first, ConfigError where the
+    settings do not say which deployment is meant, or ``control`` holds another.
     """
-    table = ControlTable(settings.kafka.endpoint)
+    table = ControlTable(settings.kafka.endpoint, require_pin(settings))
     leaving = asyncio.Event()
 
     async def read() -> None:
         await table.start()
-        if table.control.deployment is None:
-            raise Retryable("control holds no deployment document; run: sluice topics apply")
+        require_pinned(table)
 
     async def check_partitions() -> None:
         pinned = table.control.require_deployment().partitions
@@ -58,6 +58,40 @@ async def followed_control(
         leaving.set()
         if following is not None:
             await following
+        await table.close()
+
+
+def require_pin(settings: Settings) -> str:
+    """Give the digest by which ``control`` is trusted. Raises ConfigError where no setting says it."""
+    if not settings.keys.pin:
+        raise ConfigError(
+            "keys.deployment is empty and there is no file deployment in keys.home, so nothing says whose control is "
+            "to be trusted; copy the pin from: sluice keys show, or set the deployment up with: sluice topics apply"
+        )
+    return settings.keys.pin
+
+
+def require_pinned(table: ControlTable) -> None:
+    """Raises ConfigError where ``control`` is another deployment's, Retryable where it holds none yet."""
+    fold = table.fold
+    if not fold.signed and fold.other:
+        raise ConfigError(
+            f"control holds the deployment {fold.other[:16]}, expected {fold.pin[:16]} as pinned by keys.deployment or "
+            "the file deployment in keys.home; connect to the brokers of that deployment, or correct the pin"
+        )
+    if not fold.signed:
+        raise Retryable("control holds no deployment document of the pinned deployment; run: sluice topics apply")
+
+
+@contextlib.asynccontextmanager
+async def control_table(settings: Settings) -> AsyncIterator[ControlTable]:
+    """Give ``control`` as it is now, for a command. Raises ConfigError and Retryable as followed_control does."""
+    table = ControlTable(settings.kafka.endpoint, require_pin(settings))
+    try:
+        await table.start()
+        require_pinned(table)
+        yield table
+    finally:
         await table.close()
 
 

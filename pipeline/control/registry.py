@@ -1,21 +1,16 @@
-"""Operator's acts on ``control``: plans, tenants, principals, keys. Each is also recorded in ``access``."""
+"""Operator's acts on ``control``: plans, tenants, principals, keys. Each is signed, and recorded in ``access``."""
 
 from __future__ import annotations
 
 import base64
 import os
-import tomllib
-from collections import Counter
-from collections.abc import Iterable, Iterator
-from pathlib import Path
+from collections.abc import Iterable
 from typing import Any
-from urllib.parse import urlsplit
 
-from detectors.accounts.response import STEPS
-from detectors.personal import TYPES
 from pipeline.clock import now_ms
 from pipeline.control import topics as topic_admin
 from pipeline.control.table import ControlTable
+from pipeline.control.writer import ControlWriter
 from pipeline.endpoints import KafkaEndpoint
 from pipeline.errors import ConfigError, Malformed
 from pipeline.events.codec import encode
@@ -23,7 +18,6 @@ from pipeline.events.control import (
     AnyDocument,
     Control,
     Key,
-    Limit,
     Model,
     Organisation,
     Plan,
@@ -31,133 +25,27 @@ from pipeline.events.control import (
     Tenant,
     parse,
 )
-from pipeline.events.limits import LONGEST_REFILL_S
-from pipeline.events.messages import Access
-from pipeline.kafka.writer import Publisher
+from pipeline.keys.signing import SigningKeys
 from pipeline.keys.vault import Kms, Vault, tenant_keys
-from pipeline.topics import partition_of
 
 KEY_PREFIX = "sk-sluice-"
-MAX_WEBHOOK = 512
-MAX_WINDOW = 1_000
-_KINDS = {"plan": Plan, "organisation": Organisation, "model": Model}
-
-
-def read_policies(path: Path) -> list[AnyDocument]:
-    """Plans, organisations and models of a TOML file. Raises ConfigError with the entry and the field."""
-    try:
-        tree = tomllib.loads(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"{path}: {error}") from error
-    unknown = set(tree) - set(_KINDS)
-    if unknown:
-        raise ConfigError(f"{path}: unknown tables {sorted(unknown)}; expected {sorted(_KINDS)}")
-    documents = []
-    for kind in _KINDS:
-        for entry in _entries(tree, kind, path):
-            try:
-                documents.append(parse(encode({"doc": kind, **entry})))
-            except Malformed as error:
-                raise ConfigError(f"{path}: [[{kind}]] {entry.get('id', '?')}: {error}") from error
-    fault = next(_unsound(documents), "")
-    if fault:
-        raise ConfigError(f"{path}: {fault}")
-    _require_known(documents, path)
-    return documents
-
-
-def checked_webhook(url: str) -> str:
-    """A URL to which alerts can be delivered; empty: none. Raises ConfigError."""
-    try:
-        parts = urlsplit(url)
-        fits = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
-    except ValueError:
-        fits = False
-    if url and (not fits or len(url) > MAX_WEBHOOK or not url.isascii() or not url.isprintable() or " " in url):
-        raise ConfigError(f"webhook: expected http(s)://host/path in {MAX_WEBHOOK} characters, got {url[:80]!r}")
-    return url
-
-
-def _entries(tree: dict[str, Any], kind: str, path: Path) -> list[dict[str, Any]]:
-    entries = tree.get(kind, [])
-    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise ConfigError(f"{path}: {kind}: expected tables, each under a line [[{kind}]] of its own")
-    return entries
-
-
-def _unsound(documents: list[AnyDocument]) -> Iterator[str]:
-    """Name what each document may say by itself but no operator means; old ones in ``control`` stay as they are."""
-    if not documents:
-        yield f"nothing in it: expected tables of {', '.join(f'[[{kind}]]' for kind in _KINDS)}"
-    for name, count in Counter((document.doc, document.id) for document in documents).items():
-        if count > 1:
-            yield f"[[{name[0]}]] {name[1]}: expected once, got {count} times"
-    for plan in documents:
-        if isinstance(plan, Plan):
-            yield from (f"[[plan]] {plan.id}: {fault}" for fault in _unsound_plan(plan))
-
-
-def _unsound_plan(plan: Plan) -> Iterator[str]:
-    for name in ("max_tokens", "max_input_bytes"):
-        if getattr(plan, name) < 1:
-            yield f"{name}: expected 1 or more, got {getattr(plan, name)}: it would refuse every request"
-    if unknown := sorted(set(plan.personal_off) - TYPES):
-        yield f"personal_off: expected types of personal data, got {', '.join(unknown)}; use {', '.join(sorted(TYPES))}"
-    for scope, limits in plan.scopes().items():
-        every = plan.scopes()["model.*"] if scope.startswith("model.") and scope != "model.*" else ()
-        for limit in limits:
-            where = f"{scope}.{limit.id}"
-            if sum(other.id == limit.id for other in (*limits, *every)) > 1:
-                yield f"{where}: expected an id of its own, for each limit of a scope"
-            if scope == "principal" and limit.id in STEPS:
-                yield f"{where}: expected another id: limits over accounts that copy a model have this one"
-            yield from (f"{where}: {fault}" for fault in _unsound_limit(limit))
-
-
-def _unsound_limit(limit: Limit) -> Iterator[str]:
-    if limit.meter == "window" and limit.unit != "requests":
-        yield "a window counts requests; for tokens take rate or budget"
-    if limit.meter == "window" and limit.amount > MAX_WINDOW:
-        yield f"a window keeps each time it counted: expected at most {MAX_WINDOW}, or rate or budget"
-    refill_s = limit.period_s
-    if limit.meter == "rate" and limit.burst:
-        refill_s = limit.burst * limit.period_s // limit.amount
-    if limit.meter in ("rate", "window") and refill_s > LONGEST_REFILL_S:
-        yield f"expected a {limit.meter} full again within {LONGEST_REFILL_S} s, got {refill_s} s; take a budget"
-
-
-def _require_known(documents: list[AnyDocument], path: Path) -> None:
-    models = [document for document in documents if isinstance(document, Model)]
-    known, bases = {model.id for model in models}, {model.id for model in models if model.base is None}
-    for plan in documents:
-        if not isinstance(plan, Plan):
-            continue
-        missing = [m for m in (*plan.models, *plan.model) if m not in known and m != "*"]
-        if missing:
-            raise ConfigError(f"{path}: plan {plan.id} names models that are not in the file: {missing}")
-        free = [m.id for m in models if m.price is None and m.id in plan.models]
-        if free and any(limit.unit == "cost" for limits in plan.scopes().values() for limit in limits):
-            raise ConfigError(f"{path}: plan {plan.id} limits cost: expected a price for each model, got none: {free}")
-    for model in models:
-        if model.base is not None and model.base not in bases:
-            raise ConfigError(f"{path}: model {model.id} is an adapter of {model.base!r}, which is no base in the file")
 
 
 class Registry:
     """Writes documents once they fit what is there; ``control`` is read to its end before and after."""
 
-    def __init__(self, kafka: KafkaEndpoint, table: ControlTable, kms: Kms, actor: str = "operator") -> None:
-        self._kafka, self._publisher = kafka, Publisher(kafka)
+    def __init__(self, kafka: KafkaEndpoint, table: ControlTable, kms: Kms, keys: SigningKeys) -> None:
+        self._kafka = kafka
         self._table = table
         self._kms = kms
-        self._actor = actor
+        self._writer = ControlWriter(kafka, table, keys)
 
     @property
     def control(self) -> Control:
         return self._table.control
 
     async def close(self) -> None:
-        await self._publisher.close()
+        await self._writer.close()
 
     def canary(self, tenant: str) -> str:
         """``Vault.canary``. Raises ConfigError for no such tenant."""
@@ -177,7 +65,7 @@ class Registry:
     async def record_shown(self, what: str, tenant: str) -> None:
         """Put on record that a secret of a tenant is about to be shown or handed out. Raises ConfigError."""
         self._tenant(tenant)
-        await self._record(f"tenant.{what}.show", tenant, f"tenant/{tenant}")
+        await self._writer.record(f"tenant.{what}.show", tenant, f"tenant/{tenant}")
 
     async def apply_policies(self, documents: list[AnyDocument]) -> list[str]:
         """Write those that differ from what is in force; gives their names."""
@@ -192,8 +80,8 @@ class Registry:
         isolating = {d.id for d in changed if isinstance(d, Plan) and d.isolation != "shared"}
         await self._add_pools(tenant.id for tenant in control.tenants.values() if tenant.plan in isolating)
         for document in changed:
-            await self._write(document, f"policy.{document.doc}")
-        await self._table.refresh()
+            await self._writer.write(document, f"policy.{document.doc}")
+        await self._writer.settle()
         return [f"{document.doc} {document.id}" for document in changed]
 
     async def add_tenant(self, tenant: str, plan: str, organisation: str = "", webhook: str = "") -> None:
@@ -212,9 +100,9 @@ class Registry:
         if control.plans[plan].isolation != "shared":
             await self._add_pools([tenant])
         if organisation not in control.organisations:
-            await self._write(root, "organisation.add")
-        await self._write(document, "tenant.add")
-        await self._table.refresh()
+            await self._writer.write(root, "organisation.add")
+        await self._writer.write(document, "tenant.add")
+        await self._writer.settle()
 
     async def change_tenant(self, tenant: str, **changes: Any) -> None:
         """Suspend or resume, another plan, another webhook."""
@@ -225,8 +113,8 @@ class Registry:
             raise ConfigError(f"no plan {changed.plan!r}; see: sluice policy show")
         if plan.isolation != "shared":
             await self._add_pools([tenant])
-        await self._write(changed, "tenant.change")
-        await self._table.refresh()
+        await self._writer.write(changed, "tenant.change")
+        await self._writer.settle()
 
     async def add_key(self, tenant: str, principal: str, days: int = 0) -> str:
         """The text of a new key, shown once and never stored. The principal is made where it does not exist."""
@@ -236,12 +124,12 @@ class Registry:
         if known is not None and known.tenant != tenant:
             raise ConfigError(f"principal {principal!r} belongs to another tenant; choose another id")
         if known is None:
-            await self._write(_made(Principal, id=principal, tenant=tenant), "principal.add")
+            await self._writer.write(_made(Principal, id=principal, tenant=tenant), "principal.add")
         key, secret = f"k{os.urandom(6).hex()}", os.urandom(32)
         expires = now_ms() + days * 86_400_000 if days else 0
         wrapped = self._kms.wrap(secret, f"key/{key}")
-        await self._write(_made(Key, id=key, principal=principal, secret=wrapped, expires=expires), "key.add")
-        await self._table.refresh()
+        await self._writer.write(_made(Key, id=key, principal=principal, secret=wrapped, expires=expires), "key.add")
+        await self._writer.settle()
         return f"{KEY_PREFIX}{key}.{base64.urlsafe_b64encode(secret).decode().rstrip('=')}"
 
     async def revoke_key(self, key: str) -> None:
@@ -250,18 +138,18 @@ class Registry:
         document = self._table.control.keys.get(key.removeprefix(KEY_PREFIX).split(".")[0])
         if document is None:
             raise ConfigError(f"no key {key.split('.')[0]!r}; list them with: sluice key list")
-        await self._write(document.model_copy(update={"status": "revoked"}), "key.revoke")
-        await self._table.refresh()
+        await self._writer.write(document.model_copy(update={"status": "revoked"}), "key.revoke")
+        await self._writer.settle()
 
-    async def judge_account(self, principal: str, extraction: str, analyst: str) -> str:
+    async def judge_account(self, principal: str, extraction: str) -> str:
         """Put in force what an analyst knows of an account (``Principal.extraction``); gives its tenant."""
         await self._table.refresh()
         document = self._table.control.principals.get(principal)
         if document is None:
             raise ConfigError(f"no principal {principal[:80]!r}; list them with: sluice key list")
         changed = document.model_copy(update={"extraction": extraction})
-        await self._write(changed, f"account.{extraction}", document.tenant, analyst)
-        await self._table.refresh()
+        await self._writer.write(changed, f"account.{extraction}", document.tenant)
+        await self._writer.settle()
         return document.tenant
 
     async def _add_pools(self, tenants: Iterable[str]) -> None:
@@ -275,21 +163,9 @@ class Registry:
             raise ConfigError(f"no tenant {tenant!r}; list them with: sluice tenant list")
         return document
 
-    async def _write(self, document: AnyDocument, act: str, tenant: str = "", actor: str = "") -> None:
-        await self._publisher.send(
-            "control", 0, f"{document.doc}/{document.id}".encode(), document.model_dump_json().encode()
-        )
-        tenant = document.id if isinstance(document, Tenant) else tenant
-        await self._record(act, tenant, f"{document.doc}/{document.id}", actor)
-
-    async def label(self, request: str, tenant: str, verdict: str, analyst: str) -> None:
+    async def label(self, request: str, tenant: str, verdict: str) -> None:
         """Put on record what an analyst says of a request of ``tenant``: ``attack`` or ``benign``."""
-        await self._record(f"label.{verdict}", tenant, request, analyst)
-
-    async def _record(self, act: str, tenant: str, target: str, actor: str = "") -> None:
-        record = Access(now_ms(), actor or self._actor, act, tenant, target)
-        partitions = self._table.control.require_deployment().partitions
-        await self._publisher.send("access", partition_of(tenant.encode(), partitions), tenant.encode(), encode(record))
+        await self._writer.record(f"label.{verdict}", tenant, request)
 
 
 def _made(kind: type[Any], **fields: Any) -> Any:

@@ -8,8 +8,9 @@ import logging
 from collections import Counter
 
 from pipeline.endpoints import KafkaEndpoint
-from pipeline.errors import Malformed, Retryable, Stopped
-from pipeline.events import control
+from pipeline.errors import Retryable, Stopped
+from pipeline.events.control import Control
+from pipeline.events.signed_control import ControlFold
 from pipeline.kafka.reader import KafkaRecord, PartitionReader
 from pipeline.metrics import PASSED_OVER, MetricSample
 from pipeline.retry import retry_forever
@@ -20,10 +21,15 @@ _LOOK_S = 5.0
 
 
 class ControlTable:
-    """``control`` is mutated in place; its version is the offset of the last record read."""
+    """``control`` is mutated in place; its version is the offset of the last record read.
 
-    def __init__(self, kafka: KafkaEndpoint) -> None:
-        self.control = control.Control()
+    ``pin`` is the digest of the first deployment document: see ``ControlFold``.
+    """
+
+    def __init__(self, kafka: KafkaEndpoint, pin: str) -> None:
+        self.fold = ControlFold(pin)
+        self.passed_over: Counter[str] = Counter()
+        """Records that changed nothing, by reason."""
         self._reader = PartitionReader(kafka, "control", 0)
         self._lock = asyncio.Lock()
         self._look = asyncio.Lock()
@@ -33,8 +39,10 @@ class ControlTable:
         """The last look that has ended."""
         self._end = 0
         self._news = asyncio.Event()
-        self.passed_over: Counter[str] = Counter()
-        """Documents that count for nothing, by reason."""
+
+    @property
+    def control(self) -> Control:
+        return self.fold.control
 
     async def start(self) -> None:
         """Read all that is there. Raises Retryable where the broker or the topic is absent."""
@@ -67,6 +75,10 @@ class ControlTable:
             return False
         return True
 
+    async def end(self) -> int:
+        """Give the offset that the next record will have."""
+        return await self._reader.end()
+
     def readings(self) -> list[MetricSample]:
         """Tell what was read, how far it is behind, and what was passed over."""
         passed = [MetricSample(PASSED_OVER, count, (reason,)) for reason, count in self.passed_over.items()]
@@ -89,13 +101,15 @@ class ControlTable:
                 self._looked, self._end = look, end
 
     def _fold(self, items: list[KafkaRecord]) -> bool:
+        refused: Counter[str] = Counter()
         for item in items:
-            try:
-                self.control.apply(item.offset, control.parse(item.value))
-            except Malformed as error:
-                _log.error("control: record %d was passed over: %s", item.offset, error)
-                self.passed_over["malformed"] += 1
-                self.control.skip(item.offset)
+            reason = self.fold.read(item.offset, item.value, item.time)
+            if reason is not None:
+                refused[reason] += 1
+        if refused:
+            self.passed_over += refused
+            counts = ", ".join(f"{count} {reason}" for reason, count in refused.items())
+            _log.warning("control: records up to %d were passed over: %s", items[-1].offset, counts)
         if items:
             self._news.set()
             self._news = asyncio.Event()

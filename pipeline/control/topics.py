@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import Iterable
 from typing import Any
@@ -16,23 +15,20 @@ from pipeline.control.table import ControlTable
 from pipeline.endpoints import KafkaEndpoint
 from pipeline.errors import ConfigError, Retryable
 from pipeline.events import plans
-from pipeline.events.control import Deployment
 from pipeline.kafka.clients import make_admin
 from pipeline.kafka.security import require_login
-from pipeline.kafka.writer import Publisher
 from pipeline.retry import retry_until
 from pipeline.topics import POOL_WORK, TOPICS, Topic, pool_topic
 
 _TRIES_S = 30.0
-_LEADER_S = 10.0
 _HIDDEN = 29
 """Kafka's error TOPIC_AUTHORIZATION_FAILED."""
 _SET_FOR_TOPIC = 1
 """Kafka's number for the source of a setting that was made for the topic itself."""
 
 
-async def apply(kafka: KafkaEndpoint, partitions: int, replication: int, log_keys: tuple[str, ...] = ()) -> list[str]:
-    """Create what is missing and mint the deployment's generation, once. Gives the names of the created topics.
+async def create(kafka: KafkaEndpoint, partitions: int, replication: int) -> list[str]:
+    """Create what is missing; gives the names of the created topics.
 
     Topics that are there keep their settings, but for those by which they are stored.
     """
@@ -46,18 +42,6 @@ async def apply(kafka: KafkaEndpoint, partitions: int, replication: int, log_key
         await _adjust(admin, [*(topic for topic in TOPICS if topic.name in present), *pools])
     finally:
         await admin.close()
-    table = ControlTable(kafka)
-    try:
-        # a topic that was just made may not have its leader yet
-        await retry_until(table.start, _LEADER_S, "the leader of control")
-        if table.control.deployment is not None:
-            return [*(topic.name for topic in missing), *await add_pools(kafka, plans.pools(table.control))]
-        deployment = Deployment(generation=f"g{os.urandom(4).hex()}", partitions=partitions, log_keys=log_keys)
-        publisher = Publisher(kafka)
-        await publisher.send("control", 0, b"deployment", deployment.model_dump_json().encode())
-        await publisher.close()
-    finally:
-        await table.close()
     return [topic.name for topic in missing]
 
 
@@ -80,14 +64,14 @@ async def add_pools(kafka: KafkaEndpoint, tenants: Iterable[str]) -> list[str]:
     return [topic.name for topic in missing]
 
 
-async def check(kafka: KafkaEndpoint) -> list[str]:
+async def check(kafka: KafkaEndpoint, pin: str) -> list[str]:
     """Compare the broker with the table: a sentence with the fix for each difference, none where all is well."""
     admin = await _connect(kafka)
     try:
         present = set(await admin.list_topics())
         if "control" not in present:
             return ["no topic control: nothing was set up here yet; run: sluice topics apply"]
-        table = ControlTable(kafka)
+        table = ControlTable(kafka, pin)
         try:
             await table.start()
         finally:

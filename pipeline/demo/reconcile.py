@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from pipeline import wiring
 from pipeline.config import Settings
-from pipeline.control.table import ControlTable
+from pipeline.control.connect import control_table
 from pipeline.events.chain import ChainReader
 from pipeline.events.codec import decode_log
 from pipeline.events.records import Decision, Outcome
@@ -33,11 +33,10 @@ class Equation(NamedTuple):
 async def count_log(settings: Settings) -> Counter[str]:
     """Count Kafka's records: requests, valid records by kind, admitted inference, and the records of sealed topics."""
     counts: Counter[str] = Counter()
-    control_table = ControlTable(settings.kafka.endpoint)
-    await control_table.start()
-    await control_table.close()
-    counts["control"] = control_table.control.version + 1
-    for partition in range(control_table.control.require_deployment().partitions):
+    async with control_table(settings) as table:
+        control = table.control
+    counts["control"] = control.version + 1
+    for partition in range(control.require_deployment().partitions):
         counts["requests"] += len(await read_all(settings, "requests", partition))
         for topic in ("alerts", "access", "deliveries"):
             counts[topic] += len(await read_all(settings, topic, partition))

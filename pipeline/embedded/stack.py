@@ -17,7 +17,7 @@ from typing import IO
 
 from pipeline import config, wiring
 from pipeline.config import Settings
-from pipeline.control.registry import read_policies
+from pipeline.control.policy_file import read_policies
 from pipeline.embedded.broker import EmbeddedBroker
 from pipeline.embedded.broker_config import BrokerSettings
 from pipeline.embedded.pools import LocalPools
@@ -116,13 +116,16 @@ class LocalStack:
         for broker in self.brokers:
             broker.launch()
         self.store.launch()
-        # its model loads meanwhile; the other stages would only wait
-        self._start_stage("generate")
+        if not self.settings.keys.keyring.exists():
+            wiring.prepare(self.settings)
+        if self.settings.keys.pin:
+            # its model loads meanwhile; the other stages would only wait
+            self._start_stage("generate")
         meanwhile()
         for broker in self.brokers:
             broker.await_ready()
         self.store.await_ready()
-        self._set_up()
+        self._set_up(say)
         say("starting the stages")
         for stage in wiring.STAGES:
             if stage not in self.stages:
@@ -260,9 +263,9 @@ class LocalStack:
             "notify": {"allow_private": True},
         }
 
-    def _set_up(self) -> None:
+    def _set_up(self, say: Say) -> None:
         settings = self.settings
-        asyncio.run(wiring.apply_topics(settings))
+        asyncio.run(wiring.apply_topics(settings, say))
         wiring.apply_tables(settings)
         asyncio.run(self._policies(settings))
 

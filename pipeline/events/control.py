@@ -18,6 +18,7 @@ from pipeline.events.records import Meter, Unit
 Id = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
 ModelId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,126}$")]
 Wrapped = Annotated[str, Field(max_length=4096, description="base64 of bytes wrapped by the keyring")]
+Public = Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]{43}=$", description="base64 of an Ed25519 public key")]
 
 
 class Document(BaseModel):
@@ -180,17 +181,53 @@ class Model(Document):
         return self
 
 
+class RootKey(Document):
+    """A root signs deployment documents, and nothing else; its private half is kept offline."""
+
+    name: Id
+    public: Public
+
+
+class Operator(Document):
+    """An operator signs what ``pipeline.roles`` lets its role sign."""
+
+    id: Id
+    public: Public
+    role: Id
+
+
 class Deployment(Document):
-    """The deployment is written once, when the topics are created."""
+    """The deployment: written when the topics are created, changed by its root keys alone."""
 
     doc: Literal["deployment"] = "deployment"
     id: Literal["deployment"] = "deployment"
-    generation: Id
+    generation: Annotated[str, Field(pattern=r"^([a-z0-9][a-z0-9._-]{0,62})?$")] = ""
+    """Empty in the first signed document, whose digest gives it."""
     partitions: Annotated[int, Field(ge=1, le=4096)]
     log_keys: tuple[str, ...] = ()
     """Verifier keys of the audit log in C2SP form: name+hash+base64."""
     capacity_tokens: int = 2**30
     """Open reserved tokens per partition before ``busy``."""
+    roots: Annotated[tuple[RootKey, ...], Field(max_length=16)] = ()
+    threshold: Annotated[int, Field(ge=0, le=16)] = 0
+    """So many roots must sign a deployment document; 0 in one from before documents were signed."""
+    operators: Annotated[tuple[Operator, ...], Field(max_length=1000)] = ()
+    adopts: Annotated[int, Field(ge=-1)] = -1
+    """Its own offset, in a first signed document that takes over all unsigned ones below; -1 takes over none."""
+    adopted: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
+    """SHA-256 over offset, length and value of every record below ``adopts``."""
+
+    @model_validator(mode="after")
+    def _signable(self) -> Deployment:
+        for kind, names, keys in (
+            ("root", [r.name for r in self.roots], [r.public for r in self.roots]),
+            ("operator", [o.id for o in self.operators], [o.public for o in self.operators]),
+        ):
+            if len(set(names)) != len(names) or len(set(keys)) != len(keys):
+                raise ValueError(f"expected each {kind} and its key once")
+        if not min(1, len(self.roots)) <= self.threshold <= len(self.roots):
+            raise ValueError(f"expected a threshold of 1 to {len(self.roots)} roots, got {self.threshold}")
+        return self
 
 
 AnyDocument = Annotated[Plan | Organisation | Tenant | Principal | Key | Model | Deployment, Field(discriminator="doc")]
@@ -240,6 +277,13 @@ class Control:
                 self.deployment = document
         self.derived.clear()
         self.version = version
+
+    def clear(self) -> None:
+        """Forget every document, for readers that hold this object as well."""
+        self.deployment = None
+        for documents in (self.plans, self.organisations, self.tenants, self.principals, self.keys, self.models):
+            documents.clear()
+        self.derived.clear()
 
     def skip(self, version: int) -> None:
         """Count a record of ``control`` that carries no valid document as a version."""

@@ -196,6 +196,9 @@ class Access(msgspec.Struct, frozen=True, omit_defaults=True):
     tenant: str = ""
     target: str = ""
     count: int = 1
+    key: str = ""
+    """Of the operator who acts: see ``DocumentSignature``. Empty for an act of the gateway or a worker."""
+    signature: bytes = b""
 
 
 class Manifest(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -225,7 +228,8 @@ class Manifest(msgspec.Struct, frozen=True, omit_defaults=True):
     checkpoint: str
     """C2SP signed note over origin, size and root."""
     leaves: int = 1
-    """2: leaves of ``decisions`` hold the append time; 1: the record's own time, as version 0.1.0 sealed them."""
+    """3: columns of ``control`` are those of the document that was signed; 2: leaves of ``decisions`` hold the append
+    time; 1: the record's own time, as version 0.1.0 sealed them."""
     source: int = -1
     """decisions: the next offset of ``requests`` after ``last``; -1 where no link has told it yet."""
 

@@ -44,7 +44,7 @@ async def run(
     settings: GatewaySettings, stop: asyncio.Event, kms: Kms | None = None, status: ProcessStatus | None = None
 ) -> None:
     """Serve until ``stop`` is set, then take no more connections and let open answers end (``bounds.drain_s``)."""
-    control_table = ControlTable(settings.kafka)
+    control_table = ControlTable(settings.kafka, settings.pin)
     await control_table.start()
     try:
         vault = Vault(kms or FileKeyring(settings.keyring), control_table.control)

@@ -28,6 +28,7 @@ async def _serve(settings: Settings, stop: asyncio.Event, status: ProcessStatus)
         GatewaySettings(
             kafka=settings.kafka.endpoint,
             keyring=settings.keys.keyring,
+            pin=settings.keys.pin,
             host=section.host,
             port=section.port,
             reply_partition=section.lane,

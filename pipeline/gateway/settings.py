@@ -33,6 +33,8 @@ class GatewaySettings:
 
     kafka: KafkaEndpoint
     keyring: Path
+    pin: str = ""
+    """Digest of the first deployment document."""
     host: str = "127.0.0.1"
     port: int = 8080
     reply_partition: int = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -28,12 +29,31 @@ def load_log_keys(path: Path) -> LogKeys:
 def create_log_keys(path: Path, name: str) -> LogKeys:
     """The keys at ``path``, made first where there are none."""
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         seeds = {"ed25519": os.urandom(32), "ml_dsa_44": os.urandom(32)}
         text = json.dumps({"name": name, **{kind: base64.b64encode(seed).decode() for kind, seed in seeds.items()}})
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
+        create_once(path, text)
     return load_log_keys(path)
+
+
+def create_once(path: Path, text: str) -> None:
+    """Write a file of mode 0600 where there is none: of two processes that begin together one wins, and a reader never
+    sees half of it."""
+    if path.exists():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    replace_file(partial, text)
+    with contextlib.suppress(FileExistsError):
+        os.link(partial, path)
+    partial.unlink()
+
+
+def replace_file(path: Path, text: str) -> None:
+    """Write a file of mode 0600, on the disk before it has its name."""
+    partial = path.with_name(f".{path.name}.partial")
+    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        os.fchmod(file.fileno(), 0o600)
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)

@@ -22,6 +22,7 @@ def write_grant(keys: Keys, tenant: Tenant, out: Path) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True, mode=0o750)
         GrantedKeys.write(granted.keyring, kms, wrapped)
+        _replace(granted.pin_file, keys.pin.encode())
         _replace(granted.watermark_key, grant(read_master(keys.watermark_key), tenant.id))
         create_worker(granted.worker_key)
         granted.worker_key.chmod(0o640)

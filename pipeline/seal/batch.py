@@ -19,12 +19,12 @@ from typing import Any
 import msgspec
 
 from pipeline.audit.checkpoint import LogKeys, sign_checkpoint
+from pipeline.audit.leaves import leaf_digests
 from pipeline.audit.merkle import Frontier
 from pipeline.audit.rows import (
     LEAVES,
     SEALED,
     keeps_append_time,
-    leaf_digests,
     manifest_row,
     origin_name,
     statement,
@@ -208,7 +208,7 @@ def columns_of(
     offsets = [entry.offset for entry in entries]
     values = [entry.value for entry in entries]
     appended = [entry.time for entry in entries]
-    described: list[Sequence[Any]] = list(zip(*typed_many(state.topic, entries), strict=True))
+    described: list[Sequence[Any]] = list(zip(*typed_many(state.topic, entries, leaves), strict=True))
     if not described:
         return ((),) * len(RECORDS.columns), []
     if keeps_append_time(state.topic, leaves):

@@ -12,11 +12,11 @@ from inference.registry.dsse import Trust
 from inference.registry.store import ModelRegistry
 from inference.registry.wrapping import create_worker
 from inference.watermark.secrets import create_master
-from pipeline.config import Settings
+from pipeline.config import Keys, Settings
+from pipeline.control import deployment
 from pipeline.control import topics as topic_admin
-from pipeline.control.connect import followed_control
+from pipeline.control.connect import control_table, followed_control
 from pipeline.control.registry import Registry
-from pipeline.control.table import ControlTable
 from pipeline.errors import ConfigError
 from pipeline.events import plans
 from pipeline.generate import engines
@@ -24,6 +24,7 @@ from pipeline.generate.model_acts import ModelActs
 from pipeline.kafka.writer import Publisher
 from pipeline.keys.files import create_log_keys
 from pipeline.keys.grant import write_grant
+from pipeline.keys.signing import SigningKeys
 from pipeline.keys.vault import FileKeyring, Vault, open_kms
 from pipeline.topics import acl_rules
 
@@ -44,14 +45,13 @@ async def forward_model_acts(settings: Settings) -> int:
     """Write what was done to the registry to ``access``; gives the count. Raises Retryable, soon, without a broker."""
     kafka = settings.kafka.endpoint
     await topic_admin.reach(kafka, timeout_s=0)
-    table, publisher = ControlTable(kafka), Publisher(kafka)
+    publisher = Publisher(kafka)
     try:
-        await table.start()
-        partitions = table.control.require_deployment().partitions
-        return await ModelActs(settings.models.home, publisher, partitions).forward()
+        async with control_table(settings) as table:
+            partitions = table.control.require_deployment().partitions
+            return await ModelActs(settings.models.home, publisher, partitions).forward()
     finally:
         await publisher.close()
-        await table.close()
 
 
 def model_trust(settings: Settings) -> Trust:
@@ -60,18 +60,21 @@ def model_trust(settings: Settings) -> Trust:
 
 
 @contextlib.asynccontextmanager
-async def registry(settings: Settings) -> AsyncIterator[Registry]:
-    """The operator's hand on ``control``; a user of the embedded stack needs it running."""
-    keyring = FileKeyring(settings.keys.keyring)
-    table = ControlTable(settings.kafka.endpoint)
-    hand = Registry(settings.kafka.endpoint, table, keyring)
-    try:
-        await check_broker(settings)
-        await table.start()
-        yield hand
-    finally:
-        await hand.close()
-        await table.close()
+async def registry(settings: Settings, by: str = "") -> AsyncIterator[Registry]:
+    """The operator's hand on ``control``; a user of the embedded stack needs it running.
+
+    ``by`` names the operator whose key signs; empty: the one of the settings.
+    """
+    keys = settings.keys
+    keyring = FileKeyring(keys.keyring)
+    signing = SigningKeys(keys.operators, keys.roots, by or keys.operator)
+    await check_broker(settings)
+    async with control_table(settings) as table:
+        hand = Registry(settings.kafka.endpoint, table, keyring, signing)
+        try:
+            yield hand
+        finally:
+            await hand.close()
 
 
 async def follow_pools(settings: Settings, stop: asyncio.Event, tell: Callable[[dict[str, str]], None]) -> None:
@@ -107,17 +110,32 @@ async def check_broker(settings: Settings) -> None:
 
 async def check_topics(settings: Settings) -> list[str]:
     await check_broker(settings)
-    return await topic_admin.check(settings.kafka.endpoint)
+    return await topic_admin.check(settings.kafka.endpoint, settings.keys.pin)
 
 
-async def apply_topics(settings: Settings) -> list[str]:
-    """Topics, the deployment document, and keys where there are none. Gives the names of the topics made."""
-    kafka, keys = settings.kafka, settings.keys
+def prepare(settings: Settings) -> None:
+    """Make the keys of a new deployment and pin it, before there is a broker."""
+    deployment.mint(settings, _create_keys(settings.keys))
+
+
+async def apply_topics(settings: Settings, tell: Callable[[str], None]) -> list[str]:
+    """Topics, the deployment document, and keys where there are none. Gives the names of the topics made.
+
+    A deployment from before documents were signed is taken over; ``tell`` is told what was done about it.
+    """
+    kafka = settings.kafka
+    log_keys = _create_keys(settings.keys)
+    created = await topic_admin.create(kafka.endpoint, kafka.partitions, kafka.replication)
+    control = await deployment.establish(settings, log_keys, tell)
+    return [*created, *await topic_admin.add_pools(kafka.endpoint, plans.pools(control))]
+
+
+def _create_keys(keys: Keys) -> tuple[str, ...]:
+    """Make the secrets that a deployment needs where they are missing; gives the log's verifier keys."""
     FileKeyring.create(keys.keyring)
-    log_keys = create_log_keys(keys.log_key, "sluice")
     create_master(keys.watermark_key)
     create_worker(keys.worker_key)
-    return await topic_admin.apply(kafka.endpoint, kafka.partitions, kafka.replication, log_keys.verifier_keys)
+    return create_log_keys(keys.log_key, "sluice").verifier_keys
 
 
 async def check_rights(settings: Settings) -> list[str]:
@@ -139,13 +157,9 @@ async def apply_rights(settings: Settings) -> list[tuple[str, str]]:
 
 async def _pools(settings: Settings) -> list[str]:
     """Tenants with workers of their own."""
-    table = ControlTable(settings.kafka.endpoint)
-    try:
-        await check_broker(settings)
-        await table.start()
+    await check_broker(settings)
+    async with control_table(settings) as table:
         return list(plans.pools(table.control))
-    finally:
-        await table.close()
 
 
 def check_tables(settings: Settings) -> list[str]:
@@ -173,13 +187,9 @@ def store(settings: Settings, patience_s: float = 30.0) -> Iterator[ClickHouseSt
 
 async def log_keys(settings: Settings) -> list[str]:
     """Verifier keys as pinned in ``control``; an outside verifier brings keys of its own."""
-    table = ControlTable(settings.kafka.endpoint)
-    try:
-        await check_broker(settings)
-        await table.start()
+    await check_broker(settings)
+    async with control_table(settings) as table:
         return list(table.control.require_deployment().log_keys)
-    finally:
-        await table.close()
 
 
 def verify(settings: Settings, keys: list[str], say: Callable[[str], None], *, with_source: bool = False) -> Report:
@@ -190,6 +200,6 @@ def verify(settings: Settings, keys: list[str], say: Callable[[str], None], *, w
     from pipeline.clickhouse.auditor import Auditor, read_sources
 
     with store(settings, patience_s=5) as clickhouse:
-        auditor = Auditor(clickhouse, Verifier(Verifiers(keys)), RULES)
+        auditor = Auditor(clickhouse, Verifier(Verifiers(keys)), RULES, settings.keys.pin)
         sources = asyncio.run(read_sources(settings.kafka.endpoint, auditor.origins())) if with_source else None
         return auditor.verify(say, sources)

@@ -23,7 +23,7 @@ from pipeline.admit.recompute import (
 )
 from pipeline.clock import now_ms
 from pipeline.config import Settings
-from pipeline.control.table import ControlTable
+from pipeline.control.connect import control_table
 from pipeline.errors import ConfigError
 from pipeline.events.control import Control
 from pipeline.events.ids import is_request_id, place_of
@@ -121,18 +121,14 @@ async def _log(settings: Settings, partition: int, tell: Progress) -> AsyncItera
 
 async def _control(settings: Settings) -> Control:
     await check_broker(settings)
-    table = ControlTable(settings.kafka.endpoint)
-    try:
-        await table.start()
+    async with control_table(settings) as table:
         return table.control
-    finally:
-        await table.close()
 
 
 async def _documents(settings: Settings) -> Documents:
     reader = PartitionReader(settings.kafka.endpoint, "control", 0)
     try:
         await reader.start(0)
-        return [(item.offset, item.value) for item in await reader.read_to_end()]
+        return Documents([(item.offset, item.value) for item in await reader.read_to_end()], settings.keys.pin)
     finally:
         await reader.close()

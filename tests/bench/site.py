@@ -122,7 +122,7 @@ def opened() -> Iterator[BenchSite]:
 
 
 async def _furnish(site: BenchSite) -> None:
-    await wiring.apply_topics(site.settings)
+    await wiring.apply_topics(site.settings, print)
     names = [name for n in range(200) if not partition_of((name := f"tenant-{n}").encode(), PARTITIONS)][:16]
     async with wiring.registry(site.settings) as hand:
         await hand.apply_policies(documents())

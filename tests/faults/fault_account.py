@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 
 from pipeline.admit.decide import UNCHARGED
 from pipeline.config import Settings
-from pipeline.control.table import ControlTable
 from pipeline.demo.reconcile import Equation, read_all
 from pipeline.events.chain import ChainReader, Link
 from pipeline.events.codec import decode, decode_log
 from pipeline.events.control import Control
 from pipeline.events.messages import Completion
 from pipeline.events.records import Charge, Decision, LogRecord, Outcome
+from pipeline.events.signed_control import ControlFold
 from pipeline.kafka.reader import KafkaRecord
 from tests.faults.fault_ceilings import Ceilings, LimitHistory
 from tests.faults.fault_load import AGAIN, ANSWERED, BROKEN, Call, Try
@@ -45,13 +45,12 @@ class Log:
 
 
 async def read_log(settings: Settings) -> Log:
-    table = ControlTable(settings.kafka.endpoint)
-    await table.start()
-    await table.close()
-    log = Log(table.control, LimitHistory())
+    fold = ControlFold(settings.keys.pin)
+    log = Log(fold.control, LimitHistory())
     for item in await read_all(settings, "control", 0):
-        log.limits.add(item.offset, item.value)
-    for partition in range(table.control.require_deployment().partitions):
+        fold.read(item.offset, item.value)
+        log.limits.add(fold.control)
+    for partition in range(fold.control.require_deployment().partitions):
         log.requests |= {(partition, item.offset) for item in await read_all(settings, "requests", partition)}
         items = await read_all(settings, "decisions", partition)
         chain = ChainReader(trust_first=bool(items and items[0].offset))

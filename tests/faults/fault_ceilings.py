@@ -7,8 +7,7 @@ from bisect import bisect
 from collections import Counter, defaultdict, deque
 from fractions import Fraction
 
-from pipeline.errors import Malformed
-from pipeline.events.control import Control, Limit, Plan, parse
+from pipeline.events.control import Control, Limit, Plan
 from pipeline.events.records import Decision, Outcome
 
 Cell = tuple[str, str]
@@ -32,13 +31,12 @@ class LimitHistory:
     def __init__(self) -> None:
         self._plans: dict[str, list[tuple[int, Plan]]] = defaultdict(list)
 
-    def add(self, version: int, raw: bytes) -> None:
-        try:
-            document = parse(raw)
-        except Malformed:
-            return
-        if isinstance(document, Plan):
-            self._plans[document.id].append((version, document))
+    def add(self, control: Control) -> None:
+        """Take what is in force as of the version of ``control``."""
+        for plan in control.plans.values():
+            known = self._plans[plan.id]
+            if not known or known[-1][1] != plan:
+                known.append((control.version, plan))
 
     def plan(self, name: str, version: int) -> Plan:
         """The plan that was in force at ``version``."""

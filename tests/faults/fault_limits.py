@@ -6,7 +6,7 @@ import random
 
 from pipeline import wiring
 from pipeline.config import Settings
-from pipeline.control.registry import read_policies
+from pipeline.control.policy_file import read_policies
 from pipeline.embedded.stack import DEFAULT_POLICIES
 from pipeline.events.control import Limit, Plan
 from pipeline.retry import retry_until

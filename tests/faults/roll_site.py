@@ -16,7 +16,7 @@ from aiokafka.admin import RecordsToDelete
 from pipeline import config
 from pipeline.config import Settings
 from pipeline.demo.reconcile import count_log, read_all
-from pipeline.embedded.stack import LocalStack
+from pipeline.embedded.stack import LocalStack, Say
 from pipeline.embedded.supervisor import spawn
 from pipeline.events.chain import ChainReader
 from pipeline.events.codec import decode_log
@@ -60,8 +60,8 @@ class RollingStack(LocalStack):
         self.cut: list[int] = []
         """Offsets at which ``decisions`` begin since."""
 
-    def _set_up(self) -> None:
-        super()._set_up()
+    def _set_up(self, say: Say) -> None:
+        super()._set_up(say)
         if self._aged:
             self.gone, self.cut = asyncio.run(_age(self.settings))
 

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.audit.checkpoint import LogKeys, Verifiers
+from pipeline.audit.leaves import leaf_value
 from pipeline.audit.merkle import leaf_hash
-from pipeline.audit.rows import leaf_value
 from pipeline.audit.verify import Verifier
 from pipeline.events.chain import Entry, Position, batch_digest, links
 from pipeline.events.codec import encode

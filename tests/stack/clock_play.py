@@ -108,10 +108,12 @@ class Requests:
         await self._publisher.close()
 
 
-async def faults_of(bootstrap: str) -> list[str]:
+async def faults_of(deployment: Any) -> list[str]:
     """What a verifier says of the log, with the append times that the broker gave."""
-    replay = Replay(RULES, 0, [(item.offset, item.value) for item in await read(bootstrap, "control")])
-    return [fault for entry in await valid(bootstrap) for fault in _pushed(replay, decode_log(entry.value), entry)]
+    control = [(item.offset, item.value) for item in await read(deployment.bootstrap, "control")]
+    replay = Replay(RULES, 0, control, pin=deployment.pin)
+    entries = await valid(deployment.bootstrap)
+    return [fault for entry in entries for fault in _pushed(replay, decode_log(entry.value), entry)]
 
 
 def _pushed(replay: Replay, record: LogRecord, entry: Any) -> list[str]:

@@ -43,7 +43,7 @@ async def until_dropped(writers: Writers, reason: str, count: int) -> None:
 async def derived(deployment: Any) -> None:
     """Assert that the verifier finds no fault in the log, and that nothing is held at its end."""
     control = [(item.offset, item.value) for item in await read(deployment.bootstrap, "control")]
-    replay, chain = Replay(RULES, 0, control), ChainReader()
+    replay, chain = Replay(RULES, 0, control, pin=deployment.pin), ChainReader()
     items = await read(deployment.bootstrap, "decisions")
     stored = [entry for item in items for entry in chain.push(item.entry())]
     assert [fault for e in stored for fault in replay.push(decode_log(e.value), e.value, e.time)] == []

@@ -39,7 +39,7 @@ async def _furnish(made: Deployment) -> None:
         for tenant in ("initech", "hooli"):
             for who in ("eve", "bob"):
                 made.keys[f"{tenant}-{who}"] = await hand.add_key(tenant, f"{tenant}-{who}")
-    made.control_table = ControlTable(made.kafka)
+    made.control_table = ControlTable(made.kafka, made.pin)
     await made.control_table.start()
     await made.control_table.close()
 

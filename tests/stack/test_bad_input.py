@@ -113,9 +113,9 @@ async def play(deployment: Deployment) -> Played:
 
 async def forged(deployment: Deployment) -> tuple[dict[str, str], list[Case]]:
     """Keys that no longer work, and every bad record in the order in which they are sent."""
-    table = ControlTable(deployment.kafka)
+    table = ControlTable(deployment.kafka, deployment.pin)
     await table.start()
-    registry = Registry(deployment.kafka, table, deployment.keyring)
+    registry = Registry(deployment.kafka, table, deployment.keyring, deployment.signing)
     keys = {
         "revoked_key": await registry.add_key("acme", "acme-app"),
         "expired_key": await registry.add_key("acme", "acme-app", days=-1),

@@ -36,7 +36,7 @@ def test_a_broker_whose_clock_is_wrong_is_served_by_workers_and_senders_that_agr
             worker.stop()
             await requests.close()
         assert {(d.verdict, d.reasons) for d in decisions} == {("admit", ())}
-        assert await faults_of(deployment.bootstrap) == []
+        assert await faults_of(deployment) == []
 
     asyncio.run(scene())
 
@@ -61,7 +61,7 @@ def test_a_worker_one_hour_fast_refuses_nothing_and_expires_nothing(deployment: 
         ticks = [r for r in records if isinstance(r, Tick)]
         assert 3 <= len(ticks) <= 60
         assert max(time_of(d) for d in decisions) <= time.time() * 1000 + AHEAD_MS
-        assert await faults_of(deployment.bootstrap) == []
+        assert await faults_of(deployment) == []
         assert worker.log().count("the broker's clock is") == 1, "told once, not per request"
 
     asyncio.run(scene())
@@ -83,7 +83,7 @@ def test_a_worker_one_minute_slow_serves_says_so_and_is_well_when_its_clock_is(d
             worker.stop()
             await requests.close()
         assert {d.verdict for d in decisions} == {"admit"}
-        assert await faults_of(deployment.bootstrap) == []
+        assert await faults_of(deployment) == []
 
     asyncio.run(scene())
 
@@ -105,7 +105,7 @@ def test_a_worker_whose_clock_jumps_both_ways_answers_everything(deployment: Any
         assert times == sorted(times)
         appended = {entry.value: entry.time for entry in await valid(deployment.bootstrap)}
         assert max(times) <= max(appended.values()) + AHEAD_MS
-        assert await faults_of(deployment.bootstrap) == []
+        assert await faults_of(deployment) == []
 
     asyncio.run(scene())
 
@@ -138,6 +138,6 @@ def test_a_worker_behind_its_peers_gives_its_partitions_up_and_comes_back(deploy
                     worker.stop()
             await requests.close()
         assert {d.verdict for d in decisions if isinstance(d, Decision)} == {"admit"}
-        assert await faults_of(deployment.bootstrap) == []
+        assert await faults_of(deployment) == []
 
     asyncio.run(scene())

@@ -160,10 +160,10 @@ def test_topics_of_an_older_build_are_stored_as_those_of_today_and_keep_the_rest
         await admin.start()
         kept = {"retention.ms": "123456789"}
         await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, own | kept)])
-        faults = "".join(await topic_admin.check(deployment.kafka))
+        faults = "".join(await topic_admin.check(deployment.kafka, deployment.pin))
         assert all(f"{topic}: expected {name}={value}, the broker has" in faults for name, value in after.items())
-        assert await topic_admin.apply(deployment.kafka, 1, 1) == []
-        faults = "".join(await topic_admin.check(deployment.kafka))
+        assert await topic_admin.create(deployment.kafka, 1, 1) == []
+        faults = "".join(await topic_admin.check(deployment.kafka, deployment.pin))
         assert not any(f"{topic}: expected {name}" in faults for name in after)
         asked = ConfigResource(ConfigResourceType.TOPIC, topic, dict.fromkeys(own | kept | after, ""))
         [response] = await admin.describe_configs([asked])

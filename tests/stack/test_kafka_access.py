@@ -85,7 +85,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 
 async def furnish(site: Site) -> None:
-    await topic_admin.apply(site.operator, 2, 1)
+    await topic_admin.create(site.operator, 2, 1)
     await topic_admin.add_pools(site.operator, POOLS)
     async with make_producer(site.operator) as producer:
         for name in NAMES:

@@ -47,7 +47,7 @@ async def main(bootstrap, keyring, instance):
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     kafka = KafkaEndpoint(bootstrap)
-    table = ControlTable(kafka)
+    table = ControlTable(kafka, "")
     await table.start()
     settings = NotifySettings(True, 5.0, schedule=Schedule(200, 1000, 6), instance=instance)
     following = asyncio.create_task(table.follow(stop))

@@ -12,7 +12,8 @@ import pytest
 
 from pipeline.clock import now_ms
 from pipeline.config import Gateway, Generate, Keys, Models, Settings
-from pipeline.control.registry import Registry, read_policies
+from pipeline.control.policy_file import read_policies
+from pipeline.control.registry import Registry
 from pipeline.control.table import ControlTable
 from pipeline.embedded.supervisor import free_port
 from pipeline.sections import Kafka
@@ -97,9 +98,9 @@ def test_limits_by_key_by_model_and_in_cost_are_seen_as_well(tmp_path: Path) -> 
 
 
 async def metered_scene(made: Deployment, settings: Settings) -> None:
-    table = ControlTable(made.kafka)
+    table = ControlTable(made.kafka, made.pin)
     await table.start()
-    registry = Registry(made.kafka, table, made.keyring)
+    registry = Registry(made.kafka, table, made.keyring, made.signing)
     await registry.apply_policies(read_policies(made.home / "metered.toml"))
     await registry.add_tenant("hooli", "metered")
     key = await registry.add_key("hooli", "hooli-app")

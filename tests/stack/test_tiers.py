@@ -151,10 +151,10 @@ async def test_a_worker_that_no_policy_asks_for_does_not_start(deployment: Deplo
 
 @in_loop
 async def test_the_table_of_topics_has_those_of_isolated_tenants(deployment: Deployment) -> None:
-    assert await topic_admin.check(deployment.kafka) == []
+    assert await topic_admin.check(deployment.kafka, deployment.pin) == []
     assert await topic_admin.add_pools(deployment.kafka, ["bank"]) == []
-    table = ControlTable(deployment.kafka)
-    hand = Registry(deployment.kafka, table, deployment.keyring)
+    table = ControlTable(deployment.kafka, deployment.pin)
+    hand = Registry(deployment.kafka, table, deployment.keyring, deployment.signing)
     await table.start()
     try:
         await hand.apply_policies([ALONE.model_copy(update={"id": "free"})])

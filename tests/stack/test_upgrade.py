@@ -61,7 +61,7 @@ def test_a_log_of_the_build_before_is_lifted_once_and_derived_by_the_rules_of_it
         marks = [n for n, record in enumerate(records) if isinstance(record, Upgrade)]
         assert marks == [len(old)], "one mark, behind what the old build wrote"
         assert [r.decider for r in records if isinstance(r, Decision)] == [6, 6, 6, 7]
-        replay = Replay(RULES, 0, control)
+        replay = Replay(RULES, 0, control, pin=deployment.pin)
         assert [entry.value for entry in entries[: len(old)]] == old
         pushed = zip(records, entries, strict=True)
         assert [fault for record, e in pushed for fault in replay.push(record, e.value, e.time)] == []

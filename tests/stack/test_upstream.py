@@ -14,7 +14,7 @@ import pytest
 
 from pipeline import wiring
 from pipeline.config import Gateway, Generate, Keys, Models, Settings
-from pipeline.control.registry import read_policies
+from pipeline.control.policy_file import read_policies
 from pipeline.embedded.supervisor import free_port
 from pipeline.events.control import AnyDocument, Model, Plan
 from pipeline.events.records import Decision, Outcome

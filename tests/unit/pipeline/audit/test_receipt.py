@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.audit.checkpoint import Verifiers
+from pipeline.audit.leaves import leaf_value
 from pipeline.audit.merkle import Frontier, inclusion_proof, leaf_hash
 from pipeline.audit.receipt import batch_proof, check_receipt, prove, write_receipt
-from pipeline.audit.rows import leaf_value
 from pipeline.errors import Malformed
 from pipeline.tables import RECORDS
 from tests.unit.pipeline.audit.audit_world import KEYS, Store, decisions

@@ -346,11 +346,11 @@ def test_a_tick_counts_for_no_more_than_its_append_time() -> None:
 
 def test_leaves_of_a_lifted_log_hold_append_times() -> None:
     store = decisions()
-    assert {manifest.leaves for manifest in store.sealed} == {2}
+    assert {manifest.leaves for manifest in store.sealed} == {3}
     signed_again(store, 0, store.sealed[0].time, leaves=1)
     assert "a leaf without the append time of its record" in whats(store, replay=True)
-    signed_again(store, 0, store.sealed[0].time, leaves=3)
-    assert "expected leaves of form 1 to 2, got 3" in whats(store)
+    signed_again(store, 0, store.sealed[0].time, leaves=4)
+    assert "expected leaves of form 1 to 3, got 4" in whats(store)
 
 
 def test_a_batch_that_the_build_before_sealed_comes_out_of_its_source_again() -> None:

@@ -13,7 +13,7 @@ from inference.watermark.secrets import create_master
 from pipeline import cli
 from pipeline.cli import label, local
 from pipeline.config import Settings
-from pipeline.control.registry import checked_webhook
+from pipeline.control.policy_file import checked_webhook
 from pipeline.errors import ConfigError
 
 

@@ -76,6 +76,16 @@ def test_a_missing_log_key_is_named_before_anything_else(settings: Path, capsys:
     assert f"log key {settings.parent}/keys/log-key.json does not exist; run: sluice topics apply" in said
 
 
+@pytest.mark.parametrize("stage", [stage for stage in STAGES if stage != "seal"])
+def test_a_stage_that_is_told_no_deployment_says_what_to_do(
+    settings: Path, capsys: pytest.CaptureFixture[str], stage: str
+) -> None:
+    code, said = refused(capsys, "--config", settings, "run", stage)
+    assert code == 2
+    assert "keys.deployment is empty" in said
+    assert "copy the pin from: sluice keys show" in said
+
+
 def test_a_command_says_which_broker_it_tried_and_for_how_long(
     settings: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -92,6 +102,7 @@ def test_a_stage_says_which_broker_it_tried_and_for_how_long(
     settings: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, stage: str
 ) -> None:
     monkeypatch.setattr("pipeline.control.connect.START_S", 0.2)
+    monkeypatch.setenv("SLUICE_KEYS__DEPLOYMENT", "0" * 64)
     code, said = refused(capsys, "--config", settings, "run", stage)
     assert code == 3
     assert re.search(r"no Kafka broker answered at 127\.0\.0\.1:\d+ for \d+ s \(last: .+\)\. Start it, or set", said)

@@ -34,7 +34,7 @@ class GrowingStore:
 
 
 def ends(store: GrowingStore) -> dict[str, int]:
-    found = Auditor(store, Mock(spec=Verifier), ())  # type: ignore[arg-type]
+    found = Auditor(store, Mock(spec=Verifier), (), "")  # type: ignore[arg-type]
     return {origin: end.size for origin, end in found._ends.items()}
 
 

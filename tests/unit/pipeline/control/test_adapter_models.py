@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.control.registry import read_policies
+from pipeline.control.policy_file import read_policies
 from pipeline.errors import ConfigError, Malformed
 from pipeline.events import plans
 from pipeline.events.codec import encode

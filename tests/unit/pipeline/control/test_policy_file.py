@@ -10,13 +10,15 @@ from typing import Any
 import pytest
 from standardwebhooks import Webhook
 
-from pipeline.control.registry import Registry, read_policies
+from pipeline.control.policy_file import read_policies
+from pipeline.control.registry import Registry
 from pipeline.embedded.stack import DEFAULT_POLICIES
 from pipeline.endpoints import KafkaEndpoint
 from pipeline.errors import ConfigError
 from pipeline.events.control import Control, Plan, Tenant, parse
 from pipeline.keys.vault import FileKeyring, Vault, tenant_keys
 from pipeline.notify.webhook import headers
+from tests.deployment_site import signing_of
 
 HEAD = '[[model]]\nid = "m"\ncontext = 64\n[[plan]]\nid = "p"\nmodels = ["m"]\n'
 
@@ -112,13 +114,14 @@ def test_a_tenant_that_does_not_fit_leaves_nothing_behind(
 ) -> None:
     async def job() -> None:
         table: Any = ControlStub()
-        registry = Registry(KafkaEndpoint("127.0.0.1:1"), table, FileKeyring.create(tmp_path / "keyring.json"))
+        keyring = FileKeyring.create(tmp_path / "keyring.json")
+        registry = Registry(KafkaEndpoint("127.0.0.1:1"), table, keyring, signing_of(tmp_path))
         written: list[object] = []
 
         async def write(*document: object) -> None:
             written.append(document)
 
-        monkeypatch.setattr(registry, "_write", write)
+        monkeypatch.setattr(registry._writer, "write", write)
         with pytest.raises(ConfigError, match=r"tenant\.(id|organisation): String should match"):
             await registry.add_tenant(tenant, "team", organisation)
         assert not written
@@ -132,7 +135,7 @@ def test_a_receiver_checks_deliveries_with_the_secret_that_is_shown(tmp_path: Pa
     table.control.apply(
         1, Tenant(id="acme", organisation="acme", plan="team", webhook=hook, **tenant_keys(kms, "acme"))
     )
-    registry = Registry(KafkaEndpoint("127.0.0.1:1"), table, kms)  # type: ignore[arg-type]
+    registry = Registry(KafkaEndpoint("127.0.0.1:1"), table, kms, signing_of(tmp_path))  # type: ignore[arg-type]
     url, shown = registry.webhook("acme")
     signed = headers(Vault(kms, table.control).webhook_secret("acme"), "alert-1", now, b'{"a": 1}')
     assert (url, Webhook(shown).verify(b'{"a": 1}', signed)) == (hook, {"a": 1})

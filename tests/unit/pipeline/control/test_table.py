@@ -44,7 +44,7 @@ class Log:
 
 def play(test: Callable[[ControlTable, Log], Awaitable[None]]) -> None:
     async def job() -> None:
-        table, log, stop = ControlTable(KafkaEndpoint("127.0.0.1:9")), Log(), asyncio.Event()
+        table, log, stop = ControlTable(KafkaEndpoint("127.0.0.1:9"), ""), Log(), asyncio.Event()
         await table.close()
         table._reader = log  # type: ignore[assignment]
         following = asyncio.create_task(table.follow(stop))

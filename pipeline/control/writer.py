@@ -1,0 +1,84 @@
+"""Writes signed documents to ``control``, and each act to ``access`` under the name of the operator who signed it."""
+
+from __future__ import annotations
+
+from pipeline.clock import now_ms
+from pipeline.control.table import ControlTable
+from pipeline.endpoints import KafkaEndpoint
+from pipeline.errors import ConfigError
+from pipeline.events.codec import encode
+from pipeline.events.control import AnyDocument, Operator, Tenant
+from pipeline.events.messages import Access
+from pipeline.events.signed_access import sign_access
+from pipeline.events.signed_document import MAX_DOCUMENT, digest, message, name_of, sign
+from pipeline.kafka.writer import Publisher
+from pipeline.keys.signing import PrivateSigner, SigningKeys
+from pipeline.roles import role_named
+from pipeline.topics import partition_of
+
+
+class ControlWriter:
+    """One operator writes; ``settle`` tells afterwards whether the documents are in force."""
+
+    def __init__(self, kafka: KafkaEndpoint, table: ControlTable, keys: SigningKeys) -> None:
+        self._publisher = Publisher(kafka)
+        self._table = table
+        self._keys = keys
+        self._written: dict[str, str] = {}
+        """Name of a document to the digest of the version that was written last."""
+
+    async def write(self, document: AnyDocument, act: str, tenant: str = "") -> None:
+        """Sign and send a document, then its act. Raises ConfigError where the operator may not, or the key is absent.
+
+        The table is to have been read to its end before.
+        """
+        signer, operator = self._signer()
+        if not role_named(operator.role).may_sign(document.doc):
+            raise ConfigError(
+                f"operator {operator.id} has the role {operator.role}, which signs no {document.doc} documents; give "
+                "another operator's key with --by, or see: sluice operator list"
+            )
+        await self._send(document, [signer])
+        tenant = document.id if isinstance(document, Tenant) else tenant
+        await self.record(act, tenant, name_of(document))
+
+    async def record(self, act: str, tenant: str, target: str) -> None:
+        """Put an act on record under the operator's own signature."""
+        signer, operator = self._signer()
+        if not role_named(operator.role).may_record(act):
+            raise ConfigError(f"operator {operator.id} has the role {operator.role}, which may not do: {act}")
+        deployment = self._table.control.require_deployment()
+        record = sign_access(Access(now_ms(), operator.id, act, tenant, target), deployment.generation, signer)
+        partition = partition_of(tenant.encode(), deployment.partitions)
+        await self._publisher.send("access", partition, tenant.encode(), encode(record))
+
+    async def settle(self) -> None:
+        """Read ``control`` to its end. Raises ConfigError where a written document did not come in force."""
+        await self._table.refresh()
+        written, self._written = self._written, {}
+        lost = [name for name, wanted in written.items() if self._table.fold.digest_of(name) != wanted]
+        if lost:
+            raise ConfigError(f"another operator changed {', '.join(lost)} at the same time; look at it and try again")
+
+    async def close(self) -> None:
+        await self._publisher.close()
+
+    async def _send(self, document: AnyDocument, signers: list[PrivateSigner]) -> None:
+        name, generation = name_of(document), self._table.control.generation
+        replaces = self._written.get(name) or self._table.fold.digest_of(name)
+        record = sign(generation, document, replaces, signers)
+        raw = encode(record)
+        if len(raw) > MAX_DOCUMENT:
+            raise ConfigError(f"{name}: expected at most {MAX_DOCUMENT} bytes, got {len(raw)}; make it smaller")
+        self._written[name] = digest(message(generation, name, replaces, record.document))
+        await self._publisher.send("control", 0, name.encode(), raw)
+
+    def _signer(self) -> tuple[PrivateSigner, Operator]:
+        """Give the key that signs, and whose it is in the deployment in force."""
+        signer = self._keys.operator()
+        operator = self._table.fold.operator_of(signer.key)
+        if operator is None:
+            raise ConfigError(
+                f"the key {signer.name} ({signer.key}) is no operator's of this deployment; see: sluice operator list"
+            )
+        return signer, operator

@@ -63,6 +63,9 @@ def told(target: str, path: str) -> tuple[int, str]:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as unready:
         return unready.code, unready.read().decode()
+    except urllib.error.URLError as absent:
+        # it has not come so far
+        return 0, str(absent)
 
 
 def test_every_process_tells_its_state_on_a_port_that_the_home_names(operator: Operator, key: str) -> None:

@@ -44,6 +44,11 @@ class Registry:
     def control(self) -> Control:
         return self._table.control
 
+    @property
+    def writer(self) -> ControlWriter:
+        """Give what writes in the operator's name."""
+        return self._writer
+
     async def close(self) -> None:
         await self._writer.close()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pipeline.clock import now_ms
 from pipeline.control.table import ControlTable
 from pipeline.endpoints import KafkaEndpoint
@@ -15,6 +17,9 @@ from pipeline.kafka.writer import Publisher
 from pipeline.keys.signing import PrivateSigner, SigningKeys
 from pipeline.roles import role_named
 from pipeline.topics import partition_of
+
+_CHUNK = 500
+"""Documents that are sent together."""
 
 
 class ControlWriter:
@@ -32,15 +37,16 @@ class ControlWriter:
 
         The table is to have been read to its end before.
         """
-        signer, operator = self._signer()
-        if not role_named(operator.role).may_sign(document.doc):
-            raise ConfigError(
-                f"operator {operator.id} has the role {operator.role}, which signs no {document.doc} documents; give "
-                "another operator's key with --by, or see: sluice operator list"
-            )
-        await self._send(document, [signer])
+        await self._send(document, [self._signer_of(document)])
         tenant = document.id if isinstance(document, Tenant) else tenant
         await self.record(act, tenant, name_of(document))
+
+    async def write_all(self, documents: Sequence[AnyDocument], act: str, target: str) -> None:
+        """Sign and send many documents, together, then one act for all of them. Errors as ``write``."""
+        for first in range(0, len(documents), _CHUNK):
+            signed = [self._record(each, [self._signer_of(each)]) for each in documents[first : first + _CHUNK]]
+            await self._publisher.send_all([("control", 0, name.encode(), raw, ()) for name, raw in signed])
+        await self.record(act, "", target)
 
     async def record(self, act: str, tenant: str, target: str) -> None:
         """Put an act on record under the operator's own signature."""
@@ -64,6 +70,11 @@ class ControlWriter:
         await self._publisher.close()
 
     async def _send(self, document: AnyDocument, signers: list[PrivateSigner]) -> None:
+        name, raw = self._record(document, signers)
+        await self._publisher.send("control", 0, name.encode(), raw)
+
+    def _record(self, document: AnyDocument, signers: list[PrivateSigner]) -> tuple[str, bytes]:
+        """Give the name and the signed record of the next version of a document."""
         name, generation = name_of(document), self._table.control.generation
         replaces = self._written.get(name) or self._table.fold.digest_of(name)
         record = sign(generation, document, replaces, signers)
@@ -71,7 +82,16 @@ class ControlWriter:
         if len(raw) > MAX_DOCUMENT:
             raise ConfigError(f"{name}: expected at most {MAX_DOCUMENT} bytes, got {len(raw)}; make it smaller")
         self._written[name] = digest(message(generation, name, replaces, record.document))
-        await self._publisher.send("control", 0, name.encode(), raw)
+        return name, raw
+
+    def _signer_of(self, document: AnyDocument) -> PrivateSigner:
+        signer, operator = self._signer()
+        if not role_named(operator.role).may_sign(document.doc):
+            raise ConfigError(
+                f"operator {operator.id} has the role {operator.role}, which signs no {document.doc} documents; give "
+                "another operator's key with --by, or see: sluice operator list"
+            )
+        return signer
 
     def _signer(self) -> tuple[PrivateSigner, Operator]:
         """Give the key that signs, and whose it is in the deployment in force."""

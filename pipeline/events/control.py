@@ -216,6 +216,10 @@ class Deployment(Document):
     """Its own offset, in a first signed document that takes over all unsigned ones below; -1 takes over none."""
     adopted: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
     """SHA-256 over offset, length and value of every record below ``adopts``."""
+    former: Annotated[tuple[str, ...], Field(max_length=64)] = ()
+    """Generations on other brokers that this one follows, the newest first: their documents were put back here."""
+    salt: Annotated[str, Field(pattern=r"^([0-9a-f]{32})?$")] = ""
+    """So that what follows twice from one backup is two generations."""
 
     @model_validator(mode="after")
     def _signable(self) -> Deployment:

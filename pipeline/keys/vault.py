@@ -195,10 +195,15 @@ class Vault:
         client_request: str,
         sealed: bytes,
         wrap: bytes = b"",
+        generation: str = "",
     ) -> bytes:
-        """Open a text sealed under the data key, or under the content key in ``wrap``. Raises Malformed."""
+        """Open a text sealed under the data key, or under the content key in ``wrap``. Raises Malformed.
+
+        ``generation``: that of its request, where it is a former one.
+        """
         key = self._content_key(tenant, wrap) if wrap else self._data_key(tenant)
-        return encryption.decrypt_text(key, self._bind(tenant, kind, field, client_request), sealed)
+        of = generation or self._control.generation
+        return encryption.decrypt_text(key, encryption.associated_data(of, tenant, kind, field, client_request), sealed)
 
     def _bind(self, tenant: str, kind: str, field: str, client_request: str) -> bytes:
         return encryption.associated_data(self._control.generation, tenant, kind, field, client_request)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pipeline.notify.service import notify
     from pipeline.seal.service import seal
     from pipeline.watch.service import watch
+    from pipeline.wiring.backup import folded, make_backup, restore_control, restore_keys
     from pipeline.wiring.operate import (
         apply_rights,
         apply_tables,
@@ -54,6 +55,7 @@ __all__ = [
     "check_tables",
     "check_topics",
     "explain_decision",
+    "folded",
     "follow_pools",
     "forward_model_acts",
     "gateway",
@@ -61,12 +63,15 @@ __all__ = [
     "grant",
     "left_of_limits",
     "log_keys",
+    "make_backup",
     "model_trust",
     "models",
     "notify",
     "prepare",
     "registry",
     "replay_ledgers",
+    "restore_control",
+    "restore_keys",
     "seal",
     "store",
     "vault",
@@ -74,6 +79,7 @@ __all__ = [
     "watch",
 ]
 _HOMES = {
+    **dict.fromkeys(("folded", "make_backup", "restore_control", "restore_keys"), "pipeline.wiring.backup"),
     "STAGES": "pipeline.wiring.stages",
     "Assign": "pipeline.kafka.membership",
     **dict.fromkeys(("explain_decision", "left_of_limits", "replay_ledgers"), "pipeline.wiring.quota"),

@@ -39,7 +39,7 @@ _CHUNK = 500
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """What was put back into ``control``."""
+    """So many documents were put back into ``control``, in this generation."""
 
     records: int
     generation: str

@@ -50,7 +50,8 @@ def after_decision(
     partitions = control.require_deployment().partitions
     sent: list[Emission] = []
     if decision.verdict == "admit":
-        work = _work(decision, partition, control, intake, quota, ticket)
+        cancels = decision.facts.kind == "cancel"
+        work = _cancel(decision, partition) if cancels else _work(decision, partition, control, intake, quota, ticket)
         key = work.request.encode()
         topic = plans.work_topic(control, decision.tenant)
         sent.append(Emission(topic, partition_of(key, partitions), key, encode(work)))
@@ -99,6 +100,10 @@ def _dead_letter(topic: str, first: int, items: Sequence[InputRecord], partition
     return Emission("dead_letters", partition, b"", encode(letter))
 
 
+def _cancel(decision: Decision, partition: int) -> Work:
+    return Work(*_address(decision, decision.first, partition), cancel=True)
+
+
 def _work(
     decision: Decision,
     partition: int,
@@ -107,27 +112,13 @@ def _work(
     quota: QuotaState | None,
     ticket: bytes,
 ) -> Work:
-    facts = decision.facts
-    cancel = facts.kind == "cancel"
-    address = (
-        decision.first if cancel else decision.request,
-        partition,
-        decision.organisation,
-        decision.tenant,
-        decision.principal,
-        facts.client_request,
-        facts.lane,
-        facts.deadline,
-        cancel,
-    )
-    if cancel:
-        return Work(*address)
     assert intake is not None
     assert intake.body is not None
+    facts = decision.facts
     plan = control.plans[control.tenants[decision.tenant].plan]
     model = control.models.get(facts.model)
     return Work(
-        *address,
+        *_address(decision, decision.request, partition),
         model=facts.model,
         max_tokens=facts.max_tokens,
         input_bound=facts.input_bound,
@@ -151,6 +142,13 @@ def _work(
         ticket=ticket,
         estimated=decision.estimated,
     )
+
+
+def _address(decision: Decision, request: str, partition: int) -> tuple[str, int, str, str, str, str, int, int]:
+    """Give the first fields of ``Work`` in their order."""
+    facts = decision.facts
+    account = (decision.organisation, decision.tenant, decision.principal)
+    return (request, partition, *account, facts.client_request, facts.lane, facts.deadline)
 
 
 def _refusal(decision: Decision, partitions: int, control: Control, quota: QuotaState | None) -> Emission:

@@ -15,34 +15,11 @@ from pipeline.events.codec import decode_log, encode
 from pipeline.events.control import Control, Deployment, Key, Limit, Model, Organisation, Plan, Price, Principal, Tenant
 from pipeline.events.messages import Completion
 from pipeline.events.records import ControlMark, Decision, Facts, LogRecord, SnapshotMark, Tick
+from tests.laws.changing_limits import LEVELS, LIMITS, MARGIN, MODELS, PERIODS, PLACES
 from tests.laws.slow_limits import SlowCell, Use
 from tests.laws.test_admit_laws import everything
 
 START = 1_790_000_000_000
-MODELS = ("glossary", "elsewhere")
-MARGIN = 25
-LEVELS = ("organisation", "tenant", "model", "principal", "key")
-"""In the order in which they are weighed."""
-LIMITS: dict[str, tuple[Limit, ...]] = {
-    "organisation": (Limit(id="running", meter="open", amount=3),),
-    "tenant": (
-        Limit(id="tpm", meter="rate", unit="tokens", amount=120),
-        Limit(id="spent", meter="budget", unit="cost", amount=300, period="day"),
-    ),
-    "model": (Limit(id="written", meter="budget", unit="output_tokens", amount=80, period="day"),),
-    "principal": (
-        Limit(id="often", meter="window", amount=3),
-        Limit(id="read", meter="rate", unit="input_tokens", amount=120, burst=90),
-    ),
-    "key": (Limit(id="calls", meter="budget", amount=6, period_s=3600),),
-}
-PLACES = [(level, limit.id) for level in LEVELS for limit in LIMITS[level]]
-PERIODS: dict[str, list[dict[str, Any]]] = {
-    "rate": [{"period_s": seconds} for seconds in (1, 7, 60, 3600)],
-    "window": [{"period_s": seconds} for seconds in (1, 60, 3600)],
-    "budget": [{"period": "day"}, {"period": "week"}, {"period": "month"}, {"period": None, "period_s": 3600}],
-    "open": [{}],
-}
 pauses = st.sampled_from((0, 0, 1, 700, 5_000, 20_000, 60_000, 60_000, 3_600_000, 86_400_000, 40 * 86_400_000))
 amounts = st.sampled_from((1, 3, 8, 60, 120, 400, 2000))
 bursts = st.sampled_from((0, 20, 80))

@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import socket
-import subprocess
-import sys
 import threading
 import urllib.error
 import urllib.parse
 import urllib.request
 from base64 import b64encode
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import clickhouse_connect
 import lz4.frame
@@ -27,17 +21,7 @@ from pipeline.embedded.store_server import BODY_LIMIT
 from pipeline.embedded.supervisor import Supervisor, free_port
 from pipeline.errors import ConfigError
 from tests.patience import STUCK_S
-
-PASSWORD = "correct horse"
-TABLE = (
-    "(a UInt64, who LowCardinality(String), at DateTime64(3, 'UTC'), tags Array(LowCardinality(String)), body String) "
-    "ENGINE = MergeTree ORDER BY a "
-    "SETTINGS non_replicated_deduplication_window = 2, fsync_after_insert = 1, fsync_part_directory = 1"
-)
-
-
-def settings(home: Path) -> StoreSettings:
-    return StoreSettings(home=home, port=free_port(), password=PASSWORD)
+from tests.stack.embedded_store_site import PASSWORD, ROWS, TABLE, client, count, insert, port_of, settings, table
 
 
 @pytest.fixture(scope="module")
@@ -47,22 +31,6 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedStore]:
     store.start()
     yield store
     supervisor.stop_all()
-
-
-def port_of(store: EmbeddedStore) -> int:
-    return int(store.url.rsplit(":", 1)[1])
-
-
-def client(store: EmbeddedStore, password: str = PASSWORD, **options: Any) -> Any:
-    options = {"username": "sluice", "password": password, "host": "127.0.0.1", "port": port_of(store), **options}
-    return clickhouse_connect.get_client(**options)
-
-
-def table(store: EmbeddedStore, name: str) -> Any:
-    """A client on a fresh table."""
-    found = client(store)
-    found.command(f"CREATE TABLE {name} {TABLE}")
-    return found
 
 
 def request(
@@ -80,26 +48,6 @@ def request(
 def ask(store: EmbeddedStore, sql: str, body: bytes | None = None, **parameters: str) -> tuple[int, bytes]:
     status, _, answer = request(store, "/?" + urllib.parse.urlencode({"query": sql, **parameters}), body)
     return status, answer
-
-
-START = datetime(2026, 9, 21, 12, 0, 0, 123_000, UTC)
-ROWS = [
-    [n, f"w{n % 3}", START + timedelta(milliseconds=n), ["x", "y"][: n % 3], "line;\nSELECT 1;\n'\\\x00é" * 9]
-    for n in range(3000)
-]
-
-
-def insert(found: Any, name: str, token: str, rows: list[list[Any]] = ROWS) -> None:
-    found.insert(
-        name,
-        rows,
-        column_names=["a", "who", "at", "tags", "body"],
-        settings={"insert_deduplication_token": token},
-    )
-
-
-def count(found: Any, name: str) -> int:
-    return int(found.command(f"SELECT count() FROM {name}"))
 
 
 def test_rows_come_back_as_they_went_in(store: EmbeddedStore) -> None:
@@ -254,25 +202,6 @@ def test_the_go_driver_is_greeted_with_revision_zero(store: EmbeddedStore) -> No
     assert b"\x0arevision()\x06UInt32\x00\x00\x00\x00\x00" in body
 
 
-def test_acknowledged_rows_survive_kill_and_restart(tmp_path: Path) -> None:
-    supervisor = Supervisor()
-    store = EmbeddedStore(settings(tmp_path), supervisor)
-    try:
-        store.start()
-        found = table(store, "kept")
-        insert(found, "kept", "first")
-        store.kill()
-        store.start()
-        insert(found, "kept", "first")
-        assert count(found, "kept") == len(ROWS)
-        insert(found, "kept", "second")
-        store.stop()
-        store.start()
-        assert count(found, "kept") == 2 * len(ROWS)
-    finally:
-        supervisor.stop_all()
-
-
 def test_a_full_disk_is_told_and_nothing_of_the_insert_stays(store: EmbeddedStore) -> None:
     found = client(store)
     # A table that wants a pebibyte to stay free makes every disk a full one.
@@ -294,20 +223,3 @@ def test_a_second_server_on_the_same_folder_is_refused(store: EmbeddedStore) -> 
 
 def home_of(store: EmbeddedStore) -> Path:
     return store._settings.home
-
-
-def test_no_password_no_store(tmp_path: Path) -> None:
-    environment = {name: value for name, value in os.environ.items() if name != "SLUICE_STORE_PASSWORD"}
-    argv = [sys.executable, "-m", "pipeline.embedded.store_server", "--home", str(tmp_path), "--port", "1"]
-    root = Path(__file__).parents[2]
-    done = subprocess.run(argv, env=environment, cwd=root, capture_output=True, text=True, timeout=STUCK_S, check=False)
-    assert (done.returncode, "SLUICE_STORE_PASSWORD is not set" in done.stderr) == (2, True)
-
-
-def test_taken_port_is_named(tmp_path: Path) -> None:
-    with socket.socket() as other:
-        other.bind(("127.0.0.1", 0))
-        other.listen()
-        port = other.getsockname()[1]
-        with pytest.raises(ConfigError, match=rf"ClickHouse store wants .*:{port}.*--clickhouse-port"):
-            EmbeddedStore(StoreSettings(tmp_path, port, PASSWORD), Supervisor()).start()

@@ -17,7 +17,7 @@ from inference.batching.sequence import Sequence
 from inference.batching.step_times import WARM, StepTimes
 from inference.ports import LogitsRow, StepInput
 from inference.types import Chunk, FinishReason, GenerationRequest, SamplingParams, Turn
-from tests.unit.inference.batching.test_batch import Clock, finish, make_batch, run_batch
+from tests.unit.inference.batching.batches import Clock, finish, make_batch, run_batch
 from tests.unit.inference.doubles import HashForward, check_answer, collect, request, until
 
 

@@ -14,7 +14,7 @@ from inference.batching.sequence import Sequence
 from inference.bounds import MAX_BIAS, MAX_BIASES, MAX_SEED, MAX_STOP_BYTES, MAX_STOPS, check_request
 from inference.ports import LogitsRow, StepInput
 from inference.types import Chunk, FinishReason, GenerationRequest, SamplingParams, Turn
-from tests.unit.inference.batching.test_batch import Clock, finish, make_batch, run_batch
+from tests.unit.inference.batching.batches import Clock, finish, make_batch, run_batch
 from tests.unit.inference.doubles import END, HashForward, check_answer
 
 BIASES = st.sampled_from(

@@ -9,7 +9,7 @@ import pytest
 from inference.batching.batch import Batch
 from inference.batching.sequence import Sequence
 from inference.types import Chunk, GenerationRequest
-from tests.unit.inference.batching.test_batch import finish, make_batch
+from tests.unit.inference.batching.batches import finish, make_batch
 from tests.unit.inference.doubles import HashForward, request
 
 SECRET = "the merger closes on friday at nine, tell nobody about it before then"

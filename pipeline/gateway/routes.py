@@ -14,7 +14,7 @@ from pipeline.gateway.auth import ApiCaller
 from pipeline.gateway.limits import quota_document
 from pipeline.gateway.open_connections import address_of
 from pipeline.gateway.reading import answer_expect, idempotency_key, read_body
-from pipeline.gateway.refusals import because, invalid
+from pipeline.gateway.refusals import Refusal, because, invalid
 from pipeline.gateway.state import STATE, GatewayState
 from pipeline.gateway.streaming import send_reply
 from pipeline.gateway.translate import read_chat, read_simple
@@ -130,7 +130,7 @@ async def metrics(request: web.Request) -> web.Response:
     """Give Prometheus' text format, where nothing beyond this machine can ask for it."""
     state = request.app[STATE]
     if not is_loopback(state.settings.host):
-        raise web.HTTPNotFound(text="expected the port of status.port, which asks for a token")
+        raise Refusal("not_found", "Metrics are told on the port of status.port, which asks for a token.", status=404)
     return web.Response(body=state.status.render(), headers={"Content-Type": "text/plain; version=0.0.4"})
 
 

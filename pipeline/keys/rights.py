@@ -25,10 +25,10 @@ def take_rights(folder: Path, away: int, *, inside: bool = True) -> list[str]:
         if mode & away:
             try:
                 path.chmod(mode & ~away)
-            except PermissionError:
+            except OSError as error:
                 raise ConfigError(
-                    f"{path}: expected secrets that only this account reads, got mode {mode:04o} and another owner; "
-                    "give it to this account (chown)"
+                    f"{path}: expected secrets that only this account reads, got mode {mode:04o}, which cannot be "
+                    f"changed ({error.strerror}); give it to this account (chown), or set the mode where it is mounted"
                 ) from None
             told.append(f"{path}: mode {mode:04o} is now {mode & ~away:04o}")
     return told

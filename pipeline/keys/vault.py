@@ -62,7 +62,7 @@ class FileKeyring:
     def create(cls, path: Path) -> FileKeyring:
         """The keyring at ``path``, made first where there is none."""
         if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             text = json.dumps({"current": "k1", "keys": {"k1": base64.b64encode(os.urandom(32)).decode()}})
             partial = path.with_name(f".{path.name}.{os.getpid()}")
             _write_once(partial, text, 0o600)

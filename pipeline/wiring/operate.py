@@ -24,6 +24,7 @@ from pipeline.generate.model_acts import ModelActs
 from pipeline.kafka.writer import Publisher
 from pipeline.keys.files import create_log_keys
 from pipeline.keys.grant import write_grant
+from pipeline.keys.rights import OTHERS, take_rights
 from pipeline.keys.signing import SigningKeys
 from pipeline.keys.vault import FileKeyring, Vault, open_kms
 from pipeline.topics import acl_rules
@@ -125,6 +126,7 @@ async def apply_topics(settings: Settings, tell: Callable[[str], None]) -> list[
     """
     kafka = settings.kafka
     log_keys = _create_keys(settings.keys)
+    _close_to_others(settings.keys.home, tell)
     created = await topic_admin.create(kafka.endpoint, kafka.partitions, kafka.replication)
     control = await deployment.establish(settings, log_keys, tell)
     return [*created, *await topic_admin.add_pools(kafka.endpoint, plans.pools(control))]
@@ -136,6 +138,15 @@ def _create_keys(keys: Keys) -> tuple[str, ...]:
     create_master(keys.watermark_key)
     create_worker(keys.worker_key)
     return create_log_keys(keys.log_key, "sluice").verifier_keys
+
+
+def _close_to_others(folder: Path, tell: Callable[[str], None]) -> None:
+    """Take the rights of other accounts away; those of a group may be meant. Where that cannot be, it is told."""
+    try:
+        for changed in take_rights(folder, OTHERS):
+            tell(changed)
+    except ConfigError as error:
+        tell(f"warning: {error}")
 
 
 async def check_rights(settings: Settings) -> list[str]:

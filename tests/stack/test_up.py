@@ -69,6 +69,8 @@ def told(target: str, path: str) -> tuple[int, str]:
 
 
 def test_every_process_tells_its_state_on_a_port_that_the_home_names(operator: Operator, key: str) -> None:
+    assert operator.home.stat().st_mode & 0o777 == 0o700
+    assert operator.log().count(f"{operator.home}: mode ") == 1, "made by mkdir, closed by up, told once"
     groups = json.loads((operator.home / "metrics-targets.json").read_text())
     targets = {group["labels"]["process"]: group["targets"][0] for group in groups}
     assert set(targets) == {"gateway", "admit", "generate", "seal", "watch", "notify"}

@@ -20,6 +20,7 @@ from pipeline.gateway.refusals import because
 from pipeline.gateway.routes import ROUTES
 from pipeline.gateway.settings import GatewaySettings
 from pipeline.gateway.state import STATE
+from pipeline.process_status import ProcessStatus
 
 CANARY = "canary-7f3a"
 KEY = f"sk-sluice-k.{CANARY}"
@@ -39,6 +40,7 @@ class StateWithoutBroker:
     metrics: Metrics = field(default_factory=Metrics)
     control: Control = field(default_factory=Control)
     refusals: list[str] = field(default_factory=list)
+    status: ProcessStatus = field(default_factory=lambda: ProcessStatus("gateway"))
     connections: int = 0
     reaped: int = 0
 

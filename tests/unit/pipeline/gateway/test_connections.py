@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import json
 import socket
 from typing import Any
@@ -202,3 +203,16 @@ def test_a_peer_that_reads_nothing_is_left_to_the_kernel(run: Any, monkeypatch: 
             assert b" 401 " in await told(port, b"GET /v1/models HTTP/1.1\r\nHost: x\r\n\r\n")
 
     run(job())
+
+
+def test_beyond_loopback_the_port_of_callers_tells_no_metrics() -> None:
+    async def job() -> None:
+        async with asyncio.timeout(20), listening() as (port, state):
+            assert b"sluice_ready" in await told(port, b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+            state.settings = dataclasses.replace(state.settings, host="0.0.0.0")
+            found = await told(port, b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert b" 404 " in found.split(b"\r\n")[0]
+            assert b"sluice_ready" not in found
+            assert b" 200 " in (await told(port, b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")).split(b"\r\n")[0]
+
+    asyncio.run(job())

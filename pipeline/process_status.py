@@ -5,12 +5,16 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable
+from math import inf
 from typing import NamedTuple
 
-from pipeline.metrics import SILENT_SECONDS, LiveReadings, MetricSample, ReadingSource
+from pipeline.metrics import SEAL_AGE, SILENT_SECONDS, LiveReadings, MetricSample, ReadingSource
 
 SILENT_S = 30.0
 """Where no broker answered a fetch for this long, what is known of an input is out of date."""
+UNSEALED_S = 3_600.0
+"""Records that are older and not sealed are an alarm."""
+_MOST = {SILENT_SECONDS: (SILENT_S, "no broker told the end of"), SEAL_AGE: (UNSEALED_S, "not sealed:")}
 _LEVELS = {logging.WARNING: "warning", logging.ERROR: "error", logging.CRITICAL: "error"}
 Check = Callable[[], Iterable[str]]
 """Gives the reasons for which a process is not ready."""
@@ -69,8 +73,9 @@ class ProcessStatus:
         found = [f"{self.stage}: starting"] if self.starting else []
         found += [fault for check in self.checks for fault in check()]
         for name, value, labels in self._readings.read():
-            if name == SILENT_SECONDS and value > SILENT_S:
-                found.append(f"{self.stage}: no broker told the end of {labels[0]}[{labels[1]}] for {value:.0f} s")
+            most, what = _MOST.get(name, (inf, ""))
+            if value > most:
+                found.append(f"{self.stage}: {what} {labels[0]}[{labels[1]}] for {value:.0f} s")
         return found
 
     def render(self) -> bytes:

@@ -169,6 +169,9 @@ def test_an_input_of_which_no_broker_tells_is_a_fault() -> None:
     assert status.faults() == ["admit: no broker told the end of requests[2] for 31 s"]
     assert b"sluice_ready 0.0" in status.render()
     status.remove(silent)
+    status.add(old := lambda: [MetricSample("sluice_seal_age_seconds", 3_601, ("access", "0"))])
+    assert status.faults() == ["admit: not sealed: access[0] for 3601 s"]
+    status.remove(old)
     assert b"sluice_ready 1.0" in status.render()
     assert b"sluice_broker_silent" not in status.render()
 

@@ -30,6 +30,9 @@ from pipeline.kafka.writer import Publisher
 _log = logging.getLogger(__name__)
 _SLOTS = 2
 _RECORDS_PER_CHUNK = 512
+SNAPSHOT_MS = 24 * 3600 * 1000
+"""A snapshot is due so long after the newest one even if nothing else was written: retention takes a quiet log with all
+its marks, and a log without one cannot be folded again."""
 _FOLDED_AT_ONCE = 64
 """Records of others after which the event loop's other partitions have a turn."""
 Fold = Callable[[LogRecord], None]
@@ -51,6 +54,8 @@ class History:
         self._state: AnyLedger = Ledger6()
         self._since_snapshot = self._chunks = 0
         """Records behind the newest snapshot, and its size."""
+        self._newest = self._marked = 0
+        """Append time of the newest record, and of the newest mark, or of the first record before any; 0 for none."""
 
     @property
     def ledger(self) -> Ledger:
@@ -88,7 +93,7 @@ class History:
     async def _restore_from(self, image: SnapshotChunk) -> list[LogRecord]:
         """Fold a stored snapshot and everything after it. Raises Malformed where it does not belong here."""
         records: list[LogRecord] = []
-        self._since_snapshot = self._chunks = 0
+        self._since_snapshot = self._chunks = self._marked = 0
         # in a thread: a large one takes seconds
         self._state = await asyncio.to_thread(upgrade.load, image.content)
         await self._log.start(start_of(image, self._state))
@@ -104,6 +109,7 @@ class History:
             mark = upgrade.mark(self._state)
             appended = await self._log.append([encode(mark)])
             if appended is not None:
+                self._take_time(appended)
                 await self._fold_upgrade(mark, appended)
                 _log.info("decisions[%d]: lifted from decider %d to %d", self._partition, mark.from_, mark.to)
             else:
@@ -129,6 +135,7 @@ class History:
                 self.ledger.apply(landed(record, appended))
         self.ledger.commit()
         self._since_snapshot += len(records)
+        self._take_time(appended)
         return True
 
     async def behind(self) -> bool:
@@ -151,6 +158,7 @@ class History:
     async def _fold(self, record: LogRecord, entry: Entry) -> bool:
         """Fold a record in; False for an outcome of nothing that is open, which changes nothing."""
         self._since_snapshot += 1
+        self._take_time(entry.time)
         if isinstance(record, SnapshotMark):
             await self._fold_mark(record)
             self._pass_mark(record)
@@ -170,6 +178,9 @@ class History:
 
     async def snapshot(self) -> bool:
         """Store the ledger and say so in the log; False where another writer came first."""
+        if await self._log.behind():
+            # one that fell asleep must not write over what its peer has marked meanwhile
+            return False
         snapshot = await store_snapshot(self._publisher, self._partition, self._slot, self._log.position, self.ledger)
         self.ledger.begin()
         await self._fold_mark(snapshot)
@@ -178,9 +189,13 @@ class History:
         self._pass_mark(snapshot)
         return True
 
-    def wants_snapshot(self, every: int) -> bool:
-        """Tell whether a snapshot is due, ``every`` so many records; of a large ledger fewer are written."""
-        return self._since_snapshot >= records_between(every, self._chunks)
+    def wants_snapshot(self, every: int, now: int) -> bool:
+        """Tell whether a snapshot is due, ``every`` so many records or by its age at ``now``, Unix ms of the broker.
+
+        Of a large ledger fewer are written.
+        """
+        by_age = self._marked and now - self._marked >= SNAPSHOT_MS
+        return bool(by_age) or self._since_snapshot >= records_between(every, self._chunks)
 
     async def close(self) -> None:
         await self._log.close()
@@ -200,6 +215,11 @@ class History:
         """Count anew from a mark that is in the log; its snapshot, whoever wrote it, is not to be written over."""
         self._slot = (record.slot + 1) % _SLOTS
         self._since_snapshot, self._chunks = 0, record.chunks
+        self._marked = self._newest
+
+    def _take_time(self, appended: int) -> None:
+        self._newest = appended
+        self._marked = self._marked or appended
 
     def _decode(self, entry: Entry) -> LogRecord:
         if entry.record is not None:

@@ -108,7 +108,7 @@ class AdmitPartition:
                     await asyncio.wait_for(self._arrived.wait(), 0.1)
                 self._arrived.clear()
                 await retry_forever(self._poll_once, stop, serving)
-            if self._history.wants_snapshot(self._context.snapshot_every // 20):
+            if self._wants_snapshot(self._context.snapshot_every // 20):
                 await self._snapshot()
             await self._acted_on()
             await self._commit()
@@ -179,15 +179,15 @@ class AdmitPartition:
             self._told = step.told
         self._reports.drop(step.reports)
         self._count(step)
-        if not step.records and not step.actions:
-            return
-        self._wrote = self._wrote or bool(step.records)
-        self._requests.drop(step.consumed - step.reports)
-        self._actions += step.actions
-        await self._act({})
-        if self._history.wants_snapshot(self._context.snapshot_every):
+        is_idle = not step.records and not step.actions
+        if not is_idle:
+            self._wrote = self._wrote or bool(step.records)
+            self._requests.drop(step.consumed - step.reports)
+            self._actions += step.actions
+            await self._act({})
+        if self._wants_snapshot(self._context.snapshot_every):
             await self._snapshot()
-        if self._requests.waiting or step.full or step.more:
+        if not is_idle and (self._requests.waiting or step.full or step.more):
             self._arrived.set()
 
     def _count(self, step: AdmitStep) -> None:
@@ -263,6 +263,9 @@ class AdmitPartition:
             what = f"admit[{self._partition}] to send {len(records)} records"
             await retry_forever(lambda: self._context.publisher.send_all(records), self._stop, what)
         self._sent_to = next_request
+
+    def _wants_snapshot(self, every: int) -> bool:
+        return self._history.wants_snapshot(every, self._clock_watch.broker(self._partition, now_ms()))
 
     async def _snapshot(self) -> None:
         # Decisions below the snapshot are not folded again, so all that follows from them must be committed as sent.

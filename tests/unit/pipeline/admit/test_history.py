@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.admit import upgrade
 from pipeline.admit.decider6.ledger import Ledger6
-from pipeline.admit.history import History
+from pipeline.admit.history import SNAPSHOT_MS, History
 from pipeline.admit.idempotency import digest_of
 from pipeline.admit.ledger import Ledger
 from pipeline.admit.stored_snapshots import _read
@@ -27,11 +27,11 @@ class Log:
 
     def __init__(self) -> None:
         self.position, self.skipped = Position(), 0
-        self.lost = False
+        self.lost, self.time = False, T
         self.of_others: list[Entry] = []
 
     async def append(self, values: Sequence[bytes], **_: Any) -> int | None:
-        return None if self.lost else T
+        return None if self.lost else self.time
 
     async def behind(self) -> bool:
         return bool(self.of_others)
@@ -93,8 +93,32 @@ def test_a_snapshot_lies_beside_the_newest_that_is_marked(acts: str, slots: list
 @pytest.mark.parametrize(("acts", "due"), [("", 0), ("tt", 2), ("tts", 0), ("tt1t", 1), ("sttl", 2)])
 def test_records_are_counted_from_the_newest_mark_on(acts: str, due: int) -> None:
     history, _ = asyncio.run(scene(acts))
-    assert history.wants_snapshot(due)
-    assert not history.wants_snapshot(due + 1)
+    assert history.wants_snapshot(due, T)
+    assert not history.wants_snapshot(due + 1, T)
+
+
+def test_a_snapshot_is_due_by_the_age_of_the_newest_also_where_nothing_is_written() -> None:
+    async def job() -> None:
+        history, _ = await scene("")
+        assert not history.wants_snapshot(1, T + 10 * SNAPSHOT_MS), "a log without records needs none"
+        history, _ = await scene("t")
+        assert [history.wants_snapshot(9, T + age) for age in (SNAPSHOT_MS - 1, SNAPSHOT_MS)] == [False, True]
+        history._log.time = T + SNAPSHOT_MS  # type: ignore[attr-defined]
+        assert await history.snapshot()
+        ages = (SNAPSHOT_MS, 2 * SNAPSHOT_MS - 1, 2 * SNAPSHOT_MS)
+        assert [history.wants_snapshot(9, T + age) for age in ages] == [False, False, True]
+
+    asyncio.run(job())
+
+
+def test_a_writer_that_fell_behind_writes_no_chunk_over_what_is_marked() -> None:
+    async def job() -> None:
+        history, slots = await scene("s")
+        history._log.of_others = [Entry(0, T, None, encode(SnapshotMark(T, 9, b"", 1, 1)))]  # type: ignore[attr-defined]
+        assert not await history.snapshot()
+        assert slots == [0]
+
+    asyncio.run(job())
 
 
 @pytest.mark.parametrize("own", [True, False], ids=["written here", "written by another"])

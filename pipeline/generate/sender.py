@@ -65,16 +65,34 @@ class Sender:
             batch, self._waiting = self._waiting[:_WAITING], self._waiting[_WAITING:]
             if self._waiting:
                 self._filled.set()
-            await self._send([made for waiting, _ in batch if (made := _made(waiting)) is not None])
-            for _, future in batch:
-                if future is not None and not future.done():
-                    future.set_result(None)
+            made = [(emission, future) for waiting, future in batch if (emission := _made(waiting)) is not None]
+            try:
+                await self._send(made)
+            except Stopped:
+                raise
+            except Exception:
+                # one that no batch holds takes neither the others along nor what comes behind; repeats are harmless
+                for emission, future in made:
+                    await self._send_alone(emission, future)
 
-    async def _send(self, batch: list[Emission]) -> None:
-        if batch:
-            records = [(*emission, ()) for emission in batch]
+    async def _send(self, made: list[tuple[Emission, asyncio.Future[None] | None]]) -> None:
+        records = [(*emission, ()) for emission, _ in made]
+        if records:
             what = f"{len(records)} records to be acknowledged"
             await retry_forever(lambda: self._publisher.send_all(records), self._closing, what)
+        for _, future in made:
+            if future is not None and not future.done():
+                future.set_result(None)
+
+    async def _send_alone(self, emission: Emission, future: asyncio.Future[None] | None) -> None:
+        try:
+            await self._send([(emission, future)])
+        except Stopped:
+            raise
+        except Exception as error:
+            _log.error("a record of %s is not sent: %s", emission.topic, error)
+            if future is not None and not future.done():
+                future.set_exception(error)
 
 
 def _made(waiting: Emission | Late) -> Emission | None:

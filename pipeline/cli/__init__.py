@@ -20,6 +20,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "local": ("up", "demo"),
     "stage": ("run", "config"),
     "operate": ("topics", "tables", "tenant", "key", "policy"),
+    "operators": ("operator",),
     "deploy": ("deploy",),
     "backup": ("backup", "restore"),
     "ask": ("ask",),

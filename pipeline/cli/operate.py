@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import terminal, wiring
-from pipeline.cli.arguments import Act, add_command, add_group, whole
+from pipeline.cli.arguments import BY, Act, add_command, add_group, whole
 from pipeline.config import Settings
 from pipeline.control.policy_file import checked_webhook, read_policies
 from pipeline.control.registry import Registry
@@ -83,6 +83,8 @@ def _add_tenant(tenant: Any) -> None:
     )
     for parser in (suspended, resumed, hook, canary):
         parser.add_argument("tenant", help=_TENANT)
+    for parser in (added, suspended, resumed, hook, canary):
+        parser.add_argument("--by", metavar="NAME", default="", help=BY)
     hook.add_argument("url", nargs="?", help="the new URL; without it, what is in force is shown")
 
 
@@ -97,6 +99,8 @@ def _add_key(key: Any) -> None:
     add_command(key, "list", "list keys, without their secrets", _with_registry(_key_list))
     revoked = add_command(key, "revoke", "refuse a key from now on", _with_registry(_key_revoke))
     revoked.add_argument("key", help="id of the key, as in: sluice key list")
+    for parser in (added, revoked):
+        parser.add_argument("--by", metavar="NAME", default="", help=BY)
 
 
 def _add_policy(policy: Any) -> None:
@@ -104,6 +108,7 @@ def _add_policy(policy: Any) -> None:
     applied = add_command(policy, "apply", "put a policy file in force", _with_registry(_policy_apply))
     for parser in (checked, applied):
         parser.add_argument("file", type=Path, help="TOML file of plans, organisations and models")
+    applied.add_argument("--by", metavar="NAME", default="", help=BY)
     add_command(policy, "show", "show plans and their limits in force", _with_registry(_policy_show))
 
 
@@ -145,7 +150,7 @@ def _tables_apply(arguments: argparse.Namespace, settings: Settings) -> int:
 def _with_registry(act: Callable[[argparse.Namespace, Registry], Awaitable[int]]) -> Act:
     def run(arguments: argparse.Namespace, settings: Settings) -> int:
         async def main() -> int:
-            async with wiring.registry(settings) as registry:
+            async with wiring.registry(settings, getattr(arguments, "by", "")) as registry:
                 return await act(arguments, registry)
 
         return asyncio.run(main())

@@ -17,6 +17,7 @@ from pipeline.events.codec import encode
 from pipeline.events.control import (
     AnyDocument,
     Control,
+    Deployment,
     Key,
     Model,
     Organisation,
@@ -45,9 +46,19 @@ class Registry:
         return self._table.control
 
     @property
+    def table(self) -> ControlTable:
+        """Give ``control`` as a table that can be read on."""
+        return self._table
+
+    @property
     def writer(self) -> ControlWriter:
         """Give what writes in the operator's name."""
         return self._writer
+
+    async def change_deployment(self, document: Deployment, act: str, target: str = "") -> None:
+        """Put a deployment document in force, which the roots sign. Raises ConfigError."""
+        await self._writer.write_deployment(document, act, target)
+        await self._writer.settle()
 
     async def close(self) -> None:
         await self._writer.close()

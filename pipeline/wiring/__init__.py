@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pipeline.admit.service import admit
+    from pipeline.control.connect import control_table
     from pipeline.gateway.service import gateway
     from pipeline.generate.service import generate
     from pipeline.kafka.membership import Assign
@@ -54,6 +55,7 @@ __all__ = [
     "check_rights",
     "check_tables",
     "check_topics",
+    "control_table",
     "explain_decision",
     "folded",
     "follow_pools",
@@ -82,6 +84,7 @@ _HOMES = {
     **dict.fromkeys(("folded", "make_backup", "restore_control", "restore_keys"), "pipeline.wiring.backup"),
     "STAGES": "pipeline.wiring.stages",
     "Assign": "pipeline.kafka.membership",
+    "control_table": "pipeline.control.connect",
     **dict.fromkeys(("explain_decision", "left_of_limits", "replay_ledgers"), "pipeline.wiring.quota"),
     **{stage: f"pipeline.{stage}.service" for stage in ("admit", "gateway", "generate", "notify", "seal", "watch")},
 }

@@ -72,13 +72,16 @@ class FaultSite:
 
     async def start(self) -> None:
         await asyncio.to_thread(self.stack.start, lambda text: print(text, file=sys.stderr))
+        await self._issue_keys()
+        self._tasks = [asyncio.create_task(self._tend()), asyncio.create_task(self._look())]
+
+    async def _issue_keys(self) -> None:
         async with wiring.registry(self.stack.settings) as registry:
             for tenant, plan in TENANTS.items():
                 if tenant not in registry.control.tenants:
                     await registry.add_tenant(tenant, plan)
                 for role in ROLES:
                     self.keys[f"{tenant}-{role}"] = await registry.add_key(tenant, f"{tenant}-{role}")
-        self._tasks = [asyncio.create_task(self._tend()), asyncio.create_task(self._look())]
 
     async def stop(self) -> None:
         for task in self._tasks:

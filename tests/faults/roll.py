@@ -25,7 +25,7 @@ from pipeline.interpreter import module_command, module_environment
 from tests.faults import fault_account
 from tests.faults.fault_load import Crowd
 from tests.faults.fault_site import SECOND, FaultSite
-from tests.faults.roll_site import Build, RollingStack
+from tests.faults.roll_site import Build, RollingSite, RollingStack
 from tests.faults.verdict import Verdict, verified
 
 Say = Callable[[str], None]
@@ -169,7 +169,7 @@ def _site(home: Path, build: Build, *, aged: bool) -> tuple[RollingStack, FaultS
         "SLUICE_ADMIT__SNAPSHOT_EVERY": "100",
     }
     stack = RollingStack(home, build, overrides, aged=aged)
-    return stack, FaultSite(stack, overrides)
+    return stack, RollingSite(stack, overrides)
 
 
 def main() -> int:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
+import os
 import subprocess
 import sys
 import tarfile
@@ -23,7 +25,7 @@ from pipeline.events.codec import decode_log
 from pipeline.events.records import SnapshotMark
 from pipeline.kafka.clients import make_admin
 from pipeline.topics import TOPICS
-from tests.faults.fault_site import quiet_ports
+from tests.faults.fault_site import ROLES, TENANTS, FaultSite, quiet_ports
 
 _ROOT = Path(__file__).parents[2]
 _TIMED = ("requests", "work", "completions", "responses")
@@ -48,6 +50,27 @@ class Build:
         return {"PYTHONPATH": str(self.folder)}
 
 
+ISSUE = """
+import asyncio, json, sys
+from pathlib import Path
+from pipeline import config, wiring
+
+async def main(settings, tenants, roles):
+    keys = {}
+    async with wiring.registry(settings) as registry:
+        for tenant, plan in tenants.items():
+            if tenant not in registry.control.tenants:
+                await registry.add_tenant(tenant, plan)
+            for role in roles:
+                keys[f"{tenant}-{role}"] = await registry.add_key(tenant, f"{tenant}-{role}")
+    print(json.dumps(keys))
+
+asyncio.run(main(config.load(Path(sys.argv[1])), *map(json.loads, sys.argv[2:])))
+"""
+"""Issues keys as the older build does: its stages read no document that is signed, so that control stays as it is while
+builds are mixed."""
+
+
 class RollingStack(LocalStack):
     """The stages of ``build``; one that is in ``rolled`` when it is started again is of this build."""
 
@@ -60,7 +83,19 @@ class RollingStack(LocalStack):
         self.cut: list[int] = []
         """Offsets at which ``decisions`` begin since."""
 
+    def keys(self) -> dict[str, str]:
+        """Give the keys of callers, which the older build issued before this one took the home over."""
+        return dict(json.loads((self.home / "roll-keys.json").read_text()))
+
     def _set_up(self, say: Say) -> None:
+        if not self.settings.keys.pin:
+            arguments = (str(self.home / "sluice.toml"), json.dumps(TENANTS), json.dumps(ROLES))
+            argv = [sys.executable, "-c", ISSUE, *arguments]
+            environment = os.environ | self._own | self._build.environment
+            issued = subprocess.run(
+                argv, cwd=self._build.folder, env=environment, check=True, stdout=subprocess.PIPE
+            ).stdout
+            (self.home / "roll-keys.json").write_bytes(issued)
         super()._set_up(say)
         if self._aged:
             self.gone, self.cut = asyncio.run(_age(self.settings))
@@ -77,6 +112,15 @@ class RollingStack(LocalStack):
         )
         self._supervisor.add(child)
         self.stages[stage] = child
+
+
+class RollingSite(FaultSite):
+    """A site whose callers have the keys that the older build issued."""
+
+    stack: RollingStack
+
+    async def _issue_keys(self) -> None:
+        self.keys = self.stack.keys()
 
 
 async def _age(settings: Settings) -> tuple[Counter[str], list[int]]:

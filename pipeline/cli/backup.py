@@ -59,9 +59,10 @@ def add(commands: Any) -> None:
 
 
 def _backup(arguments: argparse.Namespace, settings: Settings) -> int:
-    from pipeline.keys.backup import decrypt_backup, encrypt_backup, write_secret
+    from pipeline.keys.backup import decrypt_backup, encrypt_backup, require_passphrase, write_secret
 
     passphrase = _passphrase(arguments)
+    require_passphrase(passphrase)
     _require_absent(arguments.file)
     found = _settings_file(arguments)
     backup = asyncio.run(wiring.make_backup(settings, found.read_bytes() if found else b"", arguments.by))

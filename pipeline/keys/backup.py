@@ -59,10 +59,15 @@ class Backup(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Ends of the partitions of ``decisions`` when it was made."""
 
 
+def require_passphrase(passphrase: str) -> None:
+    """Raises ConfigError where a passphrase is too short to encrypt with."""
+    if len(passphrase) < MIN_PASSPHRASE:
+        raise ConfigError(f"passphrase: expected {MIN_PASSPHRASE} characters or more, got {len(passphrase)}; take more")
+
+
 def encrypt_backup(backup: Backup, passphrase: str) -> bytes:
     """Raises ConfigError where the passphrase is too short."""
-    if len(passphrase) < MIN_PASSPHRASE:
-        raise ConfigError(f"passphrase: expected {MIN_PASSPHRASE} characters or more, got {len(passphrase)}")
+    require_passphrase(passphrase)
     salt, nonce = os.urandom(16), os.urandom(12)
     stated = {**_COST, "salt": base64.b64encode(salt).decode(), "nonce": base64.b64encode(nonce).decode()}
     head = MAGIC + json.dumps(stated).encode() + b"\n"

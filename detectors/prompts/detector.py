@@ -19,7 +19,7 @@ from detectors.prompts.grams import Hashed, hashed, join
 from detectors.prompts.language import LANGUAGES, languages
 from detectors.prompts.phrases import MENTIONED, ROLES, SUFFIX, Best, PhraseDetector, order, smuggled
 from detectors.prompts.scorer import HEADS, Floats, Margins, Scorer, ScorerModel, load
-from detectors.prompts.views import Passage, PassageReading, batches, collapsed, readings, repetitive
+from detectors.prompts.views import Passage, PassageReading, batches, collapsed, readings, repetitive, said_once
 
 Zone = Literal["pass", "uncertain", "block"]
 SCORE = "injection.score"
@@ -156,6 +156,9 @@ class PromptDetector:
             found_languages = languages(grams.joined, grams.codes, near.tolist()).tolist()
             for index, language in zip(near.tolist(), found_languages, strict=True):
                 above = float(odds[index] - self._flags[head][language])
+                if above >= 0:
+                    once = self._once(seen[index].text, head, float(odds[index]), float(extra[index]))
+                    above = once - self._flags[head][language]
                 span = int(margins.starts[index]), int(margins.ends[index])
                 _keep(_Worst(above, language, seen[index], *span), worst)
 
@@ -167,6 +170,14 @@ class PromptDetector:
         margins = self.scorer.margins(hashed(join([short])), head)
         once = float(blend(margins, self.model.worst[HEADS[head]])[0]) + extra
         return once if 2 * len(short) <= len(text) else max(odds, once)
+
+    def _once(self, text: str, head: int, odds: float, extra: float) -> float:
+        """Odds of a text in which each run of characters counts twice at most: a list's rows do not add up."""
+        short = said_once(text, hashed(join([text])))
+        if short == text:
+            return odds
+        margins = self.scorer.margins(hashed(join([short])), head)
+        return min(odds, float(blend(margins, self.model.worst[HEADS[head]])[0]) + extra)
 
     def _evidence(self, seen: Sequence[PassageReading], found: Best, batch: Sequence[Passage]) -> Floats:
         """Log-odds that the rules add to each reading; what was found in a passage counts for all of its readings."""

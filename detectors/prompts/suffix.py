@@ -1,8 +1,8 @@
 """Adversarial suffixes: rows of tokens that a gradient search appends to a request (GCG: Zou et al. 2023).
 
 A model of characters takes them for code or formulas. Within a few words' length they hold many different signs, each
-about once, and brackets that do not match. So does a dense line of code, so a row counts only where it ends a request
-of plain words on one line, and then it is one more sign beside what the scorer makes of that request.
+about once, and brackets that do not match. So does a dense line of code, so a row counts only where it ends a text
+whose last line begins with a request in plain words, and then it is one more sign beside what the scorer makes of it.
 """
 
 from __future__ import annotations
@@ -24,11 +24,14 @@ _SIGNS = frozenset(string.punctuation)
 _PAIRS = ("()", "[]", "{}")
 _ASKED = 24
 """Letters of plain words that stand before the row."""
-_TAIL, _BEFORE = 240, 400
-"""The row begins at most so many characters before the end of the text, and so many before it are looked at."""
-_PLAIN_SIGNS = 0.05
-"""Share of signs other than of writing in what stands before the row, at most."""
-_WRITING = frozenset(".,!?'\"-;:")
+_TAIL, _BEFORE, _AFTER = 240, 400, 48
+"""The row begins at most so many characters before the end of the text, so many before it are looked at, and so many
+may follow it on its line."""
+_WORD = re.compile(r"[\"'(]?[^\W\d_]+(?:['-][^\W\d_]+)*[.,!?;:)\"']*")
+_ENDING = 3
+"""So many words at the end say that the row is what is asked about."""
+_PLAIN = 0.8
+"""Share of what blanks part before the row that are words as people write them, at least."""
 _KIND, _OPEN = 2, 4
 """Points for each kind of sign, and for each bracket without its partner; every sign costs one."""
 _BOUND = 10
@@ -37,22 +40,28 @@ _BOUND = 10
 
 def adversarial_suffix(text: str) -> tuple[int, int] | None:
     """Range of the row of tokens that a request ends with, `None` where there is none. Linear in any text."""
-    for number, match in enumerate(_DENSE.finditer(text, max(0, len(text) - _TAIL))):
+    text = text.rstrip()
+    ending = text[-_AFTER:].split()[-_ENDING:]
+    if all(map(_WORD.fullmatch, ending)):
+        return None
+    low = max(0, len(text) - _TAIL, text.rfind("\n") + 1)
+    for number, match in enumerate(_DENSE.finditer(text, low)):
         if number == MAX_WINDOWS:
             break
         start = match.start()
-        end = start + len(text[start : start + WINDOW].split("\n", 1)[0])
-        if end - start >= LEAST and points(text, start, end) >= _BOUND and _asks(text, start):
+        end = min(start + WINDOW, len(text))
+        last = end + _AFTER >= len(text)
+        if last and end - start >= LEAST and points(text, start, end) >= _BOUND and _asks(text, start):
             return start, end
     return None
 
 
 def _asks(text: str, end: int) -> bool:
     """True where the line holds words of a request before `end`, as people write them."""
-    start = max(0, end - _BEFORE, text.rfind("\n", 0, end) + 1)
-    before = text[start:end]
-    signs = sum(char in _SIGNS and char not in _WRITING for char in before)
-    return sum(map(str.isalpha, before)) >= _ASKED and signs <= _PLAIN_SIGNS * len(before)
+    before = text[max(0, end - _BEFORE, text.rfind("\n", 0, end) + 1) : end]
+    tokens = before.split()
+    plain = [token for token in tokens if _WORD.fullmatch(token)]
+    return sum(map(len, plain)) >= _ASKED and len(plain) >= _PLAIN * len(tokens)
 
 
 def points(text: str, start: int, end: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
@@ -10,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from detectors.base import Role, Transcript
-from detectors.prompts.grams import Hashed, Joined, hashed, join
+from detectors.prompts.grams import BREAK, Hashed, Joined, hashed, join
 from detectors.prompts.suspicion import encoded_at, spelled_at
 from detectors.text.ciphered import ciphered, deciphered
 from detectors.text.decode import tagged, undone
@@ -86,6 +87,30 @@ def repetitive(grams: Hashed, rows: Sequence[int]) -> list[int]:
     lengths = ends - starts
     chosen = (8 * np.where(lengths > _SHORT, often, twice) > lengths) | (12 * number > lengths)
     return [row for row in rows if chosen[row] and lengths[row]]
+
+
+RUN, TWICE = 16, 2
+"""Characters of a run that stands elsewhere in the text too, and how many times it counts."""
+_SPREAD = np.uint64(0x9E3779B97F4A7C15)
+
+
+def said_once(text: str, grams: Hashed) -> str:
+    """The text without the characters of runs that stood in it TWICE already; `grams` are of this text alone."""
+    fours = grams.chars[-1].astype(np.uint64)
+    count = len(text) - RUN + 1
+    if count <= TWICE:
+        return text
+    runs = np.zeros(count, dtype=np.uint64)
+    for back in range(0, RUN, 4):
+        start = len(BREAK) + back
+        runs = runs * _SPREAD + fours[start : start + count]
+    order = np.argsort(runs, kind="stable")
+    same = runs[order[TWICE:]] == runs[order[:-TWICE]]
+    again = np.zeros(len(text) + 1, dtype=np.intp)
+    np.add.at(again, order[TWICE:][same], 1)
+    np.add.at(again, order[TWICE:][same] + RUN, -1)
+    kept = np.cumsum(again[:-1]) == 0
+    return text if kept.all() else "".join(itertools.compress(text, kept.tolist()))
 
 
 def batches(texts: Sequence[Transcript], roles: frozenset[str], limit: int) -> Iterator[list[Passage]]:

@@ -7,6 +7,7 @@ a copy of it. What was written for this project is a fold of its own.
 from __future__ import annotations
 
 import functools
+import itertools
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -16,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from detectors.base import LOW, Finding, Part
-from detectors.prompts.grams import OFFSETS, WIDTH, codes_of, hashed, join
+from detectors.prompts.grams import CHAR_BITS, OFFSETS, WIDTH, codes_of, hashed, join
 from detectors.prompts.language import languages
 from detectors.prompts.phrases import SUFFIX, PhraseDetector
 from detectors.prompts.scorer import HEADS, Head, Scorer
@@ -105,7 +106,26 @@ def learn(taught: Lesson, seed: int, decay: float = DECAY) -> LinearScorer:
     """The model, in which a line of dashes or a row of one letter weighs nothing: it would add up without end."""
     model = fit(taught.grams, taught.attack, taught.weight, epochs=EPOCHS, decay=decay, seed=seed)
     model.weights[monotone()] = 0
+    model.weights[numeric()] = 0
     return model
+
+
+_NUMERIC = "0 abcdefx.,:;-/"
+"""What numbers and codes in hex are written with, all digits as one and white space as a blank."""
+_DIGITS = 8
+"""Digits of the longest number that is one word."""
+_PAIR = 2
+"""Digits of a gram that is a number's."""
+
+
+@functools.cache
+def numeric() -> npt.NDArray[np.int32]:
+    """The ids of what numbers are made of: a table of them holds each a thousand times, and they say nothing."""
+    signs = ("".join(each) for size in (2, 3, 4) for each in itertools.product(_NUMERIC, repeat=size))
+    written = grams_of([sign for sign in signs if sign.count("0") >= _PAIR]).ids
+    numbers = ["0" * size for size in range(1, _DIGITS + 1)]
+    words = grams_of([" ".join(each) for size in (1, 2, 3) for each in itertools.product(numbers, repeat=size)]).ids
+    return np.unique(np.concatenate([written[written < OFFSETS[len(CHAR_BITS)]], words]))
 
 
 @functools.cache

@@ -7,7 +7,8 @@ licences that let excerpts be passed on; each names its package and licence.
 from __future__ import annotations
 
 import lzma
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,14 +37,41 @@ class PastedExcerpt(NamedTuple):
     text: str
 
 
-def pasted() -> Iterator[LabelledText]:
-    """Each excerpt as a user's text, mostly with a question, and as a document."""
+LONG = 12
+"""Excerpts of one package that make a long paste."""
+_DOCUMENTS = 2
+"""Every second excerpt is a document too."""
+
+
+def excerpts() -> list[PastedExcerpt]:
     decode = msgspec.json.Decoder(PastedExcerpt).decode
-    for number, line in enumerate(lzma.decompress(FILE.read_bytes()).splitlines()):
-        one, draw = decode(line), drawing(f"pasted/{number}")
-        question = ASKED[int(draw.integers(len(ASKED)))]
-        asked = (f"{question}\n\n{one.text}", f"{one.text}\n\n{question}", one.text)[int(draw.integers(3))]
-        source = f"{SOURCE}/{one.kind}"
-        language = "zh" if asked is not one.text and not question.isascii() else "en"
-        yield LabelledText(asked, "benign", source, language, "user", PASTED)
-        yield LabelledText(one.text, "benign", source, "en", "document", PASTED)
+    return [decode(line) for line in lzma.decompress(FILE.read_bytes()).splitlines()]
+
+
+def pasted() -> Iterator[LabelledText]:
+    """Each excerpt as a user's text, mostly with a question, some as documents, and many of a package as one text."""
+    held = excerpts()
+    for number, one in enumerate(held):
+        yield _asked(one.text, one.package, f"pasted/{number}")
+        if number % _DOCUMENTS == 0:
+            yield LabelledText(one.text, "benign", f"{SOURCE}/{one.package}", "en", "document", PASTED)
+    for text, package in long_pastes(held):
+        yield _asked(text, package, f"pasted/{package}/{len(text)}")
+
+
+def long_pastes(held: Sequence[PastedExcerpt]) -> Iterator[tuple[str, str]]:
+    """(text, package) of what is as long as a whole file: LONG excerpts of one package and type after one another."""
+    by: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for one in held:
+        by[one.package, one.kind].append(one.text)
+    for (package, _), texts in by.items():
+        for start in range(0, len(texts) - LONG + 1, LONG):
+            yield "\n".join(texts[start : start + LONG]), package
+
+
+def _asked(text: str, package: str, key: str) -> LabelledText:
+    draw = drawing(key)
+    question = ASKED[int(draw.integers(len(ASKED)))]
+    asked = (f"{question}\n\n{text}", f"{text}\n\n{question}", text)[int(draw.integers(3))]
+    language = "zh" if asked is not text and not question.isascii() else "en"
+    return LabelledText(asked, "benign", f"{SOURCE}/{package}", language, "user", PASTED)

@@ -50,7 +50,7 @@ OTHER = 160
 PER_PACKAGE = 0.25
 """Share of a type that one package may fill."""
 PIECE = 600
-"""Characters of a piece around the place where a scorer that was taught none of these sees most."""
+"""Characters of a piece around the place where the scorer sees most."""
 SEEN = -2.0
 """Log-odds above the flag threshold that such a piece has at least; the rest teaches nothing."""
 
@@ -84,8 +84,9 @@ def main(folders: list[Path]) -> int:
                 continue
             of[file.package] += 1
             draw = drawing(f"excerpt/{file.package}/{file.path.name}")
-            pieces = (_random_piece(text, draw), _worst_piece(text))
-            taken += [PastedExcerpt(kind, file.package, licence, piece) for piece in dict.fromkeys(pieces) if piece]
+            taken.append(PastedExcerpt(kind, file.package, licence, _random_piece(text, draw)))
+            if worst := _worst_piece(text):
+                taken.append(PastedExcerpt(kind, file.package, licence, worst, worst=True))
     raw = b"\n".join(msgspec.json.encode(each) for each in taken)
     FILE.write_bytes(lzma.compress(raw, preset=9))
     print(dict(Counter(each.kind for each in taken)), len(FILE.read_bytes()), file=sys.stderr)

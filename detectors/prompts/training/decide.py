@@ -12,6 +12,7 @@ import numpy.typing as npt
 from detectors.prompts.language import LANGUAGES
 from detectors.prompts.scorer import Zone
 from detectors.prompts.training.folds import Readings, Wide
+from detectors.prompts.training.pasted import PASTED_WORST
 from detectors.prompts.training.rows import ANALYST, LabelledText
 from detectors.prompts.training.thresholds import FEWEST, Sources, bounded, placed
 
@@ -29,12 +30,12 @@ HARD_TAIL = 0.05
 BLOCK_STEP = 1.0
 """The block threshold is at least this much above the flag threshold, in log-odds."""
 MENTIONS = ("hard_mention", "twin")
-HARD = (*MENTIONS, "hard_role_prompt", "hard_roleplay", ANALYST)
+HARD = (*MENTIONS, "hard_role_prompt", "hard_roleplay", PASTED_WORST, ANALYST)
 MAX_USE = 4.0
 """Log-odds that a rule adds at most: rules know the pack they were written beside better than what is to come."""
-SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
+SHARES = (0.25, 0.5, 0.75)
 MANY = (0.0, 0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 1.0)
-"""Candidates for what a document's worst window loses for each natural logarithm of how many there are."""
+"""Candidates for what a text's worst window loses for each natural logarithm of how many there are."""
 _STEPS, _RATE = 3_000, 0.5
 
 

@@ -15,12 +15,13 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from msgspec.structs import replace
 
 from detectors.base import LOW, Finding, Part
 from detectors.prompts.grams import CHAR_BITS, OFFSETS, WIDTH, codes_of, hashed, join
 from detectors.prompts.language import languages
 from detectors.prompts.phrases import SUFFIX, PhraseDetector
-from detectors.prompts.scorer import HEADS, Head, Scorer
+from detectors.prompts.scorer import HEADS, Head, Scorer, windows_of
 from detectors.prompts.training.examples import Example
 from detectors.prompts.training.fit import Floats, Grams, LinearScorer, fit, grams_of
 from detectors.prompts.training.rows import LabelledText
@@ -162,6 +163,53 @@ def margins(scorer: Scorer, texts: Sequence[str], head: int = 0) -> tuple[Wide, 
         found = scorer.margins(hashed(joined), head)
         whole[at : at + _BATCH], worst[at : at + _BATCH] = found.whole, found.worst
     return whole, worst
+
+
+class WindowMargins(NamedTuple):
+    """Margins of rows before what many windows cost: of the whole, the worst window and the worst close one (-inf for a
+    text without windows), and the logarithms of how many windows there are of either kind."""
+
+    whole: Wide
+    worst: Wide
+    near: Wide
+    windows: Wide
+    closer: Wide
+
+    def priced(self, many: float, price: float) -> tuple[Wide, Wide]:
+        """(whole, worst window) as the scorer gives them where windows cost so much."""
+        near = self.near - price * self.closer
+        return np.maximum(self.whole, near), np.maximum(self.worst - many * self.windows, near)
+
+
+def window_margins(scorer: Scorer, texts: Sequence[str]) -> WindowMargins:
+    """Of each text, as it reads clean; the scorer has one head, which says how long windows are."""
+    form = replace(scorer.heads[0], many=0.0, close=0)
+    wide, close = scorer_of(scorer.weights[0], form), scorer_of(scorer.weights[0], scorer.heads[0].closer)
+    close.heads = tuple(replace(head, many=0.0, close=0) for head in close.heads)
+    found = WindowMargins(*(np.zeros(len(texts)) for _ in WindowMargins._fields))
+    for at in range(0, len(texts), _BATCH):
+        grams = hashed(join([clean(text[:MAX_CHARS]).text for text in texts[at : at + _BATCH]]))
+        rows = slice(at, at + len(grams.joined.starts))
+        lengths = grams.joined.ends - grams.joined.starts
+        margin = wide.margins(grams, 0)
+        found.whole[rows], found.worst[rows] = margin.whole, margin.worst
+        found.near[rows] = np.where(lengths > form.window, close.margins(grams, 0).worst, -np.inf)
+        found.windows[rows] = np.log(windows_of(lengths, form))
+        found.closer[rows] = np.log(windows_of(lengths, close.heads[0]))
+    return found
+
+
+def held_out_windows(
+    rows: Sequence[LabelledText], fold: npt.NDArray[np.intp], taught: Lesson, form: tuple[int, int], seed: int
+) -> WindowMargins:
+    """Of every row, by the model that did not see its fold."""
+    found = WindowMargins(*(np.zeros(len(rows)) for _ in WindowMargins._fields))
+    for number in sorted(set(fold.tolist())):
+        scorer = scorer_of(*quantised(learn(taught.without(fold == number), seed), *form))
+        out = np.flatnonzero(fold == number)
+        for mine, each in zip(found, window_margins(scorer, [rows[index].text for index in out]), strict=True):
+            mine[out] = each
+    return found
 
 
 def held_out(

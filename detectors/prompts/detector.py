@@ -23,6 +23,8 @@ from detectors.prompts.views import Passage, PassageReading, batches, collapsed,
 
 Zone = Literal["pass", "uncertain", "block"]
 SCORE = "injection.score"
+PAGE = 4
+"""Windows of a document from which a rule's use counts for the window that holds it alone."""
 MENTION = 1.5
 """Log-odds taken off where rules find their phrases spoken about and none in use."""
 AT_ONCE = 64
@@ -148,6 +150,7 @@ class PromptDetector:
             margins = self.scorer.margins(grams, head)
             odds = blend(margins, self.model.worst[HEADS[head]]) + extra
             mine = np.flatnonzero(roles == head)
+            placed = self._placed(seen, found, head, odds, extra) if HEADS[head] == "document" else {}
             flooded = repetitive(grams, mine.tolist())
             for index in flooded:
                 odds[index] = self._collapsed(seen[index].text, head, float(odds[index]), float(extra[index]))
@@ -156,11 +159,35 @@ class PromptDetector:
             found_languages = languages(grams.joined, grams.codes, near.tolist()).tolist()
             for index, language in zip(near.tolist(), found_languages, strict=True):
                 above = float(odds[index] - self._flags[head][language])
-                if above >= 0:
+                if above >= 0 and index not in placed:
                     once = self._once(seen[index].text, head, float(odds[index]), float(extra[index]))
                     above = once - self._flags[head][language]
                 span = int(margins.starts[index]), int(margins.ends[index])
                 _keep(_Worst(above, language, seen[index], *span), worst)
+
+    def _placed(
+        self, seen: Sequence[PassageReading], found: Best, head: int, odds: Floats, extra: Floats
+    ) -> dict[int, float]:
+        """In a long page a rule's use is judged with the window around it, not with the worst window anywhere.
+
+        Moves `odds`, takes the rules out of `extra`, gives the odds of pages of which such a window is the worst.
+        """
+        window = self.scorer.heads[head].window
+        placed: dict[int, float] = {}
+        for index, view in enumerate(seen):
+            if len(view.text) <= PAGE * window or not extra[index] > 0:
+                continue
+            odds[index] -= extra[index]
+            extra[index] = 0.0
+            uses = [finding for (at, _), finding in found.items() if at == view.at and finding.severity > LOW]
+            for start, end in [view.within(finding.start, finding.end) for finding in uses]:
+                low = max(0, (start + end - window) // 2)
+                near = [each for each in uses if low <= view.within(each.start, each.end)[0] < low + window]
+                alone = self.scorer.margins(hashed(join([view.text[low : low + window]])), head)
+                value = float(alone.whole[0]) + evidence(self.model, near)
+                if value > odds[index]:
+                    odds[index] = placed[index] = value
+        return placed
 
     def _collapsed(self, text: str, head: int, odds: float, extra: float) -> float:
         """Odds of a text that repeats itself: what repetition hides counts in full, and repetition does not add up."""

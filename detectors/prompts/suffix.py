@@ -7,6 +7,7 @@ whose last line begins with a request in plain words, and then it is one more si
 
 from __future__ import annotations
 
+import itertools
 import re
 import string
 
@@ -22,20 +23,18 @@ _RARE = r"!#$%&*+/<=>@\[\\\]^_`{|}~;"
 _DENSE = re.compile(rf"[{_RARE}](?:[^\n{_RARE}]{{0,14}}[{_RARE}]){{3}}")
 _SIGNS = frozenset(string.punctuation)
 _PAIRS = ("()", "[]", "{}")
-_ASKED = 24
-"""Letters of plain words that stand before the row."""
+_ASKED = 20
+"""Characters of plain words that the line begins with."""
 _TAIL, _BEFORE, _AFTER = 240, 400, 48
 """The row begins at most so many characters before the end of the text, so many before it are looked at, and so many
 may follow it on its line."""
 _WORD = re.compile(r"[\"'(]?[^\W\d_]+(?:['-][^\W\d_]+)*[.,!?;:)\"']*")
 _ENDING = 3
 """So many words at the end say that the row is what is asked about."""
-_PLAIN = 0.8
-"""Share of what blanks part before the row that are words as people write them, at least."""
 _KIND, _OPEN = 2, 4
 """Points for each kind of sign, and for each bracket without its partner; every sign costs one."""
 _BOUND = 10
-"""Points of an adversarial suffix. Chosen on training rows: 1 in 2,500 of the benign ones of the data pack has them."""
+"""Points of an adversarial suffix. Chosen on training rows: no benign one of the data pack has them in such a place."""
 
 
 def adversarial_suffix(text: str) -> tuple[int, int] | None:
@@ -57,11 +56,10 @@ def adversarial_suffix(text: str) -> tuple[int, int] | None:
 
 
 def _asks(text: str, end: int) -> bool:
-    """True where the line holds words of a request before `end`, as people write them."""
-    before = text[max(0, end - _BEFORE, text.rfind("\n", 0, end) + 1) : end]
-    tokens = before.split()
-    plain = [token for token in tokens if _WORD.fullmatch(token)]
-    return sum(map(len, plain)) >= _ASKED and len(plain) >= _PLAIN * len(tokens)
+    """True where the line begins with words of a request, as people write them, before `end`."""
+    line = text[max(0, end - _BEFORE, text.rfind("\n", 0, end) + 1) : end]
+    plain = itertools.takewhile(_WORD.fullmatch, line.split())
+    return sum(map(len, plain)) >= _ASKED
 
 
 def points(text: str, start: int, end: int) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -51,6 +51,13 @@ class PassageReading(NamedTuple):
             return start, end
         span = self.view.span(start, end)
         return span.start, span.end
+
+    def within(self, start: int, end: int) -> tuple[int, int]:
+        """The range of this reading that `[start, end)` of the original part is read as."""
+        if self.view is None or self.view.starts is None:
+            return start, end
+        low = bisect_left(self.view.starts, start)
+        return low, max(low + 1, bisect_left(self.view.starts, end))
 
 
 def collapsed(text: str) -> str:

@@ -207,7 +207,7 @@ def held_out_windows(
     for number in sorted(set(fold.tolist())):
         scorer = scorer_of(*quantised(learn(taught.without(fold == number), seed), *form))
         out = np.flatnonzero(fold == number)
-        for mine, each in zip(found, window_margins(scorer, [rows[index].text for index in out]), strict=True):
+        for mine, each in zip(found, window_margins(scorer, [rows[index].text for index in out.tolist()]), strict=True):
             mine[out] = each
     return found
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from math import exp
+from math import exp, log
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -18,7 +18,7 @@ from detectors.base import CRITICAL, HIGH, LOW, MEDIUM, Finding, Transcript
 from detectors.prompts.grams import Hashed, hashed, join
 from detectors.prompts.language import LANGUAGES, languages
 from detectors.prompts.phrases import MENTIONED, ROLES, SUFFIX, Best, PhraseDetector, order, smuggled
-from detectors.prompts.scorer import HEADS, Floats, Margins, Scorer, ScorerModel, load
+from detectors.prompts.scorer import HEADS, Floats, Margins, Scorer, ScorerModel, load, windows_of
 from detectors.prompts.views import Passage, PassageReading, batches, collapsed, readings, repetitive, said_once
 
 Zone = Literal["pass", "uncertain", "block"]
@@ -172,19 +172,21 @@ class PromptDetector:
 
         Moves `odds`, takes the rules out of `extra`, gives the odds of pages of which such a window is the worst.
         """
-        window = self.scorer.heads[head].window
+        form = self.scorer.heads[head]
+        window = form.window
         placed: dict[int, float] = {}
         for index, view in enumerate(seen):
             if len(view.text) <= PAGE * window or not extra[index] > 0:
                 continue
             odds[index] -= extra[index]
             extra[index] = 0.0
+            windows = int(windows_of(np.array((len(view.text),)), form)[0])
             uses = [finding for (at, _), finding in found.items() if at == view.at and finding.severity > LOW]
             for start, end in [view.within(finding.start, finding.end) for finding in uses]:
                 low = max(0, (start + end - window) // 2)
                 near = [each for each in uses if low <= view.within(each.start, each.end)[0] < low + window]
                 alone = self.scorer.margins(hashed(join([view.text[low : low + window]])), head)
-                value = float(alone.whole[0]) + evidence(self.model, near)
+                value = float(alone.whole[0]) - form.many * log(windows) + evidence(self.model, near)
                 if value > odds[index]:
                     odds[index] = placed[index] = value
         return placed

@@ -13,9 +13,9 @@ import numpy as np
 from detectors.base import Role, Transcript
 from detectors.prompts.grams import BREAK, Hashed, Joined, hashed, join
 from detectors.prompts.suspicion import encoded_at, spelled_at
-from detectors.text.ciphered import ciphered, deciphered
+from detectors.text.ciphered import ciphered, deciphered, unglued
 from detectors.text.decode import tagged, undone
-from detectors.text.loose import loose, unspelled
+from detectors.text.loose import loose, unleeted, unspelled
 from detectors.text.normalize import TextView, clean_all
 
 MAX_UNIT = 16
@@ -166,6 +166,20 @@ def _joined(read: TextView) -> list[TextView]:
     return [read, joint] if len(joint.text) > SPELLED * len(read.text) else [joint]
 
 
+def _spelled(seen: PassageReading, batch: Sequence[Passage]) -> tuple[PassageReading | None, list[PassageReading]]:
+    """The reading with its letters joined that stands for this one, if any, and those beside it."""
+    at, view, text = seen
+    joint = loose(view or TextView("clean", text))
+    if joint is None:
+        return None, []
+    read = PassageReading(at, joint, joint.text)
+    if len(joint.text) > SPELLED * len(text):
+        return (read, []) if unleeted(text, joint.text) else (None, [read])
+    # what stands beside the letters is read as it is, and letters that were joined without blanks as words
+    words = [PassageReading(at, each, each.text) for each in unglued(batch[at].text, joint)]
+    return read, [PassageReading(at, view, unspelled(text)), *words]
+
+
 def further_views(batch: Sequence[Passage], seen: Sequence[PassageReading], joined: Joined) -> Further:
     """Loose and decoded views of the passages that look spelled out or encoded."""
     instead: dict[int, PassageReading] = {}
@@ -185,16 +199,10 @@ def further_views(batch: Sequence[Passage], seen: Sequence[PassageReading], join
             more += [PassageReading(at, each, each.text) for each in _joined(read) if each.text]
     spelled = {max(0, bisect_right(starts, at) - 1) for at in spelled_at(shape, joined.text)}
     for index in sorted(spelled | {index for index, view in enumerate(seen) if view.at in instead}):
-        at, view, text = instead.get(seen[index].at, seen[index])
-        joint = loose(view or TextView("clean", text))
-        if joint is None:
-            continue
-        if len(joint.text) > SPELLED * len(text):
-            more.append(PassageReading(at, joint, joint.text))
-            continue
-        instead[at] = PassageReading(at, joint, joint.text)
-        # what stands beside the letters is read as it is, too
-        more.append(PassageReading(at, view, unspelled(text)))
+        joint, beside = _spelled(instead.get(seen[index].at, seen[index]), batch)
+        if joint is not None:
+            instead[joint.at] = joint
+        more += beside
     for index in range(len(seen)) if ciphered(joined.text) else sorted(encoded):
         at, view, text = seen[index]
         otherwise = deciphered(batch[at].text, view or TextView("clean", text))

@@ -16,6 +16,8 @@ _LEET = str.maketrans("013457@$!|", "oieastasil")
 _LEET_WORD = re.compile(r"(?=[0-9@$!|]{0,63}[a-z])[a-z0-9@$!|]{4,64}")
 _LEET_SHORT = re.compile(r"(?=[0-9@$!|]{0,2}[a-z])[a-z0-9@$!|]{2,3}")
 _COMPANY = 3
+_MOST = 0.4
+"""Share of words in leetspeak from which a text is nothing else."""
 _LEET_RUN = re.compile(r"[a-z0-9@$!|]+")
 _LEET_SIGN = re.compile(r"[013457@$!|]")
 _BETWEEN = r"[\s.\-_*|~/,+;:^&]"
@@ -33,6 +35,10 @@ _MARKS_OF_WORDS = re.compile(r"[*_~`]{1,3}(?=\w)|(?<=[\w.,!?])[*_~`]{1,3}")
 _EMPHASISED = "* *"
 """What stands between words that each bear marks of emphasis."""
 _SPACED_CJK = re.compile(r"(?:[\u4e00-\u9fff][\s.\-_*|~·/,+;:^&]{1,2}){3,}[\u4e00-\u9fff]")
+_STRUNG = re.compile(r"(?:[^\n][.\-_*|~/,+;:^&]){8,}[\w ]?")
+"""Every second character is a separator, between words too."""
+_WORDY, _MOSTLY = 24, 0.6
+"""Letters that no single word has, and the share of them in what is strung."""
 _SHAPE = bytes(
     97 if chr(byte).isalnum() else 32 if chr(byte).isspace() or byte in b".-_*|~/,+;:^&" else byte
     for byte in range(0x80)
@@ -62,7 +68,17 @@ def _drop_separators(text: str, keep: bytearray) -> None:
     shape = text.encode("ascii", "replace").translate(_SHAPE)
     if b"a a a a" in shape:
         found = False
+        for match in _STRUNG.finditer(text):
+            letters = match[0][::2]
+            if (" " not in letters and len(letters) < _WORDY) or sum(map(str.isalpha, letters)) < _MOSTLY * len(
+                letters
+            ):
+                continue
+            found = True
+            keep[match.start() + 1 : match.end() : 2] = bytes((match.end() - match.start()) // 2)
         for match in _SPACED.finditer(text):
+            if 0 in keep[match.start() : match.end()]:
+                continue
             _join(match, keep)
             found = True
         for match in _WIDE_SPACE.finditer(text) if found else ():
@@ -81,6 +97,15 @@ def _drop_markup(text: str, keep: bytearray) -> None:
     if _EMPHASISED in text:
         for match in _MARKS_OF_WORDS.finditer(text):
             keep[match.start() : match.end()] = bytes(match.end() - match.start())
+
+
+def unleeted(text: str, read: str) -> bool:
+    """True where most words of a text are leetspeak: `read` is the same letters with their signs as letters."""
+    if len(text) != len(read):
+        return False
+    words, others = text.split(), read.split()
+    changed = sum(word != other for word, other in zip(words, others, strict=False))
+    return changed >= _COMPANY and changed >= _MOST * len(words)
 
 
 def unspelled(text: str) -> str:

@@ -148,6 +148,10 @@ DISGUISES: dict[str, Callable[[str], str]] = {
     "no blanks": lambda text: "".join(char for char in text if char.isalpha()) if text.isascii() else text,
     "semicolons": in_words(";"),
     "carets": in_words("^"),
+    "dots between all": letters("."),
+    "hyphens between all": letters("-"),
+    "stars between letters": lambda text: "*".join(text.replace(" ", "")),
+    "any sign between all": lambda text: "".join(char + ".-_*|~/,"[at % 8] for at, char in enumerate(text)),
     "lookalikes and leet": lambda text: text.translate(LEET).translate(CYRILLIC),
 }
 KEPT = 5 / 6

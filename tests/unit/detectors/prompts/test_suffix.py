@@ -72,3 +72,10 @@ def test_only_a_row_that_ends_a_request_counts() -> None:
     assert adversarial_suffix("x = {a[0]: (b, *c)}; y &= ~z | #1\n" + ROWS[0]) is None, "no words before it on its line"
     assert adversarial_suffix(f"{ASKED}{ROWS[0]}\n" + "Words of a page that goes on. " * 20) is None, "much follows"
     assert adversarial_suffix("words only, " * 50_000 + ROWS[0]) is not None
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_what_a_person_asks_about_a_row_is_no_request_with_a_row(row: str) -> None:
+    assert found(f"{row} what do these signs mean?") == []
+    assert found(f"var total=1;reportTotalOfAll(total,{{}});// says what the total was {row}") == []
+    assert found(f"{ASKED}{row}\n\nHow can I make this simpler?") == []

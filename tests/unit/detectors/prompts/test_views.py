@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from detectors.prompts.grams import hashed, join
-from detectors.prompts.views import Passage, collapsed, readings, repetitive
+from detectors.prompts.views import RUN, Passage, PassageReading, collapsed, readings, repetitive, said_once
 from detectors.text import decode, loose, normalize
 from detectors.text.normalize import clean, clean_all
 from detectors.text.plane import IDEOGRAPHS, SYLLABLES, VARIED
@@ -97,3 +97,33 @@ def test_what_the_tables_leave_out_is_of_one_kind() -> None:
     kinds = {char: unicodedata.category(char) for char in left_out}
     assert {kinds[char] for char in letters} == {"Lo"}
     assert {kinds[char] for char in left_out if char not in letters} == {"So", "Cs", "Co"}
+
+
+def once(text: str) -> str:
+    return said_once(text, hashed(join([text])))
+
+
+def test_a_run_that_stands_in_a_text_often_counts_twice() -> None:
+    rows = [f"a row begins like all the others: {name}\n" for name in ("one", "two", "three", "four", "five")]
+    short = once("".join(rows))
+    assert short.startswith(rows[0] + rows[1])
+    assert short.count("begins like all") == 2
+    assert all(name in short for name in ("three", "four", "five"))
+
+
+@given(st.text(alphabet="ab \u54c8\n", max_size=80))
+def test_what_stands_there_at_most_twice_is_kept(text: str) -> None:
+    runs = [text[at : at + RUN] for at in range(len(text) - RUN + 1)]
+    if all(runs.count(run) <= 2 for run in runs):
+        assert once(text) == text
+    assert once(text[:RUN]) == text[:RUN]
+
+
+def test_a_place_of_the_original_is_found_in_a_reading() -> None:
+    text = "\u0131g\u200bn\u200bore it"
+    for seen, _ in readings([Passage(0, 0, "user", text)]):
+        for view in seen:
+            for at in range(len(view.text)):
+                low, high = view.within(*view.place(at, at + 1))
+                assert low <= at < high
+    assert PassageReading(0, None, "abc").within(1, 2) == (1, 2)

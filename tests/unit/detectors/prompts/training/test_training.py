@@ -5,10 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from detectors.prompts.grams import WIDTH, hashed, join
+from detectors.prompts.scorer import Head
 from detectors.prompts.training.borrowed import Borrowed, order_verbs, sayings
-from detectors.prompts.training.decide import BLOCK_STEP, stack, tail, zones
+from detectors.prompts.training.decide import BLOCK_STEP, ordinary, stack, tail, zones
 from detectors.prompts.training.disguise import scrambled, wrapped
 from detectors.prompts.training.examples import Example, document_examples, user_examples
+from detectors.prompts.training.fit import grams_of
 from detectors.prompts.training.folds import (
     Lesson,
     Readings,
@@ -20,7 +23,9 @@ from detectors.prompts.training.folds import (
     margins,
     quantised,
     scorer_of,
+    window_margins,
 )
+from detectors.prompts.training.pasted import LONG, PASTED_WORST, excerpts, long_pastes, pasted
 from detectors.prompts.training.prose import prose
 from detectors.prompts.training.rows import LabelledText, drawing, weights
 from detectors.prompts.training.synthesis import halved, synthesise
@@ -178,3 +183,31 @@ def test_disguises_keep_ends_and_letters_or_hide_all() -> None:
     for before, after in zip(text.split(), scrambled(text, draw).split(), strict=True):
         assert (before[0], before[-1], sorted(before)) == (after[0], after[-1], sorted(after))
     assert not any(word in wrapped(text, draw) for word in text.split())
+
+
+def test_numbers_weigh_nothing_in_what_was_learned() -> None:
+    rows = [Example(f"{kind} {number} {number}", kind == "a", 1.0, number) for number in range(200) for kind in "ab"]
+    model = learn(lesson(rows), seed=3)
+    assert not model.weights[grams_of(["0000 00 000", "00, 00; 0e00"]).ids].any()
+    assert model.weights.any()
+
+
+def test_what_many_windows_cost_is_taken_off_as_the_scorer_does() -> None:
+    rng = np.random.default_rng(2)
+    held = rng.integers(-20, 20, WIDTH).astype(np.int8)
+    form = Head(0.01, 0.1, 40, 10, many=0.25, close=16, price=0.5)
+    texts = ["short", "words of a text that is longer than one window and has some of either kind in it " * 2]
+    whole, worst = window_margins(scorer_of(held, form), texts).priced(form.many, form.price)
+    expected = scorer_of(held, form).margins(hashed(join(texts)), 0)
+    assert np.allclose(whole, expected.whole)
+    assert np.allclose(worst, expected.worst)
+
+
+def test_pasted_files_are_sources_by_package_and_their_worst_places_no_ordinary_rows() -> None:
+    rows = list(pasted())
+    assert {row.source for row in rows} == {f"pasted/{one.package}" for one in excerpts()}
+    worst = [row for row in rows if row.subset == PASTED_WORST]
+    assert worst
+    assert not ordinary(worst, "en").any()
+    for text, package in long_pastes(excerpts()):
+        assert sum(one.text in text for one in excerpts() if one.package == package and not one.worst) >= LONG

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from pipeline.config import Settings
 from pipeline.control import topics as topic_admin
+from pipeline.control.checked_prefix import checked_prefix
 from pipeline.control.table import ControlTable
 from pipeline.endpoints import KafkaEndpoint
 from pipeline.errors import ConfigError, Retryable
@@ -34,7 +35,7 @@ async def followed_control(
     Raises Retryable where that does not come within START_S, Stopped where ``stop`` is set first, ConfigError where the
     settings do not say which deployment is meant, or ``control`` holds another.
     """
-    table = ControlTable(settings.kafka.endpoint, require_pin(settings))
+    table = _table(settings)
     leaving = asyncio.Event()
 
     async def read() -> None:
@@ -59,6 +60,11 @@ async def followed_control(
         if following is not None:
             await following
         await table.close()
+
+
+def _table(settings: Settings) -> ControlTable:
+    pin = require_pin(settings)
+    return ControlTable(settings.kafka.endpoint, pin, checked_prefix(pin, settings.keys.keyring))
 
 
 def require_pin(settings: Settings) -> str:
@@ -86,7 +92,7 @@ def require_pinned(table: ControlTable) -> None:
 @contextlib.asynccontextmanager
 async def control_table(settings: Settings) -> AsyncIterator[ControlTable]:
     """Give ``control`` as it is now, for a command. Raises ConfigError and Retryable as followed_control does."""
-    table = ControlTable(settings.kafka.endpoint, require_pin(settings))
+    table = _table(settings)
     try:
         await table.start()
         require_pinned(table)

@@ -7,6 +7,7 @@ import contextlib
 import logging
 from collections import Counter
 
+from pipeline.control.checked_prefix import NOTHING, CheckedMark, CheckedPrefix
 from pipeline.endpoints import KafkaEndpoint
 from pipeline.errors import Retryable, Stopped
 from pipeline.events.control import Control
@@ -23,11 +24,13 @@ _LOOK_S = 5.0
 class ControlTable:
     """``control`` is mutated in place; its version is the offset of the last record read.
 
-    ``pin`` is the digest of the first deployment document: see ``ControlFold``.
+    ``pin`` is the digest of the first deployment document: see ``ControlFold``. ``prefix`` tells which signatures were
+    checked by a start before.
     """
 
-    def __init__(self, kafka: KafkaEndpoint, pin: str) -> None:
+    def __init__(self, kafka: KafkaEndpoint, pin: str, prefix: CheckedPrefix | None = None) -> None:
         self.fold = ControlFold(pin)
+        self._prefix = prefix
         self.passed_over: Counter[str] = Counter()
         """Records that changed nothing, by reason."""
         self._reader = PartitionReader(kafka, "control", 0)
@@ -48,7 +51,12 @@ class ControlTable:
         """Read all that is there. Raises Retryable where the broker or the topic is absent."""
         await self._reader.start(0)
         async with self._lock:
-            self._fold(await self._reader.read_to_end())
+            items = await self._reader.read_to_end()
+            if self._prefix is None:
+                self._fold(items)
+                return
+            self._fold(items, self._prefix.checked([(item.offset, item.value) for item in items]))
+            self._prefix.store(self.fold)
 
     async def refresh(self) -> bool:
         """Read up to the end as of now; True where something came."""
@@ -100,10 +108,10 @@ class ControlTable:
                 look, end = self._looks, await self._reader.end()
                 self._looked, self._end = look, end
 
-    def _fold(self, items: list[KafkaRecord]) -> bool:
+    def _fold(self, items: list[KafkaRecord], checked: CheckedMark = NOTHING) -> bool:
         refused: Counter[str] = Counter()
         for item in items:
-            reason = self.fold.read(item.offset, item.value, item.time)
+            reason = self.fold.read(item.offset, item.value, item.time, checked=checked.covers(item.offset))
             if reason is not None:
                 refused[reason] += 1
         if refused:

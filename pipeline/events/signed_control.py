@@ -82,6 +82,8 @@ class ControlFold:
         """The pinned deployment is in force."""
         self.other = ""
         """The digest of another deployment's first document, where one was met before the pinned one."""
+        self.forged: list[int] = []
+        """Offsets of records that were passed over for a bad signature alone."""
         self.terms: dict[str, list[OperatorTerm]] = {}
         """Key id to the times in which it was an operator's."""
         self._digests: dict[str, str] = {}
@@ -112,6 +114,8 @@ class ControlFold:
         extend_prefix(self._prefix, offset, value)
         if reason is not None:
             self.control.skip(offset)
+        if reason is PassedOver.BAD_SIGNATURE:
+            self.forged.append(offset)
         return reason
 
     def _read(self, offset: int, value: bytes, time: int, checked: bool) -> PassedOver | None:

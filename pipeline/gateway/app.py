@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 
 from aiohttp import web
 
+from pipeline.control.checked_prefix import checked_prefix
 from pipeline.control.table import ControlTable
 from pipeline.errors import ConfigError
 from pipeline.gateway.connections import Connection, connection_limit
@@ -44,7 +45,7 @@ async def run(
     settings: GatewaySettings, stop: asyncio.Event, kms: Kms | None = None, status: ProcessStatus | None = None
 ) -> None:
     """Serve until ``stop`` is set, then take no more connections and let open answers end (``bounds.drain_s``)."""
-    control_table = ControlTable(settings.kafka, settings.pin)
+    control_table = ControlTable(settings.kafka, settings.pin, checked_prefix(settings.pin, settings.keyring))
     await control_table.start()
     try:
         vault = Vault(kms or FileKeyring(settings.keyring), control_table.control)

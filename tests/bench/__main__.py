@@ -27,6 +27,7 @@ FIGURES = (
     "pii",
     "accounts",
     "ledger",
+    "control",
 )
 
 

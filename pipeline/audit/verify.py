@@ -15,6 +15,7 @@ from pipeline.audit.replay import Replay
 from pipeline.audit.source import SourceRecords
 from pipeline.audit.walk import Row, Walk
 from pipeline.events.chain import Entry
+from pipeline.events.signed_control import ControlFold
 
 __all__ = ["Fault", "Report", "Row", "Verifier"]
 
@@ -38,6 +39,7 @@ class Verifier:
         newest: str | None = None,
         source: Iterable[Entry] | None = None,
         replay: Replay | None = None,
+        acts: ControlFold | None = None,
     ) -> None:
         """Check one log.
 
@@ -46,8 +48,10 @@ class Verifier:
         every typed column is that of the body. ``newest`` is a signed checkpoint known from elsewhere: the log must
         contain it. ``source`` are the Kafka records of the partition as far as they are kept, from a batch boundary
         or earlier: they must give the same valid records and chain digests. ``replay`` derives decisions and outcomes.
+        ``acts`` tells who were operators and when: a signature in ``access`` must be one of theirs.
         """
-        log = Walk(name, self._verifiers, self._faults, SourceRecords(source) if source is not None else None, replay)
+        records = SourceRecords(source) if source is not None else None
+        log = Walk(name, self._verifiers, self._faults, records, replay, acts)
         self._origins += 1
         log.expect(newest)
         pending: Iterator[Row] = iter(rows)

@@ -28,6 +28,8 @@ from pipeline.events.chain import EMPTY, Position
 from pipeline.events.codec import decode, decode_log
 from pipeline.events.messages import Manifest
 from pipeline.events.records import LogRecord
+from pipeline.events.signed_access import fault_of
+from pipeline.events.signed_control import ControlFold
 from pipeline.tables import RECORDS
 from pipeline.topics import BY_NAME
 
@@ -41,7 +43,13 @@ class Walk:
     """A walk goes over one origin."""
 
     def __init__(
-        self, name: str, verifiers: Verifiers, faults: Faults, source: SourceRecords | None, replay: Replay | None
+        self,
+        name: str,
+        verifiers: Verifiers,
+        faults: Faults,
+        source: SourceRecords | None,
+        replay: Replay | None,
+        acts: ControlFold | None,
     ) -> None:
         self.index = self.batches = self.rows = self.skipped = self.source_batches = 0
         self.kinds: dict[str, int] = {}
@@ -50,6 +58,7 @@ class Walk:
         self._faults = faults
         self._source = source
         self._replay = replay
+        self._acts = acts
         self._newest: tuple[int, bytes] | None = None
         self._met = False
         self._frontier = Frontier()
@@ -200,6 +209,8 @@ class Walk:
         if expected != stored:
             wrong = [c for c, e, s in zip(RECORDS.columns, expected, stored, strict=False) if e != s]
             self._fault(leaf, f"columns are not those of the body: {', '.join(wrong) or 'their number'}")
+        if self._acts is not None and (fault := fault_of(body, self._acts)):
+            self._fault(leaf, fault)
         if self._replay is not None and record is not None:
             for what in self._replay.push(record, body, appended):
                 self._fault(leaf, what)

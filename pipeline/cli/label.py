@@ -8,23 +8,16 @@ import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from dashboards.render import QueryScope, raw, render
 from pipeline import terminal, wiring
 from pipeline.cli.arguments import BY, add_command, add_group, whole
+from pipeline.clickhouse.labels import SignedLabel, precision_of_rules, signed_labels
 from pipeline.config import Settings
 from pipeline.errors import ConfigError
-from pipeline.terminal import StoredTime
+from pipeline.terminal import UnixMs
 
-_FOREVER = 2**32 - 1
 _KNOWN = """
 SELECT tenant, principal, verdict, reason, rules FROM records
 WHERE request = {request:String} AND kind = 'decision' LIMIT 1
-"""
-_LABELS = """
-SELECT request, tenant, substring(argMax(reason, (time, leaf)), 7) AS label, argMax(principal, (time, leaf)) AS analyst,
-    toString(max(time)) AS at
-FROM records WHERE kind = 'access' AND startsWith(reason, 'label.')
-GROUP BY request, tenant ORDER BY at DESC LIMIT {limit:UInt32}
 """
 
 
@@ -85,16 +78,26 @@ def _decided(request: str, settings: Settings) -> DecidedRequest:
 
 
 def _list(arguments: argparse.Namespace, settings: Settings) -> int:
-    with wiring.store(settings, patience_s=5) as store:
-        labels = store.query(_LABELS, {"limit": arguments.limit})
-    rows = [(*label, StoredTime(time)) for *label, time in labels]
+    labels = asyncio.run(_signed(settings))[: arguments.limit]
+    rows = [(*label[:4], UnixMs(label.time)) for label in labels]
     terminal.table("labels", ("request", "tenant", "label", "by", "time"), rows, as_json=arguments.json)
     return 0
 
 
 def _precision(arguments: argparse.Namespace, settings: Settings) -> int:
-    view = QueryScope(0, _FOREVER, 60, {"tenant": ""})
+    labels = asyncio.run(_signed(settings))
     with wiring.store(settings, patience_s=5) as store:
-        columns, rows = store.query_named(render(raw("precision_by_rule"), view))
+        rows = [(*row, row.precision) for row in precision_of_rules(store, labels)]
+    columns = ("rule", "confirmed", "false_alarms", "precision")
     terminal.table("precision by rule", columns, rows, as_json=arguments.json)
     return 0
+
+
+async def _signed(settings: Settings) -> list[SignedLabel]:
+    """Read the labels that operators signed; say how many records there are that none did."""
+    async with wiring.control_table(settings) as table:
+        with wiring.store(settings, patience_s=5) as store:
+            labels, unsigned = signed_labels(store, table.fold)
+    if unsigned:
+        terminal.note(f"{unsigned} labels are not counted: no operator known then signed them")
+    return labels

@@ -14,6 +14,7 @@ from pipeline.clickhouse.store import ClickHouseStore
 from pipeline.endpoints import KafkaEndpoint
 from pipeline.errors import ConfigError, Retryable
 from pipeline.events.chain import Entry
+from pipeline.events.signed_control import ControlFold
 from pipeline.kafka.reader import PartitionReader
 from pipeline.retry import retry_blocking
 from pipeline.tables import MANIFESTS, RECORDS, Table
@@ -47,6 +48,7 @@ class Auditor:
         self._store = store
         self._verifier = verifier
         self._rules, self._pin = rules, pin
+        self._folds: dict[str, ControlFold] = {}
         self._ends = self._read_ends()
         if not self._ends:
             raise ConfigError("the store holds no manifest yet; wait for the first sealed batch (1 s after a request)")
@@ -66,6 +68,7 @@ class Auditor:
                 self._rows(RECORDS, origin, "leaf", self._ends[origin].size),
                 source=(sources or {}).get(origin),
                 replay=replay,
+                acts=self._fold(origin) if topic == "access" else None,
             )
         return self._verifier.report()
 
@@ -86,6 +89,18 @@ class Auditor:
             named = self._store.query(_NEWEST_CONTROL, {"origin": origin, "size": self._ends[origin].size})
             if named and int(named[0][0]) > sealed:
                 raise Retryable(f"{control} is sealed up to {sealed}, decisions name {named[0][0]}")
+
+    def _fold(self, origin: str) -> ControlFold:
+        """Fold the sealed documents of the same generation, with their append times."""
+        control = _control_of(origin)
+        if control in self._folds:
+            return self._folds[control]
+        fold = self._folds[control] = ControlFold(self._pin)
+        size = self._ends[control].size if control in self._ends else 0
+        offset, time, body = (RECORDS.columns.index(name) for name in ("offset", "time", "body"))
+        for row in self._rows(RECORDS, control, "leaf", size):
+            fold.read(row[offset], row[body], row[time])
+        return fold
 
     def _replay(self, origin: str) -> Replay:
         return Replay(self._rules, int(origin.rsplit("/", 1)[1]), self._control(origin), pin=self._pin)

@@ -15,7 +15,7 @@ from inference.watermark.secrets import create_master
 from pipeline.config import Keys, Settings
 from pipeline.control import deployment
 from pipeline.control import topics as topic_admin
-from pipeline.control.connect import control_table, followed_control
+from pipeline.control.connect import control_table, followed_control, require_pin
 from pipeline.control.registry import Registry
 from pipeline.errors import ConfigError
 from pipeline.events import plans
@@ -211,6 +211,6 @@ def verify(settings: Settings, keys: list[str], say: Callable[[str], None], *, w
     from pipeline.clickhouse.auditor import Auditor, read_sources
 
     with store(settings, patience_s=5) as clickhouse:
-        auditor = Auditor(clickhouse, Verifier(Verifiers(keys)), RULES, settings.keys.pin)
+        auditor = Auditor(clickhouse, Verifier(Verifiers(keys)), RULES, require_pin(settings))
         sources = asyncio.run(read_sources(settings.kafka.endpoint, auditor.origins())) if with_source else None
         return auditor.verify(say, sources)

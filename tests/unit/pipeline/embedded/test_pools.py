@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config import Settings
+from pipeline.config import Keys, Settings
 from pipeline.embedded.pools import LocalPools
 from pipeline.embedded.supervisor import free_port
 from pipeline.sections import Kafka
@@ -19,7 +19,7 @@ from tests.patience import looks
 def test_following_ends_at_once_without_a_broker(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     before = set(threading.enumerate())
     pools = LocalPools(tmp_path / "pools")
-    pools.start(Settings(kafka=Kafka(bootstrap=f"127.0.0.1:{free_port()}")))
+    pools.start(Settings(kafka=Kafka(bootstrap=f"127.0.0.1:{free_port()}"), keys=Keys(deployment="0" * 64)))
     with caplog.at_level(logging.INFO):
         for _ in looks():
             if "waiting for the Kafka broker" in caplog.text:

@@ -74,7 +74,7 @@ def derived(found: dict[str, list[MachineFile]], most: int = PER_TYPE) -> Iterat
     sources = [(file, text) for file in found.get("py", ())[: 3 * most] if (text := text_of(file)) is not None]
     for (file, text), (_, other) in itertools.pairwise(sources[: most + 1]):
         draw = drawing(f"derived/{file.path.name}")
-        yield _asked("diff", _diff(text, other, draw, file.path.name))
+        yield _asked("diff", changed(text, other, draw, file.path.name))
         yield _asked("stack trace", _trace(text, draw, file))
     patterns = [found[2] for _, text in sources for found in _REGEX.finditer(text)]
     for pattern in patterns[: 2 * most]:
@@ -100,7 +100,7 @@ def _cuts(text: str, draw: np.random.Generator) -> Iterator[tuple[str, str]]:
     yield f"{CUT:,} characters", text[start : start + CUT]
 
 
-def _diff(text: str, other: str, draw: np.random.Generator, name: str) -> str:
+def changed(text: str, other: str, draw: np.random.Generator, name: str) -> str:
     lines = text.splitlines()
     start = int(draw.integers(max(1, len(lines) - 30)))
     before = lines[start : start + 30]

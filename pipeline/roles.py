@@ -47,9 +47,9 @@ ROLES: tuple[Role, ...] = (
     ),
     Role(
         "analyst",
-        {"principal": frozenset({"extraction"})},
+        {"principal": frozenset({"extraction"}), "tenant": frozenset({"calibrated"})},
         _PEOPLE,
-        "judges accounts and findings, and changes nothing else of them",
+        "judges accounts and findings, says when plans may act on accounts, and changes nothing else of them",
     ),
     Role("auditor", {}, (), "reads and verifies, and signs nothing"),
 )

@@ -12,6 +12,8 @@ from collections import OrderedDict
 from collections.abc import Hashable, Iterable, Mapping
 from typing import Generic, NamedTuple, TypeVar
 
+from detectors.accounts.signatures import is_sense
+
 A = TypeVar("A", bound=Hashable)
 """The name of an account to the reporter."""
 MAX_SIGNATURES = 65_536
@@ -21,6 +23,9 @@ WINDOW_MS = 8 * 24 * 3_600_000
 """A member that sent nothing for so long no longer counts."""
 FLOOR = 0
 """Scores (thousandths of log-odds) from here on count; an account below is not a member."""
+SENSE_FLOOR = 800
+"""The same under the sense of a closing, which unrelated tenants share without knowing of each other: there each
+account has to look like a copier by itself."""
 MEMBERS = 3
 WEIGHT = 5_000
 """A campaign's sum of its members' scores above FLOOR, each counted up to MAX_WEIGHT, is at least this."""
@@ -66,6 +71,8 @@ class Campaigns(Generic[A]):
             return None
         found: Campaign[A] | None = None
         for signature in signatures:
+            if score < SENSE_FLOOR and is_sense(signature):
+                continue
             members = self._of(signature)
             known = members.pop(account, None)
             # reports may come twice, and late

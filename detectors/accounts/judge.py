@@ -26,14 +26,18 @@ from detectors.accounts.rules import (
     RANDOM,
     RESAMPLING,
     TRACES,
+    SweepRule,
     may_rule,
     ruled,
     shown,
+    sweeps_biases,
+    swept_biases_of_before,
 )
 from detectors.accounts.state import AccountState, advance, totals
 from detectors.base import HIGH, Finding
 
 MODEL = files("detectors.accounts").joinpath("model.json")
+MODEL6 = files("detectors.accounts").joinpath("model6.json")
 CHECK, FIRST = 5, 15
 """Requests between two readings of the trees, and before the first: fewer say too little."""
 RequestSignal = Literal["", "suspect", "alarm"]
@@ -48,10 +52,14 @@ class JudgeModel(msgspec.Struct, frozen=True):
     limit: int
 
 
+_decode = msgspec.json.Decoder(JudgeModel).decode
+
+
 class Judge:
     """A model, laid out to judge accounts. Holds no state of theirs."""
 
-    def __init__(self, model: JudgeModel) -> None:
+    def __init__(self, model: JudgeModel, sweeps: SweepRule = sweeps_biases) -> None:
+        self._sweeps = sweeps
         self._forest = Forest(model.trees)
         self._alarm = model.alarm
         self._drift = model.drift
@@ -74,14 +82,14 @@ class Judge:
 
     def _raised(self, after: AccountState, score: int, cusum: int) -> int:
         """The kind of alarm that an account without one raises now, NONE where it raises none."""
-        kind = ruled(after) if may_rule(after) else NONE
+        kind = ruled(after, self._sweeps) if may_rule(after) else NONE
         if kind == NONE and after.count >= FIRST and (score >= self._alarm or cusum >= self._limit):
             return likeliest(after)
         return kind
 
     def signal(self, before: AccountState, after: AccountState) -> RequestSignal:
         """The signal of the request that led from `before` to `after`, beyond what the account's past says."""
-        if after.alarm and (after.alarm != before.alarm or shown(after)):
+        if after.alarm and (after.alarm != before.alarm or shown(after, self._sweeps)):
             return "alarm"
         if not reads(after):
             return ""
@@ -117,4 +125,9 @@ def likeliest(state: AccountState) -> int:
 
 def shipped() -> Judge:
     """The judge with the model that ships beside this file."""
-    return Judge(msgspec.json.decode(MODEL.read_bytes(), type=JudgeModel))
+    return Judge(_decode(MODEL.read_bytes()))
+
+
+def of_decider6() -> Judge:
+    """The judge of version 0.1.0, whose decisions are derived again by it alone."""
+    return Judge(_decode(MODEL6.read_bytes()), swept_biases_of_before)

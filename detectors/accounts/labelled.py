@@ -32,6 +32,9 @@ class _Labels(msgspec.Struct):
     source: str = ""
 
 
+_decode = msgspec.json.Decoder(_Labels).decode
+
+
 class LabelledSession(NamedTuple):
     """An account with its labels."""
 
@@ -53,22 +56,25 @@ class AccountReadings(NamedTuple):
 
 def sessions(file: Path) -> list[LabelledSession]:
     """All but the grey ones. Exits where a line is no session."""
-    decoder = msgspec.json.Decoder(_Labels)
     found = []
     with file.open("rb") as lines:
         for number, line in enumerate(lines, 1):
             try:
-                labels, account = decoder.decode(line), read(line)
+                session = labelled(line)
             except (msgspec.DecodeError, ValueError) as error:
                 raise SystemExit(f"{file}:{number}: expected a labelled session: {error}") from error
-            if labels.label == GREY:
-                continue
-            default = int(labels.label != BENIGN)
-            ordered = sorted(labels.events, key=lambda event: event.t)
-            attacks = np.cumsum([default if event.attack is None else event.attack for event in ordered])
-            campaign = labels.campaign or ""
-            found.append(LabelledSession(account, labels.label, labels.subtype, campaign, labels.source, attacks))
+            if session.label != GREY:
+                found.append(session)
     return found
+
+
+def labelled(line: bytes) -> LabelledSession:
+    """The session of one line. Raises DecodeError or ValueError."""
+    labels, account = _decode(line), read(line)
+    default = int(labels.label != BENIGN)
+    ordered = sorted(labels.events, key=lambda event: event.t)
+    attacks = np.cumsum([default if event.attack is None else event.attack for event in ordered])
+    return LabelledSession(account, labels.label, labels.subtype, labels.campaign or "", labels.source, attacks)
 
 
 def readings(session: LabelledSession, most: int) -> AccountReadings:

@@ -32,6 +32,11 @@ def signatures(state: AccountState, request: Trace) -> tuple[int, ...]:
     return tuple(found)
 
 
+def is_sense(signature: int) -> bool:
+    """True where the signature is only the sense of a closing."""
+    return KIND.unpack(signature) == 3
+
+
 def _frequent(state: AccountState, table: tuple[int, ...], share: int) -> list[int]:
     """The two most frequent values of a table that were seen often enough."""
     most = sorted(zip(table[1::2], table[::2], strict=True), reverse=True)[:2]

@@ -13,8 +13,9 @@ from typing import NamedTuple
 import msgspec
 
 from detectors.accounts.features import Trace
-from detectors.accounts.judge import finding, reads, shipped
+from detectors.accounts.judge import Judge, finding, of_decider6, reads, shipped
 from detectors.accounts.response import AccountResponse, Step, is_above, respond, settle
+from detectors.accounts.rules import KINDS, NONE
 from detectors.accounts.signatures import signatures
 from detectors.accounts.state import AccountState
 from detectors.base import Finding
@@ -31,6 +32,9 @@ class AccountStatus(msgspec.Struct, frozen=True, gc=False, array_like=True):
 
     traffic: AccountState = AccountState()
     response: AccountResponse = AccountResponse()
+    kind: int = NONE
+    """The kind of the alarm by which it last rose; NONE where it is answered as any other. Stored only where it is one,
+    so that statuses of decider 6 keep their bytes."""
 
 
 class Judgement(NamedTuple):
@@ -45,7 +49,9 @@ class Judgement(NamedTuple):
     """Hashes to compare the account by; empty unless it was read just now and looks at least a little suspicious."""
 
 
-JUDGE = shipped()
+JUDGE, JUDGE6 = shipped(), of_decider6()
+"""The judge of this build, and that of decider 6."""
+INDEX_OF_KIND = {f"extraction.{name}": kind for kind, name in enumerate(KINDS)}
 EMPTY_STATE = AccountState()
 EMPTY_STATUS = AccountStatus()
 """The status of an account without requests."""
@@ -63,9 +69,14 @@ class _StatusTimes(msgspec.Struct, frozen=True, gc=False, array_like=True):
     response: AccountResponse
 
 
-pack = msgspec.msgpack.Encoder().encode
+_encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(AccountStatus).decode
 _decode_times = msgspec.msgpack.Decoder(_StatusTimes).decode
+
+
+def pack(status: AccountStatus) -> bytes:
+    """The bytes of a status."""
+    return _encode(status) if status.kind else _encode((status.traffic, status.response))
 
 
 def unpack(packed: bytes) -> AccountStatus:
@@ -79,12 +90,26 @@ def step_at(status: AccountStatus, time: int) -> Step:
 
 
 def judged(before: AccountStatus, request: Trace, time: int) -> Judgement:
-    """The account after one request at `time` (ms). Pure."""
+    """The account after one request at `time` (ms), and why it is answered as it is. Pure."""
+    judgement = _judged(JUDGE, before, request, time)
+    after = judgement.after
+    if after.response.step == "observe":
+        return judgement
+    kind = INDEX_OF_KIND[judgement.findings[0].rule] if judgement.findings else before.kind
+    return judgement._replace(after=AccountStatus(after.traffic, after.response, kind))
+
+
+def judged_by_decider6(before: AccountStatus, request: Trace, time: int) -> Judgement:
+    """The account after one request as version 0.1.0 judged it. Pure."""
+    return _judged(JUDGE6, before, request, time)
+
+
+def _judged(judge: Judge, before: AccountStatus, request: Trace, time: int) -> Judgement:
     response = settle(before.response, time)
     came_down = response.step != before.response.step
     past = EMPTY_STATE if came_down or before.traffic.count >= MAX_REQUESTS else before.traffic
-    traffic, _ = JUDGE.update(past, request, time)
-    signal = JUDGE.signal(past, traffic)
+    traffic, _ = judge.update(past, request, time)
+    signal = judge.signal(past, traffic)
     after = respond(response, signal, time) if signal else response
     escalated = is_above(after.step, response.step)
     shared = signatures(traffic, request) if reads(traffic) and traffic.score >= REPORTED else ()

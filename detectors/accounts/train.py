@@ -17,13 +17,27 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from detectors.accounts.applications.mixtures import DRAWN, mixtures
+from detectors.accounts.applications.pieces import of_pack
+from detectors.accounts.applications.sessions import APPLICATION
+from detectors.accounts.applications.sessions import sessions as applications
 from detectors.accounts.boost import Forest, Recipe, Trees, fit
 from detectors.accounts.columns import COUNTS, RECENTLY
 from detectors.accounts.facts import COUNTED, NAMES
 from detectors.accounts.judge import FIRST, JudgeModel
-from detectors.accounts.labelled import BENIGN, LEARNT_FROM, AccountReadings, LabelledSession, readings, sessions
+from detectors.accounts.labelled import (
+    BENIGN,
+    LEARNT_FROM,
+    AccountReadings,
+    LabelledSession,
+    labelled,
+    readings,
+    sessions,
+)
 
 FOLDS = 4
+SEEDS, APPLICATION_WEIGHT = 10, 0.5
+"""Accounts of each shape of applications, and what each of them weighs."""
 RECIPE = Recipe()
 LEARNT_AT = frozenset((*range(LEARNT_FROM, 65, 5), 80, 100, 120, 150, 200))
 """Requests of an account after which the trees learn from it; longer sessions repeat themselves."""
@@ -72,8 +86,10 @@ def veiled_columns() -> list[int]:
 
 
 def fold(session: LabelledSession) -> int:
-    """The fold of a session; a campaign is never parted."""
-    return zlib.crc32((session.campaign or session.account.session).encode()) % FOLDS
+    """The fold of a session; a campaign is never parted, nor a shape of applications."""
+    is_shape = session.subtype.startswith(APPLICATION) and session.subtype != DRAWN
+    together = session.subtype if is_shape else session.campaign
+    return zlib.crc32((together or session.account.session).encode()) % FOLDS
 
 
 def matrix(samples: Sequence[Sample]) -> Matrix:
@@ -102,6 +118,8 @@ def matrix(samples: Sequence[Sample]) -> Matrix:
 
 def _weight(session: LabelledSession, kinds: Counter[str]) -> float:
     """Every session weighs the same, rare kinds of attack more, members of campaigns less."""
+    if session.subtype.startswith(APPLICATION):
+        return APPLICATION_WEIGHT
     if session.label == BENIGN:
         return 1.0
     if session.campaign:
@@ -149,12 +167,21 @@ def read_all(file: Path) -> list[Sample]:
     return [(session, readings(session, MAX_REQUESTS)) for session in sessions(file)]
 
 
+def read_applications(rows: Path) -> list[Sample]:
+    """Accounts of ordinary applications, of the open half and drawn, with pieces of these `rows`; none without."""
+    if not rows.is_file():
+        return []
+    pieces = of_pack(rows)
+    drawn = [*(each for each in applications("open", pieces, SEEDS) if each.learnt), *mixtures(pieces)]
+    return [(session, readings(session, MAX_REQUESTS)) for session in (labelled(each.line) for each in drawn)]
+
+
 def main(arguments: Sequence[str]) -> int:
     """Train, calibrate, write; 2 where the folder holds no train.jsonl."""
     if len(arguments) != 1 or not (file := Path(arguments[0]) / "train.jsonl").is_file():
         print("usage: python -m detectors.accounts.train FOLDER (with train.jsonl)", file=sys.stderr)
         return 2
-    _, model = held_out(read_all(file))
+    _, model = held_out(read_all(file) + read_applications(file.parent.parent / "train.jsonl"))
     CARD.write_bytes(msgspec.json.format(msgspec.json.encode(model), indent=0) + b"\n")
     print(f"alarm {model.alarm}, drift {model.drift}, limit {model.limit}; the bars: detectors.accounts.evaluate")
     return 0

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from detectors.accounts.features import traced
+from detectors.accounts.features import Trace, traced
 from detectors.accounts.status import (
     EMPTY_STATUS,
     AccountStatus,
     Judgement,
     forgotten,
-    judged,
+    judged_by_decider6,
     last_heard,
     pack,
     unpack,
@@ -24,16 +24,21 @@ MAX_UNPACKED = 1_024
 """Accounts that are kept unpacked besides, about 5 KB each; those who ask again and again are read from here."""
 
 
+JudgeRule = Callable[[AccountStatus, Trace, int], Judgement]
+
+
 class AccountTable:
     """The accounts of one partition, by principal."""
 
-    def __init__(self, packed: dict[str, bytes], journal: UndoJournal) -> None:
+    def __init__(self, packed: dict[str, bytes], journal: UndoJournal, judged: JudgeRule = judged_by_decider6) -> None:
         self.packed = packed
+        self._judged_by = judged
         self._journal = journal
         self._unpacked: dict[str, tuple[bytes, AccountStatus]] = {}
         """An entry holds as long as its bytes are the ones in ``packed``."""
-        self._judged: tuple[AccountStatus, Facts, Judgement] | None = None
-        """The last judgement: ``apply`` asks for the one that ``decide`` has just asked for."""
+        self._last_facts: Facts | None = None
+        self._last: dict[str, tuple[AccountStatus, Judgement]] = {}
+        """The judgements of the last request: ``apply`` asks for those that ``decide`` has just asked for."""
 
     def status(self, principal: str) -> AccountStatus:
         """Give the status of an account; one that was never heard of has the empty one."""
@@ -50,14 +55,17 @@ class AccountTable:
     def judgement(self, principal: str, facts: Facts) -> Judgement | None:
         """Judge an account by one more request and leave it as it is; None where the request's text was not read."""
         status = self.status(principal)
-        last = self._judged
-        if last is not None and last[0] is status and last[1] is facts:
-            return last[2]
+        if self._last_facts is not facts:
+            self._last_facts = facts
+            self._last = {}
+        last = self._last.get(principal)
+        if last is not None and last[0] is status:
+            return last[1]
         trace = traced(facts.features)
         if trace is None:
             return None
-        judgement = judged(status, trace, facts.time)
-        self._judged = status, facts, judgement
+        judgement = self._judged_by(status, trace, facts.time)
+        self._last[principal] = status, judgement
         return judgement
 
     def judge(self, principal: str, facts: Facts) -> None:
@@ -71,7 +79,10 @@ class AccountTable:
     def prune(self, heard: Callable[[bytes], int] = last_heard) -> None:
         """Drop the accounts beyond MAX_ACCOUNTS, those first that were ``heard`` of longest ago."""
         for principal in forgotten(self.packed, MAX_ACCOUNTS, heard):
-            self._journal.drop(self.packed, principal)
+            self._drop(principal)
+
+    def _drop(self, name: str) -> None:
+        self._journal.drop(self.packed, name)
 
     def _remember(self, principal: str, packed: bytes, status: AccountStatus) -> None:
         if len(self._unpacked) >= MAX_UNPACKED and principal not in self._unpacked:

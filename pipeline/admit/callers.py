@@ -7,7 +7,7 @@ from typing import NamedTuple
 from detectors.accounts.response import DUTIES, STEPS, Step
 from pipeline.admit.quota import Amounts, Ceiling, amounts_of, ceiling
 from pipeline.events.control import Control, Key, Limit, Plan, Principal, Tenant
-from pipeline.events.identity import Identity, identify
+from pipeline.events.identity import identify
 from pipeline.events.limits import limits_over
 from pipeline.events.records import Facts
 from pipeline.topics import partition_of
@@ -40,7 +40,8 @@ def caller_of(control: Control, key: str) -> Caller | None:
         if identity is None:
             return None
         home = partition_of(identity.tenant.organisation.encode(), control.require_deployment().partitions)
-        slowed = {step: _slowed(identity, step) for step in STEPS if 0 < DUTIES[step].rate < FULL}
+        account, plan = identity.principal.id, identity.plan
+        slowed = {step: _slowed(account, plan, step) for step in STEPS if 0 < DUTIES[step].rate < FULL}
         caller = control.derived[key] = Caller(*identity, home, {}, slowed)
     return caller
 
@@ -76,6 +77,13 @@ def price_of(control: Control, name: str) -> tuple[int, int] | None:
     return (price.input, price.output) if price else None
 
 
-def _slowed(identity: Identity, step: Step) -> Ceiling:
-    amount = max(1, identity.plan.account_rate * DUTIES[step].rate // FULL)
-    return ceiling(f"p:{identity.principal.id}", Limit(id=step, meter="rate", amount=amount, burst=-(-amount // 4)))
+def slowed_at(caller: Caller, account: str, step: Step) -> Ceiling | None:
+    """Give the further limit over an account, the caller's or one of its users', that is answered at ``step``."""
+    if account == caller.principal.id or step not in caller.slowed:
+        return caller.slowed.get(step)
+    return _slowed(account, caller.plan, step)
+
+
+def _slowed(account: str, plan: Plan, step: Step) -> Ceiling:
+    amount = max(1, plan.account_rate * DUTIES[step].rate // FULL)
+    return ceiling(f"p:{account}", Limit(id=step, meter="rate", amount=amount, burst=-(-amount // 4)))

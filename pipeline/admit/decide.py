@@ -14,9 +14,10 @@ from functools import partial
 import msgspec
 
 from detectors.accounts.response import DUTIES, QUIET_MS, Step
+from detectors.accounts.rules import KINDS, NONE
 from detectors.accounts.status import Judgement, step_at
 from pipeline.admit import policy
-from pipeline.admit.callers import Caller, asked, caller_of, ceilings_over, price_of
+from pipeline.admit.callers import Caller, asked, caller_of, ceilings_over, price_of, slowed_at
 from pipeline.admit.completions import misreported
 from pipeline.admit.idempotency import digest_of
 from pipeline.admit.ledger import Ledger, client_name
@@ -41,6 +42,8 @@ class Denied:
     charges: tuple[Charge, ...] = ()
     judgement: Judgement | None = None
     step: Step = "observe"
+    kind: int = NONE
+    """The kind of copying for which the account is answered at a step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,7 @@ class Admitted:
     charges: tuple[Charge, ...] = ()
     judgement: Judgement | None = None
     step: Step = "observe"
+    kind: int = NONE
     first: str = ""
     shadowed: str = ""
     price: tuple[int, int] | None = None
@@ -82,6 +86,7 @@ def decide(ledger: Ledger, control: Control, partition: int, facts: Facts) -> De
         shadowed="" if denied else answer.shadowed,  # type: ignore[union-attr]
         first=_first(ledger, caller, facts, answer, partial(request_id, control.generation, partition)),
         step=answer.step,
+        copying=KINDS[answer.kind] if answer.kind else "",
         score=judgement.score if judgement and signatures else 0,
         signatures=signatures,
         price=None if denied else answer.price,  # type: ignore[union-attr]
@@ -225,30 +230,34 @@ def _unfit(control: Control, caller: Caller, facts: Facts) -> str:
 def _meter(ledger: Ledger, control: Control, caller: Caller, facts: Facts) -> Admitted | Denied:
     """Weigh the request, then its findings: a refused attack counts as a request, so it cannot be repeated for free."""
     plan, principal = caller.plan, caller.principal
-    step_before = policy.answered(plan, principal, step_at(ledger.accounts.status(principal.id), facts.time))
-    slowed = caller.slowed.get(step_before)
+    account = ledger.accounts.answering(principal.id, facts)
+    before = ledger.accounts.status(account)
+    step_before = policy.answered(plan, caller.tenant, principal, step_at(before, facts.time))
+    slowed = slowed_at(caller, account, step_before)
     ceilings = ceilings_over(control, caller, facts.model)
     weighed = weigh(ledger.cells, (*ceilings, slowed) if slowed else ceilings, asked(control, facts), facts.time)
     if isinstance(weighed, Denial):
         reason = "busy" if weighed.limit.startswith("*|") else weighed.reason
         if slowed and weighed.limit == slowed.label:
             reason = "throttled"
-        return Denied(reason, weighed.limit, weighed.retry_after_ms, step=step_before)
-    judgement = ledger.accounts.judgement(principal.id, facts)
+        kind = before.kind if reason == "throttled" else NONE
+        return Denied(reason, weighed.limit, weighed.retry_after_ms, step=step_before, kind=kind)
+    judgement = ledger.accounts.judgement_of(principal.id, facts)
     judged_step = judgement.after.response.step if judgement else step_before
-    step = policy.answered(plan, principal, judged_step)
+    step = policy.answered(plan, caller.tenant, principal, judged_step)
+    kind = judgement.after.kind if judgement and step != "observe" and principal.extraction == "judged" else NONE
     refusal = policy.refusal(plan, facts.findings, facts.documents)
     counted = tuple(c for c in weighed if c.unit == "requests" and c.meter != "open")
     if refusal and not plan.shadow:
-        return Denied(refusal, charges=counted, judgement=judgement, step=step)
+        return Denied(refusal, charges=counted, judgement=judgement, step=step, kind=kind)
     if not DUTIES[step].admit:
         wait_ms = _quiet_in(judgement, facts.time) if principal.extraction == "judged" else 0
-        return Denied("extraction", "", wait_ms, counted, judgement, step)
+        return Denied("extraction", "", wait_ms, counted, judgement, step, kind)
     if not refusal and principal.extraction == "judged" and step != judged_step and not DUTIES[judged_step].admit:
         refusal = "extraction"
     estimated = control.models[facts.model].margin is not None
     price = price_of(control, facts.model)
-    return Admitted(weighed, judgement, step, shadowed=refusal, price=price, estimated=estimated)
+    return Admitted(weighed, judgement, step, kind, shadowed=refusal, price=price, estimated=estimated)
 
 
 def _quiet_in(judgement: Judgement | None, now: int) -> int:

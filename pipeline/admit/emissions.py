@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from detectors.accounts.meanings import meaning
 from detectors.accounts.response import DUTIES
 from detectors.base import MEDIUM, Finding, risk
 from pipeline.admit import policy
@@ -152,7 +153,7 @@ def _address(decision: Decision, request: str, partition: int) -> tuple[str, int
 
 
 def _refusal(decision: Decision, partitions: int, control: Control, quota: QuotaState | None) -> Emission:
-    facts, found = decision.facts, ""
+    facts, found = decision.facts, meaning(decision.copying)
     if decision.reasons[0] == "injection":
         found = policy.told(control.plans[control.tenants[decision.tenant].plan], facts.findings, facts.documents)
     response = Response(

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from pipeline.admit.callers import asked, caller_of, ceilings_over
+from pipeline.admit.callers import asked, caller_of, ceilings_over, slowed_at
 from pipeline.admit.ledger import Ledger
 from pipeline.admit.quota import Amounts, Ceiling, Denial, remaining, weigh
 from pipeline.audit.replay import Replay
@@ -96,7 +96,9 @@ def _ceilings(record: Decision, replay: Replay) -> tuple[Ceiling, ...]:
     caller = caller_of(replay.control, facts.key)
     if caller is None or facts.fault or facts.kind != "inference" or not isinstance(replay.ledger, Ledger):
         return ()
-    slowed = caller.slowed.get(record.step) if record.reasons == ("throttled",) else None
+    slowed = None
+    if record.reasons == ("throttled",):
+        slowed = slowed_at(caller, replay.ledger.accounts.answering(record.principal, facts), record.step)
     ceilings = ceilings_over(replay.control, caller, facts.model)
     return (*ceilings, slowed) if slowed else ceilings
 

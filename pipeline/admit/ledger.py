@@ -12,8 +12,8 @@ import hashlib
 from collections.abc import Iterator
 
 from pipeline.admit import policy, snapshot
-from pipeline.admit.accounts import AccountTable
 from pipeline.admit.cells import Cells
+from pipeline.admit.end_users import UserAccounts
 from pipeline.admit.idempotency import digest_of
 from pipeline.admit.journal import UndoJournal
 from pipeline.admit.replay_window import ReplayWindow
@@ -43,7 +43,7 @@ class Ledger:
         self.open = stored.open
         self.sessions = stored.sessions
         self.idempotency = stored.idempotency
-        self.accounts = AccountTable(stored.accounts, self._journal)
+        self.accounts = UserAccounts(stored.accounts, self._journal)
         self.clients: dict[str, tuple[str, ...]] = {}
         """The open requests of a principal by the client's own id, oldest first; a client may use one id again."""
         for reservation in sorted(self.open.values(), key=lambda reservation: reservation.offset):
@@ -132,6 +132,7 @@ class Ledger:
                 yield
         self.idempotency.release(self._settled)
         yield
+        self.accounts.forget_users(self.time)
         self.accounts.prune()
         yield from self.cells.prune(self.time, self.position.control_time, self._journal)
 
@@ -154,7 +155,7 @@ class Ledger:
             self._journal.put(self.sequences, record.tenant, record.sequence)
         self._charge(record.charges, facts.time)
         if policy.counts(record.verdict, record.reasons):
-            self.accounts.judge(record.principal, facts)
+            self.accounts.judge_all(record.principal, facts)
         if state == "open":
             self._reserve(record)
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from detectors.accounts.response import DUTIES, STEPS, Step
 from detectors.base import CRITICAL, MEDIUM, Finding
 from detectors.prompts.phrases import SMUGGLED
-from pipeline.events.control import Plan, Principal
+from pipeline.events.control import Plan, Principal, Tenant
 from pipeline.events.records import Facts
 from pipeline.events.wire import MAX_LOGPROB_TOKENS
 
@@ -47,11 +47,12 @@ def counts(verdict: str, reasons: Sequence[str]) -> bool:
     return verdict == "admit" or not WITHHELD.isdisjoint(reasons)
 
 
-def answered(plan: Plan, principal: Principal, step: Step) -> Step:
-    """Give the step at which an account that is judged to be at ``step`` is answered under ``plan``."""
+def answered(plan: Plan, tenant: Tenant, principal: Principal, step: Step) -> Step:
+    """Give the step at which an account that is judged to be at ``step`` is answered under ``plan``: none is but told
+    of before somebody has looked at what the tenant's own traffic would have raised."""
     if principal.extraction != "judged":
         return "observe" if principal.extraction == "cleared" else "block"
-    if plan.shadow:
+    if plan.shadow or not tenant.calibrated:
         return "observe"
     return STEPS[min(STEPS.index(step), STEPS.index(plan.extraction))]
 

@@ -168,6 +168,15 @@ class Registry:
         await self._writer.settle()
         return document.tenant
 
+    async def calibrate(self, tenant: str, *, accepted: bool) -> int:
+        """Let a tenant's plan act on accounts that copy, or let it only tell again; gives the time from which it acts,
+        0 where it does not."""
+        await self._table.refresh()
+        changed = self._tenant(tenant).model_copy(update={"calibrated": now_ms() if accepted else 0})
+        await self._writer.write(changed, "account.calibrated" if accepted else "account.uncalibrated", tenant)
+        await self._writer.settle()
+        return changed.calibrated
+
     async def _add_pools(self, tenants: Iterable[str]) -> None:
         wanted = list(tenants)
         if wanted:

@@ -130,6 +130,9 @@ class Tenant(Document):
     hpke_private: Wrapped
     webhook: Annotated[str, Field(max_length=512)] = ""
     webhook_secret: Wrapped = ""
+    calibrated: Annotated[int, Field(ge=0)] = 0
+    """When somebody accepted what the tenant's own traffic would have raised as copying, Unix ms; 0: nobody has, and
+    its plan's ``extraction`` does not act yet."""
 
 
 class Principal(Document):

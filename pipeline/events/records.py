@@ -180,6 +180,8 @@ class Decision(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, tag="d
     """Hashes of wording that the account keeps using, to be compared across accounts; empty where not due."""
     price: tuple[int, int] | None = None
     """Of a million input and output tokens of the model, in millionths of a currency."""
+    copying: str = ""
+    """What the account does, as a kind of ``detectors.accounts.rules``, where its step is why it is answered so."""
     estimated: bool = False
     """Admitted to a model whose tokens are estimated here: usage above what was reserved is charged in full."""
 

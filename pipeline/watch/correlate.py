@@ -15,12 +15,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
+from detectors.accounts.meanings import meaning
 from detectors.base import HIGH, MEDIUM
 from pipeline.events.messages import Alert, FindingEvent
 from pipeline.watch import campaign
 from pipeline.watch.alert_ids import alert_id, bucket_of
 
 MINUTE_MS = 60_000
+COPYING = "extraction."
+"""Beginning of the rules that find an account which copies the model."""
 QUOTA_REASONS = frozenset({"rate_limited", "budget_exhausted", "too_many_open"})
 
 MAX_SUBJECTS = 20_000
@@ -97,7 +100,7 @@ RULES: tuple[AlertRule, ...] = (
         10 * MINUTE_MS,
         hits=2,
         per="tenant",
-        findings="extraction.",
+        findings=COPYING,
         account=2,
     ),
     AlertRule(
@@ -240,8 +243,14 @@ def _correlate(state: WatchState, rule: AlertRule, event: FindingEvent, weight: 
         organisation=event.organisation,
         tenant=event.tenant,
         principal=principal,
-        title=rule.title,
+        title=_title(rule, event),
         count=count,
         first_time=hits[0].time,
         requests=tuple(dict.fromkeys(hit.request for hit in hits))[:MAX_REQUESTS],
     )
+
+
+def _title(rule: AlertRule, event: FindingEvent) -> str:
+    """Say what was correlated and, of an account that copies, what it sends."""
+    copying = next((found.rule for found in event.findings if found.rule.startswith(rule.findings)), "")
+    return f"{rule.title}: {meaning(copying)}" if rule.findings == COPYING and copying else rule.title

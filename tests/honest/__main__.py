@@ -12,10 +12,11 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from detectors.accounts.applications import sessions
 from detectors.prompts.training.decide import HARD
 from detectors.prompts.training.rows import read
 from pipeline import terminal
-from tests.honest import frameworks, judge, machine, pastes, sentences
+from tests.honest import applications, frameworks, judge, machine, pastes, sentences
 from tests.honest.pastes import OrdinaryText
 
 HEAD = ("kind", "texts", "refused", "bar", "flagged", "bar", "most refused", "met")
@@ -38,6 +39,28 @@ def _cells(tally: judge.OrdinaryTally) -> tuple[str, ...]:
     return tally.kind, f"{tally.texts:,}", *shares, most, "yes" if tally.met else "no"
 
 
+def _accounts(half: str, found: dict[str, list[machine.MachineFile]]) -> bool:
+    """Print the shapes of ordinary applications of which any account is alarmed; True where the bar is met."""
+    drawn = sessions.sessions(half, applications.pieces(found))
+    shapes = applications.tallies(applications.judged(drawn))
+    alarmed, accounts = sum(one.alarmed.total() for one in shapes), sum(one.accounts for one in shapes)
+    within = applications.met(shapes)
+    acting = ", ".join(applications.enforcing()) or "none"
+    print(
+        f"ordinary applications: {half} half, {len(shapes)} shapes {sessions.digest(half)}, {accounts} accounts, "
+        f"{alarmed} alarmed ({alarmed / accounts:.1%}, bar {applications.ALARMED:.0%}, of a shape "
+        f"{applications.ALARMED_OF_A_SHAPE:.0%}), plans that act on them: {acting}; met: {'yes' if within else 'no'}"
+    )
+    rows = [
+        (one.shape, one.accounts, f"{one.share:.0%}", ", ".join(kind for kind, _ in one.alarmed.most_common(3)))
+        for one in shapes
+        if one.alarmed
+    ]
+    if rows:
+        terminal.table("", ("shape", "accounts", "alarmed", "as"), rows)
+    return within
+
+
 def _show(found: Sequence[judge.Judged], most: int) -> None:
     for each in [each for each in found if each.flagged][:most]:
         mark = "refused" if each.refused else "flagged"
@@ -54,11 +77,14 @@ def main() -> int:
     parser.add_argument("--per-type", type=int, default=pastes.PER_TYPE, help="read so many files of each type")
     parser.add_argument("--show", type=int, default=0, metavar="N", help="print N flagged texts of the open half")
     parser.add_argument("--strict", action="store_true", help="exit status 1 where a bar is missed")
+    parser.add_argument("--accounts", action="store_true", help="measure ordinary applications as accounts alone")
     asked = parser.parse_args()
     if asked.show and asked.half != "open":
         parser.error("expected --half open beside --show: what counts is not looked at; got --half closed")
     folders = [*asked.packages, *([] if asked.only else machine.roots())]
     found = machine.files(folders, asked.half)
+    if asked.accounts:
+        return int(not _accounts(asked.half, found) and asked.strict)
     texts = [*pastes.pastes(found, asked.per_type), *pastes.derived(found, asked.per_type), *sentences.own()]
     texts += frameworks.prompts(folders)
     if asked.data:
@@ -71,7 +97,8 @@ def main() -> int:
     print(title, flush=True)
     terminal.table("", HEAD, [_cells(line) for line in lines])
     _show(answers, asked.show)
-    return int(asked.strict and not all(line.met for line in lines))
+    within = _accounts(asked.half, found)
+    return int(asked.strict and not (within and all(line.met for line in lines)))
 
 
 if __name__ == "__main__":

@@ -70,7 +70,9 @@ def control(plan: Plan | None = None, extraction: str = "judged") -> Control:
         plan or Plan(id="big", models=("glossary",), tenant=(limit,), extraction="block"),
         Model(id="glossary", context=256),
         Organisation(id="acme"),
-        Tenant(id="acme", organisation="acme", plan="big", data_key="-", hpke_public="-", hpke_private="-"),
+        Tenant(
+            id="acme", organisation="acme", plan="big", data_key="-", hpke_public="-", hpke_private="-", calibrated=1
+        ),
         Principal(id="eve", tenant="acme", extraction=extraction),  # type: ignore[arg-type]
         Principal(id="bob", tenant="acme"),
         *(Key(id=name, principal=name, secret="-") for name in ("eve", "bob")),

@@ -57,7 +57,8 @@ def documents() -> Control:
     found: list[AnyDocument] = [Deployment(generation="g1", partitions=4), plan, Model(id="glossary", context=256)]
     for name in TENANTS:
         found.append(Organisation(id=name))
-        found.append(Tenant(id=name, organisation=name, plan="small", data_key="-", hpke_public="-", hpke_private="-"))
+        keys = {"data_key": "-", "hpke_public": "-", "hpke_private": "-"}
+        found.append(Tenant(id=name, organisation=name, plan="small", calibrated=1, **keys))  # type: ignore[arg-type]
         found.append(Principal(id=f"{name}-1", tenant=name))
         found.append(Key(id=f"{name}-key", principal=f"{name}-1", secret="-"))
     for version, document in enumerate(found):
@@ -76,8 +77,9 @@ TRACES = [
     )
 ]
 """Three of the first kind are an alarm."""
+USERS = ("", "", "ann", "bob")
 requests = st.builds(
-    lambda tenant, pause, counter, size, fault, finding, idempotency, seen: {
+    lambda tenant, pause, counter, size, fault, finding, idempotency, seen, user: {
         "pause": pause,
         "fault": fault,
         "findings": (INJECTION,) if finding else (),
@@ -87,6 +89,7 @@ requests = st.builds(
         "input_bound": size,
         "idempotency": idempotency,
         "features": tuple(seen),
+        "end_user": user,
     },
     st.sampled_from(TENANTS),
     st.integers(0, 20_000),
@@ -96,19 +99,22 @@ requests = st.builds(
     st.integers(0, 5).map(lambda n: n == 0),
     st.sampled_from(("", "", "once")),
     st.sampled_from(TRACES),
+    st.sampled_from(USERS),
 )
 attacks = st.builds(
-    lambda pause, number, seen: {
+    lambda pause, number, seen, user: {
         "pause": pause,
         "key": f"{TENANTS[0]}-key",
         "session": f"s{number}",
         "counter": 1,
         "input_bound": 1,
         "features": tuple(seen),
+        "end_user": user,
     },
     st.integers(5_000, 20_000),
     st.integers(0, 10**9),
     st.sampled_from(TRACES[:3]),
+    st.sampled_from(USERS),
 )
 """What is mostly admitted and soon an alarm."""
 reports = st.tuples(

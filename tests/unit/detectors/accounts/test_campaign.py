@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from detectors.accounts.campaign import FLOOR, MAX_MEMBERS, MAX_WEIGHT, MEMBERS, WEIGHT, WINDOW_MS, Campaigns
+from detectors.accounts.campaign import (
+    FLOOR,
+    MAX_MEMBERS,
+    MAX_WEIGHT,
+    MEMBERS,
+    SENSE_FLOOR,
+    WEIGHT,
+    WINDOW_MS,
+    Campaigns,
+)
+from detectors.accounts.signatures import KIND
 
 SURE = FLOOR + MAX_WEIGHT
 
@@ -57,3 +67,9 @@ def test_memory_is_bounded_and_the_oldest_signature_goes_first() -> None:
         found = campaigns.report(account, (0,), SURE, 0)
     assert found is not None
     assert len(found[1]) == MAX_MEMBERS
+
+
+def test_the_sense_of_a_request_makes_no_campaign_of_accounts_that_look_harmless_by_themselves() -> None:
+    sense, campaigns = KIND.pack(3) | 5, Campaigns[int]()
+    assert not any(campaigns.report(account, (sense,), SENSE_FLOOR - 1, 0) for account in range(200))
+    assert [campaigns.report(account, (sense,), MAX_WEIGHT, 0) is not None for account in range(MEMBERS)][-1]

@@ -62,7 +62,7 @@ def test_answers_come_in_order_with_the_alarm_on_the_clock() -> None:
         "campaign": None,
     }  # fmt: skip
     loud = found[1]
-    assert (loud["alarmed"], loud["alarmed_at"], loud["alarmed_time"], loud["kind"]) == (True, 3, 1002.0, "bias-sweep")
+    assert (loud["alarmed"], loud["alarmed_at"], loud["alarmed_time"], loud["kind"]) == (True, 5, 1004.0, "bias-sweep")
 
 
 def test_the_order_of_lines_changes_no_answer() -> None:

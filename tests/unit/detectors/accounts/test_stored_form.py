@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+import json
+import lzma
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 
 from detectors.accounts.features import RequestParameters, Trace, trace
-from detectors.accounts.status import EMPTY_STATUS, judged, pack, unpack
+from detectors.accounts.status import (
+    EMPTY_STATUS,
+    AccountStatus,
+    Judgement,
+    judged,
+    judged_by_decider6,
+    pack,
+    unpack,
+)
 from detectors.base import Part
 
+STORED = Path(__file__).parent / "stored"
 TEXTS = (
     "What is the capital of Mongolia?",
     "What is the capital of Portugal?",
@@ -46,20 +58,40 @@ def history() -> Iterator[tuple[int, Trace]]:
         yield now, trace((Part("user", text.replace("{n}", str(number // 2))),), parameters)
 
 
-def test_a_long_history_gives_the_bytes_and_answers_that_were_released() -> None:
-    traces, statuses, told = (hashlib.sha256() for _ in range(3))
+def answers(
+    requests: Iterable[tuple[int, Trace]], rule: Callable[[AccountStatus, Trace, int], Judgement]
+) -> tuple[str, str, int]:
+    """Digests of the statuses and of what was told, and the facts that were raised."""
+    statuses, told = hashlib.sha256(), hashlib.sha256()
     status = EMPTY_STATUS
     raised = 0
-    for now, request in history():
-        traces.update(repr(tuple(request)).encode())
-        found = judged(status, request, now)
+    for now, request in requests:
+        found = rule(status, request, now)
         status = unpack(pack(found.after))
         assert pack(status) == pack(found.after)
         statuses.update(pack(status))
         rules = [(finding.rule, finding.severity, finding.confidence) for finding in found.findings]
         told.update(repr((rules, found.score, found.signatures)).encode())
         raised |= int.from_bytes(status.traffic.recent[:8], "little")
-    assert raised.bit_count() >= 50
+    return statuses.hexdigest()[:16], told.hexdigest()[:16], raised
+
+
+def released() -> Iterator[tuple[int, Trace]]:
+    """The traces that version 0.1.0 made of this history."""
+    for line in lzma.decompress((STORED / "traces.jsonl.xz").read_bytes()).splitlines():
+        now, *features = json.loads(line)
+        yield now, Trace(*features)
+
+
+def test_traces_of_version_0_1_0_are_judged_as_it_judged_them() -> None:
+    traces = hashlib.sha256("".join(repr(tuple(request)) for _, request in released()).encode())
     assert traces.hexdigest()[:16] == "8685b5646658a502"
-    assert statuses.hexdigest()[:16] == "0252e6ea76063960"
-    assert told.hexdigest()[:16] == "aae93d6b01bbb0b2"
+    statuses, told, raised = answers(released(), judged_by_decider6)
+    assert raised.bit_count() >= 50
+    assert (statuses, told) == ("0252e6ea76063960", "aae93d6b01bbb0b2")
+
+
+def test_a_long_history_gives_the_bytes_and_answers_of_this_build() -> None:
+    traces = hashlib.sha256("".join(repr(tuple(request)) for _, request in history()).encode())
+    statuses, told, _ = answers(history(), judged)
+    assert (traces.hexdigest()[:16], statuses, told) == ("?", "?", "?")

@@ -8,7 +8,7 @@ import pytest
 
 from detectors.base import Finding, risk
 from pipeline.admit import policy
-from pipeline.events.control import Plan, Principal
+from pipeline.events.control import Plan, Principal, Tenant
 
 
 def finding(rule: str, severity: int = 3, confidence: int = 90, start: int = 0, end: int = 0, turn: int = 0) -> Finding:
@@ -98,7 +98,11 @@ def test_an_account_is_answered_as_plan_and_analyst_say(
     plan: dict[str, Any], known: Any, stands: Any, answered: str
 ) -> None:
     principal = Principal(id="app", tenant="acme", extraction=known)
-    assert policy.answered(Plan(id="p", **plan), principal, stands) == answered
+    for calibrated in (0, 1_790_000_000_000):
+        keys = {"data_key": "-", "hpke_public": "-", "hpke_private": "-"}
+        tenant = Tenant(id="acme", organisation="acme", plan="p", calibrated=calibrated, **keys)  # type: ignore[arg-type]
+        expected = answered if calibrated or known != "judged" else "observe"
+        assert policy.answered(Plan(id="p", **plan), tenant, principal, stands) == expected
 
 
 def test_quotas_are_asked_before_the_account_is_read() -> None:

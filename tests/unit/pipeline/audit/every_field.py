@@ -41,7 +41,7 @@ def documents() -> list[bytes]:
     ]
     for tenant, plan in (("acme", "strict"), ("beta", "watch")):
         made.append({"doc": "organisation", "id": tenant})
-        made.append({"doc": "tenant", "id": tenant, "organisation": tenant, "plan": plan, **keys})
+        made.append({"doc": "tenant", "id": tenant, "organisation": tenant, "plan": plan, "calibrated": 1, **keys})
         made.append({"doc": "principal", "id": f"{tenant}-1", "tenant": tenant})
         made.append({"doc": "key", "id": f"{tenant}-key", "principal": f"{tenant}-1", "secret": "-"})
     return [encode(document) for document in made]

@@ -1,4 +1,7 @@
-"""Accounts of ordinary applications, drawn from `shapes.toml`; the same seed gives the same account."""
+"""Accounts of ordinary applications, drawn from `shapes.toml`; the same seed gives the same account.
+
+A hash of its name decides the half of a shape: the trees learn from the open half, the closed one is only counted.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,8 @@ import numpy as np
 from detectors.prompts.training.rows import drawing
 
 T = TypeVar("T")
+APPLICATION = "application/"
+"""Beginning of the kinds of these accounts."""
 SEEDS = 10
 LEAST, MOST = 40, 150
 """Requests of one account."""
@@ -37,6 +42,8 @@ class Shape(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     steps: int = 0
     repeat: int = 0
     biased: bool = False
+    learnt: bool = True
+    """The trees may learn from it; not from what only its sender tells from an attack."""
     pace: Literal["human", "batch", "regular", "burst"] = "human"
     params: dict[str, Any] = {}
 
@@ -46,6 +53,7 @@ class OrdinarySession(NamedTuple):
 
     shape: str
     line: bytes
+    learnt: bool = True
 
 
 def shapes(half: str) -> dict[str, Shape]:
@@ -86,10 +94,10 @@ def _session(name: str, shape: Shape, seed: int, fillers: Mapping[str, Sequence[
         events.append(event)
     account = {
         "session_id": f"{name}#{seed}", "tenant": f"tenant-{name}-{seed}", "user": f"user-{name}-{seed}",
-        "start": int(draw.integers(7 * 24 * 3600)), "label": "benign", "subtype": f"application/{name}",
+        "start": int(draw.integers(7 * 24 * 3600)), "label": "benign", "subtype": APPLICATION + name,
         "params": params, "events": events,
     }  # fmt: skip
-    return OrdinarySession(name, msgspec.json.encode(account))
+    return OrdinarySession(name, msgspec.json.encode(account), shape.learnt)
 
 
 def _texts(shape: Shape, draw: np.random.Generator, fillers: Mapping[str, Sequence[str]], most: int) -> Iterator[str]:
@@ -142,4 +150,4 @@ def _any(draw: np.random.Generator, options: Sequence[T]) -> T:
 
 
 def _file(name: str) -> str:
-    return resources.files("tests.honest.applications").joinpath(name).read_text("utf-8")
+    return resources.files("detectors.accounts.applications").joinpath(name).read_text("utf-8")

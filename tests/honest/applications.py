@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 import tomllib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from importlib import resources
 from typing import NamedTuple
 
+import numpy as np
+
+from detectors.accounts.applications.sessions import OrdinarySession
 from detectors.accounts.campaign import Campaigns
 from detectors.accounts.judge import shipped
 from detectors.accounts.replay import AccountVerdict, read, replay
 from detectors.accounts.response import STEPS
 from detectors.prompts.training.rows import drawing
 from pipeline.events.control import Plan
-from tests.honest.applications.sessions import OrdinarySession
 from tests.honest.machine import MachineFile, text_of
 from tests.honest.pastes import changed
 
@@ -45,16 +48,16 @@ def pieces(found: dict[str, list[MachineFile]]) -> dict[str, list[str]]:
     )
     draw = drawing("pieces")
     cut = {"passage": _cut(prose, draw, 200, 1400), "code": _cut(code, draw, 120, 900)}
-    diffs = [changed(one, other, draw, "app.py") for one, other in zip(code, code[1:], strict=False)]
+    diffs = [changed(one, other, draw, "app.py") for one, other in itertools.pairwise(code)]
     return {**cut, "diff": [diff[:1400] for diff in diffs if diff]}
 
 
-def _cut(texts: Sequence[str], draw: object, least: int, most: int) -> list[str]:
+def _cut(texts: Sequence[str], draw: np.random.Generator, least: int, most: int) -> list[str]:
     found = []
     for text in texts:
         for _ in range(3):
-            size = int(draw.integers(least, most))  # type: ignore[attr-defined]
-            start = int(draw.integers(max(1, len(text) - size)))  # type: ignore[attr-defined]
+            size = int(draw.integers(least, most))
+            start = int(draw.integers(max(1, len(text) - size)))
             found.append(text[start : start + size])
     return found
 
@@ -79,8 +82,15 @@ def tallies(verdicts: Iterable[tuple[str, AccountVerdict]]) -> list[ShapeTally]:
     return sorted(found, key=lambda tally: (-tally.share, tally.shape))
 
 
+def met(found: Sequence[ShapeTally]) -> bool:
+    """Tell whether as few are alarmed as is promised, in all and of each shape, and no plan acts on them."""
+    alarmed, accounts = sum(each.alarmed.total() for each in found), sum(each.accounts for each in found)
+    within = all(each.share <= ALARMED_OF_A_SHAPE for each in found)
+    return within and alarmed <= ALARMED * accounts and not enforcing()
+
+
 def enforcing() -> list[str]:
-    """Plans that ship and answer an account otherwise than by telling, before anybody has calibrated."""
+    """Plans that ship and answer an account otherwise than by telling."""
     text = resources.files("pipeline.control").joinpath("policies/default.toml").read_text("utf-8")
     plans = [Plan(id="default"), *(Plan.model_validate(each) for each in tomllib.loads(text)["plan"])]
     return [plan.id for plan in plans if plan.extraction != STEPS[0]]

@@ -16,7 +16,7 @@ from detectors.accounts.campaign import Campaigns
 from detectors.accounts.judge import Judge, JudgeModel, shipped
 from detectors.accounts.labelled import BENIGN, LabelledSession, sessions
 from detectors.accounts.replay import AccountVerdict, replay
-from detectors.accounts.train import held_out, read_all
+from detectors.accounts.train import held_out, is_drawn, read_all, read_applications
 
 Judged = list[tuple[LabelledSession, AccountVerdict]]
 CAMPAIGN, MIXED = "coordinated_campaign", "mixed_account"
@@ -101,6 +101,14 @@ def table(judged: Judged) -> list[str]:
     return lines
 
 
+def table_of_kinds(judged: Judged) -> list[str]:
+    """One line for each kind, with the share that was alarmed."""
+    kinds: dict[str, list[bool]] = defaultdict(list)
+    for session, verdict in judged:
+        kinds[session.subtype].append(verdict.alarmed)
+    return [f"{kind:44} {sum(each):5} of {len(each):5}" for kind, each in sorted(kinds.items()) if any(each)]
+
+
 def _line(name: str, found: int, total: int, bar: float) -> str:
     """One line of the table; a negative bar is a ceiling."""
     share = found / total if total else 0.0
@@ -124,11 +132,15 @@ def main(arguments: Sequence[str]) -> int:
         return 2
     folder = Path(arguments[0])
     if (file := folder / "train.jsonl").is_file():
-        folds, model = held_out(read_all(file))
+        folds, model = held_out(read_all(file) + read_applications(folder.parent / "train.jsonl"))
         judged: Judged = []
+        drawn: Judged = []
         for mine, trees in folds:
-            judged += judge_all(mine, Judge(JudgeModel(trees, model.alarm, model.drift, model.limit)))
+            judge = Judge(JudgeModel(trees, model.alarm, model.drift, model.limit))
+            judged += judge_all([session for session in mine if not is_drawn(session)], judge)
+            drawn += judge_all([session for session in mine if is_drawn(session)], judge)
         print("train, each account judged by trees of other folds", *table(judged), sep="\n")
+        print("\ndrawn accounts, each judged by trees of other folds", *table_of_kinds(drawn), sep="\n")
     if (file := folder / "validation.jsonl").is_file():
         print("\nvalidation, judged by the shipped model", *table(judge_all(sessions(file), shipped())), sep="\n")
     return 0

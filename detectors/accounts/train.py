@@ -85,6 +85,11 @@ def veiled_columns() -> list[int]:
     return [*veiled, *recently, *counts]
 
 
+def is_drawn(session: LabelledSession) -> bool:
+    """True where the session is none of the pack's."""
+    return session.subtype.startswith((APPLICATION, "drawn_"))
+
+
 def fold(session: LabelledSession) -> int:
     """The fold of a session; a campaign is never parted, nor a shape of applications."""
     is_shape = session.subtype.startswith(APPLICATION) and session.subtype != DRAWN

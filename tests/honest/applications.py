@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import tomllib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from importlib import resources
@@ -17,6 +16,7 @@ from detectors.accounts.judge import shipped
 from detectors.accounts.replay import AccountVerdict, read, replay
 from detectors.accounts.response import STEPS
 from detectors.prompts.training.rows import drawing
+from pipeline.control.registry import read_policies
 from pipeline.events.control import Plan
 from tests.honest.machine import MachineFile, text_of
 from tests.honest.pastes import changed
@@ -91,6 +91,6 @@ def met(found: Sequence[ShapeTally]) -> bool:
 
 def enforcing() -> list[str]:
     """Plans that ship and answer an account otherwise than by telling."""
-    text = resources.files("pipeline.control").joinpath("policies/default.toml").read_text("utf-8")
-    plans = [Plan(id="default"), *(Plan.model_validate(each) for each in tomllib.loads(text)["plan"])]
-    return [plan.id for plan in plans if plan.extraction != STEPS[0]]
+    with resources.as_file(resources.files("pipeline.control").joinpath("policies/default.toml")) as path:
+        shipped_plans = [document for document in read_policies(path) if isinstance(document, Plan)]
+    return [plan.id for plan in (Plan(id="default"), *shipped_plans) if plan.extraction != STEPS[0]]

@@ -36,7 +36,11 @@ async def _furnish(made: Deployment) -> None:
     settings = Settings(kafka=Kafka(bootstrap=made.bootstrap), keys=Keys(home=made.home / "keys"))
     async with wiring.registry(settings) as hand:
         await hand.add_tenant("hooli", "free")
+        free = hand.control.plans["free"]
+        assert free.extraction == "observe"
+        await hand.apply_policies([free.model_copy(update={"extraction": "block"})])
         for tenant in ("initech", "hooli"):
+            assert await hand.calibrate(tenant, "ann", accepted=True) > 0
             for who in ("eve", "bob"):
                 made.keys[f"{tenant}-{who}"] = await hand.add_key(tenant, f"{tenant}-{who}")
     made.control_table = ControlTable(made.kafka, made.pin)

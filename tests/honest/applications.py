@@ -16,7 +16,7 @@ from detectors.accounts.judge import shipped
 from detectors.accounts.replay import AccountVerdict, read, replay
 from detectors.accounts.response import STEPS
 from detectors.prompts.training.rows import drawing
-from pipeline.control.registry import read_policies
+from pipeline.control.policy_file import read_policies
 from pipeline.events.control import Plan
 from tests.honest.machine import MachineFile, text_of
 from tests.honest.pastes import changed

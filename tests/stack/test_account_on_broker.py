@@ -40,7 +40,7 @@ async def _furnish(made: Deployment) -> None:
         assert free.extraction == "observe"
         await hand.apply_policies([free.model_copy(update={"extraction": "block"})])
         for tenant in ("initech", "hooli"):
-            assert await hand.calibrate(tenant, "ann", accepted=True) > 0
+            assert await hand.calibrate(tenant, accepted=True) > 0
             for who in ("eve", "bob"):
                 made.keys[f"{tenant}-{who}"] = await hand.add_key(tenant, f"{tenant}-{who}")
     made.control_table = ControlTable(made.kafka, made.pin)

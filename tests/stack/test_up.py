@@ -138,8 +138,8 @@ def test_a_plan_acts_on_accounts_only_once_their_traffic_was_looked_at(operator:
         time.sleep(0.5)
     assert {(one["kind"], one["acted_on"], one["farthest"]) for one in shapes} == {("", 0, "observe")}
     assert sum(one["requests"] for one in shapes) >= 1
-    operator.json("account", "calibrate", "me", "--accept")
-    operator.json("account", "calibrate", "me", "--withdraw")
+    operator.json("account", "calibrate", "me", "--accept", "--by", "ana")
+    operator.json("account", "calibrate", "me", "--withdraw", "--by", "ana")
 
 
 def test_an_analyst_labels_a_request_and_the_label_is_sealed(operator: Operator, key: str) -> None:

@@ -10,7 +10,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
@@ -88,6 +88,12 @@ class Gateway(Section):
     lane: int = Field(0, ge=0, description="partition of responses that this gateway reads; one each")
     advertised_bootstrap: str = Field(
         "", description="host:port of the brokers told to direct producers, by comma; empty: kafka.bootstrap"
+    )
+    advertised_protocol: Literal["", "PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        "", description="security protocol told to them; empty: kafka.security_protocol"
+    )
+    advertised_mechanism: Literal["", "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] = Field(
+        "", description="SASL mechanism told to them, in which key add --kafka makes users; empty: kafka.sasl_mechanism"
     )
     connections: int = Field(
         12_000, ge=16, description="open connections at most; beyond them those that wait longest are closed"
@@ -195,6 +201,11 @@ class Settings(Section):
     models: Models = Models()
     seal: Seal = Seal()
     notify: Notify = Notify()
+
+    @property
+    def producers_mechanism(self) -> str:
+        """The SASL mechanism of direct producers."""
+        return self.gateway.advertised_mechanism or self.kafka.sasl_mechanism
 
 
 def load(path: Path | None = None, environ: Mapping[str, str] | None = None) -> Settings:

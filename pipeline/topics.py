@@ -154,6 +154,11 @@ OPERATOR = "operator"
 """The principal of an operator's commands: it makes topics, users and rights, and needs no right itself."""
 
 
+def pool_user(tenant: str) -> str:
+    """Give the principal of a tenant's own workers."""
+    return f"generate-{tenant}"
+
+
 class AclRule(NamedTuple):
     """A principal may do this to what bears this name, or, ``prefixed``, a name that begins so."""
 
@@ -178,13 +183,17 @@ def acl_rules(pools: Iterable[str] = (), producers: Iterable[str] = ()) -> list[
         given += [AclRule(stage, "Read", "group", group) for group in groups]
     for tenant in pools:
         given += _pool_rules(tenant)
-    given += [AclRule(producer, "Write", "topic", "requests") for producer in producers]
-    return given
+    return given + [producer_rule(producer) for producer in producers]
+
+
+def producer_rule(user: str) -> AclRule:
+    """Give the one right of a direct producer."""
+    return AclRule(user, "Write", "topic", "requests")
 
 
 def _pool_rules(tenant: str) -> list[AclRule]:
     """Give a tenant's own workers what the shared ones may do, to the tenant's own topic of work."""
-    worker = f"generate-{tenant}"
+    worker = pool_user(tenant)
     given = [AclRule(worker, "Read", "topic", pool_topic(tenant).name), AclRule(worker, "Read", "topic", "control")]
     given += [AclRule(worker, "Write", "topic", topic.name) for topic in TOPICS if "generate" in topic.writers]
     return given + [AclRule(worker, "Read", "group", f"{group}.{tenant}") for group in GROUPS["generate"]]

@@ -57,6 +57,7 @@ def _add_ports(parser: argparse.ArgumentParser) -> None:
         ("--port", 8080, "the gateway"),
         ("--kafka-port", 9092, "Kafka's clients"),
         ("--kafka-controller-port", 9093, "Kafka's controller"),
+        ("--kafka-producers-port", 9094, "Kafka's direct producers"),
         ("--clickhouse-port", 8123, "ClickHouse"),
     ):
         parser.add_argument(
@@ -122,12 +123,15 @@ def _with_stack(
     from pipeline.embedded.stack import LocalStack, Ports
 
     numbers = (arguments.port, arguments.kafka_port, arguments.kafka_controller_port, arguments.clickhouse_port)
-    if len(set(numbers)) < len(numbers):
-        flags = "--port, --kafka-port, --kafka-controller-port, --clickhouse-port"
-        got = ", ".join(map(str, numbers))
-        raise ConfigError(f"{flags}: expected four that differ, got {got}; change one of them")
+    every = (*numbers, arguments.kafka_producers_port)
+    if len(set(every)) < len(every):
+        flags = "--port, --kafka-port, --kafka-controller-port, --clickhouse-port, --kafka-producers-port"
+        got = ", ".join(map(str, every))
+        raise ConfigError(f"{flags}: expected five that differ, got {got}; change one of them")
     overrides = {"SLUICE_GENERATE__MODEL": arguments.model}
-    stack = LocalStack(Path(arguments.home), config.cache(), Ports(*numbers), overrides)
+    stack = LocalStack(
+        Path(arguments.home), config.cache(), Ports(*numbers, producers=arguments.kafka_producers_port), overrides
+    )
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         stack.start(_say, meanwhile)
@@ -185,7 +189,7 @@ def _say_next(stack: LocalStack) -> None:
         sluice += f" --home {stack.home}"
     _say(
         f"next, in another terminal:\n"
-        f"  {sluice} tenant add me --plan team && {sluice} key add me app    # prints KEY\n"
+        f"  {sluice} tenant add me --plan team && {sluice} key add me app --kafka    # prints KEY\n"
         f"  curl {stack.url}/inference -H 'Authorization: Bearer KEY' -d '{{\"prompt\": \"What is a dog?\"}}'\n"
         f"  any OpenAI client: base_url={stack.url}/v1 api_key=KEY model=glossary\n"
         f"  straight into Kafka: SLUICE_KEY=KEY {sluice} ask 'What is a dog?'\n"

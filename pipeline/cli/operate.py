@@ -24,6 +24,7 @@ examples:
 _KEY_EXAMPLES = """\
 examples:
   sluice key add acme app --days 90                  prints the key, once
+  sluice key add acme batch --kafka                  one for a program that writes to Kafka itself
   sluice key list --json
   sluice key revoke k4c1f0
 """
@@ -89,15 +90,20 @@ def _add_tenant(tenant: Any) -> None:
 
 
 def _add_key(key: Any) -> None:
-    added = add_command(
-        key, "add", "issue an API key", _with_registry(_key_add), "The key is shown once and never stored."
-    )
+    added = add_command(key, "add", "issue an API key", _key_add, "The key is shown once and never stored.")
     added.add_argument("tenant", help=_TENANT)
     added.add_argument("principal", help="id of the principal; made where it does not exist")
     days = "days until the key expires; 0, the default, for never"
     added.add_argument("--days", type=whole(0, 36_500), metavar="N", default=0, help=days)
+    direct = added.add_mutually_exclusive_group()
+    direct.add_argument(
+        "--kafka", action="store_true", help="let its bearer write to Kafka itself, as a user made for it (SCRAM)"
+    )
+    direct.add_argument(
+        "--kafka-user", metavar="NAME", default="", help="likewise, as a principal that the service or a CA made"
+    )
     add_command(key, "list", "list keys, without their secrets", _with_registry(_key_list))
-    revoked = add_command(key, "revoke", "refuse a key from now on", _with_registry(_key_revoke))
+    revoked = add_command(key, "revoke", "refuse a key from now on", _key_revoke)
     revoked.add_argument("key", help="id of the key, as in: sluice key list")
     for parser in (added, revoked):
         parser.add_argument("--by", metavar="NAME", default="", help=BY)
@@ -105,7 +111,7 @@ def _add_key(key: Any) -> None:
 
 def _add_policy(policy: Any) -> None:
     checked = add_command(policy, "check", "read a policy file and name what is wrong with it", _policy_check)
-    applied = add_command(policy, "apply", "put a policy file in force", _with_registry(_policy_apply))
+    applied = add_command(policy, "apply", "put a policy file in force", _policy_apply)
     for parser in (checked, applied):
         parser.add_argument("file", type=Path, help="TOML file of plans, organisations and models")
     applied.add_argument("--by", metavar="NAME", default="", help=BY)
@@ -194,9 +200,15 @@ async def _tenant_list(arguments: argparse.Namespace, registry: Registry) -> int
     return 0
 
 
-async def _key_add(arguments: argparse.Namespace, registry: Registry) -> int:
-    key = await registry.add_key(arguments.tenant, arguments.principal, arguments.days)
-    terminal.table("shown once; keep it now", ("key",), [(key,)], as_json=arguments.json)
+def _key_add(arguments: argparse.Namespace, settings: Settings) -> int:
+    async def add() -> str:
+        async with wiring.registry(settings) as registry:
+            given = (arguments.tenant, arguments.principal, arguments.days)
+            if arguments.kafka or arguments.kafka_user:
+                return await wiring.add_producer_key(settings, registry, *given, user=arguments.kafka_user)
+            return await registry.add_key(*given)
+
+    terminal.table("shown once; keep it now", ("key",), [(asyncio.run(add()),)], as_json=arguments.json)
     return 0
 
 
@@ -217,9 +229,13 @@ async def _key_list(arguments: argparse.Namespace, registry: Registry) -> int:
     return 0
 
 
-async def _key_revoke(arguments: argparse.Namespace, registry: Registry) -> int:
-    await registry.revoke_key(arguments.key)
-    return await _key_list(arguments, registry)
+def _key_revoke(arguments: argparse.Namespace, settings: Settings) -> int:
+    async def revoke() -> int:
+        async with wiring.registry(settings) as registry:
+            await wiring.revoke_key(settings, registry, arguments.key)
+            return await _key_list(arguments, registry)
+
+    return asyncio.run(revoke())
 
 
 def _policy_check(arguments: argparse.Namespace, settings: Settings) -> int:
@@ -228,9 +244,15 @@ def _policy_check(arguments: argparse.Namespace, settings: Settings) -> int:
     return 0
 
 
-async def _policy_apply(arguments: argparse.Namespace, registry: Registry) -> int:
-    changed = await registry.apply_policies(read_policies(arguments.file))
-    terminal.table("in force now", ("changed",), [(name,) for name in changed], as_json=arguments.json)
+def _policy_apply(arguments: argparse.Namespace, settings: Settings) -> int:
+    async def apply() -> list[str]:
+        async with wiring.registry(settings) as registry:
+            changed = await registry.apply_policies(read_policies(arguments.file))
+            await wiring.settle_producers(settings, registry)
+            return changed
+
+    rows = [(name,) for name in asyncio.run(apply())]
+    terminal.table("in force now", ("changed",), rows, as_json=arguments.json)
     return 0
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from kafka import KafkaAdminClient
 from kafka.admin import (
@@ -17,6 +17,7 @@ from kafka.admin import (
     ResourceType,
 )
 from kafka.errors import AuthorizationError, KafkaError, SecurityDisabledError
+from kafka.protocol.admin import DescribeAclsRequest
 
 from pipeline.endpoints import KafkaEndpoint
 from pipeline.errors import ConfigError, Retryable
@@ -24,13 +25,13 @@ from pipeline.kafka.operator_client import operator_client
 from pipeline.topics import OPERATOR, AclRule
 
 _KINDS = {"topic": ResourceType.TOPIC, "group": ResourceType.GROUP}
-_EVERYTHING = ACLFilter(
-    None,
+_ANY = (
     None,
     ACLOperation.ANY,
     ACLPermissionType.ANY,
     ResourcePatternFilter(ResourceType.ANY, None, ACLResourcePatternType.ANY),
 )
+_EVERYTHING = ACLFilter(None, *_ANY)
 
 
 def apply(kafka: KafkaEndpoint, rules: Iterable[AclRule]) -> tuple[list[str], list[str]]:
@@ -41,14 +42,42 @@ def apply(kafka: KafkaEndpoint, rules: Iterable[AclRule]) -> tuple[list[str], li
     """
     with _lists(kafka) as client:
         missing, surplus = _compare(client, rules)
-        if missing:
-            failed = client.create_acls(missing)["failed"]
-            if failed:
-                raise Retryable(f"{len(failed)} rights were not created, first: {failed[0]}")
+        _create(client, missing)
         # only once everything that is granted is there: a running stage must not lose a right in between
         if surplus:
             client.delete_acls(surplus)
     return sorted(map(_line, missing)), sorted(map(_line, surplus))
+
+
+def grant(kafka: KafkaEndpoint, rules: Sequence[AclRule]) -> None:
+    """Have the principals in ``rules`` do what these say and no more; others keep their rights. Errors as ``apply``."""
+    principals = {f"User:{rule.principal}" for rule in rules}
+    with _lists(kafka) as client:
+        missing, surplus = _compare(client, rules)
+        _create(client, missing)
+        if outdated := [acl for acl in surplus if acl.principal in principals]:
+            client.delete_acls(outdated)
+
+
+def withdraw(kafka: KafkaEndpoint, principal: str) -> None:
+    """Take all rights of a principal away; what it sends next is refused. Errors as ``apply``."""
+    with _lists(kafka) as client:
+        client.delete_acls([ACLFilter(f"User:{principal}", *_ANY)])
+
+
+def holds(client: KafkaAdminClient, node: int, rule: AclRule) -> bool:
+    """Tell whether one broker already allows what ``rule`` says; each answers from what it has itself."""
+    wanted = _acl(rule)
+    request = DescribeAclsRequest(
+        resource_type_filter=wanted.resource_pattern.resource_type,
+        resource_name_filter=rule.name,
+        pattern_type_filter=wanted.resource_pattern.pattern_type,
+        principal_filter=wanted.principal,
+        host_filter=wanted.host,
+        operation=wanted.operation,
+        permission_type=wanted.permission_type,
+    )
+    return bool(client._manager.run(client._manager.send, request, node).resources)
 
 
 def check(kafka: KafkaEndpoint, rules: Iterable[AclRule]) -> list[str]:
@@ -80,6 +109,12 @@ def _lists(kafka: KafkaEndpoint) -> Iterator[KafkaAdminClient]:
         raise Retryable(f"the access control lists at {kafka.bootstrap}: {error!r}") from error
     finally:
         client.close()
+
+
+def _create(client: KafkaAdminClient, missing: list[ACL]) -> None:
+    failed = client.create_acls(missing)["failed"] if missing else []
+    if failed:
+        raise Retryable(f"{len(failed)} rights were not created, first: {failed[0]}")
 
 
 def _compare(client: KafkaAdminClient, rules: Iterable[AclRule]) -> tuple[list[ACL], list[ACL]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import os
 from collections.abc import Iterable
 from typing import Any
@@ -26,10 +25,9 @@ from pipeline.events.control import (
     Tenant,
     parse,
 )
+from pipeline.keys.api_key import key_id, key_text
 from pipeline.keys.signing import SigningKeys
 from pipeline.keys.vault import Kms, Vault, tenant_keys
-
-KEY_PREFIX = "sk-sluice-"
 
 
 class Registry:
@@ -132,8 +130,13 @@ class Registry:
         await self._writer.write(changed, "tenant.change")
         await self._writer.settle()
 
-    async def add_key(self, tenant: str, principal: str, days: int = 0) -> str:
-        """The text of a new key, shown once and never stored. The principal is made where it does not exist."""
+    async def add_key(
+        self, tenant: str, principal: str, days: int = 0, kafka_user: str = "", *, kafka: bool = False
+    ) -> str:
+        """The text of a new key, shown once and never stored. The principal is made where it does not exist.
+
+        ``kafka``: its bearer writes records itself, as ``kafka_user``, or else under the key's id.
+        """
         await self._table.refresh()
         self._tenant(tenant)
         known = self._table.control.principals.get(principal)
@@ -144,18 +147,21 @@ class Registry:
         key, secret = f"k{os.urandom(6).hex()}", os.urandom(32)
         expires = now_ms() + days * 86_400_000 if days else 0
         wrapped = self._kms.wrap(secret, f"key/{key}")
-        await self._writer.write(_made(Key, id=key, principal=principal, secret=wrapped, expires=expires), "key.add")
+        user = kafka_user or (key if kafka else "")
+        document = _made(Key, id=key, principal=principal, secret=wrapped, expires=expires, kafka_user=user)
+        await self._writer.write(document, "key.add")
         await self._writer.settle()
-        return f"{KEY_PREFIX}{key}.{base64.urlsafe_b64encode(secret).decode().rstrip('=')}"
+        return key_text(key, secret)
 
-    async def revoke_key(self, key: str) -> None:
-        """In force for every request decided after the stages have read it."""
+    async def revoke_key(self, key: str) -> Key:
+        """Give the key, revoked: in force for every request decided after the stages have read it."""
         await self._table.refresh()
-        document = self._table.control.keys.get(key.removeprefix(KEY_PREFIX).split(".")[0])
+        document = self._table.control.keys.get(key_id(key))
         if document is None:
-            raise ConfigError(f"no key {key.split('.')[0]!r}; list them with: sluice key list")
+            raise ConfigError(f"no key {key_id(key)!r}; list them with: sluice key list")
         await self._writer.write(document.model_copy(update={"status": "revoked"}), "key.revoke")
         await self._writer.settle()
+        return document
 
     async def judge_account(self, principal: str, extraction: str) -> str:
         """Put in force what an analyst knows of an account (``Principal.extraction``); gives its tenant."""

@@ -34,9 +34,11 @@ async def issue_credentials(settings: Settings, webhook: str) -> Credentials:
             elif registry.control.tenants[tenant].webhook != target:
                 await registry.change_tenant(tenant, webhook=target)
             for role in PRINCIPALS:
-                credentials.keys[f"{tenant}-{role}"] = await registry.add_key(tenant, f"{tenant}-{role}", days=1)
+                name = f"{tenant}-{role}"
+                credentials.keys[name] = await wiring.add_producer_key(settings, registry, tenant, name, days=1)
         # an account that copies is reported once, and known when it comes back: each run has one of its own
-        credentials.keys[STUDENT] = await registry.add_key("acme", f"{STUDENT}-{os.urandom(4).hex()}", days=1)
+        student = f"{STUDENT}-{os.urandom(4).hex()}"
+        credentials.keys[STUDENT] = await wiring.add_producer_key(settings, registry, "acme", student, days=1)
         credentials.revoked = await registry.add_key("globex", "globex-app", days=1)
         await registry.revoke_key(credentials.revoked)
         vault = wiring.vault(settings, registry)

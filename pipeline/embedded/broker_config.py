@@ -6,10 +6,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline.embedded.supervisor import LOOPBACK
+from pipeline.topics import OPERATOR
 
 MAX_MESSAGE_BYTES = 2 << 20
-BROKER, OPERATOR = "broker", "operator"
-"""Users that the brokers know from their settings; neither needs an ACL."""
+BROKER = "broker"
+"""The brokers know this user, and the operator, from their settings; neither needs an ACL."""
+PRODUCERS_MECHANISM = "SCRAM-SHA-256"
+"""Direct producers have credentials of this kind alone, and their listener takes no other."""
+REAUTHENTICATE_MS = 60_000
+"""A direct producer proves who it is at least so often: one that was dropped is cut off by then (KIP-368)."""
 _PLAIN = "org.apache.kafka.common.security.plain.PlainLoginModule"
 _SCRAM = "org.apache.kafka.common.security.scram.ScramLoginModule"
 
@@ -43,6 +48,10 @@ class BrokerAccess:
     operator_password: str = field(repr=False)
     certificate: Path | None = None
     """PEM of a PKCS#8 key and its certificate: clients then come over TLS."""
+    users: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    """SCRAM users and their passwords that a broker knows from the moment its storage is made."""
+    reauthenticate_ms: int = REAUTHENTICATE_MS
+    """Of the listener of direct producers."""
 
     @property
     def protocol(self) -> str:
@@ -68,6 +77,8 @@ class BrokerSettings:
     voters: tuple[tuple[int, str, int], ...] = ()
     access: BrokerAccess | None = None
     """None: whoever reaches the port may do anything (tests of one process)."""
+    producers_port: int = 0
+    """A listener for direct producers alone, 0 for none: their users have SCRAM-SHA-256, which no other one takes."""
 
 
 def broker_config(settings: BrokerSettings) -> dict[str, str]:
@@ -80,8 +91,8 @@ def broker_config(settings: BrokerSettings) -> dict[str, str]:
         "process.roles": "broker,controller",
         "node.id": s.node_id,
         "controller.quorum.voters": ",".join(f"{n}@{h}:{p}" for n, h, p in voters),
-        "listeners": f"CLIENT://{LOOPBACK}:{s.port},CONTROLLER://{LOOPBACK}:{s.controller_port}",
-        "advertised.listeners": f"CLIENT://{LOOPBACK}:{s.port}",
+        "listeners": ",".join([*_clients(s), f"CONTROLLER://{LOOPBACK}:{s.controller_port}"]),
+        "advertised.listeners": ",".join(_clients(s)),
         "controller.listener.names": "CONTROLLER",
         "inter.broker.listener.name": "CLIENT",
         "log.dirs": s.home / "records",
@@ -109,6 +120,14 @@ def broker_config(settings: BrokerSettings) -> dict[str, str]:
     return {key: str(value) for key, value in config.items()}
 
 
+def _clients(settings: BrokerSettings) -> list[str]:
+    """Give the listeners that clients come to."""
+    given = [f"CLIENT://{LOOPBACK}:{settings.port}"]
+    if settings.access is not None and settings.producers_port:
+        given.append(f"PRODUCERS://{LOOPBACK}:{settings.producers_port}")
+    return given
+
+
 def _open() -> dict[str, object]:
     return {"listener.security.protocol.map": "CLIENT:PLAINTEXT,CONTROLLER:PLAINTEXT"}
 
@@ -118,13 +137,16 @@ def _authenticated(access: BrokerAccess) -> dict[str, object]:
     own = f'{_PLAIN} required username="{BROKER}" password="{access.broker_password}"'
     own += f' user_{BROKER}="{access.broker_password}"'
     config: dict[str, object] = {
-        "listener.security.protocol.map": f"CLIENT:{access.protocol},CONTROLLER:SASL_PLAINTEXT",
+        "listener.security.protocol.map": f"CLIENT:{access.protocol},PRODUCERS:{access.protocol},"
+        "CONTROLLER:SASL_PLAINTEXT",
         "sasl.mechanism.inter.broker.protocol": "PLAIN",
         "sasl.mechanism.controller.protocol": "PLAIN",
-        "listener.name.client.sasl.enabled.mechanisms": "PLAIN,SCRAM-SHA-256,SCRAM-SHA-512",
+        "listener.name.client.sasl.enabled.mechanisms": "PLAIN,SCRAM-SHA-512",
         "listener.name.client.plain.sasl.jaas.config": f'{own} user_{OPERATOR}="{access.operator_password}";',
-        "listener.name.client.scram-sha-256.sasl.jaas.config": f"{_SCRAM} required;",
         "listener.name.client.scram-sha-512.sasl.jaas.config": f"{_SCRAM} required;",
+        "listener.name.producers.sasl.enabled.mechanisms": PRODUCERS_MECHANISM,
+        "listener.name.producers.scram-sha-256.sasl.jaas.config": f"{_SCRAM} required;",
+        "listener.name.producers.scram-sha-256.connections.max.reauth.ms": access.reauthenticate_ms,
         "listener.name.controller.sasl.enabled.mechanisms": "PLAIN",
         "listener.name.controller.plain.sasl.jaas.config": f"{own};",
         "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",

@@ -19,7 +19,7 @@ from pipeline import config, wiring
 from pipeline.config import Settings
 from pipeline.control.policy_file import read_policies
 from pipeline.embedded.broker import EmbeddedBroker
-from pipeline.embedded.broker_config import BrokerSettings
+from pipeline.embedded.local_kafka import BrokerPorts, LocalKafka
 from pipeline.embedded.pools import LocalPools
 from pipeline.embedded.status_ports import StatusPorts
 from pipeline.embedded.store import EmbeddedStore, StoreSettings
@@ -50,6 +50,8 @@ class Ports:
     clickhouse: int
     others: tuple[tuple[int, int], ...] = ()
     """Kafka and controller ports of further brokers; two more make a replicated cluster."""
+    producers: int = 0
+    """Of the first broker's listener for direct producers; 0: one that is free, as the further brokers have."""
 
 
 @dataclass(slots=True)
@@ -72,15 +74,16 @@ class RestartBackoff:
 class LocalStack:
     """Everything on one machine. ``start``, then ``supervise_once`` now and then, then ``stop``."""
 
+    authenticates = True
+
     def __init__(self, home: Path, cache: Path, ports: Ports, overrides: dict[str, str] | None = None) -> None:
         self.home = home.absolute()
         self._ports = ports
         self._overrides = overrides or {}
         self._supervisor = Supervisor()
         self._lock: IO[str] | None = None
-        self._cache = cache
         self.stages: dict[str, Child] = {}
-        self.brokers = self._make_brokers()
+        self._kafka = LocalKafka(self.home, cache, self._supervisor, authenticates=self.authenticates)
         self._password = ""
         self.store: EmbeddedStore | None = None
         self._paces: dict[str, RestartBackoff] = {}
@@ -93,8 +96,12 @@ class LocalStack:
         return config.load(self.home / "sluice.toml", self._overrides)
 
     @property
+    def brokers(self) -> list[EmbeddedBroker]:
+        return self._kafka.brokers
+
+    @property
     def bootstrap(self) -> str:
-        return ",".join(broker.bootstrap for broker in self.brokers)
+        return self._kafka.bootstrap
 
     @property
     def url(self) -> str:
@@ -106,6 +113,8 @@ class LocalStack:
         ``meanwhile`` is called where there is nothing to do but wait.
         """
         self._take_home(say)
+        first = BrokerPorts(self._ports.kafka, self._ports.controller, self._ports.producers)
+        self._kafka.make([first, *(BrokerPorts(*others) for others in self._ports.others)])
         self._write_config()
         require_port(LOOPBACK, self._ports.gateway, "--port", "the gateway")
         self.brokers[0].ensure_fetched(say)
@@ -113,17 +122,15 @@ class LocalStack:
         self.store = EmbeddedStore(
             StoreSettings(self.home / "clickhouse", self._ports.clickhouse, self._password), self._supervisor
         )
-        for broker in self.brokers:
-            broker.launch()
+        self._kafka.launch()
         self.store.launch()
         if not self.settings.keys.keyring.exists():
             wiring.prepare(self.settings)
-        if self.settings.keys.pin:
+        if self.settings.keys.pin and self._kafka.knows_stages:
             # its model loads meanwhile; the other stages would only wait
             self._start_stage("generate")
         meanwhile()
-        for broker in self.brokers:
-            broker.await_ready()
+        self._kafka.await_ready()
         self.store.await_ready()
         self._set_up(say)
         say("starting the stages")
@@ -189,36 +196,23 @@ class LocalStack:
 
     def _start_stage(self, stage: str) -> None:
         """A stage, or ``generate.TENANT`` for a tenant's own worker."""
-        words, own = self._pools.run(stage) if stage not in wiring.STAGES else ([stage], {})
-        own["SLUICE_STATUS__PORT"] = str(self.status_ports.take(stage))
+        words, own = [stage], {"SLUICE_STATUS__PORT": str(self.status_ports.take(stage))}
+        if stage not in wiring.STAGES:
+            words, keys = self._pools.run(stage)
+            own |= keys | self._kafka.admit_pool(words[-1])
         child = spawn(
             module_command("pipeline", "--config", str(self.home / "sluice.toml"), "run", *words),
             name=stage,
             log=self.home / "logs" / f"{stage}.log",
-            env={**module_environment(), **self._overrides, **own, "SLUICE_KAFKA__INSTANCE": "0", **_UNBUFFERED},
+            env={**self.environment(words[0]), **own, "SLUICE_KAFKA__INSTANCE": "0", **_UNBUFFERED},
             gives_way=stage in _GIVE_WAY,
         )
         self._supervisor.add(child)
         self.stages[stage] = child
 
-    def _make_brokers(self) -> list[EmbeddedBroker]:
-        """The first lies in ``kafka``, the others beside it; alone, a broker needs to know of no voters."""
-        ports = [(self._ports.kafka, self._ports.controller), *self._ports.others]
-        voters = tuple((node, LOOPBACK, controller) for node, (_, controller) in enumerate(ports, 1))
-        return [
-            EmbeddedBroker(
-                BrokerSettings(
-                    self.home / ("kafka" if node == 1 else f"kafka-{node}"),
-                    self._cache,
-                    port,
-                    controller,
-                    node_id=node,
-                    voters=voters if len(voters) > 1 else (),
-                ),
-                self._supervisor,
-            )
-            for node, (port, controller) in enumerate(ports, 1)
-        ]
+    def environment(self, stage: str) -> dict[str, str]:
+        """Give what makes a process ``stage`` of this deployment; by ``sluice.toml`` alone it is an operator's."""
+        return {**module_environment(), **self._overrides, **self._kafka.environment(stage)}
 
     def _take_home(self, say: Say) -> None:
         self.home.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -255,11 +249,11 @@ class LocalStack:
         ports = self._ports
         replication = min(3, len(self.brokers))
         return {
-            "kafka": {"bootstrap": self.bootstrap, "replication": replication},
+            "kafka": {**self._kafka.operator_section, "replication": replication},
             "clickhouse": {"url": f"http://{LOOPBACK}:{ports.clickhouse}", "password": self._password},
             "keys": {"home": str(self.home / "keys")},
             "models": {"home": str(self.home / "models")},
-            "gateway": {"host": LOOPBACK, "port": ports.gateway},
+            "gateway": {"host": LOOPBACK, "port": ports.gateway, **self._kafka.gateway_section},
             "notify": {"allow_private": True},
         }
 

@@ -6,9 +6,18 @@ folded again. Secrets in it are wrapped by the keyring; plaintext never enters t
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    TypeAdapter,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from detectors.accounts.response import Step
 from detectors.personal import TECHNICAL
@@ -23,6 +32,16 @@ Public = Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]{43}=$", description="base
 
 class Document(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    _LATER: ClassVar[frozenset[str]] = frozenset()
+    """Fields that builds before did not have: written only where they say something, so that those still read it."""
+
+    @model_serializer(mode="wrap")
+    def _without_later_defaults(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        given: dict[str, Any] = serialize(self)
+        fields = type(self).model_fields
+        return {
+            name: value for name, value in given.items() if name not in self._LATER or value != fields[name].default
+        }
 
 
 class Limit(Document):
@@ -53,6 +72,7 @@ class Limit(Document):
 
 
 class Plan(Document):
+    _LATER = frozenset({"kafka_bytes_per_s"})
     doc: Literal["plan"] = "plan"
     id: Id
     organisation: tuple[Limit, ...] = ()
@@ -103,6 +123,8 @@ class Plan(Document):
     isolation: Literal["shared", "process", "device"] = "shared"
     """Who runs the tenants' requests: the shared workers, or for each tenant workers of its own, which nobody else's
     work ever reaches; ``device``: on a device of their own as well."""
+    kafka_bytes_per_s: Annotated[int, Field(ge=1024, le=2**40)] = 2**20
+    """Bytes a second that each direct producer may write to each broker; what comes faster is held up."""
     weight: Annotated[int, Field(ge=1, le=10_000)] = 100
     """Share of service among tenants that wait for one worker, against 100; the risk of a request lowers it."""
 
@@ -144,6 +166,7 @@ class Principal(Document):
 
 
 class Key(Document):
+    _LATER = frozenset({"kafka_user"})
     doc: Literal["key"] = "key"
     id: Id
     principal: Id
@@ -151,6 +174,9 @@ class Key(Document):
     status: Literal["active", "revoked"] = "active"
     expires: int = 0
     """Unix ms; 0 never."""
+    kafka_user: Annotated[str, Field(max_length=255)] = ""
+    """The brokers know the bearer, who writes records itself, by this name: the key's id, or one that the service gave.
+    Empty: the key is for the gateway alone."""
 
 
 class Price(Document):

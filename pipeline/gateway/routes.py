@@ -90,11 +90,15 @@ async def quota(request: web.Request) -> web.Response:
 async def wire(request: web.Request) -> web.Response:
     """Tell a direct producer how to write its own records; see WIRE.md beside the producer."""
     state, caller = await _authenticate(request)
-    deployment = state.control.require_deployment()
+    deployment, security = state.control.require_deployment(), state.settings.kafka.security
+    key = state.control.keys.get(caller.key)
     document = {
         "version": 1,
         "generation": deployment.generation,
         "bootstrap": state.settings.advertised_bootstrap or state.settings.kafka.bootstrap,
+        "security_protocol": state.settings.advertised_protocol or security.protocol,
+        "sasl_mechanism": state.settings.advertised_mechanism or security.mechanism,
+        "kafka_user": key.kafka_user if key else "",
         "topic": "requests",
         "partitions": deployment.partitions,
         "partitioner": "murmur2",

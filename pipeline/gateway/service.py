@@ -33,6 +33,8 @@ async def _serve(settings: Settings, stop: asyncio.Event, status: ProcessStatus)
             port=section.port,
             reply_partition=section.lane,
             advertised_bootstrap=section.advertised_bootstrap,
+            advertised_protocol=section.advertised_protocol,
+            advertised_mechanism=section.advertised_mechanism,
             bounds=Bounds(connections=section.connections, address_connections=section.address_connections),
         ),
         stop,

@@ -40,7 +40,9 @@ class GatewaySettings:
     reply_partition: int = 0
     """``gateway.lane``: the partition of ``responses`` that this gateway reads; one of its own where possible."""
     advertised_bootstrap: str = ""
-    """Bootstrap servers told to direct producers; empty is that of ``kafka``."""
+    """Bootstrap servers told to direct producers; empty is that of ``kafka``. Protocol and mechanism likewise."""
+    advertised_protocol: str = ""
+    advertised_mechanism: str = ""
     bounds: Bounds = field(default_factory=Bounds)
 
     def require_reply_partition(self, partitions: int) -> None:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from kafka import KafkaAdminClient
 from kafka.errors import KafkaError, SaslAuthenticationFailedError
 from kafka.net.sasl.oauth import AbstractTokenProvider
 
 from pipeline.endpoints import KafkaEndpoint
 from pipeline.errors import ConfigError, Retryable
-from pipeline.kafka.security import CommandTokens, refused, tls_context
+from pipeline.kafka.security import CommandTokens, client_options, refused
 
 BOOTSTRAP_MS = 10_000
 
@@ -28,16 +26,7 @@ class OperatorTokens(AbstractTokenProvider):  # type: ignore[misc]
 
 def operator_client(kafka: KafkaEndpoint, timeout_ms: int = BOOTSTRAP_MS) -> KafkaAdminClient:
     """Give a connected client; ``close`` it. Raises ConfigError for a refused login, Retryable without an answer."""
-    security = kafka.security
-    options: dict[str, Any] = {"security_protocol": security.protocol}
-    if security.protocol.endswith("SSL"):
-        options["ssl_context"] = tls_context(security)
-    if security.protocol.startswith("SASL"):
-        options["sasl_mechanism"] = security.mechanism
-        if security.mechanism == "OAUTHBEARER":
-            options["sasl_oauth_token_provider"] = OperatorTokens(CommandTokens(security.token_command))
-        else:
-            options |= {"sasl_plain_username": security.user, "sasl_plain_password": security.password}
+    options = client_options(kafka.security, OperatorTokens)
     servers = kafka.bootstrap.split(",")
     try:
         return KafkaAdminClient(bootstrap_servers=servers, bootstrap_timeout_ms=timeout_ms, **options)

@@ -8,6 +8,7 @@ import ssl
 import subprocess
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 from aiokafka.abc import AbstractTokenProvider
@@ -104,15 +105,18 @@ def refused(kafka: KafkaEndpoint) -> str:
     )
 
 
-def client_options(security: KafkaSecurity) -> dict[str, Any]:
-    """Give the options of an aiokafka client. Raises ConfigError for a certificate that cannot be read."""
+def client_options(security: KafkaSecurity, tokens: Callable[[CommandTokens], Any] = StageTokens) -> dict[str, Any]:
+    """Give the options of a client; aiokafka's and kafka-python's have the same names.
+
+    ``tokens`` makes the library's own kind of token provider. Raises ConfigError for a certificate that cannot be read.
+    """
     options: dict[str, Any] = {"security_protocol": security.protocol}
     if security.protocol.endswith("SSL"):
         options["ssl_context"] = tls_context(security)
     if security.protocol.startswith("SASL"):
         options["sasl_mechanism"] = security.mechanism
         if security.mechanism == "OAUTHBEARER":
-            options["sasl_oauth_token_provider"] = StageTokens(CommandTokens(security.token_command))
+            options["sasl_oauth_token_provider"] = tokens(CommandTokens(security.token_command))
         else:
             options["sasl_plain_username"] = security.user
             options["sasl_plain_password"] = security.password

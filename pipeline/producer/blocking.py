@@ -52,8 +52,9 @@ class SyncProducer:
         bootstrap: str | None = None,
         kafka_options: Mapping[str, Any] | None = None,
         redact: Redact = False,
+        ca_file: str = "",
     ) -> None:
-        self._producer = Producer(gateway_url, api_key, bootstrap, kafka_options, redact)
+        self._producer = Producer(gateway_url, api_key, bootstrap, kafka_options, redact, ca_file)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="sluice-producer", daemon=True)
 

@@ -19,17 +19,18 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
 from pipeline.clock import now_ms
-from pipeline.endpoints import KafkaEndpoint
+from pipeline.endpoints import KafkaEndpoint, KafkaSecurity
 from pipeline.errors import ConfigError, Malformed, Retryable
 from pipeline.events import wire
 from pipeline.events.wire import CancelBody, InferenceBody
 from pipeline.kafka.clients import make_producer
+from pipeline.kafka.security import require_login
 from pipeline.keys import encryption
+from pipeline.keys.api_key import kafka_password, parse_key
 from pipeline.producer.outcomes import NoAnswer, NotConfirmed, Refused, Result, Wire
 from pipeline.producer.redaction import UNCHANGED, Left, Redact, checked, taken_out
 from pipeline.topics import partition_of
 
-_KEY_PREFIX = "sk-sluice-"
 _ASK_MS = 20_000
 _WRITE_S = 30
 _NOT_OPEN = "expected an open producer, got one that is not open; use it in a with block (async with), or start it"
@@ -65,8 +66,10 @@ class Producer:
         bootstrap: str | None = None,
         kafka_options: Mapping[str, Any] | None = None,
         redact: Redact = False,
+        ca_file: str = "",
     ) -> None:
-        """``bootstrap`` overrides what the gateway tells; ``kafka_options`` are aiokafka's (TLS, SASL).
+        """``bootstrap`` overrides what the gateway tells; ``kafka_options`` are aiokafka's, and with security_protocol
+        among them they alone say who asks. ``ca_file``: PEM of the authorities that may name brokers (TLS).
 
         ``redact`` takes personal data out of messages before they are sealed: True redacts all of it, ``Actions`` says
         what happens by type. Raises ConfigError where the actions lack a key or are unknown."""
@@ -75,7 +78,8 @@ class Producer:
         self._bootstrap = bootstrap
         self._options = dict(kafka_options or {})
         self._redact = checked(redact)
-        self._key, self._secret = _parse_key(api_key)
+        self._ca_file = ca_file
+        self._key, self._secret = parse_key(api_key)
         self._session = uuid.uuid4().hex
         self._counter = 0
         self._order = asyncio.Lock()
@@ -200,17 +204,41 @@ class Producer:
         return wire.sign(*args, time=now, session=self._session, counter=self._counter, lane=-1, wrap=wrap)
 
     async def _connect(self) -> AIOKafkaProducer:
-        servers = self._bootstrap or self.wire.bootstrap
-        kafka = make_producer(KafkaEndpoint(servers), **{"linger_ms": 2, **self._options})
+        endpoint = KafkaEndpoint(self._bootstrap or self.wire.bootstrap, self._security())
+        servers = endpoint.bootstrap
+        kafka = make_producer(endpoint, **{"linger_ms": 2, **self._options})
         try:
             await kafka.start()
         except KafkaError as error:
             await kafka.stop()
+            await require_login(endpoint)
             raise Retryable(
                 f"no broker at {servers}: expected an answer, got {type(error).__name__}; start it, or give bootstrap"
             ) from error
         self._kafka = kafka
         return kafka
+
+    def _security(self) -> KafkaSecurity:
+        """Give what the brokers are told of who asks. Raises ConfigError where the key alone does not let in."""
+        told = self.wire
+        if "security_protocol" in self._options:
+            return KafkaSecurity()
+        if not told.security_protocol.startswith("SASL"):
+            return KafkaSecurity(told.security_protocol, ca_file=self._ca_file)
+        if not told.kafka_user:
+            raise ConfigError(
+                f"key {self._key}: expected one with a user at the brokers, got one for the gateway alone; ask your "
+                "operator for: sluice key add TENANT PRINCIPAL --kafka"
+            )
+        if told.kafka_user != self._key:
+            raise ConfigError(
+                f"key {self._key}: the brokers know its bearer as {told.kafka_user!r}; give that user's proof in "
+                "kafka_options, security_protocol among it"
+            )
+        password = kafka_password(self._secret)
+        return KafkaSecurity(
+            told.security_protocol, told.sasl_mechanism, told.kafka_user, password, ca_file=self._ca_file
+        )
 
     async def _get(self, path: str, query: Mapping[str, str]) -> Any:
         if self._http is None or self._http.closed:
@@ -261,12 +289,3 @@ def _body(fields: Mapping[str, Any]) -> InferenceBody:
         return msgspec.convert(fields, InferenceBody)
     except msgspec.ValidationError as error:
         raise Malformed(f"request: {error}; its fields are in WIRE.md beside the producer") from None
-
-
-def _parse_key(api_key: str) -> tuple[str, bytes]:
-    key, _, secret = api_key.removeprefix(_KEY_PREFIX).rpartition(".")
-    with contextlib.suppress(ValueError):
-        raw = base64.urlsafe_b64decode(secret + "=" * (-len(secret) % 4))
-        if api_key.startswith(_KEY_PREFIX) and key and len(raw) == 32:
-            return key, raw
-    raise ConfigError("api_key: expected sk-sluice-<key id>.<base64url of 32 bytes>; ask your operator for one")

@@ -49,6 +49,10 @@ class Wire(msgspec.Struct, frozen=True):
     max_tokens: int
     max_value_bytes: int
     time: int
+    security_protocol: str = "PLAINTEXT"
+    sasl_mechanism: str = ""
+    kafka_user: str = ""
+    """The brokers know the key's bearer by this name."""
 
 
 class Usage(msgspec.Struct, frozen=True):

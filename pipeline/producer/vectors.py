@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from pipeline.events import wire
 from pipeline.events.wire import CancelBody, InferenceBody, Message
 from pipeline.keys import encryption
+from pipeline.keys.api_key import kafka_password
 from pipeline.topics import partition_of
 
 HERE = Path(__file__).parent
@@ -44,6 +45,7 @@ def vectors() -> dict[str, Any]:
             "text": f"sk-sluice-k.acme-1.{base64.urlsafe_b64encode(SECRET).rstrip(b'=').decode()}",
             "key": "k.acme-1",
             "secret": SECRET.hex(),
+            "kafka_password": kafka_password(SECRET),
         },
         "signed": [
             _signed("inference", REQUEST, inference, 1, base64.b64decode(WRAP)),

@@ -41,12 +41,14 @@ if TYPE_CHECKING:
         vault,
         verify,
     )
+    from pipeline.wiring.producers import add_producer_key, revoke_key, settle_producers
     from pipeline.wiring.quota import explain_decision, left_of_limits, replay_ledgers
     from pipeline.wiring.stages import STAGES
 
 __all__ = [
     "STAGES",
     "Assign",
+    "add_producer_key",
     "admit",
     "apply_rights",
     "apply_tables",
@@ -74,7 +76,9 @@ __all__ = [
     "replay_ledgers",
     "restore_control",
     "restore_keys",
+    "revoke_key",
     "seal",
+    "settle_producers",
     "store",
     "vault",
     "verify",
@@ -85,6 +89,7 @@ _HOMES = {
     "STAGES": "pipeline.wiring.stages",
     "Assign": "pipeline.kafka.membership",
     "control_table": "pipeline.control.connect",
+    **dict.fromkeys(("add_producer_key", "revoke_key", "settle_producers"), "pipeline.wiring.producers"),
     **dict.fromkeys(("explain_decision", "left_of_limits", "replay_ledgers"), "pipeline.wiring.quota"),
     **{stage: f"pipeline.{stage}.service" for stage in ("admit", "gateway", "generate", "notify", "seal", "watch")},
 }

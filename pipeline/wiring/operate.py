@@ -27,7 +27,7 @@ from pipeline.keys.grant import write_grant
 from pipeline.keys.rights import OTHERS, take_rights
 from pipeline.keys.signing import SigningKeys
 from pipeline.keys.vault import FileKeyring, Vault, open_kms
-from pipeline.topics import acl_rules
+from pipeline.topics import AclRule, acl_rules
 
 if TYPE_CHECKING:
     # what one act needs is imported there: every stage imports this module, and pays for all that it names
@@ -153,7 +153,7 @@ async def check_rights(settings: Settings) -> list[str]:
     """Compare what the brokers allow with the table of rules."""
     from pipeline.control import acl
 
-    wanted = acl_rules(await _pools(settings))
+    wanted = await _rules(settings)
     return await asyncio.to_thread(acl.check, settings.kafka.endpoint, wanted)
 
 
@@ -161,16 +161,18 @@ async def apply_rights(settings: Settings) -> list[tuple[str, str]]:
     """Make the brokers allow what the table grants; gives each change and the right."""
     from pipeline.control import acl
 
-    wanted = acl_rules(await _pools(settings))
+    wanted = await _rules(settings)
     created, deleted = await asyncio.to_thread(acl.apply, settings.kafka.endpoint, wanted)
     return [*(("created", line) for line in created), *(("deleted", line) for line in deleted)]
 
 
-async def _pools(settings: Settings) -> list[str]:
-    """Tenants with workers of their own."""
+async def _rules(settings: Settings) -> list[AclRule]:
+    """Give the rights that ``control`` asks for."""
+    from pipeline.control.producers import producers
+
     await check_broker(settings)
     async with control_table(settings) as table:
-        return list(plans.pools(table.control))
+        return acl_rules(plans.pools(table.control), producers(table.control))
 
 
 def check_tables(settings: Settings) -> list[str]:

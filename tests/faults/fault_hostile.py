@@ -42,8 +42,8 @@ class RepeatingProducer(Producer):
 class Hostile:
     """Writes to ``requests`` until ``stop``, a bounded number of records; ``done`` counts what was confirmed."""
 
-    def __init__(self, url: str, bootstrap: str, partitions: int, key: str, seed: int) -> None:
-        self._url, self._kafka, self._partitions = url, KafkaEndpoint(bootstrap), partitions
+    def __init__(self, url: str, kafka: KafkaEndpoint, partitions: int, key: str, seed: int) -> None:
+        self._url, self._kafka, self._partitions = url, kafka, partitions
         self._key = key
         self._chance = random.Random(seed + 2)
         self._raw: AIOKafkaProducer | None = None

@@ -15,9 +15,12 @@ from collections import Counter
 from pathlib import Path
 
 from pipeline import config, wiring
+from pipeline.config import Settings
 from pipeline.embedded.stack import LocalStack, Ports, RestartBackoff
 from pipeline.embedded.supervisor import LOOPBACK, Child, spawn
-from pipeline.interpreter import module_command, module_environment
+from pipeline.endpoints import KafkaEndpoint, KafkaSecurity
+from pipeline.interpreter import module_command
+from pipeline.keys.api_key import kafka_password, parse_key
 
 TENANTS = {"acme": "enterprise", "globex": "team", "initech": "free"}
 ROLES = ("http", "records", "hostile")
@@ -52,6 +55,15 @@ def make_stack(home: Path, brokers: int, overrides: dict[str, str]) -> LocalStac
     return LocalStack(home, config.cache(), quiet_ports(brokers), overrides)
 
 
+def producer_endpoint(settings: Settings, key: str) -> KafkaEndpoint:
+    """Where the bearer of ``key`` writes records itself."""
+    user, secret = parse_key(key)
+    security = KafkaSecurity(
+        settings.kafka.security_protocol, settings.producers_mechanism, user, kafka_password(secret)
+    )
+    return KafkaEndpoint(settings.gateway.advertised_bootstrap, security)
+
+
 class FaultSite:
     """A running stack that is tended; every signal goes to a child that is known to be alive."""
 
@@ -81,7 +93,9 @@ class FaultSite:
                 if tenant not in registry.control.tenants:
                     await registry.add_tenant(tenant, plan)
                 for role in ROLES:
-                    self.keys[f"{tenant}-{role}"] = await registry.add_key(tenant, f"{tenant}-{role}")
+                    self.keys[f"{tenant}-{role}"] = await wiring.add_producer_key(
+                        self.stack.settings, registry, tenant, f"{tenant}-{role}"
+                    )
 
     async def stop(self) -> None:
         for task in self._tasks:
@@ -141,7 +155,7 @@ class FaultSite:
             module_command("pipeline", "--config", str(self.stack.home / "sluice.toml"), "run", *words),
             name=name,
             log=self.log_of(name),
-            env={**module_environment(), **self.overrides, "SLUICE_KAFKA__INSTANCE": instance},
+            env={**self.stack.environment(words[0]), **self.overrides, "SLUICE_KAFKA__INSTANCE": instance},
         )
 
     def start_second(self) -> None:

@@ -72,7 +72,12 @@ builds are mixed."""
 
 
 class RollingStack(LocalStack):
-    """The stages of ``build``; one that is in ``rolled`` when it is started again is of this build."""
+    """The stages of ``build``; one that is in ``rolled`` when it is started again is of this build.
+
+    Its broker lets everybody in: builds before this one cannot say who they are.
+    """
+
+    authenticates = False
 
     def __init__(self, home: Path, build: Build, overrides: dict[str, str], *, aged: bool) -> None:
         super().__init__(home, config.cache(), quiet_ports(1), overrides)

@@ -21,7 +21,7 @@ from tests.faults.fault_evidence import KINDS, WANTED, equations
 from tests.faults.fault_hostile import Hostile
 from tests.faults.fault_load import Crowd
 from tests.faults.fault_plan import MOST_FURTHER, further, plan
-from tests.faults.fault_site import FaultSite, make_stack
+from tests.faults.fault_site import FaultSite, make_stack, producer_endpoint
 from tests.faults.verdict import Verdict, verified
 
 Say = Callable[[str], None]
@@ -55,9 +55,10 @@ class Storm:
 
     def __init__(self, options: Options, site: FaultSite, say: Say) -> None:
         self._options, self._site, self._say = options, site, say
-        kafka, key = site.stack.settings.kafka, site.keys["acme-hostile"]
+        settings, key = site.stack.settings, site.keys["acme-hostile"]
+        kafka, partitions = producer_endpoint(settings, key), settings.kafka.partitions
         self._crowd = Crowd(site.stack.url, site.keys, options.seed, options.timeout_ms, options.calls)
-        self._hostile = Hostile(site.stack.url, kafka.bootstrap, kafka.partitions, key, options.seed)
+        self._hostile = Hostile(site.stack.url, kafka, partitions, key, options.seed)
         self._mischief = Mischief(site, lambda: self._crowd.answered, options.patience_s, self._tell)
 
     async def rage(self) -> None:

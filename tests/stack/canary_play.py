@@ -82,7 +82,8 @@ async def played(stack: LocalStack) -> Remains:
         async with wiring.registry(stack.settings) as registry:
             for tenant, plan in PLANS.items():
                 await registry.add_tenant(tenant, plan, webhook=f"{webhook}/{tenant}")
-                found.keys[tenant] = await registry.add_key(tenant, f"{tenant}-app")
+                key = await wiring.add_producer_key(stack.settings, registry, tenant, f"{tenant}-app")
+                found.keys[tenant] = key
             found.keys["revoked"] = await registry.add_key("acme", "acme-app")
             await registry.revoke_key(found.keys["revoked"])
             vault = wiring.vault(stack.settings, registry)

@@ -25,7 +25,7 @@ class Operator:
         self.home = home
         self._folder = folder
         self._model = model
-        names = ("--port", "--kafka-port", "--kafka-controller-port", "--clickhouse-port")
+        names = ("--port", "--kafka-port", "--kafka-controller-port", "--kafka-producers-port", "--clickhouse-port")
         self.ports = {name: str(free_port()) for name in names}
         self.url = f"http://127.0.0.1:{self.ports['--port']}"
         self.up: subprocess.Popen[bytes] | None = None

@@ -17,7 +17,7 @@ from pipeline.embedded.supervisor import free_port
 from tests.patience import STUCK_S
 
 ROOT = Path(__file__).parents[2]
-PORTS = ("--port", "--kafka-port", "--kafka-controller-port", "--clickhouse-port")
+PORTS = ("--port", "--kafka-port", "--kafka-controller-port", "--kafka-producers-port", "--clickhouse-port")
 
 
 @contextlib.contextmanager

@@ -32,7 +32,7 @@ def operator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
 @pytest.fixture(scope="module")
 def key(operator: Operator) -> str:
     operator.json("tenant", "add", "me", "--plan", "team")
-    return str(operator.json("key", "add", "me", "app")[0]["key"])
+    return str(operator.json("key", "add", "me", "app", "--kafka")[0]["key"])
 
 
 def infer(operator: Operator, key: str, prompt: str = "What is a dog?") -> dict[str, Any]:
@@ -178,6 +178,7 @@ def test_a_taken_port_is_told_with_its_flag(operator: Operator, tmp_path: Path, 
 
 def test_checks_find_nothing_and_plans_are_listed(operator: Operator) -> None:
     assert operator.json("topics", "check") == []
+    assert operator.json("topics", "acl", "check") == []
     assert operator.json("tables", "check") == []
     assert {"free", "team", "enterprise"} <= {row["plan"] for row in operator.json("policy", "show")}
 

@@ -75,7 +75,7 @@ def test_services_on_one_port_are_told_before_anything_starts(
 ) -> None:
     home = tmp_path / "home"
     assert cli.main(["--home", str(home), "up", "--port", "8123"]) == 2
-    assert "expected four that differ" in capsys.readouterr().err
+    assert "expected five that differ" in capsys.readouterr().err
     assert not home.exists()
 
 

@@ -34,12 +34,13 @@ def test_a_request_on_a_closed_transport_is_a_broken_connection(
         connection._writer.transport.abort()
         await asyncio.sleep(0.01)
         try:
-            connection.send(ApiVersionRequest())
+            answer = connection.send(ApiVersionRequest())
         except KafkaConnectionError:
             assert not connection.connected()
         else:
             # asyncio's own loop drops the bytes; the time-out of the request finds out
             assert run is asyncio.run
+            answer.close()
         connection.close()
         server.close()
 

@@ -31,7 +31,6 @@ from pipeline.errors import ConfigError
 from pipeline.interpreter import module_command, module_environment
 from pipeline.kafka.clients import make_producer
 from pipeline.kafka.security import require_login
-from pipeline.keys.files import create_log_keys
 from pipeline.sections import Kafka
 from pipeline.topics import acl_rules
 from tests.patience import STUCK_S
@@ -165,10 +164,9 @@ def test_a_stranger_with_neither_is_let_in_nowhere(site: Site) -> None:
         asyncio.run(require_login(old))
 
 
-@pytest.mark.parametrize("stage", ["gateway", "admit", "seal", "watch", "notify"])
+@pytest.mark.parametrize("stage", ["gateway", "admit", "watch", "notify"])
 def test_a_stage_with_a_wrong_password_says_so_and_ends_with_code_2(site: Site, tmp_path: Path, stage: str) -> None:
     (tmp_path / "password").write_text("a wrong one")
-    create_log_keys(tmp_path / "keys" / "log-key.json", "sluice")
     (tmp_path / "sluice.toml").write_text(
         f"""[kafka]
 bootstrap = "{site.broker.bootstrap}"
@@ -178,6 +176,7 @@ user = "{stage}"
 password_file = "{tmp_path / "password"}"
 [keys]
 home = "{tmp_path / "keys"}"
+deployment = "{"0" * 64}"
 """
     )
     ended = subprocess.run(

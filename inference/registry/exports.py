@@ -74,6 +74,21 @@ class Exports:
             added = wrapped(envelope, key, [to]).recipients
             write_envelope(place, msgspec.structs.replace(envelope, recipients=envelope.recipients | added))
 
+    def recipients(self, model: str, version: int) -> dict[str, str]:
+        """Give a version's data key as it is wrapped for each recipient, by name. Raises ModelRefused."""
+        return read_envelope(PlainFolder(self._folder.place(model, version))).recipients
+
+    def rewrap(self, model: str, version: int, holder: Holder, to: Recipient) -> None:
+        """Wrap one version's data key anew for one that has it, such as under a newer key. Raises ModelRefused."""
+        folder = self._folder
+        place = folder.place(model, version)
+        with folder.recorder.attempt("grant", model, version) as note, folder.lock():
+            note.to = to.name
+            envelope = read_envelope(PlainFolder(place))
+            key = unwrap_for(holder, envelope.recipients, envelope.context)
+            fresh = wrapped(envelope, key, [to]).recipients
+            write_envelope(place, msgspec.structs.replace(envelope, recipients=envelope.recipients | fresh))
+
     def _charge(self, note: Note, count: int) -> RegistryEvent:
         """Check role and budget and record the export in one step, so two at once cannot share the rest."""
         folder = self._folder

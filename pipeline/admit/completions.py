@@ -30,6 +30,10 @@ class Tickets:
     def __init__(self, keys: Sequence[bytes]) -> None:
         self._keys = tuple(keys)
 
+    def renew(self, keys: Sequence[bytes]) -> None:
+        """Go over to the keys as they are now."""
+        self._keys = tuple(keys)
+
     def of(self, decision: Decision) -> bytes:
         """Give the ticket of the work that follows from a decision; empty where it bears none."""
         return self.ticket(decision.request) if decision.decider >= TICKETED else b""

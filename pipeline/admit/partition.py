@@ -73,12 +73,14 @@ class AdmitPartition:
     def __init__(self, context: AdmitContext, partition: int) -> None:
         self._context = context
         self._partition = partition
-        self._stage = AdmitStage(context.control_table.control, partition, Tickets(context.vault.ticket_keys()))
+        self._tickets = Tickets(context.vault.ticket_keys())
+        self._stage = AdmitStage(context.control_table.control, partition, self._tickets)
         self._clock_watch = context.clock_watch
         self._history = History(context.kafka, partition, context.offsets, context.publisher, self._clock_watch)
         self._arrived = asyncio.Event()
         self._stop = asyncio.Event()
-        request_reader = RequestReader(context.control_table.control, context.vault, partition)
+        table = context.control_table
+        request_reader = RequestReader(table.control, context.vault, partition, table.caught_up)
         self._requests = RequestQueue(
             context.kafka, partition, context.offsets, request_reader, context.screen, self._arrived, self._clock_watch
         )
@@ -128,6 +130,8 @@ class AdmitPartition:
         return [*self._requests.lag(), *self._reports.lag()]
 
     async def _take_over(self) -> None:
+        # its last owner may have given tickets out under a key that the keyring got since
+        self._tickets.renew(self._context.vault.ticket_keys())
         self._committed = self._sent_to = await self._context.committed.get(self._partition)
         self._owed.clear()
 
@@ -213,6 +217,7 @@ class AdmitPartition:
         if now - self._looked < _LOOK_S:
             return
         self._looked = now
+        self._tickets.renew(self._context.vault.ticket_keys())
         await self._commit()
         wrote, self._wrote = self._wrote, False
         if not wrote and await self._history.behind():

@@ -143,4 +143,6 @@ class RequestQueue:
 
     async def _open(self, passed: int, raws: Iterable[Raw], clocks: Clocks) -> tuple[int, list[Intake]]:
         opened = self._request_reader.open(raws, clocks, TAKE)
-        return passed + opened.records, opened.intakes(await self._screen(opened.texts) if opened.texts else ())
+        await self._request_reader.learn_keys(opened)
+        texts = opened.texts
+        return passed + opened.records, opened.intakes(await self._screen(texts) if texts else ())

@@ -12,8 +12,9 @@ import binascii
 import hashlib
 import re
 import struct
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -27,6 +28,7 @@ MAX_NOTE_BYTES = 64 * 1024
 MAX_SIGNATURES = 16
 MAX_EXTENSIONS = 4
 _MARK = "\u2014 "
+_UNTIL = " until "
 _LABEL = b"subtree/v1\n\x00"
 _PUBLIC_BYTES = {ED25519: 32, ML_DSA_44: 1312}
 _SIGNATURE_BYTES = {ED25519: 64, ML_DSA_44: 8 + 2420}
@@ -47,6 +49,8 @@ class Checkpoint:
     root: bytes
     extensions: tuple[str, ...] = ()
     time: int = 0
+    key: int = field(default=0, compare=False)
+    """Ordinal of the key pair that signed, among those that its reader trusts, oldest first."""
 
     @property
     def body(self) -> str:
@@ -85,6 +89,11 @@ class LogKeys:
         ed25519, ml_dsa = (verifier_key(self.name, kind, public) for kind, public in self._public)
         return ed25519, ml_dsa
 
+    def signed(self, note: str) -> bool:
+        """Tell whether a note bears these keys' names; whether its signatures hold is not looked at."""
+        named = {_signature(line)[:2] for line in parse_note(note)[1]}
+        return all((self.name, identifier) in named for identifier in self._ids)
+
     def sign(self, checkpoint: Checkpoint) -> str:
         """Write the signed note."""
         body = checkpoint.body
@@ -100,21 +109,51 @@ class LogKeys:
         return f"{body}\n{''.join(lines)}"
 
 
+class TrustedKey(NamedTuple):
+    """One public key of a log is trusted; ``ordinal`` counts the keys of its type in the order of coming into force."""
+
+    kind: int
+    public: bytes
+    ordinal: int
+    end: int | None
+    """Unix s after which it signed nothing; None for one in use."""
+
+
 class Verifiers:
-    """An auditor trusts these public keys: at least one of each type."""
+    """An auditor trusts these public keys: at least one of each type, those of each type oldest first.
+
+    Behind a key may stand ``until`` and Unix seconds: it was retired then, and nothing later bears its signature.
+    """
 
     def __init__(self, keys: Iterable[str]) -> None:
         """Raises ConfigError naming what is wrong with a verifier key."""
-        self._keys: dict[tuple[str, bytes], tuple[int, bytes]] = {}
-        for text in keys:
+        self._keys: dict[tuple[str, bytes], TrustedKey] = {}
+        for line in keys:
+            text, retired, end = line.strip().partition(_UNTIL)
+            if retired and not _NUMBER.fullmatch(end):
+                raise ConfigError(f"verifier key: expected Unix seconds behind until, got {end[:20]!r}; copy it again")
             name, kind, public = _parse_verifier_key(text)
-            self._keys[name, key_id(name, kind, public)] = (kind, public)
-        if {kind for kind, _ in self._keys.values()} != set(_PUBLIC_BYTES):
+            ordinal = sum(known.kind == kind for known in self._keys.values())
+            self._keys.setdefault(
+                (name, key_id(name, kind, public)), TrustedKey(kind, public, ordinal, int(end) if end else None)
+            )
+        if {known.kind for known in self._keys.values()} != set(_PUBLIC_BYTES):
             raise ConfigError("verifier keys: expected at least one Ed25519 (type 1) and one ML-DSA-44 (type 6) key")
 
-    def find(self, name: str, identifier: bytes) -> tuple[int, bytes] | None:
-        """Find type and public key of a known signer."""
+    def find(self, name: str, identifier: bytes) -> TrustedKey | None:
+        """Find the key of a known signer."""
         return self._keys.get((name, identifier))
+
+
+def key_name(text: str) -> str:
+    """Give ``name+hash`` of a verifier key, by which it is known."""
+    # base64 may hold a plus as well
+    return "+".join(text.split("+", 2)[:2])
+
+
+def with_ends(keys: Iterable[str], ends: Mapping[str, int]) -> list[str]:
+    """Write verifier keys as ``Verifiers`` takes them, each retired one with its end (Unix s by ``key_name``)."""
+    return [f"{text}{_UNTIL}{ends[key_name(text)]}" if key_name(text) in ends else text for text in keys]
 
 
 def sign_checkpoint(
@@ -127,25 +166,29 @@ def sign_checkpoint(
 def open_checkpoint(text: str, verifiers: Verifiers) -> Checkpoint:
     """Read a checkpoint: an Ed25519 and an ML-DSA-44 signature of known keys hold, and none of a known key fails.
 
-    Lines of unknown keys are ignored. Raises Malformed, saying what was expected.
+    Lines of unknown keys are ignored. Raises Malformed, saying what was expected, also where a key had been retired.
     """
     checkpoint, lines = parse_note(text)
-    verified: set[int] = set()
+    newest: dict[int, int] = {}
+    ends: list[int] = []
     time = 0
     for line in lines:
         name, identifier, signature = _signature(line)
         known = verifiers.find(name, identifier)
         if known is None:
             continue
-        kind, public = known
-        stamp = verify_signature(kind, public, name, checkpoint, signature)
+        stamp = verify_signature(known.kind, known.public, name, checkpoint, signature)
         time = max(time, stamp)
-        verified.add(kind)
-    if verified != set(_PUBLIC_BYTES):
+        newest[known.kind] = max(newest.get(known.kind, 0), known.ordinal)
+        ends += [] if known.end is None else [known.end]
+    if set(newest) != set(_PUBLIC_BYTES):
         raise Malformed(
-            f"checkpoint: expected Ed25519 and ML-DSA-44 signatures of known keys, got types {verified or ''}"
+            f"checkpoint: expected Ed25519 and ML-DSA-44 signatures of known keys, got types {set(newest) or ''}"
         )
-    return Checkpoint(checkpoint.origin, checkpoint.size, checkpoint.root, checkpoint.extensions, time)
+    if ends and time > min(ends):
+        raise Malformed(f"checkpoint: signed at {time} by a log key that was retired at {min(ends)}")
+    # the older of the two: who holds one half of a newer pair has not signed with it
+    return replace(checkpoint, time=time, key=min(newest.values()))
 
 
 def verify_signature(kind: int, public: bytes, name: str, checkpoint: Checkpoint, signature: bytes) -> int:

@@ -66,6 +66,8 @@ class Walk:
         self._leaf = 0
         self._at: Position | None = None
         self._previous = b""
+        self._key = 0
+        """Ordinal of the newest log key that has signed here; an older one signs nothing any more."""
         self._batch: Manifest | None = None
         self._offset = -1
         self._content = hashlib.sha256()
@@ -193,6 +195,9 @@ class Walk:
             return
         if (stated.origin, stated.size, stated.root) != (self._name, batch.size, batch.root):
             self._fault(None, "the checkpoint is not over this manifest's origin, size and root")
+        if stated.key < self._key:
+            self._fault(None, "the checkpoint is signed by a log key that a newer one had replaced before it")
+        self._key = max(self._key, stated.key)
         if stated.extensions != (statement(batch),) or stated.time != batch.time // 1000:
             self._fault(None, "the checkpoint was signed for another manifest")
 

@@ -21,6 +21,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "stage": ("run", "config"),
     "operate": ("topics", "tables", "tenant", "key", "policy"),
     "operators": ("operator",),
+    "keys": ("keys",),
     "deploy": ("deploy",),
     "backup": ("backup", "restore"),
     "ask": ("ask",),

@@ -28,7 +28,10 @@ def add(commands: Any) -> None:
         "every decision comes out of the log again byte for byte. Exit 1 where anything differs.",
     )
     verify.add_argument(
-        "--keys", type=Path, help="file of verifier keys, one a line (default: those of the deployment)"
+        "--keys",
+        type=Path,
+        help="file of verifier keys, one a line, oldest first, as sluice keys show prints them (default: those of the "
+        "deployment)",
     )
     verify.add_argument("--source", action="store_true", help="compare with the records that Kafka still holds, too")
 
@@ -47,7 +50,7 @@ def _verify(arguments: argparse.Namespace, settings: Settings) -> int:
 
 def _keys(path: Path) -> list[str]:
     try:
-        keys = path.read_text("utf-8").split()
+        keys = [line for line in path.read_text("utf-8").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         problem = getattr(error, "strerror", None) or "no text in UTF-8"
         raise ConfigError(f"--keys {path}: expected verifier keys, one a line, got: {problem}; give another") from None

@@ -26,8 +26,9 @@ from pipeline.events.control import (
     parse,
 )
 from pipeline.keys.api_key import key_id, key_text
+from pipeline.keys.keyring import wrap_named
 from pipeline.keys.signing import SigningKeys
-from pipeline.keys.vault import Kms, Vault, tenant_keys
+from pipeline.keys.vault import Kms, Vault, key_context, tenant_keys
 
 
 class Registry:
@@ -146,10 +147,10 @@ class Registry:
             await self._writer.write(_made(Principal, id=principal, tenant=tenant), "principal.add")
         key, secret = f"k{os.urandom(6).hex()}", os.urandom(32)
         expires = now_ms() + days * 86_400_000 if days else 0
-        wrapped = self._kms.wrap(secret, f"key/{key}")
         user = kafka_user or (key if kafka else "")
-        document = _made(Key, id=key, principal=principal, secret=wrapped, expires=expires, kafka_user=user)
-        await self._writer.write(document, "key.add")
+        made = _made(Key, id=key, principal=principal, secret="", expires=expires, bound=True, kafka_user=user)
+        wrapped = wrap_named(self._kms, secret, key_context(made, tenant))
+        await self._writer.write(made.model_copy(update={"secret": wrapped}), "key.add")
         await self._writer.settle()
         return key_text(key, secret)
 

@@ -11,6 +11,9 @@ from pathlib import Path
 from pipeline import wiring
 from pipeline.config import Settings
 from pipeline.errors import ConfigError, Retryable, Stopped
+from pipeline.events import plans
+from pipeline.events.control import Control, Tenant
+from pipeline.keys.grant import granted_secrets, write_grant
 from pipeline.retry import retry_forever
 
 _log = logging.getLogger(__name__)
@@ -28,6 +31,9 @@ class LocalPools:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._settings = Settings()
+        self._granted: dict[str, Tenant] = {}
+        """Documents that the keys of workers which were started were last written from."""
+        self._writing = threading.Lock()
 
     def start(self, settings: Settings) -> None:
         """Begin to follow; ``settings`` name the broker and the operator's keys."""
@@ -64,13 +70,15 @@ class LocalPools:
         folder = self._home / tenant
         self._home.mkdir(exist_ok=True, mode=0o700)
         folder.mkdir(exist_ok=True, mode=0o700)
-        asyncio.run(wiring.grant(self._settings, tenant, folder / "keys"))
+        with self._writing:
+            self._granted[tenant] = asyncio.run(wiring.grant(self._settings, tenant, folder / "keys"))
         own = {"SLUICE_KEYS__HOME": str(folder / "keys"), "SLUICE_MODELS__HOME": str(folder / "models")}
         return ["generate", "--pool", tenant], own
 
     async def _follow(self) -> None:
-        def tell(tiers: dict[str, str]) -> None:
-            self._tiers = tiers
+        def tell(control: Control) -> None:
+            self._tiers = plans.pools(control)
+            self._renew(control)
 
         async def follow() -> None:
             try:
@@ -80,3 +88,13 @@ class LocalPools:
 
         with contextlib.suppress(Stopped):
             await retry_forever(follow, self._stop, "control, which names isolated tenants")
+
+    def _renew(self, control: Control) -> None:
+        """Write the keys of workers anew where a tenant's were replaced; a worker reads the file again by itself."""
+        with self._writing:
+            for tenant, granted in list(self._granted.items()):
+                document = control.tenants[tenant]
+                if granted_secrets(document) != granted_secrets(granted):
+                    write_grant(self._settings.keys, document, self._home / tenant / "keys")
+                    self._granted[tenant] = document
+                    _log.info("%s: its worker's keys were renewed", tenant)

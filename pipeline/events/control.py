@@ -6,42 +6,38 @@ folded again. Secrets in it are wrapped by the keyring; plaintext never enters t
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    SerializerFunctionWrapHandler,
-    TypeAdapter,
-    ValidationError,
-    model_serializer,
-    model_validator,
-)
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from detectors.accounts.response import Step
 from detectors.personal import TECHNICAL
 from pipeline.errors import ConfigError, Malformed
+from pipeline.events.deployment import Deployment, Operator, RootKey
+from pipeline.events.document import Document, Id
 from pipeline.events.records import Meter, Unit
+from pipeline.events.wrapped import FORMER_FIELDS, Former, Wrapped
 
-Id = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
+__all__ = [
+    "AnyDocument",
+    "Control",
+    "Deployment",
+    "Document",
+    "Id",
+    "Key",
+    "Limit",
+    "Model",
+    "ModelId",
+    "Operator",
+    "Organisation",
+    "Plan",
+    "Price",
+    "Principal",
+    "RootKey",
+    "Tenant",
+    "parse",
+]
 ModelId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,126}$")]
-Wrapped = Annotated[str, Field(max_length=4096, description="base64 of bytes wrapped by the keyring")]
-Public = Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]{43}=$", description="base64 of an Ed25519 public key")]
-
-
-class Document(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-    _LATER: ClassVar[frozenset[str]] = frozenset()
-    """Fields that builds before did not have: written only where they say something, so that those still read it."""
-
-    @model_serializer(mode="wrap")
-    def _without_later_defaults(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        given: dict[str, Any] = serialize(self)
-        fields = type(self).model_fields
-        return {
-            name: value for name, value in given.items() if name not in self._LATER or value != fields[name].default
-        }
 
 
 class Limit(Document):
@@ -79,7 +75,9 @@ class Plan(Document):
     tenant: tuple[Limit, ...] = ()
     principal: tuple[Limit, ...] = ()
     key: tuple[Limit, ...] = ()
-    model: dict[Annotated[str, Field(pattern=r"^(\*|[A-Za-z0-9][A-Za-z0-9._:/-]{0,126})$")], tuple[Limit, ...]] = {}
+    model: dict[Annotated[str, Field(pattern=r"^(\*|[A-Za-z0-9][A-Za-z0-9._:/-]{0,126})$")], tuple[Limit, ...]] = Field(
+        {}
+    )
     """Limits over what each tenant asks of one model, by the model's id; ``*`` holds for every model by itself."""
     utc_offset: Annotated[int, Field(ge=-720, le=840)] = 0
     """Minutes by which the days, weeks and months of budgets are ahead of UTC; the same all year."""
@@ -142,6 +140,7 @@ class Organisation(Document):
 
 
 class Tenant(Document):
+    _LATER = frozenset({"next_data_key", "next_hpke_private", *FORMER_FIELDS})
     doc: Literal["tenant"] = "tenant"
     id: Id
     organisation: Id
@@ -155,6 +154,12 @@ class Tenant(Document):
     calibrated: Annotated[int, Field(ge=0)] = 0
     """When somebody accepted what the tenant's own traffic would have raised as copying, Unix ms; 0: nobody has, and
     its plan's ``extraction`` does not act yet."""
+    next_data_key: Wrapped = ""
+    next_hpke_private: Wrapped = ""
+    """Readers open with these already; nothing is sealed under them before they take the place of those in use."""
+    former_data_keys: Former = ()
+    former_hpke_keys: Former = ()
+    former_webhook_secrets: Former = ()
 
 
 class Principal(Document):
@@ -166,7 +171,7 @@ class Principal(Document):
 
 
 class Key(Document):
-    _LATER = frozenset({"kafka_user"})
+    _LATER = frozenset({"kafka_user", "bound"})
     doc: Literal["key"] = "key"
     id: Id
     principal: Id
@@ -177,6 +182,8 @@ class Key(Document):
     kafka_user: Annotated[str, Field(max_length=255)] = ""
     """The brokers know the bearer, who writes records itself, by this name: the key's id, or one that the service gave.
     Empty: the key is for the gateway alone."""
+    bound: bool = False
+    """The secret opens for this key, principal and tenant together; one of before opens for the key's id alone."""
 
 
 class Price(Document):
@@ -207,59 +214,6 @@ class Model(Document):
     def _whole(self) -> Model:
         if len({self.tenant is None, self.base is None, self.adapter is None}) != 1:
             raise ValueError("expected tenant, base and adapter together, or none of them")
-        return self
-
-
-class RootKey(Document):
-    """A root signs deployment documents, and nothing else; its private half is kept offline."""
-
-    name: Id
-    public: Public
-
-
-class Operator(Document):
-    """An operator signs what ``pipeline.roles`` lets its role sign."""
-
-    id: Id
-    public: Public
-    role: Id
-
-
-class Deployment(Document):
-    """The deployment: written when the topics are created, changed by its root keys alone."""
-
-    doc: Literal["deployment"] = "deployment"
-    id: Literal["deployment"] = "deployment"
-    generation: Annotated[str, Field(pattern=r"^([a-z0-9][a-z0-9._-]{0,62})?$")] = ""
-    """Empty in the first signed document, whose digest gives it."""
-    partitions: Annotated[int, Field(ge=1, le=4096)]
-    log_keys: tuple[str, ...] = ()
-    """Verifier keys of the audit log in C2SP form: name+hash+base64."""
-    capacity_tokens: int = 2**30
-    """Open reserved tokens per partition before ``busy``."""
-    roots: Annotated[tuple[RootKey, ...], Field(max_length=16)] = ()
-    threshold: Annotated[int, Field(ge=0, le=16)] = 0
-    """So many roots must sign a deployment document; 0 in one from before documents were signed."""
-    operators: Annotated[tuple[Operator, ...], Field(max_length=1000)] = ()
-    adopts: Annotated[int, Field(ge=-1)] = -1
-    """Its own offset, in a first signed document that takes over all unsigned ones below; -1 takes over none."""
-    adopted: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
-    """SHA-256 over offset, length and value of every record below ``adopts``."""
-    former: Annotated[tuple[str, ...], Field(max_length=64)] = ()
-    """Generations on other brokers that this one follows, the newest first: their documents were put back here."""
-    salt: Annotated[str, Field(pattern=r"^([0-9a-f]{32})?$")] = ""
-    """So that what follows twice from one backup is two generations."""
-
-    @model_validator(mode="after")
-    def _signable(self) -> Deployment:
-        for kind, names, keys in (
-            ("root", [r.name for r in self.roots], [r.public for r in self.roots]),
-            ("operator", [o.id for o in self.operators], [o.public for o in self.operators]),
-        ):
-            if len(set(names)) != len(names) or len(set(keys)) != len(keys):
-                raise ValueError(f"expected each {kind} and its key once")
-        if not min(1, len(self.roots)) <= self.threshold <= len(self.roots):
-            raise ValueError(f"expected a threshold of 1 to {len(self.roots)} roots, got {self.threshold}")
         return self
 
 

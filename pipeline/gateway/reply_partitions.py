@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 
 from pipeline.endpoints import KafkaEndpoint
 from pipeline.errors import Fatal, Malformed, Retryable, Stopped
@@ -17,15 +17,24 @@ from pipeline.retry import retry_forever
 
 
 class ReplyPartitionReader:
-    """One partition of ``responses``. ``ready`` while it reads; what it misses while down is answered by a 504."""
+    """One partition of ``responses``. ``ready`` while it reads; what it misses while down is answered by a 504.
+
+    ``learn_keys`` is awaited before responses are delivered, which cannot wait for a key themselves.
+    """
 
     def __init__(
-        self, kafka: KafkaEndpoint, partition: int, deliver: Callable[[Response], None], metrics: Metrics
+        self,
+        kafka: KafkaEndpoint,
+        partition: int,
+        deliver: Callable[[Response], None],
+        metrics: Metrics,
+        learn_keys: Callable[[Sequence[Response]], Awaitable[None]],
     ) -> None:
         self.partition = partition
         self.ready = False
         self._kafka = kafka
         self._deliver = deliver
+        self._learn_keys = learn_keys
         self._metrics = metrics
         self._reader: PartitionReader | None = None
         self._position: int | None = None
@@ -62,9 +71,12 @@ class ReplyPartitionReader:
                 self._metrics.count("sluice_gateway_reader_restarts_total")
             assert self._reader is not None
             records = await self._reader.poll(2000)
+            responses = list(self._decoded(records))
+            # raises where control cannot be read: then these are read again
+            await self._learn_keys(responses)
             self._position = self._reader.position
-            for record in records:
-                self._take(record)
+            for response in responses:
+                self._deliver(response)
         except (Retryable, Fatal, OSError) as error:
             # retention may have cut the log: responses are worth nothing later, so go on from its end
             if isinstance(error, Fatal):
@@ -82,6 +94,7 @@ class ReplyPartitionReader:
                 raise
             raise Retryable(f"responses[{self.partition}]: expected to read it, got {type(error).__name__}") from error
         self._reader = reader
+        self._position = reader.position
         self.ready = True
 
     async def _shut(self) -> None:
@@ -92,11 +105,12 @@ class ReplyPartitionReader:
             with contextlib.suppress(Exception):
                 await asyncio.wait_for(reader.close(), 5)
 
-    def _take(self, record: KafkaRecord) -> None:
-        try:
-            response = decode(Response, record.value)
-        except Malformed:
-            self._metrics.count("sluice_gateway_responses_total", "malformed")
-            return
-        self._metrics.count("sluice_gateway_responses_total", response.event)
-        self._deliver(response)
+    def _decoded(self, records: Sequence[KafkaRecord]) -> Iterator[Response]:
+        for record in records:
+            try:
+                response = decode(Response, record.value)
+            except Malformed:
+                self._metrics.count("sluice_gateway_responses_total", "malformed")
+                continue
+            self._metrics.count("sluice_gateway_responses_total", response.event)
+            yield response

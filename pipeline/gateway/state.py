@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -70,11 +70,12 @@ class GatewayState:
         self.calls = TenantCalls(bounds.open_requests)
         # direct producers, which name no reply partition, are answered in the last one
         self.readers = [
-            ReplyPartitionReader(settings.kafka, partition, self.responses.deliver, self.metrics)
+            ReplyPartitionReader(settings.kafka, partition, self.responses.deliver, self.metrics, self._learn_keys)
             for partition in sorted({settings.reply_partition, deployment.partitions - 1})
         ]
         self.wrong_keys = WrongKeys(self.metrics)
-        self._authenticator = Authenticator(self.control, vault, control_table.caught_up, self.wrong_keys)
+        self._caught_up = control_table.caught_up
+        self._authenticator = Authenticator(self.control, vault, self._caught_up, self.wrong_keys)
         self.access = AccessLog(self.writer, self.metrics, self.wrong_keys)
         self.stopping = asyncio.Event()
         self.following: asyncio.Task[None] | None = None
@@ -141,6 +142,18 @@ class GatewayState:
             return self.vault.decrypt(tenant, "response", field, response.client_request, sealed)
 
         return open_field
+
+    async def _learn_keys(self, responses: Sequence[Response]) -> None:
+        """Read ``control`` to its end where an answer was sealed under a key that is not known here.
+
+        Its worker had read the key's document before. One look for all of them. Raises Retryable where it fails.
+        """
+        for response in responses:
+            sealed = response.sealed or response.logprobs
+            if sealed and response.tenant in self.control.tenants and not self.vault.knows(response.tenant, sealed):
+                if not await self._caught_up():
+                    raise Retryable("control could not be read to its end, and answers name keys that are not known")
+                return
 
     @contextlib.asynccontextmanager
     async def open(self, caller: ApiCaller, translated: TranslatedRequest) -> AsyncIterator[PendingRequest]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from detectors.verbatim import ProtectedIndex
 from pipeline.errors import ConfigError
 from pipeline.events.control import Control, Tenant
+from pipeline.events.wrapped import Former
 from pipeline.generate.guard import CANARY_LETTERS, OtherTenantsCanaries
 from pipeline.keys.vault import Vault
 
@@ -16,29 +17,30 @@ class Canaries:
         self._control = control
         self._vault = vault
         self._version = -2
-        self._known: dict[tuple[str, str], str] = {}
-        """By tenant and wrapped data key, which a canary is derived from; empty where that was not granted."""
+        self._known: dict[tuple[str, str, Former], tuple[str, ...]] = {}
+        """By tenant and wrapped data keys, which canaries are derived from; none where they were not granted."""
         self._all: ProtectedIndex | None = None
 
     def others(self, tenant: str) -> OtherTenantsCanaries | None:
         """Canaries that must not occur in an answer of ``tenant``; None where those of others are not known."""
         if self._control.version != self._version:
             self._gather()
-        return None if self._all is None else OtherTenantsCanaries(self._all, self._vault.canary(tenant))
+        return None if self._all is None else OtherTenantsCanaries(self._all, self._vault.canaries(tenant))
 
     def _gather(self) -> None:
         self._version, before = self._control.version, self._known
         self._known = {}
         for tenant in self._control.tenants.values():
-            key = (tenant.id, tenant.data_key)
-            self._known[key] = before[key] if key in before else self._canary(tenant)
+            key = (tenant.id, tenant.data_key, tenant.former_data_keys)
+            self._known[key] = before[key] if key in before else self._canaries(tenant)
         if self._known != before:
-            canaries = [canary for canary in self._known.values() if canary]
+            canaries = [canary for each in self._known.values() for canary in each]
             # alone, a tenant's own is none of another
-            self._all = ProtectedIndex({"canary": canaries}, CANARY_LETTERS) if len(canaries) > 1 else None
+            several = sum(map(bool, self._known.values())) > 1
+            self._all = ProtectedIndex({"canary": canaries}, CANARY_LETTERS) if several else None
 
-    def _canary(self, tenant: Tenant) -> str:
+    def _canaries(self, tenant: Tenant) -> tuple[str, ...]:
         try:
-            return self._vault.canary(tenant.id)
+            return self._vault.canaries(tenant.id)
         except ConfigError:
-            return ""
+            return ()

@@ -146,16 +146,16 @@ def guard_of(
     work: Work,
     messages: Sequence[Message] = (),
     protected: ProtectedIndex | None = None,
-    canary: str = "",
+    canaries: tuple[str, ...] = (),
     foreign: OtherTenantsCanaries | None = None,
 ) -> Guards:
     """The guards that the tenant's policy asks for, and the one against what other tenants planted (``foreign``);
-    ``canary`` is the tenant's own, empty for none."""
+    ``canaries`` are the tenant's own, of the data key in use and of former ones."""
     guards = [] if foreign is None else [Redaction("withhold", VerbatimRedactor(foreign), FOREIGN)]
     if work.system_prompt != "release":
         system = [message.content for message in messages if message.role == "system"]
         recited = ProtectedIndex({"recited": system}, RECITED) if any(system) else None
-        indices = (recited, _canaries(canary) if canary else None)
+        indices = (recited, _canaries(canaries) if canaries else None)
         guards += [Redaction(work.system_prompt, VerbatimRedactor(index), SYSTEM_PROMPT) for index in indices if index]
     if work.verbatim != "release" and protected:
         guards.append(Redaction(work.verbatim, VerbatimRedactor(protected), VERBATIM))
@@ -169,7 +169,7 @@ def guard_of(
 class OtherTenantsCanaries:
     """The canaries of all tenants are protected texts, but for a tenant's ``own``."""
 
-    def __init__(self, planted: ProtectedIndex, own: str) -> None:
+    def __init__(self, planted: ProtectedIndex, own: tuple[str, ...]) -> None:
         self._planted = planted
         self._own = _canaries(own)
         self.run = planted.run
@@ -183,8 +183,8 @@ class OtherTenantsCanaries:
 
 
 @lru_cache(maxsize=4096)
-def _canaries(canary: str) -> ProtectedIndex:
-    return ProtectedIndex({"canary": [canary]}, CANARY_LETTERS)
+def _canaries(canaries: tuple[str, ...]) -> ProtectedIndex:
+    return ProtectedIndex({"canary": canaries}, CANARY_LETTERS)
 
 
 def acts(work: Work) -> dict[str, Act]:

@@ -24,8 +24,9 @@ from pipeline.errors import Malformed, Retryable
 from pipeline.events.codec import decode
 from pipeline.events.emission import Emission
 from pipeline.events.messages import Completion, Work
-from pipeline.events.wire import Message, decode_messages
+from pipeline.events.wire import Message
 from pipeline.generate import answer as generate
+from pipeline.generate.opened_work import opened_messages
 from pipeline.generate.progress import Progress
 from pipeline.generate.sender import Sender
 from pipeline.generate.step import (
@@ -211,7 +212,7 @@ class GeneratePartition:
         """Run a request; give the event that ends it."""
         context = self._context
         try:
-            messages = await self._open(work)
+            messages = await opened_messages(context.control_table, context.vault, work)
             request = generate.generation(work, messages)
             if request.adapter and context.adapted is not None:
                 request = await context.adapted(request)
@@ -261,13 +262,6 @@ class GeneratePartition:
         except EngineClosed:
             return FinishReason.ERROR
         return finish
-
-    async def _open(self, work: Work) -> tuple[Message, ...]:
-        if work.tenant not in self._context.control_table.control.tenants:
-            await self._context.control_table.refresh()
-        return decode_messages(
-            self._context.vault.decrypt(work.tenant, "request", "messages", work.client_request, work.sealed, work.wrap)
-        )
 
     async def _keep_committed(self) -> None:
         while True:

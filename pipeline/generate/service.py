@@ -90,7 +90,7 @@ def _guard(
     canaries = Canaries(control, vault)
 
     def guard(work: Work, messages: Sequence[Message]) -> Guards:
-        return guard_of(work, messages, protected, vault.canary(work.tenant), canaries.others(work.tenant))
+        return guard_of(work, messages, protected, vault.canaries(work.tenant), canaries.others(work.tenant))
 
     return guard
 

@@ -11,6 +11,17 @@ from pathlib import Path
 from pipeline.audit.checkpoint import LogKeys
 from pipeline.errors import ConfigError
 
+FileState = tuple[int, int, int]
+
+
+def file_state(path: Path) -> FileState:
+    """Tell one version of a file from another; (0, 0, 0) where there is none."""
+    try:
+        state = path.stat()
+    except FileNotFoundError:
+        return 0, 0, 0
+    return state.st_ino, state.st_mtime_ns, state.st_size
+
 
 def load_log_keys(path: Path) -> LogKeys:
     """Raises ConfigError where the file is absent or not as written."""
@@ -35,6 +46,17 @@ def create_log_keys(path: Path, name: str) -> LogKeys:
     return load_log_keys(path)
 
 
+def following_log_keys(path: Path) -> Path:
+    """Give the place of the keys that are to follow those at ``path``."""
+    return path.with_name(f"{path.stem}.next{path.suffix}")
+
+
+def use_following_log_keys(path: Path) -> None:
+    """Put the following keys into the place of those at ``path``, which are destroyed: they sign nothing any more."""
+    following_log_keys(path).replace(path)
+    on_disk(path.parent)
+
+
 def create_once(path: Path, text: str) -> None:
     """Write a file of mode 0600 where there is none: of two processes that begin together one wins, and a reader never
     sees half of it."""
@@ -46,14 +68,25 @@ def create_once(path: Path, text: str) -> None:
     with contextlib.suppress(FileExistsError):
         os.link(partial, path)
     partial.unlink()
+    on_disk(path.parent)
 
 
-def replace_file(path: Path, text: str) -> None:
-    """Write a file of mode 0600, on the disk before it has its name."""
+def replace_file(path: Path, text: str, mode: int = 0o600) -> None:
+    """Write a file, on the disk before it has its name."""
     partial = path.with_name(f".{path.name}.partial")
-    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        os.fchmod(file.fileno(), 0o600)
+    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "w") as file:
+        os.fchmod(file.fileno(), mode)
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
     partial.replace(path)
+    on_disk(path.parent)
+
+
+def on_disk(folder: Path) -> None:
+    """Have the names in a folder on the disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -86,11 +86,11 @@ class OutboxContext:
     async def attempt(self, alert: Alert, url: str) -> WebhookReply:
         """Post once. A secret that does not open counts as a failed attempt, so that it can be mended meanwhile."""
         try:
-            secret = self.vault.webhook_secret(alert.tenant)
+            secrets = self.vault.webhook_secrets(alert.tenant, now_ms())
         except (ConfigError, Malformed, KeyError, ValueError):
             return WebhookReply(0, fault="the tenant's webhook secret does not open with this keyring")
         async with self.slots:
-            return await self.sender.post(url, secret, alert.alert, now_ms() // 1000, body(alert))
+            return await self.sender.post(url, secrets, alert.alert, now_ms() // 1000, body(alert))
 
 
 class PartitionOutbox:

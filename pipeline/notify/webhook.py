@@ -12,6 +12,7 @@ import hashlib
 import hmac
 import ipaddress
 import socket
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
 
@@ -92,16 +93,19 @@ class PublicResolver(AbstractResolver):
 _NUMERIC = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
 
 
-def headers(secret: bytes, alert: str, seconds: int, body: bytes) -> dict[str, str]:
-    """Standard Webhooks headers; ``seconds`` is the Unix time of the attempt, ``alert`` the id of every repeat."""
+def headers(secrets: Sequence[bytes], alert: str, seconds: int, body: bytes) -> dict[str, str]:
+    """Standard Webhooks headers; ``seconds`` is the Unix time of the attempt, ``alert`` the id of every repeat.
+
+    One signature for each secret, with spaces between: a receiver takes the delivery where any of them is its own.
+    """
     signed = f"{alert}.{seconds}.".encode() + body
-    signature = base64.b64encode(hmac.new(secret, signed, hashlib.sha256).digest()).decode()
+    digests = [hmac.new(secret, signed, hashlib.sha256).digest() for secret in secrets]
     return {
         "content-type": "application/json",
         "user-agent": "sluice-notify/1",
         "webhook-id": alert,
         "webhook-timestamp": str(seconds),
-        "webhook-signature": f"v1,{signature}",
+        "webhook-signature": " ".join(f"v1,{base64.b64encode(digest).decode()}" for digest in digests),
     }
 
 
@@ -130,7 +134,7 @@ class WebhookSender:
         if self._session is not None:
             await self._session.close()
 
-    async def post(self, url: str, secret: bytes, alert: str, seconds: int, body: bytes) -> WebhookReply:
+    async def post(self, url: str, secrets: Sequence[bytes], alert: str, seconds: int, body: bytes) -> WebhookReply:
         """One attempt. Never raises for what the target does; the response's body is not read."""
         assert self._session is not None, "use it as a context: async with Courier() as courier"
         if len(body) > MAX_BODY_BYTES:
@@ -138,7 +142,7 @@ class WebhookSender:
         try:
             target = check(url, self._allow_private)
             sent = self._session.post(
-                target, data=body, headers=headers(secret, alert, seconds, body), allow_redirects=False
+                target, data=body, headers=headers(secrets, alert, seconds, body), allow_redirects=False
             )
             async with sent as response:
                 return WebhookReply(response.status, _retry_after_ms(response.headers.get("retry-after", "")))

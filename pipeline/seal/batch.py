@@ -101,7 +101,8 @@ class SealStage:
     def __init__(self, generation: str, topic: str, partition: int, keys: LogKeys, limit: int = BATCH_RECORDS) -> None:
         """Raises ConfigError for a topic that is not sealed."""
         self._fresh = begin(generation, topic, partition)
-        self._keys = keys
+        self.keys = keys
+        """They sign the next batch; its owner changes them where newer ones are in force."""
         self._limit = limit
 
     def start(self) -> SealState:
@@ -119,9 +120,9 @@ class SealStage:
         if fits < len(entries):
             entries, limit = entries[:fits], fits
         if entries:
-            sealed = seal(state, entries, batch.now, self._keys, limit)
+            sealed = seal(state, entries, batch.now, self.keys, limit)
         else:
-            sealed = heartbeat(state, batch.now, self._keys) if state.index else None
+            sealed = heartbeat(state, batch.now, self.keys) if state.index else None
         if sealed is None:
             return SealStep(state)
         emission = Emission("audit", state.partition, b"", encode(sealed.manifest))

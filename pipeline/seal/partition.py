@@ -13,20 +13,19 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from aiokafka import TopicPartition
 
 from pipeline.audit.checkpoint import LogKeys
-from pipeline.audit.rows import SEALED, manifest_row, origin_name
+from pipeline.audit.rows import manifest_row
 from pipeline.clickhouse.store import ClickHouseStore
 from pipeline.clock import now_ms
 from pipeline.endpoints import KafkaEndpoint
 from pipeline.errors import Fatal
-from pipeline.events.chain import ChainReader, Entry, Position
-from pipeline.events.codec import decode
+from pipeline.events.chain import Entry
 from pipeline.events.messages import Manifest
 from pipeline.kafka.chained_log import ChainedLog
 from pipeline.kafka.inbox import Inbox
@@ -35,13 +34,13 @@ from pipeline.kafka.reader import PartitionReader
 from pipeline.metrics import LAG_SECONDS, SEAL_AGE, MetricSample
 from pipeline.retry import retry_forever
 from pipeline.seal.batch import BATCH_RECORDS, SealStage, SealState, SealStep, seal, token_of
+from pipeline.seal.signer import LogSigner
+from pipeline.seal.tails import read_tails, sealed_in
 from pipeline.stage import InputBatch
 from pipeline.tables import MANIFESTS, RECORDS
 
 _log = logging.getLogger(__name__)
 _HEARTBEAT_S = 600.0
-_WINDOW = 512
-"""Manifests read back first to find the last one of each origin; eight times more until all are found."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +49,7 @@ class SealContext:
 
     kafka: KafkaEndpoint
     generation: str
-    keys: LogKeys
+    signer: LogSigner
     store: ClickHouseStore
     offsets: Offsets
     batch: int = BATCH_RECORDS
@@ -64,8 +63,15 @@ class OriginQueue:
     stage: SealStage
     state: SealState
     inbox: Inbox
+    signed_with: LogKeys | None
+    """The keys of its last manifest, None for others than those in use: it tells at once that they are in force."""
     since: float = field(default_factory=time.monotonic)
     """When the oldest waiting record arrived, or the last batch was closed."""
+
+    def silent(self, keys: LogKeys) -> bool:
+        """Tell whether nothing is to be sealed: no record, no heartbeat that is due, and no newer keys to be told."""
+        changed = self.signed_with is not keys and self.state.index > 0
+        return not self.inbox.waiting and not changed and time.monotonic() - self.since < _HEARTBEAT_S
 
     def due(self, batch: int, interval_s: float) -> bool:
         waiting = len(self.inbox.waiting)
@@ -107,21 +113,24 @@ class SealPartition:
     async def _take_over(self) -> bool:
         """Open every source behind its last sealed batch; give False where another writer came first."""
         await self._drop_sources()
-        position, tails = await self._tails()
+        context = self._context
+        position, tails = await read_tails(context.kafka, context.offsets, context.generation, self._partition)
         await self._log.start(position)
         if await self._log.behind():
             return False
-        for topic in SEALED if self._partition == 0 else [t for t in SEALED if t != "control"]:
-            context = self._context
-            stage = SealStage(context.generation, topic, self._partition, context.keys, context.batch)
+        for topic in sealed_in(self._partition):
+            keys = context.signer.keys()
+            stage = SealStage(context.generation, topic, self._partition, keys, context.batch)
             fresh = stage.start()
             tail = tails.get(fresh.origin, [])
             state = stage.fold(fresh, tail)
             if tail:
+                context.signer.require_newest(tail[-1])
                 await self._insert_again(stage.fold(fresh, tail[:-1]), tail[-1])
             reader = PartitionReader(context.kafka, topic, self._partition, context.offsets, bulk=True)
             inbox = Inbox(reader, self._arrived, 4 * context.batch)
-            self._sources.append(OriginQueue(stage, state, inbox))
+            signed = not tail or keys.signed(tail[-1].checkpoint)
+            self._sources.append(OriginQueue(stage, state, inbox, keys if signed else None))
             await reader.start(state.position.offset)
             inbox.start()
         return True
@@ -136,10 +145,12 @@ class SealPartition:
             # a source that broke while nothing waited must not look like a quiet one
             source.inbox.peek(0)
         closed: list[tuple[OriginQueue, SealStep]] = []
+        keys = self._context.signer.keys()
         for source in self._sources:
-            if not source.inbox.waiting and time.monotonic() - source.since < _HEARTBEAT_S:
+            if source.silent(keys):
                 continue
             if source.due(self._context.batch, interval_s) or not source.inbox.waiting:
+                source.stage.keys = keys
                 step = self._close(source)
                 if step.sealed is not None:
                     closed.append((source, step))
@@ -157,6 +168,7 @@ class SealPartition:
             await self._insert(step.sealed.manifest, step.sealed.columns)
             source.inbox.drop(step.consumed)
             source.state = step.state
+            source.signed_with = keys
             source.since = time.monotonic()
         self._arrived.set()
         return True
@@ -183,7 +195,7 @@ class SealPartition:
         elif last.rows:
             entries = await self._entries(last)
             limit = max(self._context.batch, len(entries))
-            again = seal(before, entries, last.time, self._context.keys, limit, last.leaves)
+            again = seal(before, entries, last.time, self._context.signer.keys(), limit, last.leaves)
             if again is None or again.manifest.root != last.root:
                 raise Fatal(f"seal: {last.origin} batch {last.index} does not come out of its source again")
             columns = again.columns
@@ -213,40 +225,6 @@ class SealPartition:
         finally:
             await reader.close()
         return entries
-
-    async def _tails(self) -> tuple[Position, Mapping[str, list[Manifest]]]:
-        """The end of ``audit`` and the last two manifests of each origin."""
-        audit, offsets = TopicPartition("audit", self._partition), self._context.offsets
-        begins, end = await offsets.begin(audit), await offsets.end(audit)
-        window = _WINDOW
-        while True:
-            start = max(begins, end - window)
-            position, tails = await self._read_back(start)
-            if start == begins or self._complete(tails):
-                return position, tails
-            window *= 8
-
-    def _complete(self, tails: Mapping[str, list[Manifest]]) -> bool:
-        """Every origin's tail is there; one that never had a record is only known from the whole log."""
-        for topic in SEALED:
-            tail = tails.get(origin_name(self._context.generation, topic, self._partition), [])
-            if (topic != "control" or self._partition == 0) and (not tail or (len(tail) < 2 and tail[0].index)):
-                return False
-        return True
-
-    async def _read_back(self, start: int) -> tuple[Position, Mapping[str, list[Manifest]]]:
-        reader = PartitionReader(self._context.kafka, "audit", self._partition, self._context.offsets)
-        chain = ChainReader(Position(start) if start else None, trust_first=start > 0)
-        tails: dict[str, list[Manifest]] = {}
-        try:
-            await reader.start(start)
-            for item in await reader.read_to_end():
-                for entry in chain.push(item.entry()):
-                    manifest = decode(Manifest, entry.value)
-                    tails[manifest.origin] = [*tails.get(manifest.origin, [])[-1:], manifest]
-        finally:
-            await reader.close()
-        return chain.at, tails
 
     async def _drop_sources(self) -> None:
         sources, self._sources = self._sources, []

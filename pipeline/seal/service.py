@@ -18,9 +18,11 @@ from pipeline.status_server import served_status
 async def seal(settings: Settings, stop: asyncio.Event, assign: Assign = ()) -> None:
     from pipeline.clickhouse.store import ClickHouseStore
     from pipeline.seal.partition import SealContext, SealPartition
+    from pipeline.seal.signer import LogSigner
 
+    # a missing file is told before a dependency is waited for
+    load_log_keys(settings.keys.log_key)
     kafka = settings.kafka.endpoint
-    keys = load_log_keys(settings.keys.log_key)
     store, offsets = ClickHouseStore(settings.clickhouse.endpoint), Offsets(kafka)
 
     async def connect() -> None:
@@ -33,8 +35,10 @@ async def seal(settings: Settings, stop: asyncio.Event, assign: Assign = ()) -> 
             if differences:
                 raise ConfigError(f"seal: {'; '.join(differences[:3])}")
             async with followed_control(settings, stop, status) as table:
-                batch, interval_ms = settings.seal.batch, settings.seal.interval_ms
-                context = SealContext(kafka, table.control.generation, keys, store, offsets, batch, interval_ms)
+                signer, section = LogSigner(settings.keys.log_key, table.control), settings.seal
+                context = SealContext(
+                    kafka, table.control.generation, signer, store, offsets, section.batch, section.interval_ms
+                )
                 group = ConsumerGroup(kafka, "sluice-seal-workers", "decisions", settings.kafka.instance)
                 await share(group, lambda p, s: status.told(SealPartition(context, p), s), stop, assign, status)
     finally:

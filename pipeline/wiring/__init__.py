@@ -21,6 +21,16 @@ if TYPE_CHECKING:
     from pipeline.seal.service import seal
     from pipeline.watch.service import watch
     from pipeline.wiring.backup import folded, make_backup, restore_control, restore_keys
+    from pipeline.wiring.keys import (
+        drop_keyring,
+        forget_secret,
+        prepare_secret,
+        rewrap_secrets,
+        rotate_keyring,
+        rotate_log,
+        rotate_secret,
+        rotate_webhook,
+    )
     from pipeline.wiring.operate import (
         apply_rights,
         apply_tables,
@@ -58,9 +68,11 @@ __all__ = [
     "check_tables",
     "check_topics",
     "control_table",
+    "drop_keyring",
     "explain_decision",
     "folded",
     "follow_pools",
+    "forget_secret",
     "forward_model_acts",
     "gateway",
     "generate",
@@ -72,11 +84,17 @@ __all__ = [
     "models",
     "notify",
     "prepare",
+    "prepare_secret",
     "registry",
     "replay_ledgers",
     "restore_control",
     "restore_keys",
     "revoke_key",
+    "rewrap_secrets",
+    "rotate_keyring",
+    "rotate_log",
+    "rotate_secret",
+    "rotate_webhook",
     "seal",
     "settle_producers",
     "store",
@@ -90,6 +108,19 @@ _HOMES = {
     "Assign": "pipeline.kafka.membership",
     "control_table": "pipeline.control.connect",
     **dict.fromkeys(("add_producer_key", "revoke_key", "settle_producers"), "pipeline.wiring.producers"),
+    **dict.fromkeys(
+        (
+            "drop_keyring",
+            "forget_secret",
+            "prepare_secret",
+            "rewrap_secrets",
+            "rotate_keyring",
+            "rotate_log",
+            "rotate_secret",
+            "rotate_webhook",
+        ),
+        "pipeline.wiring.keys",
+    ),
     **dict.fromkeys(("explain_decision", "left_of_limits", "replay_ledgers"), "pipeline.wiring.quota"),
     **{stage: f"pipeline.{stage}.service" for stage in ("admit", "gateway", "generate", "notify", "seal", "watch")},
 }

@@ -19,6 +19,7 @@ from pipeline.control.connect import control_table, followed_control, require_pi
 from pipeline.control.registry import Registry
 from pipeline.errors import ConfigError
 from pipeline.events import plans
+from pipeline.events.control import Control, Tenant
 from pipeline.generate import engines
 from pipeline.generate.model_acts import ModelActs
 from pipeline.kafka.writer import Publisher
@@ -78,25 +79,29 @@ async def registry(settings: Settings, by: str = "") -> AsyncIterator[Registry]:
             await hand.close()
 
 
-async def follow_pools(settings: Settings, stop: asyncio.Event, tell: Callable[[dict[str, str]], None]) -> None:
-    """Tell which tenants ask for workers of their own, now and whenever that changes, until ``stop``."""
+async def follow_pools(settings: Settings, stop: asyncio.Event, tell: Callable[[Control], None]) -> None:
+    """Tell ``control``, which names the tenants with workers of their own, now and when it changes, until ``stop``."""
     async with followed_control(settings, stop) as table:
         version = -1
         while not stop.is_set():
             if table.control.version != version:
                 version = table.control.version
-                tell(plans.pools(table.control))
+                tell(table.control)
             await asyncio.sleep(_LOOK_S)
 
 
-async def grant(settings: Settings, tenant: str, out: Path) -> None:
-    """Write into ``out`` the keys that ``tenant``'s own workers need, and none of any other. Raises ConfigError."""
+async def grant(settings: Settings, tenant: str, out: Path) -> Tenant:
+    """Write into ``out`` the keys that ``tenant``'s own workers need, and none of any other; gives their document.
+
+    Raises ConfigError.
+    """
     async with registry(settings) as hand:
         document = hand.control.tenants.get(tenant)
         if document is None or tenant not in plans.pools(hand.control):
             raise ConfigError(f"no plan asks for workers of tenant {tenant!r} alone; see: sluice deploy tenants --list")
         await hand.record_shown("keys", tenant)
     write_grant(settings.keys, document, out)
+    return document
 
 
 def vault(settings: Settings, hand: Registry) -> Vault:
@@ -199,10 +204,13 @@ def store(settings: Settings, patience_s: float = 30.0) -> Iterator[ClickHouseSt
 
 
 async def log_keys(settings: Settings) -> list[str]:
-    """Verifier keys as pinned in ``control``; an outside verifier brings keys of its own."""
+    """Verifier keys as pinned in ``control``, oldest first; an outside verifier brings keys of its own."""
+    from pipeline.audit.checkpoint import with_ends
+
     await check_broker(settings)
     async with control_table(settings) as table:
-        return list(table.control.require_deployment().log_keys)
+        deployment = table.control.require_deployment()
+        return with_ends(deployment.log_keys, deployment.log_key_ends)
 
 
 def verify(settings: Settings, keys: list[str], say: Callable[[str], None], *, with_source: bool = False) -> Report:

@@ -27,6 +27,7 @@ from pipeline.events.messages import Alert, Delivery
 from pipeline.kafka.clients import make_admin
 from pipeline.kafka.reader import PartitionReader
 from pipeline.kafka.writer import Publisher
+from pipeline.keys.rotation import rotated
 from pipeline.keys.vault import FileKeyring, secret_text, tenant_keys
 from pipeline.topics import BY_NAME
 from tests.patience import STUCK_S
@@ -114,6 +115,7 @@ class Stack:
         self.bootstrap, self._keyring = bootstrap, keyring
         self._kms = FileKeyring.create(keyring)
         self.secrets: dict[str, bytes] = {}
+        self.tenants: dict[str, Tenant] = {}
 
     def worker(self, instance: str = "notify-0") -> subprocess.Popen[bytes]:
         return subprocess.Popen([sys.executable, "-c", WORKER, self.bootstrap, str(self._keyring), instance])
@@ -121,7 +123,15 @@ class Stack:
     def tenant(self, name: str, url: str) -> None:
         keys = tenant_keys(self._kms, name)
         self.secrets[name] = self._kms.unwrap(keys["webhook_secret"], f"webhook/{name}")
-        document = Tenant(id=name, organisation="org", plan="free", webhook=url, **keys)
+        self._put(Tenant(id=name, organisation="org", plan="free", webhook=url, **keys))
+
+    def rotate(self, name: str, overlap_ms: int) -> bytes:
+        """Replace the secret of a tenant's webhook; gives the new one."""
+        self._put(rotated(self._kms, self.tenants[name], "webhook", int(time.time() * 1000), overlap_ms))
+        return self._kms.unwrap(self.tenants[name].webhook_secret, f"webhook/{name}")
+
+    def _put(self, document: Tenant) -> None:
+        self.tenants[document.id] = document
         self.send("control", 0, [document.model_dump_json().encode()])
 
     def alerts(self, tenant: str, numbers: range, partition: int = 0) -> list[str]:
@@ -217,6 +227,26 @@ def test_failures_are_retried_until_the_target_takes_it(stack: Stack) -> None:
         told = [(d.attempt, d.status, d.http_status) for d in stack.deliveries() if d.tenant == "never"]
         assert told == [(n, "retry", 503) for n in range(1, 6)] + [(6, "dead", 503)]
         assert not any("127.0.0.1" in encode(d).decode() for d in stack.deliveries())
+
+
+def test_while_a_secret_is_replaced_receivers_with_either_take_every_delivery(stack: Stack) -> None:
+    with Receiver() as receiver:
+        stack.tenant("t", receiver.url("t"))
+        former = stack.secrets["t"]
+        worker = stack.worker()
+        sent = stack.alerts("t", range(3))
+        wait_until(lambda: set(ids(receiver.of("t"))) == set(sent), "the deliveries of before")
+        current = stack.rotate("t", overlap_ms=86_400_000)
+        more = stack.alerts("t", range(3, 9))
+        wait_until(lambda: set(ids(receiver.of("t"))) == {*sent, *more}, "the deliveries of the overlap")
+        for headers, body in receiver.of("t"):
+            assert Webhook(secret_text(former)).verify(body, headers)
+        both = [headers for headers, _ in receiver.of("t") if " " in headers["webhook-signature"]]
+        assert both, "the worker has read of the new secret"
+        for headers, body in receiver.of("t"):
+            if headers in both:
+                assert Webhook(secret_text(current)).verify(body, headers)
+        assert stop(worker, signal.SIGTERM) == 0
 
 
 def test_a_worker_killed_between_post_and_record_posts_the_same_again(stack: Stack) -> None:

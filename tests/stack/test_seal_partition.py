@@ -12,7 +12,6 @@ import pytest
 from aiokafka import TopicPartition
 from aiokafka.admin import RecordsToDelete
 
-from pipeline.audit.checkpoint import LogKeys
 from pipeline.clickhouse.store import ClickHouseStore
 from pipeline.embedded.store import EmbeddedStore, StoreSettings
 from pipeline.embedded.supervisor import free_port
@@ -25,6 +24,7 @@ from pipeline.kafka.offsets import Offsets
 from pipeline.kafka.writer import Publisher
 from pipeline.keys.files import create_log_keys
 from pipeline.seal.partition import SealContext, SealPartition
+from pipeline.seal.signer import LogSigner
 from tests.patience import looks
 
 LARGE, COUNT = 900_000, 80
@@ -42,12 +42,13 @@ def store(deployment: Any, tmp_path: Path) -> Iterator[ClickHouseStore]:
 
 
 async def seal_until(
-    deployment: Any, keys: LogKeys, store: ClickHouseStore, offsets: Offsets, reached: Callable[[], Awaitable[bool]]
+    deployment: Any, keys: Path, store: ClickHouseStore, offsets: Offsets, reached: Callable[[], Awaitable[bool]]
 ) -> None:
     """Run a fresh sealer until ``reached``, then stop it as SIGTERM would."""
     stop = asyncio.Event()
-    generation = deployment.control_table.control.require_deployment().generation
-    sealer = SealPartition(SealContext(deployment.kafka, generation, keys, store, offsets, 4096, 50), 0)
+    control = deployment.control_table.control
+    signer = LogSigner(keys, control)
+    sealer = SealPartition(SealContext(deployment.kafka, control.generation, signer, store, offsets, 4096, 50), 0)
     running = asyncio.create_task(sealer.run(stop))
     for _ in looks():
         if running.done() or await reached():
@@ -68,7 +69,8 @@ def at_least(count: int, rows: Callable[[], tuple[int, int]]) -> Callable[[], Aw
 def test_large_records_are_sealed_in_batches_that_the_store_takes(
     deployment: Any, store: ClickHouseStore, tmp_path: Path
 ) -> None:
-    keys = create_log_keys(tmp_path / "log-key.json", "sluice")
+    keys = tmp_path / "log-key.json"
+    create_log_keys(keys, "sluice")
 
     def rows() -> tuple[int, int]:
         return store.query("SELECT count(), uniqExact(leaf) FROM records WHERE body LIKE '%\"ann\"%'")[0]
@@ -95,7 +97,8 @@ def test_large_records_are_sealed_in_batches_that_the_store_takes(
 def test_after_a_long_rest_retention_has_taken_the_last_batch_and_sealing_goes_on(
     deployment: Any, store: ClickHouseStore, tmp_path: Path
 ) -> None:
-    keys = create_log_keys(tmp_path / "log-key.json", "sluice")
+    keys = tmp_path / "log-key.json"
+    create_log_keys(keys, "sluice")
 
     def rows() -> tuple[int, int]:
         return store.query("SELECT count(), uniqExact(leaf) FROM records WHERE body LIKE '%\"bob\"%'")[0]

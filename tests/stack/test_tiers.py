@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import functools
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from typing import Any
+from typing import Any, Literal, get_args
 
 import aiohttp
 import pytest
@@ -28,6 +28,7 @@ from tests.deployment_site import Deployment, furnished
 from tests.stack.real_stages import serving, settled
 
 PARTITIONS = 2
+TextKey = Literal["data", "hpke"]
 ALONE = Plan(id="alone", models=("echo",), isolation="process", weight=300)
 ON_DEVICE = Plan(id="on-device", models=("echo",), isolation="device")
 
@@ -120,6 +121,39 @@ async def test_each_tenants_work_is_seen_by_its_own_workers_alone(deployment: De
     assert sorted(outcome.result for outcome in outcomes) == ["expired", "finished"]
     for outcome in outcomes:
         assert (outcome.worker == "") == (outcome.result == "expired")
+
+
+@in_loop
+async def test_keys_of_a_tenant_with_its_own_workers_are_replaced_once_those_have_them(deployment: Deployment) -> None:
+    ours = settings(deployment)
+    url, granted = f"http://127.0.0.1:{ours.gateway.port}", deployment.home / "bank" / "keys"
+    async with serving(ours), own_worker(deployment, "bank"):
+        assert await ask(deployment, url, "bank") == (200, "words of bank")
+        for kind in get_args(TextKey):
+            with pytest.raises(ConfigError, match="yet to be granted"):
+                await wiring.rotate_secret(ours, kind, "bank")
+            await wiring.prepare_secret(ours, kind, "bank")
+            assert await ask(deployment, url, "bank") == (200, "words of bank")
+            await wiring.grant(ours, "bank", granted)
+            await wiring.rotate_secret(ours, kind, "bank")
+            assert await ask(deployment, url, "bank") == (200, "words of bank")
+        await wiring.rotate_keyring(ours, prepare=False)
+        assert await ask(deployment, url, "bank") == (200, "words of bank"), "found by its id, without another grant"
+        assert await ask(deployment, url, "acme") == (200, "words of acme")
+
+
+@in_loop
+async def test_a_worker_that_was_not_granted_the_key_yet_answers_once_it_was(deployment: Deployment) -> None:
+    ours = settings(deployment)
+    url = f"http://127.0.0.1:{ours.gateway.port}"
+    async with serving(ours), own_worker(deployment, "bank"):
+        await wiring.prepare_secret(ours, "data", "bank")
+        await wiring.rotate_secret(ours, "data", "bank")
+        asking = asyncio.create_task(ask(deployment, url, "bank"))
+        await asyncio.sleep(0.5)
+        assert not asking.done()
+        await wiring.grant(ours, "bank", deployment.home / "bank" / "keys")
+        assert await asking == (200, "words of bank")
 
 
 @in_loop

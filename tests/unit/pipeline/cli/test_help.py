@@ -10,8 +10,23 @@ import pytest
 from pipeline.cli import build_parser
 
 VERBS = {
-    *("add", "check", "clear", "compare", "confirm", "count", "create", "find", "give", "issue", "judge", "keep"),
-    *("label", "list", "make", "manage", "measure", "put", "read", "refuse", "restore", "revoke", "run", "score"),
+    *("add", "bind", "check", "clear", "compare", "confirm", "count", "create", "drop", "find", "give", "issue"),
+    *(
+        "judge",
+        "keep",
+        "label",
+        "list",
+        "make",
+        "manage",
+        "measure",
+        "open",
+        "put",
+        "read",
+        "refuse",
+        "replace",
+        "restore",
+    ),
+    *("revoke", "run", "score"),
     *("send", "serve", "show", "sign", "start", "trace", "verify", "write"),
 }
 """Verbs that a help text may begin with."""

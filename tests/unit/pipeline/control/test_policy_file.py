@@ -137,7 +137,7 @@ def test_a_receiver_checks_deliveries_with_the_secret_that_is_shown(tmp_path: Pa
     )
     registry = Registry(KafkaEndpoint("127.0.0.1:1"), table, kms, signing_of(tmp_path))  # type: ignore[arg-type]
     url, shown = registry.webhook("acme")
-    signed = headers(Vault(kms, table.control).webhook_secret("acme"), "alert-1", now, b'{"a": 1}')
+    signed = headers((Vault(kms, table.control).webhook_secret("acme"),), "alert-1", now, b'{"a": 1}')
     assert (url, Webhook(shown).verify(b'{"a": 1}', signed)) == (hook, {"a": 1})
     with pytest.raises(ConfigError, match="no tenant 'other'"):
         registry.webhook("other")

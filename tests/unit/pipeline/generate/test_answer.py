@@ -153,7 +153,7 @@ SYSTEM = (Message("system", RULE), Message("user", "hi"))
 
 def told(asked: Work, said: str, step: int) -> tuple[str, Any]:
     """What left of an answer that comes in pieces of ``step`` characters, and its report."""
-    answer = generate.AnswerStream(asked, "a1", "w", lambda _, raw: raw, guard_of(asked, SYSTEM, TEXTS, CANARY))
+    answer = generate.AnswerStream(asked, "a1", "w", lambda _, raw: raw, guard_of(asked, SYSTEM, TEXTS, (CANARY,)))
     left = b""
     for at in range(0, len(said), step):
         last = FinishReason.STOP if at + step >= len(said) else None
@@ -203,7 +203,7 @@ def test_recitals_end_as_the_plan_says(what: str, field: str, rule: str, step: i
 @pytest.mark.parametrize("act", ["release", "withhold"])
 def test_what_another_tenant_planted_ends_the_answer_whatever_the_plan_says(act: str, step: int) -> None:
     other = CANARY[::-1]
-    foreign = OtherTenantsCanaries(ProtectedIndex({"canary": [CANARY, other]}, CANARY_LETTERS), CANARY)
+    foreign = OtherTenantsCanaries(ProtectedIndex({"canary": [CANARY, other]}, CANARY_LETTERS), (CANARY,))
     asked = work(output=act, verbatim=act, system_prompt="release")
     for said, ends in ((f"Mine is {CANARY}.", False), (f"Theirs is {other.upper()}, I think.", True)):
         guard = guard_of(asked, SYSTEM, foreign=foreign)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import os
 import socket
 import time
 
@@ -89,7 +90,7 @@ def test_targets_that_are_taken() -> None:
 
 def test_the_reference_library_accepts_the_signature_and_no_other() -> None:
     body, now = b'{"type":"alert.raised"}', int(time.time())
-    sent = webhook.headers(SECRET, "a" * 32, now, body)
+    sent = webhook.headers((SECRET,), "a" * 32, now, body)
     receiver = Webhook(secret_text(SECRET))
     assert receiver.verify(body, sent) == {"type": "alert.raised"}
     for forged in ({"webhook-id": "b" * 32}, {"webhook-timestamp": str(now + 1)}):
@@ -99,9 +100,18 @@ def test_the_reference_library_accepts_the_signature_and_no_other() -> None:
         receiver.verify(body + b" ", sent)
 
 
+def test_during_an_overlap_receivers_with_either_secret_take_the_delivery() -> None:
+    body, later = b'{"type":"alert.raised"}', os.urandom(32)
+    sent = webhook.headers((later, SECRET), "a" * 32, int(time.time()), body)
+    for secret in (later, SECRET):
+        assert Webhook(secret_text(secret)).verify(body, sent) == {"type": "alert.raised"}
+    with pytest.raises(Exception, match="No matching signature"):
+        Webhook(secret_text(os.urandom(32))).verify(body, sent)
+
+
 async def post(url: str, allow_private: bool, timeout_s: float = 5.0) -> WebhookReply:
     async with WebhookSender(allow_private, timeout_s) as courier:
-        return await courier.post(url, SECRET, "a" * 32, int(time.time()), b"{}")
+        return await courier.post(url, (SECRET,), "a" * 32, int(time.time()), b"{}")
 
 
 @pytest.mark.parametrize("host", ["localhost", "0x7f.1"])
@@ -161,6 +171,6 @@ def test_a_dead_or_silent_target_is_an_answer_and_no_error() -> None:
 def test_a_payload_above_what_receivers_take_is_not_sent() -> None:
     async def run() -> WebhookReply:
         async with WebhookSender(True, 1.0) as courier:
-            return await courier.post("http://127.0.0.1:9/", SECRET, "a" * 32, 0, b"x" * 20_001)
+            return await courier.post("http://127.0.0.1:9/", (SECRET,), "a" * 32, 0, b"x" * 20_001)
 
     assert "20001 bytes" in asyncio.run(run()).fault

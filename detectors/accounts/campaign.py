@@ -21,9 +21,9 @@ MAX_MEMBERS = 64
 """Accounts of one signature that are kept, the latest."""
 WINDOW_MS = 8 * 24 * 3_600_000
 """A member that sent nothing for so long no longer counts."""
-FLOOR = 0
+FLOOR = 900
 """Scores (thousandths of log-odds) from here on count; an account below is not a member."""
-SENSE_FLOOR = 800
+SENSE_FLOOR = 1_500
 """The same under the sense of a closing, which unrelated tenants share without knowing of each other: there each
 account has to look like a copier by itself."""
 MEMBERS = 3

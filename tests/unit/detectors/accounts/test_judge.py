@@ -147,10 +147,34 @@ def log_probs_alone(number: int) -> Request:
     return topic(number), RequestParameters(0.7, 512, True, 5)
 
 
+def playground(number: int) -> Request:
+    """One question, tried with every option there is."""
+    bias = ((number * 37 % 400, 20.0),) if number % 3 else ()
+    tried = RequestParameters(number % 9 / 5, (64, 16, 256, 1024)[number % 4], number % 5 == 0, 0, bias)
+    return f"Suggest a name for a boat, please ({number // 20}).", tried
+
+
+def idioms(number: int) -> Request:
+    """The same question about ever new words, some of which come back, under the default temperature."""
+    word = ("画蛇添足", "守株待兔", "掩耳盗铃", "刻舟求剑", "拔苗助长", "亡羊补牢", "买椟还珠", "井底之蛙")[
+        number * 5 % 8
+    ]
+    return f"请解释成语“{word}”的意思，并造一个句子。", RequestParameters()
+
+
+def agent(number: int) -> Request:
+    """One question, to which an agent adds what it did and saw."""
+    seen = ("empty", "a list", "an error", "a price")
+    steps = "".join(
+        f"\nThought: I should look at page {n}\nAction: open\nObservation: {seen[n % 4]}" for n in range(number % 20)
+    )
+    return f"Question: find the price\n{steps}", RequestParameters(0.0)
+
+
 LOOK_ALIKES = (conversation, classifier, monitor, translator, log_probs_alone)
 
 
-@pytest.mark.parametrize("account", LOOK_ALIKES)
+@pytest.mark.parametrize("account", [*LOOK_ALIKES, playground, idioms, agent])
 def test_look_alikes_raise_no_alarm_over_a_long_session(account: Callable[[int], Request]) -> None:
     state, found = run((account(number) for number in range(120)), 60_000)
     assert not found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -150,3 +151,14 @@ def test_the_command(monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.Captur
     first, second = (json.loads(line) for line in capfdbinary.readouterr().out.splitlines())
     assert (first["session_id"], first["alarmed"]) == ("s", True)
     assert second == {"session_id": None, "error": "expected one JSON object in UTF-8"}
+
+
+def test_applications_that_were_taken_for_copiers_are_not() -> None:
+    """A helper for SQL, idioms explained, and an agent whose log repeats itself."""
+    lines = (Path(__file__).parent / "stored" / "ordinary.jsonl").read_bytes().splitlines()
+    verdicts = [json.loads(answer) for answer in answers(lines)]
+    assert [(verdict["session_id"].partition("#")[0], verdict["alarmed"]) for verdict in verdicts] == [
+        ("sql-assistant-30-distinct", False),
+        ("zh-idioms", False),
+        ("agent-loop", False),
+    ]

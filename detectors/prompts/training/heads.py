@@ -52,6 +52,8 @@ DOCUMENT_FOLDS = 8
 """Few sources hold documents; with fewer folds those that are most alike would be held out together."""
 _HALF = 0.5
 """Share of the worst window while what windows cost is chosen."""
+_LONG, _FEWEST_LONG = 2_500, 50
+"""Characters of a long text, and how many such rows say something of a language."""
 _FORMS = {"user": (USER_WINDOW, 100), "document": (DOCUMENT_WINDOW, 32), "system": (USER_WINDOW, 100)}
 """Window and stride in characters."""
 
@@ -144,16 +146,30 @@ def _best_many(
 def _best_price(
     rows: Sequence[LabelledText], found: Readings, margins: WindowMargins, weight: Sequence[float]
 ) -> tuple[float, Readings]:
-    """The loss of the worst of many windows, by the mean recall at 1 % of ordinary rows, and the readings with it."""
+    """The loss of the worst of many windows, and the readings with it: by the mean recall at the threshold above which
+    1 % of ordinary rows lie, and of the long ones among them too."""
     added = stack(rows, found, weight, _HALF)
-    tried = {}
+    tried, recall = {}, {}
     for many in MANY:
         whole, worst = margins.priced(many, PRICE)
         tried[many] = found._replace(whole=whole, worst=worst)
-    recall = {many: _mean_recall(rows, added.odds(each, _HALF)) for many, each in tried.items()}
+        odds = added.odds(tried[many], _HALF)
+        recall[many] = _mean_recall(rows, odds, _long_cuts(rows, odds))
     print("recall by what a window costs:", {many: round(each, 4) for many, each in recall.items()})
     best = max(recall, key=lambda many: (recall[many], -many))
     return best, tried[best]
+
+
+def _long_cuts(rows: Sequence[LabelledText], odds: Wide) -> dict[str, float]:
+    """By language, the value above which 1 % of ordinary rows lie at most, and 1 % of those that are long."""
+    long = np.array([len(row.text) >= _LONG for row in rows])
+    cuts = {}
+    for language in LANGUAGES:
+        plain = ordinary(rows, language)
+        held = [mine for mine in (plain, plain & long) if mine.sum() >= _FEWEST_LONG]
+        if held:
+            cuts[language] = max(tail(odds[mine], np.ones(int(mine.sum())), 0.01) for mine in held)
+    return cuts
 
 
 def _best_share(rows: Sequence[LabelledText], found: Readings, weight: Sequence[float]) -> tuple[float, Stack]:

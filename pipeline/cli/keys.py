@@ -9,6 +9,7 @@ from typing import Any, get_args
 
 from pipeline import terminal, wiring
 from pipeline.cli.arguments import BY, Act, add_command, add_group, whole
+from pipeline.cli.show_keys import add_show
 from pipeline.config import Settings
 from pipeline.errors import ConfigError
 from pipeline.events.control import Tenant
@@ -40,7 +41,8 @@ _WAIT_S = 60
 
 def add(commands: Any) -> None:
     """Add ``keys``."""
-    group = add_group(commands, "keys", "replace keys, and forget former ones")
+    group = add_group(commands, "keys", "show public keys, replace keys, and forget former ones")
+    add_show(group)
     rotate = add_group(group, "rotate", "replace a key while requests go on", _ROTATE, _EXAMPLES)
     _add_secrets(rotate)
     _add_shared(rotate)

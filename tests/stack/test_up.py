@@ -122,6 +122,10 @@ def test_an_operator_signs_what_the_role_may_and_nobody_is_named_who_did_not_sig
     ]  # fmt: skip
     assert operator.json("tenant", "suspend", "me", "--by", "ben")[0]["status"] == "suspended"
     assert operator.json("tenant", "resume", "me", "--by", "ben")[0]["status"] == "active"
+    shown = {row["what"]: row["value"] for row in operator.json("keys", "show")}
+    assert shown["pin"] == (operator.home / "keys" / "deployment").read_text()
+    assert shown["generation"] == f"g{shown['pin'][:16]}"
+    assert {"log key", "root", "threshold", "administrator", "analyst", "tenants"} <= set(shown)
     own = operator.command("operator", "revoke", "operator")
     assert (own.returncode, "cannot revoke itself" in own.stderr) == (2, True)
     assert "ben" not in {row["name"] for row in operator.json("operator", "revoke", "ben")}

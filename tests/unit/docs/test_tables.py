@@ -13,8 +13,10 @@ from detectors.catalogue import CATALOGUE
 from pipeline import cli, config
 from pipeline.events.control import Limit, Plan
 from pipeline.events.reasons import REASONS
+from pipeline.events.signed_control import PassedOver
 from pipeline.gateway.routes import ROUTES
 from pipeline.metrics import METRICS, Metric
+from pipeline.roles import ROLES
 from pipeline.watch import campaign
 from pipeline.watch.correlate import RULES
 from tests.unit.docs.pages import code, table, text
@@ -109,3 +111,10 @@ def test_the_changelog_has_its_form() -> None:
     assert all(re.fullmatch(r"\[\d+\.\d+\.\d+\] - (unreleased|\d{4}-\d\d-\d\d)", heading) for heading in headings)
     assert headings[0].startswith(f"[{version}] - ")
     assert f"| {version} and the main branch |" in text("SECURITY.md")
+
+
+def test_every_role_and_every_reason_is_told() -> None:
+    page = "pipeline/control/README.md"
+    assert [code(row[0]) for row in table(page, "role")] == [role.name for role in ROLES]
+    told = [name for row in table(page, "passed over as") for name in re.findall(r"`(\w+)`", row[0])]
+    assert sorted(told) == sorted(PassedOver)

@@ -33,6 +33,7 @@ from pipeline.keys.files import create_once
 from pipeline.keys.signing import load_signers
 from pipeline.keys.vault import FileKeyring, Vault
 from pipeline.wiring.operate import check_broker, registry
+from pipeline.wiring.producers import admit_producers
 
 _CHUNK = 500
 
@@ -133,6 +134,7 @@ async def restore_control(settings: Settings, backup: Backup, by: str = "") -> R
         missing = [each for each, is_there in _documents(wanted, hand.control) if not is_there]
         await hand.writer.write_all(missing, "deployment.restore", DEPLOYMENT)
         await hand.writer.settle()
+        await admit_producers(settings, hand, Vault(FileKeyring(settings.keys.keyring), hand.control))
         return Restored(len(missing), current.generation)
 
 

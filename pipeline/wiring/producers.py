@@ -9,6 +9,7 @@ from pipeline.control import producers
 from pipeline.control.registry import Registry
 from pipeline.errors import ConfigError
 from pipeline.keys.api_key import kafka_password, parse_key
+from pipeline.keys.vault import Vault
 
 
 async def add_producer_key(
@@ -36,6 +37,18 @@ async def add_producer_key(
         await hand.revoke_key(key)
         raise
     return text
+
+
+async def admit_producers(settings: Settings, hand: Registry, vault: Vault) -> None:
+    """Let every direct producer in at brokers that know none of them. Errors as ``add_producer_key``."""
+    kafka, mechanism = settings.kafka.endpoint, settings.producers_mechanism
+    if kafka.security.protocol == "PLAINTEXT":
+        return
+    for user, rate in producers.producers(hand.control).items():
+        password = kafka_password(vault.key_secret(user)) if user in hand.control.keys else ""
+        if password:
+            producers.require_mechanism(mechanism)
+        await asyncio.to_thread(producers.admit, kafka, user, rate, mechanism, password)
 
 
 async def revoke_key(settings: Settings, hand: Registry, key: str) -> None:

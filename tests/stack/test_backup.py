@@ -75,12 +75,13 @@ def test_a_deployment_that_was_lost_comes_back(tmp_path: Path) -> None:
     first.start()
     first.json("tenant", "add", "me", "--plan", "team")
     key = str(first.json("key", "add", "me", "app")[0]["key"])
+    direct = str(first.json("key", "add", "me", "batch", "--kafka")[0]["key"])
     assert asked(first, key)
     settings = config.load(first.home / "sluice.toml", {})
     former = asyncio.run(vault_of(settings))
     sealed, generation = former.encrypt(*PLACE, TEXT), former._control.generation
     [made] = first.json("backup", str(kept), *passphrase)
-    assert (made["generation"], made["tenants"], made["keys"]) == (generation, 1, 1)
+    assert (made["generation"], made["tenants"], made["keys"]) == (generation, 1, 2)
     again = first.command("backup", str(kept), *passphrase)
     assert (again.returncode, "nothing is overwritten" in again.stderr) == (2, True)
     assert first.stop(signal.SIGTERM) == 130
@@ -115,6 +116,8 @@ def test_a_deployment_that_was_lost_comes_back(tmp_path: Path) -> None:
     assert second.json("restore", "control", str(kept), *passphrase)[0]["documents"] == 0
     vault = asyncio.run(vault_of(config.load(second.home / "sluice.toml", {})))
     assert vault.decrypt(*PLACE, sealed, generation=generation) == TEXT
+    asking = second.command("ask", "What is a cat?", "--model", "echo", "--max-tokens", "8", SLUICE_KEY=direct)
+    assert asking.returncode == 0, asking.stderr
     assert second.json("tenant", "list")[0]["tenant"] == "me"
     verifies(second)
     second.stop(signal.SIGTERM)

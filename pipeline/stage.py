@@ -30,6 +30,10 @@ class InputRecord(Protocol):
     def value(self) -> bytes: ...
 
 
+NOT_ASKED = 2**63 - 1
+"""Stands for a first offset that no broker was asked for; nothing lies behind it."""
+
+
 @dataclass(frozen=True, slots=True)
 class InputBatch(Generic[Gathered]):
     """The inputs of one step, in the order in which they are to be answered."""
@@ -43,6 +47,8 @@ class InputBatch(Generic[Gathered]):
     """The time of the log may be told now, where something falls due by ``now``."""
     told: int = 0
     """The log's time as the last tick told it; what is due by it has expired."""
+    kept_from: int = NOT_ASKED
+    """The first offset that the source still holds; what is missing behind it was never a record."""
 
 
 class Rejection(NamedTuple):

@@ -35,7 +35,7 @@ from pipeline.events.chain import ChainReader, Entry, Position
 from pipeline.events.codec import encode
 from pipeline.events.emission import Emission
 from pipeline.events.messages import Manifest
-from pipeline.stage import InputBatch, Step
+from pipeline.stage import NOT_ASKED, InputBatch, Step
 from pipeline.tables import RECORDS
 from pipeline.topics import BY_NAME
 
@@ -120,7 +120,7 @@ class SealStage:
         if fits < len(entries):
             entries, limit = entries[:fits], fits
         if entries:
-            sealed = seal(state, entries, batch.now, self.keys, limit)
+            sealed = seal(state, entries, batch.now, self.keys, limit, kept_from=batch.kept_from)
         else:
             sealed = heartbeat(state, batch.now, self.keys) if state.index else None
         if sealed is None:
@@ -167,17 +167,19 @@ def seal(
     keys: LogKeys,
     limit: int = BATCH_RECORDS,
     leaves: int = LEAVES,
+    kept_from: int = NOT_ASKED,
 ) -> Sealed | None:
     """Close the next batch of ``entries``, which start at the state's position; None while none can be closed.
 
     ``time`` in Unix ms. Whole source batches are taken up to ``limit`` records (one larger than that stands alone, and
     must be there whole). Invalid records alone close a batch only once ``limit`` entries are waiting. Raises Fatal on
-    a gap before the first entry or on entries out of order.
+    a gap before the first entry, unless all behind ``kept_from`` is there (the markers of transactions leave gaps), or
+    on entries out of order.
     """
     if not entries:
         return None
     offsets = [entry.offset for entry in entries]
-    if offsets[0] != state.position.offset:
+    if offsets[0] < state.position.offset or (offsets[0] > state.position.offset < kept_from):
         raise Fatal(
             f"seal: {state.origin} goes on at offset {state.position.offset}, the log starts at {offsets[0]}; "
             "records were lost before they were sealed"

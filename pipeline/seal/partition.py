@@ -36,7 +36,7 @@ from pipeline.retry import retry_forever
 from pipeline.seal.batch import BATCH_RECORDS, SealStage, SealState, SealStep, seal, token_of
 from pipeline.seal.signer import LogSigner
 from pipeline.seal.tails import read_tails, sealed_in
-from pipeline.stage import InputBatch
+from pipeline.stage import NOT_ASKED, InputBatch
 from pipeline.tables import MANIFESTS, RECORDS
 
 _log = logging.getLogger(__name__)
@@ -151,7 +151,7 @@ class SealPartition:
                 continue
             if source.due(self._context.batch, interval_s) or not source.inbox.waiting:
                 source.stage.keys = keys
-                step = self._close(source)
+                step = await self._close(source)
                 if step.sealed is not None:
                     closed.append((source, step))
         if not closed:
@@ -173,9 +173,12 @@ class SealPartition:
         self._arrived.set()
         return True
 
-    def _close(self, source: OriginQueue) -> SealStep:
+    async def _close(self, source: OriginQueue) -> SealStep:
         entries = [item.entry() for item in source.inbox.peek(self._context.batch)]
-        return source.stage.step(source.state, InputBatch(entries, now_ms()))
+        kept_from = NOT_ASKED
+        if entries and entries[0].offset > source.state.position.offset:
+            kept_from = await source.inbox.reader.begin()
+        return source.stage.step(source.state, InputBatch(entries, now_ms(), kept_from=kept_from))
 
     async def _insert(self, manifest: Manifest, columns: Sequence[Sequence[Any]]) -> None:
         """Insert until the store has it; the log is ahead of the store meanwhile, so nothing else may happen first."""
@@ -195,7 +198,7 @@ class SealPartition:
         elif last.rows:
             entries = await self._entries(last)
             limit = max(self._context.batch, len(entries))
-            again = seal(before, entries, last.time, self._context.signer.keys(), limit, last.leaves)
+            again = seal(before, entries, last.time, self._context.signer.keys(), limit, last.leaves, begin)
             if again is None or again.manifest.root != last.root:
                 raise Fatal(f"seal: {last.origin} batch {last.index} does not come out of its source again")
             columns = again.columns

@@ -13,7 +13,7 @@ from pipeline.events.messages import Manifest
 from pipeline.events.records import Decision, Outcome
 from pipeline.seal.batch import begin, heartbeat, resume, seal
 from pipeline.tables import MANIFESTS, RECORDS
-from tests.unit.pipeline.audit.audit_world import KEYS, START, chained, decisions, history, plain, seal_all
+from tests.unit.pipeline.audit.audit_world import KEYS, START, Store, chained, decisions, history, plain, seal_all
 
 VALUES = [encode(record) for record in history()]
 ENTRIES = chained(VALUES)
@@ -77,6 +77,28 @@ def test_invalid_records_before_an_incomplete_batch_do_not_block_a_full_window()
 def test_a_gap_or_disorder_is_fatal(entries: list[Entry]) -> None:
     with pytest.raises(Fatal):
         seal(begin("g1", "decisions", 0), entries, START, KEYS)
+
+
+@pytest.mark.parametrize(("kept_from", "lost"), [(0, False), (5, False), (6, True)])
+def test_a_gap_is_a_loss_only_where_the_source_no_longer_reaches_back_to_it(kept_from: int, lost: bool) -> None:
+    """The markers of a transaction take offsets 5 and 6, right behind what was sealed."""
+    first = seal(begin("g1", "access", 0), plain([b"{}"] * 5), START, KEYS)
+    assert first is not None
+    behind = [entry._replace(offset=entry.offset + 7) for entry in plain([b"{}"] * 3)]
+    if lost:
+        with pytest.raises(Fatal, match="lost before they were sealed"):
+            seal(first.state, behind, START, KEYS, kept_from=kept_from)
+        return
+    made = seal(first.state, behind, START, KEYS, kept_from=kept_from)
+    assert made is not None
+    found = made.manifest
+    assert (found.first, found.last, found.rows, found.skipped) == (5, 9, 3, 2)
+    store = Store("g1/access/0", entries=[*plain([b"{}"] * 5), *behind])
+    for each in (first, made):
+        store.rows += [list(row) for row in zip(*each.columns, strict=True)]
+        store.manifests.append(each.row)
+        store.sealed.append(each.manifest)
+    assert store.verify(source=True).ok
 
 
 def test_an_unknown_topic_is_refused() -> None:

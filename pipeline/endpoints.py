@@ -46,6 +46,8 @@ class ClickHouseEndpoint:
     user: str
     password: str = field(repr=False)
     database: str = "sluice"
+    ca_file: str = ""
+    """PEM of the authorities that the server's certificate comes from; empty: those of the system."""
 
     @property
     def address(self) -> str:

@@ -89,14 +89,40 @@ class ClickHouse(Section):
         "http://127.0.0.1:8123",
         description="HTTP endpoint; not trusted: sluice audit verify recomputes what it holds",
     )
-    user: str = Field("sluice", description="account that writes and reads the tables")
+    user: str = Field("sluice", description="account of this process, as in: sluice tables accounts list")
     password: SecretStr = Field(SecretStr(""), description="secret; from the environment, not the file")
+    password_file: str = Field("", description="file with its password, and nothing else; instead of password")
+    password_folder: str = Field(
+        "",
+        description="folder with a password file for each account; a command then uses the account made for what it "
+        "does, not user",
+    )
+    ca_file: str = Field("", description="PEM file of the authorities that may name the store; empty: the system's")
     database: str = Field("sluice", description="database that holds them")
 
     @property
     def endpoint(self) -> ClickHouseEndpoint:
-        """Clients of the store are made from this."""
-        return ClickHouseEndpoint(self.url, self.user, self.password.get_secret_value(), self.database)
+        """Clients of the store are made from this. Raises ConfigError where the password cannot be read."""
+        password = self.password.get_secret_value()
+        if self.password_file:
+            password = _secret("clickhouse.password_file", self.password_file)
+        elif self.password_folder and not password:
+            return self.account(self.user)
+        return ClickHouseEndpoint(self.url, self.user, password, self.database, self.ca_file)
+
+    def account(self, name: str) -> ClickHouseEndpoint:
+        """Clients that act under one account are made from this; without a folder of accounts it is ``user``."""
+        if not self.password_folder:
+            return self.endpoint
+        password = _secret("clickhouse.password_folder", str(Path(self.password_folder) / name))
+        return ClickHouseEndpoint(self.url, name, password, self.database, self.ca_file)
+
+    @model_validator(mode="after")
+    def _one_password(self) -> ClickHouse:
+        """Refuse two passwords, of which one would be passed over."""
+        if self.password_file and self.password.get_secret_value():
+            raise ValueError("expected password or password_file, got both")
+        return self
 
 
 class Status(Section):

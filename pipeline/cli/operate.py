@@ -10,6 +10,7 @@ from typing import Any
 
 from pipeline import terminal, wiring
 from pipeline.cli.arguments import BY, Act, add_command, add_group, whole
+from pipeline.clickhouse.accounts import ACCOUNTS
 from pipeline.config import Settings
 from pipeline.control.policy_file import checked_webhook, read_policies
 from pipeline.control.registry import Registry
@@ -37,6 +38,11 @@ _ACL = """\
 Each stage is a user of its own at the brokers (gateway, admit, generate, seal, watch, notify; generate-TENANT for an
 isolated tenant's workers) and may do what pipeline/topics.py says of it. Run this as an operator's user.
 """
+_ACCOUNTS = """\
+Each use of the store is an account of its own: seal inserts, view shows, audit verifies. Their passwords are the files
+of clickhouse.password_folder, each named like its account. Run this as an administrator of the server; the embedded
+store has the accounts from its start.
+"""
 _TENANT = "id of the tenant, as in: sluice tenant list"
 
 
@@ -49,6 +55,16 @@ def add(commands: Any) -> None:
     add_command(rights, "apply", "create the rights of the table and take away all others", _acl_apply, "Repeatable.")
     tables = add_group(commands, "tables", "create ClickHouse's tables, or compare them with the table")
     _add_pair(tables, "table", _tables_check, _tables_apply)
+    accounts = add_group(tables, "accounts", "compare the store's accounts with the table, or set them", _ACCOUNTS)
+    add_command(accounts, "list", "list the accounts and what each may do", _accounts_list)
+    add_command(accounts, "check", "compare the accounts with the table", _accounts_check, "Exit 1 where one differs.")
+    add_command(
+        accounts,
+        "apply",
+        "create the accounts with their rights, and take away all others",
+        _accounts_apply,
+        "Repeatable.",
+    )
     _add_tenant(
         add_group(commands, "tenant", "manage tenants: who is served, and under which plan", epilog=_TENANT_EXAMPLES)
     )
@@ -150,6 +166,26 @@ def _tables_check(arguments: argparse.Namespace, settings: Settings) -> int:
 def _tables_apply(arguments: argparse.Namespace, settings: Settings) -> int:
     applied = wiring.apply_tables(settings)
     terminal.table("migrations applied", ("count",), [(applied,)], as_json=arguments.json)
+    return 0
+
+
+def _accounts_list(arguments: argparse.Namespace, settings: Settings) -> int:
+    rows = [
+        (account.name, right.on(settings.clickhouse.database), account.use)
+        for account in ACCOUNTS
+        for right in account.rights
+    ]
+    terminal.table("accounts", ("account", "right", "use"), rows, as_json=arguments.json)
+    return 0
+
+
+def _accounts_check(arguments: argparse.Namespace, settings: Settings) -> int:
+    return _print_differences(wiring.check_accounts(settings), arguments)
+
+
+def _accounts_apply(arguments: argparse.Namespace, settings: Settings) -> int:
+    changes = wiring.apply_accounts(settings)
+    terminal.table("accounts", ("change", "account or right"), changes, as_json=arguments.json)
     return 0
 
 

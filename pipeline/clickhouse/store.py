@@ -31,7 +31,8 @@ from pipeline.retry import retry_blocking
 from pipeline.tables import SCHEMA_VERSION, TABLES, Table
 
 CONNECT_S = 30.0
-_NO_ACCESS = {192, 193, 194, 497, 516}
+_NO_ACCESS = {192, 193, 194, 516}
+_NO_RIGHT = 497
 # Errors whose text speaks of the statement alone; the text of others may quote a stored value.
 _ABOUT_SQL = {36, 42, 43, 46, 47, 60, 62, 63, 81, 115, 164, 215, 386, 456}
 # Too many parts, no space, no memory, time-outs, network, read-only replica: the same statement may do later.
@@ -180,6 +181,10 @@ class ClickHouseStore:
         except ClickHouseError as error:
             raise self._translate(error) from None
 
+    def command(self, sql: str) -> None:
+        """Run a statement that gives no rows. Errors as ``query``."""
+        self._command(sql)
+
     def _exists(self, of: str, where: str) -> bool:
         """Asked outside the database, which may not exist yet."""
         sql = f"SELECT count() > 0 FROM system.{of} WHERE {where}"  # noqa: S608 - both are constants of this file
@@ -231,13 +236,18 @@ class ClickHouseStore:
     def _translate(self, error: ClickHouseError) -> PipelineError:
         """By fault. The engine's text goes along only where it cannot quote a stored value."""
         code = getattr(error, "code", None)
+        if code == _NO_RIGHT:
+            return ConfigError(
+                f"ClickHouse at {self.address} lets user {self._settings.user!r} do less than this program needs "
+                f"({_named(error)}); see: sluice tables accounts check"
+            )
         if code in _NO_ACCESS:
             return ConfigError(
                 f"ClickHouse at {self.address} refuses user {self._settings.user!r} (code {code}); check the password"
             )
         if code is None and isinstance(error, (OperationalError, DatabaseError)):
             return Retryable(f"ClickHouse at {self.address} gave no answer ({_reason(error)})")
-        what = f"code {code} {getattr(error, 'name', None) or ''}".rstrip()
+        what = _named(error)
         if code in _PASSES:
             return Retryable(f"ClickHouse at {self.address} cannot do it now: {what}")
         detail = f": {str(error)[:300]}" if code in _ABOUT_SQL else ""
@@ -256,6 +266,10 @@ def _require_stored(block: InsertBlock, rows: int, checksum: int) -> None:
             f"table {name} holds other bodies of {batch} than were sent; "
             "run `sluice audit verify` and check the store's disk"
         )
+
+
+def _named(error: ClickHouseError) -> str:
+    return f"code {getattr(error, 'code', None)} {getattr(error, 'name', None) or ''}".rstrip()
 
 
 def _reason(error: BaseException) -> str:

@@ -7,7 +7,6 @@ import fcntl
 import json
 import logging
 import os
-import secrets
 import time
 import urllib.request
 from collections.abc import Callable
@@ -19,6 +18,7 @@ from pipeline import config, wiring
 from pipeline.config import Settings
 from pipeline.control.policy_file import read_policies
 from pipeline.embedded.broker import EmbeddedBroker
+from pipeline.embedded.local_accounts import LocalAccounts
 from pipeline.embedded.local_kafka import BrokerPorts, LocalKafka
 from pipeline.embedded.pools import LocalPools
 from pipeline.embedded.status_ports import StatusPorts
@@ -84,7 +84,7 @@ class LocalStack:
         self._lock: IO[str] | None = None
         self.stages: dict[str, Child] = {}
         self._kafka = LocalKafka(self.home, cache, self._supervisor, authenticates=self.authenticates)
-        self._password = ""
+        self._accounts = LocalAccounts(self.home / "keys", authenticates=self.authenticates)
         self.store: EmbeddedStore | None = None
         self._paces: dict[str, RestartBackoff] = {}
         self._pools = LocalPools(self.home / "pools")
@@ -120,7 +120,8 @@ class LocalStack:
         self.brokers[0].ensure_fetched(say)
         say("starting Kafka and ClickHouse")
         self.store = EmbeddedStore(
-            StoreSettings(self.home / "clickhouse", self._ports.clickhouse, self._password), self._supervisor
+            StoreSettings(self.home / "clickhouse", self._ports.clickhouse, passwords=self._accounts.folder),
+            self._supervisor,
         )
         self._kafka.launch()
         self.store.launch()
@@ -212,7 +213,8 @@ class LocalStack:
 
     def environment(self, stage: str) -> dict[str, str]:
         """Give what makes a process ``stage`` of this deployment; by ``sluice.toml`` alone it is an operator's."""
-        return {**module_environment(), **self._overrides, **self._kafka.environment(stage)}
+        users = {**self._kafka.environment(stage), **self._accounts.environment(stage)}
+        return {**module_environment(), **self._overrides, **users}
 
     def _take_home(self, say: Say) -> None:
         self.home.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -229,13 +231,8 @@ class LocalStack:
             ) from None
 
     def _write_config(self) -> None:
-        """The settings that the stages and later commands use; ports may change between starts, the password not."""
-        secret = self.home / "keys" / "store-password"
-        if not secret.exists():
-            secret.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            with os.fdopen(os.open(secret, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-                file.write(secrets.token_urlsafe(24))
-        self._password = secret.read_text()
+        """The settings that the stages and later commands use; ports may change between starts."""
+        self._accounts.ensure_passwords()
         text = "".join(
             f"[{section}]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in fields.items())
             for section, fields in self._sections().items()
@@ -250,7 +247,7 @@ class LocalStack:
         replication = min(3, len(self.brokers))
         return {
             "kafka": {**self._kafka.operator_section, "replication": replication},
-            "clickhouse": {"url": f"http://{LOOPBACK}:{ports.clickhouse}", "password": self._password},
+            "clickhouse": {"url": f"http://{LOOPBACK}:{ports.clickhouse}", **self._accounts.operator_section},
             "keys": {"home": str(self.home / "keys")},
             "models": {"home": str(self.home / "models")},
             "gateway": {"host": LOOPBACK, "port": ports.gateway, **self._kafka.gateway_section},

@@ -15,18 +15,20 @@ from pipeline.embedded.supervisor import LOOPBACK, Supervisor, require_port, spa
 from pipeline.interpreter import module_command, module_environment
 
 PASSWORD_VARIABLE = "SLUICE_STORE_PASSWORD"  # noqa: S105 - the name of the variable
-"""How the child learns it: arguments are visible to every user of the machine."""
+"""How the child learns the operator's where it has no file: arguments are visible to every user of the machine."""
 START_TIMEOUT_S = 180.0
 
 
 @dataclass(frozen=True, slots=True)
 class StoreSettings:
-    """The store's folder (`home`, trusted and its own), its port on loopback, and its one account."""
+    """The store's folder (`home`, trusted and its own), its port on loopback, and the passwords of its accounts."""
 
     home: Path
     port: int
-    password: str = field(repr=False)
-    user: str = "sluice"
+    password: str = field(default="", repr=False)
+    """The operator's, where it is not in ``passwords``."""
+    passwords: Path | None = None
+    """Folder with a file for each account, named like it."""
 
 
 class EmbeddedStore(EmbeddedProcess):
@@ -46,7 +48,8 @@ class EmbeddedStore(EmbeddedProcess):
         self._require_stopped()
         s = self._settings
         require_port(LOOPBACK, s.port, "--clickhouse-port", "the ClickHouse store")
-        options = ("--home", str(s.home), "--port", str(s.port), "--user", s.user)
+        options = ["--home", str(s.home), "--port", str(s.port)]
+        options += ["--passwords", str(s.passwords)] if s.passwords is not None else []
         argv = module_command("pipeline.embedded.store_server", *options)
         env = {**module_environment(), PASSWORD_VARIABLE: s.password, "TZ": "UTC"}
         self._hold(spawn(argv, name="store", log=s.home / "store.log", env=env, gives_way=True))

@@ -9,6 +9,8 @@ Measured on chdb 26.9, and the reason for the shape of this file:
   rows are laid down in a file for the time of the statement, and read by ``FROM INFILE`` or, for ``input('…')``, by
   ``file('…')``.
 * Several statements in one text all run. They are refused here.
+* Each account is a role of the engine (`store_access`), which a statement's connection takes before anything else;
+  what the engine asks no right for is refused by `store_guard`.
 """
 
 from __future__ import annotations
@@ -24,7 +26,10 @@ from typing import Any
 
 import chdb
 
+from pipeline.clickhouse.accounts import OPERATOR, StoreAccount, account_named
 from pipeline.clickhouse.native import native_string, varint
+from pipeline.embedded.store_access import DATABASE, role_statement, write_access
+from pipeline.embedded.store_guard import ForbiddenError, StatementGuard
 from pipeline.errors import ConfigError
 
 # The package's own Session holds one connection for all; its native module, which has no types, does not.
@@ -67,6 +72,7 @@ class Statement:
     settings: Mapping[str, str] = field(default_factory=dict)
     parameters: Mapping[str, str] = field(default_factory=dict)
     read_only: bool = False
+    account: str = OPERATOR
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +100,15 @@ class StoreEngine:
         for left in self._incoming.iterdir():
             left.unlink()
         try:
-            self._anchor = _chdb.connect(self._path)
+            # what the first connection of a process is told holds for all
+            self._anchor = _chdb.connect(f"{self._path}?config-file={write_access(home / 'access')}")
+            self._anchor.query(f"CREATE DATABASE IF NOT EXISTS `{DATABASE}`", "Null")
         except RuntimeError as error:
             os.close(self._lock)
             raise ConfigError(f"the store in {home} does not open: {error}") from error
-        self._known: dict[str, tuple[int, bool]] = {}
+        self._guard = StatementGuard.of(self._anchor)
+        self._known: dict[str, tuple[int, str]] = {}
+        self._allowed: set[tuple[str, str]] = set()
 
     def close(self) -> None:
         """Flush and close; the folder is then free for another process."""
@@ -108,18 +118,20 @@ class StoreEngine:
     def mutates(self, sql: bytes) -> bool:
         """Tell whether a statement may change anything; what does not parse counts as a change."""
         head, _, _ = _split(sql)
-        return not self._classified(_text(head))[1]
+        return self._classified(_text(head))[1] != "READ_ONLY"
 
     def run(self, statement: Statement) -> QueryResult:
         """Run one statement. Raises StatementError; nothing of a failed insert into one partition stays."""
         head, rows, row_format = _split(statement.sql)
         self._require_single(head)
+        sql = _text(head)
         connection = _chdb.connect(self._path)
         try:
-            self._prepare(connection, statement)
+            self._prepare(connection, statement, incoming=rows is not None and _INPUT.search(sql) is not None)
+            self._require_allowed(connection, statement, sql if rows is None else f"{sql} FORMAT {row_format}")
             if rows is None:
-                return self._select(connection, statement, _text(head))
-            return self._insert(connection, statement, _text(head), rows, row_format)
+                return self._select(connection, statement, sql)
+            return self._insert(connection, statement, sql, rows, row_format)
         except RuntimeError as error:
             raise _statement_error(error) from error
         finally:
@@ -131,18 +143,39 @@ class StoreEngine:
         if count > 1 or (count == 0 and b";" in head):
             raise StatementError(62, "Code: 62. DB::Exception: expected one well-formed statement. (SYNTAX_ERROR)")
 
-    def _prepare(self, connection: Any, statement: Statement) -> None:
-        settings = {**DEFAULT_SETTINGS, **statement.settings}
+    def _prepare(self, connection: Any, statement: Statement, *, incoming: bool) -> None:
+        connection.query(role_statement(statement.account, incoming=incoming), "Null")
+        # the engine's own default database takes the files of this machine for its tables
+        database = DATABASE if statement.database in ("", "default") else statement.database
+        name = database.replace("\\", "\\\\").replace("`", "\\`")
+        connection.query(f"USE `{name}`", "Null")
+        account = account_named(statement.account)
+        settings = {**DEFAULT_SETTINGS, **(statement.settings if account is None else _bounded(account, statement))}
         for name in settings:
             if _NAME.fullmatch(name) is None:
                 raise StatementError(115, f"Code: 115. DB::Exception: no such setting: {name!r}. (UNKNOWN_SETTING)")
         pairs = [f"{name} = {_quoted(value)}" for name, value in settings.items()]
-        if statement.read_only:
+        if account is not None and not account.writes:
+            pairs.append("readonly = 1")
+        elif statement.read_only:
             pairs.append("readonly = 2")
         connection.query(f"SET {', '.join(pairs)}", "Null")
-        if statement.database:
-            name = statement.database.replace("\\", "\\\\").replace("`", "\\`")
-            connection.query(f"USE `{name}`", "Null")
+
+    def _require_allowed(self, connection: Any, statement: Statement, sql: str) -> None:
+        if (statement.account, sql) in self._allowed:
+            return
+        try:
+            self._guard.check_kind(self._classified(sql)[1])
+            parsed = connection.query(f"EXPLAIN AST {sql}", "TabSeparatedRaw", params=dict(statement.parameters))
+            self._guard.check(statement.account, parsed.bytes().decode().split("\n"))
+        except ForbiddenError as error:
+            text = f"account {statement.account!r} may not use {error}. (ACCESS_DENIED)"
+            raise StatementError(497, f"Code: 497. DB::Exception: {text}") from None
+        # a parameter may be a name, and then the same text is another statement each time
+        if len(sql) <= _SHORT and "identifier" not in sql.lower():
+            if len(self._allowed) >= _KNOWN:
+                self._allowed.clear()
+            self._allowed.add((statement.account, sql))
 
     def _insert(self, connection: Any, statement: Statement, sql: str, rows: bytes, row_format: str) -> QueryResult:
         path = self._incoming / uuid.uuid4().hex
@@ -161,7 +194,7 @@ class StoreEngine:
         out = written[1] if written else statement.format
         parameters = dict(statement.parameters)
         result = connection.query(sql, out, params=parameters)
-        body, reads = result.bytes(), self._classified(sql)[1]
+        body, reads = result.bytes(), self._classified(sql)[1] == "READ_ONLY"
         if not body and reads and out == "Native" and re.match(r"\s*(?:SELECT|WITH)\b", sql, re.IGNORECASE):
             body = _native_header(connection, sql[: written.start()] if written else sql, parameters)
         return QueryResult(
@@ -173,18 +206,35 @@ class StoreEngine:
             result.bytes_read(),
         )
 
-    def _classified(self, sql: str) -> tuple[int, bool]:
-        """Count the statements of a text, and tell whether it only reads. Parsing costs more than many a small
-        statement, and a program sends the same few texts again and again."""
+    def _classified(self, sql: str) -> tuple[int, str]:
+        """Count the statements of a text, and give their class. Parsing costs more than many a small statement, and a
+        program sends the same few texts again and again."""
         known = self._known.get(sql)
         if known is None:
             parsed = self._anchor.classify_query(sql)
-            known = parsed["statement_count"], str(parsed["query_class"]).endswith("READ_ONLY")
+            # a disk or a collection of its own: the engine makes a disk while it parses, whoever asks
+            kind = "SECRETS" if parsed["has_secrets"] else str(parsed["query_class"]).rsplit(".", 1)[-1]
+            known = parsed["statement_count"], kind
             if len(sql) <= _SHORT:
                 if len(self._known) >= _KNOWN:
                     self._known.clear()
                 self._known[sql] = known
         return known
+
+
+def _bounded(account: StoreAccount, statement: Statement) -> dict[str, str]:
+    """The settings of a statement, as far as its account may choose them, and the bounds of the account."""
+    settings = {name: str(bound.value) for name, bound in account.bounds.items()}
+    for name, value in statement.settings.items():
+        most = account.bounds[name].most if name in account.bounds else 0
+        if most and value.isdecimal():
+            settings[name] = str(min(int(value), most) or most)
+        elif name in account.chooses:
+            settings[name] = value
+        elif settings.get(name) != value:
+            text = f"account {account.name!r} may not set {name!r}. (READONLY)"
+            raise StatementError(164, f"Code: 164. DB::Exception: {text}")
+    return settings
 
 
 def _from_file(sql: str, path: str, row_format: str) -> str:

@@ -1,9 +1,9 @@
 """ClickHouse's HTTP protocol on loopback in front of one `StoreEngine`, run as a process of its own.
 
-``python -m pipeline.embedded.store_server --home DIR --port N``; the password comes in the environment
-variable ``SLUICE_STORE_PASSWORD``. Serves what `clickhouse-connect`, Grafana's plugin (clickhouse-go over HTTP) and
-curl use: https://clickhouse.com/docs/interfaces/http. Whoever has the password may run any statement, and the
-engine can read files of this machine (``file()``): it is the operator's account, never a tenant's.
+``python -m pipeline.embedded.store_server --home DIR --port N --passwords DIR``; the folder has a file for each account
+of ``pipeline.clickhouse.accounts``. The operator's password may come in the environment variable
+``SLUICE_STORE_PASSWORD`` instead. Serves what `clickhouse-connect`, Grafana's plugin (clickhouse-go over HTTP) and
+curl use: https://clickhouse.com/docs/interfaces/http. No account reads files of this machine, or reaches others.
 """
 
 from __future__ import annotations
@@ -20,12 +20,14 @@ import signal
 import struct
 import sys
 import uuid
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import lz4.frame
 from aiohttp import web
 
+from pipeline.clickhouse.accounts import NAMES, OPERATOR
 from pipeline.clickhouse.native import native_string, varint
 from pipeline.embedded.store import PASSWORD_VARIABLE
 from pipeline.embedded.store_engine import QueryResult, Statement, StatementError, StoreEngine
@@ -73,21 +75,23 @@ _STATUS = {
     81: 404,
     159: 408,
     164: 403,
+    497: 403,
     516: 401,
 }
 _CONTENT = {"JSON": "application/json", "Tab": "text/tab-separated-values", "CSV": "text/csv", "TSV": "text/plain"}
 _QUERY_ID = re.compile(r"[\w.-]{1,64}")
 _HELLO = re.compile(rb"\s*SELECT displayName\(\), version\(\), revision\(\), timezone\(\)\s*", re.IGNORECASE)
 _HELLO_PROTOCOL = 54454
+_NO_PASSWORD = os.urandom(32)
 VERSION_QUERY = b"SELECT version(), timezone()"
 
 
 class StoreServer:
     """One HTTP application over one engine. Changes run one after the other, reads beside them on two threads."""
 
-    def __init__(self, engine: StoreEngine, user: str, password: str) -> None:
+    def __init__(self, engine: StoreEngine, passwords: Mapping[str, str]) -> None:
         self._engine = engine
-        self._account = (user.encode(), password.encode())
+        self._passwords = {account: password.encode() for account, password in passwords.items()}
         self._writer = ThreadPoolExecutor(1, "store-writer")
         self._readers = ThreadPoolExecutor(2, "store-reader")
         self._places = asyncio.Semaphore(AT_ONCE)
@@ -118,12 +122,9 @@ class StoreServer:
             "X-ClickHouse-Timezone": "UTC",
         }
         try:
-            if not self._allowed(request):
-                raise StatementError(
-                    516, "Code: 516. DB::Exception: the user or the password is wrong. (AUTHENTICATION_FAILED)"
-                )
+            account = self._authenticated(request)
             async with self._places:
-                answer = await self._answer(request)
+                answer = await self._answer(request, account)
         except StatementError as error:
             headers["X-ClickHouse-Exception-Code"] = str(error.code)
             if error.code == 516:
@@ -135,7 +136,8 @@ class StoreServer:
         kind = next((kind for start, kind in _CONTENT.items() if answer.format.startswith(start)), None)
         return web.Response(body=answer.body, headers=headers, content_type=kind or "application/octet-stream")
 
-    def _allowed(self, request: web.Request) -> bool:
+    def _authenticated(self, request: web.Request) -> str:
+        """Give the account whose password came along. Raises StatementError."""
         user = request.headers.get("X-ClickHouse-User", request.query.get("user", ""))
         password = request.headers.get("X-ClickHouse-Key", request.query.get("password", ""))
         scheme, _, given = request.headers.get("Authorization", "").partition(" ")
@@ -143,14 +145,17 @@ class StoreServer:
             try:
                 user, _, password = base64.b64decode(given, validate=True).decode().partition(":")
             except (binascii.Error, UnicodeDecodeError):
-                return False
-        # Both are always compared, so the time taken tells nothing about which one was wrong.
-        name = hmac.compare_digest(user.encode(), self._account[0])
-        key = hmac.compare_digest(password.encode(), self._account[1])
-        return name and key
+                user = ""
+        # Something is always compared, so the time taken tells nothing about which of the two was wrong.
+        right = hmac.compare_digest(password.encode(), self._passwords.get(user, _NO_PASSWORD))
+        if not right or user not in self._passwords:
+            raise StatementError(
+                516, "Code: 516. DB::Exception: the user or the password is wrong. (AUTHENTICATION_FAILED)"
+            )
+        return user
 
-    async def _answer(self, request: web.Request) -> QueryResult:
-        statement = await _statement(request)
+    async def _answer(self, request: web.Request, account: str) -> QueryResult:
+        statement = await _statement(request, account)
         if not statement.sql.strip():
             return QueryResult(b"Ok.\n", "TabSeparated")
         loop = asyncio.get_running_loop()
@@ -162,7 +167,7 @@ class StoreServer:
         return await loop.run_in_executor(pool, self._engine.run, statement)
 
 
-async def _statement(request: web.Request) -> Statement:
+async def _statement(request: web.Request, account: str) -> Statement:
     options = dict(request.query)
     body = b""
     if request.content_type == "multipart/form-data":
@@ -182,6 +187,7 @@ async def _statement(request: web.Request) -> Statement:
         settings={k: v for k, v in options.items() if k not in _TRANSPORT and not k.startswith("param_")},
         parameters={k[6:]: v for k, v in options.items() if k.startswith("param_")},
         read_only=request.method not in ("POST", "PUT"),
+        account=account,
     )
 
 
@@ -230,9 +236,9 @@ def _summary(answer: QueryResult) -> str:
     return json.dumps({name: str(count) for name, count in counts.items()})
 
 
-async def serve(engine: StoreEngine, port: int, user: str, password: str) -> None:
+async def serve(engine: StoreEngine, port: int, passwords: Mapping[str, str]) -> None:
     """Serve on 127.0.0.1 until SIGTERM or SIGINT; running statements are finished first."""
-    server = StoreServer(engine, user, password)
+    server = StoreServer(engine, passwords)
     runner = web.AppRunner(server.application(), access_log=None, shutdown_timeout=SHUTDOWN_S)
     await runner.setup()
     try:
@@ -252,17 +258,27 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="store_server", description="the embedded ClickHouse store")
     parser.add_argument("--home", type=Path, required=True, help="folder of the store; one process at a time")
     parser.add_argument("--port", type=int, required=True, help="port on 127.0.0.1")
-    parser.add_argument("--user", default="sluice", help="the one account's name")
+    parser.add_argument("--passwords", type=Path, help="folder of a password file for each account")
     options = parser.parse_args(argv)
-    password = os.environ.pop(PASSWORD_VARIABLE, "")
     try:
-        if not password:
-            raise ConfigError(f"{PASSWORD_VARIABLE} is not set; the store does not start without a password")
-        asyncio.run(serve(StoreEngine(options.home), options.port, options.user, password))
+        passwords = _passwords(options.passwords)
+        asyncio.run(serve(StoreEngine(options.home), options.port, passwords))
     except (ConfigError, OSError) as error:
         print(f"store: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def _passwords(folder: Path | None) -> dict[str, str]:
+    """The accounts that have a password; without one nobody gets in under that name."""
+    given = {OPERATOR: os.environ.pop(PASSWORD_VARIABLE, "")}
+    if folder is not None:
+        files = [(name, folder / name) for name in NAMES]
+        given |= {name: path.read_text("utf-8").strip() for name, path in files if path.exists()}
+    known = {name: password for name, password in given.items() if password}
+    if not known:
+        raise ConfigError(f"{PASSWORD_VARIABLE} is not set; the store does not start without a password")
+    return known
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from inference.registry.dsse import Trust
 from inference.registry.store import ModelRegistry
 from inference.registry.wrapping import create_worker
 from inference.watermark.secrets import create_master
+from pipeline.clickhouse.accounts import ACCOUNTS, AUDIT, OPERATOR, VIEW
 from pipeline.config import Keys, Settings
 from pipeline.control import deployment
 from pipeline.control import topics as topic_admin
@@ -181,21 +182,38 @@ async def _rules(settings: Settings) -> list[AclRule]:
 
 
 def check_tables(settings: Settings) -> list[str]:
-    with store(settings) as clickhouse:
+    with store(settings, account=OPERATOR) as clickhouse:
         return clickhouse.check_tables()
 
 
 def apply_tables(settings: Settings) -> int:
-    with store(settings) as clickhouse:
+    with store(settings, account=OPERATOR) as clickhouse:
         return clickhouse.apply_migrations()
 
 
+def check_accounts(settings: Settings) -> list[str]:
+    """Compare what the store's accounts may do with the table of accounts."""
+    from pipeline.clickhouse import grants
+
+    with store(settings, account=OPERATOR) as clickhouse:
+        return grants.check(clickhouse, settings.clickhouse.database)
+
+
+def apply_accounts(settings: Settings) -> list[tuple[str, str]]:
+    """Make the store's accounts what the table says, with the passwords of the folder; gives each change."""
+    from pipeline.clickhouse import grants
+
+    passwords = {account.name: settings.clickhouse.account(account.name).password for account in ACCOUNTS}
+    with store(settings, account=OPERATOR) as clickhouse:
+        return grants.apply(clickhouse, settings.clickhouse.database, passwords)
+
+
 @contextlib.contextmanager
-def store(settings: Settings, patience_s: float = 30.0) -> Iterator[ClickHouseStore]:
-    """A connected client of the store."""
+def store(settings: Settings, patience_s: float = 30.0, account: str = VIEW) -> Iterator[ClickHouseStore]:
+    """A connected client of the store, under ``account`` where the settings have a folder of accounts."""
     from pipeline.clickhouse.store import ClickHouseStore
 
-    clickhouse = ClickHouseStore(settings.clickhouse.endpoint)
+    clickhouse = ClickHouseStore(settings.clickhouse.account(account))
     clickhouse.connect(patience_s)
     try:
         yield clickhouse
@@ -220,7 +238,7 @@ def verify(settings: Settings, keys: list[str], say: Callable[[str], None], *, w
     from pipeline.audit.verify import Verifier
     from pipeline.clickhouse.auditor import Auditor, read_sources
 
-    with store(settings, patience_s=5) as clickhouse:
+    with store(settings, patience_s=5, account=AUDIT) as clickhouse:
         auditor = Auditor(clickhouse, Verifier(Verifiers(keys)), RULES, require_pin(settings))
         sources = asyncio.run(read_sources(settings.kafka.endpoint, auditor.origins())) if with_source else None
         return auditor.verify(say, sources)

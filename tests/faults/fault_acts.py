@@ -14,6 +14,7 @@ import clickhouse_connect
 from aiokafka.errors import KafkaError
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
+from pipeline.clickhouse.accounts import OPERATOR
 from pipeline.kafka.clients import make_admin
 from pipeline.topics import TOPICS, partition_of
 from tests.faults import fault_processes
@@ -184,12 +185,16 @@ class Mischief:
 
     def _keep_free(self, size: int) -> None:
         """A table that wants a pebibyte to stay free takes every disk for a full one."""
-        ours = self._site.stack.settings.clickhouse
-        place, access = urlsplit(ours.url), ours.password.get_secret_value()
+        ours = self._site.stack.settings.clickhouse.account(OPERATOR)
+        place = urlsplit(ours.url)
         for _ in range(120):
             try:
                 store = clickhouse_connect.get_client(
-                    host=place.hostname, port=place.port, username=ours.user, password=access, database=ours.database
+                    host=place.hostname,
+                    port=place.port,
+                    username=ours.user,
+                    password=ours.password,
+                    database=ours.database,
                 )
                 for table in ("records", "manifests"):
                     store.command(f"ALTER TABLE {table} MODIFY SETTING min_free_disk_bytes_to_perform_insert = {size}")

@@ -18,7 +18,9 @@ from dashboards.panels import PANELS
 from dashboards.render import QueryScope, names, raw, render
 from detectors.base import Finding
 from pipeline.audit.rows import manifest_row, typed
+from pipeline.clickhouse.accounts import OPERATOR, VIEW
 from pipeline.clickhouse.native import MIGRATIONS
+from pipeline.embedded.local_accounts import LocalAccounts
 from pipeline.embedded.store import EmbeddedStore, StoreSettings
 from pipeline.embedded.supervisor import Supervisor, free_port
 from pipeline.events.codec import encode
@@ -33,14 +35,15 @@ ALL = QueryScope(T0, T0 + 600, 60, {"tenant": ""})
 
 
 class Store:
-    """The embedded store by plain HTTP."""
+    """The embedded store by plain HTTP; queries of panels are asked under the account of the dashboards."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, passwords: Path) -> None:
         self._url = url
+        self._passwords = passwords
 
-    def run(self, sql: str, body: bytes = b"") -> bytes:
+    def run(self, sql: str, body: bytes = b"", account: str = OPERATOR) -> bytes:
         url = self._url + "/?" + urllib.parse.urlencode({"query": sql}) if body else self._url + "/"
-        headers = {"X-ClickHouse-User": "sluice", "X-ClickHouse-Key": "word"}
+        headers = {"X-ClickHouse-User": account, "X-ClickHouse-Key": (self._passwords / account).read_text()}
         request = urllib.request.Request(url, data=body or sql.encode(), headers=headers)
         try:
             with urllib.request.urlopen(request, timeout=30) as answer:
@@ -50,7 +53,9 @@ class Store:
             raise AssertionError(f"{error.read().decode()}\n{sql}") from None
 
     def ask(self, name: str, view: QueryScope = ALL) -> list[dict[str, Any]]:
-        rows: list[dict[str, Any]] = json.loads(self.run(render(raw(name), view) + "\nFORMAT JSON"))["data"]
+        rows: list[dict[str, Any]] = json.loads(self.run(render(raw(name), view) + "\nFORMAT JSON", account=VIEW))[
+            "data"
+        ]
         return rows
 
     def fill(self, table: str, rows: list[dict[str, Any]]) -> None:
@@ -60,9 +65,11 @@ class Store:
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
     supervisor = Supervisor()
-    embedded = EmbeddedStore(StoreSettings(tmp_path, free_port(), "word"), supervisor)
+    accounts = LocalAccounts(tmp_path / "keys", authenticates=True)
+    accounts.ensure_passwords()
+    embedded = EmbeddedStore(StoreSettings(tmp_path / "store", free_port(), passwords=accounts.folder), supervisor)
     embedded.start()
-    store = Store(embedded.url)
+    store = Store(embedded.url, accounts.folder)
     for path in sorted(MIGRATIONS.glob("*.sql")):
         for statement in re.sub(r"--[^\n]*", "", path.read_text()).split(";"):
             if statement.strip():

@@ -184,6 +184,7 @@ def test_checks_find_nothing_and_plans_are_listed(operator: Operator) -> None:
     assert operator.json("topics", "check") == []
     assert operator.json("topics", "acl", "check") == []
     assert operator.json("tables", "check") == []
+    assert operator.json("tables", "accounts", "check") == []
     assert {"free", "team", "enterprise"} <= {row["plan"] for row in operator.json("policy", "show")}
 
 

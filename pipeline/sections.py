@@ -105,7 +105,7 @@ class ClickHouse(Section):
         """Clients of the store are made from this. Raises ConfigError where the password cannot be read."""
         password = self.password.get_secret_value()
         if self.password_file:
-            password = _secret("clickhouse.password_file", self.password_file)
+            password = read_secret("clickhouse.password_file", self.password_file)
         elif self.password_folder and not password:
             return self.account(self.user)
         return ClickHouseEndpoint(self.url, self.user, password, self.database, self.ca_file)
@@ -114,7 +114,7 @@ class ClickHouse(Section):
         """Clients that act under one account are made from this; without a folder of accounts it is ``user``."""
         if not self.password_folder:
             return self.endpoint
-        password = _secret("clickhouse.password_folder", str(Path(self.password_folder) / name))
+        password = read_secret("clickhouse.password_folder", str(Path(self.password_folder) / name))
         return ClickHouseEndpoint(self.url, name, password, self.database, self.ca_file)
 
     @model_validator(mode="after")

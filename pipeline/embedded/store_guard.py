@@ -83,8 +83,11 @@ class StatementGuard:
         return cls(names("table_functions"), names("functions"))
 
     def check_kind(self, kind: str) -> None:
-        """Look at the class of a statement, before the engine does more with it. Raises ForbiddenError."""
-        if kind not in ("READ_ONLY", "MUTATING"):
+        """Look at the class of a statement, before the engine does more with it. Raises ForbiddenError.
+
+        One that does not parse is left to the engine, which says why; it has no root then.
+        """
+        if kind not in ("READ_ONLY", "MUTATING", "UNKNOWN"):
             raise ForbiddenError(f"statements of this kind ({kind})")
 
     def check(self, account: str, lines: list[str]) -> None:

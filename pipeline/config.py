@@ -83,7 +83,14 @@ class Keys(Section):
 class Gateway(Section):
     """The HTTP server."""
 
-    host: str = Field("127.0.0.1", description="address to listen on; plain HTTP, so loopback or a private network")
+    host: str = Field(
+        "127.0.0.1", description="address to listen on; loopback or a private network without certificate_file"
+    )
+    certificate_file: str = Field(
+        "",
+        description="PEM file of the certificate to serve HTTPS under, read again when it changes; empty: plain HTTP",
+    )
+    key_file: str = Field("", description="PEM file of that certificate's key; empty: it is in the same file")
     port: Port = Field(8080, description="TCP port to listen on")
     lane: int = Field(0, ge=0, description="partition of responses that this gateway reads; one each")
     advertised_bootstrap: str = Field(

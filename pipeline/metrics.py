@@ -77,6 +77,12 @@ GATEWAY: tuple[Metric, ...] = (
     Metric("sluice_gateway_reader_restarts_total", "counter", "Response readers that had to start again."),
     Metric("sluice_gateway_held_requests", "gauge", "Requests whose responses are held for a later GET."),
     Metric("sluice_gateway_held_bytes", "gauge", "Bytes of responses held for a later GET."),
+    Metric(
+        "sluice_gateway_certificate_rereads_total",
+        "counter",
+        "Changes of the certificate's files: taken, or refused because they did not fit together.",
+        ("result",),
+    ),
     Metric("sluice_gateway_access_records_total", "counter", "Refusal summaries written to access."),
 )
 DROPPED, OVERSHOOT = "sluice_admit_completions_dropped_total", "sluice_admit_overshoot_tokens_total"

@@ -26,7 +26,9 @@ def add(commands: Any) -> None:
     )
     ask.add_argument("prompt", help="text of the prompt")
     ask.add_argument("--url", default="", help="URL of the gateway (default: that of the settings)")
-    ask.add_argument("--ca-file", default="", help="PEM file of the authorities that may name brokers (TLS)")
+    ask.add_argument(
+        "--ca-file", default="", help="PEM file of the authorities that may name gateway and brokers (TLS)"
+    )
     ask.add_argument("--model", default=None, help="id of a model, one of GET /v1/models (default: the plan's first)")
     ask.add_argument(
         "--max-tokens",
@@ -41,7 +43,8 @@ def _ask(arguments: argparse.Namespace, settings: Settings) -> int:
     # clients of Kafka and HTTP, which no stage needs at its start
     from pipeline.producer import Refused, SyncProducer
 
-    url = arguments.url or f"http://{settings.gateway.host}:{settings.gateway.port}"
+    scheme = "https" if settings.gateway.certificate_file else "http"
+    url = arguments.url or f"{scheme}://{settings.gateway.host}:{settings.gateway.port}"
     try:
         with SyncProducer(url, _key(), ca_file=arguments.ca_file) as producer:
             ticket = producer.submit(arguments.prompt, model=arguments.model, max_tokens=arguments.max_tokens)

@@ -12,6 +12,7 @@ from aiohttp import web
 from pipeline.control.checked_prefix import checked_prefix
 from pipeline.control.table import ControlTable
 from pipeline.errors import ConfigError
+from pipeline.gateway.certificate import HANDSHAKE_S
 from pipeline.gateway.connections import Connection, connection_limit
 from pipeline.gateway.middleware import count_answers, set_server_name
 from pipeline.gateway.open_connections import OpenConnections
@@ -75,7 +76,7 @@ async def run(
 
 async def _listen(settings: GatewaySettings, runner: web.AppRunner, state: GatewayState) -> asyncio.Server:
     loop = asyncio.get_running_loop()
-    server = runner.server
+    server, served = runner.server, state.certificate
     limit = connection_limit(settings.bounds.connections)
     connections = OpenConnections(limit, settings.bounds.address_connections, state.connections_changed)
     assert server is not None
@@ -84,7 +85,14 @@ async def _listen(settings: GatewaySettings, runner: web.AppRunner, state: Gatew
         return Connection(server, loop, connections, lambda code: state.access.refused("unknown", "", code))
 
     try:
-        return await loop.create_server(accept, settings.host, settings.port, backlog=1024)
+        return await loop.create_server(
+            accept,
+            settings.host,
+            settings.port,
+            backlog=1024,
+            ssl=None if served is None else served.context,
+            ssl_handshake_timeout=None if served is None else HANDSHAKE_S,
+        )
     except OSError as error:
         raise ConfigError(
             f"gateway.host, gateway.port: expected an address to listen on, got {settings.host}:{settings.port} "
@@ -102,6 +110,8 @@ def _lifetime(state: GatewayState, control_table: ControlTable) -> Callable[[web
         stop = asyncio.Event()
         state.following = asyncio.create_task(control_table.follow(stop))
         tasks = [state.following, asyncio.create_task(state.access.follow(stop))]
+        if state.certificate is not None:
+            tasks.append(asyncio.create_task(state.certificate.follow(stop)))
         yield
         stop.set()
         with contextlib.suppress(TimeoutError):

@@ -35,6 +35,8 @@ async def _serve(settings: Settings, stop: asyncio.Event, status: ProcessStatus)
             advertised_bootstrap=section.advertised_bootstrap,
             advertised_protocol=section.advertised_protocol,
             advertised_mechanism=section.advertised_mechanism,
+            certificate_file=section.certificate_file,
+            key_file=section.key_file,
             bounds=Bounds(connections=section.connections, address_connections=section.address_connections),
         ),
         stop,

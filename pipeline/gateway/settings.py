@@ -43,6 +43,9 @@ class GatewaySettings:
     """Bootstrap servers told to direct producers; empty is that of ``kafka``. Protocol and mechanism likewise."""
     advertised_protocol: str = ""
     advertised_mechanism: str = ""
+    certificate_file: str = ""
+    """PEM of the certificate that it serves HTTPS under; empty: plain HTTP."""
+    key_file: str = ""
     bounds: Bounds = field(default_factory=Bounds)
 
     def require_reply_partition(self, partitions: int) -> None:

@@ -8,6 +8,7 @@ import logging
 import uuid
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import msgspec
 from aiohttp import web
@@ -20,6 +21,7 @@ from pipeline.events.messages import Response
 from pipeline.events.wire import MAX_VALUE_BYTES, CancelBody
 from pipeline.gateway.access_log import AccessLog
 from pipeline.gateway.auth import ApiCaller, Authenticator, bearer_of
+from pipeline.gateway.certificate import ServedCertificate
 from pipeline.gateway.metrics import Metrics
 from pipeline.gateway.refusals import Refusal, because, unknown_result
 from pipeline.gateway.replies import Opener
@@ -65,6 +67,7 @@ class GatewayState:
         self.control = control_table.control
         self.vault = vault
         self.metrics = Metrics()
+        self.certificate = _certificate(settings, self.metrics)
         self.writer = RequestWriter(settings.kafka, deployment.partitions, bounds.write_ms)
         self.responses = ResponseRouter(self.metrics, bounds.held_requests, bounds.held_bytes)
         self.calls = TenantCalls(bounds.open_requests)
@@ -240,3 +243,15 @@ def naming_headers(client_request: str, request: str) -> dict[str, str]:
 def mint_client_request(caller: ApiCaller) -> str:
     """A client request id under the principal's name, which is what lets only that principal ask for it later."""
     return f"{caller.principal.id}:{uuid.uuid4().hex}"
+
+
+def _certificate(settings: GatewaySettings, metrics: Metrics) -> ServedCertificate | None:
+    """The certificate to serve under, where there is one. Raises ConfigError."""
+    if not settings.certificate_file:
+        return None
+    key = Path(settings.key_file) if settings.key_file else None
+
+    def count(result: str) -> None:
+        metrics.count("sluice_gateway_certificate_rereads_total", result)
+
+    return ServedCertificate(Path(settings.certificate_file), key, count)

@@ -27,6 +27,7 @@ from pipeline.kafka.clients import make_producer
 from pipeline.kafka.security import require_login
 from pipeline.keys import encryption
 from pipeline.keys.api_key import kafka_password, parse_key
+from pipeline.producer.authorities import authorities
 from pipeline.producer.outcomes import NoAnswer, NotConfirmed, Refused, Result, Wire
 from pipeline.producer.redaction import UNCHANGED, Left, Redact, checked, taken_out
 from pipeline.topics import partition_of
@@ -69,7 +70,8 @@ class Producer:
         ca_file: str = "",
     ) -> None:
         """``bootstrap`` overrides what the gateway tells; ``kafka_options`` are aiokafka's, and with security_protocol
-        among them they alone say who asks. ``ca_file``: PEM of the authorities that may name brokers (TLS).
+        among them they alone say who asks. ``ca_file``: PEM of authorities that may name gateway and brokers (TLS),
+        beside those of the system.
 
         ``redact`` takes personal data out of messages before they are sealed: True redacts all of it, ``Actions`` says
         what happens by type. Raises ConfigError where the actions lack a key or are unknown."""
@@ -98,7 +100,10 @@ class Producer:
     async def start(self) -> None:
         """Ask the gateway where and how to write, and connect. Raises Refused, Retryable."""
         self._closed = False
-        self._http = aiohttp.ClientSession(headers={"Authorization": f"Bearer {self._api_key}"})
+        self._http = aiohttp.ClientSession(
+            headers={"Authorization": f"Bearer {self._api_key}"},
+            connector=aiohttp.TCPConnector(ssl=authorities(self._ca_file)) if self._ca_file else None,
+        )
         try:
             self.wire = msgspec.convert(await self._get("/v1/wire", {}), Wire)
             # records are signed with the gateway's time, so a wrong local clock does not lock the caller out

@@ -79,8 +79,6 @@ class RollingStack(LocalStack):
 
     authenticates = False
 
-    authenticates = False
-
     def __init__(self, home: Path, build: Build, overrides: dict[str, str], *, aged: bool) -> None:
         super().__init__(home, config.cache(), quiet_ports(1), overrides)
         self._build, self._own, self._aged = build, overrides, aged

@@ -7,7 +7,6 @@ import re
 from itertools import combinations
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
 import pytest
 import yaml
@@ -15,6 +14,7 @@ import yaml
 from dashboards import build
 from dashboards.panels import PANELS, WIDTH
 from dashboards.render import names, raw
+from pipeline.clickhouse.accounts import VIEW, account_named
 
 HOME = Path(build.__file__).parent
 BOARD: dict[str, Any] = json.loads(build.OVERVIEW.read_text())
@@ -116,11 +116,10 @@ def test_the_provider_loads_files_and_lets_nobody_edit() -> None:
 
 
 def test_the_dashboards_account_may_only_read() -> None:
-    tree = ElementTree.parse(HOME / "provisioning" / "clickhouse" / "grafana.xml")
-    (profile,) = [node.text for node in tree.iterfind("users/grafana/profile")]
-    assert tree.findtext(f"profiles/{profile}/readonly") == "1"
-    assert [node.text for node in tree.iterfind("users/grafana/grants/query")] == ["GRANT SELECT ON sluice.*"]
-    password = tree.find("users/grafana/password")
-    assert password is not None
-    assert password.text is None
-    assert "from_env" in password.attrib
+    account = account_named(VIEW)
+    assert account is not None
+    assert not account.writes
+    assert {right.operation for right in account.rights} == {"SELECT"}
+    # the plugin sends the time that a query may take with each of them
+    (source,) = provisioned("datasources/clickhouse.yaml")["datasources"]
+    assert 0 < int(source["jsonData"]["queryTimeout"]) <= account.bounds["max_execution_time"].most <= 60

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from pipeline.cli.compose import Isolated, tenants_file
+from pipeline.clickhouse import accounts
 from pipeline.config import Settings, known_environment, load
 from pipeline.gateway.refusals import because
 from pipeline.gateway.translate import too_large
@@ -142,9 +143,16 @@ def test_dependencies_exist_and_their_conditions_can_come_true(name: str) -> Non
 @each_of_ours
 def test_stages_wait_for_topics_and_tables(name: str) -> None:
     waits = set(SERVICES[name]["depends_on"])
-    jobs = {"topics": {"kafka"}, "tables": {"clickhouse"}, "grant-acme": {"topics"}, "grant-initech": {"topics"}}
+    jobs = {
+        "topics": {"kafka"},
+        "tables": {"clickhouse"},
+        "accounts": {"tables"},
+        "grant-acme": {"topics"},
+        "grant-initech": {"topics"},
+    }
     granted = {name.replace("generate-", "grant-")} if name in TENANTS["services"] else set()
-    assert waits == jobs.get(name, {"topics", "tables"} | granted)
+    accounts = {"accounts"} if name == "seal" else set()
+    assert waits == jobs.get(name, {"topics", "tables"} | granted | accounts)
 
 
 @each_service
@@ -188,10 +196,27 @@ def test_secrets_come_from_outside_and_have_no_default() -> None:
     found = 0
     for service in SERVICES.values():
         for key, value in service.get("environment", {}).items():
-            if "PASSWORD" in key:
+            if key.endswith(("PASSWORD_FILE", "PASSWORD_FOLDER")):
+                assert value.startswith("/run/secrets")
+            elif "PASSWORD" in key:
                 assert re.fullmatch(r"\$\{[A-Z_]+:\?set it in \.env\}", value), key
                 found += 1
+    found += len(COMPOSE["secrets"])
+    for name, secret in COMPOSE["secrets"].items():
+        assert set(secret) == {"environment"}, name
     assert found >= 5
+
+
+def test_each_account_of_the_store_has_its_password_where_it_is_used() -> None:
+    assert set(COMPOSE["secrets"]) == {f"clickhouse-{name}" for name in accounts.NAMES}
+    given = {name: {secret["target"] for secret in service.get("secrets", [])} for name, service in SERVICES.items()}
+    assert given["tables"] == given["accounts"] == set(accounts.NAMES)
+    assert given["seal"] == {accounts.SEAL}
+    assert settings("seal")["SLUICE_CLICKHOUSE__USER"] == accounts.SEAL
+    assert {name for name, targets in given.items() if targets} == {"tables", "accounts", "seal"}
+    assert SERVICES["grafana"]["environment"]["CLICKHOUSE_USER"] == accounts.VIEW
+    assert SERVICES["grafana"]["depends_on"].keys() == {"accounts"}
+    assert SERVICES["clickhouse"]["environment"]["CLICKHOUSE_USER"] == accounts.OPERATOR
 
 
 WRITABLE = {
@@ -214,8 +239,9 @@ def test_our_containers_are_confined(name: str) -> None:
     assert settings(name).get("SLUICE_KEYS__HOME", "/keys") == "/keys"
 
 
-def test_only_the_sealer_and_the_job_know_the_stores_password() -> None:
-    assert {name for name in OURS if "SLUICE_CLICKHOUSE__PASSWORD" in settings(name)} == {"seal", "tables"}
+def test_only_the_sealer_and_the_jobs_know_passwords_of_the_store() -> None:
+    known = {name for name in OURS for key in settings(name) if key.startswith("SLUICE_CLICKHOUSE__PASSWORD")}
+    assert known == {"seal", "tables", "accounts"}
 
 
 def test_what_grafanas_files_ask_for_is_given() -> None:
@@ -227,7 +253,6 @@ def test_what_grafanas_files_ask_for_is_given() -> None:
     (provider,) = yaml.safe_load((ROOT / "dashboards/provisioning/dashboards/sluice.yaml").read_text())["providers"]
     mounts = [volume.split(":")[1] for volume in SERVICES["grafana"]["volumes"]]
     assert any(fnmatch.fnmatch(mount, provider["options"]["path"] + "/*.json") for mount in mounts)
-    assert "GRAFANA_CLICKHOUSE_PASSWORD" in SERVICES["clickhouse"]["environment"]
 
 
 def test_the_broker_agrees_with_itself() -> None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
+import ssl
 import subprocess
-import urllib.error
-import urllib.parse
-import urllib.request
-from base64 import b64encode
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -18,59 +19,25 @@ from pipeline.clickhouse.accounts import ACCOUNTS, AUDIT, NAMES, OPERATOR, SEAL,
 from pipeline.clickhouse.native import declared
 from pipeline.clickhouse.store import ClickHouseStore
 from pipeline.embedded.local_accounts import LocalAccounts
-from pipeline.embedded.store import EmbeddedStore, StoreSettings
-from pipeline.embedded.supervisor import Supervisor, free_port
+from pipeline.embedded.supervisor import Supervisor
 from pipeline.endpoints import ClickHouseEndpoint
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, Retryable
 from pipeline.interpreter import module_command, module_environment
 from pipeline.keys.files import create_log_keys
+from tests.certificates import write_pair
 from tests.patience import STUCK_S
+from tests.stack.store_site import StoreSite
 
 TABLES = tuple(declared())
 REFUSED = {"497", "164", "452"}
 """ClickHouse's codes for a right that is missing, a session that only reads, and a setting that is fixed."""
 
 
-class Site:
-    """A store with its tables and accounts, and a file beside it that nobody may read."""
-
-    def __init__(self, home: Path, supervisor: Supervisor) -> None:
-        self.accounts = LocalAccounts(home / "keys", authenticates=True)
-        self.accounts.ensure_passwords()
-        self.store = EmbeddedStore(
-            StoreSettings(home / "store", free_port(), passwords=self.accounts.folder), supervisor
-        )
-        self.store.start()
-        self.secret = home / "secret.csv"
-        self.secret.write_text("4242\n")
-        operator = self.client(OPERATOR)
-        operator.apply_migrations()
-        operator.command("CREATE TABLE other (a UInt64) ENGINE = MergeTree ORDER BY a")
-        operator.close()
-
-    def client(self, account: str, password: str = "") -> ClickHouseStore:
-        password = password or (self.accounts.folder / account).read_text()
-        found = ClickHouseStore(ClickHouseEndpoint(self.store.url, account, password))
-        found.connect(20)
-        return found
-
-    def ask(self, account: str, sql: str, **parameters: str) -> tuple[str, str]:
-        """ClickHouse's code, '' where it did as asked, and the answer."""
-        login = b64encode(f"{account}:{(self.accounts.folder / account).read_text()}".encode()).decode()
-        url = f"{self.store.url}/?{urllib.parse.urlencode(parameters)}"
-        call = urllib.request.Request(url, sql.encode(), {"Authorization": f"Basic {login}"})
-        try:
-            with urllib.request.urlopen(call, timeout=STUCK_S) as answer:
-                return "", answer.read().decode("utf-8", "replace")
-        except urllib.error.HTTPError as error:
-            return error.headers["X-ClickHouse-Exception-Code"], error.read().decode("utf-8", "replace")
-
-
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StoreSite]:
     supervisor = Supervisor()
     try:
-        yield Site(tmp_path_factory.mktemp("accounts"), supervisor)
+        yield StoreSite(tmp_path_factory.mktemp("accounts"), supervisor)
     finally:
         supervisor.stop_all()
 
@@ -84,7 +51,7 @@ def granted(account: StoreAccount, operation: str, table: str, column: str) -> b
 
 @pytest.mark.parametrize("table", [*TABLES, "other"])
 @pytest.mark.parametrize("account", ACCOUNTS, ids=lambda account: account.name)
-def test_each_account_reads_and_writes_what_the_table_says(site: Site, account: StoreAccount, table: str) -> None:
+def test_each_account_reads_and_writes_what_the_table_says(site: StoreSite, account: StoreAccount, table: str) -> None:
     for column in declared().get(table, {"a": ""}):
         code, answer = site.ask(account.name, f"SELECT `{column}` FROM `{table}` LIMIT 0")
         assert (code == "") == granted(account, "SELECT", table, column), (column, answer)
@@ -112,120 +79,12 @@ def test_each_account_reads_and_writes_what_the_table_says(site: Site, account: 
         "CREATE TABLE copy_of_{0} ENGINE = MergeTree ORDER BY tuple() AS SELECT * FROM {0}",
     ],
 )
-def test_none_but_the_operator_changes_a_table(site: Site, account: str, table: str, sql: str) -> None:
+def test_none_but_the_operator_changes_a_table(site: StoreSite, account: str, table: str, sql: str) -> None:
     assert site.ask(account, sql.format(table))[0] in REFUSED
 
 
-OUTWARD = (
-    "SELECT * FROM file('{0}', 'CSV', 'a UInt64')",
-    "SELECT * FROM file('{0}', 'LineAsString')",
-    "SELECT file('{0}')",
-    "SELECT `\\x66ile`('{0}')",
-    "SELECT /* file */ FILE('{0}')",
-    "SELECT arrayMap(file, ['{0}'])",
-    "SELECT arrayMap(x -> file(x), ['{0}'])",
-    "SELECT * APPLY(file) FROM (SELECT '{0}' AS path)",
-    "WITH '{0}' AS path SELECT (SELECT file(path))",
-    "SELECT 1 UNION ALL SELECT length(file('{0}'))",
-    "SELECT 1 AS `x\n Storage definition`, file('{0}')",
-    "SELECT file('{0}') FORMAT JSON",
-    "SELECT file('{0}') FORMAT Null",
-    "DESCRIBE TABLE file('{0}')",
-    "DESCRIBE file('{0}', 'CSV')",
-    "EXPLAIN SELECT file('{0}')",
-    "SELECT * FROM `{0}`",
-    "SELECT * FROM default.`{0}`",
-    "SELECT 1 WHERE 1 IN default.`{0}`",
-    "SELECT 1 WHERE 1 IN file('{0}', 'CSV', 'a UInt64')",
-    "SELECT 1 INTO OUTFILE '{0}.out' FORMAT CSV",
-    "SELECT 1 INTO/**/OUTFILE '{0}.out'",
-    "EXPLAIN SELECT 1 INTO OUTFILE '{0}.out'",
-    "INSERT INTO other FROM INFILE '{0}' FORMAT CSV",
-    "INSERT INTO other SELECT * FROM file('{0}', 'CSV', 'a UInt64')",
-    "INSERT INTO other VALUES (toUInt64(file('{0}')))",
-    "INSERT INTO FUNCTION file('{0}.out', 'CSV', 'a UInt64') SELECT 1",
-    "SELECT 1 FORMAT Template SETTINGS format_template_resultset = '{0}'",
-    "SELECT 1 FORMAT Protobuf SETTINGS format_schema = '{0}:A'",
-    "SELECT * FROM url('http://127.0.0.1:9/', 'CSV', 'a UInt64')",
-    "SELECT * FROM urlCluster('default', 'http://127.0.0.1:9/', 'CSV', 'a UInt64')",
-    "SELECT * FROM s3('http://127.0.0.1:9/bucket/key', 'CSV', 'a UInt64')",
-    "SELECT * FROM azureBlobStorage('http://127.0.0.1:9', 'c', 'b', 'account', 'key')",
-    "SELECT * FROM mysql('127.0.0.1:9', 'a', 'b', 'c', 'd')",
-    "SELECT * FROM postgresql('127.0.0.1:9', 'a', 'b', 'c', 'd')",
-    "SELECT * FROM redis('127.0.0.1:9', 'a', 'a UInt64')",
-    "SELECT * FROM sqlite('{0}', 'a')",
-    "SELECT * FROM remote('127.0.0.1', 'sluice.other')",
-    "SELECT * FROM icebergLocal('{0}')",
-    "SELECT * FROM filesystem('{0}')",
-    "SELECT * FROM executable('x', 'CSV', 'a UInt64')",
-    "SELECT * FROM python('secret')",
-    "SELECT * FROM merge('sluice', '.*')",
-    "SELECT aiGenerate('collection', 'text')",
-    "CREATE TABLE f (a UInt64) ENGINE = File(CSV, '{0}')",
-    "CREATE TABLE f (a UInt64) ENGINE = URL('http://127.0.0.1:9/', 'CSV')",
-    "CREATE TABLE f (a UInt64) ENGINE = Executable('x', 'CSV')",
-    "CREATE TABLE f (a UInt64) ENGINE = EmbeddedRocksDB(0, '{0}.rocks') PRIMARY KEY a",
-    "CREATE TABLE f AS file('{0}')",
-    "CREATE TABLE f (a String DEFAULT file('{0}')) ENGINE = MergeTree ORDER BY a",
-    "CREATE TABLE f (a UInt8) ENGINE = MergeTree ORDER BY a SETTINGS disk = disk(type = 'local', path = '{0}.d/')",
-    "ALTER TABLE other ADD COLUMN b String DEFAULT file('{0}')",
-    "CREATE DATABASE f ENGINE = Filesystem('{0}')",
-    "CREATE DATABASE f ENGINE = SQLite('{0}')",
-    "CREATE DICTIONARY f (a UInt64) PRIMARY KEY a SOURCE(FILE(path '{0}' format 'CSV')) LAYOUT(FLAT()) LIFETIME(0)",
-    "CREATE FUNCTION f AS x -> file(x)",
-    "CREATE NAMED COLLECTION f AS a = 1",
-    "CREATE USER f",
-    "GRANT READ ON FILE TO seal",
-    "ATTACH TABLE f FROM '{0}' (a UInt64) ENGINE = MergeTree ORDER BY a",
-    "BACKUP TABLE other TO File('{0}.backup')",
-    "RESTORE TABLE other FROM File('{0}')",
-    "SET ROLE sluice, incoming",
-    "SET ROLE ALL PARALLEL WITH SELECT 1",
-    "EXECUTE AS default SELECT 1",
-    "KILL QUERY WHERE 1",
-    "SYSTEM STOP MERGES",
-)
-
-
-@pytest.mark.parametrize("account", NAMES)
-@pytest.mark.parametrize("sql", OUTWARD)
-def test_no_account_reaches_the_machine_or_beyond(site: Site, account: str, sql: str) -> None:
-    code, answer = site.ask(account, sql.replace("{0}", str(site.secret)))
-    assert code, answer
-    assert "4242" not in answer
-    assert [path.name for path in site.secret.parent.glob("secret*")] == ["secret.csv"]
-    assert site.ask(OPERATOR, "SELECT count() FROM other") == ("", "0\n")
-
-
-@pytest.mark.parametrize("account", NAMES)
-def test_a_name_that_comes_as_a_value_is_looked_at_too(site: Site, account: str) -> None:
-    sql = "SELECT count() FROM {name:Identifier}"
-    assert site.ask(account, sql, param_name="records")[0] == ""
-    for name in ("system.processes", f"default.{site.secret}", str(site.secret)):
-        code, answer = site.ask(account, sql, param_name=name)
-        assert code or account == OPERATOR, answer
-        assert "4242" not in answer
-
-
-@pytest.mark.parametrize("account", [SEAL, VIEW, AUDIT])
-@pytest.mark.parametrize(
-    "sql",
-    [
-        "SELECT * FROM system.processes",
-        "SELECT * FROM `system`.`server_settings`",
-        "SELECT * FROM information_schema.tables",
-        "SELECT 1 WHERE 'a' IN system.users",
-        "SHOW PROCESSLIST",
-    ],
-)
-def test_system_tables_are_closed_but_those_that_clients_ask(site: Site, account: str, sql: str) -> None:
-    assert site.ask(account, sql)[0] == "497"
-    assert site.ask(account, "SELECT count() FROM processes", database="system")[0]
-    assert site.ask(account, "SELECT count() > 0 FROM system.tables") == ("", "1\n")
-
-
 @pytest.mark.parametrize("account", [VIEW, AUDIT])
-def test_who_only_reads_does_so_within_bounds(site: Site, account: str) -> None:
+def test_who_only_reads_does_so_within_bounds(site: StoreSite, account: str) -> None:
     assert site.ask(account, "SELECT getSetting('readonly')") == ("", "1\n")
     _, most = site.ask(account, "SELECT getSetting('max_execution_time')", max_execution_time="100000")
     bounds = next(known.bounds for known in ACCOUNTS if known.name == account)
@@ -235,7 +94,7 @@ def test_who_only_reads_does_so_within_bounds(site: Site, account: str) -> None:
     assert site.ask(account, "SELECT 1", format_template_resultset=str(site.secret))[0] == "164"
 
 
-def test_the_accounts_agree_with_the_table(site: Site) -> None:
+def test_the_accounts_agree_with_the_table(site: StoreSite) -> None:
     operator = site.client(OPERATOR)
     assert grants.check(operator, "sluice") == []
     missing = grants.check(operator, "elsewhere")
@@ -243,7 +102,7 @@ def test_the_accounts_agree_with_the_table(site: Site) -> None:
     assert any(line.startswith("account view: not in the table SELECT ON `sluice`.`records`") for line in missing)
 
 
-def test_seal_with_a_wrong_password_says_so_and_ends(site: Site, tmp_path: Path) -> None:
+def test_seal_with_a_wrong_password_says_so_and_ends(site: StoreSite, tmp_path: Path) -> None:
     (tmp_path / "wrong").write_text("guess")
     create_log_keys(tmp_path / "log-key.json", "sluice")
     settings = {
@@ -265,6 +124,86 @@ def test_seal_with_a_wrong_password_says_so_and_ends(site: Site, tmp_path: Path)
     assert "guess" not in done.stderr
 
 
-def test_an_account_of_another_password_is_refused(site: Site) -> None:
+def test_an_account_of_another_password_is_refused(site: StoreSite) -> None:
     with pytest.raises(ConfigError, match="refuses user 'view'"):
         site.client(VIEW, (site.accounts.folder / AUDIT).read_text())
+
+
+class Recorder:
+    """A server that has no account yet, and keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.statements: list[str] = []
+
+    def query(self, sql: str, parameters: object = None) -> list[tuple[object, ...]]:
+        return []
+
+    def command(self, sql: str) -> None:
+        self.statements.append(sql)
+
+
+def test_what_a_server_is_told_is_clickhouses_own_language(site: StoreSite) -> None:
+    server, operator = Recorder(), site.client(OPERATOR)
+    passwords = {account.name: f"of {account.name}'s" for account in ACCOUNTS}
+    changes = grants.apply(cast("ClickHouseStore", server), "sluice", passwords)
+    assert len(changes) == len(server.statements) == len(ACCOUNTS) + sum(len(account.rights) for account in ACCOUNTS)
+    for statement in server.statements:
+        assert operator.query("SELECT formatQuery({sql:String})", {"sql": statement})
+        assert not any(password in statement for password in passwords.values())
+    assert any("`readonly` = 1" in text or "readonly = 1" in text for text in server.statements if "`view`" in text)
+
+
+@pytest.fixture
+def secured(site: StoreSite, tmp_path: Path) -> Iterator[tuple[str, Path]]:
+    """The store behind TLS, and the file of its authority."""
+    authority, key = tmp_path / "store.pem", tmp_path / "store.key"
+    write_pair(authority, key)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(authority, key)
+    port = int(site.store.url.rsplit(":", 1)[1])
+
+    async def pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(1 << 16):
+                writer.write(data)
+                await writer.drain()
+        writer.close()
+
+    async def passed_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        inner_reader, inner_writer = await asyncio.open_connection("127.0.0.1", port)
+        await asyncio.gather(pipe(reader, inner_writer), pipe(inner_reader, writer))
+
+    loop = asyncio.new_event_loop()
+    server = loop.run_until_complete(asyncio.start_server(passed_on, "127.0.0.1", 0, ssl=context))
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    yield f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}", authority
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join(STUCK_S)
+
+
+def test_a_store_behind_tls_is_known_by_its_authority(site: StoreSite, secured: tuple[str, Path]) -> None:
+    url, authority = secured
+    password = (site.accounts.folder / VIEW).read_text()
+    known = ClickHouseStore(ClickHouseEndpoint(url, VIEW, password, ca_file=str(authority)))
+    known.connect(20)
+    assert known.query("SELECT 1") == [(1,)]
+    known.close()
+    with pytest.raises(Retryable, match="SSLCertVerificationError"):
+        ClickHouseStore(ClickHouseEndpoint(url, VIEW, password)).try_connect()
+    with pytest.raises(ConfigError, match=r"clickhouse\.ca_file: expected a PEM file"):
+        ClickHouseStore(ClickHouseEndpoint(url, VIEW, password, ca_file="/absent")).try_connect()
+    with pytest.raises(ConfigError, match="https://"):
+        ClickHouseStore(ClickHouseEndpoint(site.store.url, VIEW, password, ca_file=str(authority))).try_connect()
+
+
+def test_a_home_of_an_earlier_build_keeps_its_password_for_the_operator(tmp_path: Path) -> None:
+    (tmp_path / "store-password").write_text("of before")
+    accounts = LocalAccounts(tmp_path, authenticates=True)
+    for _ in range(2):
+        accounts.ensure_passwords()
+        assert (accounts.folder / OPERATOR).read_text() == "of before"
+    assert not (tmp_path / "store-password").exists()
+    assert {path.name for path in accounts.folder.iterdir()} == set(NAMES)
+    assert {path.stat().st_mode & 0o777 for path in accounts.folder.iterdir()} == {0o600}
+    assert accounts.environment("gateway") == {"SLUICE_CLICKHOUSE__PASSWORD_FOLDER": ""}

@@ -53,8 +53,6 @@ class StoreAccount:
     rights: tuple[TableRight, ...] = ()
     bounds: Mapping[str, Bound] = field(default_factory=dict)
     writes: bool = False
-    chooses: tuple[str, ...] = ()
-    """Settings that it may give any value."""
 
 
 _READING = {
@@ -76,7 +74,6 @@ ACCOUNTS = (
         ),
         {"max_execution_time": Bound(120, 120), "max_memory_usage": Bound(4 << 30)},
         writes=True,
-        chooses=("insert_deduplication_token", "max_insert_threads", "max_threads"),
     ),
     StoreAccount(
         VIEW,

@@ -30,6 +30,7 @@ class LocalAccounts:
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         if self._before.exists():
             self._before.replace(self.folder / OPERATOR)
+            (self.folder / OPERATOR).chmod(0o600)
         for path in (self.folder / name for name in NAMES):
             if path.exists():
                 continue

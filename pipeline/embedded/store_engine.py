@@ -229,7 +229,7 @@ def _bounded(account: StoreAccount, statement: Statement) -> dict[str, str]:
         most = account.bounds[name].most if name in account.bounds else 0
         if most and value.isdecimal():
             settings[name] = str(min(int(value), most) or most)
-        elif name in account.chooses:
+        elif account.writes and name not in account.bounds:
             settings[name] = value
         elif settings.get(name) != value:
             text = f"account {account.name!r} may not set {name!r}. (READONLY)"

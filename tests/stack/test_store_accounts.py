@@ -24,6 +24,7 @@ from pipeline.endpoints import ClickHouseEndpoint
 from pipeline.errors import ConfigError, Retryable
 from pipeline.interpreter import module_command, module_environment
 from pipeline.keys.files import create_log_keys
+from pipeline.tables import RECORDS
 from tests.certificates import write_pair
 from tests.patience import STUCK_S
 from tests.stack.store_site import StoreSite
@@ -61,6 +62,23 @@ def test_each_account_reads_and_writes_what_the_table_says(site: StoreSite, acco
     assert (code == "") == (granted(account, "INSERT", table, "") and reads_all), answer
     code, answer = site.ask(account.name, f"INSERT INTO `{table}` ({names}) FORMAT Null\n")
     assert (code not in REFUSED) == granted(account, "INSERT", table, ""), answer
+
+
+def test_seal_inserts_a_batch_once_and_the_others_read_it(site: StoreSite) -> None:
+    seal = site.client(SEAL)
+    assert seal.check_tables() == []
+    columns: dict[str, list[object]] = {"origin": ["g/decisions/0"], "time": [1_789_992_000_000], "body": [b"{}"]}
+    kinds = declared()["records"]
+    row = [columns.get(name) or ([""] if "String" in kinds[name] else [0]) for name in RECORDS.columns]
+    row[RECORDS.columns.index("rules")] = [[]]
+    assert seal.insert_batch([(RECORDS, row)], "token")
+    assert not seal.insert_batch([(RECORDS, row)], "token")
+    assert seal.count_batch("g/decisions/0", 0) == 1
+    for account in (VIEW, AUDIT):
+        reader = site.client(account)
+        assert reader.query("SELECT count(), any(body) FROM records") == [(1, "{}")]
+        with pytest.raises(ConfigError, match=f"lets user '{account}' do less"):
+            reader.command("INSERT INTO records (body) SELECT 'forged'")
 
 
 @pytest.mark.parametrize("account", [account.name for account in ACCOUNTS])
@@ -189,7 +207,7 @@ def test_a_store_behind_tls_is_known_by_its_authority(site: StoreSite, secured: 
     known.connect(20)
     assert known.query("SELECT 1") == [(1,)]
     known.close()
-    with pytest.raises(Retryable, match="SSLCertVerificationError"):
+    with pytest.raises(Retryable, match="CERTIFICATE_VERIFY_FAILED"):
         ClickHouseStore(ClickHouseEndpoint(url, VIEW, password)).try_connect()
     with pytest.raises(ConfigError, match=r"clickhouse\.ca_file: expected a PEM file"):
         ClickHouseStore(ClickHouseEndpoint(url, VIEW, password, ca_file="/absent")).try_connect()

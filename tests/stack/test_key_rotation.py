@@ -45,7 +45,7 @@ def operator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
 @pytest.fixture(scope="module")
 def key(operator: Operator) -> str:
     operator.json("tenant", "add", TENANT, "--plan", "enterprise")
-    return str(operator.json("key", "add", TENANT, "app")[0]["key"])
+    return str(operator.json("key", "add", TENANT, "app", "--kafka")[0]["key"])
 
 
 @pytest.fixture(scope="module")

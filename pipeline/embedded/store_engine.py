@@ -165,7 +165,7 @@ class StoreEngine:
         if (statement.account, sql) in self._allowed:
             return
         try:
-            self._guard.check_kind(self._classified(sql)[1])
+            self._guard.check_kind(self._classified(sql)[1], sql)
             parsed = connection.query(f"EXPLAIN AST {sql}", "TabSeparatedRaw", params=dict(statement.parameters))
             self._guard.check(statement.account, parsed.bytes().decode().split("\n"))
         except ForbiddenError as error:

@@ -49,6 +49,8 @@ _TABLE_FUNCTIONS: Mapping[str, frozenset[str]] = {
 _ENGINES = frozenset(
     ("MergeTree", "ReplacingMergeTree", "SummingMergeTree", "AggregatingMergeTree", "Memory", "Atomic")
 )
+_ALTER = re.compile(r"\s*ALTER\s+TABLE\s", re.IGNORECASE)
+_ALTERS = ("ADD_", "MODIFY_", "DROP_", "RENAME_", "RESET_", "COMMENT_", "MATERIALIZE_", "CLEAR_", "DELETE", "UPDATE")
 _SYSTEM = ("system.", "information_schema.")
 _FILES = "default."
 """The engine takes files of this machine for the tables of this database."""
@@ -82,12 +84,14 @@ class StatementGuard:
 
         return cls(names("table_functions"), names("functions"))
 
-    def check_kind(self, kind: str) -> None:
+    def check_kind(self, kind: str, sql: str) -> None:
         """Look at the class of a statement, before the engine does more with it. Raises ForbiddenError.
 
         One that does not parse is left to the engine, which says why; it has no root then.
         """
-        if kind not in ("READ_ONLY", "MUTATING", "UNKNOWN"):
+        # with settings of its own an ALTER is of the class of statements that write a file
+        alters = kind == "CONTROL" and _ALTER.match(sql) is not None and "outfile" not in sql.lower()
+        if kind not in ("READ_ONLY", "MUTATING", "UNKNOWN") and not alters:
             raise ForbiddenError(f"statements of this kind ({kind})")
 
     def check(self, account: str, lines: list[str]) -> None:
@@ -120,6 +124,8 @@ class StatementGuard:
             raise ForbiddenError("functions by their name alone")
         if node in ("Identifier", "TableIdentifier") and not self._may_name(account, plain):
             raise ForbiddenError(f"table {name}")
+        if node == "AlterCommand" and not name.startswith(_ALTERS):
+            raise ForbiddenError(f"ALTER TABLE with {name}")
         if root == "InsertQuery" and node == "Literal" and line.startswith(" Literal"):
             raise ForbiddenError("FROM INFILE")
 

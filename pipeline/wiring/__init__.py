@@ -32,9 +32,11 @@ if TYPE_CHECKING:
         rotate_webhook,
     )
     from pipeline.wiring.operate import (
+        apply_accounts,
         apply_rights,
         apply_tables,
         apply_topics,
+        check_accounts,
         check_broker,
         check_rights,
         check_tables,
@@ -60,9 +62,11 @@ __all__ = [
     "Assign",
     "add_producer_key",
     "admit",
+    "apply_accounts",
     "apply_rights",
     "apply_tables",
     "apply_topics",
+    "check_accounts",
     "check_broker",
     "check_rights",
     "check_tables",

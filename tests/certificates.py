@@ -29,3 +29,11 @@ def write_pair(certificate: Path, key: Path) -> bytes:
     key.write_bytes(made.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     certificate.write_bytes(signed.public_bytes(Encoding.PEM))
     return hashlib.sha256(signed.public_bytes(Encoding.DER)).digest()
+
+
+def broker_pem(folder: Path) -> Path:
+    """Write a key and its certificate in one file, as a broker takes them, beside ``ca.pem`` for its clients."""
+    authority, path = folder / "ca.pem", folder / "broker.pem"
+    write_pair(authority, path)
+    path.write_bytes(path.read_bytes() + authority.read_bytes())
+    return path

@@ -1,5 +1,6 @@
 // A direct producer in Java after WIRE.md alone: JDK crypto, Kafka's own client and its default placement by key.
-//   java -cp <jars of Kafka> Producer.java send <gateway> <api key> <prompt>     prints the outcome's JSON
+//   java -cp <jars of Kafka> Producer.java send <gateway> <api key> <prompt> [<CA file> [<topic>]]
+//     prints the outcome's JSON; given a CA file, it writes over TLS and as the key's own user
 //   java -cp <jars of Kafka> Producer.java place <count>                         keys on stdin, partitions on stdout
 
 import com.fasterxml.jackson.databind.JsonNode;
@@ -43,13 +44,15 @@ public class Producer {
     static final byte[] NONE = new byte[0];
     static final byte[] KEM = cat("KEM", new byte[] {0, 0x20});
     static final byte[] HPKE = cat("HPKE", new byte[] {0, 0x20, 0, 1, 0, 2});
+    static final String LOGIN =
+        "org.apache.kafka.common.security.scram.ScramLoginModule required username=\"%s\" password=\"%s\";";
     static final byte[] X25519_SPKI = HexFormat.of().parseHex("302a300506032b656e032100");
 
     public static void main(String[] words) throws Exception {
         if (words[0].equals("place")) {
             place(Integer.parseInt(words[1]));
         } else {
-            send(words[1], words[2], words[3]);
+            send(words[1], words[2], words[3], words.length > 4 ? words[4] : "", words.length > 5 ? words[5] : "");
         }
     }
 
@@ -62,7 +65,7 @@ public class Producer {
         System.out.print(found);
     }
 
-    static void send(String gateway, String apiKey, String prompt) throws Exception {
+    static void send(String gateway, String apiKey, String prompt, String ca, String other) throws Exception {
         JsonNode wire = get(gateway + "/v1/wire", apiKey);
         int dot = apiKey.lastIndexOf('.');
         String keyId = apiKey.substring("sk-sluice-".length(), dot);
@@ -84,20 +87,28 @@ public class Producer {
             utf8(request), utf8("inference"), utf8("-1"), wrap};
         byte[] message = utf8("sluice-request-v1");
         byte[] organisation = utf8(wire.get("organisation").asText());
-        var record = new ProducerRecord<>(wire.get("topic").asText(), organisation, value);
+        var record = new ProducerRecord<>(other.isEmpty() ? wire.get("topic").asText() : other, organisation, value);
         for (int i = 0; i < names.length; i++) {
             record.headers().add("sluice-" + names[i], fields[i]);
             message = cat(message, field(fields[i]));
         }
         message = cat(message, field(MessageDigest.getInstance("SHA-256").digest(value)));
         record.headers().add("sluice-signature", hmac(secret, message));
-        produce(wire.get("bootstrap").asText(), record);
+        Properties settings = new Properties();
+        settings.put("bootstrap.servers", wire.get("bootstrap").asText());
+        if (!ca.isEmpty()) {
+            settings.put("security.protocol", wire.get("security_protocol").asText());
+            settings.put("ssl.truststore.type", "PEM");
+            settings.put("ssl.truststore.location", ca);
+            settings.put("sasl.mechanism", wire.get("sasl_mechanism").asText());
+            settings.put("sasl.jaas.config", LOGIN.formatted(wire.get("kafka_user").asText(),
+                HexFormat.of().formatHex(hmac(secret, utf8("sluice-kafka-password-v1")))));
+        }
+        produce(settings, record);
         System.out.println(get(gateway + "/v1/requests/" + request + "?wait_ms=20000", apiKey));
     }
 
-    static void produce(String bootstrap, ProducerRecord<byte[], byte[]> record) throws Exception {
-        Properties settings = new Properties();
-        settings.put("bootstrap.servers", bootstrap);
+    static void produce(Properties settings, ProducerRecord<byte[], byte[]> record) throws Exception {
         settings.put("acks", "all");
         settings.put("enable.idempotence", "true");
         settings.put("compression.type", "zstd");

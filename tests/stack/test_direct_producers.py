@@ -43,8 +43,10 @@ LIFETIME_MS = 2_000
 class Site:
     """A broker that authenticates, with a deployment and a tenant."""
 
-    def __init__(self, home: Path, supervisor: Supervisor) -> None:
-        access = BrokerAccess("of the brokers", "of the operator", reauthenticate_ms=LIFETIME_MS)
+    def __init__(
+        self, home: Path, supervisor: Supervisor, pem: Path | None = None, lifetime_ms: int = LIFETIME_MS
+    ) -> None:
+        access = BrokerAccess("of the brokers", "of the operator", pem, reauthenticate_ms=lifetime_ms)
         ports = (free_port(), free_port())
         self.broker = EmbeddedBroker(
             BrokerSettings(home / "kafka", cache(), *ports, access=access, producers_port=free_port()), supervisor
@@ -57,10 +59,11 @@ class Site:
             kafka=Kafka(
                 bootstrap=self.broker.bootstrap,
                 partitions=2,
-                security_protocol="SASL_PLAINTEXT",
+                security_protocol=access.protocol,
                 sasl_mechanism="PLAIN",
                 user="operator",
                 password_file=str(password),
+                ca_file=str(pem or ""),
             ),
             keys=Keys(home=home / "keys"),
             gateway=Gateway(

@@ -74,9 +74,16 @@ async def output(command: list[str], raw: bytes = b"") -> str:
     return told.decode()
 
 
-async def decided(four: Deployment, request: str) -> Decision:
+async def outcome(url: str, key: str, request: str) -> dict[str, str]:
+    path, ask = f"{url}/v1/requests/{request}?wait_ms=20000", {"Authorization": f"Bearer {key}"}
+    async with aiohttp.ClientSession(headers=ask) as http, http.get(path) as got:
+        answer: dict[str, str] = await got.json()
+        return answer
+
+
+async def decided(kafka: KafkaEndpoint, request: str) -> Decision:
     partition = int(request.split("-")[1])
-    reader = PartitionReader(KafkaEndpoint(four.bootstrap), "decisions", partition)
+    reader = PartitionReader(kafka, "decisions", partition)
     try:
         await reader.start(0)
         for item in await reader.read_to_end():
@@ -88,10 +95,10 @@ async def decided(four: Deployment, request: str) -> Decision:
     raise AssertionError(f"{request} was not decided")
 
 
-def check(decision: Decision, tenant: str) -> None:
+def check(decision: Decision, tenant: str, partitions: int = PARTITIONS) -> None:
     assert (decision.verdict, decision.tenant, decision.reasons) == ("admit", tenant, ())
     assert decision.facts.lane == -1
-    assert int(decision.request.split("-")[1]) == partition_of(tenant.encode(), PARTITIONS)
+    assert int(decision.request.split("-")[1]) == partition_of(tenant.encode(), partitions)
 
 
 def test_kafkas_own_java_client_is_admitted_and_answered(four: Deployment) -> None:
@@ -103,7 +110,7 @@ def test_kafkas_own_java_client_is_admitted_and_answered(four: Deployment) -> No
             url = f"http://127.0.0.1:{settings.gateway.port}"
             answer = json.loads(await output([*command, "send", url, four.keys["globex"], PROMPT]))
             assert (answer["result"], answer["text"]) == ("finished", PROMPT)
-            check(await decided(four, answer["request"]), "globex")
+            check(await decided(four.kafka, answer["request"]), "globex")
 
     asyncio.run(job())
 
@@ -138,7 +145,7 @@ def test_a_go_client_with_its_defaults_is_admitted_and_answered(four: Deployment
             url = f"http://127.0.0.1:{settings.gateway.port}"
             answer = json.loads(await output([program, url, four.keys["acme"], PROMPT]))
             assert (answer["result"], answer["text"]) == ("finished", PROMPT)
-            check(await decided(four, answer["request"]), "acme")
+            check(await decided(four.kafka, answer["request"]), "acme")
 
     asyncio.run(job())
 
@@ -149,17 +156,14 @@ def test_a_record_made_by_node_is_admitted_and_answered(four: Deployment) -> Non
     async def job() -> None:
         async with asyncio.timeout(STUCK_S), serving(settings):
             url, key = f"http://127.0.0.1:{settings.gateway.port}", four.keys["acme"]
-            made = json.loads(await output([node, str(SOURCES / "producer.mjs"), url, key, PROMPT]))
+            made = json.loads(await output([node, str(SOURCES / "node" / "producer.mjs"), url, key, PROMPT]))
             headers = [(name, base64.b64decode(raw)) for name, raw in made["headers"]]
             raw_key, value = base64.b64decode(made["key"]), base64.b64decode(made["value"])
             publisher = Publisher(KafkaEndpoint(four.bootstrap))
             await publisher.send(made["topic"], made["partition"], raw_key, value, headers)
             await publisher.close()
-            ask = {"Authorization": f"Bearer {key}"}
-            path = f"{url}/v1/requests/{made['client_request']}?wait_ms=20000"
-            async with aiohttp.ClientSession(headers=ask) as http, http.get(path) as got:
-                answer = await got.json()
+            answer = await outcome(url, key, made["client_request"])
             assert (answer["result"], answer["text"]) == ("finished", PROMPT)
-            check(await decided(four, answer["request"]), "acme")
+            check(await decided(four.kafka, answer["request"]), "acme")
 
     asyncio.run(job())

@@ -5,18 +5,11 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
-from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
 from aiokafka import TopicPartition
 from aiokafka.errors import GroupAuthorizationFailedError, TopicAuthorizationFailedError
-from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from cryptography.x509.oid import NameOID
 
 from pipeline.config import cache
 from pipeline.control import acl
@@ -29,30 +22,13 @@ from pipeline.errors import ConfigError
 from pipeline.kafka.clients import make_consumer, make_producer
 from pipeline.kafka.users import MECHANISM, drop_users, put_users
 from pipeline.topics import GROUPS, TOPICS, AclRule, acl_rules, pool_topic
+from tests.certificates import broker_pem
 from tests.patience import STUCK_S
 
 POOLS, PRODUCERS = ("acme", "globex"), ("producer-k1",)
 PRINCIPALS = (*GROUPS, *(f"generate-{tenant}" for tenant in POOLS), *PRODUCERS)
 NAMES = (*(topic.name for topic in TOPICS), *(pool_topic(tenant).name for tenant in POOLS))
 PASSWORD = "correct horse"
-
-
-def certificate(folder: Path) -> Path:
-    """A certificate of 127.0.0.1 that is its own authority, with its key."""
-    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "a broker of one test")])
-    made = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .sign(key, SHA256())
-    )
-    plain = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    path = folder / "broker.pem"
-    path.write_bytes(plain + made.public_bytes(Encoding.PEM))
-    return path
 
 
 class Site:
@@ -197,7 +173,7 @@ def test_a_user_that_was_removed_is_refused(site: Site) -> None:
 def test_over_tls_a_user_is_let_in_and_a_broker_that_cannot_be_believed_is_told(tmp_path: Path) -> None:
     supervisor = Supervisor()
     try:
-        site = Site(tmp_path, supervisor, certificate(tmp_path))
+        site = Site(tmp_path, supervisor, broker_pem(tmp_path))
         asyncio.run(furnish(site))
         gateway = site.as_user("gateway")
         assert asyncio.run(may_write(gateway, "requests"))

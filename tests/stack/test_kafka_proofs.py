@@ -33,8 +33,8 @@ from pipeline.kafka.clients import make_producer
 from pipeline.kafka.security import require_login
 from pipeline.sections import Kafka
 from pipeline.topics import acl_rules
+from tests.certificates import broker_pem
 from tests.patience import STUCK_S
-from tests.stack.test_kafka_access import certificate
 
 TOKEN = """\
 import base64, json, sys, time
@@ -51,7 +51,7 @@ class Site:
     """A broker with a listener for each kind of proof."""
 
     def __init__(self, home: Path, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.home, self.pem = home, certificate(home)
+        self.home, self.pem = home, broker_pem(home)
         self.tokens, self.certificates = free_port(), free_port()
         monkeypatch.setattr(pipeline.embedded.broker, "broker_config", self.config)
         access = BrokerAccess("of the brokers", "of the operator")

@@ -1,5 +1,6 @@
-// A direct producer in Go after WIRE.md alone: go run . <gateway> <api key> <prompt>. It writes with franz-go's defaults,
-// which place a keyed record as Java does, awaits the outcome at the gateway, and prints it.
+// A direct producer in Go after WIRE.md alone: go run . <gateway> <api key> <prompt> [<CA file> [<topic>]]. It writes
+// with franz-go's defaults, which place a keyed record as Java does, awaits the outcome at the gateway, and prints it;
+// given a CA file, over TLS and as the key's own user.
 package main
 
 import (
@@ -13,8 +14,11 @@ import (
 	"crypto/hpke"
 	"crypto/rand"
 	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/base64"
 	"encoding/binary"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -26,12 +30,14 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/sasl/scram"
 )
 
 type wire struct {
 	Generation   string `json:"generation"`
 	Bootstrap    string `json:"bootstrap"`
 	Topic        string `json:"topic"`
+	User         string `json:"kafka_user"`
 	Organisation string `json:"organisation"`
 	Tenant       string `json:"tenant"`
 	Prefix       string `json:"client_request_prefix"`
@@ -67,10 +73,27 @@ func main() {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
-	broker := must1(kgo.NewClient(kgo.SeedBrokers(strings.Split(where.Bootstrap, ",")...)))
+	options := []kgo.Opt{kgo.SeedBrokers(strings.Split(where.Bootstrap, ",")...)}
+	if len(os.Args) > 4 {
+		options = append(options, login(where, apiKey, os.Args[4])...)
+	}
+	if len(os.Args) > 5 {
+		record.Topic = os.Args[5]
+	}
+	broker := must1(kgo.NewClient(options...))
 	defer broker.Close()
 	must(broker.ProduceSync(ctx, record).FirstErr())
 	os.Stdout.Write(door.get("/v1/requests/" + request + "?wait_ms=20000"))
+}
+
+// login makes the key's own user known to brokers that an authority of the file vouches for.
+func login(where wire, apiKey, authorities string) []kgo.Opt {
+	believed := x509.NewCertPool()
+	believed.AppendCertsFromPEM(must1(os.ReadFile(authorities)))
+	mac := hmac.New(sha256.New, secretOf(apiKey))
+	mac.Write([]byte("sluice-kafka-password-v1"))
+	user := scram.Auth{User: where.User, Pass: hex.EncodeToString(mac.Sum(nil))}
+	return []kgo.Opt{kgo.DialTLSConfig(&tls.Config{RootCAs: believed}), kgo.SASL(user.AsSha256Mechanism())}
 }
 
 // wrap gives the content key to the holder of the tenant's key: HPKE of RFC 9180, base mode, single shot.
@@ -90,7 +113,6 @@ func seal(where wire, contentKey []byte, request, prompt string) []byte {
 
 func sign(where wire, apiKey, request string, wrapped, value []byte) []kgo.RecordHeader {
 	dot := strings.LastIndex(apiKey, ".")
-	secret := must1(base64.RawURLEncoding.DecodeString(apiKey[dot+1:]))
 	headers := []kgo.RecordHeader{
 		{Key: "sluice-key", Value: []byte(strings.TrimPrefix(apiKey[:dot], "sk-sluice-"))},
 		{Key: "sluice-time", Value: []byte(strconv.FormatInt(where.Time, 10))},
@@ -101,7 +123,7 @@ func sign(where wire, apiKey, request string, wrapped, value []byte) []kgo.Recor
 		{Key: "sluice-lane", Value: []byte("-1")},
 		{Key: "sluice-wrap", Value: wrapped},
 	}
-	mac := hmac.New(sha256.New, secret)
+	mac := hmac.New(sha256.New, secretOf(apiKey))
 	mac.Write([]byte("sluice-request-v1"))
 	for _, header := range headers {
 		mac.Write(field(header.Value))
@@ -109,6 +131,10 @@ func sign(where wire, apiKey, request string, wrapped, value []byte) []kgo.Recor
 	digest := sha256.Sum256(value)
 	mac.Write(field(digest[:]))
 	return append(headers, kgo.RecordHeader{Key: "sluice-signature", Value: mac.Sum(nil)})
+}
+
+func secretOf(apiKey string) []byte {
+	return must1(base64.RawURLEncoding.DecodeString(apiKey[strings.LastIndex(apiKey, ".")+1:]))
 }
 
 func field(raw []byte) []byte {

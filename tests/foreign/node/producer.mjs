@@ -1,9 +1,12 @@
-// A direct producer in Node after WIRE.md alone, with nothing but what Node brings. It has no Kafka client there, so it
-// prints the record that one would be given: node producer.mjs <gateway> <api key> <prompt>
+// A direct producer in Node after WIRE.md alone, with nothing but what Node brings.
+//   node producer.mjs <gateway> <api key> <prompt>                       prints the record that a client would be given
+//   node producer.mjs <gateway> <api key> <prompt> <CA file> [<topic>]   writes it with KafkaJS over TLS, as the key's
+//                                                                        own user, and prints the outcome's JSON
 
 import crypto from 'node:crypto';
+import fs from 'node:fs';
 
-const [gateway, apiKey, prompt] = process.argv.slice(2);
+const [gateway, apiKey, prompt, caFile, topic] = process.argv.slice(2);
 const cat = (...parts) => Buffer.concat(parts.map((part) => Buffer.from(part)));
 const none = Buffer.alloc(0);
 const sized = (bytes, length) => {
@@ -53,8 +56,8 @@ const murmur2 = (key) => {
   return h ^ (h >>> 15);
 };
 
-const asked = await fetch(`${gateway}/v1/wire`, { headers: { Authorization: `Bearer ${apiKey}` } });
-const wire = await asked.json();
+const ask = async (path) => (await fetch(gateway + path, { headers: { Authorization: `Bearer ${apiKey}` } })).json();
+const wire = await ask('/v1/wire');
 const dot = apiKey.lastIndexOf('.');
 const secret = Buffer.from(apiKey.slice(dot + 1), 'base64url');
 const request = wire.client_request_prefix + crypto.randomUUID();
@@ -78,12 +81,29 @@ const headers = {
 const fields = Object.values(headers).map((raw) => field(Buffer.from(raw)));
 const digest = crypto.createHash('sha256').update(value).digest();
 headers['sluice-signature'] = hmac(secret, cat('sluice-request-v1', ...fields, field(digest)));
-const base64 = (raw) => Buffer.from(raw).toString('base64');
-console.log(JSON.stringify({
-  topic: wire.topic,
-  partition: (murmur2(Buffer.from(wire.organisation)) & 0x7fffffff) % wire.partitions,
-  key: base64(wire.organisation),
-  value: base64(value),
-  headers: Object.entries(headers).map(([name, raw]) => [name, base64(raw)]),
-  client_request: request,
-}));
+
+if (caFile) {
+  const { Kafka, logLevel } = (await import('kafkajs')).default;
+  const password = hmac(secret, 'sluice-kafka-password-v1').toString('hex');
+  const kafka = new Kafka({
+    brokers: wire.bootstrap.split(','),
+    ssl: { ca: fs.readFileSync(caFile) },
+    sasl: { mechanism: wire.sasl_mechanism.toLowerCase(), username: wire.kafka_user, password },
+    logLevel: logLevel.NOTHING,
+  });
+  const producer = kafka.producer();
+  await producer.connect();
+  await producer.send({ topic: topic ?? wire.topic, messages: [{ key: wire.organisation, value, headers }] });
+  await producer.disconnect();
+  console.log(JSON.stringify(await ask(`/v1/requests/${request}?wait_ms=20000`)));
+} else {
+  const base64 = (raw) => Buffer.from(raw).toString('base64');
+  console.log(JSON.stringify({
+    topic: wire.topic,
+    partition: (murmur2(Buffer.from(wire.organisation)) & 0x7fffffff) % wire.partitions,
+    key: base64(wire.organisation),
+    value: base64(value),
+    headers: Object.entries(headers).map(([name, raw]) => [name, base64(raw)]),
+    client_request: request,
+  }));
+}

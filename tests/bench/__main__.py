@@ -28,6 +28,7 @@ FIGURES = (
     "accounts",
     "ledger",
     "control",
+    "kafka_security",
 )
 
 

@@ -67,7 +67,7 @@ async def measure(stack: LocalStack, key: str) -> list[Measurement]:
         await closed_loop(caller.ask, _WARM_S)
         caller.took.clear()
         rate = await closed_loop(caller.ask, _SATURATION_S)
-        async with Floor(stack.brokers[0].bootstrap) as floor:
+        async with Floor(stack.brokers[0].endpoint) as floor:
             await paced(floor.run, rate / 2, 2.0)
             floor.took.clear()
             await paced(floor.run, rate / 2, _PACED_S)
@@ -76,7 +76,7 @@ async def measure(stack: LocalStack, key: str) -> list[Measurement]:
         before = _cpu(stack)
         await paced(caller.ask, rate / 2, _PACED_S)
         spent = {name: (after - before[name]) / len(caller.took) for name, after in _cpu(stack).items()}
-    hops = await _hops(stack.brokers[0].bootstrap, caller)
+    hops = await _hops(stack.brokers[0].endpoint, caller)
     rows, load = _rows(rate, caller, floor, hops), "the same"
     return rows + [
         Measurement("answer", f"CPU of {name}", load, value * 1000, "ms/request") for name, value in spent.items()
@@ -133,10 +133,10 @@ async def paced(ask: Ask, rate: float, seconds: float) -> None:
 class Floor:
     """Three bare hops and one bare acknowledgement, timed as one."""
 
-    def __init__(self, bootstrap: str) -> None:
-        self._bootstrap = bootstrap
-        self._producer = make_producer(KafkaEndpoint(bootstrap))
-        self._consumers = [make_consumer(KafkaEndpoint(bootstrap)) for _ in range(3)]
+    def __init__(self, kafka: KafkaEndpoint) -> None:
+        self._endpoint = kafka
+        self._producer = make_producer(kafka)
+        self._consumers = [make_consumer(kafka) for _ in range(3)]
         self._waiting: dict[tuple[str, bytes], asyncio.Future[None]] = {}
         self._pumps: list[asyncio.Task[None]] = []
         self._count = 0
@@ -144,7 +144,7 @@ class Floor:
 
     async def __aenter__(self) -> Floor:
         await self._producer.start()
-        admin = make_admin(KafkaEndpoint(self._bootstrap))
+        admin = make_admin(self._endpoint)
         await admin.start()
         await admin.create_topics([NewTopic(name, 1, 1) for name in _TOPICS])
         await admin.close()
@@ -184,17 +184,17 @@ class Floor:
                 arrived.set_result(None)
 
 
-async def _hops(bootstrap: str, caller: BenchCaller) -> dict[str, float]:
+async def _hops(kafka: KafkaEndpoint, caller: BenchCaller) -> dict[str, float]:
     """Mean ms between the broker's times of one request's records, and to the client at both ends (whole ms each)."""
     home = partition_of(b"bench", PARTITIONS)
-    asked = {item.offset: item.time for item in await _all(bootstrap, "requests", home)}
+    asked = {item.offset: item.time for item in await _all(kafka, "requests", home)}
     decided: dict[str, tuple[int, int]] = {}
-    for item in await _all(bootstrap, "decisions", home):
+    for item in await _all(kafka, "decisions", home):
         record = decode_log(item.value)
         if isinstance(record, Decision) and record.request in caller.asked:
             decided[record.request] = asked[record.facts.offset], item.time
-    work = await _times(bootstrap, "work", lambda item: decode(Work, item.value).request)
-    ended = await _times(bootstrap, "responses", _end)
+    work = await _times(kafka, "work", lambda item: decode(Work, item.value).request)
+    ended = await _times(kafka, "responses", _end)
     rows = [
         (caller.asked[name][0] * 1000, *times, work[name], ended[name], caller.asked[name][1] * 1000)
         for name, times in decided.items()
@@ -217,12 +217,12 @@ def _end(item: KafkaRecord) -> str:
     return response.request if response.event == "end" else ""
 
 
-async def _times(bootstrap: str, topic: str, name: Callable[[KafkaRecord], str]) -> dict[str, int]:
-    return {name(item): item.time for at in range(PARTITIONS) for item in await _all(bootstrap, topic, at)}
+async def _times(kafka: KafkaEndpoint, topic: str, name: Callable[[KafkaRecord], str]) -> dict[str, int]:
+    return {name(item): item.time for at in range(PARTITIONS) for item in await _all(kafka, topic, at)}
 
 
-async def _all(bootstrap: str, topic: str, partition: int) -> list[KafkaRecord]:
-    reader = PartitionReader(KafkaEndpoint(bootstrap), topic, partition)
+async def _all(kafka: KafkaEndpoint, topic: str, partition: int) -> list[KafkaRecord]:
+    reader = PartitionReader(kafka, topic, partition)
     await reader.start(await reader.begin())
     try:
         return await reader.read_to_end()

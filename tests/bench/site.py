@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import sys
 import tempfile
@@ -15,10 +16,10 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.admin import NewTopic
 
 from pipeline import config, wiring
-from pipeline.config import Keys, Settings
+from pipeline.config import Settings
 from pipeline.control.registry import Registry
 from pipeline.embedded.broker import EmbeddedBroker
-from pipeline.embedded.broker_config import BrokerSettings
+from pipeline.embedded.broker_config import BrokerAccess, BrokerSettings
 from pipeline.embedded.supervisor import Child, Supervisor, free_port, spawn
 from pipeline.endpoints import KafkaEndpoint
 from pipeline.events.codec import encode
@@ -26,8 +27,7 @@ from pipeline.events.control import AnyDocument, parse
 from pipeline.kafka.clients import make_admin, make_producer
 from pipeline.kafka.offsets import Offsets
 from pipeline.keys.vault import Vault
-from pipeline.sections import Kafka
-from pipeline.topics import partition_of
+from pipeline.topics import OPERATOR, partition_of
 from tests.bench.load import Account, Headers
 
 PARTITIONS = 4
@@ -84,10 +84,11 @@ class BenchSite:
     def bootstrap(self) -> str:
         return self.broker.bootstrap
 
-    def run(self, *argv: str) -> Child:
+    def run(self, *argv: str, name: str = "", env: dict[str, str] | None = None) -> Child:
         """A Python program of this project as a child process; its log lies in ``home``."""
-        name = "-".join(argv[1:3])
-        child = spawn([sys.executable, *argv], name=name, log=self.home / f"{name}.log", env={"PYTHONUNBUFFERED": "1"})
+        name = name or "-".join(argv[1:3])
+        given = {"PYTHONUNBUFFERED": "1", **(env or {})}
+        child = spawn([sys.executable, *argv], name=name, log=self.home / f"{name}.log", env=given)
         self.supervisor.add(child)
         return child
 
@@ -95,30 +96,46 @@ class BenchSite:
         child.terminate()
         self.supervisor.remove(child)
 
-    def stage(self, stage: str, *flags: str) -> Child:
+    def stage(self, stage: str, *flags: str, env: dict[str, str] | None = None) -> Child:
         """``sluice run STAGE`` as a process."""
-        return self.run("-m", "pipeline", "--config", str(self.home / "sluice.toml"), "run", stage, *flags)
+        config_file = str(self.home / "sluice.toml")
+        return self.run("-m", "pipeline", "--config", config_file, "run", stage, *flags, name=stage, env=env)
 
 
 @contextlib.contextmanager
-def opened() -> Iterator[BenchSite]:
-    """A site of its own, gone afterwards."""
+def opened(access: BrokerAccess | None = None) -> Iterator[BenchSite]:
+    """A site of its own, gone afterwards; its settings are the operator's."""
     with tempfile.TemporaryDirectory(prefix="sluice-bench-") as folder:
         home, supervisor = Path(folder), Supervisor()
-        broker = EmbeddedBroker(BrokerSettings(home / "kafka", config.cache(), free_port(), free_port()), supervisor)
+        ports = (free_port(), free_port())
+        broker = EmbeddedBroker(BrokerSettings(home / "kafka", config.cache(), *ports, access=access), supervisor)
         broker.ensure_fetched(lambda text: print(text, file=sys.stderr))
         broker.start()
         try:
-            settings = Settings(
-                kafka=Kafka(bootstrap=broker.bootstrap, partitions=PARTITIONS), keys=Keys(home=home / "keys")
-            )
-            text = f'[kafka]\nbootstrap = "{broker.bootstrap}"\n[keys]\nhome = "{home / "keys"}"\n'
-            (home / "sluice.toml").write_text(text)
-            site = BenchSite(home, settings, supervisor, broker)
+            (home / "sluice.toml").write_text(_sections(home, broker, access))
+            site = BenchSite(home, config.load(home / "sluice.toml"), supervisor, broker)
             asyncio.run(_furnish(site))
             yield site
         finally:
             supervisor.stop_all()
+
+
+def _sections(home: Path, broker: EmbeddedBroker, access: BrokerAccess | None) -> str:
+    kafka: dict[str, str | int] = {"bootstrap": broker.bootstrap, "partitions": PARTITIONS}
+    if access is not None:
+        (home / "operator").write_text(access.operator_password)
+        kafka |= {"security_protocol": access.protocol, "ca_file": str(access.certificate or "")}
+        kafka |= {"sasl_mechanism": "PLAIN", "user": OPERATOR, "password_file": str(home / "operator")}
+    sections: dict[str, dict[str, str | int]] = {
+        "kafka": kafka,
+        "keys": {"home": str(home / "keys")},
+        "gateway": {"port": free_port()},
+        "generate": {"model": "echo"},
+    }
+    return "".join(
+        f"[{name}]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in fields.items())
+        for name, fields in sections.items()
+    )
 
 
 async def _furnish(site: BenchSite) -> None:

@@ -31,7 +31,10 @@ FROM python:3.11.13-slim-bookworm AS runtime
 RUN useradd --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin sluice \
     && install --directory --owner sluice --group sluice --mode 0700 /keys \
     # workers of isolated tenants run under ids of their own within the group
-    && install --directory --owner sluice --group sluice --mode 0770 /models /granted
+    && install --directory --owner sluice --group sluice --mode 0770 /models /granted \
+    # a volume of secrets is first its maker's; the group reads
+    && for user in broker operator gateway admit generate seal watch notify; do \
+        install --directory --owner sluice --group sluice --mode 0750 /secrets "/secrets/$user"; done
 ENV PATH=/app/bin:/opt/venv/bin:$PATH PYTHONPATH=/app PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HOME=/tmp
 WORKDIR /app
 USER 10001

@@ -1,7 +1,7 @@
 """Services of isolated tenants for ``docker compose``: what ``sluice deploy tenants`` writes. Pure text.
 
 Laid over ``docker-compose.yml``. Each tenant has a worker with its own process, network namespace, user id and volumes,
-and a job that fills the volume of its keys with those of this tenant alone.
+and a job that fills the volume of its keys with those of this tenant alone and makes its workers a user at the broker.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from pipeline.errors import ConfigError
+from pipeline.topics import pool_user
 
 IMAGE, WORKER_IMAGE = "sluice:0.1.0", "sluice-worker:0.1.0"
 FIRST_UID, LAST_UID = 20_001, 59_999
@@ -45,13 +46,17 @@ _SERVICES = """\
     cap_drop: [ALL]
     security_opt: ["no-new-privileges:true"]
     networks: [inner]
-    command: [deploy, grant, "{tenant}", --out, /granted]
-    volumes: ["keys:/keys:ro", "keys-{tenant}:/granted"]
+    command: [deploy, grant, "{tenant}", --kafka, --out, /granted]
+    volumes: ["keys:/keys:ro", "kafka-operator:/secrets/operator:ro", "keys-{tenant}:/granted"]
     depends_on:
-      topics:
+      users:
         condition: service_completed_successfully
     environment:
       SLUICE_KAFKA__BOOTSTRAP: kafka:9092
+      SLUICE_KAFKA__SECURITY_PROTOCOL: SASL_PLAINTEXT
+      SLUICE_KAFKA__SASL_MECHANISM: PLAIN
+      SLUICE_KAFKA__USER: operator
+      SLUICE_KAFKA__PASSWORD_FILE: /secrets/operator/password
       SLUICE_KEYS__HOME: /keys
 
   generate-{tenant}:
@@ -81,7 +86,7 @@ _SERVICES = """\
       start_period: 60s
     volumes: ["keys-{tenant}:/keys:ro", "models-{tenant}:/models"]
     depends_on:
-      topics:
+      users:
         condition: service_completed_successfully
       tables:
         condition: service_completed_successfully
@@ -89,6 +94,10 @@ _SERVICES = """\
         condition: service_completed_successfully
     environment:
       SLUICE_KAFKA__BOOTSTRAP: kafka:9092
+      SLUICE_KAFKA__SECURITY_PROTOCOL: SASL_PLAINTEXT
+      SLUICE_KAFKA__SASL_MECHANISM: SCRAM-SHA-512
+      SLUICE_KAFKA__USER: "{user}"
+      SLUICE_KAFKA__PASSWORD_FILE: /keys/kafka-password
       SLUICE_KEYS__HOME: /keys
       SLUICE_MODELS__HOME: /models
       SLUICE_STATUS__PORT: "9464"
@@ -134,5 +143,7 @@ def _service(each: Isolated, device: str) -> str:
             f"tenant {each.tenant}: expected at most {LAST_UID - FIRST_UID + 1} isolated tenants of a "
             f"deployment, got number {each.ordinal + 1}; start another deployment"
         )
-    text = _SERVICES.format(tenant=each.tenant, image=IMAGE, worker_image=WORKER_IMAGE, uid=uid, group=GROUP)
+    text = _SERVICES.format(
+        tenant=each.tenant, user=pool_user(each.tenant), image=IMAGE, worker_image=WORKER_IMAGE, uid=uid, group=GROUP
+    )
     return text + (_DEVICE.format(device=device) if device else _PROCESS)

@@ -1,4 +1,4 @@
-"""``sluice deploy``: the workers of isolated tenants, as policies ask for them."""
+"""``sluice deploy``: the workers of isolated tenants, as policies ask for them, and the users of a broker."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ DESCRIPTION = """\
 A plan with isolation = "process" or "device" gives each of its tenants workers of their own, which read the tenant's
 own topic of work and hold no other tenant's keys. Until such a worker runs, requests of that tenant wait, and expire at
 their deadline without charge. sluice up starts workers of the tier process by itself.
+secrets and users set up a broker that lets nobody in without a password, as docker-compose.yml does.
 """
 EXAMPLES = """\
 in compose:
@@ -35,7 +36,9 @@ _DEVICE = re.compile(r"[A-Za-z0-9-]{1,64}")
 
 def add(commands: Any) -> None:
     """Add ``deploy``."""
-    deploy = add_group(commands, "deploy", "run workers of isolated tenants", DESCRIPTION, EXAMPLES)
+    deploy = add_group(
+        commands, "deploy", "run workers of isolated tenants, and give a broker its users", DESCRIPTION, EXAMPLES
+    )
     tenants = add_command(
         deploy,
         "tenants",
@@ -58,7 +61,27 @@ def add(commands: Any) -> None:
         "its owner's group. Run it again after keys were rotated.",
     )
     grant.add_argument("tenant", help="id of the tenant")
-    grant.add_argument("--out", type=Path, required=True, help="folder to write to; made where it does not exist")
+    grant.add_argument(
+        "--kafka", action="store_true", help="make its workers a user at the brokers, its password in kafka-password"
+    )
+    secrets = add_command(
+        deploy,
+        "secrets",
+        "write a broker's properties and certificate, and a password for each of its users",
+        _secrets,
+        "Passwords and the certificate that are there stay. kafka.bootstrap is where stages come in, "
+        "gateway.advertised_bootstrap where direct producers do.",
+    )
+    for parser in (grant, secrets):
+        parser.add_argument("--out", type=Path, required=True, help="folder to write to; made where it does not exist")
+    users = add_command(
+        deploy,
+        "users",
+        "give the brokers the stages' users and the rights of every user",
+        _users,
+        "The passwords are those that deploy secrets wrote. Safe to repeat. Run this as an operator's user.",
+    )
+    users.add_argument("--secrets", type=Path, required=True, help="folder that deploy secrets wrote")
 
 
 def _tenants(arguments: argparse.Namespace, settings: Settings) -> int:
@@ -87,8 +110,23 @@ async def _isolated(settings: Settings) -> list[Isolated]:
     return [Isolated(tenant, tier, order[tenant]) for tenant, tier in tiers.items()]
 
 
+def _secrets(arguments: argparse.Namespace, settings: Settings) -> int:
+    # what makes certificates takes a while to import, and no other command needs it
+    from pipeline.cli.compose_kafka import write_secrets
+
+    files = write_secrets(settings, arguments.out)
+    terminal.table("secrets", ("file",), [(str(path),) for path in files], as_json=arguments.json)
+    return 0
+
+
+def _users(arguments: argparse.Namespace, settings: Settings) -> int:
+    changes = asyncio.run(wiring.apply_users(settings, arguments.secrets))
+    terminal.table("rights", ("change", "right"), changes, as_json=arguments.json)
+    return 0
+
+
 def _grant(arguments: argparse.Namespace, settings: Settings) -> int:
-    asyncio.run(wiring.grant(settings, arguments.tenant, arguments.out))
+    asyncio.run(wiring.grant(settings, arguments.tenant, arguments.out, kafka=arguments.kafka))
     row = (arguments.tenant, str(arguments.out))
     terminal.table("granted", ("tenant", "folder"), [row], as_json=arguments.json)
     return 0

@@ -15,7 +15,7 @@ PRODUCERS_MECHANISM = "SCRAM-SHA-256"
 """Direct producers have credentials of this kind alone, and their listener takes no other."""
 REAUTHENTICATE_MS = 60_000
 """A direct producer proves who it is at least so often: one that was dropped is cut off by then (KIP-368)."""
-_PLAIN = "org.apache.kafka.common.security.plain.PlainLoginModule"
+PLAIN = "org.apache.kafka.common.security.plain.PlainLoginModule"
 _SCRAM = "org.apache.kafka.common.security.scram.ScramLoginModule"
 
 LOG4J = """\
@@ -52,10 +52,17 @@ class BrokerAccess:
     """SCRAM users and their passwords that a broker knows from the moment its storage is made."""
     reauthenticate_ms: int = REAUTHENTICATE_MS
     """Of the listener of direct producers."""
+    producers_tls_only: bool = False
+    """Stages then come in plain text although there is a certificate: they share a private network with the broker."""
 
     @property
     def protocol(self) -> str:
-        """Kafka's name of what clients speak."""
+        """Kafka's name of what stages speak."""
+        return "SASL_SSL" if self.certificate and not self.producers_tls_only else "SASL_PLAINTEXT"
+
+    @property
+    def producers_protocol(self) -> str:
+        """Kafka's name of what direct producers speak."""
         return "SASL_SSL" if self.certificate else "SASL_PLAINTEXT"
 
 
@@ -116,7 +123,7 @@ def broker_config(settings: BrokerSettings) -> dict[str, str]:
         "num.io.threads": 4,
         "background.threads": 2,
     }
-    config |= _own_topics(replicas, in_sync) | (_open() if s.access is None else _authenticated(s.access))
+    config |= own_topics(replicas, in_sync) | (_open() if s.access is None else authenticated(s.access))
     return {key: str(value) for key, value in config.items()}
 
 
@@ -132,12 +139,12 @@ def _open() -> dict[str, object]:
     return {"listener.security.protocol.map": "CLIENT:PLAINTEXT,CONTROLLER:PLAINTEXT"}
 
 
-def _authenticated(access: BrokerAccess) -> dict[str, object]:
+def authenticated(access: BrokerAccess) -> dict[str, object]:
     """Settings of listeners that authenticate and of the standard authorizer (KIP-11, KIP-801)."""
-    own = f'{_PLAIN} required username="{BROKER}" password="{access.broker_password}"'
+    own = f'{PLAIN} required username="{BROKER}" password="{access.broker_password}"'
     own += f' user_{BROKER}="{access.broker_password}"'
     config: dict[str, object] = {
-        "listener.security.protocol.map": f"CLIENT:{access.protocol},PRODUCERS:{access.protocol},"
+        "listener.security.protocol.map": f"CLIENT:{access.protocol},PRODUCERS:{access.producers_protocol},"
         "CONTROLLER:SASL_PLAINTEXT",
         "sasl.mechanism.inter.broker.protocol": "PLAIN",
         "sasl.mechanism.controller.protocol": "PLAIN",
@@ -160,7 +167,7 @@ def _authenticated(access: BrokerAccess) -> dict[str, object]:
     return config
 
 
-def _own_topics(replicas: int, in_sync: int) -> dict[str, object]:
+def own_topics(replicas: int, in_sync: int) -> dict[str, object]:
     """Settings of the topics that the broker makes for itself."""
     config: dict[str, object] = {}
     for topic in ("offsets.topic", "transaction.state.log", "share.coordinator.state.topic"):

@@ -6,6 +6,7 @@ import base64
 import contextlib
 import json
 import os
+import secrets
 from pathlib import Path
 
 from pipeline.audit.checkpoint import LogKeys
@@ -69,6 +70,14 @@ def create_once(path: Path, text: str) -> None:
         os.link(partial, path)
     partial.unlink()
     on_disk(path.parent)
+
+
+def password_of(path: Path) -> str:
+    """Give the password in a file; where there is none it is made, for the owner and the owner's group to read."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o750)
+        replace_file(path, secrets.token_urlsafe(24), 0o640)
+    return path.read_text("utf-8")
 
 
 def replace_file(path: Path, text: str, mode: int = 0o600) -> None:

@@ -24,12 +24,13 @@ from pipeline.events.control import Control, Tenant
 from pipeline.generate import engines
 from pipeline.generate.model_acts import ModelActs
 from pipeline.kafka.writer import Publisher
-from pipeline.keys.files import create_log_keys
+from pipeline.keys.files import create_log_keys, password_of
 from pipeline.keys.grant import write_grant
 from pipeline.keys.rights import OTHERS, take_rights
 from pipeline.keys.signing import SigningKeys
 from pipeline.keys.vault import FileKeyring, Vault, open_kms
-from pipeline.topics import AclRule, acl_rules
+from pipeline.sections import read_secret
+from pipeline.topics import GROUPS, AclRule, acl_rules, pool_user
 
 if TYPE_CHECKING:
     # what one act needs is imported there: every stage imports this module, and pays for all that it names
@@ -91,10 +92,10 @@ async def follow_pools(settings: Settings, stop: asyncio.Event, tell: Callable[[
             await asyncio.sleep(_LOOK_S)
 
 
-async def grant(settings: Settings, tenant: str, out: Path) -> Tenant:
+async def grant(settings: Settings, tenant: str, out: Path, *, kafka: bool = False) -> Tenant:
     """Write into ``out`` the keys that ``tenant``'s own workers need, and none of any other; gives their document.
 
-    Raises ConfigError.
+    ``kafka``: also the password of a user of their own, which is made at the brokers. Raises ConfigError, Retryable.
     """
     async with registry(settings) as hand:
         document = hand.control.tenants.get(tenant)
@@ -102,7 +103,31 @@ async def grant(settings: Settings, tenant: str, out: Path) -> Tenant:
             raise ConfigError(f"no plan asks for workers of tenant {tenant!r} alone; see: sluice deploy tenants --list")
         await hand.record_shown("keys", tenant)
     write_grant(settings.keys, document, out)
+    if kafka:
+        await asyncio.to_thread(_admit_pool, settings, tenant, out / "kafka-password")
     return document
+
+
+def _admit_pool(settings: Settings, tenant: str, file: Path) -> None:
+    from pipeline.control import acl
+    from pipeline.kafka.users import put_users
+
+    kafka = settings.kafka.endpoint
+    put_users(kafka, {pool_user(tenant): password_of(file)})
+    acl.grant(kafka, acl_rules([tenant]))
+
+
+async def apply_users(settings: Settings, folder: Path) -> list[tuple[str, str]]:
+    """Give the brokers each stage's user, whose password lies in ``folder``/STAGE, and all rights of the table.
+
+    Gives each change of a right. Raises ConfigError, Retryable.
+    """
+    from pipeline.kafka.users import put_users
+
+    passwords = {stage: read_secret("--secrets", str(folder / stage / "password")) for stage in GROUPS}
+    await check_broker(settings)
+    await asyncio.to_thread(put_users, settings.kafka.endpoint, passwords)
+    return await apply_rights(settings)
 
 
 def vault(settings: Settings, hand: Registry) -> Vault:

@@ -12,11 +12,13 @@ from typing import Any
 import pytest
 import yaml
 
-from pipeline.cli.compose import Isolated, tenants_file
+from pipeline.cli.compose import GROUP, Isolated, tenants_file
+from pipeline.cli.compose_kafka import MOUNTED, RECORDS, USERS, write_secrets
 from pipeline.clickhouse import accounts
 from pipeline.config import Settings, known_environment, load
 from pipeline.gateway.refusals import because
 from pipeline.gateway.translate import too_large
+from pipeline.topics import GROUPS, pool_user
 from pipeline.wiring import STAGES
 
 ROOT = Path(__file__).parents[4]
@@ -49,9 +51,18 @@ def published(name: str) -> list[str]:
     return ports
 
 
-def listens(name: str) -> str:
-    """Everything in a service's definition that can name a port."""
-    return str(SERVICES[name].get("environment", "")) + str(COMPOSE["configs"])
+@pytest.fixture(scope="module")
+def secrets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the service of that name writes."""
+    out = tmp_path_factory.mktemp("secrets")
+    write_secrets(load(None, settings("secrets")), out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def broker(secrets: Path) -> dict[str, str]:
+    text = (secrets / "broker" / "server.properties").read_text()
+    return dict(line.split("=", 1) for line in text.splitlines())
 
 
 @each_service
@@ -141,18 +152,20 @@ def test_dependencies_exist_and_their_conditions_can_come_true(name: str) -> Non
 
 
 @each_of_ours
-def test_stages_wait_for_topics_and_tables(name: str) -> None:
+def test_stages_wait_for_topics_users_and_tables(name: str) -> None:
     waits = set(SERVICES[name]["depends_on"])
     jobs = {
+        "secrets": set(),
         "topics": {"kafka"},
+        "users": {"topics"},
         "tables": {"clickhouse"},
         "accounts": {"tables"},
-        "grant-acme": {"topics"},
-        "grant-initech": {"topics"},
+        "grant-acme": {"users"},
+        "grant-initech": {"users"},
     }
     granted = {name.replace("generate-", "grant-")} if name in TENANTS["services"] else set()
     accounts = {"accounts"} if name == "seal" else set()
-    assert waits == jobs.get(name, {"topics", "tables"} | granted | accounts)
+    assert waits == jobs.get(name, {"users", "tables"} | granted | accounts)
 
 
 @each_service
@@ -174,7 +187,7 @@ def test_every_volume_is_used() -> None:
     assert set(COMPOSE["volumes"]) <= used
 
 
-def test_published_ports_are_loopback_distinct_and_listened_on() -> None:
+def test_published_ports_are_loopback_distinct_and_listened_on(broker: dict[str, str]) -> None:
     ports = {name: port for name in SERVICES for port in published(name)}
     assert set(ports) == {"kafka", "balancer", "grafana"}
     outside = [port.split(":")[1] for port in ports.values()]
@@ -183,7 +196,8 @@ def test_published_ports_are_loopback_distinct_and_listened_on() -> None:
         host, _, inside = port.split(":")
         assert host == "127.0.0.1"
         assert "outer" in SERVICES[name]["networks"], "an internal network publishes nothing"
-        assert inside in listens(name) or (name, inside) == ("grafana", "3000")
+        listened = {"kafka": broker["listeners"], "grafana": "3000"}.get(name, str(COMPOSE["configs"]))
+        assert inside in listened
 
 
 def test_only_what_must_can_reach_out() -> None:
@@ -196,7 +210,9 @@ def test_secrets_come_from_outside_and_have_no_default() -> None:
     found = 0
     for service in SERVICES.values():
         for key, value in service.get("environment", {}).items():
-            if key.endswith(("PASSWORD_FILE", "PASSWORD_FOLDER")):
+            if key == "SLUICE_KAFKA__PASSWORD_FILE":
+                assert value.startswith("/secrets/") or value == "/keys/kafka-password"
+            elif key.endswith(("PASSWORD_FILE", "PASSWORD_FOLDER")):
                 assert value.startswith("/run/secrets")
             elif "PASSWORD" in key:
                 assert re.fullmatch(r"\$\{[A-Z_]+:\?set it in \.env\}", value), key
@@ -220,6 +236,7 @@ def test_each_account_of_the_store_has_its_password_where_it_is_used() -> None:
 
 
 WRITABLE = {
+    "secrets": [f"kafka-{user}:/secrets/{user}" for user in ("broker", "operator", *GROUPS)],
     "topics": ["keys:/keys"],
     "generate": ["models:/models"],
     "generate-gpu": ["models:/models"],
@@ -255,16 +272,82 @@ def test_what_grafanas_files_ask_for_is_given() -> None:
     assert any(fnmatch.fnmatch(mount, provider["options"]["path"] + "/*.json") for mount in mounts)
 
 
-def test_the_broker_agrees_with_itself() -> None:
-    broker = SERVICES["kafka"]["environment"]
-    listeners = [entry.split("://")[0] for entry in broker["KAFKA_LISTENERS"].split(",")]
-    assert set(listeners) == {
-        entry.split(":")[0] for entry in broker["KAFKA_LISTENER_SECURITY_PROTOCOL_MAP"].split(",")
-    }
-    advertised = dict(entry.split("://") for entry in broker["KAFKA_ADVERTISED_LISTENERS"].split(","))
-    assert advertised["INNER"] == settings("admit")["SLUICE_KAFKA__BOOTSTRAP"]
-    assert advertised["OUTER"] == settings("gateway-0")["SLUICE_GATEWAY__ADVERTISED_BOOTSTRAP"]
-    assert broker["KAFKA_AUTO_CREATE_TOPICS_ENABLE"] == "false"
+def test_the_broker_agrees_with_itself_and_its_clients(broker: dict[str, str]) -> None:
+    listeners = [entry.split("://")[0] for entry in broker["listeners"].split(",")]
+    protocols = dict(entry.split(":") for entry in broker["listener.security.protocol.map"].split(","))
+    assert set(listeners) == set(protocols)
+    advertised = dict(entry.split("://") for entry in broker["advertised.listeners"].split(","))
+    for name in (name for name, service in OURS.items() if service["command"][0] == "run"):
+        assert settings(name)["SLUICE_KAFKA__BOOTSTRAP"] == advertised["CLIENT"]
+        assert settings(name)["SLUICE_KAFKA__SECURITY_PROTOCOL"] == protocols["CLIENT"]
+    # a key's user is made for the listener that the gateway tells its bearer
+    for name in ("gateway-0", "gateway-1", "topics"):
+        told = settings(name)
+        assert told["SLUICE_GATEWAY__ADVERTISED_BOOTSTRAP"] == advertised["PRODUCERS"]
+        assert told["SLUICE_GATEWAY__ADVERTISED_PROTOCOL"] == protocols["PRODUCERS"] == "SASL_SSL"
+        mechanism = told["SLUICE_GATEWAY__ADVERTISED_MECHANISM"]
+        assert broker["listener.name.producers.sasl.enabled.mechanisms"] == mechanism == "SCRAM-SHA-256"
+    assert broker["auto.create.topics.enable"] == "false"
+
+
+def test_no_listener_of_the_broker_takes_a_stranger(broker: dict[str, str]) -> None:
+    protocols = [entry.split(":")[1] for entry in broker["listener.security.protocol.map"].split(",")]
+    assert all(protocol.startswith("SASL_") for protocol in protocols)
+    assert broker["authorizer.class.name"].endswith(".StandardAuthorizer")
+    assert broker["allow.everyone.if.no.acl.found"] == "false"
+    assert set(broker["super.users"].split(";")) == {"User:broker", "User:operator"}
+    assert int(broker["listener.name.producers.scram-sha-256.connections.max.reauth.ms"]) <= 60_000
+
+
+def test_the_broker_finds_what_was_written_for_it(broker: dict[str, str], secrets: Path) -> None:
+    kafka = SERVICES["kafka"]
+    assert f"kafka-broker:{MOUNTED}:ro,nocopy" in kafka["volumes"], "its image would make the volume its own"
+    assert f"kafka:{RECORDS}" in kafka["volumes"]
+    assert broker["log.dirs"] == RECORDS
+    # its process has another user id, and the files are their owner's and its group's
+    assert kafka["group_add"] == [str(GROUP)]
+    assert "environment" not in kafka
+    for path in (Path(broker["ssl.keystore.location"]), Path(kafka["healthcheck"]["test"][-1])):
+        assert path.parent == MOUNTED
+        assert (secrets / "broker" / path.name).stat().st_mode & 0o777 == 0o640
+
+
+def test_each_user_of_the_broker_has_its_password_where_it_is_used_and_nowhere_else() -> None:
+    users = {"broker", *USERS}
+    held: dict[str, set[str]] = {}
+    for name, service in SERVICES.items():
+        mounts = [volume.split(":") for volume in service.get("volumes", []) if volume.startswith("kafka-")]
+        held[name] = {mount[0].removeprefix("kafka-") for mount in mounts}
+        assert all(mount[1] == f"/secrets/{mount[0].removeprefix('kafka-')}" for mount in mounts) or name == "kafka"
+    assert held.pop("secrets") == users
+    assert held.pop("users") == users - {"broker"}
+    assert held.pop("kafka") == {"broker"}
+    for name, own in held.items():
+        given = settings(name)
+        user = given.get("SLUICE_KAFKA__USER", "")
+        if not own:
+            assert not user or given["SLUICE_KAFKA__PASSWORD_FILE"] == "/keys/kafka-password"
+            continue
+        assert own == {user}
+        assert given["SLUICE_KAFKA__PASSWORD_FILE"] == f"/secrets/{user}/password"
+        command = SERVICES[name]["command"]
+        assert user == (command[1] if command[0] == "run" else "operator")
+        assert given["SLUICE_KAFKA__SASL_MECHANISM"] == ("PLAIN" if user == "operator" else "SCRAM-SHA-512")
+
+
+def test_a_tenants_own_workers_have_a_user_of_their_own_that_their_job_makes() -> None:
+    for tenant in ("acme", "initech"):
+        assert "--kafka" in SERVICES[f"grant-{tenant}"]["command"]
+        given = settings(f"generate-{tenant}")
+        assert given["SLUICE_KAFKA__USER"] == pool_user(tenant)
+        assert given["SLUICE_KAFKA__SASL_MECHANISM"] == "SCRAM-SHA-512"
+        assert given["SLUICE_KAFKA__PASSWORD_FILE"] == "/keys/kafka-password"
+
+
+def test_the_image_has_a_folder_for_each_volume_of_secrets_which_is_its_users() -> None:
+    [folders] = re.findall(r"for user in (.*); do (.*); done", DOCKERFILE)
+    assert set(folders[0].split()) == {"broker", *USERS}
+    assert "--owner sluice --group sluice --mode 0750" in folders[1]
 
 
 def test_the_balancer_speaks_as_the_gateway_does_and_keeps_its_figures_in() -> None:

@@ -27,7 +27,7 @@ def test_what_the_file_tells_to_type_parses_and_names_files_that_exist(command: 
 
 
 def test_the_file_tells_how_to_begin() -> None:
-    assert [command.split()[0] for command in TOLD] == ["policy", "tenant", "key"]
+    assert [command.split()[0] for command in TOLD] == ["policy", "tenant", "key", "key"]
 
 
 @pytest.mark.parametrize("command", [["run", "nothing"], ["topics", "nothing"], ["nothing"]])

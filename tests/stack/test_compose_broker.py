@@ -11,7 +11,7 @@ from aiokafka.errors import KafkaError, TopicAuthorizationFailedError
 
 from pipeline import wiring
 from pipeline.cli.compose_kafka import CONTROLLER_PORT, MOUNTED, RECORDS, write_secrets
-from pipeline.config import Gateway, Kafka, Keys, Settings, cache
+from pipeline.config import Gateway, Keys, Settings, cache
 from pipeline.control.policy_file import read_policies
 from pipeline.embedded.broker import EmbeddedBroker
 from pipeline.embedded.broker_config import PRODUCERS_MECHANISM, BrokerAccess, BrokerSettings
@@ -21,6 +21,7 @@ from pipeline.errors import ConfigError
 from pipeline.kafka.clients import make_consumer, make_producer
 from pipeline.kafka.security import require_login
 from pipeline.keys.api_key import kafka_password, parse_key
+from pipeline.sections import Kafka
 from pipeline.topics import BY_NAME, GROUPS, TOPICS, pool_topic, pool_user
 from tests.deployment_site import POLICIES
 from tests.patience import STUCK_S

@@ -9,8 +9,9 @@ from cryptography import x509
 
 from pipeline.cli import build_parser, main
 from pipeline.cli.compose_kafka import USERS, write_secrets
-from pipeline.config import Gateway, Kafka, Settings
+from pipeline.config import Gateway, Settings
 from pipeline.errors import ConfigError
+from pipeline.sections import Kafka
 
 SETTINGS = Settings(
     kafka=Kafka(bootstrap="kafka:9092"),

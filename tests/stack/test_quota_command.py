@@ -48,6 +48,7 @@ def decided(deployment: Any) -> list[Decision]:
 def sluice(deployment: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
     """Run a command against the broker; give its exit code and what it printed."""
     monkeypatch.setenv("SLUICE_KAFKA__BOOTSTRAP", deployment.bootstrap)
+    monkeypatch.setenv("SLUICE_KEYS__HOME", str(deployment.home / "keys"))
 
     def run(*words: str) -> tuple[int, Any]:
         capsys.readouterr()

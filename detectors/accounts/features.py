@@ -211,7 +211,7 @@ def _repeats(found: list[str]) -> bool:
     if len(set(found[: len(found) // 2])) > most or len(set(found)) > most:
         return False
     # the log of an agent repeats whole lines, a stuck record a word or two
-    return 2 * sum(times for _, times in Counter(found).most_common(3)) >= len(found)
+    return 2 * sum(sorted(Counter(found).values())[-3:]) >= len(found)
 
 
 def _has_digits(text: str, raw: bytes) -> bool:

@@ -72,6 +72,7 @@ def waits(stage: str, home: Path, settings: dict[str, str], expected: str) -> st
         **os.environ,
         **module_environment(),
         "SLUICE_KEYS__HOME": str(home / "keys"),
+        "SLUICE_KEYS__DEPLOYMENT": "0" * 64,
         "SLUICE_MODELS__HOME": str(home / "models"),
         "SLUICE_GENERATE__MODEL": "echo",
         "SLUICE_CLICKHOUSE__PASSWORD": PASSWORD,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import codecs
 import os
 import signal
 from collections.abc import Awaitable, Callable, Sequence
@@ -64,6 +65,24 @@ def test_no_reading_of_a_disguise_needs_what_the_worker_cannot_open() -> None:
         " ".join(words),
         words.translate(str.maketrans("aeios", "43105")),
         *(sign * 8_000 for sign in "yzA9好"),
+    )
+    found = with_screener(lambda screener: screener.screen(texts), "detectors.worker")
+    assert found == screen_batch(texts)
+    assert not [f.rule for one in found for f in one.findings if f.rule.startswith("detector.")]
+
+
+def test_no_ordinary_text_needs_what_the_worker_cannot_open() -> None:
+    words = "What is the river called that runs past the old mill, and how long is it? "
+    texts = said(
+        *(
+            text * times
+            for text in ("word ", "a ", words, "| 1 | 2 |\n", "怎么", "\n", "at f(x) in a.py:3\n")
+            for times in (60, 2_000)
+        ),
+        codecs.encode(words * 8, "rot13"),
+        (words * 8)[::-1],
+        (words * 8).replace(" ", ""),
+        " ".join(base64.b64encode(word.encode()).decode() for word in (words * 8).split()),
     )
     found = with_screener(lambda screener: screener.screen(texts), "detectors.worker")
     assert found == screen_batch(texts)

@@ -18,7 +18,6 @@ from pipeline.events.control import (
     Control,
     Deployment,
     Key,
-    Model,
     Organisation,
     Plan,
     Principal,
@@ -86,12 +85,7 @@ class Registry:
         """Write those that differ from what is in force; gives their names."""
         await self._table.refresh()
         control = self._table.control
-        in_force: dict[type[Any], Any] = {
-            Plan: control.plans,
-            Organisation: control.organisations,
-            Model: control.models,
-        }
-        changed = [d for d in documents if in_force[type(d)].get(d.id) != d]
+        changed = [d for d in documents if control.current(d) != d]
         isolating = {d.id for d in changed if isinstance(d, Plan) and d.isolation != "shared"}
         await self._add_pools(tenant.id for tenant in control.tenants.values() if tenant.plan in isolating)
         for document in changed:

@@ -6,6 +6,7 @@ folded again. Secrets in it are wrapped by the keyring; plaintext never enters t
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
@@ -264,6 +265,18 @@ class Control:
                 self.deployment = document
         self.derived.clear()
         self.version = version
+
+    def current(self, document: AnyDocument) -> AnyDocument | None:
+        """Give the document in force of the same kind and id."""
+        kinds: dict[str, Mapping[str, AnyDocument]] = {
+            "plan": self.plans,
+            "organisation": self.organisations,
+            "tenant": self.tenants,
+            "principal": self.principals,
+            "key": self.keys,
+            "model": self.models,
+        }
+        return kinds[document.doc].get(document.id) if document.doc in kinds else self.deployment
 
     def clear(self) -> None:
         """Forget every document, for readers that hold this object as well."""

@@ -203,7 +203,7 @@ class ControlFold:
         return None
 
     def _changes_only(self, fields: frozenset[str], document: AnyDocument) -> bool:
-        current = self.control.principals.get(document.id) if document.doc == "principal" else None
+        current = self.control.current(document)
         if current is None:
             return False
         return current.model_dump(exclude=set(fields)) == document.model_dump(exclude=set(fields))

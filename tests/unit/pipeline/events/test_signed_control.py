@@ -161,6 +161,9 @@ def test_one_form_of_a_record_counts(log: SignedLog) -> None:
         ("analyst", VICTIM.model_copy(update={"tenant": "globex", "extraction": "confirmed"}), False),
         ("analyst", Principal(id="new", tenant="acme"), False),
         ("analyst", KEY, False),
+        ("analyst", TENANT.model_copy(update={"calibrated": 7}), True),
+        ("analyst", TENANT.model_copy(update={"calibrated": 7, "plan": "mine"}), False),
+        ("analyst", TENANT.model_copy(update={"calibrated": 7, "id": "new"}), False),
         ("auditor", VICTIM, False),
     ],
 )

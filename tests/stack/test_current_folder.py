@@ -12,6 +12,7 @@ import pytest
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
+from pipeline import config
 from pipeline.endpoints import KafkaEndpoint
 from pipeline.kafka.clients import make_admin
 from tests.hostile_folder import hostile_folder, imported
@@ -22,8 +23,8 @@ GROUPS = ["sluice-watch", *(f"sluice-{stage}-workers" for stage in ("admit", "ge
 """The groups of all stages but the gateway, for which ``up`` waits."""
 
 
-async def _all_joined(bootstrap: str) -> None:
-    admin = make_admin(KafkaEndpoint(bootstrap))
+async def _all_joined(kafka: KafkaEndpoint) -> None:
+    admin = make_admin(kafka)
     await admin.start()
     try:
         for group in GROUPS:
@@ -63,7 +64,7 @@ def test_every_stage_serves_and_ends_well(folder: Path, tmp_path: Path) -> None:
     operator = Operator(tmp_path / "home", folder, model="glossary")
     operator.start()
     try:
-        asyncio.run(_all_joined(f"127.0.0.1:{operator.ports['--kafka-port']}"))
+        asyncio.run(_all_joined(config.load(operator.home / "sluice.toml", {}).kafka.endpoint))
         assert operator.json("topics", "check") == []
         assert "ended with status" not in operator.log()
     finally:

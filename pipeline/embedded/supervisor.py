@@ -12,6 +12,8 @@ then ends its children in order.
 from __future__ import annotations
 
 import contextlib
+import functools
+import itertools
 import os
 import queue
 import secrets
@@ -21,7 +23,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 
@@ -30,6 +32,8 @@ from pipeline.errors import ConfigError, Retryable
 LOOPBACK = "127.0.0.1"
 
 _LISTENING = range(20_000, 32_000)
+_PROCESSES = 64
+"""Each of so many processes chooses among ports of its own: what one has chosen and not yet opened no other takes."""
 _LOOK_S = 0.05
 _GIVES_WAY = 10
 """Nice value of what nobody waits for: a tenth of a core's share where all are busy (sched(7))."""
@@ -264,10 +268,14 @@ def await_answer(what: str, children: Sequence[Child], probe: Callable[[], None]
 
 def free_port() -> int:
     """A TCP port on loopback that was free a moment ago, of those that no outgoing connection is given (RFC 6335)."""
-    while True:
-        port = secrets.choice(_LISTENING)
-        if is_free(LOOPBACK, port):
-            return port
+    return next(port for port in _own_ports(os.getpid()) if is_free(LOOPBACK, port))
+
+
+@functools.cache
+def _own_ports(pid: int) -> Iterator[int]:
+    """Give the ports that this process chooses among over and over, none of them twice in a round."""
+    own = _LISTENING[pid % _PROCESSES :: _PROCESSES]
+    return itertools.cycle(secrets.SystemRandom().sample(own, len(own)))
 
 
 def is_free(host: str, port: int) -> bool:

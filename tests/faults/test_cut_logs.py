@@ -18,6 +18,7 @@ from pipeline.kafka.clients import make_admin
 from pipeline.kafka.offsets import Offsets
 from pipeline.keys.files import create_log_keys
 from pipeline.seal.partition import SealContext, SealPartition
+from pipeline.seal.signer import LogSigner
 from pipeline.tables import RECORDS, Table
 from pipeline.topics import BY_NAME
 from tests.admit_site import Writers, history, report, until_answered
@@ -51,9 +52,9 @@ async def lose(bootstrap: str, name: str) -> None:
 
 
 def sealing(deployment: Any, home: Path, store: Taken, offsets: Offsets) -> asyncio.Task[None]:
-    keys = create_log_keys(home / "log-key.json", "sluice")
-    generation = deployment.control_table.control.require_deployment().generation
-    context = SealContext(deployment.kafka, generation, keys, store, offsets, 4096, 50)  # type: ignore[arg-type]
+    control = deployment.control_table.control
+    signer = LogSigner(home / "log-key.json", control)
+    context = SealContext(deployment.kafka, control.generation, signer, store, offsets, 4096, 50)  # type: ignore[arg-type]
     return asyncio.create_task(SealPartition(context, 0).run(asyncio.Event()))
 
 
@@ -80,6 +81,7 @@ def test_a_completion_that_lies_there_counts_however_late_admit_reads_it(deploym
 def test_admit_and_seal_stop_where_decisions_lost_what_they_knew(deployment: Any, tmp_path: Path) -> None:
     async def scene() -> None:
         store, offsets = Taken(), Offsets(deployment.kafka)
+        create_log_keys(tmp_path / "log-key.json", "sluice")
         async with Writers(deployment) as writers:
             writers.start()
             before = sum(isinstance(r, Decision) for r in await history(deployment.bootstrap))

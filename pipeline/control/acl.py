@@ -22,7 +22,7 @@ from kafka.protocol.admin import DescribeAclsRequest
 from pipeline.endpoints import KafkaEndpoint
 from pipeline.errors import ConfigError, Retryable
 from pipeline.kafka.operator_client import operator_client
-from pipeline.topics import OPERATOR, AclRule
+from pipeline.topics import BY_NAME, GROUPS, OPERATOR, POOL_WORK, AclRule
 
 _KINDS = {"topic": ResourceType.TOPIC, "group": ResourceType.GROUP}
 _ANY = (
@@ -37,11 +37,11 @@ _EVERYTHING = ACLFilter(None, *_ANY)
 def apply(kafka: KafkaEndpoint, rules: Iterable[AclRule]) -> tuple[list[str], list[str]]:
     """Create what is missing and delete what the table does not grant; gives a line for each of either kind.
 
-    Rights of the operator's own principal stay, and denials. Raises ConfigError where the brokers keep no lists or do
-    not let this user near them, Retryable.
+    Rights of the operator's own principal stay, those of others to what is not ours, and denials. Raises ConfigError
+    where the brokers keep no lists or do not let this user near them, Retryable.
     """
     with _lists(kafka) as client:
-        missing, surplus = _compare(client, rules)
+        missing, surplus = _compare(client, rules, kafka.security.user)
         _create(client, missing)
         # only once everything that is granted is there: a running stage must not lose a right in between
         if surplus:
@@ -53,7 +53,7 @@ def grant(kafka: KafkaEndpoint, rules: Sequence[AclRule]) -> None:
     """Have the principals in ``rules`` do what these say and no more; others keep their rights. Errors as ``apply``."""
     principals = {f"User:{rule.principal}" for rule in rules}
     with _lists(kafka) as client:
-        missing, surplus = _compare(client, rules)
+        missing, surplus = _compare(client, rules, kafka.security.user)
         _create(client, missing)
         if outdated := [acl for acl in surplus if acl.principal in principals]:
             client.delete_acls(outdated)
@@ -83,7 +83,7 @@ def holds(client: KafkaAdminClient, node: int, rule: AclRule) -> bool:
 def check(kafka: KafkaEndpoint, rules: Iterable[AclRule]) -> list[str]:
     """Give a sentence with the fix for each difference, none where all is well. Errors as ``apply``."""
     with _lists(kafka) as client:
-        missing, surplus = _compare(client, rules)
+        missing, surplus = _compare(client, rules, kafka.security.user)
     faults = [f"missing: {_line(acl)}; run: sluice topics acl apply" for acl in missing]
     faults += [f"not granted by the table: {_line(acl)}; run: sluice topics acl apply" for acl in surplus]
     return sorted(faults)
@@ -117,17 +117,35 @@ def _create(client: KafkaAdminClient, missing: list[ACL]) -> None:
         raise Retryable(f"{len(failed)} rights were not created, first: {failed[0]}")
 
 
-def _compare(client: KafkaAdminClient, rules: Iterable[AclRule]) -> tuple[list[ACL], list[ACL]]:
+def _compare(client: KafkaAdminClient, rules: Iterable[AclRule], user: str) -> tuple[list[ACL], list[ACL]]:
     """Give what is missing and what is more than the table grants."""
     described, _ = client.describe_acls(_EVERYTHING)
     present, wanted = set(described), {_acl(rule) for rule in rules}
-    surplus = [acl for acl in present - wanted if acl.principal != f"User:{OPERATOR}" and _allows(acl)]
+    ours = {*(acl.principal for acl in wanted), *(f"User:{stage}" for stage in GROUPS)}
+    surplus = [
+        acl
+        for acl in present - wanted
+        if acl.permission_type == ACLPermissionType.ALLOW
+        and acl.principal not in (f"User:{OPERATOR}", f"User:{user}")
+        and (acl.principal in ours or _opens_ours(acl.resource_pattern))
+    ]
     return list(wanted - present), surplus
 
 
-def _allows(acl: ACL) -> bool:
-    """Tell whether a right opens anything of ours; a denial never does."""
-    return bool(acl.permission_type == ACLPermissionType.ALLOW)
+def _opens_ours(pattern: ResourcePattern) -> bool:
+    """Tell whether a right to this opens a topic or group of ours; others share the brokers, and theirs stay."""
+    if pattern.resource_type == ResourceType.TOPIC:
+        names = [*BY_NAME, POOL_WORK]
+    elif pattern.resource_type == ResourceType.GROUP:
+        names = [group for groups in GROUPS.values() for group in groups]
+    else:
+        return bool(pattern.resource_type == ResourceType.CLUSTER)
+    named = str(pattern.resource_name)
+    if named == "*" or named.startswith(POOL_WORK):
+        return True
+    if pattern.pattern_type == ACLResourcePatternType.PREFIXED:
+        return any(name.startswith(named) for name in names)
+    return named in names
 
 
 def _acl(rule: AclRule) -> ACL:

@@ -23,9 +23,14 @@ _EVERYWHERE_S = 30.0
 _OURS = (*GROUPS, OPERATOR, "broker")
 
 
+def reserved(user: str) -> bool:
+    """Tell whether a stage or an operator may have this name; ``*`` stands for everybody."""
+    return user in _OURS or user.startswith("generate-") or "*" in user
+
+
 def require_producer_name(user: str) -> None:
     """Raise ConfigError for a name that a stage or an operator has, or that cannot be one."""
-    if user in _OURS or user.startswith("generate-"):
+    if reserved(user):
         raise ConfigError(f"--kafka-user: expected a name of the producer's own, got {user!r}, which a stage may have")
     if not user or len(user) > 255 or not user.isprintable():
         raise ConfigError(f"--kafka-user: expected 1 to 255 printable characters, got {user[:40]!r}")
@@ -53,7 +58,11 @@ def admit(kafka: KafkaEndpoint, user: str, bytes_per_s: int, mechanism: str = ""
 
 
 def dismiss(kafka: KafkaEndpoint, user: str, mechanism: str = "") -> None:
-    """Take a producer's rights away, its user too where it has one of ``mechanism``. Errors as ``admit``."""
+    """Take a producer's rights away, its user too where it has one of ``mechanism``. Errors as ``admit``.
+
+    A document may name a stage: whoever signs keys must not take a stage's rights by it.
+    """
+    require_producer_name(user)
     acl.withdraw(kafka, user)
     put_quotas(kafka, {user: None})
     if mechanism:
@@ -81,7 +90,8 @@ def producers(control: Control) -> dict[str, int]:
 
 def _in_force(keys: Iterable[Key]) -> list[Key]:
     now = now_ms()
-    return [key for key in keys if key.kafka_user and key.status == "active" and not 0 < key.expires <= now]
+    named = [key for key in keys if key.kafka_user and not reserved(key.kafka_user)]
+    return [key for key in named if key.status == "active" and not 0 < key.expires <= now]
 
 
 def _await_everywhere(kafka: KafkaEndpoint, user: str, mechanism: str) -> None:

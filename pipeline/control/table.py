@@ -52,6 +52,9 @@ class ControlTable:
         await self._reader.start(0)
         async with self._lock:
             items = await self._reader.read_to_end()
+            if self.control.version >= 0:
+                # a start that is tried again reads from 0, as what is there may have been cut short
+                self.fold = ControlFold(self.fold.pin)
             if self._prefix is None:
                 self._fold(items)
                 return

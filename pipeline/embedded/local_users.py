@@ -51,10 +51,16 @@ class LocalUsers:
         # the operator's client takes a while to import, and a start may not need it
         from pipeline.kafka.users import put_users
 
-        unknown = self.unknown(users)
-        if unknown:
+        if unknown := self.unknown(users):
             put_users(kafka, {user: self._password(user) for user in unknown})
             self.settle(unknown)
+
+    def introduce_again(self, kafka: KafkaEndpoint, user: str) -> None:
+        """Make a user that has a password here while the brokers may have begun anew. Raises Retryable."""
+        from pipeline.kafka.users import put_users
+
+        put_users(kafka, {user: self._password(user)})
+        self.settle(self.unknown([user]))
 
     def environment(self, user: str) -> dict[str, str]:
         """Give the settings by which a process is this user."""

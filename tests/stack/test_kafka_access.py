@@ -155,11 +155,14 @@ def test_a_wrong_password_and_a_stranger_are_refused_by_name_and_at_once(site: S
 
 def test_rights_beyond_the_table_are_told_and_taken_away(site: Site) -> None:
     extra = AclRule("mallory", "Write", "topic", "control")
-    acl.apply(site.operator, [*acl_rules(POOLS, PRODUCERS), extra])
+    # another application at the same brokers keeps what it has
+    elsewhere = [AclRule("billing", "Write", "topic", "invoices"), AclRule("billing", "Read", "group", "billing")]
+    acl.apply(site.operator, [*acl_rules(POOLS, PRODUCERS), extra, *elsewhere])
     fault = "not granted by the table: User:mallory Write topic control; run: sluice topics acl apply"
     assert acl.check(site.operator, acl_rules(POOLS, PRODUCERS)) == [fault]
     assert acl.apply(site.operator, acl_rules(POOLS, PRODUCERS)) == ([], ["User:mallory Write topic control"])
     assert acl.check(site.operator, acl_rules(POOLS, PRODUCERS)) == []
+    assert acl.apply(site.operator, [*acl_rules(POOLS, PRODUCERS), *elsewhere]) == ([], [])
 
 
 def test_a_user_that_was_removed_is_refused(site: Site) -> None:

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from pipeline.control import producers
+from pipeline.endpoints import KafkaEndpoint
 from pipeline.errors import ConfigError
 from pipeline.events.control import AnyDocument, Control, Key, Plan, Principal, Tenant, parse
 from pipeline.topics import acl_rules, producer_rule
@@ -64,3 +65,10 @@ def test_builds_before_read_documents_that_say_nothing_of_brokers() -> None:
     assert "kafka_bytes_per_s" not in json.loads(Plan(id="p").model_dump_json())
     assert [parse(one.model_dump_json().encode()) for one in (plain, direct)] == [plain, direct]
     assert json.loads(direct.model_dump_json())["kafka_user"] == "k1"
+
+
+@pytest.mark.parametrize("user", ["admit", "operator", "broker", "generate-acme", "*"])
+def test_a_key_that_names_a_stage_or_everybody_gives_and_takes_no_rights(user: str) -> None:
+    assert producers.producers(control(key("k1", kafka_user=user))) == {}
+    with pytest.raises(ConfigError, match="a name of the producer's own"):
+        producers.dismiss(KafkaEndpoint("127.0.0.1:1"), user)

@@ -18,6 +18,7 @@ from pipeline.events.signed_document import DEPLOYMENT, SignedDocument, digest, 
 from pipeline.kafka.writer import Publisher
 from pipeline.keys.files import create_once, replace_file
 from pipeline.keys.signing import create_signer
+from pipeline.keys.vault import FileKeyring, Vault
 from pipeline.retry import retry_until
 
 _LEADER_S = 10.0
@@ -54,7 +55,13 @@ async def establish(settings: Settings, log_keys: tuple[str, ...], tell: Tell) -
                 f"control holds the signed deployment {table.fold.other}, and nothing here says that it is yours; "
                 "restore the file deployment in keys.home, or set keys.deployment to what sluice keys show prints"
             )
-        if not keys.pin and table.control.deployment is not None:
+        if table.control.deployment is not None:
+            if keys.pin:
+                raise ConfigError(
+                    f"control holds the unsigned deployment {table.control.generation}, and {keys.home} pins another; "
+                    "set keys.home to the folder of that deployment's keys, or connect to the brokers of this one"
+                )
+            _require_own(keys, table.control, log_keys)
             return await _take_over(settings, table, tell)
         mint(settings, log_keys)
         return await _publish(settings, tell)
@@ -76,6 +83,20 @@ async def _publish(settings: Settings, tell: Tell) -> Control:
     tell(f"a new deployment: {control.generation}, pinned by {keys.pin_file}")
     tell(f"its root key is in {keys.roots}: keep it offline once the deployment is set up")
     return control
+
+
+def _require_own(keys: Keys, control: Control, log_keys: tuple[str, ...]) -> None:
+    """Raise ConfigError where the keys here are another deployment's: signing for it would shut its own ones out."""
+    named = control.require_deployment().log_keys
+    try:
+        Vault(FileKeyring(keys.keyring), control).require_all()
+        if named and not set(log_keys) <= set(named):
+            raise ConfigError(f"{keys.log_key} is no key of its log")
+    except ConfigError as error:
+        raise ConfigError(
+            f"the keys in {keys.home} are not those of the deployment {control.generation}: {error}; "
+            "set keys.home to the folder that it was set up with"
+        ) from error
 
 
 async def _take_over(settings: Settings, table: ControlTable, tell: Tell) -> Control:

@@ -82,6 +82,14 @@ class Vault:
         """Give the keys of tickets of this generation, the current one first; admit alone asks for them."""
         return self._kms.derive(f"sluice/ticket/v1/{self._control.generation}")
 
+    def require_all(self) -> None:
+        """Raise ConfigError where the keyring does not open a secret in use."""
+        for tenant in self._control.tenants:
+            self.canary(tenant)
+            self.webhook_secret(tenant)
+        for key in self._control.keys:
+            self.key_secret(key)
+
     def canary(self, tenant: str) -> str:
         """26 letters and digits for the tenant's system prompts and documents, which nothing but a leak can bring out.
 

@@ -49,7 +49,7 @@ class Restored:
 async def make_backup(settings: Settings, settings_file: bytes, by: str = "") -> Backup:
     """Read everything, see that the keyring is the one of ``control``, and put the backup on record."""
     async with registry(settings, by) as hand:
-        require_keyring(FileKeyring(settings.keys.keyring), hand.control)
+        Vault(FileKeyring(settings.keys.keyring), hand.control).require_all()
         deployment = hand.control.require_deployment()
         records = await _control_records(settings)
         await hand.writer.record("deployment.backup", "", DEPLOYMENT)
@@ -75,16 +75,6 @@ def folded(backup: Backup) -> Control:
     return fold.control
 
 
-def require_keyring(keyring: FileKeyring, control: Control) -> None:
-    """Raises ConfigError where a keyring does not open a secret of ``control``."""
-    vault = Vault(keyring, control)
-    for tenant in control.tenants:
-        vault.canary(tenant)
-        vault.webhook_secret(tenant)
-    for key in control.keys:
-        vault.key_secret(key)
-
-
 def restore_keys(home: Path, backup: Backup, roots: Path | None = None, *, same_log: bool = False) -> str:
     """Write the folder of keys, which must not be there yet; gives the pin of its deployment.
 
@@ -100,7 +90,7 @@ def restore_keys(home: Path, backup: Backup, roots: Path | None = None, *, same_
     try:
         mint = () if same_log else (keys.pin_file.name, "deployment.json")
         write_folder(draft, tuple(file for file in backup.files if file.path not in mint))
-        require_keyring(FileKeyring(keys.keyring), control)
+        Vault(FileKeyring(keys.keyring), control).require_all()
         pin = backup.deployment if same_log else _follow(keys, control, roots)
         create_once(keys.pin_file, pin)
         if home.exists():

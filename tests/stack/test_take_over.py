@@ -21,6 +21,7 @@ from pipeline.embedded.supervisor import Supervisor, free_port
 from pipeline.errors import ConfigError
 from pipeline.events.control import AnyDocument, Deployment, Key, Organisation, Plan, Principal, Tenant
 from pipeline.kafka.writer import Publisher
+from pipeline.keys.files import create_log_keys
 from pipeline.keys.vault import FileKeyring, Vault, tenant_keys
 from pipeline.sections import Kafka
 from tests.admit_site import read
@@ -41,10 +42,10 @@ def settings_of(bootstrap: str, keys: Path) -> Settings:
     return Settings(kafka=Kafka(bootstrap=bootstrap, partitions=2), keys=Keys(home=keys))
 
 
-def documents(keyring: FileKeyring) -> list[AnyDocument]:
+def documents(keyring: FileKeyring, log_keys: tuple[str, ...]) -> list[AnyDocument]:
     """As version 0.1.0 wrote them: each wrapped secret opens for an id alone."""
     return [
-        Deployment(generation="g1a2b3c4", partitions=2, log_keys=("sluice+00000000+AA==",)),
+        Deployment(generation="g1a2b3c4", partitions=2, log_keys=log_keys),
         Plan(id="team", models=("echo",)),
         Organisation(id="acme"),
         Tenant(id="acme", organisation="acme", plan="team", **tenant_keys(keyring, "acme")),
@@ -71,8 +72,12 @@ def test_a_deployment_of_before_is_taken_over_once(
     async def scene() -> None:
         keyring = FileKeyring.create(settings.keys.keyring)
         await topic_admin.create(settings.kafka.endpoint, 2, 1)
-        before = [document.model_dump_json().encode() for document in documents(keyring)]
+        log_keys = create_log_keys(settings.keys.log_key, "sluice").verifier_keys
+        before = [document.model_dump_json().encode() for document in documents(keyring, log_keys)]
         await write(settings, before)
+        with pytest.raises(ConfigError, match="elsewhere are not those of the deployment g1a2b3c4"):
+            await wiring.apply_topics(settings_of(bootstrap, tmp_path / "elsewhere"), told.append)
+        assert await values(settings) == before
         with pytest.raises(ConfigError, match=r"keys\.deployment is empty"):
             async with wiring.control_table(settings):
                 pass

@@ -15,6 +15,7 @@ import pytest
 from aiokafka import TopicPartition
 
 from pipeline import wiring
+from pipeline.clickhouse.accounts import AUDIT
 from pipeline.config import Settings
 from pipeline.demo.receiver import Receiver
 from pipeline.embedded.stack import LocalStack
@@ -207,7 +208,7 @@ async def topics(settings: Settings) -> tuple[dict[str, bytes], int]:
 def stored(settings: Settings, requests: int) -> tuple[list[bytes], list[str]]:
     """Everything in the store as text, once all is sealed; and the kept prompts opened with the tenants' keys."""
     counts = "SELECT countIf(kind = 'decision'), countIf(verdict = 'admit'), countIf(kind = 'outcome') FROM records"
-    with wiring.store(settings) as store:
+    with wiring.store(settings, account=AUDIT) as store:
         for _ in looks():
             decided, admitted, ended = store.query(counts)[0]
             if (decided, admitted) == (requests, ended):
